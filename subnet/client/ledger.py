@@ -1,0 +1,71 @@
+"""What a session has been promised and given. It lives above the nodes, so a switch changes nothing in it."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+import numpy as np
+
+from subnet.errors import WireError
+from subnet.generation import Delta, Sampling
+from subnet.messages import ChoiceStart, Generate
+from subnet.tensors import TokenIds, pack
+
+
+class Choice:
+    """One of the answers: the tokens delivered so far, and whether it is complete."""
+
+    __slots__ = ("finished", "index", "tokens")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tokens: list[int] = []
+        self.finished = False
+
+
+class Ledger:
+    """Of one generation. `prompt` is private to it and never written to; `sampling` always has a seed."""
+
+    def __init__(self, model: str | None, prompt: TokenIds, sampling: Sampling, choices: int, text: str | None) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.text = text
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        self.sampling = msgspec.structs.replace(sampling, seed=seed)
+        self.choices = [Choice(index) for index in range(choices)]
+        self.peers: list[str] = []
+
+    @property
+    def unfinished(self) -> list[Choice]:
+        return [choice for choice in self.choices if not choice.finished]
+
+    @property
+    def delivered(self) -> int:
+        """Tokens, over all choices."""
+        return sum(len(choice.tokens) for choice in self.choices)
+
+    def record(self, delta: Delta) -> None:
+        """Enter what a node sent, before it is handed on. Raises WireError for what no honest node sends."""
+        if not 0 <= delta.choice < len(self.choices) or self.choices[delta.choice].finished:
+            raise WireError("a delta for a choice that was not asked for, or is complete")
+        choice = self.choices[delta.choice]
+        limit = self.sampling.max_tokens
+        if limit is not None and len(choice.tokens) + len(delta.tokens) > limit:
+            raise WireError(f"more tokens than the {limit} asked for")
+        if self.sampling.logprobs is not None and len(delta.logprobs or ()) != len(delta.tokens):
+            raise WireError("tokens without the logprobs asked for")
+        choice.tokens += delta.tokens
+        choice.finished = delta.finish_reason is not None
+
+    def request(self) -> Generate:
+        """Ask a node for what is still missing."""
+        return Generate(
+            model=self.model,
+            prompt=pack(self.prompt),
+            sampling=self.sampling,
+            starts=tuple(
+                ChoiceStart(choice.index, pack(np.array(choice.tokens, np.int32))) for choice in self.unfinished
+            ),
+            text=self.text,
+        )

@@ -1,0 +1,162 @@
+"""The live table of nodes, and which of them is next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from subnet.authorizers import AuthorizerBase
+from subnet.client.policies import Policy, RoundRobin
+from subnet.client.prober import Prober
+from subnet.client.remote import Remote
+from subnet.errors import NodeBusy, NodeError, NodeLost, NodeTimeout, NoNodeAvailable
+from subnet.node_info import Capabilities, ModelCard
+from subnet.protocols.base import Protocol
+from subnet.protocols.websocket import WebSocketProtocol
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteManager:
+    """Knows the nodes, watches their health in the background, and answers which one takes the next request.
+
+    `nodes` are URLs of subnet nodes or Protocol objects. Used as `async with RemoteManager(...) as manager`;
+    leaving closes the protocols, those it was given too. `probe_interval` is in seconds.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[str | Protocol] = (),
+        *,
+        authorizer: AuthorizerBase | None = None,
+        policy: Policy | None = None,
+        probe_interval: float = 2.0,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._initial = list(nodes)
+        self.authorizer = authorizer
+        self._changed = asyncio.Event()
+        self._policy = policy or RoundRobin()
+        self._probe_interval = probe_interval
+        self._clock = clock
+        self._probers: dict[str, Prober] = {}
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """The live table, in the order in which nodes were added."""
+        return [prober.remote for prober in self._probers.values()]
+
+    def add(self, node: str | Protocol) -> Remote:
+        """Watch one more node; adding a peer that is there already changes nothing."""
+        protocol = WebSocketProtocol(node, self.authorizer) if isinstance(node, str) else node
+        if protocol.peer not in self._probers:
+            self._probers[protocol.peer] = Prober(Remote(protocol), self._probe_interval, self._notify)
+        return self._probers[protocol.peer].remote
+
+    async def remove(self, peer: str) -> None:
+        """Forget a node; what still runs on it fails over. Unknown peers are ignored."""
+        prober = self._probers.pop(peer, None)
+        if prober is not None:
+            await prober.aclose()
+            self._notify()
+
+    async def ready(self, model: str | None = None) -> Remote:
+        """Wait until some node serves `model` (None: any)."""
+        while True:
+            with suppress(NoNodeAvailable):
+                return self._candidates(model)[0]
+            await self._changed.wait()
+
+    def models(self) -> dict[str, ModelCard]:
+        """The models that some healthy node serves now."""
+        healthy = (remote.info for remote in self.remotes if remote.fault is None)
+        return {info.card.id: info.card for info in healthy if info is not None and not info.draining}
+
+    def capabilities(self, model: str | None) -> Capabilities:
+        """Of the first healthy node that serves `model`. Raises NoNodeAvailable."""
+        info = self._candidates(model)[0].info
+        assert info is not None
+        return info.capabilities
+
+    async def artefact(self, sha256: str) -> bytes:
+        """From the first node that hands it out. Raises NoNodeAvailable."""
+        for remote in self.remotes:
+            if remote.info is not None and remote.info.card.tokenizer == sha256:
+                try:
+                    return await remote.protocol.rpc_artefact(sha256)
+                except NodeError as error:
+                    logger.warning("%s: %s", remote.peer, error)
+        raise NoNodeAvailable(f"no node hands out the tokenizer {sha256[:12]}", retry_after=1.0)
+
+    def next_remote(self, model: str | None, excluded: Collection[str] = ()) -> Remote:
+        """The node for the next attempt, outside `excluded` if possible. Raises NoNodeAvailable, NodeBusy.
+
+        The caller tells how it went: on_request_success, on_request_failure or on_request_abandoned.
+        """
+        now = self._clock()
+        able = self._candidates(model)
+        free = [remote for remote in able if remote.available(now)]
+        if not free:
+            busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
+            if busy:
+                raise NodeBusy("every node is at its capacity", retry_after=max(1.0, min(busy)))
+            raise NoNodeAvailable("every node that serves the model is failing", retry_after=1.0)
+        chosen = self._policy.choose([remote for remote in free if remote.peer not in excluded] or free)
+        chosen.running += 1
+        chosen.breaker.on_start(now)
+        return chosen
+
+    def on_request_success(self, peer: str) -> None:
+        if (remote := self._ended(peer)) is not None:
+            remote.breaker.on_success()
+
+    def on_request_failure(self, peer: str, error: NodeError | None = None) -> None:
+        """`error` tells what of: a full node is left alone for a while, a lost one until it answers a probe."""
+        if (remote := self._ended(peer)) is None:
+            return
+        if isinstance(error, NodeBusy):
+            remote.breaker.on_abandoned()
+            remote.busy_until = self._clock() + (error.retry_after or 1.0)
+            return
+        remote.breaker.on_failure(self._clock())
+        logger.warning("node %s failed: %s", peer, error)
+        if isinstance(error, NodeLost | NodeTimeout):
+            remote.fault = str(error)
+            self._probers[peer].look_now()
+
+    def on_request_abandoned(self, peer: str) -> None:
+        """The request ended for a reason that says nothing of the node, such as a client that left."""
+        if (remote := self._ended(peer)) is not None:
+            remote.breaker.on_abandoned()
+
+    async def __aenter__(self) -> Self:
+        for node in self._initial:
+            self.add(node)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(self.remove(peer) for peer in list(self._probers)))
+
+    def _candidates(self, model: str | None) -> list[Remote]:
+        able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model)]
+        if not able:
+            raise NoNodeAvailable(f"no node serves {model!r} now" if model else "no node is there", retry_after=1.0)
+        return able
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed.clear()
+
+    def _ended(self, peer: str) -> Remote | None:
+        prober = self._probers.get(peer)
+        if prober is None:
+            return None
+        prober.remote.running -= 1
+        return prober.remote

@@ -1,0 +1,179 @@
+"""One stateful generation over nodes that may fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from subnet.authorizers import AuthorizerBase
+from subnet.client.ledger import Ledger
+from subnet.client.limits import Limits
+from subnet.client.remote import Remote
+from subnet.client.remote_manager import RemoteManager
+from subnet.client.retry import Retry
+from subnet.client.watchdog import Watchdog
+from subnet.errors import (
+    FirstTokenTimeout,
+    InvalidRequest,
+    NodeBusy,
+    NodeError,
+    NoNodeAvailable,
+    SessionClosed,
+    StallTimeout,
+    Unauthorized,
+    WireError,
+)
+from subnet.generation import Delta, Sampling
+from subnet.messages import Accepted, Generate
+from subnet.tensors import TokenIds, token_ids
+
+
+class Session:
+    """One interaction with the subnet, which may pass through several nodes. Close it, or use SessionManager.
+
+    `model` None takes any node. Without an `authorizer` of its own it uses that of the manager. `ledger` is that
+    of the last generation, None before the first.
+    """
+
+    def __init__(
+        self,
+        remote_manager: RemoteManager,
+        authorizer: AuthorizerBase | None = None,
+        *,
+        model: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.ledger: Ledger | None = None
+        self._manager = remote_manager
+        self._authorizer = authorizer or remote_manager.authorizer
+        self._model = model
+        self._limits = limits or Limits()
+        self._watchdog: Watchdog | None = None
+        self._running: AsyncGenerator[Delta, None] | None = None
+        self._closed = False
+
+    async def run_protocol_task(self, prompt: str, tensor: ArrayLike) -> AsyncGenerator[TokenIds, None]:
+        """Generate after `tensor` (token ids, one-dimensional), whose text is `prompt`, with default sampling.
+
+        Yields one-dimensional int32 arrays of new token ids as they come; `tensor` is copied, never written to.
+        Raises as `generate` does.
+        """
+        async with aclosing(self.generate(tensor, text=prompt)) as deltas:
+            async for delta in deltas:
+                if delta.tokens:
+                    yield np.array(delta.tokens, np.int32)
+
+    async def generate(
+        self, prompt: ArrayLike, sampling: Sampling | None = None, *, choices: int = 1, text: str | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """Generate `choices` answers to `prompt` (token ids, one-dimensional), whose text is `text`.
+
+        Yields deltas as they come; each choice ends with one that has a finish_reason. Closing the generator
+        cancels the work on the node.
+
+        Raises InvalidRequest and ContextLengthExceeded for what no node can do, NoNodeAvailable or the last
+        NodeError when attempts are spent, SessionClosed when the session is closed meanwhile.
+        """
+        if self._closed or self._running is not None:
+            raise SessionClosed("the session is closed" if self._closed else "the session runs a generation already")
+        tokens = _checked(prompt)
+        ledger = self.ledger = Ledger(self._model, tokens, sampling or Sampling(), choices, text)
+        self._watchdog = Watchdog()
+        self._running = running = self._run(ledger, self._watchdog)
+        try:
+            async with aclosing(running):
+                async for delta in running:
+                    yield delta
+        finally:
+            self._watchdog.close()
+            self._running = None
+
+    async def close(self) -> None:
+        """End what runs. Safe to call twice."""
+        self._closed = True
+        running, watchdog = self._running, self._watchdog
+        if running is None or watchdog is None:
+            return
+        # A generator that another task waits in cannot be closed from here: its wait is broken instead.
+        if not watchdog.interrupt(SessionClosed("the session was closed")):
+            await running.aclose()
+
+    async def _run(self, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
+        retry = Retry(self._limits)
+        while ledger.unfinished:
+            remote = await self._next_remote(retry, watchdog)
+            ledger.peers.append(remote.peer)
+            delivered = ledger.delivered
+            try:
+                async with aclosing(self._attempt(remote, ledger, watchdog)) as deltas:
+                    async for delta in deltas:
+                        retry.progressed()
+                        yield delta
+            except NodeError as error:
+                self._manager.on_request_failure(remote.peer, error)
+                await watchdog.wait(asyncio.sleep(retry.failed(error, remote.peer)))
+            except BaseException:
+                # The client's mistake, or its leaving: only what was delivered speaks of the node.
+                if ledger.delivered > delivered:
+                    self._manager.on_request_success(remote.peer)
+                else:
+                    self._manager.on_request_abandoned(remote.peer)
+                raise
+            else:
+                self._manager.on_request_success(remote.peer)
+
+    async def _next_remote(self, retry: Retry, watchdog: Watchdog) -> Remote:
+        while True:
+            try:
+                return self._manager.next_remote(self._model, retry.excluded)
+            except (NoNodeAvailable, NodeBusy) as error:
+                await watchdog.wait(asyncio.sleep(retry.failed(error)))
+
+    async def _attempt(self, remote: Remote, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
+        request = ledger.request()
+        if self._authorizer is not None:
+            request = await watchdog.wait(self._authorizer.sign_request(request))
+        trusted = self._authorizer is None
+        first = True
+        within = self._limits.first_token_within(len(ledger.prompt) + ledger.delivered)
+        async with aclosing(remote.protocol.rpc_inference_stream(request)) as stream:
+            while ledger.unfinished:
+                try:
+                    received = await watchdog.wait(anext(stream), within)
+                except TimeoutError:
+                    raise _late(remote, first, within) from None
+                except StopAsyncIteration:
+                    raise WireError(f"{remote.peer} ended a stream before its end") from None
+                if isinstance(received, Accepted):
+                    await watchdog.wait(self._validate(received, request))
+                    trusted = True
+                    continue
+                if not trusted:
+                    raise Unauthorized(f"{remote.peer} did not prove who it is")
+                ledger.record(received)
+                first, within = False, self._limits.stall
+                yield received
+
+    async def _validate(self, accepted: Accepted, request: Generate) -> None:
+        if self._authorizer is not None:
+            await self._authorizer.validate_response(accepted, request)
+
+
+def _late(remote: Remote, first: bool, within: float) -> NodeError:
+    if first:
+        return FirstTokenTimeout(f"{remote.peer} gave no token within {within:.1f} s")
+    return StallTimeout(f"{remote.peer} gave no further token within {within:.1f} s")
+
+
+def _checked(prompt: ArrayLike) -> TokenIds:
+    try:
+        tokens = token_ids(prompt)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidRequest(str(error), param="prompt") from error
+    if len(tokens) == 0:
+        raise InvalidRequest("the prompt has no tokens", param="prompt")
+    return tokens

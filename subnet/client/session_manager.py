@@ -1,0 +1,35 @@
+"""Makes sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from subnet.authorizers import AuthorizerBase
+from subnet.client.limits import Limits
+from subnet.client.remote_manager import RemoteManager
+from subnet.client.session import Session
+
+
+class SessionManager:
+    """A stateless factory: `async with session_manager.session() as session`."""
+
+    def __init__(
+        self,
+        remote_manager: RemoteManager,
+        authorizer: AuthorizerBase | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        self._remote_manager = remote_manager
+        self._authorizer = authorizer
+        self._limits = limits
+
+    @asynccontextmanager
+    async def session(self, model: str | None = None) -> AsyncIterator[Session]:
+        """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation."""
+        session = Session(self._remote_manager, self._authorizer, model=model, limits=self._limits)
+        try:
+            yield session
+        finally:
+            await session.close()

@@ -1,0 +1,96 @@
+"""Deltas of many streams <-> the columns of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from subnet.errors import WireError
+from subnet.generation import Delta, FinishReason, TokenLogprobs
+from subnet.messages import Deltas, RowLogprobs
+
+_ENDS: tuple[FinishReason | None, ...] = (None, "stop", "length")
+_END_NUMBERS = {reason: number for number, reason in enumerate(_ENDS)}
+MAX_ROW = 65_535
+
+Row = tuple[int, Delta]
+
+
+def pack(rows: Sequence[Row]) -> Deltas:
+    """One frame for `rows`, pairs of call and delta; no delta holds more than MAX_ROW tokens."""
+    deltas = [delta for _, delta in rows]
+    return Deltas(
+        calls=np.array([call for call, _ in rows], "<u4").tobytes(),
+        choices=np.array([delta.choice for delta in deltas], "<u2").tobytes(),
+        counts=np.array([len(delta.tokens) for delta in deltas], "<u2").tobytes(),
+        tokens=np.array([token for delta in deltas for token in delta.tokens], "<i4").tobytes(),
+        ends=bytes([_END_NUMBERS[delta.finish_reason] for delta in deltas]),
+        cached={row: delta.cached_tokens for row, delta in enumerate(deltas) if delta.cached_tokens},
+        logprobs={row: _pack_logprobs(d.logprobs) for row, d in enumerate(deltas) if d.logprobs is not None},
+    )
+
+
+def unpack(frame: Deltas) -> Iterator[Row]:
+    """The rows of `frame`, in order. Raises WireError, before the first row, where columns disagree."""
+    calls, choices, counts = _column(frame.calls, "<u4"), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
+    tokens = _column(frame.tokens, "<i4")
+    rows = len(calls)
+    if len(choices) != rows or len(counts) != rows or len(frame.ends) != rows or sum(counts) != len(tokens):
+        raise WireError("columns of different lengths")
+    if max(frame.ends, default=0) >= len(_ENDS):
+        raise WireError("an unknown finish reason")
+    logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
+    if any(row >= rows or len(logprobs[row]) != counts[row] for row in logprobs):
+        raise WireError("logprobs that belong to no tokens")
+    return _rows(calls, choices, counts, tokens, frame, logprobs)
+
+
+def _rows(
+    calls: list[int],
+    choices: list[int],
+    counts: list[int],
+    tokens: list[int],
+    frame: Deltas,
+    logprobs: dict[int, list[TokenLogprobs]],
+) -> Iterator[Row]:
+    at = 0
+    cached = frame.cached
+    for row, (call, choice, count, end) in enumerate(zip(calls, choices, counts, frame.ends, strict=True)):
+        mine = tokens[at : at + count]
+        at += count
+        yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
+
+
+def _column(data: bytes, dtype: str) -> list[int]:
+    try:
+        return np.frombuffer(data, dtype).tolist()  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise WireError("a column that is cut off") from error
+
+
+def _floats(data: bytes) -> list[float]:
+    try:
+        return np.frombuffer(data, "<f4").tolist()  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise WireError("a column that is cut off") from error
+
+
+def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
+    return RowLogprobs(
+        logprobs=np.array([entry.logprob for entry in entries], "<f4").tobytes(),
+        widths=bytes([len(entry.top_ids) for entry in entries]),
+        top_ids=np.array([i for entry in entries for i in entry.top_ids], "<i4").tobytes(),
+        top_logprobs=np.array([p for entry in entries for p in entry.top_logprobs], "<f4").tobytes(),
+    )
+
+
+def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
+    logprobs, ids, tops = _floats(packed.logprobs), _column(packed.top_ids, "<i4"), _floats(packed.top_logprobs)
+    if len(packed.widths) != len(logprobs) or not len(ids) == len(tops) == sum(packed.widths):
+        raise WireError("logprobs of different lengths")
+    entries, at = [], 0
+    for logprob, width in zip(logprobs, packed.widths, strict=True):
+        entries.append(TokenLogprobs(logprob, tuple(ids[at : at + width]), tuple(tops[at : at + width])))
+        at += width
+    return entries

@@ -1,0 +1,48 @@
+"""The contract of an engine: what runs the model inside, or behind, a node."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from subnet.generation import Delta, Job
+from subnet.node_info import Capabilities, ModelCard
+
+Emit = Callable[[Delta], None]
+
+
+class Engine(ABC):
+    """Runs one model. Used as `async with engine:`; entering loads the model, leaving frees it.
+
+    `name`, `card`, `capacity`, `capabilities` and `artefact` are valid from entering on.
+    All methods run on the event loop's thread and must not block it.
+    """
+
+    name: str
+    card: ModelCard
+    capabilities: Capabilities
+    capacity: int
+    artefact: bytes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @abstractmethod
+    async def run(self, job: Job, emit: Emit) -> None:
+        """Generate until every choice of the job has finished.
+
+        Calls `emit` on the event loop's thread, in order per choice, as soon as tokens exist; exactly one delta
+        per choice has a finish_reason, and it is the last of that choice. Returns after the last one.
+        Cancelling the call frees the job's slots within one engine step. The caller sees to it that no more
+        than `capacity` choices run at once.
+
+        Raises EngineFailed when the model or its server breaks, ContextLengthExceeded when prompt and delivered
+        tokens leave no room for one more, InvalidRequest for what the engine cannot do.
+        """

@@ -1,0 +1,84 @@
+"""What is asked of an engine and what it gives back, whatever lies between."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from subnet.tensors import TokenIds
+
+FinishReason = Literal["stop", "length"]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How tokens are drawn. The defaults are OpenAI's; an engine's own are neutralised.
+
+    `seed` is always set by the session before a node sees it. Choice `i` draws from its own stream,
+    derived from (seed, i). `stop_tokens` end a choice with "stop" and are not delivered, beside the
+    model's own end-of-generation tokens (which `ignore_eos` switches off).
+    `logprobs` None: none wanted; k: that of each token and of the k likeliest beside it.
+    `grammar` is a JSON schema, as JSON text, that the output must fit.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    seed: int | None = None
+    stop_tokens: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    json_schema: str | None = None
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural-log probabilities of one token, before temperature and truncation.
+
+    `top_ids` and `top_logprobs` are equally long, likeliest first.
+    """
+
+    logprob: float
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+
+class Delta(msgspec.Struct):
+    """What one step adds to one choice.
+
+    `logprobs` is None, or as long as `tokens`. `finish_reason` is set on the last delta of a choice, which
+    may carry tokens too. Tokens that end generation (end of turn, stop tokens) are never among `tokens`.
+    """
+
+    choice: int
+    tokens: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    cached_tokens: int = 0
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where one choice starts: `delivered` (int32, one-dimensional) are tokens it already has."""
+
+    choice: int
+    delivered: TokenIds
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One generation as an engine gets it.
+
+    `prompt` is int32, one-dimensional and not empty. A choice in `starts` that has `delivered` tokens goes on
+    after them: they count towards `sampling.max_tokens` and penalties, are not delivered again, and the next
+    token is drawn as if the run had never been interrupted (only engines whose capability `resume` is "exact"
+    get such jobs).
+    """
+
+    prompt: TokenIds
+    sampling: Sampling
+    starts: tuple[Start, ...]

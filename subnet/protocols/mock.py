@@ -1,0 +1,152 @@
+"""A node in this process that does what a script says: for tests of whatever stands above a protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+
+import msgspec
+
+from subnet.authorizers import AuthorizerBase
+from subnet.generation import Delta, FinishReason
+from subnet.messages import Accepted, ChoiceStart, Generate
+from subnet.node_info import Capabilities, ModelCard, NodeInfo, TokenizerArtefact, digest
+from subnet.protocols.base import Protocol
+from subnet.tensors import unpack
+
+BYTE_LEVEL = TokenizerArtefact(
+    pieces=[bytes((byte,)) for byte in range(256)] + [b"<|end|>"],
+    control=[256],
+    pattern=r"[\s\S]",
+    merges=list(range(256)),
+).to_bytes()
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Do nothing for so many seconds; None is for ever."""
+
+    seconds: float | None = None
+
+
+Step = int | Sequence[int] | Delta | Pause | Exception
+Script = Sequence[Step] | Callable[[Generate], Sequence[Step]]
+
+
+class MockProtocol(Protocol):
+    """Plays `script` for every request: tokens are delivered, a Pause waits, an exception is raised.
+
+    A step is one token, several that arrive together, a whole Delta, a Pause or an exception. Every choice gets
+    the same script; it ends with "stop", or with "length" at max_tokens. A choice that already has tokens goes
+    on after as many, as an engine with exact resume does. A callable makes the script from the request.
+
+    `requests` keeps what was asked, `open` counts streams under way, `cancelled` those closed before their end.
+    """
+
+    def __init__(
+        self,
+        script: Script = (),
+        *,
+        peer: str = "mock",
+        model: str = "mock",
+        context_length: int = 4096,
+        capacity: int = 1024,
+        capabilities: Capabilities | None = None,
+        artefact: bytes = BYTE_LEVEL,
+        chat_template: str | None = None,
+        authorizer: AuthorizerBase | None = None,
+    ) -> None:
+        self.peer = peer
+        self.script = script
+        self.requests: list[Generate] = []
+        self.open = 0
+        self.cancelled = 0
+        self._authorizer = authorizer
+        self._capacity = capacity
+        self._capabilities = capabilities or Capabilities(resume="exact")
+        self._artefact = artefact
+        self._card = ModelCard(
+            id=model, context_length=context_length, tokenizer=digest(artefact), chat_template=chat_template
+        )
+
+    async def rpc_info(self) -> NodeInfo:
+        return NodeInfo(
+            node_id=self.peer,
+            version="0",
+            engine="mock",
+            card=self._card,
+            capabilities=self._capabilities,
+            capacity=self._capacity,
+            running=self.open,
+        )
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        return self._artefact
+
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        self.requests.append(request)
+        self.open += 1
+        ended = False
+        plays = {start.choice: _Play(start, request.sampling.max_tokens) for start in request.starts}
+        try:
+            if self._authorizer is not None:
+                await self._authorizer.validate_request(request)
+                yield await self._authorizer.sign_response(Accepted(request.call), request)
+            for step in self.script(request) if callable(self.script) else self.script:
+                if isinstance(step, Exception):
+                    ended = True
+                    raise step
+                if isinstance(step, Pause):
+                    await _wait(step)
+                    continue
+                for delta in _deltas(step, plays):
+                    ended = all(play.finished for play in plays.values())
+                    yield delta
+            for choice, play in plays.items():
+                if not play.finished:
+                    yield Delta(choice, [], finish_reason="stop")
+            ended = True
+        finally:
+            self.open -= 1
+            self.cancelled += not ended
+
+
+class _Play:
+    """How far one choice has come in the script."""
+
+    def __init__(self, start: ChoiceStart, max_tokens: int | None) -> None:
+        self.choice = start.choice
+        self.finished = False
+        self._skip = len(unpack(start.delivered))
+        self._left = None if max_tokens is None else max_tokens - self._skip
+
+    def take(self, delta: Delta) -> Delta | None:
+        """What of `delta` is still to be delivered."""
+        tokens = delta.tokens[self._skip :]
+        self._skip = max(0, self._skip - len(delta.tokens))
+        if self.finished or (delta.tokens and not tokens):
+            return None
+        reason: FinishReason | None = delta.finish_reason
+        if self._left is not None and len(tokens) >= self._left:
+            tokens, reason = tokens[: self._left], "length"
+        self._left = None if self._left is None else self._left - len(tokens)
+        self.finished = reason is not None
+        logprobs = None if delta.logprobs is None else delta.logprobs[-len(tokens) :]
+        return Delta(self.choice, tokens, logprobs, reason, delta.cached_tokens)
+
+
+def _deltas(step: int | Sequence[int] | Delta, plays: dict[int, _Play]) -> Iterator[Delta]:
+    if isinstance(step, Delta):
+        wanted = [plays[step.choice]] if step.choice in plays else []
+    else:
+        wanted = list(plays.values())
+        step = Delta(0, [step] if isinstance(step, int) else list(step))
+    for play in wanted:
+        if (delta := play.take(step)) is not None:
+            yield delta
+
+
+async def _wait(pause: Pause) -> None:
+    if pause.seconds is None:
+        await asyncio.get_running_loop().create_future()
+    else:
+        await asyncio.sleep(pause.seconds)

@@ -1,0 +1,130 @@
+"""The subnet's own protocol, over one WebSocket per node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+
+from subnet import frames
+from subnet.authorizers import AuthorizerBase
+from subnet.authorizers.base import RequestT
+from subnet.errors import NodeLost, NodeTimeout, WireError
+from subnet.generation import Delta
+from subnet.messages import Accepted, ArtefactReply, ArtefactRequest, Generate, InfoReply, InfoRequest
+from subnet.node_info import NodeInfo, digest
+from subnet.protocols.base import Protocol
+from subnet.protocols.connection import Connection
+
+PATH = "/subnet"
+
+
+class WebSocketProtocol(Protocol):
+    """A node at `url` (http://host:port). Connects on first use and again after a loss; close with aclose().
+
+    `authorizer` signs what the protocol asks on its own account: rpc_info and rpc_artefact.
+    `connect_timeout` bounds connecting, `call_timeout` rpc_info and rpc_artefact; `heartbeat` is the interval
+    of pings, after which (and a half) a silent peer counts as lost. All in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        authorizer: AuthorizerBase | None = None,
+        *,
+        connect_timeout: float = 3.0,
+        call_timeout: float = 10.0,
+        heartbeat: float = 5.0,
+    ) -> None:
+        self.peer = url.rstrip("/")
+        self._authorizer = authorizer
+        self._connect_timeout = connect_timeout
+        self._call_timeout = call_timeout
+        self._heartbeat = heartbeat
+        self._http: aiohttp.ClientSession | None = None
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def rpc_info(self) -> NodeInfo:
+        async with self._bounded("rpc_info"):
+            connection = await self._connected()
+            request = await self._sign(InfoRequest(0))
+            with connection.call() as call:
+                call.post(msgspec.structs.replace(request, call=call.number))
+                reply = await call.inbox.get()
+                connection.ended(call)
+        if not isinstance(reply, InfoReply):
+            raise WireError(f"{self.peer} answered rpc_info with {type(reply).__name__}")
+        if self._authorizer is not None:
+            await self._authorizer.validate_response(reply, request)
+        return reply.info
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        async with self._bounded("rpc_artefact"):
+            connection = await self._connected()
+            request = await self._sign(ArtefactRequest(0, sha256))
+            with connection.call() as call:
+                call.post(msgspec.structs.replace(request, call=call.number))
+                reply = await call.inbox.get()
+                connection.ended(call)
+        if not isinstance(reply, ArtefactReply) or digest(reply.data) != sha256:
+            raise WireError(f"{self.peer} handed out another artefact than {sha256[:12]}")
+        return reply.data
+
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        connection = await self._connected()
+        unfinished = {start.choice for start in request.starts}
+        with connection.call() as call:
+            call.post(msgspec.structs.replace(request, call=call.number))
+            while unfinished:
+                received = await call.inbox.get()
+                if isinstance(received, Delta) and received.finish_reason is not None:
+                    unfinished.discard(received.choice)
+                    if not unfinished:
+                        connection.ended(call)
+                elif not isinstance(received, Delta | Accepted):
+                    raise WireError(f"{self.peer} sent what was not asked for")
+                yield received
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    async def _connected(self) -> Connection:
+        async with self._connecting:
+            if self._connection is None or not self._connection.alive:
+                if self._connection is not None:
+                    await self._connection.aclose()
+                self._connection = Connection(await self._open(), self.peer)
+            return self._connection
+
+    async def _open(self) -> aiohttp.ClientWebSocketResponse:
+        if self._http is None:
+            self._http = aiohttp.ClientSession()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await self._http.ws_connect(
+                    self.peer + PATH, max_msg_size=frames.MAX_FRAME, heartbeat=self._heartbeat, compress=0
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NodeLost(f"cannot connect to {self.peer}: {error}") from error
+        except TimeoutError as error:
+            raise NodeLost(f"cannot connect to {self.peer} within {self._connect_timeout} s") from error
+
+    async def _sign(self, request: RequestT) -> RequestT:
+        return request if self._authorizer is None else await self._authorizer.sign_request(request)
+
+    @asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                yield
+        except TimeoutError as error:
+            raise NodeTimeout(f"{self.peer} did not answer {what} within {self._call_timeout} s") from error

@@ -1,0 +1,58 @@
+"""numpy arrays as they travel: dtype, shape and one little-endian, C-contiguous buffer."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from subnet.errors import WireError
+
+TokenIds = NDArray[np.int32]
+
+_DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("int32", "int64", "uint16", "uint32", "float32")}
+
+
+class Tensor(msgspec.Struct, array_like=True, frozen=True):
+    """One array on the wire. `data` holds prod(shape) items of `dtype`, little-endian, in C order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def pack(array: NDArray[np.generic]) -> Tensor:
+    """Raises WireError for a dtype that does not travel."""
+    dtype = _DTYPES.get(array.dtype.name)
+    if dtype is None:
+        raise WireError(f"arrays of {array.dtype.name} do not travel")
+    return Tensor(array.dtype.name, array.shape, np.ascontiguousarray(array, dtype).tobytes())
+
+
+def unpack(tensor: Tensor) -> NDArray[np.generic]:
+    """A read-only view of the tensor's bytes. Raises WireError where dtype, shape and size disagree."""
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise WireError(f"unknown dtype {tensor.dtype[:32]!r}")
+    if any(side < 0 for side in tensor.shape) or math.prod(tensor.shape) * dtype.itemsize != len(tensor.data):
+        raise WireError(f"{len(tensor.data)} bytes are not a {tensor.dtype} array of shape {tensor.shape}")
+    return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
+
+
+def token_ids(tokens: ArrayLike) -> TokenIds:
+    """Token ids as a private, one-dimensional int32 array; the caller's own array is never aliased.
+
+    Raises ValueError for anything that is not a flat list of ids that int32 holds.
+    """
+    array = np.asarray(tokens)
+    if array.size == 0:
+        return np.empty(0, np.int32)
+    if array.ndim == 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError("token ids are a one-dimensional array of integers")
+    if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
+        raise ValueError("token ids lie between 0 and 2**31 - 1")
+    return array.astype(np.int32, copy=True)
