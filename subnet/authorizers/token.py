@@ -62,7 +62,9 @@ class TokenAuthorizer(AuthorizerBase):
 
     def _signature(self, message: Request | Response, auth: Auth, context: bytes) -> bytes:
         unsigned = msgspec.structs.replace(message, call=0, auth=msgspec.structs.replace(auth, signature=b""))
-        return hmac.digest(self._key, context + frames.encode(unsigned), "sha256")
+        # Only what has crossed the wire once encodes the same on both ends: 0 for a float comes back as 0.0.
+        canonical = frames.encode(frames.decode(frames.encode(unsigned)))
+        return hmac.digest(self._key, context + canonical, "sha256")
 
     def _remember(self, auth: Auth) -> None:
         oldest = self._clock() - MAX_AGE

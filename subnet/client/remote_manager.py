@@ -91,7 +91,7 @@ class RemoteManager:
                     return await remote.protocol.rpc_artefact(sha256)
                 except NodeError as error:
                     logger.warning("%s: %s", remote.peer, error)
-        raise NoNodeAvailable(f"no node hands out the tokenizer {sha256[:12]}", retry_after=1.0)
+        raise NoNodeAvailable(f"no node hands out the tokenizer {sha256[:12]}")
 
     def next_remote(self, model: str | None, excluded: Collection[str] = ()) -> Remote:
         """The node for the next attempt, outside `excluded` if possible. Raises NoNodeAvailable, NodeBusy.
@@ -105,7 +105,7 @@ class RemoteManager:
             busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
             if busy:
                 raise NodeBusy("every node is at its capacity", retry_after=max(1.0, min(busy)))
-            raise NoNodeAvailable("every node that serves the model is failing", retry_after=1.0)
+            raise NoNodeAvailable("every node that serves the model is failing")
         chosen = self._policy.choose([remote for remote in free if remote.peer not in excluded] or free)
         chosen.running += 1
         chosen.breaker.on_start(now)
@@ -147,7 +147,7 @@ class RemoteManager:
     def _candidates(self, model: str | None) -> list[Remote]:
         able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model)]
         if not able:
-            raise NoNodeAvailable(f"no node serves {model!r} now" if model else "no node is there", retry_after=1.0)
+            raise NoNodeAvailable(f"no node serves {model!r} now" if model else "no node is there")
         return able
 
     def _notify(self) -> None:

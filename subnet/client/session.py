@@ -105,7 +105,7 @@ class Session:
     async def _run(self, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
         retry = Retry(self._limits)
         while ledger.unfinished:
-            remote = await self._next_remote(retry, watchdog)
+            remote = await self._next_remote(ledger, retry, watchdog)
             ledger.peers.append(remote.peer)
             delivered = ledger.delivered
             try:
@@ -126,11 +126,13 @@ class Session:
             else:
                 self._manager.on_request_success(remote.peer)
 
-    async def _next_remote(self, retry: Retry, watchdog: Watchdog) -> Remote:
+    async def _next_remote(self, ledger: Ledger, retry: Retry, watchdog: Watchdog) -> Remote:
         while True:
             try:
                 return self._manager.next_remote(self._model, retry.excluded)
             except (NoNodeAvailable, NodeBusy) as error:
+                if isinstance(error, NoNodeAvailable) and not ledger.peers:
+                    raise
                 await watchdog.wait(asyncio.sleep(retry.failed(error)))
 
     async def _attempt(self, remote: Remote, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:

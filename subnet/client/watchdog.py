@@ -28,9 +28,7 @@ class Watchdog:
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._waiting, self._error = task, None
-        if seconds is not None:
-            self._set_timer(self._loop.time() + seconds)
+        self._begin(task, seconds)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -54,11 +52,14 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _set_timer(self, deadline: float) -> None:
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
+    def _begin(self, task: asyncio.Task[object], seconds: float | None) -> None:
+        self._waiting, self._error = task, None
+        if seconds is None:
+            return
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
             self.close()
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(self._deadline, self._look)
 
     def _look(self) -> None:
         self._timer = None

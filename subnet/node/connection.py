@@ -1,0 +1,164 @@
+"""What a node does for one gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from subnet import frames
+from subnet.errors import EngineFailed, InvalidRequest, NodeError, SubnetError, WireError
+from subnet.generation import Delta, Job, Start
+from subnet.messages import (
+    Accepted,
+    ArtefactReply,
+    ArtefactRequest,
+    Cancel,
+    Failed,
+    Generate,
+    InfoReply,
+    InfoRequest,
+    Message,
+)
+from subnet.node_info import digest
+from subnet.outbox import Outbox
+from subnet.tensors import token_ids, unpack
+
+if TYPE_CHECKING:
+    from subnet.node.server import Node
+
+logger = logging.getLogger(__name__)
+
+Request = InfoRequest | ArtefactRequest | Generate
+
+
+class NodeConnection:
+    """Answers the calls that arrive on `socket`; leaving the block ends what still runs for them."""
+
+    def __init__(self, node: Node, socket: web.WebSocketResponse) -> None:
+        self._node = node
+        self._socket = socket
+        self._outbox = Outbox()
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._writer = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks = [*self._calls.values(), *([self._writer] if self._writer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def serve(self) -> None:
+        """Until the gateway leaves, or sends what does not decode: then the connection closes with a reason."""
+        try:
+            async for message in self._socket:
+                if message.type is not aiohttp.WSMsgType.BINARY:
+                    raise WireError(f"a {message.type.name} message")
+                self._receive(message.data)
+        except WireError as error:
+            logger.warning("closing a connection: %s", error)
+            await self._socket.close(
+                code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120]
+            )
+
+    def _receive(self, frame: bytes) -> None:
+        try:
+            message = frames.decode(frame)
+        except frames.UnknownFrame as error:
+            self._outbox.post(_failed(0, error))
+            return
+        match message:
+            case InfoRequest() | ArtefactRequest() | Generate():
+                self._start(message)
+            case Cancel():
+                if (task := self._calls.get(message.call)) is not None:
+                    task.cancel()
+            case _:
+                raise WireError(f"a {type(message).__name__}, which only nodes send")
+
+    def _start(self, request: Request) -> None:
+        if request.call in self._calls:
+            raise WireError(f"call {request.call} is open already")
+        task = asyncio.create_task(self._answer(request))
+        self._calls[request.call] = task
+        task.add_done_callback(lambda _: self._calls.pop(request.call, None))
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            if self._node.authorizer is not None:
+                await self._node.authorizer.validate_request(request)
+            match request:
+                case InfoRequest():
+                    await self._info(request)
+                case ArtefactRequest():
+                    self._outbox.post(self._artefact(request))
+                case Generate():
+                    await self._generate(request)
+        except SubnetError as error:
+            self._outbox.post(_failed(request.call, error))
+        except Exception:
+            logger.exception("the engine broke")
+            self._outbox.post(_failed(request.call, EngineFailed("the engine broke; the node's log tells why")))
+
+    async def _info(self, request: InfoRequest) -> None:
+        reply = InfoReply(request.call, self._node.info())
+        if self._node.authorizer is not None:
+            reply = await self._node.authorizer.sign_response(reply, request)
+        self._outbox.post(reply)
+
+    def _artefact(self, request: ArtefactRequest) -> Message:
+        artefact = self._node.engine.artefact
+        if request.sha256 != digest(artefact):
+            raise NodeError("no such artefact here")
+        return ArtefactReply(request.call, artefact)
+
+    async def _generate(self, request: Generate) -> None:
+        if request.model not in (None, self._node.engine.card.id):
+            raise NodeError(f"this node serves {self._node.engine.card.id}")
+        job = _job(request)
+        async with self._node.slots(len(job.starts)):
+            accepted = Accepted(request.call)
+            if self._node.authorizer is not None:
+                accepted = await self._node.authorizer.sign_response(accepted, request)
+            self._outbox.post(accepted)
+            post, call = self._outbox.post_delta, request.call
+
+            def emit(delta: Delta) -> None:
+                post(call, delta)
+
+            await self._node.engine.run(job, emit)
+
+    async def _write(self) -> None:
+        try:
+            await self._outbox.run(self._socket.send_bytes)
+        except (ConnectionError, aiohttp.ClientError):
+            logger.info("a gateway is gone")
+
+
+def _job(request: Generate) -> Job:
+    try:
+        prompt = token_ids(unpack(request.prompt))
+        starts = tuple(Start(start.choice, token_ids(unpack(start.delivered))) for start in request.starts)
+    except ValueError as error:
+        raise WireError(str(error)) from error
+    if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
+        raise InvalidRequest("a request without a prompt, or without distinct choices")
+    sampling = request.sampling
+    if sampling.seed is None:
+        sampling = msgspec.structs.replace(sampling, seed=0)
+    return Job(prompt, sampling, starts)
+
+
+def _failed(call: int, error: SubnetError) -> Failed:
+    return Failed(call, error.code, error.message, error.retry_after, error.param)

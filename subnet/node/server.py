@@ -1,0 +1,73 @@
+"""A node: one engine, offered to any number of connections."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from subnet import frames
+from subnet.authorizers import AuthorizerBase
+from subnet.engines.base import Engine
+from subnet.errors import NodeBusy
+from subnet.node.connection import NodeConnection
+from subnet.node_info import NodeInfo
+from subnet.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+
+class Node:
+    """Offers `engine`, which the caller has entered. Refuses work beyond its capacity with NodeBusy."""
+
+    def __init__(self, engine: Engine, authorizer: AuthorizerBase | None = None) -> None:
+        self.engine = engine
+        self.authorizer = authorizer
+        self.running = 0
+        self._id = f"node-{secrets.token_hex(4)}"
+
+    def info(self) -> NodeInfo:
+        engine = self.engine
+        return NodeInfo(
+            node_id=self._id,
+            version=VERSION,
+            engine=engine.name,
+            card=engine.card,
+            capabilities=engine.capabilities,
+            capacity=engine.capacity,
+            running=self.running,
+            process=os.getpid(),
+        )
+
+    @asynccontextmanager
+    async def slots(self, wanted: int) -> AsyncIterator[None]:
+        """Hold `wanted` of the engine's slots. Raises NodeBusy."""
+        if self.running + wanted > self.engine.capacity:
+            raise NodeBusy(f"{self.running} of {self.engine.capacity} slots are taken", retry_after=1.0)
+        self.running += wanted
+        try:
+            yield
+        finally:
+            self.running -= wanted
+
+    def app(self) -> web.Application:
+        """The node as an aiohttp application: the wire under /subnet, and /healthz."""
+        app = web.Application()
+        app.add_routes([web.get("/subnet", self._subnet), web.get("/healthz", self._healthz)])
+        return app
+
+    async def _subnet(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=10.0, compress=False)
+        await socket.prepare(request)
+        logger.info("gateway %s connected", request.remote)
+        async with NodeConnection(self, socket) as connection:
+            await connection.serve()
+        logger.info("gateway %s left", request.remote)
+        return socket
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "model": self.engine.card.id, "running": self.running})
