@@ -1,0 +1,90 @@
+"""A node as a process: from settings to a listening socket, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from subnet.authorizers import TokenAuthorizer
+from subnet.engines.base import Engine
+from subnet.errors import SettingsError
+from subnet.node.server import Node
+from subnet.node.settings import NodeSettings
+
+Report = Callable[[str], None]
+SERVING = re.compile(r"serving (?P<model>.+) on (?P<address>http://\S+)$")
+"""The line that says, to people and to a supervisor, that a node can be used."""
+
+
+def make_engine(settings: NodeSettings, report: Report) -> Engine:
+    """Raises SettingsError for a model that cannot be had."""
+    if settings.engine == "echo":
+        from subnet.engines.echo import EchoEngine, EchoOptions
+
+        options = EchoOptions(
+            rate=settings.echo_rate,
+            size=settings.echo_size,
+            delay=settings.echo_delay,
+            capacity=settings.concurrency,
+            context_length=settings.context_length or EchoOptions().context_length,
+        )
+        return EchoEngine(settings.model_id or "echo", options)
+    # Only here, so that a node of another kind needs no llama.cpp.
+    from subnet.engines.llama_cpp import LlamaCppEngine
+    from subnet.models.resolve import resolve
+
+    return LlamaCppEngine(
+        model_path=resolve(settings.model, report),
+        model_id=settings.model_id,
+        tokenizer_json=settings.tokenizer,
+        context_length=settings.context_length,
+        capacity=settings.concurrency,
+        threads=settings.threads,
+    )
+
+
+async def run(settings: NodeSettings, report: Report) -> None:
+    """Serve until SIGINT or SIGTERM. `report` gets a line for a person at each step."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if settings.with_parent:
+        loop.add_reader(sys.stdin.fileno(), _stop_at_end, sys.stdin.fileno(), stop)
+    engine = make_engine(settings, report)
+    report(f"loading {settings.model or 'the model'}" if settings.engine != "echo" else "starting the echo engine")
+    async with engine:
+        node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
+        async with listening(node, settings.host, settings.port) as address:
+            report(f"serving {engine.card.id} on {address}")
+            await stop.wait()
+            report("stopping")
+
+
+@contextlib.asynccontextmanager
+async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
+    """Serve `node` inside the block; gives its address, http://host:port. Raises SettingsError."""
+    runner = web.AppRunner(node.app(), shutdown_timeout=1.0, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        yield f"http://{host}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
+    if not os.read(descriptor, 1024):
+        asyncio.get_running_loop().remove_reader(descriptor)
+        stop.set()

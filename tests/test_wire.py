@@ -1,0 +1,140 @@
+"""The wire: what is encoded decodes to the same, and nothing else gets through."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subnet import columns, frames
+from subnet.errors import WireError, from_code
+from subnet.generation import Delta, Sampling, TokenLogprobs
+from subnet.messages import Cancel, ChoiceStart, Deltas, Failed, Generate, InfoRequest
+from subnet.outbox import to_frames
+from subnet.tensors import Tensor, pack, token_ids, unpack
+
+int32 = st.integers(-(2**31), 2**31 - 1)
+float32 = st.floats(width=32, allow_nan=False)
+
+
+@st.composite
+def token_logprobs(draw: st.DrawFn) -> TokenLogprobs:
+    width = draw(st.integers(0, 5))
+    ids = draw(st.lists(int32, min_size=width, max_size=width))
+    tops = draw(st.lists(float32, min_size=width, max_size=width))
+    return TokenLogprobs(draw(float32), tuple(ids), tuple(tops))
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> columns.Row:
+    tokens = draw(st.lists(int32, max_size=6))
+    logprobs = draw(st.none() | st.lists(token_logprobs(), min_size=len(tokens), max_size=len(tokens)))
+    end = draw(st.sampled_from([None, "stop", "length"]))
+    delta = Delta(draw(st.integers(0, 65535)), tokens, logprobs, end, draw(st.integers(0, 99)))
+    return draw(st.integers(0, 2**32 - 1)), delta
+
+
+@given(st.lists(rows(), max_size=12))
+def test_columns_round_trip(step: list[columns.Row]) -> None:
+    """The deltas of one engine step come out of their frame as they went in."""
+    frame = frames.decode(frames.encode(columns.pack(step)))
+    assert isinstance(frame, Deltas)
+    assert list(columns.unpack(frame)) == step
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    """Arbitrary bytes are a message or a WireError, never another exception."""
+    for frame in (data, bytes((frames.VERSION, 7)) + data):
+        try:
+            message = frames.decode(frame)
+            if isinstance(message, Deltas):
+                list(columns.unpack(message))
+        except WireError:
+            pass
+
+
+@given(st.lists(rows(), min_size=1, max_size=4), st.data())
+def test_cut_columns_are_refused(step: list[columns.Row], data: st.DataObject) -> None:
+    """A column that lost bytes is noticed before any row is handed out."""
+    frame = columns.pack(step)
+    name = data.draw(st.sampled_from(["calls", "choices", "counts", "ends"]))
+    cut = msgspec.structs.replace(frame, **{name: getattr(frame, name)[:-1]})
+    with pytest.raises(WireError):
+        columns.unpack(cut)
+
+
+def test_messages_round_trip() -> None:
+    """A request with all its parts comes through."""
+    start = ChoiceStart(0, pack(token_ids([7])))
+    sampling = Sampling(seed=3, logit_bias={5: -1.0}, stop_tokens=(2,), logprobs=2)
+    request = Generate(call=9, model="m", prompt=pack(token_ids([1, 2])), sampling=sampling, starts=(start,))
+    assert frames.decode(frames.encode(request)) == request
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer peer may say more than we know."""
+    frame = frames.encode(Cancel(4))[:2] + msgspec.msgpack.encode({"call": 4, "why": "later version"})
+    assert frames.decode(frame) == Cancel(4)
+
+
+def test_unknown_types_and_versions() -> None:
+    """Another type is an unknown frame; another version is refused."""
+    with pytest.raises(frames.UnknownFrame):
+        frames.decode(bytes((frames.VERSION, 200)) + b"\x80")
+    with pytest.raises(WireError, match="version 9"):
+        frames.decode(bytes((9, 1)) + b"\x80")
+
+
+def test_size_is_bounded() -> None:
+    """A frame too large for the receiver is never sent."""
+    with pytest.raises(WireError, match="larger than"):
+        frames.encode(Failed(1, "x", "y" * frames.MAX_FRAME))
+
+
+@given(st.lists(st.integers(0, 2**31 - 1)))
+def test_tensors_round_trip(ids: list[int]) -> None:
+    """Token ids travel as little-endian int32."""
+    tensor = pack(token_ids(ids))
+    assert unpack(tensor).tolist() == ids
+    assert tensor.data == np.array(ids, "<i4").tobytes()
+
+
+@pytest.mark.parametrize(
+    "tensor", [Tensor("int32", (2,), b"1234"), Tensor("int8", (1,), b"1"), Tensor("int32", (-1, -1), b"1234")]
+)
+def test_tensors_that_disagree_with_themselves(tensor: Tensor) -> None:
+    """Shape, dtype and size must agree."""
+    with pytest.raises(WireError):
+        unpack(tensor)
+
+
+@pytest.mark.parametrize("tokens", [[1.5], [[1, 2], [3, 4]], [-1], [2**31], ["a"]])
+def test_what_is_no_token_ids(tokens: list[object]) -> None:
+    """Floats, matrices, negative and oversized ids are refused."""
+    with pytest.raises(ValueError, match="token ids"):
+        token_ids(tokens)  # type: ignore[arg-type]
+
+
+def test_token_ids_are_private() -> None:
+    """Writing to the result does not reach the caller's array."""
+    mine = np.array([1, 2], np.int32)
+    token_ids(mine)[0] = 99
+    assert mine.tolist() == [1, 2]
+
+
+def test_one_frame_per_run_of_deltas() -> None:
+    """Deltas that wait together share a frame; messages keep their place among them."""
+    delta = Delta(0, [1])
+    sent = [frames.decode(f) for f in to_frames([(1, delta), (2, delta), InfoRequest(3), (1, delta)])]
+    assert [type(message).__name__ for message in sent] == ["Deltas", "InfoRequest", "Deltas"]
+    assert isinstance(sent[0], Deltas)
+    assert [call for call, _ in columns.unpack(sent[0])] == [1, 2]
+
+
+def test_errors_travel_by_code() -> None:
+    """An error is the same class on the other side; an unknown code is a NodeError."""
+    assert type(from_code("node_busy", "full", retry_after=2)).__name__ == "NodeBusy"
+    assert type(from_code("of a later version", "?")).__name__ == "NodeError"
