@@ -1,0 +1,1 @@
+"""An OpenAI-compatible gateway in front of a subnet of inference nodes."""

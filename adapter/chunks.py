@@ -1,0 +1,87 @@
+"""Events -> OpenAI's chunks as server-sent events, and whole answers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from time import time
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from adapter.events import Event, Finished, TextDelta, Used
+from adapter.schema.chunks import ChatCompletionChunk, ChunkChoice, ChunkDelta
+from adapter.schema.responses import AnswerMessage, ChatCompletion, Choice
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.encode
+_MARK = "\x00"
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same in every chunk of an answer."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+    @classmethod
+    def new(cls, model: str, fingerprint: str) -> Head:
+        return cls(
+            id=f"chatcmpl-{secrets.token_hex(14)}", created=int(time()), model=model, system_fingerprint=fingerprint
+        )
+
+
+class ChunkWriter:
+    """Events of one answer -> bytes. A text costs one JSON string between prepared bytes."""
+
+    def __init__(self, head: Head, *, choices: int = 1, include_usage: bool = False) -> None:
+        self._head = msgspec.structs.asdict(head)
+        self._choices = choices
+        self._include_usage = include_usage
+        self._around = [self._around_text(index) for index in range(choices)]
+
+    def begin(self) -> bytes:
+        """Everything before the first event: one role per choice."""
+        delta = ChunkDelta(role="assistant", content="", refusal=None)
+        return b"".join(self._chunk([ChunkChoice(index=index, delta=delta)]) for index in range(self._choices))
+
+    def encode(self, event: Event) -> bytes:
+        """Empty for the usage that nobody asked for."""
+        if type(event) is TextDelta:
+            before, after = self._around[event.choice]
+            return before + _encode(event.text) + after
+        if isinstance(event, Finished):
+            return self._chunk([ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=event.reason)])
+        assert isinstance(event, Used)
+        return self._chunk([], usage=event.usage) if self._include_usage else b""
+
+    def _chunk(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
+        fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
+        return b"data: " + _encode(ChatCompletionChunk(choices=choices, **fields)) + b"\n\n"
+
+    def _around_text(self, index: int) -> tuple[bytes, bytes]:
+        chunk = self._chunk([ChunkChoice(index=index, delta=ChunkDelta(content=_MARK))])
+        before, after = chunk.rsplit(_encode(_MARK), 1)
+        return before, after
+
+
+async def collect(events: AsyncIterator[Event], head: Head, *, choices: int = 1) -> ChatCompletion:
+    """A whole answer."""
+    texts: list[list[str]] = [[] for _ in range(choices)]
+    reasons: dict[int, Finished] = {}
+    async for event in events:
+        if isinstance(event, TextDelta):
+            texts[event.choice].append(event.text)
+        elif isinstance(event, Finished):
+            reasons[event.choice] = event
+        else:
+            used = event
+    answers = [
+        Choice(index=index, message=AnswerMessage(content="".join(text)), finish_reason=reasons[index].reason)
+        for index, text in enumerate(texts)
+    ]
+    return ChatCompletion(choices=answers, usage=used.usage, **msgspec.structs.asdict(head))

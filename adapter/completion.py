@@ -1,0 +1,105 @@
+"""The way of a request: messages -> prompt -> tensor -> session -> deltas -> events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from adapter.events import Event, Used
+from adapter.models import Model, Models
+from adapter.schema.requests import ChatCompletionRequest
+from adapter.schema.responses import PromptTokensDetails, Usage
+from subnet.client import SessionManager
+from subnet.errors import ContextLengthExceeded, EngineFailed
+from subnet.generation import Delta, Sampling
+from subnet.tensors import TokenIds
+
+LONG_PROMPT = 20_000
+"""Characters from which on a prompt is tokenized in a thread, so that other streams do not wait for it."""
+
+
+class Completion:
+    """One answer in the making. `usage` holds at any time, also for one that was cut."""
+
+    def __init__(
+        self, model: Model, text: str, prompt: TokenIds, sampling: Sampling, stops: tuple[str, ...], choices: int = 1
+    ) -> None:
+        self.model = model
+        self.text = text
+        self.prompt = prompt
+        self.sampling = sampling
+        self._choices = [model.reader(index, stops) for index in range(choices)]
+        self._cached = 0
+
+    @property
+    def usage(self) -> Usage:
+        prompt, completion = len(self.prompt), sum(choice.tokens for choice in self._choices)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached),
+        )
+
+    async def events(self, sessions: SessionManager) -> AsyncGenerator[Event, None]:
+        """Closing the generator cancels the work on the node, and so does the end of the last choice.
+
+        Raises SubnetError.
+        """
+        last: list[Event] = []
+        async with sessions.session(model=self.model.card.id) as session:
+            deltas = session.generate(self.prompt, self.sampling, choices=len(self._choices), text=self.text)
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    last = self._take(delta)
+                    if all(choice.finished for choice in self._choices):
+                        break
+                    for event in last:
+                        yield event
+                else:
+                    raise EngineFailed("the answer ended without a finish reason")
+        for event in last:
+            yield event
+        yield Used(self.usage)
+
+    def _take(self, delta: Delta) -> list[Event]:
+        self._cached = max(self._cached, delta.cached_tokens)
+        return self._choices[delta.choice].take(delta)
+
+
+async def prepare(
+    request: ChatCompletionRequest, models: Models, *, default_max_tokens: int | None = None
+) -> Completion:
+    """Everything before a node is bothered. Raises ModelNotFound, NoNodeAvailable, InvalidRequest (the template
+    refuses the messages) and ContextLengthExceeded.
+    """
+    model = await models.get(request.model)
+    written = model.render(request.messages)
+    long = len(written.marked) > LONG_PROMPT
+    prompt = await asyncio.to_thread(model.encode, written) if long else model.encode(written)
+    room = _room(model.card.context_length, len(prompt), request.limit)
+    limit = request.limit or default_max_tokens
+    sampling = Sampling(
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        max_tokens=room if limit is None else min(limit, room),
+        seed=request.seed,
+        stop_tokens=model.card.stop_tokens,
+    )
+    return Completion(model, written.text, prompt, sampling, request.stops)
+
+
+def _room(context: int, prompt: int, limit: int | None) -> int:
+    """Tokens left for the answer."""
+    if prompt + (limit or 1) <= context:
+        return context - prompt
+    wanted = (
+        f"your messages resulted in {prompt} tokens. Please reduce the length of the messages."
+        if limit is None or prompt >= context
+        else f"you requested {prompt + limit} tokens ({prompt} in the messages, {limit} in the completion)."
+        " Please reduce the length of the messages or completion."
+    )
+    raise ContextLengthExceeded(
+        f"This model's maximum context length is {context} tokens. However, {wanted}", param="messages"
+    )

@@ -1,0 +1,137 @@
+"""The only table from errors to what OpenAI's clients expect: status, type, code, param, headers.
+
+Overload is 503 with Retry-After, as OpenAI's own "engine is overloaded": clients retry it, and wait as long as they
+are told. It is not 429, which says that this one client sends too much, and never 400, which is not retried.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import msgspec
+from litestar.exceptions import HTTPException
+
+from adapter.request_id import current_request
+from adapter.schema.responses import Error, ErrorResponse
+from subnet.errors import (
+    ContextLengthExceeded,
+    FirstTokenTimeout,
+    NodeBusy,
+    NodeError,
+    NodeTimeout,
+    NoNodeAvailable,
+    RequestError,
+    SessionClosed,
+    Unauthorized,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class AdapterError(Exception):
+    """Base of the gateway's own: the request never reached the subnet."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class BadRequest(AdapterError):
+    """The client's mistake. `param` is the place, like `messages[2].content[0].type`."""
+
+
+class ModelNotFound(AdapterError):
+    """No node has ever served a model of this name."""
+
+
+class UnknownUrl(AdapterError):
+    pass
+
+
+class WrongMethod(AdapterError):
+    pass
+
+
+class BodyTooLarge(AdapterError):
+    pass
+
+
+class ClientGone(AdapterError):
+    """Nobody is there to read an answer."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """None for `code` or `message`: the error's own. `retry` is what Retry-After says, in seconds, where the error
+    does not. Messages of nodes may tell of addresses and the like, so clients get another one.
+    """
+
+    status: int
+    type: str
+    code: str | None
+    message: str | None = None
+    retry: float | None = None
+
+
+_CLIENT, _SERVER = "invalid_request_error", "server_error"
+_TABLE: dict[type[Exception], Row] = {
+    BadRequest: Row(400, _CLIENT, None),
+    ModelNotFound: Row(404, _CLIENT, "model_not_found"),
+    UnknownUrl: Row(404, _CLIENT, "unknown_url"),
+    WrongMethod: Row(405, _CLIENT, "method_not_allowed"),
+    BodyTooLarge: Row(413, _CLIENT, "request_too_large"),
+    ClientGone: Row(499, _CLIENT, "client_closed_request"),
+    ContextLengthExceeded: Row(400, _CLIENT, "context_length_exceeded"),
+    RequestError: Row(400, _CLIENT, "invalid_value"),
+    # The nodes refuse this gateway's credentials, not its client's.
+    Unauthorized: Row(502, _SERVER, "node_refused", "The nodes refuse this gateway."),
+    NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
+    NodeBusy: Row(503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Try again later.", 1.0),
+    FirstTokenTimeout: Row(504, _SERVER, "first_token_timeout", "The model did not begin to answer in time."),
+    NodeTimeout: Row(504, _SERVER, "stall_timeout", "The model stopped answering."),
+    NodeError: Row(503, _SERVER, "node_failed", "No node that was tried could answer. Try again later.", 1.0),
+    SessionClosed: Row(503, _SERVER, "shutting_down", "The gateway is shutting down.", 1.0),
+    Exception: Row(500, _SERVER, "internal_error", "The server had an error. Try again later."),
+}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An error as it goes out."""
+
+    status: int
+    error: Error
+    headers: dict[str, str] = {}
+
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(ErrorResponse(self.error))
+
+
+def answer_to(error: Exception) -> Answer:
+    """What a client is told of `error`; of one that nobody foresaw nothing but that it happened."""
+    if isinstance(error, HTTPException) and error.status_code < 500:
+        return Answer(error.status_code, Error(message=error.detail, type=_CLIENT))
+    row = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+    told = Error(
+        message=row.message or str(error),
+        type=row.type,
+        param=getattr(error, "param", None),
+        code=row.code or getattr(error, "code", None),
+    )
+    wait = row.retry and (getattr(error, "retry_after", None) or row.retry)
+    return Answer(row.status, told, _retry_headers(wait) if wait else {})
+
+
+def report(error: Exception) -> None:
+    """Log what the operator should know: the traceback only of what nobody foresaw."""
+    status = answer_to(error).status
+    if status == 500:
+        logger.error("request %s failed", current_request.get(), exc_info=error)
+    elif status > 500:
+        logger.warning("request %s: %s: %s", current_request.get(), type(error).__name__, error)
+
+
+def _retry_headers(seconds: float) -> dict[str, str]:
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(math.ceil(seconds * 1000))}

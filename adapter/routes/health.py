@@ -1,0 +1,40 @@
+"""GET /healthz, GET /readyz and GET /nodes"""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import get
+from litestar.response.base import ASGIResponse
+
+from adapter.models import Models
+from adapter.routes.answers import json_answer
+from adapter.schema.health import Health, NodeRow, NodeTable
+from subnet.client import RemoteManager
+from subnet.client.remote import Remote
+from subnet.errors import NoNodeAvailable
+
+
+@get("/healthz", name="healthz")
+async def healthz() -> ASGIResponse:
+    return json_answer(Health(status="ok"))
+
+
+@get("/readyz", name="readyz")
+async def readyz(models: Models) -> ASGIResponse:
+    if not models.cards():
+        raise NoNodeAvailable("No node serves a model now.", retry_after=1.0)
+    return json_answer(Health(status="ok", models=sorted(models.cards())))
+
+
+@get("/nodes", name="list_nodes")
+async def list_nodes(remotes: RemoteManager) -> ASGIResponse:
+    return json_answer(NodeTable(nodes=[_row(remote) for remote in remotes.remotes]))
+
+
+def _row(remote: Remote) -> NodeRow:
+    row = NodeRow(peer=remote.peer, fault=remote.fault, requests=remote.running)
+    info = remote.info
+    if info is None:
+        return row
+    said = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
+    return msgspec.structs.replace(row, model=info.card.id, context_length=info.card.context_length, **said)

@@ -1,0 +1,1 @@
+"""OpenAI's objects, as Structs: what is read, and what is written."""

@@ -1,0 +1,40 @@
+"""What the gateway says of itself and its nodes. These are ours: OpenAI has no such endpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from subnet.node_info import Capabilities
+
+
+class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    status: Literal["ok"]
+    models: list[str] = []
+
+
+class NodeRow(Struct, frozen=True, kw_only=True):
+    """A node as this gateway knows it.
+
+    `fault` is why it gets no requests, null when it may; `requests` are this gateway's on it now; the fields from
+    `node_id` on are what the node last said of itself, null before its first answer.
+    """
+
+    peer: str
+    fault: str | None
+    requests: int
+    node_id: str | None = None
+    version: str | None = None
+    engine: str | None = None
+    model: str | None = None
+    context_length: int | None = None
+    capacity: int | None = None
+    running: int | None = None
+    draining: bool | None = None
+    process: int | None = None
+    capabilities: Capabilities | None = None
+
+
+class NodeTable(Struct, frozen=True, kw_only=True):
+    nodes: list[NodeRow]

@@ -1,0 +1,62 @@
+"""What several tests need: a gateway on a socket, in front of scripted nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import uvicorn
+
+from adapter.app import build_app
+from adapter.serving import bind
+from adapter.settings import Settings
+from subnet.client import Limits, RemoteManager, SessionManager
+from subnet.protocols.base import Protocol
+from subnet.protocols.mock import MockProtocol
+
+PROMPT = "User: Hello\nAssistant:"
+"""What ASK becomes with the default template; a scripted node's tokens are bytes."""
+ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
+QUICK = Limits(first_token=0.2, prefill_rate=1e6, stall=0.2, total=1.0, attempts=2, backoff=0.001)
+
+
+def saying(text: str, *more: object, **card: object) -> MockProtocol:
+    """A node that answers `text`, a byte a token, and then plays `more` steps."""
+    return MockProtocol([*text.encode(), *more], **card)  # type: ignore[arg-type]
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: Sequence[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        self.up.set()
+
+
+@asynccontextmanager
+async def gateway(*nodes: Protocol, settings: Settings | None = None, limits: Limits = QUICK) -> AsyncIterator[str]:
+    """The real application behind a real server on loopback; its address."""
+    listener = bind("127.0.0.1", 0)
+    async with RemoteManager(nodes, probe_interval=0.05) as remotes:
+        if nodes:
+            await remotes.ready()
+        app = build_app(settings or Settings(access_log=False), remotes, SessionManager(remotes, limits=limits))
+        server = _Server(uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False))
+        task = asyncio.create_task(server._serve(sockets=[listener]))
+        await server.up.wait()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+def events_of(body: bytes) -> list[object]:
+    """The data of a stream of server-sent events, each decoded, the last as text where it is [DONE]."""
+    assert body.endswith(b"\n\n")
+    datas = [event.removeprefix("data: ") for event in body.decode().removesuffix("\n\n").split("\n\n")]
+    return [data if data == "[DONE]" else msgspec.json.decode(data) for data in datas]
