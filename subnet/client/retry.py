@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.limits import Limits
-from subnet.errors import SubnetError
+from subnet.errors import NoNodeAvailable, SubnetError
 
 
 class Retry:
@@ -19,10 +19,11 @@ class Retry:
         self._clock = clock
         self._failures = 0
         self._since = clock()
+        self._cause: SubnetError | None = None
 
     def progressed(self) -> None:
         if self._failures:
-            self._failures = 0
+            self._failures, self._cause = 0, None
             self._since = self._clock()
 
     def failed(self, error: SubnetError, peer: str | None = None) -> float:
@@ -35,6 +36,10 @@ class Retry:
         self._failures += 1
         if peer is not None:
             self.excluded.add(peer)
+            self._cause = error
+        elif isinstance(error, NoNodeAvailable) and self._cause is not None:
+            # Why the nodes are out says more than that they are.
+            error = self._cause
         limits = self._limits
         pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
         if peer is not None and self._failures == 1:

@@ -1,0 +1,154 @@
+"""The parts that decide: breaker, retry, watchdog, authorizer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from subnet import Limits, TokenAuthorizer
+from subnet.client.breaker import Breaker
+from subnet.client.retry import Retry
+from subnet.client.watchdog import Watchdog
+from subnet.errors import EngineFailed, NodeBusy, Unauthorized
+from subnet.generation import Sampling
+from subnet.messages import Accepted, ChoiceStart, Generate
+from subnet.tensors import pack, token_ids
+
+
+def test_a_breaker_opens_and_closes() -> None:
+    """Three failures open it; after the cooldown one probe passes, and its success closes it."""
+    breaker = Breaker(threshold=3, cooldown=1.0)
+    for _ in range(3):
+        assert breaker.allows(0.0)
+        breaker.on_failure(0.0)
+    assert not breaker.allows(0.9)
+    assert breaker.allows(1.0)
+    breaker.on_start(1.0)
+    assert not breaker.allows(1.0)
+    breaker.on_success()
+    assert breaker.state(1.0) == "closed"
+
+
+def test_a_failed_probe_doubles_the_cooldown() -> None:
+    """A node that stays bad is asked less and less, up to a bound."""
+    breaker = Breaker(threshold=1, cooldown=1.0, cooldown_max=3.0)
+    breaker.on_failure(0.0)
+    waits, now = [], 0.0
+    for _ in range(4):
+        start = now
+        while not breaker.allows(now):
+            now += 0.5
+        waits.append(now - start)
+        breaker.on_start(now)
+        breaker.on_failure(now)
+    assert waits == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_success_forgets_failures() -> None:
+    """Only failures in a row open a breaker."""
+    breaker = Breaker(threshold=2)
+    for _ in range(5):
+        breaker.on_failure(0.0)
+        breaker.on_success()
+    assert breaker.state(0.0) == "closed"
+
+
+def test_an_abandoned_probe_frees_its_place() -> None:
+    """A client that leaves during the probe does not keep the node out for ever."""
+    breaker = Breaker(threshold=1, cooldown=1.0)
+    breaker.on_failure(0.0)
+    breaker.on_start(2.0)
+    breaker.on_abandoned()
+    assert breaker.allows(2.0)
+
+
+def test_retries_are_bounded_and_back_off() -> None:
+    """The first is at once, later ones within a doubling bound, and the last error is raised."""
+    retry = Retry(Limits(attempts=4, backoff=1.0, backoff_max=1.5, total=60.0), lambda: 0.0)
+    pauses = [retry.failed(EngineFailed("x"), peer) for peer in "abc"]
+    assert pauses[0] == 0.0
+    assert all(0 <= pause <= bound for pause, bound in zip(pauses[1:], (1.5, 1.5), strict=True))
+    with pytest.raises(EngineFailed):
+        retry.failed(EngineFailed("x"), "d")
+    assert retry.excluded == set("abcd")
+
+
+def test_retry_after_is_obeyed() -> None:
+    """When every node is full, the wait they ask for is kept, unless it is longer than there is time."""
+    retry = Retry(Limits(total=10.0), lambda: 0.0)
+    assert retry.failed(NodeBusy("full", retry_after=3.0)) >= 3.0
+    with pytest.raises(NodeBusy):
+        retry.failed(NodeBusy("full", retry_after=30.0))
+
+
+def test_progress_renews_the_attempts() -> None:
+    """An answer may outlive more nodes than there are attempts."""
+    retry = Retry(Limits(attempts=2), lambda: 0.0)
+    for _ in range(5):
+        retry.failed(EngineFailed("x"), "a")
+        retry.progressed()
+
+
+async def test_a_watchdog_bites() -> None:
+    """Waiting too long raises TimeoutError, and the task goes on uncancelled."""
+    watchdog = Watchdog()
+    with pytest.raises(TimeoutError):
+        await watchdog.wait(asyncio.get_running_loop().create_future(), 0.01)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    watchdog.close()
+
+
+async def test_a_shorter_wait_after_a_longer_one() -> None:
+    """The timer of an earlier, longer wait does not hide a shorter one."""
+    watchdog = Watchdog()
+    await watchdog.wait(asyncio.sleep(0), 60.0)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await watchdog.wait(asyncio.get_running_loop().create_future(), 0.01)
+    watchdog.close()
+
+
+async def test_cancellation_is_not_a_timeout() -> None:
+    """A task that is cancelled from outside stays cancelled."""
+    watchdog = Watchdog()
+    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watchdog.close()
+
+
+def request() -> Generate:
+    start = ChoiceStart(0, pack(token_ids([])))
+    return Generate(model="m", prompt=pack(token_ids([1])), sampling=Sampling(temperature=0), starts=(start,))
+
+
+async def test_signed_requests() -> None:
+    """What was signed is accepted once; changed, replayed, stale or unsigned it is not."""
+    now = [1000.0]
+    sender, receiver = TokenAuthorizer("s", clock=lambda: now[0]), TokenAuthorizer("s", clock=lambda: now[0])
+    signed = await sender.sign_request(request())
+    await receiver.validate_request(msgspec.structs.replace(signed, call=17))
+    changed = msgspec.structs.replace(await sender.sign_request(request()), model="other")
+    for bad in (signed, changed, request()):
+        with pytest.raises(Unauthorized):
+            await receiver.validate_request(bad)
+    late = await sender.sign_request(request())
+    now[0] += 3600
+    with pytest.raises(Unauthorized, match="clocks"):
+        await receiver.validate_request(late)
+
+
+async def test_signed_responses_belong_to_their_request() -> None:
+    """The answer to one request does not pass as the answer to another."""
+    authorizer = TokenAuthorizer("s")
+    one, two = await authorizer.sign_request(request()), await authorizer.sign_request(request())
+    accepted = await authorizer.sign_response(Accepted(1), one)
+    await authorizer.validate_response(accepted, one)
+    with pytest.raises(Unauthorized):
+        await authorizer.validate_response(accepted, two)

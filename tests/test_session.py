@@ -1,0 +1,251 @@
+"""Sessions over scripted nodes: what is yielded, what is retried, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import numpy as np
+import pytest
+
+from subnet import Limits, MockProtocol, RemoteManager, Sampling, Session, SessionManager, TokenAuthorizer
+from subnet.errors import (
+    EngineFailed,
+    FirstTokenTimeout,
+    InvalidRequest,
+    NodeBusy,
+    NodeLost,
+    NoNodeAvailable,
+    SessionClosed,
+    StallTimeout,
+    SubnetError,
+    Unauthorized,
+)
+from subnet.generation import Delta
+from subnet.protocols.mock import Pause
+from subnet.tensors import unpack
+
+QUICK = Limits(first_token=0.2, stall=0.2, backoff=0.001, total=5.0)
+HANG = Pause()
+
+
+@asynccontextmanager
+async def subnet(*nodes: MockProtocol, authorizer: TokenAuthorizer | None = None) -> AsyncIterator[RemoteManager]:
+    async with RemoteManager(nodes, authorizer=authorizer, probe_interval=60.0) as manager:
+        if nodes:
+            await manager.ready()
+            # Every node has been asked once before a test begins, so that their order is known.
+            while any(remote.info is None for remote in manager.remotes):
+                await asyncio.sleep(0)
+        yield manager
+
+
+async def generated(manager: RemoteManager, sampling: Sampling | None = None, choices: int = 1) -> list[Delta]:
+    async with SessionManager(manager, limits=QUICK).session() as session:
+        return [delta async for delta in session.generate([1, 2, 3], sampling, choices=choices)]
+
+
+def tokens(deltas: list[Delta], choice: int = 0) -> list[int]:
+    return [token for delta in deltas if delta.choice == choice for token in delta.tokens]
+
+
+async def test_the_promised_door() -> None:
+    """run_protocol_task yields int32 arrays of new token ids, and nothing else is needed to use it."""
+    async with subnet(MockProtocol([10, [11, 12]])) as remote_manager:
+        session_manager = SessionManager(remote_manager)
+        async with session_manager.session() as session:
+            arrays = [tensor async for tensor in session.run_protocol_task("hi", np.array([1, 2]))]
+    assert [array.tolist() for array in arrays] == [[10], [11, 12]]
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
+
+
+async def test_a_session_on_its_own() -> None:
+    """Session(remote_manager, authorizer) works without a manager, and close() may come twice."""
+    async with subnet(MockProtocol([10])) as remote_manager:
+        session = Session(remote_manager, None)
+        assert [t.tolist() async for t in session.run_protocol_task("", [1])] == [[10]]
+        await session.close()
+        await session.close()
+        with pytest.raises(SessionClosed):
+            await anext(session.generate([1]))
+
+
+async def test_the_prompt_is_never_written_to() -> None:
+    """A retry sends the prompt that was given, whatever was streamed and whatever the caller did to its array."""
+    first, second = MockProtocol([10, EngineFailed("x")], peer="a"), MockProtocol([10, 11], peer="b")
+    mine = np.array([1, 2, 3], np.int32)
+    async with subnet(first, second) as manager, SessionManager(manager, limits=QUICK).session() as session:
+        async for _ in session.run_protocol_task("", mine):
+            mine[:] = 99
+    assert [unpack(node.requests[0].prompt).tolist() for node in (first, second)] == [[1, 2, 3], [1, 2, 3]]
+
+
+async def test_round_robin() -> None:
+    """Requests go to the nodes in turn."""
+    nodes = [MockProtocol([10], peer=peer) for peer in "abc"]
+    async with subnet(*nodes) as manager:
+        for _ in range(6):
+            await generated(manager)
+    assert [len(node.requests) for node in nodes] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "fault", [NodeLost("gone"), NodeBusy("full"), EngineFailed("broke"), HANG], ids=lambda fault: type(fault).__name__
+)
+async def test_a_failure_before_the_first_token(fault: Exception | Pause) -> None:
+    """The request goes to another node and the caller does not notice."""
+    bad, good = MockProtocol([fault], peer="bad"), MockProtocol([10, 11], peer="good")
+    async with subnet(bad, good) as manager:
+        for _ in range(2):
+            assert tokens(await generated(manager)) == [10, 11]
+    assert bad.requests
+    assert (len(good.requests), bad.open) == (2, 0)
+
+
+async def test_a_failure_in_the_middle() -> None:
+    """Another node goes on after the tokens delivered: none lost, doubled or invented."""
+    bad = MockProtocol([10, 11, NodeLost("gone")], peer="bad")
+    good = MockProtocol([10, 11, 12, 13], peer="good")
+    async with subnet(bad, good) as manager:
+        deltas = await generated(manager)
+    assert tokens(deltas) == [10, 11, 12, 13]
+    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
+    assert unpack(good.requests[0].starts[0].delivered).tolist() == [10, 11]
+    assert good.requests[0].sampling.seed == bad.requests[0].sampling.seed is not None
+
+
+async def test_only_lost_choices_are_resumed() -> None:
+    """A choice that had finished is not asked for again."""
+    bad = MockProtocol([Delta(0, [10], finish_reason="stop"), Delta(1, [20]), NodeLost("gone")], peer="bad")
+    good = MockProtocol([Delta(1, [20]), Delta(1, [21])], peer="good")
+    async with subnet(bad, good) as manager:
+        deltas = await generated(manager, choices=2)
+    assert (tokens(deltas, 0), tokens(deltas, 1)) == ([10], [20, 21])
+    assert [start.choice for start in good.requests[0].starts] == [1]
+
+
+async def test_max_tokens_across_a_switch() -> None:
+    """The tokens of both nodes together make the number asked for."""
+    bad, good = MockProtocol([10, 11, NodeLost("gone")], peer="bad"), MockProtocol(list(range(10, 99)), peer="good")
+    async with subnet(bad, good) as manager:
+        deltas = await generated(manager, Sampling(max_tokens=5))
+    assert tokens(deltas) == [10, 11, 12, 13, 14]
+    assert deltas[-1].finish_reason == "length"
+
+
+async def test_the_clients_own_mistake() -> None:
+    """It is tried once, and not held against the node."""
+    node = MockProtocol([InvalidRequest("no")], peer="a")
+    async with subnet(node, MockProtocol([10], peer="b")) as manager:
+        for _ in range(5):
+            with pytest.raises(InvalidRequest):
+                await generated(manager)
+            await generated(manager)
+        assert manager.remotes[0].breaker.state(0) == "closed"
+    assert len(node.requests) == 5
+
+
+@pytest.mark.parametrize(("script", "error"), [([HANG], FirstTokenTimeout), ([10, HANG], StallTimeout)])
+async def test_silence(script: list[int | Pause], error: type[SubnetError]) -> None:
+    """A silent node is given up, and when there is no other the error says what happened."""
+    node = MockProtocol(script)
+    async with (
+        subnet(node) as manager,
+        SessionManager(manager, limits=Limits(stall=0.05, first_token=0.05, attempts=1)).session() as session,
+    ):
+        with pytest.raises(error):
+            async for _ in session.generate([1]):
+                pass
+    assert node.open == 0
+
+
+async def test_a_slow_consumer_is_no_stall() -> None:
+    """Only the wait for the node counts, not what the caller does with a token."""
+    async with subnet(MockProtocol([10, 11])) as manager:
+        limits = Limits(stall=0.01, attempts=1)
+        async with SessionManager(manager, limits=limits).session() as session:
+            seen = []
+            async for delta in session.generate([1]):
+                await asyncio.sleep(0.03)
+                seen += delta.tokens
+    assert seen == [10, 11]
+
+
+async def test_attempts_are_bounded() -> None:
+    """After the last attempt the last error is raised."""
+    nodes = [MockProtocol([EngineFailed(peer)], peer=peer) for peer in "abcdefgh"]
+    async with subnet(*nodes) as manager:
+        with pytest.raises(EngineFailed):
+            await generated(manager)
+    assert sum(len(node.requests) for node in nodes) == QUICK.attempts
+
+
+async def test_no_node() -> None:
+    """Without a node that serves the model, nothing is waited for."""
+    async with subnet() as manager:
+        with pytest.raises(NoNodeAvailable):
+            await generated(manager)
+    async with subnet(MockProtocol(model="m")) as manager:
+        async with SessionManager(manager).session("other") as session:
+            with pytest.raises(NoNodeAvailable, match="other"):
+                await anext(session.generate([1]))
+
+
+async def test_leaving_early_cancels() -> None:
+    """Closing the iterator, cancelling the task or closing the session ends the work on the node."""
+    node = MockProtocol([10, HANG])
+    async with subnet(node) as manager:
+        session_manager = SessionManager(manager)
+        async with session_manager.session() as session, aclosing(session.generate([1])) as deltas:
+            await anext(deltas)
+        assert (node.open, node.cancelled) == (0, 1)
+
+        async def ask() -> None:
+            async with session_manager.session() as session:
+                async for _ in session.generate([1]):
+                    started.set()
+
+        started = asyncio.Event()
+        task = asyncio.create_task(ask())
+        await started.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (node.open, node.cancelled) == (0, 2)
+
+        async with session_manager.session() as session:
+            await anext(session.generate([1]))
+        assert (node.open, node.cancelled) == (0, 3)
+        assert manager.remotes[0].running == 0
+
+
+async def test_closing_from_another_task() -> None:
+    """Whoever waits for a token of a session that is closed hears of it."""
+    async with subnet(MockProtocol([10, HANG])) as manager:
+        session = Session(manager)
+        stream = session.generate([1])
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await session.close()
+        with pytest.raises(SessionClosed):
+            await waiting
+
+
+async def test_nodes_that_prove_who_they_are() -> None:
+    """With a shared secret all is well; a node with another one, or with none, is not believed."""
+    ours, theirs = TokenAuthorizer("ours"), TokenAuthorizer("theirs")
+    async with subnet(MockProtocol([10], authorizer=ours), authorizer=ours) as manager:
+        assert tokens(await generated(manager)) == [10]
+    for stranger in (theirs, None):
+        async with subnet(MockProtocol([10], authorizer=stranger), authorizer=ours) as manager:
+            with pytest.raises(Unauthorized):
+                await generated(manager)
+
+
+async def test_a_node_that_says_too_much() -> None:
+    """Tokens beyond max_tokens, or for no choice of ours, are not passed on."""
+    for script in ([Delta(0, [1, 2, 3]), Delta(5, [1])], [Delta(0, [1]), Delta(0, [], finish_reason="stop")]):
+        async with subnet(MockProtocol(script)) as manager:
+            deltas = await generated(manager, Sampling(max_tokens=2))
+        assert len(tokens(deltas)) <= 2
