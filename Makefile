@@ -47,18 +47,21 @@ define INSTALL
 	@[ -t 1 ] && line='\r\033[K  %s' || line='  %s\n'; \
 	$(LOCKED) --requirement $(1) | while read -r verb what _; do \
 		case $$verb in \
-			Collecting) printf "$$line" "$$what" ;; \
+			Collecting|Processing) printf "$$line" "$${what##*/}" ;; \
 			Installing) printf "$$line" "unpacking" ;; \
 		esac; \
 	done; [ ! -t 1 ] || printf '\r\033[K'
 endef
 
-OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&1 || echo old)
-BARE = $(shell $(PYTHON) -c 'import venv, ensurepip' 2>&1)
+TOO_OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&1 || echo old)
+NO_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' 2>&1)
+# The one library of the system that no wheel carries; Debian has it only where a compiler is.
+NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1)
 
 .venv/bin/python:
-	$(if $(OLD),$(error needs Python 3.11 or newer as $(PYTHON); name another with `make PYTHON=python3.12`))
-	$(if $(BARE),$(error $(PYTHON) cannot make virtual environments; on Debian, `apt install python3-venv`))
+	$(if $(TOO_OLD),$(error needs Python 3.11 or newer as $(PYTHON); name another with `make PYTHON=python3.12`))
+	$(if $(NO_VENV),$(error $(PYTHON) cannot make virtual environments; on Debian, `apt install python3-venv`))
+	$(if $(NO_GOMP),$(error llama.cpp needs the library libgomp.so.1; on Debian, `apt install libgomp1`))
 	@echo "[1/4] a virtual environment in .venv, with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
 
