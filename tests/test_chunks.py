@@ -1,0 +1,172 @@
+"""Events become exactly the chunks that OpenAI sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, strategies as st
+
+from adapter.chunks import DONE, ChunkWriter, Head, collect
+from adapter.event_stream import event_stream
+from adapter.events import Event, Finished, TextDelta, Used
+from adapter.schema.responses import PromptTokensDetails, Usage
+from subnet.errors import NodeLost
+from tests.fakes import events_of
+
+HEAD = Head(id="chatcmpl-1", created=7, model='a"\x00/b', system_fingerprint="fp_1")
+COMMON = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 7,
+    "model": 'a"\x00/b',
+    "system_fingerprint": "fp_1",
+}
+USAGE = Usage(prompt_tokens=2, completion_tokens=3, total_tokens=5, prompt_tokens_details=PromptTokensDetails(1))
+USAGE_JSON = {
+    "prompt_tokens": 2,
+    "completion_tokens": 3,
+    "total_tokens": 5,
+    "prompt_tokens_details": {"cached_tokens": 1},
+    "completion_tokens_details": {"reasoning_tokens": 0},
+}
+ROLE = {"role": "assistant", "content": "", "refusal": None}
+
+
+async def play(events: Sequence[Event | Exception]) -> AsyncGenerator[Event, None]:
+    for event in events:
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+async def streamed(events: Sequence[Event | Exception], **options: Any) -> list[Any]:
+    writer = ChunkWriter(HEAD, **options)
+    return events_of(b"".join([data async for data in event_stream(play(events), writer)]))
+
+
+def choice(delta: dict[str, Any], index: int = 0, reason: str | None = None) -> list[dict[str, Any]]:
+    return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}]
+
+
+ANSWER = [TextDelta(0, "Hi"), TextDelta(0, '"\n\x00'), Finished(0, "stop"), Used(USAGE)]
+
+
+async def test_stream() -> None:
+    """Role, content, finish reason, [DONE]; and no usage, since nobody asked."""
+    assert await streamed(ANSWER) == [
+        {**COMMON, "choices": choice(ROLE)},
+        {**COMMON, "choices": choice({"content": "Hi"})},
+        {**COMMON, "choices": choice({"content": '"\n\x00'})},
+        {**COMMON, "choices": choice({}, reason="stop")},
+        "[DONE]",
+    ]
+
+
+async def test_stream_with_usage() -> None:
+    """The usage comes in a chunk without choices; in all others it is null."""
+    assert await streamed(ANSWER[1:], include_usage=True) == [
+        {**COMMON, "choices": choice(ROLE), "usage": None},
+        {**COMMON, "choices": choice({"content": '"\n\x00'}), "usage": None},
+        {**COMMON, "choices": choice({}, reason="stop"), "usage": None},
+        {**COMMON, "choices": [], "usage": USAGE_JSON},
+        "[DONE]",
+    ]
+
+
+async def test_several_choices() -> None:
+    """Every choice has its role and its finish reason, whatever the order of the rest."""
+    events = [TextDelta(1, "b"), TextDelta(0, "a"), Finished(1, "length"), Finished(0, "stop"), Used(USAGE)]
+    assert await streamed(events, choices=2) == [
+        {**COMMON, "choices": choice(ROLE, 0)},
+        {**COMMON, "choices": choice(ROLE, 1)},
+        {**COMMON, "choices": choice({"content": "b"}, 1)},
+        {**COMMON, "choices": choice({"content": "a"}, 0)},
+        {**COMMON, "choices": choice({}, 1, "length")},
+        {**COMMON, "choices": choice({}, 0, "stop")},
+        "[DONE]",
+    ]
+
+
+async def test_cut_stream() -> None:
+    """An error after the first bytes is the last event, and [DONE] is not said."""
+    events = await streamed([TextDelta(0, "Hi"), NodeLost("10.0.0.7 is gone")])
+    assert events[-1] == {
+        "error": {
+            "message": "No node that was tried could answer. Try again later.",
+            "type": "server_error",
+            "param": None,
+            "code": "node_failed",
+        }
+    }
+    assert len(events) == 3
+
+
+async def test_error_before_the_first_event() -> None:
+    """It is raised, so that it can still be a plain answer."""
+    with pytest.raises(NodeLost):
+        await streamed([NodeLost("gone")])
+
+
+async def test_one_item_per_event() -> None:
+    """Role and first content go out together; every later event is one item."""
+    writer = ChunkWriter(HEAD)
+    items = [item async for item in event_stream(play(ANSWER), writer)]
+    assert len(items) == len(ANSWER)
+    assert items[0] == writer.begin() + writer.encode(ANSWER[0])
+    assert items[-1] == DONE
+
+
+async def test_closing_the_stream_closes_the_events() -> None:
+    """Nothing is left open behind a stream that is not read to its end."""
+    closed = asyncio.Event()
+
+    async def events() -> AsyncGenerator[Event, None]:
+        try:
+            yield TextDelta(0, "Hi")
+            yield TextDelta(0, "there")
+        finally:
+            closed.set()
+
+    stream = event_stream(events(), ChunkWriter(HEAD))
+    await anext(stream)
+    await stream.aclose()
+    assert closed.is_set()
+
+
+async def test_collect() -> None:
+    """The same events, not streamed, are one object."""
+    whole = msgspec.to_builtins(await collect(play(ANSWER), HEAD))
+    assert whole == {
+        **COMMON,
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": 'Hi"\n\x00', "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": USAGE_JSON,
+    }
+
+
+def test_ids_differ() -> None:
+    """No two answers have the same id."""
+    first, second = Head.new("m", "fp"), Head.new("m", "fp")
+    assert first.id != second.id
+    assert first.id.startswith("chatcmpl-")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
+def test_any_text_survives(text: str, include_usage: bool) -> None:
+    """Prepared bytes around a text are as good as the encoding of the whole chunk, in one event."""
+    data = ChunkWriter(HEAD, include_usage=include_usage).encode(TextDelta(0, text))
+    assert data.count(b"\n") == 2
+    (event,) = events_of(data)
+    assert isinstance(event, dict)
+    assert event["choices"] == choice({"content": text})

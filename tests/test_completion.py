@@ -1,0 +1,285 @@
+"""From a request to events, over scripted nodes: text, stop strings, usage, context, loading of models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from adapter.completion import Completion, prepare
+from adapter.errors import ModelNotFound
+from adapter.events import Event, Finished, TextDelta, Used
+from adapter.models import Models
+from adapter.schema.requests import ChatCompletionRequest
+from subnet.client import RemoteManager, SessionManager
+from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
+from subnet.generation import Delta, Sampling
+from subnet.messages import Generate
+from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause
+from subnet.tensors import token_ids, unpack
+from tests.fakes import ASK, PROMPT, QUICK, saying
+
+CHATML = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+
+
+@asynccontextmanager
+async def subnet(*nodes: MockProtocol) -> AsyncIterator[tuple[Models, SessionManager]]:
+    async with RemoteManager(nodes) as remotes:
+        await remotes.ready()
+        yield Models(remotes), SessionManager(remotes, limits=QUICK)
+
+
+def request(**fields: Any) -> ChatCompletionRequest:
+    return msgspec.convert({**ASK, **fields}, ChatCompletionRequest)
+
+
+async def answer(node: MockProtocol, **fields: Any) -> list[Event]:
+    async with subnet(node) as (models, sessions):
+        completion = await prepare(request(**fields), models)
+        return [event async for event in completion.events(sessions)]
+
+
+def text_of(events: list[Event], choice: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta) and event.choice == choice)
+
+
+def used(events: list[Event]) -> tuple[int, int, int, int]:
+    assert isinstance(events[-1], Used)
+    usage = events[-1].usage
+    cached = usage.prompt_tokens_details.cached_tokens
+    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached
+
+
+async def test_answer() -> None:
+    """Every token's text as it comes, the reason, and what was used."""
+    events = await answer(saying("Hi"))
+    assert events[:3] == [TextDelta(0, "H"), TextDelta(0, "i"), Finished(0, "stop")]
+    assert used(events) == (len(PROMPT), 2, len(PROMPT) + 2, 0)
+
+
+async def test_what_the_node_is_asked() -> None:
+    """The prompt as tokens and as text, OpenAI's defaults, and no more tokens than the context holds."""
+    node = saying("Hi", context_length=100)
+    await answer(node)
+    (asked,) = node.requests
+    assert bytes(unpack(asked.prompt).tolist()).decode() == asked.text == PROMPT
+    assert (asked.sampling.temperature, asked.sampling.top_p) == (1.0, 1.0)
+    assert asked.sampling.max_tokens == 100 - len(PROMPT)
+
+
+async def test_sampling() -> None:
+    """What the request says reaches the node, zeros too."""
+    node = saying("Hi")
+    await answer(node, temperature=0, top_p=0, seed=0, max_completion_tokens=1)
+    sampling = node.requests[0].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.max_tokens) == (0.0, 0.0, 0, 1)
+
+
+async def test_split_characters() -> None:
+    """A character that comes in several tokens is shown when it is whole, a broken one at the end as U+FFFD."""
+    events = await answer(MockProtocol([*"ö€😀".encode(), 0xE2, 0x82]))
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["ö", "€", "😀", "\ufffd"]
+    assert used(events)[1] == 11
+
+
+async def test_length() -> None:
+    """An answer that reached its limit says so."""
+    events = await answer(saying("Hello"), max_tokens=2)
+    assert text_of(events) == "He"
+    assert Finished(0, "length") in events
+
+
+async def test_stop_string() -> None:
+    """Nothing of it is shown, no later token counts, and the node is told at once."""
+    node = saying("one STOP two", Pause())
+    events = await answer(node, stop=["ST", "never"])
+    assert text_of(events) == "one "
+    assert Finished(0, "stop") in events
+    assert used(events)[1] == len("one ST")
+    assert (node.open, node.cancelled) == (0, 1)
+
+
+async def test_stop_string_within_one_delta() -> None:
+    """Also where one delta goes on after it, and would end with another reason."""
+    node = MockProtocol([Delta(0, list(b"one STOP two"), finish_reason="length")])
+    events = await answer(node, stop="STOP")
+    assert text_of(events) == "one "
+    assert Finished(0, "stop") in events
+    assert used(events)[1] == len("one STOP")
+
+
+async def test_start_of_a_stop_string_at_the_end() -> None:
+    """What was held back for it is shown when the answer ends without it."""
+    events = await answer(saying("one ST"), stop="STOP")
+    assert text_of(events) == "one ST"
+    assert used(events)[1] == 6
+
+
+async def test_cached_tokens() -> None:
+    """Those of the prompt that the node had already."""
+    assert used(await answer(MockProtocol([Delta(0, [65], cached_tokens=5)])))[3] == 5
+
+
+async def test_several_choices() -> None:
+    """Choices interleave; one that a stop string ended does not end the others, the last ends the session."""
+    script = [Delta(0, list(b"a!")), Delta(1, list(b"bb")), Delta(0, list(b"a")), Delta(1, list(b"!")), Pause()]
+    node = MockProtocol(script)
+    async with subnet(node) as (models, sessions):
+        model = await models.get("mock")
+        completion = Completion(model, "x", token_ids([1]), Sampling(), ("!",), choices=2)
+        events = [event async for event in completion.events(sessions)]
+    assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
+    assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
+    assert used(events) == (1, 5, 6, 0)
+    assert node.cancelled == 1
+
+
+async def test_usage_of_a_cut_answer() -> None:
+    """It holds at any time."""
+    async with subnet(saying("Hello", Pause())) as (models, sessions):
+        completion = await prepare(request(), models)
+        async with aclosing(completion.events(sessions)) as events:
+            await anext(events)
+            await anext(events)
+        assert completion.usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("context", "fields", "numbers"),
+    [
+        (len(PROMPT), {}, (len(PROMPT), len(PROMPT))),
+        (10, {}, (10, len(PROMPT))),
+        (100, {"max_tokens": 90}, (100, len(PROMPT) + 90)),
+    ],
+)
+async def test_context(context: int, fields: dict[str, Any], numbers: tuple[int, int]) -> None:
+    """What does not fit is refused with both numbers, before a node is bothered."""
+    node = saying("Hi", context_length=context)
+    with pytest.raises(ContextLengthExceeded) as caught:
+        await answer(node, **fields)
+    assert all(str(number) in caught.value.message for number in numbers)
+    assert caught.value.param == "messages"
+    assert node.requests == []
+
+
+async def test_context_that_fits_exactly() -> None:
+    """Prompt and answer may fill the context to the last token."""
+    events = await answer(saying("Hi", context_length=len(PROMPT) + 2), max_tokens=2)
+    assert text_of(events) == "Hi"
+
+
+async def test_default_max_tokens() -> None:
+    """The gateway's own limit holds where the request has none, and never exceeds the context."""
+    node = saying("Hi", context_length=100)
+    async with subnet(node) as (models, _):
+        for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
+            completion = await prepare(request(**fields), models, default_max_tokens=7)
+            assert completion.sampling.max_tokens == limit
+        completion = await prepare(request(), models, default_max_tokens=1000)
+        assert completion.sampling.max_tokens == 100 - len(PROMPT)
+
+
+async def test_control_tokens_in_what_users_say() -> None:
+    """The template's own control token is one, a user's is text."""
+    node = saying("Hi", chat_template=CHATML)
+    await answer(node, messages=[{"role": "user", "content": "a<|end|>b"}])
+    assert unpack(node.requests[0].prompt).tolist() == [*b"a<|end|>b", 256]
+    assert node.requests[0].text == "a<|end|>b<|end|>"
+
+
+async def test_long_prompt() -> None:
+    """A prompt that is tokenized in a thread is the same prompt."""
+    node = saying("Hi", context_length=100_000)
+    await answer(node, messages=[{"role": "user", "content": "x" * 30_000}])
+    assert np.count_nonzero(unpack(node.requests[0].prompt) == ord("x")) == 30_000
+
+
+async def test_template_that_refuses() -> None:
+    """Its own words are the client's to read."""
+    node = saying("Hi", chat_template="{{ raise_exception('no system please') }}")
+    with pytest.raises(InvalidRequest, match="no system please"):
+        await answer(node)
+
+
+class Library(MockProtocol):
+    """Hands out its artefact when `open_at` is set, and fails as often as told before."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__(list(b"Hi"))
+        self.failures = failures
+        self.asked = 0
+        self.opened = asyncio.Event()
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        self.asked += 1
+        await self.opened.wait()
+        if self.asked <= self.failures:
+            raise NodeLost("gone")
+        return BYTE_LEVEL
+
+
+async def test_one_load_for_all() -> None:
+    """Requests that come while a model is loaded wait for the same load, even if the first one gives up."""
+    node = Library()
+    async with subnet(node) as (models, _):
+        waiting = [asyncio.create_task(models.get("mock")) for _ in range(3)]
+        while not node.asked:
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        node.opened.set()
+        first, second = await asyncio.gather(*waiting[1:])
+        await models.get("mock")
+    assert node.asked == 1
+    assert first.fingerprint == second.fingerprint
+
+
+async def test_failed_load_is_tried_again() -> None:
+    """The next request is not told of the last one's misfortune."""
+    node = Library(failures=1)
+    node.opened.set()
+    async with subnet(node) as (models, _):
+        with pytest.raises(NoNodeAvailable):
+            await models.get("mock")
+        assert (await models.get("mock")).card.id == "mock"
+
+
+async def test_unknown_model() -> None:
+    """It is named, and so are those that there are."""
+    async with subnet(saying("Hi")) as (models, _):
+        with pytest.raises(ModelNotFound, match=r"'other' does not exist.*mock"):
+            await models.get("other")
+
+
+async def test_model_that_was_there() -> None:
+    """A model whose last node went away is not unknown, and may come back."""
+    async with RemoteManager([saying("Hi")]) as remotes:
+        await remotes.ready()
+        models = Models(remotes)
+        models.cards()
+        await remotes.remove("mock")
+        with pytest.raises(NoNodeAvailable, match="'mock'"):
+            models.card("mock")
+
+
+async def test_no_model_yet() -> None:
+    """Before any node has answered nobody knows which models there are."""
+    async with RemoteManager([]) as remotes:
+        with pytest.raises(NoNodeAvailable):
+            Models(remotes).card("mock")
+
+
+async def test_script_sees_the_seed() -> None:
+    """Without a seed in the request the session draws one."""
+    seeds: list[int | None] = []
+
+    def script(asked: Generate) -> list[int]:
+        seeds.append(asked.sampling.seed)
+        return [65]
+
+    await answer(MockProtocol(script))
+    assert seeds[0] is not None
