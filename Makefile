@@ -25,7 +25,7 @@ test: lint ## set up, then check style and types and run the tests (ARGS="-k str
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/test.done ## check style and types only
-	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet --output-format concise && $(BIN)/ruff format --check --quiet
 	@exec $(BIN)/mypy
 
 bench: .venv/test.done ## measure a gateway under load (ARGS="--help")
