@@ -1,0 +1,215 @@
+"""A node on a real socket: the wire, its capacity, its patience with strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import aiohttp
+import pytest
+
+from subnet import RemoteManager, Sampling, SessionManager, TokenAuthorizer, frames
+from subnet.client import Limits
+from subnet.engines.base import Emit, Engine
+from subnet.engines.echo import EchoEngine, EchoOptions
+from subnet.errors import NodeBusy, NodeError, NodeLost, Unauthorized
+from subnet.generation import Delta, Job
+from subnet.messages import Deltas, Failed
+from subnet.node.run import listening
+from subnet.node.server import Node
+from subnet.node_info import TokenizerArtefact, digest
+from subnet.protocols.websocket import WebSocketProtocol
+
+
+@asynccontextmanager
+async def node(
+    options: EchoOptions | None = None, authorizer: TokenAuthorizer | None = None
+) -> AsyncIterator[tuple[Node, str]]:
+    async with EchoEngine(options=options or EchoOptions()) as engine:
+        served = Node(engine, authorizer)
+        async with listening(served, "127.0.0.1", 0) as address:
+            yield served, address
+
+
+@asynccontextmanager
+async def protocol(address: str, authorizer: TokenAuthorizer | None = None) -> AsyncIterator[WebSocketProtocol]:
+    made = WebSocketProtocol(address, authorizer)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@asynccontextmanager
+async def sessions(*addresses: str, limits: Limits | None = None) -> AsyncIterator[SessionManager]:
+    async with RemoteManager(addresses) as manager:
+        await manager.ready()
+        yield SessionManager(manager, limits=limits)
+
+
+async def ask(manager: SessionManager, prompt: bytes, sampling: Sampling | None = None) -> list[int]:
+    async with manager.session() as session:
+        return [t async for delta in session.generate(list(prompt), sampling) for t in delta.tokens]
+
+
+async def test_a_node_describes_itself() -> None:
+    """From its address alone comes all that is needed to use it, the tokenizer included."""
+    async with node() as (served, address), protocol(address) as remote:
+        info = await remote.rpc_info()
+        artefact = await remote.rpc_artefact(info.card.tokenizer)
+        assert (info.card.id, info.capacity) == ("echo", served.engine.capacity)
+        assert TokenizerArtefact.from_bytes(artefact).pieces[65] == b"A"
+        with pytest.raises(NodeError, match="no such artefact"):
+            await remote.rpc_artefact(digest(b"other"))
+
+
+async def test_many_sessions_share_one_connection() -> None:
+    """A hundred answers at once come whole and apart, over one socket."""
+    async with node(EchoOptions(rate=200.0, size=10)) as (_, address), sessions(address) as manager:
+        prompts = [f"prompt {n}".encode() for n in range(100)]
+        alone = [await ask(manager, prompt, Sampling(seed=n)) for n, prompt in enumerate(prompts[:3])]
+        together = await asyncio.gather(*(ask(manager, p, Sampling(seed=n)) for n, p in enumerate(prompts)))
+        assert together[:3] == alone
+        assert len({tuple(tokens) for tokens in together}) == 100
+
+
+async def test_frames_are_columnar() -> None:
+    """One engine step is one frame, however many streams it advances."""
+    async with node(EchoOptions(rate=50.0, size=5)) as (_, address), aiohttp.ClientSession() as http:
+        async with http.ws_connect(address + "/subnet") as socket:
+            for frame in opening_frames(20):
+                await socket.send_bytes(frame)
+            rows: list[int] = []
+            while sum(rows) < 20 * 5:
+                message = frames.decode(await socket.receive_bytes())
+                if isinstance(message, Deltas):
+                    rows.append(len(message.counts) // 2)
+    assert len(rows) <= 7
+
+
+def opening_frames(count: int) -> list[bytes]:
+    from subnet.client.ledger import Ledger
+    from subnet.messages import Generate
+    from subnet.tensors import token_ids
+
+    request = Ledger(None, token_ids([1, 2]), Sampling(), 1, None).request()
+    return [
+        frames.encode(Generate(call=n, model=None, prompt=request.prompt, sampling=Sampling(), starts=request.starts))
+        for n in range(1, count + 1)
+    ]
+
+
+async def test_a_full_node_refuses() -> None:
+    """Work above its capacity gets NodeBusy with a Retry-After, and the slots come back."""
+    async with node(EchoOptions(rate=100.0, size=50, capacity=2)) as (served, address):
+        async with sessions(address, limits=Limits(attempts=1)) as manager:
+            async with manager.session() as one, aclosing(one.generate([1], choices=2)) as deltas:
+                await anext(deltas)
+                with pytest.raises(NodeBusy) as caught:
+                    await ask(manager, b"x")
+                assert caught.value.retry_after
+            await until(lambda: served.running == 0)
+
+
+async def test_leaving_frees_the_engine() -> None:
+    """A client that closes its iterator, or whose connection breaks, leaves no work behind."""
+    async with node(EchoOptions(rate=20.0, size=1000)) as (served, address):
+        async with sessions(address) as manager:
+            async with manager.session() as session, aclosing(session.generate([1])) as deltas:
+                await anext(deltas)
+                assert served.running == 1
+            await until(lambda: served.running == 0)
+            running = asyncio.create_task(ask(manager, b"x"))
+            await until(lambda: served.running == 1)
+        with pytest.raises(NodeError):
+            await running
+        await until(lambda: served.running == 0)
+
+
+async def test_secrets() -> None:
+    """A node with a secret serves those who share it, and nobody else."""
+    ours = TokenAuthorizer("ours")
+    async with node(authorizer=ours) as (_, address):
+        async with protocol(address, ours) as remote:
+            assert (await remote.rpc_info()).card.id == "echo"
+        for stranger in (None, TokenAuthorizer("theirs")):
+            async with protocol(address, stranger) as remote:
+                with pytest.raises(Unauthorized):
+                    await remote.rpc_info()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x01", b"\x01\x05garbage", b"\x63\x01\x80", bytes((1, 7)) + b"\x80"])
+async def test_malformed_bytes(garbage: bytes) -> None:
+    """They close the connection with a reason; the node goes on serving others."""
+    async with node() as (_, address), sessions(address) as manager:
+        async with aiohttp.ClientSession() as http, http.ws_connect(address + "/subnet") as socket:
+            await socket.send_bytes(garbage)
+            message = await socket.receive()
+            assert message.type is aiohttp.WSMsgType.CLOSE
+            assert message.data == aiohttp.WSCloseCode.PROTOCOL_ERROR
+            assert message.extra
+        assert len(await ask(manager, b"x", Sampling(max_tokens=3))) == 3
+
+
+async def test_an_unknown_frame_is_answered() -> None:
+    """A frame of a later version gets one error; the connection stays."""
+    async with node() as (_, address), aiohttp.ClientSession() as http:
+        async with http.ws_connect(address + "/subnet") as socket:
+            await socket.send_bytes(bytes((frames.VERSION, 99)) + b"\x80")
+            answer = frames.decode(await socket.receive_bytes())
+            assert isinstance(answer, Failed)
+            assert "99" in answer.message
+            await socket.send_bytes(opening_frames(1)[0])
+            assert frames.decode(await socket.receive_bytes())
+
+
+class Broken(EchoEngine):
+    """Breaks in the middle of every answer, with an error that is nobody's contract."""
+
+    async def run(self, job: Job, emit: Emit) -> None:
+        emit(Delta(0, [65]))
+        raise ZeroDivisionError("secret detail")
+
+
+async def test_an_engine_that_breaks() -> None:
+    """The client hears that it broke, not how; the slot is free again."""
+    engine: Engine = Broken()
+    async with engine, listening(served := Node(engine), "127.0.0.1", 0) as address:
+        async with sessions(address, limits=Limits(attempts=1)) as manager:
+            with pytest.raises(NodeError) as caught:
+                await ask(manager, b"x")
+    assert "secret" not in str(caught.value)
+    assert served.running == 0
+
+
+async def test_a_node_that_is_not_there() -> None:
+    """Nobody listening is NodeLost, with the address in the message."""
+    async with protocol("http://127.0.0.1:9") as remote:
+        with pytest.raises(NodeLost, match=r"127\.0\.0\.1:9"):
+            await remote.rpc_info()
+
+
+async def test_a_node_that_comes_back() -> None:
+    """A node that restarts under the same address serves again, without being named anew."""
+    async with EchoEngine() as engine:
+        async with listening(Node(engine), "127.0.0.1", 0) as address:
+            port = int(address.rpartition(":")[2])
+            manager = RemoteManager([address], probe_interval=0.1)
+            await manager.__aenter__()
+            await manager.ready()
+        sessions_of = SessionManager(manager, limits=Limits(attempts=1))
+        with pytest.raises((NodeError,)):
+            await ask(sessions_of, b"x")
+        async with listening(Node(engine), "127.0.0.1", port):
+            await manager.ready()
+            assert await ask(sessions_of, b"x", Sampling(max_tokens=1))
+            await manager.__aexit__(None, None, None)
+
+
+async def until(condition: object) -> None:
+    """Wait for what another task brings about; fails loudly if it never does."""
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
