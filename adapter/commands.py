@@ -1,0 +1,90 @@
+"""What `adapter serve` and `adapter up` do: put the parts together, and take them apart again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+import msgspec
+
+from adapter.app import build_app
+from adapter.local_nodes import LocalNode, LocalNodes
+from adapter.serving import bind, serve as serve_app
+from adapter.settings import Settings
+from subnet.authorizers import AuthorizerBase, TokenAuthorizer
+from subnet.client import Limits, RemoteManager, SessionManager
+from subnet.errors import SettingsError
+
+Report = Callable[[str], None]
+
+
+async def serve(settings: Settings, report: Report) -> None:
+    """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
+    if not settings.nodes:
+        raise SettingsError("no node is named: give --node http://host:9000, or run `adapter up`")
+    await _gateway(settings, settings.nodes, report)
+
+
+async def up(settings: Settings, report: Report) -> None:
+    """A gateway and local nodes, until a signal. Raises SettingsError."""
+    secret = settings.secret or secrets.token_urlsafe(24)
+    count = settings.local_nodes
+    nodes = [LocalNode(f"node {n + 1}", _arguments(settings), secret, report) for n in range(count)]
+    bind(settings.host, settings.port).close()
+    report(f"starting {count} node{'s' if count > 1 else ''}")
+    started = monotonic()
+    async with LocalNodes(nodes) as addresses:
+        report(f"{count} node{'s' if count > 1 else ''} up in {monotonic() - started:.1f} s")
+        settings = msgspec.structs.replace(settings, secret=secret)
+        await _gateway(settings, [*addresses, *settings.nodes], report)
+        report("stopping")
+
+
+async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> None:
+    authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
+    listener = bind(settings.host, settings.port)
+    async with RemoteManager(nodes, authorizer=authorizer) as remote_manager:
+        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings))
+        app = build_app(settings, remote_manager, session_manager)
+        address = f"http://{settings.host}:{listener.getsockname()[1]}"
+        await serve_app(app, listener, lambda: report(_banner(address, remote_manager)))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        first_token=settings.first_token_timeout,
+        prefill_rate=settings.prefill_rate,
+        stall=settings.stall_timeout,
+        total=settings.total_timeout,
+        attempts=settings.attempts,
+    )
+
+
+def _arguments(settings: Settings) -> list[str]:
+    """Of `subnet node`, for each of the local nodes; they share the cores that the gateway leaves."""
+    threads = settings.threads or max(1, ((os.cpu_count() or 2) - 1) // settings.local_nodes)
+    given = {
+        "--engine": settings.engine,
+        "--model": settings.model,
+        "--concurrency": settings.concurrency,
+        "--context-length": settings.context_length,
+        "--threads": threads,
+        "--log-level": "warning",
+        "--port": 0,
+    }
+    return [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+
+
+def _banner(address: str, remote_manager: RemoteManager) -> str:
+    models = list(remote_manager.models())
+    curl = (
+        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        f'    -d \'{{"model": "{models[0] if models else "MODEL"}", "stream": true, '
+        f'"messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+    )
+    return (
+        f"\nready on {address}  (base_url={address}/v1, any api_key)\n"
+        f"model: {', '.join(models) or 'none yet: no node has answered'}\n\n{curl}\n"
+    )

@@ -1,0 +1,55 @@
+"""What a gateway can be told: the one table that help, checks and the README's settings come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from subnet.settings import SettingsReader
+
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    nodes: Annotated[tuple[str, ...], Meta(description="addresses of the nodes to use")] = ()
+    secret: Annotated[str | None, Meta(description="secret that gateway and nodes share")] = None
+    first_token_timeout: Annotated[
+        float, Meta(gt=0, description="seconds to wait for a first token, beyond what the prompt's length explains")
+    ] = 10.0
+    prefill_rate: Annotated[
+        float, Meta(gt=0, description="prompt tokens a second that the slowest node gets through")
+    ] = 50.0
+    stall_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
+    attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
+    total_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
+    max_body: Annotated[int, Meta(ge=1024, description="bytes of the largest request taken")] = 8 * 1024 * 1024
+    default_max_tokens: Annotated[
+        _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")
+    ] = None
+    cors_origins: Annotated[tuple[str, ...], Meta(description="web origins whose pages may call, or *")] = ()
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
+    ] = "info"
+    access_log: Annotated[bool, Meta(description="one line for every request")] = True
+    model: Annotated[str | None, Meta(description="`up`: a GGUF file, or owner/repo:file.gguf")] = None
+    engine: Annotated[
+        Literal["llama.cpp", "echo"], Meta(description="`up`: what runs the model in the local nodes")
+    ] = "llama.cpp"
+    local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: how many nodes to start here")] = 2
+    concurrency: Annotated[_Count, Meta(description="`up`: answers that a local node writes at once")] = 4
+    context_length: Annotated[_Count | None, Meta(description="`up`: tokens of context; none: the model's own")] = None
+    threads: Annotated[
+        _Count | None, Meta(description="`up`: threads of a local node; none: its share of the cores")
+    ] = None
+
+    def __repr__(self) -> str:
+        values = msgspec.structs.asdict(self) | {"secret": "***" if self.secret else None}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+reader = SettingsReader(Settings, "ADAPTER_", "adapter.toml")
+load = reader.load

@@ -1,0 +1,147 @@
+"""Settings: three sources, one Struct, one clear line for a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import chdir
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adapter.settings import Settings, load, reader
+from subnet.errors import SettingsError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "adapter.toml"
+
+
+def refusal(
+    config: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(str(config) if config else None, environ=environ or {}, flags=flags)
+    return str(caught.value)
+
+
+def test_nothing_given() -> None:
+    """Without any source the defaults hold."""
+    assert load(environ={}) == Settings()
+
+
+def test_later_wins(file: Path) -> None:
+    """Flags win over the environment, which wins over the file."""
+    file.write_text('host = "1.1.1.1"\nport = 1\nattempts = 1\n')
+    settings = load(str(file), environ={"ADAPTER_PORT": "2", "ADAPTER_ATTEMPTS": "2"}, flags={"attempts": 3})
+    assert (settings.host, settings.port, settings.attempts) == ("1.1.1.1", 2, 3)
+
+
+def test_flag_not_given() -> None:
+    """A flag that is None was not given."""
+    assert load(environ={"ADAPTER_PORT": "2"}, flags={"port": None}).port == 2
+
+
+def test_types_from_text() -> None:
+    """The environment is text: numbers, lists with commas and booleans come out of it."""
+    environ = {"ADAPTER_NODES": "ws://a:1, ws://b:2", "ADAPTER_ACCESS_LOG": "false", "ADAPTER_STALL_TIMEOUT": "2.5"}
+    settings = load(environ=environ)
+    assert settings.nodes == ("ws://a:1", "ws://b:2")
+    assert settings.access_log is False
+    assert settings.stall_timeout == 2.5
+
+
+def test_lists_and_numbers_from_toml(file: Path) -> None:
+    """TOML's own types are taken as they are; an integer does where a number is wanted."""
+    file.write_text('nodes = ["ws://a:1"]\nstall_timeout = 2\n')
+    assert load(str(file), environ={}) == Settings(nodes=("ws://a:1",), stall_timeout=2.0)
+
+
+def test_file_in_the_working_directory(tmp_path: Path, file: Path) -> None:
+    """./adapter.toml is read where there is one."""
+    file.write_text("port = 9\n")
+    with chdir(tmp_path):
+        assert load(environ={}).port == 9
+
+
+def test_file_named_in_the_environment(file: Path) -> None:
+    """ADAPTER_CONFIG names the file, unless a flag does."""
+    file.write_text("port = 9\n")
+    assert load(environ={"ADAPTER_CONFIG": str(file)}).port == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot = 1", "adapter.toml: prot: there is no such setting"),
+        ('port = "1"', "adapter.toml: port: expected integer, got text"),
+        ("port = 70000", "adapter.toml: port: expected integer <= 65535"),
+        ("stall_timeout = 0", "adapter.toml: stall_timeout: expected number > 0.0"),
+        ("stall_timeout = nan", "adapter.toml: stall_timeout: expected number > 0.0"),
+        ('log_level = "loud"', "adapter.toml: log_level: expected one of debug, error, info, warning"),
+        ("context_length = 0", "adapter.toml: context_length: expected integer >= 1"),
+        ("nodes = [1]", "adapter.toml: nodes: expected text, got integer"),
+        ("port = ", "adapter.toml: not TOML: "),
+    ],
+)
+def test_wrong_in_the_file(file: Path, text: str, told: str) -> None:
+    """A wrong setting in the file is one line that names file and setting."""
+    file.write_text(text)
+    message = refusal(file)
+    assert told in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ADAPTER_PORT", "x", "ADAPTER_PORT: expected integer, got text"),
+        ("ADAPTER_ACCESS_LOG", "maybe", "ADAPTER_ACCESS_LOG: expected true or false, got text"),
+        ("ADAPTER_PROT", "1", "ADAPTER_PROT: there is no such setting"),
+    ],
+)
+def test_wrong_in_the_environment(variable: str, value: str, told: str) -> None:
+    """A wrong variable is named as it is written."""
+    assert refusal(environ={variable: value}) == told
+
+
+def test_wrong_flag() -> None:
+    """A wrong flag is named as it is written."""
+    assert refusal(flags={"local_nodes": 0}) == "--local-nodes: expected integer >= 1"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that was asked for must be there."""
+    assert refusal(tmp_path / "none.toml").endswith("none.toml: cannot be read: No such file or directory")
+
+
+def test_kubernetes_service_links() -> None:
+    """What Kubernetes adds for a service called "adapter" is not taken for settings."""
+    assert load(environ={"ADAPTER_SERVICE_HOST": "10.0.0.1", "ADAPTER_PORT_80_TCP": "tcp://10.0.0.1:80"}) == Settings()
+
+
+def test_secret_is_not_shown() -> None:
+    """A repr, which ends up in logs, does not have the secret."""
+    assert "hush" not in repr(Settings(secret="hush"))
+
+
+def test_frozen() -> None:
+    """Nobody changes settings after they were read."""
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_field_is_described() -> None:
+    """Help, default and type of every setting come from the one table, and the default fits its own type."""
+    for field in reader.fields:
+        assert field.help
+        assert msgspec.convert(field.default, field.type) == field.default
+        assert field.flag.startswith("--")
+
+
+def test_table() -> None:
+    """The README's table has a row for every setting."""
+    table = reader.table()
+    assert all(f"| `{field.name}` | `{field.variable}`, `{field.flag}` |" in table for field in reader.fields)
+    assert "| `access_log` | `ADAPTER_ACCESS_LOG`, `--access-log` | true or false | `true` |" in table
