@@ -1,0 +1,6 @@
+"""Token ids -> text. One object per choice, with `decode()` and `flush()`."""
+
+from adapter.decode.detokenizer import Detokenizer, TokenTable
+from adapter.decode.stop_scanner import StopScanner
+
+__all__ = ["Detokenizer", "StopScanner", "TokenTable"]

@@ -1,0 +1,59 @@
+"""Token ids -> text, where tokens may split characters."""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections.abc import Collection, Sequence
+
+
+class TokenTable:
+    """What each token of a model says; made once, shared by all its detokenizers.
+
+    `pieces[i]` are the bytes of token i, none for a control token. `texts[i]` is the same as text, or None where the
+    bytes are not whole characters.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], control: Collection[int]) -> None:
+        hidden = frozenset(control)
+        self.pieces = [b"" if token in hidden else piece for token, piece in enumerate(pieces)]
+        self.texts = [_text(piece) for piece in self.pieces]
+
+
+class Detokenizer:
+    """Gives each character as soon as it is whole. All it gives, joined, is the decoding of all bytes, in which
+    invalid ones become U+FFFD as with Python's `errors="replace"`.
+
+    Token ids are not negative; those beyond the vocabulary (some models pad theirs) say nothing.
+    """
+
+    def __init__(self, table: TokenTable) -> None:
+        self._pieces = table.pieces
+        self._text_of = table.texts.__getitem__
+        self._held = b""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        if not self._held:
+            try:
+                return "".join(map(self._text_of, tokens))  # type: ignore[arg-type]
+            except (TypeError, IndexError):  # a None, or a token that is not in the table
+                pass
+        return self._decode_bytes(tokens)
+
+    def flush(self) -> str:
+        """The rest, at the end: U+FFFD for a character that was never completed."""
+        held, self._held = self._held, b""
+        return held.decode("utf-8", "replace")
+
+    def _decode_bytes(self, tokens: Sequence[int]) -> str:
+        size = len(self._pieces)
+        data = self._held + b"".join([self._pieces[token] for token in tokens if token < size])
+        text, used = utf_8_decode(data, "replace", False)
+        self._held = data[used:]
+        return text
+
+
+def _text(piece: bytes) -> str | None:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,102 @@
+"""Keeps control tokens out of what users wrote, across the rendering of a chat template.
+
+A template gives one string, in which a user's "<|im_end|>" would look like the template's own. So before rendering,
+a mark is put into every control token's text that users' strings hold; the tokenizer takes what it still finds to be
+control tokens, and removes the marks from all other text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from subnet.errors import InvalidRequest
+
+T = TypeVar("T")
+
+MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+"""Noncharacters: Unicode keeps them for such inner use, so texts have none."""
+
+_WORDS = frozenset(
+    {"system", "developer", "user", "assistant", "tool", "function"}
+    | {"role", "content", "name", "type", "text", "refusal", "id", "tool_calls", "tool_call_id"}
+    | {"arguments", "parameters", "description"}
+)
+"""What templates look for in messages: never changed, even if a control token starts or ends like one."""
+
+_NEVER = "(?!)"
+
+_Trie = dict[str, "_Trie"]
+
+
+class Guard:
+    """Made once per model from the texts of its control tokens.
+
+    Broken are whole control tokens, and the start of one at the end of a string or the end of one at its start, since
+    other text may follow or precede it. Not seen is what a template makes itself out of a user's text, by deleting
+    from its middle or changing its case. A control token of one character cannot be broken.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        texts = [text for text in texts if len(text) > 1]
+        tails = {text[cut:] for text in texts for cut in range(1, len(text))}
+        self._start = re.compile(_starts(texts))
+        self._head = re.compile(rf"\s*+(?={'|'.join(map(re.escape, sorted(tails))) or _NEVER})")
+
+    def protect(self, value: T) -> tuple[T, str]:
+        """A guarded copy of lists, dicts and strings in each other, and the mark in it: a character that is
+        nowhere in `value`.
+
+        Raises InvalidRequest when no mark is free.
+        """
+        text = "".join(_strings(value))
+        mark = next((mark for mark in MARKS if mark not in text), None)
+        if mark is None:
+            raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
+        return self._copy(value, mark), mark
+
+    def _copy(self, value: Any, mark: str) -> Any:
+        if isinstance(value, str):
+            return self._text(value, mark)
+        if isinstance(value, Mapping):
+            return {self._copy(key, mark): self._copy(item, mark) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._copy(item, mark) for item in value]
+        return value
+
+    def _text(self, text: str, mark: str) -> str:
+        if text in _WORDS:
+            return text
+        broken = self._start.sub(rf"\g<0>{mark}", text)
+        head = self._head.match(broken)
+        return broken if head is None else broken[: head.end()] + mark + broken[head.end() :]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _strings(pair)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _starts(texts: Iterable[str]) -> str:
+    """Matches the first character of a text, or of what the end of the string cut off from one."""
+    trie: _Trie = {}
+    for text in texts:
+        node = trie
+        for character in text:
+            node = node.setdefault(character, {})
+        node.clear()
+    return "|".join(f"{re.escape(first)}(?={_rest(node)})" for first, node in trie.items()) or _NEVER
+
+
+def _rest(node: _Trie) -> str:
+    if not node:
+        return ""
+    branches = [re.escape(character) + _rest(child) for character, child in node.items()]
+    return "(?:" + "|".join([*branches, r"\s*\Z"]) + ")"

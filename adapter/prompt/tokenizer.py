@@ -1,0 +1,145 @@
+"""Text -> token ids, as the model's own tokenizer does it, from the artefact that its node hands out."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+
+from adapter.prompt.guard import Guard
+from adapter.prompt.vocabulary import plain_tokenizer
+from subnet.errors import InvalidRequest, SettingsError
+from subnet.node_info import TokenizerArtefact
+from subnet.tensors import TokenIds
+
+
+class Tokenizer(ABC):
+    """`pieces[i]` are the bytes of token i, `control` the ids that no user's text may become, and `guard` keeps it so.
+
+    Lone surrogates are encoded as U+FFFD.
+    """
+
+    def __init__(self, artefact: TokenizerArtefact) -> None:
+        self.pieces = artefact.pieces
+        self.control = frozenset(artefact.control)
+        self.vocab_size = len(artefact.pieces)
+        self._bos = [artefact.bos_id] if artefact.add_bos and artefact.bos_id is not None else []
+        self._control_ids = _ids_by_text(artefact.pieces, artefact.control)
+        self._user_defined_ids = _ids_by_text(artefact.pieces, artefact.user_defined)
+        self._control_texts = _longest_first(self._control_ids)
+        self._user_defined_texts = _longest_first(self._user_defined_ids)
+        self.guard = Guard(self._control_ids)
+
+    def encode_text(self, text: str) -> TokenIds:
+        """Plain text: a control token's text in it becomes ordinary tokens; user-defined tokens are matched first.
+
+        Raises InvalidRequest for text that the tokenizer cannot split within its bounds (a run of nearly a million
+        spaces, say).
+        """
+        return _join(self._plain(_without_surrogates(text)))
+
+    def encode_bare(self, text: str) -> TokenIds:
+        """Plain text as a whole prompt, one that no template of the model made: starts with the beginning-of-sequence
+        token where the model wants one. Raises InvalidRequest."""
+        return _join([np.array(self._bos, np.int32), *self._plain(_without_surrogates(text))])
+
+    def encode_prompt(self, text: str, mark: str = "") -> TokenIds:
+        """What a chat template rendered: control tokens' texts become control tokens, save where `mark` breaks them
+        (see Guard), which itself leaves no trace. Raises InvalidRequest."""
+        parts: list[TokenIds] = []
+        for index, part in enumerate(self._control_texts.split(_without_surrogates(text))):
+            if index % 2:
+                parts.append(np.array([self._control_ids[part]], np.int32))
+            else:
+                parts += self._plain(part.replace(mark, "") if mark else part)
+        return _join(parts)
+
+    def _plain(self, text: str) -> list[TokenIds]:
+        parts = enumerate(self._user_defined_texts.split(text))
+        return [
+            np.array([self._user_defined_ids[part]], np.int32) if index % 2 else self._encode(part)
+            for index, part in parts
+            if part
+        ]
+
+    @abstractmethod
+    def _encode(self, text: str) -> TokenIds:
+        """Text that is not empty, with no lone surrogates and nothing special to be looked for in it."""
+
+
+class BytePairTokenizer(Tokenizer):
+    """Byte-level BPE. As in llama.cpp, bytes that the vocabulary lacks leave nothing."""
+
+    def __init__(self, artefact: TokenizerArtefact) -> None:
+        super().__init__(artefact)
+        assert artefact.pattern is not None
+        assert artefact.merges is not None
+        ranks = {artefact.pieces[token]: rank for rank, token in enumerate(artefact.merges)}
+        missing = [byte for byte in (bytes([value]) for value in range(256)) if byte not in ranks]
+        ranks |= {byte: len(artefact.merges) + index for index, byte in enumerate(missing)}
+        self._ids = np.array([*artefact.merges, *([-1] * len(missing))], np.int32)
+        try:
+            self._encoding = tiktoken.Encoding(
+                "model", pat_str=artefact.pattern, mergeable_ranks=ranks, special_tokens={}
+            )
+        except ValueError as error:
+            raise SettingsError(f"the model's tokenizer is not usable: {error}") from error
+
+    def _encode(self, text: str) -> TokenIds:
+        try:
+            # encode_ordinary is faster, but panics where this one raises.
+            ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
+        except ValueError as error:
+            raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
+        ids: TokenIds = self._ids[ranks]
+        return ids[ids >= 0]
+
+
+class JsonTokenizer(Tokenizer):
+    """Any tokenizer that the `tokenizers` package runs."""
+
+    def __init__(self, artefact: TokenizerArtefact) -> None:
+        super().__init__(artefact)
+        self._tokenizer = plain_tokenizer(artefact)
+
+    def _encode(self, text: str) -> TokenIds:
+        try:
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        except Exception as error:  # the package raises nothing more precise
+            raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
+
+
+def load_tokenizer(artefact: TokenizerArtefact) -> Tokenizer:
+    """Takes about a second for a large vocabulary. Raises SettingsError for an artefact that makes no tokenizer."""
+    if artefact.pattern is not None and artefact.merges is not None:
+        return BytePairTokenizer(artefact)
+    if artefact.tokenizer_json is not None:
+        return JsonTokenizer(artefact)
+    raise SettingsError("the model's tokenizer has neither merges nor a tokenizer.json")
+
+
+def _ids_by_text(pieces: Sequence[bytes], ids: Iterable[int]) -> dict[str, int]:
+    texts = {pieces[token].decode("utf-8", "ignore"): token for token in ids}
+    texts.pop("", None)
+    return texts
+
+
+def _longest_first(texts: Iterable[str]) -> re.Pattern[str]:
+    """Its `split` gives plain text and texts by turns."""
+    return re.compile("(" + ("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)") + ")")
+
+
+def _without_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _join(parts: Sequence[NDArray[np.int32]]) -> TokenIds:
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -1,0 +1,219 @@
+"""Chat templates as model authors write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate
+from subnet.errors import InvalidRequest, SettingsError
+
+# The template of SmolLM2-135M-Instruct, from its GGUF file.
+SMOLLM2 = """\
+{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
+
+LLAMA3_STYLE = """\
+{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- set date_string = strftime_now("%d %b %Y") %}
+{%- endif %}
+{%- for message in messages %}
+    {%- set header = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' %}
+    {{- header + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}"""
+
+QWEN_STYLE = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\nTools:' }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == "assistant" and message.tool_calls %}
+        {{- '<|im_start|>assistant' }}
+        {%- for call in message.tool_calls %}
+            {{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+            {{- call.function.arguments | tojson }}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content.split('</think>')[-1] + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}"""
+
+MISTRAL_STYLE = """\
+{{ bos_token }}{% for message in messages %}
+{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+{{ raise_exception('Conversation roles must alternate user/assistant') }}
+{% endif %}
+{% if message['role'] == 'user' %}
+{{ '[INST] ' + message['content'] + ' [/INST]' }}
+{% else %}
+{{ message['content'] + eos_token }}
+{% endif %}
+{% endfor %}"""
+
+PARTS_ONLY = """\
+{%- for message in messages %}{{ message.role }}:
+{%- for part in message.content %}{% if part.type == 'text' %}{{ part.text }};{% endif %}{% endfor %}
+{%- endfor %}"""
+
+BOTH = """\
+{%- for message in messages %}
+{%- if message.content is string %}{{ message.content }}
+{%- else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}
+{%- endfor %}"""
+
+USER = {"role": "user", "content": "Hi"}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}
+
+
+def render(source: str, *messages: dict[str, Any], **variables: Any) -> str:
+    return ChatTemplate(source, "<s>", "</s>").render(list(messages) or [USER], **variables)
+
+
+def test_smollm2() -> None:
+    """The default model's own template."""
+    assert render(SMOLLM2) == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert render(SMOLLM2, {"role": "system", "content": "Be brief."}, add_generation_prompt=False) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+    )
+
+
+def test_llama3_style() -> None:
+    """Beginning of sequence, trimmed content, `set` and `strftime_now`."""
+    header = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    assert render(LLAMA3_STYLE, {"role": "user", "content": " Hi\n"}) == (
+        "<s>" + header.format("user") + "Hi<|eot_id|>" + header.format("assistant")
+    )
+
+
+def test_qwen_style_tools() -> None:
+    """Tools and calls are written as JSON without HTML's escapes, in the order given."""
+    tool = {"type": "function", "function": {"name": "größe", "description": "<a> & 'b'"}}
+    call = {"type": "function", "function": {"name": "größe", "arguments": {"z": 1, "a": None}}}
+    text = render(QWEN_STYLE, {"role": "assistant", "tool_calls": [call]}, tools=[tool])
+    assert text == (
+        "<|im_start|>system\nTools:\n"
+        '{"type": "function", "function": {"name": "größe", "description": "<a> & \'b\'"}}<|im_end|>\n'
+        "<|im_start|>assistant\n<tool_call>\n"
+        '{"name": "größe", "arguments": {"z": 1, "a": null}}\n</tool_call><|im_end|>\n'
+    )
+
+
+def test_mistral_style() -> None:
+    """Lines that hold only a block leave nothing behind."""
+    text = render(MISTRAL_STYLE, USER, {"role": "assistant", "content": "Yo"})
+    assert text == "<s>[INST] Hi [/INST]\nYo</s>\n"
+
+
+def test_a_template_may_refuse() -> None:
+    """`raise_exception` is the client's mistake, in the template's words."""
+    with pytest.raises(InvalidRequest, match="must alternate user/assistant") as caught:
+        render(MISTRAL_STYLE, USER, USER)
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages[0].content + 1 }}",
+        "{{ messages[0].nothing.more }}",
+        "{{ messages[0].__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{% for i in range(1000000000) %}{% endfor %}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+    ],
+)
+def test_what_goes_wrong_in_a_template(source: str) -> None:
+    """Type errors, ways out of the sandbox and output without bounds all end as one kind of error."""
+    with pytest.raises(InvalidRequest):
+        render(source)
+
+
+def test_messages_nested_too_deep() -> None:
+    """JSON that no template can write out is refused."""
+    value: Any = 0
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(InvalidRequest):
+        render("{{ tools | tojson }}", tools=value)
+
+
+def test_a_template_that_does_not_compile() -> None:
+    """It is a wrong setting, and the error says where."""
+    with pytest.raises(SettingsError, match=r"does not compile \(line 2\)"):
+        ChatTemplate("{{ 1 }}\n{% if %}")
+
+
+def test_users_text_is_not_a_template() -> None:
+    """Jinja in messages stays as it is."""
+    assert "{{ 7 * 7 }}{% x %}" in render(SMOLLM2, {"role": "user", "content": "{{ 7 * 7 }}{% x %}"})
+
+
+def test_the_dialect() -> None:
+    """Loop controls, generation blocks, options of tojson, and other variables."""
+    source = (
+        "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}"
+        "{% endfor %}{% generation %}said{% endgeneration %}"
+        "{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, ensure_ascii=true, separators=(',', ':')) }}"
+        "{{ [1] | tojson(indent=1) }}{{ strftime_now('%Y') | length }}{{ enable_thinking }}"
+    )
+    assert render(source, enable_thinking=False) == '02said{"a":1,"b":"\\u00e9"}[\n 1\n]4False'
+
+
+def test_content_as_strings() -> None:
+    """Most templates want strings: parts are joined by line feeds."""
+    assert not ChatTemplate(SMOLLM2).wants_parts
+    assert "user\none\ntwo<|im_end|>" in render(SMOLLM2, PARTS)
+
+
+def test_content_as_parts() -> None:
+    """Some want parts only: a string becomes one."""
+    assert ChatTemplate(PARTS_ONLY).wants_parts
+    assert render(PARTS_ONLY, USER, PARTS) == "user:Hi;user:one;two;"
+
+
+def test_content_as_either() -> None:
+    """A template that takes both gets strings."""
+    assert not ChatTemplate(BOTH).wants_parts
+    assert render(BOTH, USER, PARTS) == "Hione\ntwo"
+
+
+def test_a_template_that_writes_out_any_content() -> None:
+    """It takes strings, though a list would show too."""
+    assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").wants_parts
+    assert not ChatTemplate("{{ messages | tojson }}").wants_parts
+
+
+def test_developers() -> None:
+    """They are the system, unless the template knows them; the caller's messages stay as they are."""
+    message = {"role": "developer", "content": "Be brief."}
+    assert render("{{ messages[0].role }}", message) == "system"
+    assert render("{{ messages[0].role }}{# developer #}", message) == "developer"
+    assert message["role"] == "developer"
+
+
+def test_the_default_template() -> None:
+    """Plain text, open for the answer."""
+    system = {"role": "system", "content": "Be brief."}
+    assert render(DEFAULT_TEMPLATE, system, USER) == "System: Be brief.\nUser: Hi\nAssistant:"
+    assert render(DEFAULT_TEMPLATE, USER, add_generation_prompt=False) == "User: Hi\n"
