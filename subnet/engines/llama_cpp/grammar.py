@@ -1,0 +1,72 @@
+"""Output that must fit a JSON schema, by llguidance: which tokens may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from subnet.errors import EngineFailed, InvalidRequest
+
+_LONGEST_SCHEMA = 256 * 1024
+
+
+class Grammars:
+    """Makes the grammars of one model. Building it takes about half a second for a large vocabulary."""
+
+    def __init__(self, pieces: Sequence[bytes], control: Collection[int], end_tokens: Collection[int]) -> None:
+        self._size = len(pieces)
+        vocabulary = _Vocabulary(pieces, control, end_tokens)
+        self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
+
+    def json(self, schema: str, output: Sequence[int]) -> Grammar:
+        """The grammar after `output`. Raises InvalidRequest for a schema it cannot follow, or output that breaks it.
+        Takes up to a second for a large schema, without the interpreter lock."""
+        if len(schema) > _LONGEST_SCHEMA:
+            raise InvalidRequest(f"a schema has {_LONGEST_SCHEMA} characters at most", param="response_format")
+        try:
+            matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(schema), log_level=0)
+        except ValueError as error:
+            raise InvalidRequest(f"the schema is not usable: {error}", param="response_format") from error
+        if matcher.is_error():
+            raise InvalidRequest(f"the schema is not usable: {matcher.get_error()}", param="response_format")
+        if output and not matcher.consume_tokens(list(output)):
+            raise InvalidRequest("the tokens delivered so far do not fit the schema", param="response_format")
+        return Grammar(matcher, self._size)
+
+
+class Grammar:
+    """Where one choice is in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, size: int) -> None:
+        self._matcher = matcher
+        self._size = size
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """For each token whether it may come next, shape (vocab,). Raises EngineFailed."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():
+            raise EngineFailed(f"the grammar broke: {self._matcher.get_error()}")
+        return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+
+    def append(self, token: int) -> None:
+        """Raises EngineFailed for a token that was not allowed."""
+        if not self._matcher.consume_token(token):
+            raise EngineFailed(f"the grammar broke: {self._matcher.get_error()}")
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer. It never tokenizes here: schemas force bytes, not tokens."""
+
+    bos_token_id = None
+
+    def __init__(self, pieces: Sequence[bytes], control: Collection[int], end_tokens: Collection[int]) -> None:
+        self.tokens = list(pieces)
+        self.special_token_ids = sorted(control)
+        self.eos_token_id = min(end_tokens)
+
+    def __call__(self, text: Any) -> list[int]:
+        raise NotImplementedError

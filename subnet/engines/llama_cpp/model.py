@@ -1,0 +1,109 @@
+"""A model and a context of llama.cpp, as objects that are closed by hand."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.engines.llama_cpp import native
+from subnet.errors import EngineFailed, SettingsError
+
+Row = tuple[int, int, int, bool]
+"""One token of a batch: token id, position, sequence, and whether its logits are wanted."""
+
+# From 64 rows of a sequence on, another attention kernel takes over, whose sums round differently. Below that, logits
+# do not depend on where a prompt was cut or what else was in the batch: measured as bitwise equal, on one thread.
+_EXACT_ROWS = 32
+
+
+class NativeModel:
+    """A loaded GGUF file. Loading blocks. Raises SettingsError for a file that does not load."""
+
+    def __init__(self, path: Path, vocab_only: bool = False) -> None:
+        self.library = native.load_library()
+        params = self.library.llama_model_default_params()
+        params.set_flag(native.VOCAB_ONLY, vocab_only)
+        self.handle = self.library.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise SettingsError(f"llama.cpp cannot load {path}: {native.log.take()}")
+        self.vocab = self.library.llama_model_get_vocab(self.handle)
+        self.vocab_size: int = self.library.llama_vocab_n_tokens(self.vocab)
+
+    @functools.cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end generation."""
+        return frozenset(t for t in range(self.vocab_size) if self.library.llama_vocab_is_eog(self.vocab, t))
+
+    def close(self) -> None:
+        self.library.llama_model_free(self.handle)
+        self.handle = None
+
+
+class NativeContext:
+    """Room for `sequences` sequences of `length` tokens each, and the decoding of batches over them.
+
+    Each sequence has a buffer of its own, so that its logits do not depend on what the others hold.
+    Raises EngineFailed when there is no memory for it.
+    """
+
+    def __init__(self, model: NativeModel, sequences: int, length: int, batch_size: int, threads: int) -> None:
+        self._library = model.library
+        self._vocab_size = model.vocab_size
+        params = self._library.llama_context_default_params()
+        params.set(native.N_CTX, length * sequences)
+        params.set(native.N_BATCH, batch_size)
+        params.set(native.N_UBATCH, min(batch_size, _EXACT_ROWS))
+        params.set(native.N_SEQ_MAX, sequences)
+        params.set(native.N_THREADS, threads)
+        params.set(native.N_THREADS_BATCH, threads)
+        self._handle = self._library.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise EngineFailed(f"llama.cpp cannot make a context of {sequences} x {length} tokens: {native.log.take()}")
+        self._memory = self._library.llama_get_memory(self._handle)
+        self._batch = self._library.llama_batch_init(batch_size, 0, 1)
+
+    def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
+        """Run the batch. For each sequence that asked for logits, a view of them, float32, shape (vocab,), that is
+        valid until the next decode. Raises EngineFailed."""
+        batch = self._batch
+        for index, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[index] = token
+            batch.pos[index] = position
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = sequence
+            batch.logits[index] = wanted
+        batch.n_tokens = len(rows)
+        status = self._library.llama_decode(self._handle, batch)
+        if status != 0:
+            raise EngineFailed(f"llama_decode failed with {status}: {native.log.take()}")
+        return {sequence: self._logits(index) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
+
+    def _logits(self, index: int) -> NDArray[np.float32]:
+        pointer = self._library.llama_get_logits_ith(self._handle, index)
+        if not pointer:
+            raise EngineFailed("llama.cpp has no logits for a token that asked for them")
+        array = (ctypes.c_float * self._vocab_size).from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(array, np.float32)
+
+    def keep(self, sequence: int, length: int) -> int:
+        """Forget all of the sequence beyond its first `length` tokens. Gives how many are left: `length`, or 0 where
+        the model's kind of memory cannot forget in part."""
+        if self._library.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            return length
+        self._library.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Make `target` a copy of all of `source`."""
+        self._library.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def close(self) -> None:
+        self._library.llama_batch_free(self._batch)
+        self._library.llama_free(self._handle)
+        self._handle = None

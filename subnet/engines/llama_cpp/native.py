@@ -1,0 +1,136 @@
+"""llama.cpp's C interface, as the shared object inside the xllamacpp wheel exports it, through ctypes.
+
+Only what the engine needs is bound. Names and signatures are those of llama.cpp's include/llama.h. ctypes lets go of
+the interpreter lock during every call. The parameter structs have no stable layout: they are handled as opaque bytes
+with a few fields at known offsets, and `load_library` refuses a wheel whose defaults are not found there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_uint32, c_void_p
+from pathlib import Path
+from typing import Any
+
+from subnet.errors import SettingsError
+
+WHEEL = "xllamacpp==2026.10.11549"
+
+Int32s = POINTER(c_int32)
+LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+
+
+class Params(ctypes.Structure):
+    """llama_model_params or llama_context_params: larger than either, which the calling conventions allow."""
+
+    _fields_ = (("raw", ctypes.c_uint8 * 512),)
+
+    def get(self, offset: int) -> int:
+        return c_uint32.from_buffer(self, offset).value
+
+    def set(self, offset: int, value: int) -> None:
+        c_uint32.from_buffer(self, offset).value = value
+
+    def set_flag(self, offset: int, value: bool) -> None:
+        c_bool.from_buffer(self, offset).value = value
+
+
+class Batch(ctypes.Structure):
+    """llama_batch: for each token its id, position, sequences, and whether its logits are wanted."""
+
+    _fields_ = (
+        ("n_tokens", c_int32),
+        ("token", Int32s),
+        ("embd", c_void_p),
+        ("pos", Int32s),
+        ("n_seq_id", Int32s),
+        ("seq_id", POINTER(Int32s)),
+        ("logits", POINTER(c_int8)),
+    )
+
+
+# Offsets in bytes, read off the defaults that the pinned wheel fills in.
+N_CTX, N_BATCH, N_UBATCH, N_SEQ_MAX, N_THREADS, N_THREADS_BATCH = 0, 4, 8, 12, 28, 32
+VOCAB_ONLY = 72
+
+_CONTEXT_DEFAULTS = {0: 512, 4: 2048, 8: 512, 12: 1, 16: 0, 20: 0, 24: 1, 28: 4, 32: 4, 40: 2**32 - 1, 52: 2**32 - 1}
+_MODEL_DEFAULTS = {16: 2**32 - 1, 20: 1, 24: 2**32 - 1, 28: 1, 32: 0, 72: 0x010000}
+
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "llama_backend_init": (None,),
+    "llama_log_set": (None, LogCallback, c_void_p),
+    "llama_model_default_params": (Params,),
+    "llama_context_default_params": (Params,),
+    "llama_model_load_from_file": (c_void_p, c_char_p, Params),
+    "llama_model_free": (None, c_void_p),
+    "llama_model_get_vocab": (c_void_p, c_void_p),
+    "llama_model_n_ctx_train": (c_int32, c_void_p),
+    "llama_init_from_model": (c_void_p, c_void_p, Params),
+    "llama_free": (None, c_void_p),
+    "llama_n_ctx_seq": (c_uint32, c_void_p),
+    "llama_batch_init": (Batch, c_int32, c_int32, c_int32),
+    "llama_batch_free": (None, Batch),
+    "llama_decode": (c_int32, c_void_p, Batch),
+    "llama_get_logits_ith": (POINTER(c_float), c_void_p, c_int32),
+    "llama_get_memory": (c_void_p, c_void_p),
+    "llama_memory_seq_rm": (c_bool, c_void_p, c_int32, c_int32, c_int32),
+    "llama_memory_seq_cp": (None, c_void_p, c_int32, c_int32, c_int32, c_int32),
+    "llama_vocab_n_tokens": (c_int32, c_void_p),
+    "llama_vocab_is_eog": (c_bool, c_void_p, c_int32),
+    "llama_tokenize": (c_int32, c_void_p, c_char_p, c_int32, Int32s, c_int32, c_bool, c_bool),
+}
+
+
+class LogTail:
+    """Keeps llama.cpp's log silent, and its last error lines for the text of an exception."""
+
+    _ERROR = 4
+    _CONTINUED = 5
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._level = 0
+        self.callback = LogCallback(self._write)
+
+    def _write(self, level: int, text: bytes, _user: object) -> None:
+        self._level = self._level if level == self._CONTINUED else level
+        if self._level == self._ERROR:
+            self._lines = [*self._lines, text.decode("utf-8", "replace").strip()][-3:]
+
+    def take(self) -> str:
+        """The last error lines in one; they are forgotten."""
+        lines, self._lines = self._lines, []
+        return "; ".join(filter(None, lines)) or "llama.cpp gave no reason"
+
+
+log = LogTail()
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL:
+    """The library with typed functions. Raises SettingsError if the wheel is missing or another than it must be."""
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        raise SettingsError(f"the llama.cpp engine needs the package {WHEEL}")
+    try:
+        library = ctypes.CDLL(str(next(Path(spec.origin).parent.glob("xllamacpp*.so"))))
+        for name, (result, *arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (StopIteration, OSError, AttributeError) as error:
+        raise SettingsError(f"the llama.cpp engine needs the package {WHEEL}: {error or 'no library in it'}") from error
+    _check_layout(library)
+    library.llama_log_set(log.callback, None)
+    library.llama_backend_init()
+    return library
+
+
+def _check_layout(library: ctypes.CDLL) -> None:
+    for params, defaults in (
+        (library.llama_context_default_params(), _CONTEXT_DEFAULTS),
+        (library.llama_model_default_params(), _MODEL_DEFAULTS),
+    ):
+        if any(params.get(offset) != value for offset, value in defaults.items()):
+            raise SettingsError(f"the llama.cpp engine is made for the package {WHEEL}, another version is installed")

@@ -1,0 +1,117 @@
+"""The metadata of a GGUF file, versions 2 and 3, little-endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+
+The tensors are not read. Every length is checked against the file's size before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subnet.errors import SettingsError
+
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "?", 10: "<Q", 11: "<q", 12: "<d"}
+_DEPTH = 4
+_U64 = struct.Struct("<Q")
+
+Metadata = dict[str, Any]
+"""Keys to int, float, bool, str, list[bytes] (an array of strings), a numpy array (of numbers), or a list (of arrays)."""
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Raises SettingsError, in one line, for a file that is missing or not a sound GGUF."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Reader(data).metadata()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"{path} is not a GGUF file: {reason}") from error
+
+
+class _Reader:
+    """A place in the file. Its methods raise ValueError."""
+
+    def __init__(self, data: mmap.mmap | bytes) -> None:
+        self._data = data
+        self._size = len(data)
+        self._at = 0
+
+    def metadata(self) -> Metadata:
+        if self._take(4) != b"GGUF":
+            raise ValueError("it does not start with GGUF")
+        version = self._scalar(4)
+        if version not in (2, 3):
+            raise ValueError(f"version {version} is not known (2 and 3 are)")
+        self._scalar(10)
+        count = self._count(13)
+        return dict(self._entry() for _ in range(count))
+
+    def _entry(self) -> tuple[str, Any]:
+        key = self._string().decode("utf-8", "replace")
+        value = self._value(self._scalar(4), 0)
+        return key, value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array(depth + 1)
+        return self._scalar(kind)
+
+    def _array(self, depth: int) -> Any:
+        kind = self._scalar(4)
+        if kind == _STRING:
+            return self._strings(self._count(8))
+        if kind == _ARRAY:
+            if depth > _DEPTH:
+                raise ValueError("its arrays are nested too deeply")
+            return [self._array(depth + 1) for _ in range(self._count(12))]
+        dtype = np.dtype(_format(kind))
+        return np.frombuffer(self._take(self._count(dtype.itemsize) * dtype.itemsize), dtype)
+
+    def _strings(self, count: int) -> list[bytes]:
+        """The inner loop of reading a vocabulary: hundreds of thousands of strings."""
+        data, at, unpack, found = self._data, self._at, _U64.unpack_from, []
+        try:
+            for _ in range(count):
+                end = at + 8 + unpack(data, at)[0]
+                found.append(data[at + 8 : end])
+                at = end
+        except (struct.error, OverflowError, IndexError) as error:
+            raise ValueError("it is cut short") from error
+        if at > self._size:
+            raise ValueError("it is cut short")
+        self._at = at
+        return found
+
+    def _string(self) -> bytes:
+        return self._take(self._scalar(10))
+
+    def _count(self, smallest: int) -> int:
+        """A number of items, each of which takes at least `smallest` bytes."""
+        count: int = self._scalar(10)
+        if count * smallest > self._size - self._at:
+            raise ValueError("it is cut short")
+        return count
+
+    def _scalar(self, kind: int) -> Any:
+        form = _format(kind)
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _take(self, size: int) -> bytes:
+        if size > self._size - self._at:
+            raise ValueError("it is cut short")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+
+def _format(kind: int) -> str:
+    form = _SCALARS.get(kind)
+    if form is None:
+        raise ValueError(f"a value has the unknown type {kind}")
+    return form
