@@ -16,7 +16,6 @@ from adapter.request_id import current_request
 from adapter.schema.responses import Error, ErrorResponse
 from subnet.errors import (
     ContextLengthExceeded,
-    FirstTokenTimeout,
     NodeBusy,
     NodeError,
     NodeTimeout,
@@ -89,8 +88,8 @@ _TABLE: dict[type[Exception], Row] = {
     Unauthorized: Row(502, _SERVER, "node_refused", "The nodes refuse this gateway."),
     NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
     NodeBusy: Row(503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Try again later.", 1.0),
-    FirstTokenTimeout: Row(504, _SERVER, "first_token_timeout", "The model did not begin to answer in time."),
-    NodeTimeout: Row(504, _SERVER, "stall_timeout", "The model stopped answering."),
+    # Which wait was too long says nothing to a client: after a switch of nodes it is a first token again.
+    NodeTimeout: Row(504, _SERVER, "model_timeout", "The model did not answer in time."),
     NodeError: Row(503, _SERVER, "node_failed", "No node that was tried could answer. Try again later.", 1.0),
     SessionClosed: Row(503, _SERVER, "shutting_down", "The gateway is shutting down.", 1.0),
     Exception: Row(500, _SERVER, "internal_error", "The server had an error. Try again later."),

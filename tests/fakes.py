@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -14,7 +16,7 @@ from adapter.serving import bind
 from adapter.settings import Settings
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.protocols.base import Protocol
-from subnet.protocols.mock import MockProtocol
+from subnet.protocols.mock import MockProtocol, Step
 
 PROMPT = "User: Hello\nAssistant:"
 """What ASK becomes with the default template; a scripted node's tokens are bytes."""
@@ -22,9 +24,9 @@ ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
 QUICK = Limits(first_token=0.2, prefill_rate=1e6, stall=0.2, total=1.0, attempts=2, backoff=0.001)
 
 
-def saying(text: str, *more: object, **card: object) -> MockProtocol:
+def saying(text: str, *more: Step, **card: Any) -> MockProtocol:
     """A node that answers `text`, a byte a token, and then plays `more` steps."""
-    return MockProtocol([*text.encode(), *more], **card)  # type: ignore[arg-type]
+    return MockProtocol([*text.encode(), *more], **card)
 
 
 class _Server(uvicorn.Server):
@@ -32,8 +34,8 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.up = asyncio.Event()
 
-    async def startup(self, sockets: Sequence[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         self.up.set()
 
 
@@ -55,7 +57,7 @@ async def gateway(*nodes: Protocol, settings: Settings | None = None, limits: Li
             await task
 
 
-def events_of(body: bytes) -> list[object]:
+def events_of(body: bytes) -> list[Any]:
     """The data of a stream of server-sent events, each decoded, the last as text where it is [DONE]."""
     assert body.endswith(b"\n\n")
     datas = [event.removeprefix("data: ") for event in body.decode().removesuffix("\n\n").split("\n\n")]

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapter.chunks import DONE, ChunkWriter, Head, collect
 from adapter.event_stream import event_stream
@@ -52,7 +53,7 @@ def choice(delta: dict[str, Any], index: int = 0, reason: str | None = None) -> 
     return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}]
 
 
-ANSWER = [TextDelta(0, "Hi"), TextDelta(0, '"\n\x00'), Finished(0, "stop"), Used(USAGE)]
+ANSWER: list[Event] = [TextDelta(0, "Hi"), TextDelta(0, '"\n\x00'), Finished(0, "stop"), Used(USAGE)]
 
 
 async def test_stream() -> None:
@@ -79,7 +80,13 @@ async def test_stream_with_usage() -> None:
 
 async def test_several_choices() -> None:
     """Every choice has its role and its finish reason, whatever the order of the rest."""
-    events = [TextDelta(1, "b"), TextDelta(0, "a"), Finished(1, "length"), Finished(0, "stop"), Used(USAGE)]
+    events: list[Event] = [
+        TextDelta(1, "b"),
+        TextDelta(0, "a"),
+        Finished(1, "length"),
+        Finished(0, "stop"),
+        Used(USAGE),
+    ]
     assert await streamed(events, choices=2) == [
         {**COMMON, "choices": choice(ROLE, 0)},
         {**COMMON, "choices": choice(ROLE, 1)},

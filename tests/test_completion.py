@@ -20,7 +20,7 @@ from subnet.client import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
 from subnet.messages import Generate
-from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause
+from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from subnet.tensors import token_ids, unpack
 from tests.fakes import ASK, PROMPT, QUICK, saying
 
@@ -127,7 +127,13 @@ async def test_cached_tokens() -> None:
 
 async def test_several_choices() -> None:
     """Choices interleave; one that a stop string ended does not end the others, the last ends the session."""
-    script = [Delta(0, list(b"a!")), Delta(1, list(b"bb")), Delta(0, list(b"a")), Delta(1, list(b"!")), Pause()]
+    script: list[Step] = [
+        Delta(0, list(b"a!")),
+        Delta(1, list(b"bb")),
+        Delta(0, list(b"a")),
+        Delta(1, list(b"!")),
+        Pause(),
+    ]
     node = MockProtocol(script)
     async with subnet(node) as (models, sessions):
         model = await models.get("mock")
@@ -207,16 +213,18 @@ async def test_template_that_refuses() -> None:
 
 
 class Library(MockProtocol):
-    """Hands out its artefact when `open_at` is set, and fails as often as told before."""
+    """Hands out its artefact once `opened` is set, after as many failures as told."""
 
     def __init__(self, failures: int = 0) -> None:
         super().__init__(list(b"Hi"))
         self.failures = failures
         self.asked = 0
+        self.reached = asyncio.Event()
         self.opened = asyncio.Event()
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         self.asked += 1
+        self.reached.set()
         await self.opened.wait()
         if self.asked <= self.failures:
             raise NodeLost("gone")
@@ -228,8 +236,7 @@ async def test_one_load_for_all() -> None:
     node = Library()
     async with subnet(node) as (models, _):
         waiting = [asyncio.create_task(models.get("mock")) for _ in range(3)]
-        while not node.asked:
-            await asyncio.sleep(0)
+        await node.reached.wait()
         waiting[0].cancel()
         node.opened.set()
         first, second = await asyncio.gather(*waiting[1:])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapter.conversation import plain
 from adapter.errors import BadRequest
@@ -205,10 +207,8 @@ _JSON = st.recursive(
 def test_any_json_is_read_or_refused(fields: dict[str, Any]) -> None:
     """Whatever the values are, the outcome is a request or a BadRequest."""
     data = msgspec.json.encode({"model": "m", "messages": [USER]} | fields)
-    try:
-        read_request(data)
-    except BadRequest as error:
-        assert error.message
+    with suppress(BadRequest):
+        assert read_request(data)[0].model
 
 
 @given(st.binary(max_size=64))

@@ -6,6 +6,7 @@ import re
 from contextlib import aclosing
 
 from litestar import post
+from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 
 from adapter.access import record_of
@@ -22,7 +23,10 @@ from subnet.client import SessionManager
 
 @post("/v1/chat/completions", name="chat_completions")
 async def chat_completions(
-    request: AnyRequest, settings: Settings, models: Models, sessions: SessionManager
+    request: AnyRequest,
+    settings: NamedDependency[Settings],
+    models: NamedDependency[Models],
+    sessions: NamedDependency[SessionManager],
 ) -> ASGIResponse:
     wanted, unknown = read_request(await read_body(request, settings.max_body))
     completion = await prepare(wanted, models, default_max_tokens=settings.default_max_tokens)

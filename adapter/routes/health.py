@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 
 from adapter.models import Models
@@ -20,14 +21,14 @@ async def healthz() -> ASGIResponse:
 
 
 @get("/readyz", name="readyz")
-async def readyz(models: Models) -> ASGIResponse:
+async def readyz(models: NamedDependency[Models]) -> ASGIResponse:
     if not models.cards():
         raise NoNodeAvailable("No node serves a model now.", retry_after=1.0)
     return json_answer(Health(status="ok", models=sorted(models.cards())))
 
 
 @get("/nodes", name="list_nodes")
-async def list_nodes(remotes: RemoteManager) -> ASGIResponse:
+async def list_nodes(remotes: NamedDependency[RemoteManager]) -> ASGIResponse:
     return json_answer(NodeTable(nodes=[_row(remote) for remote in remotes.remotes]))
 
 

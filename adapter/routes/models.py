@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from adapter.models import Models
@@ -12,12 +14,12 @@ from subnet.node_info import ModelCard
 
 
 @get("/v1/models", name="list_models")
-async def list_models(models: Models) -> ASGIResponse:
+async def list_models(models: NamedDependency[Models]) -> ASGIResponse:
     return json_answer(ModelList(data=[_object(card) for card in models.cards().values()]))
 
 
 @get("/v1/models/{name:path}", name="retrieve_model")
-async def retrieve_model(name: str, models: Models) -> ASGIResponse:
+async def retrieve_model(name: FromPath[str], models: NamedDependency[Models]) -> ASGIResponse:
     return json_answer(_object(models.card(name.removeprefix("/"))))
 
 

@@ -1,0 +1,251 @@
+"""The gateway over HTTP, as clients see it when all goes well."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from time import time
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from adapter.access import logger as access_logger
+from adapter.routes.openapi import OPERATIONS, document
+from adapter.schema.responses import ErrorResponse
+from adapter.settings import Settings
+from tests.fakes import ASK, PROMPT, events_of, gateway, saying
+
+CHAT = "/v1/chat/completions"
+MESSAGES: Any = ASK["messages"]
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    node = saying("Hi ö", model="org/mock", peer="org")
+    async with gateway(saying("Hi ö"), node) as url, httpx.AsyncClient(base_url=url) as http:
+        yield http
+
+
+async def test_answer(client: httpx.AsyncClient) -> None:
+    """An answer has every key that OpenAI's schema requires."""
+    response = await client.post(CHAT, json=ASK)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    answer = response.json()
+    assert answer.pop("id").startswith("chatcmpl-")
+    assert abs(answer.pop("created") - time()) < 60
+    assert answer.pop("system_fingerprint").startswith("fp_")
+    assert answer == {
+        "object": "chat.completion",
+        "model": "mock",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hi ö", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": len(PROMPT),
+            "completion_tokens": 5,
+            "total_tokens": len(PROMPT) + 5,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+async def test_stream(client: httpx.AsyncClient) -> None:
+    """A stream is framed as OpenAI's, and all its chunks are of one answer."""
+    response = await client.post(CHAT, json={**ASK, "stream": True, "stream_options": {"include_usage": True}})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    *chunks, done = events_of(response.content)
+    assert done == "[DONE]"
+    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}) == 1
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks[1:-2]] == ["H", "i", " ", "ö"]
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"],
+)
+async def test_any_content_type(client: httpx.AsyncClient, content_type: str | None) -> None:
+    """A body is JSON whatever it calls itself."""
+    headers = {"content-type": content_type} if content_type else {}
+    response = await client.post(CHAT, content=json.dumps(ASK).encode(), headers=headers)
+    assert response.status_code == 200
+
+
+async def test_body_in_pieces(client: httpx.AsyncClient) -> None:
+    """A body may come without its length."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in json.dumps(ASK).encode():
+            yield bytes((byte,))
+
+    assert (await client.post(CHAT, content=pieces())).status_code == 200
+
+
+async def test_unknown_parameters(client: httpx.AsyncClient) -> None:
+    """They are named in a header, from which nothing can be broken out."""
+    response = await client.post(CHAT, json={**ASK, "zeta": 1, "b\r\nx: y": 2, "user": "me"})
+    assert response.headers["x-ignored-params"] == "b??x??y, zeta"
+    streamed = await client.post(CHAT, json={**ASK, "stream": True, "zeta": 1})
+    assert streamed.headers["x-ignored-params"] == "zeta"
+    assert "x-ignored-params" not in (await client.post(CHAT, json=ASK)).headers
+
+
+async def test_models(client: httpx.AsyncClient) -> None:
+    """All models that are served, each also by its id, in which there may be slashes."""
+    models = (await client.get("/v1/models")).json()
+    assert models["object"] == "list"
+    assert {model["id"] for model in models["data"]} == {"mock", "org/mock"}
+    for model in models["data"]:
+        assert (await client.get(f"/v1/models/{model['id']}")).json() == model
+    assert (await client.get("/v1/models/org%2Fmock")).json()["id"] == "org/mock"
+
+
+async def test_health(client: httpx.AsyncClient) -> None:
+    """Alive, ready, and the table of nodes."""
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    assert (await client.get("/readyz")).json() == {"status": "ok", "models": ["mock", "org/mock"]}
+    nodes = (await client.get("/nodes")).json()["nodes"]
+    assert [(node["peer"], node["model"], node["fault"]) for node in nodes] == [
+        ("mock", "mock", None),
+        ("org", "org/mock", None),
+    ]
+
+
+async def test_not_ready() -> None:
+    """A gateway without nodes lives, but is not ready."""
+    async with gateway() as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/healthz")).status_code == 200
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("path", ["/healthz", CHAT, "/nowhere"])
+async def test_request_id(client: httpx.AsyncClient, path: str) -> None:
+    """Every answer has an id: the client's own where it is sane, else a new one."""
+    for stream in (False, True):
+        ask = {**ASK, "stream": stream}
+        method = "POST" if path == CHAT else "GET"
+        mine = await client.request(method, path, json=ask, headers={"x-request-id": "my-id_1.2"})
+        assert mine.headers.get_list("x-request-id") == ["my-id_1.2"]
+        for given in ("a" * 129, "a b", ""):
+            other = await client.request(method, path, json=ask, headers={"x-request-id": given})
+            assert other.headers["x-request-id"].startswith("req_")
+            assert int(other.headers["openai-processing-ms"]) >= 0
+
+
+async def test_head_and_options(client: httpx.AsyncClient) -> None:
+    """HEAD is GET without its body; OPTIONS tells the methods."""
+    head = await client.head("/v1/models")
+    assert (head.status_code, head.content) == (200, b"")
+    options = await client.options(CHAT)
+    assert options.status_code == 204
+    assert options.headers["allow"] == "OPTIONS, POST"
+
+
+async def test_openai_client() -> None:
+    """OpenAI's own client reads answers, streams, usage and request ids."""
+    async with gateway(saying("Hi ö")) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
+        whole = await client.chat.completions.create(model="mock", messages=MESSAGES)
+        assert whole.choices[0].message.content == "Hi ö"
+        assert (whole._request_id or "").startswith("req_")
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens == 5
+        text, usage = "", None
+        async for chunk in await client.chat.completions.create(
+            model="mock", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        ):
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            usage = chunk.usage or usage
+        assert text == "Hi ö"
+        assert usage == whole.usage
+        assert [model.id async for model in client.models.list()] == ["mock"]
+
+
+async def test_openai_accumulator() -> None:
+    """The stream adds up to one assistant's message in the client's own accumulator."""
+    async with (
+        gateway(saying("Hi ö")) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client,
+        client.chat.completions.stream(model="mock", messages=MESSAGES) as stream,
+    ):
+        final = await stream.get_final_completion()
+    assert (final.choices[0].message.role, final.choices[0].message.content) == ("assistant", "Hi ö")
+
+
+async def test_cors() -> None:
+    """Pages of the origins that are named may call, and read the request's id."""
+    settings = Settings(cors_origins=("https://chat.example",), access_log=False)
+    headers = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as client:
+        asked = await client.options(CHAT, headers=headers)
+        assert asked.headers["access-control-allow-origin"] == "https://chat.example"
+        answer = await client.post(CHAT, json=ASK, headers=headers)
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        refused = await client.post(CHAT, json={}, headers=headers)
+        assert refused.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    """One line of JSON for every request, with what it used."""
+    caplog.set_level(logging.INFO, access_logger.name)
+    async with gateway(saying("Hi"), settings=Settings()) as url, httpx.AsyncClient(base_url=url) as client:
+        await client.post(CHAT, json={**ASK, "stream": True}, headers={"x-request-id": "mine"})
+        await client.get("/nowhere")
+    first, second = (json.loads(record.message) for record in caplog.records if record.name == access_logger.name)
+    assert first.pop("ms") > 0
+    assert first == {
+        "request": "mine",
+        "method": "POST",
+        "path": CHAT,
+        "status": 200,
+        "model": "mock",
+        "prompt_tokens": len(PROMPT),
+        "completion_tokens": 2,
+    }
+    assert (second["path"], second["status"]) == ("/nowhere", 404)
+
+
+async def test_openapi(client: httpx.AsyncClient) -> None:
+    """The document is served, and every reference in it leads somewhere."""
+    served = (await client.get("/openapi.json")).json()
+    assert served == json.loads(json.dumps(document()))
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return own.union(*(references(value) for value in node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    names = {reference.removeprefix("#/components/schemas/") for reference in references(served)}
+    assert names <= served["components"]["schemas"].keys()
+    chat = served["paths"][CHAT]["post"]
+    assert chat["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/ChatCompletionRequest"
+    }
+    assert served["components"]["schemas"]["ChatCompletionRequest"]["required"] == ["model", "messages"]
+    assert ErrorResponse.__name__ in names
+
+
+async def test_openapi_knows_every_route(client: httpx.AsyncClient) -> None:
+    """What the document tells of can be called."""
+    for operation in OPERATIONS:
+        path = operation.path.replace("{model}", "mock")
+        response = await client.request(operation.method, path, json=ASK)
+        assert response.status_code == 200, path

@@ -1,0 +1,231 @@
+"""Every failure over HTTP: status, OpenAI's envelope, headers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from adapter.errors import answer_to
+from adapter.settings import Settings
+from subnet import errors
+from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SubnetError
+from subnet.protocols.mock import MockProtocol, Pause
+from tests.fakes import ASK, PROMPT, events_of, gateway, saying
+
+CHAT = "/v1/chat/completions"
+
+
+async def call(
+    *nodes: MockProtocol,
+    method: str = "POST",
+    path: str = CHAT,
+    settings: Settings | None = None,
+    **options: Any,
+) -> httpx.Response:
+    async with gateway(*nodes, settings=settings) as url, httpx.AsyncClient(base_url=url) as client:
+        return await client.request(method, path, **options)
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error, in an envelope as clients need it."""
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+def kind(response: httpx.Response) -> tuple[int, str, str | None, str | None]:
+    error = error_of(response)
+    return response.status_code, error["type"], error["param"], error["code"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "status", "param", "code"),
+    [
+        ({"model": "other"}, 404, "model", "model_not_found"),
+        ({"messages": []}, 400, "messages", "invalid_value"),
+        ({"temperature": 3}, 400, "temperature", "invalid_value"),
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages", "context_length_exceeded"),
+    ],
+)
+async def test_client_mistakes(stream: bool, fields: dict[str, Any], status: int, param: str, code: str) -> None:
+    """A client's mistake is a plain answer, also where a stream was asked for."""
+    response = await call(saying("Hi"), json={**ASK, "stream": stream, **fields})
+    assert kind(response) == (status, "invalid_request_error", param, code)
+    assert "retry-after" not in response.headers
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"model": "\xff"}', b'"\\ud800"'])
+async def test_malformed_body(body: bytes) -> None:
+    """What is no JSON is told so."""
+    assert kind(await call(saying("Hi"), content=body)) == (400, "invalid_request_error", None, "invalid_json")
+
+
+async def test_context_error_says_both_numbers() -> None:
+    """How many tokens there may be, and how many there are."""
+    node = saying("Hi", context_length=20)
+    message = error_of(await call(node, json=ASK))["message"]
+    assert "20 tokens" in message
+    assert f"{len(PROMPT)} tokens" in message
+    assert node.requests == []
+
+
+async def test_unknown_model_is_named() -> None:
+    """Also where it is looked up."""
+    response = await call(saying("Hi"), method="GET", path="/v1/models/no/such")
+    assert kind(response) == (404, "invalid_request_error", "model", "model_not_found")
+    assert "'no/such'" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_too_large(chunked: bool) -> None:
+    """A body above the limit is refused, whether its length was told or not, and the connection goes on."""
+    body = b" " * 200_000
+
+    async def pieces() -> Any:
+        for start in range(0, len(body), 50_000):
+            yield body[start : start + 50_000]
+
+    settings = Settings(max_body=100_000, access_log=False)
+    async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(CHAT, content=pieces() if chunked else body)
+        assert kind(response) == (413, "invalid_request_error", None, "request_too_large")
+        assert "100000 bytes" in error_of(response)["message"]
+        assert (await client.post(CHAT, json=ASK)).status_code == 200
+
+
+async def test_body_at_the_limit() -> None:
+    """The limit itself is allowed."""
+    body = json.dumps(ASK).encode().ljust(2000)
+    assert (await call(saying("Hi"), settings=Settings(max_body=2000), content=body)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/x", "/docs", "/schema"])
+async def test_unknown_url(path: str) -> None:
+    """An unknown route is named."""
+    response = await call(method="GET", path=path)
+    assert kind(response) == (404, "invalid_request_error", None, "unknown_url")
+    assert f"GET {path}" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", CHAT, "POST, OPTIONS"),
+        ("DELETE", CHAT, "POST, OPTIONS"),
+        ("POST", "/v1/models", "HEAD, GET, OPTIONS"),
+        ("DELETE", "/v1/models/org/mock", "HEAD, GET, OPTIONS"),
+    ],
+)
+async def test_wrong_method(method: str, path: str, allowed: str) -> None:
+    """A wrong method is told the right ones."""
+    response = await call(method=method, path=path)
+    assert kind(response) == (405, "invalid_request_error", None, "method_not_allowed")
+    assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        ([NodeLost("10.0.0.7 is gone")], 503, None),
+        ([EngineFailed("segfault at 0x0")], 503, None),
+        ([NodeBusy("full", retry_after=3)], 503, "engine_overloaded"),
+        ([Pause()], 504, "model_timeout"),
+        ([InvalidRequest("no such grammar", param="response_format")], 400, "invalid_value"),
+        ([ZeroDivisionError("secret")], 500, "internal_error"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_failures_before_the_first_token(
+    stream: bool, script: Sequence[Any], status: int, code: str | None
+) -> None:
+    """They are plain answers with a status of their own; no word of what happened inside gets out."""
+    response = await call(MockProtocol(script), json={**ASK, "stream": stream})
+    assert response.status_code == status
+    error = error_of(response)
+    assert code in (None, error["code"])
+    assert not any(word in error["message"] for word in ("10.0.0.7", "segfault", "secret", "mock"))
+    assert ("retry-after" in response.headers) == (status == 503)
+
+
+async def test_no_node() -> None:
+    """Without nodes: come back in a second, told in both headers that clients read."""
+    response = await call(json=ASK)
+    assert kind(response) == (503, "server_error", "model", "no_node_available")
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["retry-after-ms"] == "1000"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [(Pause(), "model_timeout"), (NodeLost("gone"), None), (ZeroDivisionError("x"), "internal_error")],
+)
+async def test_failure_mid_stream(trouble: Any, code: str | None) -> None:
+    """The stream ends with the error and without [DONE]."""
+    response = await call(saying("Hi", trouble), json={**ASK, "stream": True})
+    assert response.status_code == 200
+    *chunks, last = events_of(response.content)
+    assert isinstance(last, dict)
+    assert last.keys() == {"error"}
+    assert code in (None, last["error"]["code"])
+    assert all("choices" in chunk for chunk in chunks)
+
+
+@pytest.mark.parametrize(("trouble", "status"), [(Pause(), 504), (ZeroDivisionError("x"), 500)])
+async def test_failure_mid_answer(trouble: Any, status: int) -> None:
+    """Half an answer is no answer."""
+    assert (await call(saying("Hi", trouble), json=ASK)).status_code == status
+
+
+async def test_openai_client_raises_its_own_classes() -> None:
+    """OpenAI's client makes of each the exception that its users catch."""
+    async with (
+        gateway(saying("Hi", NodeLost("gone"))) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        messages: Any = ASK["messages"]
+        with pytest.raises(openai.NotFoundError) as missing:
+            await client.chat.completions.create(model="other", messages=messages)
+        assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+        assert missing.value.request_id is not None
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(model="mock", messages=[])
+        with pytest.raises(openai.APIError, match="No node that was tried"):
+            async for _ in await client.chat.completions.create(model="mock", messages=messages, stream=True):
+                pass
+
+
+async def test_unforeseen_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The operator gets the traceback, with the request's id."""
+    node = MockProtocol([ZeroDivisionError("secret")])
+    await call(node, json=ASK, headers={"x-request-id": "mine"})
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert record.message == "request mine failed"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
+    return [root, *(found for child in root.__subclasses__() for found in tree(child))]
+
+
+@pytest.mark.parametrize("error", tree(SubnetError), ids=lambda error: error.code)
+def test_every_error_of_the_subnet_has_an_answer(error: type[SubnetError]) -> None:
+    """Each has a status that fits whose mistake it is; overload is never a 400, which clients do not retry."""
+    answer = answer_to(error("words", retry_after=0.2, param="p"))
+    mistake = issubclass(error, errors.RequestError) and not issubclass(error, errors.Unauthorized)
+    assert (answer.status < 500) == mistake
+    assert answer.error.code
+    assert answer.headers in ({}, {"retry-after": "1", "retry-after-ms": "200"})
