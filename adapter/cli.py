@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = reader.load(options.config, flags=flags)
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(options.run(settings, lambda line: print(line, flush=True)))
     except KeyboardInterrupt:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 
 import msgspec
@@ -18,6 +20,8 @@ from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.errors import SettingsError
 
 Report = Callable[[str], None]
+# How long a start waits for a first node, to say which model it serves. In seconds.
+_PATIENCE = 3.0
 
 
 async def serve(settings: Settings, report: Report) -> None:
@@ -48,6 +52,9 @@ async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> 
     async with RemoteManager(nodes, authorizer=authorizer) as remote_manager:
         session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings))
         app = build_app(settings, remote_manager, session_manager)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await remote_manager.ready()
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
         await serve_app(app, listener, lambda: report(_banner(address, remote_manager)))
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from subnet.errors import SubnetError
 from subnet.node.run import run
@@ -33,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = reader.load(options.config, flags=flags)
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        asyncio.run(run(settings, lambda line: print(line, flush=True)))
+        asyncio.run(run(settings, _say))
     except SubnetError as error:
         sys.exit(f"subnet: {error}")
+
+
+def _say(line: str) -> None:
+    # Whoever started the node may have stopped listening.
+    with suppress(BrokenPipeError):
+        print(line, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

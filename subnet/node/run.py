@@ -78,7 +78,7 @@ async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
         try:
             await site.start()
         except OSError as error:
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise SettingsError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

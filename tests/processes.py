@@ -1,0 +1,79 @@
+"""Real processes for tests: `adapter up` as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import psutil
+
+
+class Running:
+    """A gateway with its nodes; `lines` are what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.url = ""
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read its output up to a line that matches. Fails with what it said, if it ends before."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if (match := re.search(pattern, line)) is not None:
+                return match
+        raise AssertionError("".join(self.lines))
+
+    def drain(self) -> None:
+        """Keep reading in the background, so that it never waits for a reader."""
+        assert self.process.stdout is not None
+        Thread(target=self.lines.extend, args=(self.process.stdout,), daemon=True).start()
+
+    def nodes(self) -> list[psutil.Process]:
+        """The node processes, oldest first."""
+        return sorted(psutil.Process(self.process.pid).children(), key=lambda child: child.create_time())
+
+
+@contextmanager
+def adapter_up(*flags: str, directory: str) -> Iterator[Running]:
+    """`adapter up` on a free port of loopback; interrupted, as by Ctrl-C, at the end."""
+    command = [sys.executable, "-m", "adapter.cli", "up", "--port", "0", *flags]
+    environ = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+        env=environ,
+        start_new_session=True,
+    ) as process:
+        running = Running(process)
+        try:
+            running.url = running.wait_for(r"ready on (http://\S+)")[1]
+            running.wait_for("curl")
+            running.drain()
+            yield running
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Ask again and again until other processes have brought it about; fails loudly if they never do."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)

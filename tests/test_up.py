@@ -1,0 +1,125 @@
+"""`adapter up` with real processes: a dying node, a taken port, and what is left at the end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from openai import OpenAI
+
+from tests.processes import adapter_up, until
+
+ECHO = ("--engine", "echo", "--concurrency", "64")
+
+
+def answer(url: str, *, max_tokens: int = 40, seed: int = 3) -> tuple[str, str | None]:
+    client = OpenAI(base_url=url + "/v1", api_key="any", max_retries=0)
+    done = client.chat.completions.create(
+        model="echo", messages=[{"role": "user", "content": "go"}], max_tokens=max_tokens, seed=seed
+    )
+    return done.choices[0].message.content or "", done.choices[0].finish_reason
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    """After Ctrl-C neither the gateway nor a node is there, and no traceback was printed."""
+    with adapter_up(*ECHO, directory=str(tmp_path)) as running:
+        nodes = running.nodes()
+        assert len(nodes) == 2
+    assert running.process.returncode == 0
+    psutil.wait_procs(nodes, timeout=10)
+    assert not any(node.is_running() for node in nodes)
+    assert "Traceback" not in "".join(running.lines)
+
+
+def test_killing_the_gateway_ends_its_nodes(tmp_path: Path) -> None:
+    """Nodes do not outlive a gateway that was killed without a chance to end them."""
+    with adapter_up(*ECHO, directory=str(tmp_path)) as running:
+        nodes = running.nodes()
+        running.process.kill()
+        _, alive = psutil.wait_procs(nodes, timeout=10)
+    assert not alive
+
+
+def test_a_node_dies_in_the_middle(tmp_path: Path) -> None:
+    """kill -9 during a streamed answer: the client sees the answer an undisturbed run gives, and the node returns."""
+    with adapter_up(*ECHO, directory=str(tmp_path)) as running:
+        expected = answer(running.url, max_tokens=60)
+        client = OpenAI(base_url=running.url + "/v1", api_key="any", max_retries=0)
+        stream = client.chat.completions.create(
+            model="echo",
+            messages=[{"role": "user", "content": "go"}],
+            max_tokens=60,
+            seed=3,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        text, reason, usage, killed = "", None, None, None
+        for number, chunk in enumerate(stream):
+            if number == 10:
+                killed = busy_node(running.url)
+                psutil.Process(killed).send_signal(signal.SIGKILL)
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                reason = choice.finish_reason or reason
+        assert (text, reason) == expected
+        assert usage is not None
+        assert usage.completion_tokens == 60
+        until(lambda: len(processes(running.url) - {killed}) == 2)
+    assert any("starting it again" in line for line in running.lines)
+
+
+def busy_node(url: str) -> int:
+    """The process of the node that has a request of ours."""
+    nodes = httpx.get(url + "/nodes").json()["nodes"]
+    return next(int(node["process"]) for node in nodes if node["requests"] > 0)
+
+
+def processes(url: str) -> set[int]:
+    """Of the nodes that the gateway holds for healthy."""
+    return {node["process"] for node in httpx.get(url + "/nodes").json()["nodes"] if node["fault"] is None}
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """One clear line, and no node is started for nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = run("up", *ECHO, "--port", str(port), directory=tmp_path)
+    assert said == f"adapter: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["up", "--model", "nowhere.gguf"], "nowhere.gguf"),
+        (["up", "--port", "many"], "adapter: --port: expected integer, got text"),
+        (["serve"], "adapter: no node is named"),
+        (["up", "--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_a_wrong_setting(arguments: list[str], line: str, tmp_path: Path) -> None:
+    """A mistake is one line that names it."""
+    said = run(*arguments, directory=tmp_path)
+    assert line in said
+    assert "Traceback" not in said
+
+
+def run(*arguments: str, directory: Path) -> str:
+    """What the command says as it gives up, its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "adapter.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env={"PYTHONPATH": str(Path.cwd()), "PATH": ""},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
