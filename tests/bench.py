@@ -117,7 +117,9 @@ def _figures(streams: list[Stream], load: Load, spent: float, took: float, memor
     complete = sum(stream.complete for stream in streams)
     tokens = load.tokens * complete
     first = [1000 * (stream.times[0] - stream.sent) for stream in streams if stream.times]
-    gaps = np.concatenate([1000 * np.diff(stream.times[: load.tokens]) for stream in streams if stream.times] or [[0.0]])
+    gaps = np.concatenate(
+        [1000 * np.diff(stream.times[: load.tokens]) for stream in streams if stream.times] or [[0.0]]
+    )
     return Figures(
         streams=load.streams,
         complete=complete,
