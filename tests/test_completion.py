@@ -20,7 +20,7 @@ from subnet.client import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
 from subnet.messages import Generate
-from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause
+from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from subnet.tensors import token_ids, unpack
 from tests.fakes import ASK, PROMPT, QUICK, saying
 
