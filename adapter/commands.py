@@ -13,7 +13,8 @@ import msgspec
 
 from adapter.app import build_app
 from adapter.local_nodes import LocalNode, LocalNodes
-from adapter.serving import bind, serve as serve_app
+from adapter.serving import bind
+from adapter.serving import serve as serve_app
 from adapter.settings import Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager

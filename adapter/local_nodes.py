@@ -9,7 +9,6 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Self
 
 from subnet.errors import SettingsError
 from subnet.node.run import SERVING

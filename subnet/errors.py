@@ -111,8 +111,6 @@ def _tree(root: type[SubnetError]) -> dict[str, type[SubnetError]]:
 _BY_CODE = _tree(SubnetError)
 
 
-def from_code(
-    code: str, message: str, *, retry_after: float | None = None, param: str | None = None
-) -> SubnetError:
+def from_code(code: str, message: str, *, retry_after: float | None = None, param: str | None = None) -> SubnetError:
     """The error that `code` names; a code of a newer version becomes a plain NodeError."""
     return _BY_CODE.get(code, NodeError)(message, retry_after=retry_after, param=param)

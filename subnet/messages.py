@@ -113,14 +113,4 @@ class Cancel(msgspec.Struct, frozen=True):
     call: int
 
 
-Message = (
-    InfoRequest
-    | InfoReply
-    | ArtefactRequest
-    | ArtefactReply
-    | Generate
-    | Accepted
-    | Deltas
-    | Failed
-    | Cancel
-)
+Message = InfoRequest | InfoReply | ArtefactRequest | ArtefactReply | Generate | Accepted | Deltas | Failed | Cancel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -97,12 +99,13 @@ class Figures(msgspec.Struct, frozen=True):
 
 async def drive(load: Load, gateway: psutil.Process) -> Figures:
     """Run the load once. A stream that does not end with [DONE] is not complete."""
-    loop, parts = asyncio.get_running_loop(), urlsplit(load.url)
+    loop, address = asyncio.get_running_loop(), urlsplit(load.url)
+    host, port = address.hostname or "127.0.0.1", address.port or 80
     before, started = _cpu(gateway), time.perf_counter()
     streams = []
     for number in range(load.streams):
-        request = _request(load, number, parts.netloc)
-        _, stream = await loop.create_connection(lambda r=request: Stream(r), parts.hostname, parts.port)  # type: ignore[misc]
+        request = _request(load, number, address.netloc)
+        _, stream = await loop.create_connection(partial(Stream, request), host, port)
         streams.append(stream)
     memory = 0.0
     pending = {stream.done for stream in streams}
@@ -117,29 +120,27 @@ def _figures(streams: list[Stream], load: Load, spent: float, took: float, memor
     complete = sum(stream.complete for stream in streams)
     tokens = load.tokens * complete
     first = [1000 * (stream.times[0] - stream.sent) for stream in streams if stream.times]
-    gaps = np.concatenate(
-        [1000 * np.diff(stream.times[: load.tokens]) for stream in streams if stream.times] or [[0.0]]
-    )
+    gaps = [gap for stream in streams for gap in (1000 * np.diff(stream.times[: load.tokens])).tolist()]
     return Figures(
         streams=load.streams,
         complete=complete,
         tokens=tokens,
         tokens_per_second=tokens / took,
-        first_token=_percentiles(first or [float("nan")]),
+        first_token=_percentiles(first),
         gap=_percentiles(gaps),
         cpu_per_token=1e6 * spent / max(1, tokens),
         memory=memory,
     )
 
 
-def _percentiles(values: object) -> tuple[float, float]:
-    p50, p99 = np.percentile(np.asarray(values, float), [50, 99])
+def _percentiles(values: list[float]) -> tuple[float, float]:
+    p50, p99 = np.percentile(values or [math.nan], [50, 99])
     return float(p50), float(p99)
 
 
 def _cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def _request(load: Load, number: int, host: str) -> bytes:

@@ -186,10 +186,9 @@ async def test_no_node() -> None:
     async with subnet() as manager:
         with pytest.raises(NoNodeAvailable):
             await generated(manager)
-    async with subnet(MockProtocol(model="m")) as manager:
-        async with SessionManager(manager).session("other") as session:
-            with pytest.raises(NoNodeAvailable, match="other"):
-                await anext(session.generate([1]))
+    async with subnet(MockProtocol(model="m")) as manager, SessionManager(manager).session("other") as session:
+        with pytest.raises(NoNodeAvailable, match="other"):
+            await anext(session.generate([1]))
 
 
 async def test_leaving_early_cancels() -> None:

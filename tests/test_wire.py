@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from subnet import columns, frames
 from subnet.errors import WireError, from_code
-from subnet.generation import Delta, Sampling, TokenLogprobs
+from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
 from subnet.messages import Cancel, ChoiceStart, Deltas, Failed, Generate, InfoRequest
 from subnet.outbox import to_frames
 from subnet.tensors import Tensor, pack, token_ids, unpack
@@ -31,7 +31,7 @@ def token_logprobs(draw: st.DrawFn) -> TokenLogprobs:
 def rows(draw: st.DrawFn) -> columns.Row:
     tokens = draw(st.lists(int32, max_size=6))
     logprobs = draw(st.none() | st.lists(token_logprobs(), min_size=len(tokens), max_size=len(tokens)))
-    end = draw(st.sampled_from([None, "stop", "length"]))
+    end: FinishReason | None = draw(st.sampled_from([None, "stop", "length"]))
     delta = Delta(draw(st.integers(0, 65535)), tokens, logprobs, end, draw(st.integers(0, 99)))
     return draw(st.integers(0, 2**32 - 1)), delta
 

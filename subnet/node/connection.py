@@ -68,9 +68,7 @@ class NodeConnection:
                 self._receive(message.data)
         except WireError as error:
             logger.warning("closing a connection: %s", error)
-            await self._socket.close(
-                code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120]
-            )
+            await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120])
 
     def _receive(self, frame: bytes) -> None:
         try:

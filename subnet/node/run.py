@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from aiohttp import web
 
@@ -43,7 +44,7 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
     return LlamaCppEngine(
         model_path=resolve(settings.model, report),
         model_id=settings.model_id,
-        tokenizer_json=settings.tokenizer,
+        tokenizer_json=None if settings.tokenizer is None else Path(settings.tokenizer),
         context_length=settings.context_length,
         capacity=settings.concurrency,
         threads=settings.threads,

@@ -33,5 +33,6 @@ class Protocol(ABC):
         that ends normally has given every choice its finish_reason.
         """
 
+    @abstractmethod
     async def aclose(self) -> None:
         """Let go of the connection and fail what still runs over it. Safe to call twice."""

@@ -108,9 +108,7 @@ class Connection:
             case Failed():
                 if (inbox := self._calls.pop(message.call, None)) is not None:
                     inbox.fail(
-                        from_code(
-                            message.code, message.message, retry_after=message.retry_after, param=message.param
-                        )
+                        from_code(message.code, message.message, retry_after=message.retry_after, param=message.param)
                     )
             case _:
                 raise WireError(f"{self._peer} sent a {type(message).__name__}, which only clients send")

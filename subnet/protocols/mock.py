@@ -109,6 +109,9 @@ class MockProtocol(Protocol):
             self.open -= 1
             self.cancelled += not ended
 
+    async def aclose(self) -> None:
+        return None
+
 
 class _Play:
     """How far one choice has come in the script."""
