@@ -20,7 +20,7 @@ _DEPTH = 4
 _U64 = struct.Struct("<Q")
 
 Metadata = dict[str, Any]
-"""Keys to int, float, bool, str, list[bytes] (an array of strings), a numpy array (of numbers), or a list (of arrays)."""
+"""Keys to int, float, bool, str, list[bytes] (strings), a numpy array (numbers), or a list (arrays)."""
 
 
 def read_metadata(path: Path) -> Metadata:

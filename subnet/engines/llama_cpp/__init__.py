@@ -1,0 +1,8 @@
+"""llama.cpp in this process, by way of the library in the xllamacpp wheel."""
+
+from __future__ import annotations
+
+from subnet.engines.llama_cpp.engine import LlamaCppEngine
+from subnet.engines.llama_cpp.tokenizer import NativeTokenizer
+
+__all__ = ["LlamaCppEngine", "NativeTokenizer"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -15,11 +14,17 @@ _LONGEST_SCHEMA = 256 * 1024
 
 
 class Grammars:
-    """Makes the grammars of one model. Building it takes about half a second for a large vocabulary."""
+    """Makes the grammars of one model. `tokenize` is used for text that a schema leaves no choice about."""
 
-    def __init__(self, pieces: Sequence[bytes], control: Collection[int], end_tokens: Collection[int]) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        control: Collection[int],
+        end_tokens: Collection[int],
+        tokenize: Callable[[str], list[int]],
+    ) -> None:
         self._size = len(pieces)
-        vocabulary = _Vocabulary(pieces, control, end_tokens)
+        vocabulary = _Vocabulary(list(pieces), sorted(control), min(end_tokens), tokenize)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
 
     def json(self, schema: str, output: Sequence[int]) -> Grammar:
@@ -32,7 +37,7 @@ class Grammars:
         except ValueError as error:
             raise InvalidRequest(f"the schema is not usable: {error}", param="response_format") from error
         if matcher.is_error():
-            raise InvalidRequest(f"the schema is not usable: {matcher.get_error()}", param="response_format")
+            raise InvalidRequest(f"the schema is not usable: {_reason(matcher)}", param="response_format")
         if output and not matcher.consume_tokens(list(output)):
             raise InvalidRequest("the tokens delivered so far do not fit the schema", param="response_format")
         return Grammar(matcher, self._size)
@@ -49,24 +54,30 @@ class Grammar:
         """For each token whether it may come next, shape (vocab,). Raises EngineFailed."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise EngineFailed(f"the grammar broke: {self._matcher.get_error()}")
+            raise EngineFailed(f"the grammar broke: {_reason(self._matcher)}")
         return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
 
     def append(self, token: int) -> None:
         """Raises EngineFailed for a token that was not allowed."""
         if not self._matcher.consume_token(token):
-            raise EngineFailed(f"the grammar broke: {self._matcher.get_error()}")
+            raise EngineFailed(f"the grammar broke: {_reason(self._matcher)}")
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer. It never tokenizes here: schemas force bytes, not tokens."""
+    """What llguidance asks of a tokenizer; the names are its."""
 
     bos_token_id = None
 
-    def __init__(self, pieces: Sequence[bytes], control: Collection[int], end_tokens: Collection[int]) -> None:
-        self.tokens = list(pieces)
-        self.special_token_ids = sorted(control)
-        self.eos_token_id = min(end_tokens)
+    def __init__(self, tokens: list[bytes], special: list[int], end: int, tokenize: Callable[[str], list[int]]) -> None:
+        self.tokens = tokens
+        self.special_token_ids = special
+        self.eos_token_id = end
+        self._tokenize = tokenize
 
-    def __call__(self, text: Any) -> list[int]:
-        raise NotImplementedError
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._tokenize(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """Its errors go on for pages, with the state and the grammar: the first line says what is wrong."""
+    return matcher.get_error().strip().partition("\n")[0][:300]

@@ -39,6 +39,14 @@ class NativeModel:
         """Tokens that end generation."""
         return frozenset(t for t in range(self.vocab_size) if self.library.llama_vocab_is_eog(self.vocab, t))
 
+    def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
+        """Token ids of the text, without a beginning-of-sequence token. `parse_special`: control tokens' texts
+        become control tokens."""
+        data = text.encode()
+        ids = (ctypes.c_int32 * (len(data) + 8))()
+        count = self.library.llama_tokenize(self.vocab, data, len(data), ids, len(ids), False, parse_special)
+        return ids[:count]
+
     def close(self) -> None:
         self.library.llama_model_free(self.handle)
         self.handle = None
@@ -87,8 +95,7 @@ class NativeContext:
         pointer = self._library.llama_get_logits_ith(self._handle, index)
         if not pointer:
             raise EngineFailed("llama.cpp has no logits for a token that asked for them")
-        array = (ctypes.c_float * self._vocab_size).from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(array, np.float32)
+        return np.ctypeslib.as_array(pointer, (self._vocab_size,))
 
     def keep(self, sequence: int, length: int) -> int:
         """Forget all of the sequence beyond its first `length` tokens. Gives how many are left: `length`, or 0 where

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,16 +23,11 @@ class NativeTokenizer:
     ) -> None:
         self._model.close()
 
-    @functools.cached_property
+    @property
     def end_tokens(self) -> frozenset[int]:
         return self._model.end_tokens
 
     def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
         """Token ids of the text, without a beginning-of-sequence token. `parse_special`: control tokens' texts
         become control tokens."""
-        data = text.encode()
-        ids = (ctypes.c_int32 * (len(data) + 8))()
-        count = self._model.library.llama_tokenize(
-            self._model.vocab, data, len(data), ids, len(ids), False, parse_special
-        )
-        return ids[:count]
+        return self._model.tokenize(text, parse_special)

@@ -1,0 +1,135 @@
+"""The engine: llama.cpp in this process, driven token by token."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from subnet.engines.base import Emit, Engine
+from subnet.engines.llama_cpp.choice import Choice, Run
+from subnet.engines.llama_cpp.grammar import Grammars
+from subnet.engines.llama_cpp.model import NativeContext, NativeModel
+from subnet.engines.llama_cpp.sampler import Sampler
+from subnet.engines.llama_cpp.stepper import PREFILL_ROWS, Stepper
+from subnet.errors import ContextLengthExceeded, InvalidRequest
+from subnet.generation import Job, Start
+from subnet.models.card import describe
+from subnet.node_info import Capabilities, TokenizerArtefact
+from subnet.tensors import TokenIds
+
+
+class LlamaCppEngine(Engine):
+    """Serves one GGUF file to up to `capacity` choices at once, each with a context of its own.
+
+    Greedy answers, and those drawn with a seed, can be taken up at any token and go on exactly as they would have: on
+    one thread, logits are bitwise the same however the tokens before were batched. On more threads llama.cpp sums the
+    attention of a lone choice beyond 512 tokens in another order, so that near ties may fall differently.
+
+    `threads` defaults to all cores but one: llama.cpp's threads spin, and collapse when they compete for a core.
+    `prompt_cache`: a prompt that begins as an earlier one did starts from what is left of that.
+    """
+
+    name = "llama.cpp"
+
+    def __init__(
+        self,
+        *,
+        model_path: Path,
+        model_id: str | None = None,
+        tokenizer_json: Path | None = None,
+        context_length: int | None = None,
+        capacity: int = 4,
+        threads: int | None = None,
+        prompt_cache: bool = True,
+    ) -> None:
+        self.capacity = capacity
+        self.capabilities = Capabilities(
+            resume="exact", top_logprobs=20, penalties=True, logit_bias=True, json_schema=True
+        )
+        self._path = model_path
+        self._model_id = model_id
+        self._tokenizer_json = tokenizer_json
+        self._wanted_length = context_length
+        self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
+        self._cache = prompt_cache
+        self._grammars: Grammars | None = None
+        self._making_grammars = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Raises SettingsError or EngineFailed."""
+        await asyncio.to_thread(self._load)
+        self._stepper = Stepper(self._context, self.capacity, self.card.context_length, self._cache)
+        return self
+
+    def _load(self) -> None:
+        self.card, self.artefact = describe(self._path, self._model_id, self._wanted_length, self._tokenizer_json)
+        self._model = NativeModel(self._path)
+        try:
+            rows = PREFILL_ROWS + self.capacity
+            length = self.card.context_length
+            self._context = NativeContext(self._model, self.capacity, length, rows, self._threads)
+        except BaseException:
+            self._model.close()
+            raise
+        self._ends = self._model.end_tokens | frozenset(self.card.stop_tokens)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stepper.stop()
+        self._context.close()
+        self._model.close()
+
+    async def run(self, job: Job, emit: Emit) -> None:
+        self._check(job)
+        stops = frozenset(job.sampling.stop_tokens) | (frozenset() if job.sampling.ignore_eos else self._ends)
+        run = Run(job, emit, stops)
+        choices = [await self._choice(run, start) for start in job.starts]
+        try:
+            for choice in list(choices):
+                if len(choice.tokens) >= run.longest:
+                    choices.remove(choice)
+                    run.deliver(choice.empty())
+            self._stepper.submit(choices)
+            await run.done
+        finally:
+            run.over = True
+
+    async def _choice(self, run: Run, start: Start) -> Choice:
+        prompt, output = run.job.prompt.tolist(), start.delivered.tolist()
+        grammar = None
+        if run.job.sampling.json_schema is not None:
+            grammars = await self._load_grammars()
+            grammar = await asyncio.to_thread(grammars.json, run.job.sampling.json_schema, output)
+        sampler = Sampler(run.job.sampling, start.choice, prompt, output, self._ends, self._model.vocab_size)
+        return Choice(run, start.choice, prompt + output, sampler, grammar)
+
+    async def _load_grammars(self) -> Grammars:
+        async with self._making_grammars:
+            if self._grammars is None:
+                artefact = TokenizerArtefact.from_bytes(self.artefact)
+                control = {*artefact.control, *self._ends}
+                self._grammars = await asyncio.to_thread(
+                    Grammars, artefact.pieces, control, self._ends, self._model.tokenize
+                )
+        return self._grammars
+
+    def _check(self, job: Job) -> None:
+        length, vocab = self.card.context_length, self._model.vocab_size
+        longest = len(job.prompt) + max(len(start.delivered) for start in job.starts)
+        if longest >= length:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {length} tokens, but {longest} tokens leave no room for more."
+            )
+        given = (job.prompt, *(start.delivered for start in job.starts))
+        if not len(job.prompt) or any(_top(ids) >= vocab for ids in given):
+            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}, and a prompt has one at least")
+        if any(not 0 <= token < vocab for token in job.sampling.logit_bias):
+            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}", param="logit_bias")
+
+
+def _top(ids: TokenIds) -> int:
+    return int(ids.max()) if len(ids) else 0

@@ -1,0 +1,156 @@
+"""Continuous batching: the thread that takes all choices forward together, a step at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.engines.llama_cpp.choice import Choice, Event
+from subnet.engines.llama_cpp.model import NativeContext, Row
+from subnet.engines.llama_cpp.slots import Slots
+from subnet.errors import EngineFailed, SubnetError
+
+PREFILL_ROWS = 32
+_LEAST_ROWS = 4
+_STEP_SECONDS = 0.08
+
+
+class Stepper:
+    """Each step decodes one token of every choice that is generating and a piece of the prompts that are not yet read,
+    so small that a step takes about 80 ms: a long prompt neither stalls the other choices nor a cancellation.
+
+    `submit` is called on the event loop's thread, which gets what a step made in one callback.
+    """
+
+    def __init__(self, context: NativeContext, count: int, length: int, cache: bool) -> None:
+        self._context = context
+        self._length = length
+        self._slots = Slots(context, count, cache)
+        self._loop = asyncio.get_running_loop()
+        self._wanted = threading.Condition()
+        self._inbox: list[Choice] = []
+        self._stopping = False
+        self._waiting: list[Choice] = []
+        self._active: list[Choice] = []
+        self._row_seconds = 0.01
+        self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
+        self._thread.start()
+
+    def submit(self, choices: list[Choice]) -> None:
+        with self._wanted:
+            self._inbox += choices
+            self._wanted.notify()
+
+    async def stop(self) -> None:
+        """End the thread after the step it is in; runs that are under way fail with EngineFailed."""
+        with self._wanted:
+            self._stopping = True
+            self._wanted.notify()
+        await asyncio.to_thread(self._thread.join)
+        for choice in [*self._active, *self._waiting, *self._inbox]:
+            choice.run.fail(EngineFailed("the engine was stopped"))
+
+    def _work(self) -> None:
+        while self._take_in():
+            try:
+                events = self._step()
+            except Exception as error:
+                events = self._break(error)
+            if events:
+                self._loop.call_soon_threadsafe(_deliver, events)
+
+    def _take_in(self) -> bool:
+        """Sleep until there is work. False when it is time to stop."""
+        with self._wanted:
+            self._wanted.wait_for(lambda: self._inbox or self._active or self._waiting or self._stopping)
+            self._waiting += self._inbox
+            self._inbox = []
+            return not self._stopping
+
+    def _step(self) -> list[Event]:
+        self._sweep()
+        self._admit()
+        rows, ready = self._plan()
+        if not rows:
+            return []
+        started = time.monotonic()
+        logits = self._context.decode(rows)
+        self._pace(len(rows), time.monotonic() - started)
+        for choice in self._active:
+            self._slots.follow(choice)
+        return self._draw(ready, logits)
+
+    def _sweep(self) -> None:
+        """Let go of choices whose run is over: cancelled, failed or finished."""
+        self._waiting = [choice for choice in self._waiting if not choice.run.over]
+        for choice in [choice for choice in self._active if choice.run.over]:
+            self._retire(choice)
+
+    def _admit(self) -> None:
+        while self._waiting and self._slots:
+            choice = self._waiting.pop(0)
+            self._slots.take(choice)
+            leader = next((other for other in self._active if other.run is choice.run), None)
+            if leader is not None and choice.held < len(choice.run.job.prompt) - 1:
+                choice.leader = leader
+            self._active.append(choice)
+
+    def _plan(self) -> tuple[list[Row], list[Choice]]:
+        """The rows of the next step, and the choices that can draw a token after it."""
+        budget = max(_LEAST_ROWS, min(PREFILL_ROWS, int(_STEP_SECONDS / self._row_seconds)))
+        rows: list[Row] = []
+        ready: list[Choice] = []
+        for choice in self._active:
+            if choice.leader is not None:
+                continue
+            count = 1 if choice.pending == 1 else min(choice.pending, budget)
+            budget -= count if choice.pending > 1 else 0
+            last = count == choice.pending
+            for at in range(choice.held, choice.held + count):
+                rows.append((choice.tokens[at], at, choice.slot, last and at == choice.held + count - 1))
+            choice.held += count
+            if last:
+                ready.append(choice)
+        return rows, ready
+
+    def _pace(self, rows: int, seconds: float) -> None:
+        if rows >= _LEAST_ROWS:
+            self._row_seconds += 0.2 * (seconds / rows - self._row_seconds)
+
+    def _draw(self, ready: list[Choice], logits: dict[int, NDArray[np.float32]]) -> list[Event]:
+        events: list[Event] = []
+        for choice in ready:
+            try:
+                delta = choice.step(logits[choice.slot], self._length)
+            except SubnetError as error:
+                events.append((choice.run, error))
+                self._retire(choice)
+                continue
+            events.append((choice.run, delta))
+            if delta.finish_reason is not None:
+                self._retire(choice)
+        return events
+
+    def _retire(self, choice: Choice) -> None:
+        self._active.remove(choice)
+        self._slots.give_back(choice)
+
+    def _break(self, error: Exception) -> list[Event]:
+        """A step failed: so do all runs that were in it. The next ones start from empty slots."""
+        known = error if isinstance(error, SubnetError) else EngineFailed(f"{type(error).__name__}: {error}")
+        broken, self._active = self._active, []
+        for choice in broken:
+            self._slots.wipe(choice)
+        return [(run, known) for run in dict.fromkeys(choice.run for choice in broken)]
+
+
+def _deliver(events: list[Event]) -> None:
+    for run, event in events:
+        if isinstance(event, SubnetError):
+            run.fail(event)
+        else:
+            run.deliver(event)
