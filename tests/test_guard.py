@@ -45,7 +45,7 @@ USER_TEXT = st.lists(
 
 def tokens(messages: list[dict[str, Any]]) -> list[int]:
     guarded, mark = TOKENIZER.guard.protect(messages)
-    return TOKENIZER.encode_prompt(TEMPLATE.render(guarded), mark).tolist()
+    return [int(token) for token in TOKENIZER.encode_prompt(TEMPLATE.render(guarded), mark)]
 
 
 def spelled(ids: list[int]) -> str:

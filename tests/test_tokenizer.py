@@ -47,7 +47,7 @@ def byte_of() -> dict[str, int]:
 def artefacts() -> tuple[TokenizerArtefact, TokenizerArtefact]:
     """The same tokenizer in both forms."""
     tokenizer, table = trained(), byte_of()
-    words = [tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size())]
+    words = [tokenizer.id_to_token(token) or "" for token in range(tokenizer.get_vocab_size())]
     pieces = [word.encode() if word in SPECIAL else bytes(table[char] for char in word) for word in words]
     merges = list(range(len(SPECIAL), len(words)))
     common = {"pieces": pieces, "control": [0, 1], "user_defined": [2], "bos_id": 0, "add_bos": True}
