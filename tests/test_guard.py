@@ -101,6 +101,22 @@ def test_the_mark_is_nowhere_in_the_input() -> None:
         Guard(CONTROL).protect("".join(MARKS))
 
 
+@pytest.mark.parametrize("control", [["<a>", "<a>b"], ["<a>b", "<a>"]])
+def test_a_control_token_that_starts_another(control: list[str]) -> None:
+    """The shorter is broken too, wherever it is listed."""
+    guarded, mark = Guard(control).protect("<a>c <a>b")
+    assert guarded == f"<{mark}a>c <{mark}a>b"
+
+
+def test_deep_nesting_is_refused() -> None:
+    """As the request's fault."""
+    value: Any = "x"
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(InvalidRequest, match="nested too deep"):
+        Guard(CONTROL).protect(value)
+
+
 def test_a_model_without_control_tokens() -> None:
     """There is nothing to guard."""
     assert Guard([]).protect("<s>")[0] == "<s>"

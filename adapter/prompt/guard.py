@@ -48,13 +48,16 @@ class Guard:
         """A guarded copy of lists, dicts and strings in each other, and the mark in it: a character that is
         nowhere in `value`.
 
-        Raises InvalidRequest when no mark is free.
+        Raises InvalidRequest when no mark is free, or `value` is nested too deep.
         """
-        text = "".join(_strings(value))
-        mark = next((mark for mark in MARKS if mark not in text), None)
-        if mark is None:
-            raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
-        return self._copy(value, mark), mark
+        try:
+            text = "".join(_strings(value))
+            mark = next((mark for mark in MARKS if mark not in text), None)
+            if mark is None:
+                raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
+            return self._copy(value, mark), mark
+        except RecursionError as error:
+            raise InvalidRequest("the messages are nested too deep", param="messages") from error
 
     def _copy(self, value: Any, mark: str) -> Any:
         if isinstance(value, str):
@@ -87,7 +90,7 @@ def _strings(value: Any) -> Iterator[str]:
 def _starts(texts: Iterable[str]) -> str:
     """Matches the first character of a text, or of what the end of the string cut off from one."""
     trie: _Trie = {}
-    for text in texts:
+    for text in sorted(texts, key=len, reverse=True):  # so that a text ends the longer ones that it starts
         node = trie
         for character in text:
             node = node.setdefault(character, {})
