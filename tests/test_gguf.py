@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from subnet.engines.llama_cpp import NativeTokenizer
+from subnet.errors import SettingsError
+from subnet.models.card import describe, name_of
+from subnet.models.gguf import read_metadata
+from subnet.models.resolve import resolve
+from subnet.node_info import TokenizerArtefact, digest
+
+KINDS = {"u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "u64": 10, "i64": 11, "f64": 12}
+FORMS = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f", "bool": "?"} | {
+    "u64": "Q", "i64": "q", "f64": "d"
+}  # fmt: skip
+
+
+def string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def encode(kind: str, value: Any) -> bytes:
+    """A value after its type; "[kind]" is an array."""
+    if kind == "str":
+        return struct.pack("<I", 8) + string(value)
+    if kind.startswith("["):
+        items = [encode(kind[1:-1], item) for item in value]
+        inner = encode(kind[1:-1], "" if kind == "[str]" else [] if kind[1] == "[" else 0)[:4]
+        return struct.pack("<I", 9) + inner + struct.pack("<Q", len(items)) + b"".join(item[4:] for item in items)
+    return struct.pack("<I", KINDS[kind]) + struct.pack("<" + FORMS[kind], value)
+
+
+def gguf(entries: dict[str, tuple[str, Any]], version: int = 3) -> bytes:
+    body = b"".join(string(key) + encode(kind, value) for key, (kind, value) in entries.items())
+    return b"GGUF" + struct.pack("<IQQ", version, 0, len(entries)) + body
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+EVERY_TYPE: dict[str, tuple[str, Any]] = {
+    **{f"a.{kind}": (kind, 1) for kind in KINDS},
+    "a.text": ("str", "añ"),
+    "a.texts": ("[str]", ["x", "", "日本"]),
+    "a.numbers": ("[i32]", [1, -2, 3]),
+    "a.nested": ("[[u8]]", [[1], [2, 3]]),
+}
+
+
+def test_every_value_type_is_read(tmp_path: Path) -> None:
+    """Scalars, strings, arrays and arrays of arrays come back as written, in both versions."""
+    for version in (2, 3):
+        found = read_metadata(write(tmp_path / "m.gguf", gguf(EVERY_TYPE, version)))
+        assert list(found) == list(EVERY_TYPE)
+        assert found["a.text"] == "añ"
+        assert found["a.texts"] == [b"x", b"", "日本".encode()]
+        assert found["a.numbers"].tolist() == [1, -2, 3]
+        assert [part.tolist() for part in found["a.nested"]] == [[1], [2, 3]]
+        assert all(found[f"a.{kind}"] == 1 for kind in KINDS)
+
+
+@given(st.integers(0, len(gguf(EVERY_TYPE)) - 1))
+def test_a_file_cut_short_is_one_clear_error(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
+    """No cut makes anything else than a SettingsError of one line."""
+    path = write(tmp_path_factory.getbasetemp() / "cut.gguf", gguf(EVERY_TYPE)[:size])
+    with pytest.raises(SettingsError) as caught:
+        read_metadata(path)
+    assert "\n" not in caught.value.message
+
+
+@given(st.binary(max_size=300), st.integers(0, len(gguf(EVERY_TYPE)) - 1))
+def test_hostile_bytes_never_do_more_than_fail(tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int) -> None:
+    """Bytes overwritten anywhere, lengths included, give metadata or a SettingsError, and no MemoryError."""
+    data = gguf(EVERY_TYPE)
+    path = write(tmp_path_factory.getbasetemp() / "junk.gguf", data[:at] + junk + data[at + len(junk) :])
+    try:
+        read_metadata(path)
+    except SettingsError as error:
+        assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no such thing",
+        gguf({}, version=1),
+        gguf({}, version=9),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63),
+        gguf({})[:-8] + struct.pack("<Q", 1) + string("a") + struct.pack("<IIQ", 9, 8, 2**62),
+        gguf({})[:-8] + struct.pack("<Q", 1) + string("a") + struct.pack("<I", 77),
+        gguf({"a": ("[[[[[[u8]]]]]]", [[[[[[1]]]]]])}),
+    ],
+)
+def test_what_is_no_sound_gguf_is_refused(tmp_path: Path, data: bytes) -> None:
+    """Empty, foreign, of another version, with lengths beyond the file, of unknown types, nested without end."""
+    with pytest.raises(SettingsError, match="is not a GGUF file"):
+        read_metadata(write(tmp_path / "m.gguf", data))
+
+
+def test_names_lose_their_quantisation() -> None:
+    """A model is called by its file's name without the suffix that tells how it was quantised."""
+    names = {
+        "SmolLM2-135M-Instruct.Q4_1.gguf": "SmolLM2-135M-Instruct",
+        "Llama-3.2-1B-Instruct-Q4_K_M.gguf": "Llama-3.2-1B-Instruct",
+        "gemma-2b-it-IQ3_XXS.gguf": "gemma-2b-it",
+        "Qwen2.5-7B-f16.gguf": "Qwen2.5-7B",
+        "plain.gguf": "plain",
+    }
+    assert {file: name_of(Path(file)) for file in names} == names
+
+
+def test_the_card_of_the_default_model() -> None:
+    """Everything a gateway needs is in the card and the artefact that it names."""
+    card, artefact = describe(resolve(None, print))
+    assert (card.id, card.context_length) == ("SmolLM2-135M-Instruct", 8192)
+    assert (card.bos_token, card.eos_token) == ("<|im_start|>", "<|im_end|>")
+    assert card.stop_tokens == (0, 2)
+    assert "<|im_start|>" in (card.chat_template or "")
+    assert card.tokenizer == digest(artefact)
+    tokenizer = TokenizerArtefact.from_bytes(artefact)
+    assert tokenizer.control == list(range(17))
+    assert tokenizer.merges == list(range(17, 49152))
+    assert not tokenizer.add_bos
+
+
+def test_settings_of_a_card_are_checked() -> None:
+    """A context beyond what the model was trained for is a clear error; a smaller one and a name are taken."""
+    path = resolve(None, print)
+    card, _ = describe(path, "mine", 512)
+    assert (card.id, card.context_length) == ("mine", 512)
+    with pytest.raises(SettingsError, match="8192"):
+        describe(path, context_length=9000)
+
+
+TEXTS = [
+    "Hello, world!",
+    "  two  spaces\n\n\ttab",
+    "日本語 🎉🦜",
+    "a1b22 333",
+    "<|im_end|> as text",
+    "naïve façade’s",
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_are_the_bytes_that_llama_cpp_tokenizes(text: str) -> None:
+    """The pieces of llama.cpp's own tokens, joined, are the text (bytes that the vocabulary lacks aside)."""
+    path = resolve(None, print)
+    pieces = TokenizerArtefact.from_bytes(describe(path)[1]).pieces
+    with NativeTokenizer(path) as native:
+        ids = native.tokenize(text)
+    known = {piece for piece in pieces if len(piece) == 1}
+    expected = bytes(byte for byte in text.encode() if bytes([byte]) in known)
+    assert b"".join(pieces[token] for token in ids) == expected
+    assert not set(ids) & set(range(17))
+
+
+WORDS = ["h", "e", "l", "o", "w", "r", "d", "▁", "he", "ll", "llo", "hello", "▁hello", "▁w", "or", "ld", "▁world", "é"]
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small vocabulary of the SentencePiece kind, without weights."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *WORDS]
+    types = [2, 3, 3, *[6] * 256, *[1] * len(WORDS)]
+    scores = [0.0] * 259 + [-float(index) for index in range(len(WORDS))]
+    entries: dict[str, tuple[str, Any]] = {
+        "general.architecture": ("str", "llama"),
+        "llama.context_length": ("u32", 64),
+        "tokenizer.ggml.model": ("str", "llama"),
+        "tokenizer.ggml.tokens": ("[str]", tokens),
+        "tokenizer.ggml.token_type": ("[i32]", types),
+        "tokenizer.ggml.scores": ("[f32]", scores),
+        "tokenizer.ggml.bos_token_id": ("u32", 1),
+        "tokenizer.ggml.eos_token_id": ("u32", 2),
+        "tokenizer.ggml.unknown_token_id": ("u32", 0),
+    }
+    return write(tmp_path_factory.mktemp("spm") / "tiny-Q8_0.gguf", gguf(entries))
+
+
+@given(text=st.text("helowrdé 日\n", max_size=20))
+def test_sentencepiece_models_tokenize_as_in_llama_cpp(sentencepiece: Path, text: str) -> None:
+    """The tokenizer.json made from scores gives llama.cpp's ids, unknown characters as bytes included."""
+    artefact = TokenizerArtefact.from_bytes(describe(sentencepiece)[1])
+    assert artefact.tokenizer_json is not None
+    assert artefact.add_bos
+    assert artefact.bos_id == 1
+    with NativeTokenizer(sentencepiece) as native:
+        expected = native.tokenize(text)
+    assert Tokenizer.from_str(artefact.tokenizer_json).encode(text, add_special_tokens=False).ids == expected
+    joined = b"".join(artefact.pieces[token] for token in expected)
+    assert joined == (b" " + text.encode() if text else b"")
+
+
+def test_an_unknown_tokenizer_asks_for_a_tokenizer_json(tmp_path: Path) -> None:
+    """A pre-tokenizer that we do not know, and a kind that we cannot do, are errors that say what to do."""
+    entries: dict[str, tuple[str, Any]] = {
+        "tokenizer.ggml.model": ("str", "gpt2"),
+        "tokenizer.ggml.pre": ("str", "novel"),
+        "tokenizer.ggml.tokens": ("[str]", ["a"]),
+    }
+    with pytest.raises(SettingsError, match="'novel' is not known: pass a tokenizer.json with --tokenizer"):
+        describe(write(tmp_path / "m.gguf", gguf(entries)))
+    entries["tokenizer.ggml.model"] = ("str", "bert")
+    with pytest.raises(SettingsError, match="bert"):
+        describe(write(tmp_path / "m.gguf", gguf(entries)))
+
+
+def test_a_given_tokenizer_json_is_used(tmp_path: Path, sentencepiece: Path) -> None:
+    """It replaces the GGUF's tokenizer; one that does not parse is refused."""
+    given_text = TokenizerArtefact.from_bytes(describe(sentencepiece)[1]).tokenizer_json
+    assert given_text is not None
+    path = tmp_path / "tokenizer.json"
+    path.write_text(given_text, encoding="utf-8")
+    artefact = TokenizerArtefact.from_bytes(describe(resolve(None, print), tokenizer_json=path)[1])
+    assert (artefact.tokenizer_json, artefact.pattern, artefact.merges) == (given_text, None, None)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"not a tokenizer\.json"):
+        describe(sentencepiece, tokenizer_json=path)

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
+from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, SettingsError
+from subnet.generation import Delta, Job, Sampling, Start
+from subnet.models.resolve import resolve
+from subnet.node_info import TokenizerArtefact
+from subnet.tensors import TokenIds, token_ids
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONTEXT = 512
+PERSON = json.dumps(
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+)
+
+
+def make_engine(**settings: Any) -> LlamaCppEngine:
+    return LlamaCppEngine(model_path=resolve(None, print), context_length=CONTEXT, threads=1, **settings)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[LlamaCppEngine]:
+    async with make_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pieces(engine: LlamaCppEngine) -> list[bytes]:
+    return TokenizerArtefact.from_bytes(engine.artefact).pieces
+
+
+def ids_of(text: str) -> TokenIds:
+    with NativeTokenizer(resolve(None, print)) as native:
+        return token_ids(native.tokenize(text, parse_special=True))
+
+
+def chat(question: str, answer: str = "") -> TokenIds:
+    return ids_of(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}")
+
+
+async def run(
+    engine: LlamaCppEngine, prompt: TokenIds, delivered: Sequence[int] = (), **sampling: Any
+) -> tuple[list[int], list[Delta]]:
+    """Tokens and deltas of a job of one choice."""
+    deltas: list[Delta] = []
+    start = Start(0, np.array(delivered, np.int32))
+    await engine.run(Job(prompt, Sampling(**({"seed": 1} | sampling)), (start,)), deltas.append)
+    assert [delta.finish_reason is not None for delta in deltas] == [False] * (len(deltas) - 1) + [True]
+    return [token for delta in deltas for token in delta.tokens], deltas
+
+
+async def test_greedy_text_is_sane_and_repeats(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
+    """The model answers a question, ends by itself, and answers it the same again, from the prompt cache."""
+    prompt = chat("What is the capital of France?")
+    tokens, deltas = await run(engine, prompt, temperature=0, max_tokens=40)
+    assert b"Paris" in b"".join(pieces[token] for token in tokens)
+    assert deltas[-1].finish_reason == "stop"
+    again, deltas = await run(engine, prompt, temperature=0, max_tokens=40)
+    assert again == tokens
+    assert deltas[0].cached_tokens == len(prompt) - 1
+    assert not any(delta.cached_tokens for delta in deltas[1:])
+
+
+async def test_max_tokens_is_exact(engine: LlamaCppEngine) -> None:
+    """As many tokens as asked for, finished by "length"; none is possible too, and so is none left."""
+    prompt = chat("Tell me a story.")
+    tokens, deltas = await run(engine, prompt, temperature=0, max_tokens=5)
+    assert (len(tokens), deltas[-1].finish_reason) == (5, "length")
+    assert await run(engine, prompt, max_tokens=0) == ([], [Delta(0, [], None, "length")])
+    assert (await run(engine, prompt, tokens, max_tokens=5))[0] == []
+
+
+async def test_stop_tokens_end_and_are_not_delivered(engine: LlamaCppEngine) -> None:
+    """A stop token ends the choice; held back by min_tokens it does not."""
+    prompt = chat("Tell me a story.")
+    tokens, _ = await run(engine, prompt, temperature=0, max_tokens=12)
+    stopped, deltas = await run(engine, prompt, temperature=0, max_tokens=12, stop_tokens=(tokens[6],))
+    assert stopped == tokens[: tokens.index(tokens[6])]
+    assert deltas[-1].finish_reason == "stop"
+    longer, _ = await run(engine, prompt, temperature=0, max_tokens=12, stop_tokens=(tokens[6],), min_tokens=12)
+    assert len(longer) == 12
+    assert tokens[6] not in longer
+
+
+async def test_the_end_of_generation_can_be_ignored(engine: LlamaCppEngine) -> None:
+    """With ignore_eos an answer goes on to max_tokens."""
+    tokens, deltas = await run(
+        engine, chat("What is the capital of France?"), temperature=0, max_tokens=20, ignore_eos=True
+    )
+    assert (len(tokens), deltas[-1].finish_reason) == (20, "length")
+
+
+async def test_jobs_at_once_equal_their_solo_runs(engine: LlamaCppEngine) -> None:
+    """Neighbours in a batch, with prompts read a piece at a time, change nothing."""
+    questions = ["Tell me a story. " * 12, "Hi", "Write a list of fruits.", "What is a tensor? " * 5]
+    prompts = [chat(question) for question in questions]
+    together = await asyncio.gather(*(run(engine, prompt, seed=3, max_tokens=16) for prompt in prompts))
+    async with make_engine(capacity=1, prompt_cache=False) as alone:
+        for prompt, (tokens, _) in zip(prompts, together, strict=True):
+            assert (await run(alone, prompt, seed=3, max_tokens=16))[0] == tokens
+
+
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "seeded": {"temperature": 1, "seed": 11},
+    "truncated": {"temperature": 1.3, "seed": -7, "top_p": 0.9, "top_k": 50, "min_p": 0.02},
+    "penalised": {"seed": 5, "frequency_penalty": 0.8, "presence_penalty": 0.4, "repetition_penalty": 1.2},
+    "schema": {"seed": 9, "json_schema": PERSON},
+}
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+async def test_a_resumed_run_goes_on_as_if_never_cut(engine: LlamaCppEngine, name: str) -> None:
+    """Whatever was delivered, the rest is what the uninterrupted run had: on the same engine and on a fresh one."""
+    prompt, sampling = chat("Describe a person called Ann."), {"max_tokens": 24} | SAMPLINGS[name]
+    whole, deltas = await run(engine, prompt, **sampling)
+    async with make_engine(capacity=1) as other:
+        for cut in sorted({1, 2, 3, len(whole) // 2, len(whole) - 1}):
+            for resumed_by in (engine, other):
+                rest, last = await run(resumed_by, prompt, whole[:cut], **sampling)
+                assert rest == whole[cut:]
+                assert last[-1].finish_reason == deltas[-1].finish_reason
+
+
+async def test_choices_of_a_job_share_the_prompt(engine: LlamaCppEngine) -> None:
+    """Several choices differ among themselves, and each is what it would be alone; the prompt is read once."""
+    prompt = chat("Write a poem about rivers, hills and the sea.")
+    deltas: list[Delta] = []
+    starts = tuple(Start(choice, token_ids([])) for choice in range(3))
+    await engine.run(Job(prompt, Sampling(seed=4, max_tokens=12), starts), deltas.append)
+    answers = [[t for delta in deltas if delta.choice == choice for t in delta.tokens] for choice in range(3)]
+    assert len({tuple(answer) for answer in answers}) == 3
+    first = {delta.choice: delta for delta in reversed(deltas)}
+    assert [first[choice].cached_tokens for choice in (1, 2)] == [len(prompt) - 1] * 2
+    alone: list[Delta] = []
+    await engine.run(Job(prompt, Sampling(seed=4, max_tokens=12), starts[2:]), alone.append)
+    assert [token for delta in alone for token in delta.tokens] == answers[2]
+
+
+async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
+    """Characters of several tokens arrive whole, with a logprob for each token."""
+    text = "🎉🦜日本語"
+    schema = json.dumps({"const": text})
+    tokens, deltas = await run(engine, chat("Party!"), json_schema=schema, max_tokens=40, logprobs=0)
+    assert b"".join(pieces[token] for token in tokens).decode() == json.dumps(text, ensure_ascii=False)
+    assert len(tokens) > len(text)
+    assert all(len(delta.logprobs or []) == len(delta.tokens) for delta in deltas)
+
+
+async def test_output_fits_the_schema(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
+    """Even at a high temperature the text is JSON of the shape asked for."""
+    tokens, deltas = await run(
+        engine, chat("Describe a person."), json_schema=PERSON, max_tokens=100, seed=2, temperature=1.2
+    )
+    person = json.loads(b"".join(pieces[token] for token in tokens))
+    assert set(person) == {"name", "age"}
+    assert isinstance(person["age"], int)
+    assert deltas[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999]
+)
+async def test_a_bad_schema_is_refused(engine: LlamaCppEngine, schema: str) -> None:
+    """What is no schema, or too large a one, is the client's mistake, and the engine goes on."""
+    with pytest.raises(InvalidRequest) as caught:
+        await run(engine, chat("Hi"), json_schema=schema)
+    assert caught.value.param == "response_format"
+    assert "\n" not in caught.value.message
+
+
+async def test_delivered_tokens_must_fit_the_schema(engine: LlamaCppEngine) -> None:
+    """Tokens that another engine made without the schema do not bring this one down."""
+    with pytest.raises(InvalidRequest, match="do not fit"):
+        await run(engine, chat("Hi"), ids_of("Once upon").tolist(), json_schema=PERSON)
+
+
+async def test_logprobs_are_of_the_models_own_choice(engine: LlamaCppEngine) -> None:
+    """Greedy tokens head their own lists; probabilities are below one, and a bias does not show in them."""
+    prompt = chat("Tell me a story.")
+    tokens, deltas = await run(engine, prompt, temperature=0, max_tokens=6, logprobs=4)
+    found = [logprobs for delta in deltas for logprobs in delta.logprobs or []]
+    assert [logprobs.top_ids[0] for logprobs in found] == tokens
+    assert all(logprobs.logprob == logprobs.top_logprobs[0] <= 0 for logprobs in found)
+    assert all(sorted(logprobs.top_logprobs, reverse=True) == list(logprobs.top_logprobs) for logprobs in found)
+    biased, deltas = await run(engine, prompt, temperature=0, max_tokens=1, logprobs=4, logit_bias={tokens[0]: -100})
+    assert biased != tokens[:1]
+    assert (deltas[0].logprobs or [])[0].top_ids == found[0].top_ids
+
+
+async def test_more_choices_than_slots_wait(engine: LlamaCppEngine) -> None:
+    """Above the capacity jobs wait for a slot instead of failing."""
+    prompt = chat("Hi")
+    answers = await asyncio.gather(*(run(engine, prompt, seed=seed, max_tokens=3) for seed in range(6)))
+    assert all(deltas[-1].finish_reason for _, deltas in answers)
+
+
+async def test_cancelling_frees_the_slots(engine: LlamaCppEngine) -> None:
+    """As many endless jobs as there are slots, cancelled: the next job runs, and nothing more is emitted."""
+    deltas: list[Delta] = []
+    begun = asyncio.Event()
+
+    def emit(delta: Delta) -> None:
+        deltas.append(delta)
+        begun.set()
+
+    start = (Start(0, token_ids([])),)
+    job = Job(chat("Count."), Sampling(seed=1, ignore_eos=True), start)
+    tasks = [asyncio.create_task(engine.run(job, emit)) for _ in range(engine.capacity)]
+    await begun.wait()
+    for task in tasks:
+        task.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
+    count = len(deltas)
+    assert len((await run(engine, chat("Hi"), max_tokens=4, ignore_eos=True))[0]) == 4
+    assert len(deltas) == count
+
+
+async def test_an_emit_that_raises_ends_its_own_run_alone(engine: LlamaCppEngine) -> None:
+    """The error comes out of that run; another goes on."""
+
+    def emit(delta: Delta) -> None:
+        raise LookupError("nobody there")
+
+    job = Job(chat("Hi"), Sampling(seed=1), (Start(0, token_ids([])),))
+    other = asyncio.create_task(run(engine, chat("Count."), max_tokens=6, ignore_eos=True))
+    with pytest.raises(LookupError):
+        await engine.run(job, emit)
+    assert len((await other)[0]) == 6
+
+
+async def test_a_full_context_ends_with_length(engine: LlamaCppEngine) -> None:
+    """A choice stops where its context is full; what is full already is refused, saying both numbers."""
+    prompt = token_ids([500] * (CONTEXT - 3))
+    tokens, deltas = await run(engine, prompt, ignore_eos=True)
+    assert (len(tokens), deltas[-1].finish_reason) == (3, "length")
+    with pytest.raises(ContextLengthExceeded, match=f"{CONTEXT} tokens, but {CONTEXT} tokens"):
+        await run(engine, prompt, tokens)
+
+
+@pytest.mark.parametrize(("prompt", "bias"), [([], {}), ([49152], {}), ([5], {49152: 1.0})])
+async def test_ids_beyond_the_vocabulary_are_refused(
+    engine: LlamaCppEngine, prompt: list[int], bias: dict[int, float]
+) -> None:
+    """An empty prompt and unknown ids are the client's mistake."""
+    with pytest.raises(InvalidRequest):
+        await run(engine, token_ids(prompt), logit_bias=bias)
+
+
+async def test_a_prompt_cache_can_be_switched_off() -> None:
+    """Then nothing of an earlier job is used."""
+    async with make_engine(capacity=1, prompt_cache=False) as engine:
+        for _ in range(2):
+            _, deltas = await run(engine, chat("Hi"), max_tokens=2)
+            assert deltas[0].cached_tokens == 0
+
+
+async def test_leaving_fails_what_still_runs() -> None:
+    """A job under way when the engine is left ends with EngineFailed."""
+    async with make_engine(capacity=1) as engine:
+        begun = asyncio.Event()
+        job = Job(chat("Count."), Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
+        task = asyncio.create_task(engine.run(job, lambda _: begun.set()))
+        await begun.wait()
+    with pytest.raises(EngineFailed):
+        await task
+
+
+async def test_a_file_without_weights_does_not_load(tmp_path: Path) -> None:
+    """A model cut short is a SettingsError, with llama.cpp's reason in one line."""
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(resolve(None, print).read_bytes()[:5_000_000])
+    with pytest.raises(SettingsError, match="cannot load") as caught:
+        async with LlamaCppEngine(model_path=path):
+            raise AssertionError("it loaded")
+    assert "\n" not in caught.value.message
+
+
+async def test_random_cuts_of_random_runs_resume(engine: LlamaCppEngine) -> None:
+    """Prompts and cuts of many lengths, with whatever other prompts left in the cache."""
+    dice = random.Random(3)
+    for _ in range(6):
+        prompt = token_ids([dice.randrange(20, 40_000) for _ in range(dice.randrange(1, 120))])
+        whole, _ = await run(engine, prompt, seed=8, max_tokens=10, ignore_eos=True)
+        cut = dice.randrange(1, 10)
+        assert (await run(engine, prompt, whole[:cut], seed=8, max_tokens=10, ignore_eos=True))[0] == whole[cut:]
+
+
+async def test_the_card_names_no_other_ends_than_llama_cpp(engine: LlamaCppEngine) -> None:
+    """Every stop token on the card ends generation in llama.cpp too."""
+    with NativeTokenizer(resolve(None, print)) as native:
+        assert set(engine.card.stop_tokens) <= native.end_tokens

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of, truncate
+from subnet.errors import EngineFailed
+from subnet.generation import Sampling
+
+Array = NDArray[np.float32]
+# Multiples of a quarter: many ties, and sums that come out the same in any order.
+logit_lists = st.lists(st.integers(-40, 40).map(lambda value: value / 4), min_size=1, max_size=600)
+
+
+def sampler(sampling: Sampling, size: int, prompt: list[int] | None = None, output: list[int] | None = None) -> Sampler:
+    return Sampler(sampling, 0, prompt or [], output or [], [0], size)
+
+
+def slow_truncate(weights: list[float], sampling: Sampling) -> list[int]:
+    """top_k, then top_p, then min_p, by sorting everything."""
+    order = sorted(range(len(weights)), key=lambda token: (-weights[token], token))
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    if sampling.top_p < 1:
+        goal = sampling.top_p * math.fsum(weights[token] for token in order)
+        kept: list[int] = []
+        while math.fsum(weights[token] for token in kept) < goal * (1 - 1e-12) or not kept:
+            kept.append(order[len(kept)])
+        order = kept
+    return sorted(token for token in order if weights[token] >= np.float32(sampling.min_p))
+
+
+@given(
+    st.lists(st.integers(0, 64).map(lambda value: value / 64), min_size=1, max_size=300),
+    st.integers(0, 20),
+    st.sampled_from([1.0, 0.999, 0.9, 0.5, 0.1, 0.0]),
+    st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+)
+def test_truncation_keeps_what_sorting_keeps(weights: list[float], top_k: int, top_p: float, min_p: float) -> None:
+    """Partial selection gives the same tokens as the obvious way, ties included."""
+    weights = [*weights, 1.0]
+    sampling = Sampling(top_k=top_k, top_p=top_p, min_p=min_p)
+    ids = truncate(np.array(weights, np.float32), sampling)
+    assert (list(range(len(weights))) if ids is None else ids.tolist()) == slow_truncate(weights, sampling)
+
+
+@given(logit_lists, st.integers(-(2**63), 2**63 - 1))
+def test_a_draw_does_not_depend_on_earlier_ones(logits: list[float], seed: int) -> None:
+    """A sampler that starts at a position draws what one that came there step by step does."""
+    array, sampling = np.array(logits, np.float32), Sampling(seed=seed, frequency_penalty=0.5, repetition_penalty=1.2)
+    walked, output = sampler(sampling, len(array), [0]), list[int]()
+    for _ in range(5):
+        token = walked.draw(array)
+        assert token is not None
+        assert token == sampler(sampling, len(array), [0], output).draw(array)
+        walked.append(token)
+        output.append(token)
+
+
+@given(logit_lists)
+def test_temperature_zero_takes_the_likeliest(logits: list[float]) -> None:
+    """Greedy: the highest logit, the lowest id among equals."""
+    assert sampler(Sampling(temperature=0), len(logits)).draw(np.array(logits, np.float32)) == logits.index(max(logits))
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Over many positions, tokens come as often as softmax says, in every block of the vocabulary."""
+    logits = np.full(1000, -30, np.float32)
+    expected = {3: 0.5, 255: 0.2, 256: 0.2, 999: 0.1}
+    for token, share in expected.items():
+        logits[token] = math.log(share)
+    drawn = [sampler(Sampling(seed=seed), 1000).draw(logits) for seed in range(4000)]
+    for token, share in expected.items():
+        assert drawn.count(token) / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_choices_draw_from_different_streams() -> None:
+    """Two choices of one job do not say the same."""
+    logits = np.zeros(50_000, np.float32)
+    assert len({Sampler(Sampling(seed=1), choice, [], [], [0], 50_000).draw(logits) for choice in range(8)}) == 8
+
+
+def test_penalties_are_those_of_openai() -> None:
+    """Frequency counts, presence does not, both see the output alone; repetition sees the prompt too."""
+    logits = np.array([0.0, 4.0, 4.0, 4.0], np.float32)
+    sampling = Sampling(temperature=0, frequency_penalty=0.5, presence_penalty=0.25)
+    assert sampler(sampling, 4, prompt=[1], output=[2, 2]).draw(logits) == 1
+    assert sampler(sampling, 4, output=[1, 1, 2, 3]).draw(logits) == 2
+    assert sampler(Sampling(temperature=0, repetition_penalty=1.1), 4, prompt=[1], output=[2]).draw(logits) == 3
+
+
+def test_end_tokens_can_be_held_back() -> None:
+    """min_tokens and ignore_eos keep the end away, the former stop tokens too."""
+    logits = np.array([9.0, 1.0, 5.0], np.float32)
+    assert sampler(Sampling(temperature=0), 3).draw(logits) == 0
+    assert sampler(Sampling(temperature=0, ignore_eos=True), 3).draw(logits) == 2
+    held = Sampling(temperature=0, min_tokens=1, stop_tokens=(2,))
+    assert sampler(held, 3).draw(logits) == 1
+    assert sampler(held, 3, output=[1]).draw(logits) == 0
+
+
+def test_bias_is_added_and_masks_hold() -> None:
+    """A bias moves a token up; a masked one never comes."""
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    assert sampler(Sampling(temperature=0, logit_bias={1: 5}), 3).draw(logits) == 1
+    assert sampler(Sampling(seed=1), 3).draw(logits, np.array([True, False, False])) == 0
+    assert sampler(Sampling(seed=1), 3).draw(logits, np.zeros(3, np.bool_)) is None
+
+
+def test_logits_that_are_not_numbers_fail() -> None:
+    """A broken model is an EngineFailed, not a token."""
+    with pytest.raises(EngineFailed):
+        sampler(Sampling(seed=1), 2).draw(np.array([1.0, np.nan], np.float32))
+
+
+@given(logit_lists, st.integers(0, 20), st.data())
+def test_logprobs_are_log_softmax(logits: list[float], width: int, data: st.DataObject) -> None:
+    """Token and likeliest tokens have the logarithm of their softmax."""
+    token = data.draw(st.integers(0, len(logits) - 1))
+    found = logprobs_of(np.array(logits, np.float32), token, width)
+    norm = math.log(math.fsum(math.exp(value) for value in logits))
+    best = sorted(range(len(logits)), key=lambda each: (-logits[each], each))[:width]
+    assert found.logprob == pytest.approx(logits[token] - norm, abs=1e-5)
+    assert list(found.top_ids) == best
+    assert found.top_logprobs == pytest.approx([logits[each] - norm for each in best], abs=1e-5)
