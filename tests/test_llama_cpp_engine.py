@@ -175,8 +175,17 @@ async def test_output_fits_the_schema(engine: LlamaCppEngine, pieces: list[bytes
     assert deltas[-1].finish_reason == "stop"
 
 
+TOO_MANY_WAYS = json.dumps(
+    {
+        "anyOf": [
+            {"type": "object", "properties": {f"a{i}": {"type": "string", "pattern": "^(x+x+)+y$"}}} for i in range(500)
+        ]
+    }
+)
+
+
 @pytest.mark.parametrize(
-    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999]
+    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999, TOO_MANY_WAYS]
 )
 async def test_a_bad_schema_is_refused(engine: LlamaCppEngine, schema: str) -> None:
     """What is no schema, or too large a one, is the client's mistake, and the engine goes on."""

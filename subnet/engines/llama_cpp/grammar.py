@@ -8,7 +8,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from subnet.errors import EngineFailed, InvalidRequest
+from subnet.errors import InvalidRequest
 
 _LONGEST_SCHEMA = 256 * 1024
 
@@ -35,9 +35,9 @@ class Grammars:
         try:
             matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(schema), log_level=0)
         except ValueError as error:
-            raise InvalidRequest(f"the schema is not usable: {error}", param="response_format") from error
+            raise _unusable(str(error)) from error
         if matcher.is_error():
-            raise InvalidRequest(f"the schema is not usable: {_reason(matcher)}", param="response_format")
+            raise _unusable(_reason(matcher))
         if output and not matcher.consume_tokens(list(output)):
             raise InvalidRequest("the tokens delivered so far do not fit the schema", param="response_format")
         return Grammar(matcher, self._size)
@@ -51,16 +51,17 @@ class Grammar:
         self._size = size
 
     def allowed(self) -> NDArray[np.bool_]:
-        """For each token whether it may come next, shape (vocab,). Raises EngineFailed."""
+        """For each token whether it may come next, shape (vocab,). Raises InvalidRequest for a schema
+        whose ways to go on have become too many."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise EngineFailed(f"the grammar broke: {_reason(self._matcher)}")
+            raise _unusable(_reason(self._matcher))
         return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
 
     def append(self, token: int) -> None:
-        """Raises EngineFailed for a token that was not allowed."""
+        """Raises InvalidRequest for a token that was not allowed."""
         if not self._matcher.consume_token(token):
-            raise EngineFailed(f"the grammar broke: {_reason(self._matcher)}")
+            raise _unusable(_reason(self._matcher))
 
 
 class _Vocabulary:
@@ -76,6 +77,10 @@ class _Vocabulary:
 
     def __call__(self, text: str | bytes) -> list[int]:
         return self._tokenize(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def _unusable(reason: str) -> InvalidRequest:
+    return InvalidRequest(f"the schema is not usable: {reason}", param="response_format")
 
 
 def _reason(matcher: LLMatcher) -> str:
