@@ -23,7 +23,7 @@ class ChoiceReader:
             return []
         text = self._read(delta.tokens)
         if delta.finish_reason is not None and not self._stopped:
-            text += self._rest()
+            text += "" if self._scanner is None else self._scanner.flush()
         reason = "stop" if self._stopped else delta.finish_reason
         events: list[Event] = [TextDelta(self._index, text)] if text else []
         if reason is not None:
@@ -46,7 +46,3 @@ class ChoiceReader:
             if self._stopped:
                 break
         return text
-
-    def _rest(self) -> str:
-        text = self._detokenizer.flush()
-        return text if self._scanner is None else self._scanner.decode(text) + self._scanner.flush()

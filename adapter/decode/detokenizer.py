@@ -20,8 +20,8 @@ class TokenTable:
 
 
 class Detokenizer:
-    """Gives each character as soon as it is whole. All it gives, joined, is the decoding of all bytes, in which
-    invalid ones become U+FFFD as with Python's `errors="replace"`.
+    """Gives each character as soon as it is whole. Invalid bytes become U+FFFD as with Python's `errors="replace"`;
+    a character that the end of the answer cuts off is never shown, so there is nothing to flush.
 
     Token ids are not negative; those beyond the vocabulary (some models pad theirs) say nothing.
     """
@@ -38,11 +38,6 @@ class Detokenizer:
             except (TypeError, IndexError):  # a None, or a token that is not in the table
                 pass
         return self._decode_bytes(tokens)
-
-    def flush(self) -> str:
-        """The rest, at the end: U+FFFD for a character that was never completed."""
-        held, self._held = self._held, b""
-        return held.decode("utf-8", "replace")
 
     def _decode_bytes(self, tokens: Sequence[int]) -> str:
         size = len(self._pieces)
