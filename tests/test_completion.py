@@ -81,7 +81,7 @@ async def test_sampling() -> None:
 
 
 async def test_split_characters() -> None:
-    """A character that comes in several tokens is shown when it is whole, a broken one at the end as U+FFFD."""
+    """A character that comes in several tokens is shown when it is whole, one that the end cuts off is not."""
     events = await answer(MockProtocol([*"ö€😀".encode(), 0xE2, 0x82]))
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["ö", "€", "😀"]
     assert used(events)[1] == 11

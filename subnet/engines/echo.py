@@ -20,11 +20,12 @@ from subnet.generation import Delta, FinishReason, Job, Sampling, Start, TokenLo
 from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest
 from subnet.tensors import TokenIds
 
-_WORDS = """
+_TEXT = """
 the of and to in is that for it as was with be by on not he his but at are this have from or had an they which one you
 were all her she there would their we him been has when who will no more if out so said what up its about into than
 them can only other time new some could these two may first then do any like my now over such
-""".split()
+"""
+_WORDS = _TEXT.split()
 _CHARACTERS = [char.encode() for char in ("é", "ß", "中", "語", "€", "🎉", "🦜", "👍🏽", "\n")]
 
 END = 256
