@@ -25,7 +25,10 @@ class Choice:
 
 
 class Ledger:
-    """Of one generation. `prompt` is private to it and never written to; `sampling` always has a seed."""
+    """Of one generation. `prompt` is private to it and never written to; `sampling` always has a seed, and `seeded`
+    tells whether the caller chose it. `peers` are the nodes that served it, in order; `diverged` that a replay of it
+    gave something else.
+    """
 
     def __init__(self, model: str | None, prompt: TokenIds, sampling: Sampling, choices: int, text: str | None) -> None:
         self.model = model
@@ -33,6 +36,8 @@ class Ledger:
         self.text = text
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
+        self.seeded = sampling.seed is not None
+        self.diverged = False
         self.choices = [Choice(index) for index in range(choices)]
         self.peers: list[str] = []
 
@@ -58,14 +63,23 @@ class Ledger:
         choice.tokens += delta.tokens
         choice.finished = delta.finish_reason is not None
 
-    def request(self) -> Generate:
-        """Ask a node for what is still missing."""
+    def request(self, *, with_delivered: bool = True) -> Generate:
+        """Ask a node for what is still missing; without what was delivered, for those choices from their beginning."""
         return Generate(
             model=self.model,
             prompt=pack(self.prompt),
             sampling=self.sampling,
             starts=tuple(
-                ChoiceStart(choice.index, pack(np.array(choice.tokens, np.int32))) for choice in self.unfinished
+                ChoiceStart(choice.index, pack(np.array(choice.tokens if with_delivered else [], np.int32)))
+                for choice in self.unfinished
             ),
             text=self.text,
         )
+
+    def close_full(self) -> list[Delta]:
+        """End the choices that have all their tokens but lack a finish reason, lost with their node."""
+        limit = self.sampling.max_tokens
+        full = [choice for choice in self.unfinished if limit is not None and len(choice.tokens) >= limit]
+        for choice in full:
+            choice.finished = True
+        return [Delta(choice.index, [], finish_reason="length") for choice in full]

@@ -10,7 +10,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     The first token may take `first_token` plus what the prompt explains at `prefill_rate` tokens per second; each
     later one `stall`. Without any new token a session makes at most `attempts` attempts and goes on for at most
-    `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`.
+    `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`. When a node failed and
+    no other is there, it waits up to `patience` for one to come.
     """
 
     first_token: float = 10.0
@@ -18,6 +19,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stall: float = 5.0
     total: float = 60.0
     attempts: int = 4
+    patience: float = 10.0
     backoff: float = 0.05
     backoff_max: float = 2.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from subnet.client.breaker import Breaker
-from subnet.node_info import NodeInfo
+from subnet.node_info import NodeInfo, Resume
 from subnet.protocols.base import Protocol
 
 
@@ -28,3 +28,8 @@ class Remote:
 
     def serves(self, model: str | None) -> bool:
         return self.info is not None and not self.info.draining and model in (None, self.info.card.id)
+
+    @property
+    def resume(self) -> Resume:
+        """What its engine can do for an answer that another node began."""
+        return "continue" if self.info is None else self.info.capabilities.resume

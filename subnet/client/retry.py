@@ -20,11 +20,25 @@ class Retry:
         self._failures = 0
         self._since = clock()
         self._cause: SubnetError | None = None
+        self._alone_since: float | None = None
 
     def progressed(self) -> None:
         if self._failures:
-            self._failures, self._cause = 0, None
+            self._failures, self._alone_since = 0, None
             self._since = self._clock()
+
+    def waited(self, error: NoNodeAvailable) -> float:
+        """How long to wait for a node to come back before looking again. Raises when patience is at its end, or when
+        no node has been asked yet: then the client had better come again.
+        """
+        if self._cause is None:
+            raise error
+        now = self._clock()
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since > self._limits.patience:
+            # Why the nodes are out says more than that they are.
+            raise self._cause
+        return 0.02
 
     def failed(self, error: SubnetError, peer: str | None = None) -> float:
         """How long to wait before the next attempt, in seconds. Raises `error` when there shall be none.
@@ -37,9 +51,6 @@ class Retry:
         if peer is not None:
             self.excluded.add(peer)
             self._cause = error
-        elif isinstance(error, NoNodeAvailable) and self._cause is not None:
-            # Why the nodes are out says more than that they are.
-            error = self._cause
         limits = self._limits
         pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
         if peer is not None and self._failures == 1:

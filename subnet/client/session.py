@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from subnet.authorizers import AuthorizerBase
 from subnet.client.ledger import Ledger
 from subnet.client.limits import Limits
+from subnet.client.merge import merged
 from subnet.client.remote import Remote
 from subnet.client.remote_manager import RemoteManager
+from subnet.client.resume import Diverged, Resumption
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
 from subnet.errors import (
@@ -105,7 +107,7 @@ class Session:
     async def _run(self, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
         retry = Retry(self._limits)
         while ledger.unfinished:
-            remote = await self._next_remote(ledger, retry, watchdog)
+            remote = await self._next_remote(retry, watchdog)
             ledger.peers.append(remote.peer)
             delivered = ledger.delivered
             try:
@@ -113,6 +115,11 @@ class Session:
                     async for delta in deltas:
                         retry.progressed()
                         yield delta
+            except Diverged:
+                self._manager.on_request_abandoned(remote.peer)
+                if ledger.diverged:
+                    raise
+                ledger.diverged = True
             except NodeError as error:
                 self._manager.on_request_failure(remote.peer, error)
                 await watchdog.wait(asyncio.sleep(retry.failed(error, remote.peer)))
@@ -125,24 +132,25 @@ class Session:
                 raise
             else:
                 self._manager.on_request_success(remote.peer)
+            for delta in ledger.close_full():
+                yield delta
 
-    async def _next_remote(self, ledger: Ledger, retry: Retry, watchdog: Watchdog) -> Remote:
+    async def _next_remote(self, retry: Retry, watchdog: Watchdog) -> Remote:
         while True:
             try:
                 return self._manager.next_remote(self._model, retry.excluded)
-            except (NoNodeAvailable, NodeBusy) as error:
-                if isinstance(error, NoNodeAvailable) and not ledger.peers:
-                    raise
-                await watchdog.wait(asyncio.sleep(retry.failed(error)))
+            except NoNodeAvailable as error:
+                pause = retry.waited(error)
+            except NodeBusy as error:
+                pause = retry.failed(error)
+            await watchdog.wait(asyncio.sleep(pause))
 
     async def _attempt(self, remote: Remote, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
-        request = ledger.request()
-        if self._authorizer is not None:
-            request = await watchdog.wait(self._authorizer.sign_request(request))
-        trusted = self._authorizer is None
-        first = True
-        within = self._limits.first_token_within(len(ledger.prompt) + ledger.delivered)
-        async with aclosing(remote.protocol.rpc_inference_stream(request)) as stream:
+        resumption = Resumption(ledger, remote.resume)
+        expected = len(ledger.prompt) + ledger.delivered
+        first, within = True, self._limits.first_token_within(expected)
+        streams = [self._stream(remote, request) for request in resumption.requests]
+        async with aclosing(merged(streams)) as stream:
             while ledger.unfinished:
                 try:
                     received = await watchdog.wait(anext(stream), within)
@@ -150,15 +158,26 @@ class Session:
                     raise _late(remote, first, within) from None
                 except StopAsyncIteration:
                     raise WireError(f"{remote.peer} ended a stream before its end") from None
-                if isinstance(received, Accepted):
-                    await watchdog.wait(self._validate(received, request))
-                    trusted = True
-                    continue
-                if not trusted:
-                    raise Unauthorized(f"{remote.peer} did not prove who it is")
-                ledger.record(received)
                 first, within = False, self._limits.stall
-                yield received
+                delta = resumption.new(received)
+                if delta is not None:
+                    ledger.record(delta)
+                    yield delta
+
+    async def _stream(self, remote: Remote, request: Generate) -> AsyncGenerator[Delta, None]:
+        """What the node answers, once both have proved who they are."""
+        trusted = self._authorizer is None
+        if self._authorizer is not None:
+            request = await self._authorizer.sign_request(request)
+        async with aclosing(remote.protocol.rpc_inference_stream(request)) as stream:
+            async for received in stream:
+                if isinstance(received, Accepted):
+                    await self._validate(received, request)
+                    trusted = True
+                elif trusted:
+                    yield received
+                else:
+                    raise Unauthorized(f"{remote.peer} did not prove who it is")
 
     async def _validate(self, accepted: Accepted, request: Generate) -> None:
         if self._authorizer is not None:

@@ -1,0 +1,173 @@
+"""Carrying on a lost answer: whatever the engine can do, the client gets what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from subnet import Delta, Limits, RemoteManager, Sampling, SessionManager
+from subnet.client.ledger import Ledger
+from subnet.client.merge import merged
+from subnet.client.resume import Diverged, way
+from subnet.engines.echo import EchoEngine, EchoOptions
+from subnet.errors import NodeLost
+from subnet.generation import Job, Start
+from subnet.messages import Accepted, Generate
+from subnet.node_info import NodeInfo, Resume
+from subnet.protocols.base import Protocol
+from subnet.tensors import token_ids, unpack
+
+QUICK = Limits(first_token=5.0, stall=5.0, backoff=0.001, attempts=3)
+PROMPT = list(b"a prompt")
+
+
+class EngineProtocol(Protocol):
+    """An engine without a wire between; the connection is lost after so many tokens of each life in `lives`."""
+
+    def __init__(self, engine: EchoEngine, peer: str, lives: tuple[int, ...] = ()) -> None:
+        self.peer = peer
+        self.requests: list[Generate] = []
+        self._engine = engine
+        self._lives = list(lives)
+
+    async def rpc_info(self) -> NodeInfo:
+        engine = self._engine
+        return NodeInfo(
+            node_id=self.peer,
+            version="0",
+            engine="echo",
+            card=engine.card,
+            capabilities=engine.capabilities,
+            capacity=engine.capacity,
+        )
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        return self._engine.artefact
+
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        self.requests.append(request)
+        left = self._lives.pop(0) if self._lives else None
+        deltas: asyncio.Queue[Delta] = asyncio.Queue()
+        starts = tuple(Start(start.choice, token_ids(unpack(start.delivered))) for start in request.starts)
+        job = Job(token_ids(unpack(request.prompt)), request.sampling, starts)
+        running = asyncio.create_task(self._engine.run(job, deltas.put_nowait))
+        unfinished = len(starts)
+        try:
+            while unfinished:
+                if left == 0:
+                    raise NodeLost("killed")
+                delta = await deltas.get()
+                unfinished -= delta.finish_reason is not None
+                left = None if left is None else left - 1
+                yield delta
+        finally:
+            running.cancel()
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def answer(
+    resume: Resume, lives: tuple[int, ...], sampling: Sampling, choices: int = 1
+) -> tuple[list[list[int]], list[object], list[object], EngineProtocol]:
+    """Tokens, logprobs and finish reasons per choice, and the node that took over."""
+    async with EchoEngine(options=EchoOptions(resume=resume, size=12)) as engine:
+        first, second = EngineProtocol(engine, "first", lives), EngineProtocol(engine, "second", lives[1:])
+        async with RemoteManager([first, second], probe_interval=60.0) as manager:
+            await manager.ready()
+            tokens: list[list[int]] = [[] for _ in range(choices)]
+            logprobs: list[list[object]] = [[] for _ in range(choices)]
+            reasons: list[object] = [None] * choices
+            async with SessionManager(manager, limits=QUICK).session() as session:
+                async for delta in session.generate(PROMPT, sampling, choices=choices):
+                    tokens[delta.choice] += delta.tokens
+                    logprobs[delta.choice] += delta.logprobs or []
+                    assert reasons[delta.choice] is None
+                    reasons[delta.choice] = delta.finish_reason
+    return tokens, list(logprobs), reasons, second
+
+
+GREEDY = Sampling(temperature=0.0, seed=1, max_tokens=12)
+KINDS = {
+    "greedy": GREEDY,
+    "seeded": Sampling(seed=5),
+    "limited": Sampling(seed=5, max_tokens=9),
+    "logprobs": Sampling(seed=5, logprobs=2),
+}
+
+
+@pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_killed_at_every_token(resume: Resume, kind: str) -> None:
+    """Tokens, logprobs and finish reason are those of a run without a fault, for every place of the cut."""
+    whole = (await answer(resume, (), KINDS[kind]))[:3]
+    for cut in range(len(whole[0][0]) + 1):
+        assert (await answer(resume, (cut,), KINDS[kind]))[:3] == whole
+
+
+@pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
+async def test_several_deaths_and_choices(resume: Resume) -> None:
+    """Three choices, three deaths: every choice is whole, and nothing is said twice."""
+    for sampling in (GREEDY, Sampling(seed=5)):
+        whole = (await answer(resume, (), sampling, choices=3))[:3]
+        for cut in range(0, 36, 5):
+            assert (await answer(resume, (cut, cut + 4, cut + 8), sampling, choices=3))[:3] == whole
+
+
+async def test_an_unseeded_answer_is_continued() -> None:
+    """Without a seed of the user's nobody can tell a continued answer from another draw: nothing is repeated."""
+    *_, second = await answer("continue", (5,), Sampling())
+    assert len(unpack(second.requests[0].prompt)) == len(PROMPT) + 5
+
+
+def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
+    made = Ledger(None, token_ids(PROMPT), sampling, 1, None)
+    made.record(Delta(0, [1]))
+    made.diverged = diverged
+    return made
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), "continue"),
+        (GREEDY, "continue"),
+        (Sampling(seed=1), "replay"),
+        (Sampling(frequency_penalty=1.0), "replay"),
+        (Sampling(presence_penalty=1.0), "replay"),
+        (Sampling(json_schema="{}"), "replay"),
+    ],
+)
+def test_which_way(sampling: Sampling, expected: str) -> None:
+    """An engine that restores nothing continues only where the tokens tell everything."""
+    assert way(ledger(sampling), "exact") == "exact"
+    assert way(ledger(sampling), "continue") == expected
+    assert way(ledger(sampling), "replay") == "replay"
+
+
+def test_after_a_replay_that_diverged() -> None:
+    """Text is continued from what was delivered; half a JSON object cannot be."""
+    assert way(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
+    with pytest.raises(Diverged):
+        way(ledger(Sampling(json_schema="{}"), diverged=True), "replay")
+
+
+async def test_merged_streams_close_together() -> None:
+    """An error in one stream ends the others."""
+    closed = []
+
+    async def stream(name: str, fails: bool) -> AsyncGenerator[str, None]:
+        try:
+            yield name
+            if fails:
+                raise NodeLost(name)
+            await asyncio.Event().wait()
+        finally:
+            closed.append(name)
+
+    with pytest.raises(NodeLost):
+        async for _ in merged([stream("a", False), stream("b", True)]):
+            pass
+    assert sorted(closed) == ["a", "b"]
