@@ -8,6 +8,7 @@ SubnetError
 ├── NodeError                  this node could not do it: another may
 │   ├── NodeLost               not reachable, or the connection broke
 │   ├── NodeBusy               no capacity left
+│   ├── NodeLeaving            about to end: takes no new work, hands over what it has
 │   ├── NodeTimeout
 │   │   ├── FirstTokenTimeout
 │   │   └── StallTimeout
@@ -67,6 +68,10 @@ class NodeLost(NodeError):
 
 class NodeBusy(NodeError):
     code = "node_busy"
+
+
+class NodeLeaving(NodeError):
+    code = "node_leaving"
 
 
 class NodeTimeout(NodeError):

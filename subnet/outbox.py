@@ -24,14 +24,18 @@ class Outbox:
     def __init__(self) -> None:
         self._items: list[Item] = []
         self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def post(self, message: Message) -> None:
-        self._items.append(message)
-        self._filled.set()
+        self._put(message)
 
     def post_delta(self, call: int, delta: Delta) -> None:
-        self._items.append((call, delta))
-        self._filled.set()
+        self._put((call, delta))
+
+    async def emptied(self) -> None:
+        """Wait until all that was posted is written."""
+        await self._empty.wait()
 
     async def run(self, send: Send) -> None:
         """Write until cancelled, or until `send` raises."""
@@ -41,6 +45,13 @@ class Outbox:
             items, self._items = self._items, []
             for frame in to_frames(items):
                 await send(frame)
+            if not self._items:
+                self._empty.set()
+
+    def _put(self, item: Item) -> None:
+        self._items.append(item)
+        self._empty.clear()
+        self._filled.set()
 
 
 def to_frames(items: list[Item]) -> list[bytes]:

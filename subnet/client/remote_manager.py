@@ -14,7 +14,7 @@ from subnet.authorizers import AuthorizerBase
 from subnet.client.policies import Policy, RoundRobin
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
-from subnet.errors import NodeBusy, NodeError, NodeLost, NodeTimeout, NoNodeAvailable
+from subnet.errors import NodeBusy, NodeError, NodeLeaving, NodeLost, NodeTimeout, NoNodeAvailable
 from subnet.node_info import Capabilities, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
@@ -118,6 +118,11 @@ class RemoteManager:
     def on_request_failure(self, peer: str, error: NodeError | None = None) -> None:
         """`error` tells what of: a full node is left alone for a while, a lost one until it answers a probe."""
         if (remote := self._ended(peer)) is None:
+            return
+        if isinstance(error, NodeLeaving):
+            remote.breaker.on_abandoned()
+            remote.fault = str(error)
+            self._probers[peer].look_now()
             return
         if isinstance(error, NodeBusy):
             remote.breaker.on_abandoned()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from subnet import frames
-from subnet.errors import EngineFailed, InvalidRequest, NodeError, SubnetError, WireError
+from subnet.errors import EngineFailed, InvalidRequest, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta, Job, Start
 from subnet.messages import (
     Accepted,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from subnet.node.server import Node
 
 logger = logging.getLogger(__name__)
+
+# A gateway that does not read is not waited for longer, in seconds.
+_FAREWELL = 1.0
 
 Request = InfoRequest | ArtefactRequest | Generate
 
@@ -69,6 +73,15 @@ class NodeConnection:
         except WireError as error:
             logger.warning("closing a connection: %s", error)
             await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120])
+
+    async def hand_over(self) -> None:
+        """End what runs, and tell the gateway so that it carries on elsewhere."""
+        for call, task in list(self._calls.items()):
+            task.cancel()
+            self._outbox.post(_failed(call, NodeLeaving("the node ended")))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._outbox.emptied()
 
     def _receive(self, frame: bytes) -> None:
         try:

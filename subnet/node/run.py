@@ -8,8 +8,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -52,21 +53,34 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
 
 
 async def run(settings: NodeSettings, report: Report) -> None:
-    """Serve until SIGINT or SIGTERM. `report` gets a line for a person at each step."""
-    stop = asyncio.Event()
+    """Serve until SIGINT or SIGTERM, then drain; a second signal ends it at once.
+
+    `report` gets a line for a person at each step.
+    """
+    leave, end = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, lambda: end.set() if leave.is_set() else leave.set())
     if settings.with_parent:
-        loop.add_reader(sys.stdin.fileno(), _stop_at_end, sys.stdin.fileno(), stop)
+        loop.add_reader(sys.stdin.fileno(), _end_with, sys.stdin.fileno(), leave, end)
     engine = make_engine(settings, report)
     report(f"loading {settings.model or 'the model'}" if settings.engine != "echo" else "starting the echo engine")
     async with engine:
         node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
-            await stop.wait()
-            report("stopping")
+            await leave.wait()
+            report("finishing what runs" if node.running else "stopping")
+            await _first(node.drain(settings.drain_timeout), end.wait())
+
+
+async def _first(*awaitables: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of them; the others are cancelled."""
+    tasks = [asyncio.create_task(awaitable) for awaitable in awaitables]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +99,8 @@ async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
+def _end_with(descriptor: int, *events: asyncio.Event) -> None:
     if not os.read(descriptor, 1024):
         asyncio.get_running_loop().remove_reader(descriptor)
-        stop.set()
+        for event in events:
+            event.set()

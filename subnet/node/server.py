@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
 from subnet import frames
 from subnet.authorizers import AuthorizerBase
 from subnet.engines.base import Engine
-from subnet.errors import NodeBusy
+from subnet.errors import NodeBusy, NodeLeaving
 from subnet.node.connection import NodeConnection
 from subnet.node_info import NodeInfo
 from subnet.version import VERSION
@@ -28,6 +29,10 @@ class Node:
         self.engine = engine
         self.authorizer = authorizer
         self.running = 0
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._connections: set[NodeConnection] = set()
         self._id = f"node-{secrets.token_hex(4)}"
 
     def info(self) -> NodeInfo:
@@ -41,18 +46,32 @@ class Node:
             capacity=engine.capacity,
             running=self.running,
             process=os.getpid(),
+            draining=self.draining,
         )
 
     @asynccontextmanager
     async def slots(self, wanted: int) -> AsyncIterator[None]:
-        """Hold `wanted` of the engine's slots. Raises NodeBusy."""
+        """Hold `wanted` of the engine's slots. Raises NodeBusy, NodeLeaving."""
+        if self.draining:
+            raise NodeLeaving("the node is about to end")
         if self.running + wanted > self.engine.capacity:
             raise NodeBusy(f"{self.running} of {self.engine.capacity} slots are taken", retry_after=1.0)
         self.running += wanted
+        self._idle.clear()
         try:
             yield
         finally:
             self.running -= wanted
+            if not self.running:
+                self._idle.set()
+
+    async def drain(self, grace: float) -> None:
+        """Take no new work, let what runs finish for `grace` seconds, and hand the rest over to other nodes."""
+        self.draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        await asyncio.gather(*(connection.hand_over() for connection in self._connections))
 
     def app(self) -> web.Application:
         """The node as an aiohttp application: the wire under /subnet, and /healthz."""
@@ -65,7 +84,11 @@ class Node:
         await socket.prepare(request)
         logger.info("gateway %s connected", request.remote)
         async with NodeConnection(self, socket) as connection:
-            await connection.serve()
+            self._connections.add(connection)
+            try:
+                await connection.serve()
+            finally:
+                self._connections.discard(connection)
         logger.info("gateway %s left", request.remote)
         return socket
 

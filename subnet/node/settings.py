@@ -29,6 +29,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     echo_rate: Annotated[_Seconds, Meta(description="echo: tokens a second and answer; 0: no pace")] = 50.0
     echo_size: Annotated[_Count, Meta(description="echo: tokens of an answer without max_tokens")] = 64
     echo_delay: Annotated[_Seconds, Meta(description="echo: seconds before the first token")] = 0.0
+    drain_timeout: Annotated[
+        _Seconds, Meta(description="seconds that running answers get to finish when the node is told to end")
+    ] = 30.0
     with_parent: Annotated[bool, Meta(description="stop when standard input ends, as it does with the parent")] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
