@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Method
 
 from adapter.access import Access
 from adapter.errors import UnknownUrl, WrongMethod, answer_to, report
+from adapter.life import Life
 from adapter.models import Models
 from adapter.routes import HANDLERS
 from adapter.settings import Settings
@@ -20,10 +21,18 @@ from subnet.client import RemoteManager, SessionManager
 _METHODS: tuple[Method, ...] = ("GET", "POST", "OPTIONS")
 
 
-def build_app(settings: Settings, remote_manager: RemoteManager, session_manager: SessionManager) -> ASGIApp:
+def build_app(
+    settings: Settings, remote_manager: RemoteManager, session_manager: SessionManager, life: Life | None = None
+) -> ASGIApp:
     """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
     models = Models(remote_manager)
-    parts = {"settings": settings, "models": models, "sessions": session_manager, "remotes": remote_manager}
+    parts = {
+        "settings": settings,
+        "models": models,
+        "sessions": session_manager,
+        "remotes": remote_manager,
+        "life": life or Life(),
+    }
     app = Litestar(
         HANDLERS,
         dependencies={name: _provide(part) for name, part in parts.items()},

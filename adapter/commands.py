@@ -12,6 +12,7 @@ from time import monotonic
 import msgspec
 
 from adapter.app import build_app
+from adapter.life import Life
 from adapter.local_nodes import LocalNode, LocalNodes
 from adapter.serving import bind
 from adapter.serving import serve as serve_app
@@ -52,12 +53,13 @@ async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> 
     listener = bind(settings.host, settings.port)
     async with RemoteManager(nodes, authorizer=authorizer) as remote_manager:
         session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings))
-        app = build_app(settings, remote_manager, session_manager)
+        life = Life()
+        app = build_app(settings, remote_manager, session_manager, life)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await remote_manager.ready()
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
-        await serve_app(app, listener, lambda: report(_banner(address, remote_manager)))
+        await serve_app(app, listener, life, report, _banner(address, remote_manager))
 
 
 def _limits(settings: Settings) -> Limits:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from litestar.types import ASGIApp
 
+from adapter.life import Life
 from subnet.errors import SettingsError
 
 _GRACE = 30
@@ -34,10 +35,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise SettingsError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
 
 
-async def serve(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve `app` until SIGINT or SIGTERM: then running answers finish, within a grace period.
-
-    A second signal ends it at once.
+async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Callable[[str], None], ready: str) -> None:
+    """Serve `app` until SIGINT or SIGTERM, then let running answers finish, within a grace period; a second signal
+    ends it at once. `report` gets a line for a person at each step, `ready` at the first.
     """
     config = uvicorn.Config(
         app,
@@ -50,26 +50,41 @@ async def serve(app: ASGIApp, listener: socket.socket, on_ready: Callable[[], No
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)
-    with _signals(server):
+    with _signals(lambda: _leave(server, life, report)):
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            on_ready()
+            report(ready)
         await task
 
 
-@contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
+def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None]) -> None:
+    running = len(server.server_state.tasks)
+    if life.leaving or not running:
+        server.force_exit = life.leaving
         server.should_exit = True
+        return
+    life.leaving = True
+    report(f"finishing {running} running request{'s' if running > 1 else ''}; once more to end at once")
+    asyncio.create_task(_exit_when_idle(server))  # noqa: RUF006 the server outlives it
 
+
+async def _exit_when_idle(server: uvicorn.Server) -> None:
+    # Until then it goes on listening, so that /readyz can say 503.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE):
+            while server.server_state.tasks:
+                await asyncio.sleep(0.05)
+    server.should_exit = True
+
+
+@contextlib.contextmanager
+def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, on_signal)
     try:
         yield
     finally:

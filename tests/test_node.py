@@ -213,3 +213,33 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def test_a_node_that_drains_finishes_what_runs() -> None:
+    """It takes nothing new, and the answer under way comes whole."""
+    async with node(EchoOptions(rate=200.0, size=20)) as (leaving, address), node() as (_, other):
+        async with sessions(address) as manager, manager.session() as session:
+            async with aclosing(session.generate([1], Sampling(seed=1))) as deltas:
+                seen = (await anext(deltas)).tokens
+                draining = asyncio.create_task(leaving.drain(10.0))
+                seen += [t async for delta in deltas for t in delta.tokens]
+            await draining
+            assert len(seen) == 20
+        async with sessions(address, other) as manager:
+            assert await ask(manager, b"x")
+
+
+async def test_a_node_that_drains_hands_over() -> None:
+    """What is not finished in time goes on elsewhere, without an error."""
+    options = EchoOptions(rate=100.0, size=60)
+    async with node(options) as (one, first), node(options) as (two, second):
+        async with sessions(first, second) as manager:
+            whole = await ask(manager, b"x", Sampling(seed=1))
+            async with manager.session() as session:
+                deltas = session.generate(list(b"x"), Sampling(seed=1))
+                seen = (await anext(deltas)).tokens
+                await (one if one.running else two).drain(0.05)
+                seen += [t async for delta in deltas for t in delta.tokens]
+                assert seen == whole
+                assert session.ledger is not None
+                assert len(session.ledger.peers) == 2

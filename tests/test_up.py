@@ -123,3 +123,22 @@ def run(*arguments: str, directory: Path) -> str:
     )
     assert done.returncode != 0
     return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_gateway_that_is_told_to_end(tmp_path: Path) -> None:
+    """SIGTERM in the middle of an answer: /readyz says 503, the answer comes whole, and then the gateway ends."""
+    with adapter_up(*ECHO, directory=str(tmp_path)) as running:
+        expected = answer(running.url)
+        client = OpenAI(base_url=running.url + "/v1", api_key="any", max_retries=0)
+        stream = client.chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "go"}], max_tokens=40, seed=3, stream=True
+        )
+        text, reason = "", None
+        for number, chunk in enumerate(stream):
+            if number == 5:
+                running.process.send_signal(signal.SIGTERM)
+                until(lambda: httpx.get(running.url + "/readyz").status_code == 503)
+            text += chunk.choices[0].delta.content or ""
+            reason = chunk.choices[0].finish_reason or reason
+        assert (text, reason) == expected
+        assert running.process.wait(20) == 0

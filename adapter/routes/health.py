@@ -7,12 +7,13 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 
+from adapter.life import Life
 from adapter.models import Models
 from adapter.routes.answers import json_answer
 from adapter.schema.health import Health, NodeRow, NodeTable
 from subnet.client import RemoteManager
 from subnet.client.remote import Remote
-from subnet.errors import NoNodeAvailable
+from subnet.errors import NoNodeAvailable, SessionClosed
 
 
 @get("/healthz", name="healthz")
@@ -21,7 +22,9 @@ async def healthz() -> ASGIResponse:
 
 
 @get("/readyz", name="readyz")
-async def readyz(models: NamedDependency[Models]) -> ASGIResponse:
+async def readyz(models: NamedDependency[Models], life: NamedDependency[Life]) -> ASGIResponse:
+    if life.leaving:
+        raise SessionClosed("The gateway is shutting down.")
     if not models.cards():
         raise NoNodeAvailable("No node serves a model now.", retry_after=1.0)
     return json_answer(Health(status="ok", models=sorted(models.cards())))
