@@ -63,7 +63,11 @@ class Access:
 
 def _headers(record: Record) -> list[tuple[bytes, bytes]]:
     milliseconds = f"{(perf_counter() - record.started) * 1000:.0f}"
-    return [(b"x-request-id", record.id.encode()), (b"openai-processing-ms", milliseconds.encode())]
+    headers = [(b"x-request-id", record.id.encode()), (b"openai-processing-ms", milliseconds.encode())]
+    if record.completion is not None and (ledger := record.completion.ledger) is not None:
+        headers.append((b"x-subnet-nodes", ", ".join(ledger.nodes).encode()))
+        headers.append((b"x-subnet-switches", str(len(ledger.nodes) - 1).encode()))
+    return headers
 
 
 def _line(scope: Any, record: Record) -> dict[str, object]:
@@ -77,5 +81,7 @@ def _line(scope: Any, record: Record) -> dict[str, object]:
     if record.completion is not None:
         usage = record.completion.usage
         line["model"] = record.completion.model.card.id
+        if record.completion.ledger is not None:
+            line["nodes"] = record.completion.ledger.peers
         line["prompt_tokens"], line["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
     return line

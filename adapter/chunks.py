@@ -50,14 +50,17 @@ class ChunkWriter:
         return b"".join(self._chunk([ChunkChoice(index=index, delta=delta)]) for index in range(self._choices))
 
     def encode(self, event: Event) -> bytes:
-        """Empty for the usage that nobody asked for."""
+        """Empty for the usage that nobody asked for. Who looks finds the nodes of an answer that passed through
+        several in a comment, which clients of server-sent events ignore.
+        """
         if type(event) is TextDelta:
             before, after = self._around[event.choice]
             return before + _encode(event.text) + after
         if isinstance(event, Finished):
             return self._chunk([ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=event.reason)])
         assert isinstance(event, Used)
-        return self._chunk([], usage=event.usage) if self._include_usage else b""
+        usage = self._chunk([], usage=event.usage) if self._include_usage else b""
+        return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if len(event.nodes) > 1 else b"")
 
     def _chunk(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}

@@ -11,6 +11,7 @@ from adapter.models import Model, Models
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.responses import PromptTokensDetails, Usage
 from subnet.client import SessionManager
+from subnet.client.ledger import Ledger
 from subnet.errors import ContextLengthExceeded, EngineFailed
 from subnet.generation import Delta, Sampling
 from subnet.tensors import TokenIds
@@ -20,7 +21,7 @@ LONG_PROMPT = 20_000
 
 
 class Completion:
-    """One answer in the making. `usage` holds at any time, also for one that was cut."""
+    """One answer in the making. `usage`, and in `ledger` the nodes asked, hold at any time, also for a cut one."""
 
     def __init__(
         self, model: Model, text: str, prompt: TokenIds, sampling: Sampling, stops: tuple[str, ...], choices: int = 1
@@ -30,6 +31,7 @@ class Completion:
         self.prompt = prompt
         self.sampling = sampling
         self._choices = [model.reader(index, stops) for index in range(choices)]
+        self.ledger: Ledger | None = None
         self._cached = 0
 
     @property
@@ -52,6 +54,7 @@ class Completion:
             deltas = session.generate(self.prompt, self.sampling, choices=len(self._choices), text=self.text)
             async with aclosing(deltas):
                 async for delta in deltas:
+                    self.ledger = session.ledger
                     last = self._take(delta)
                     if all(choice.finished for choice in self._choices):
                         break
@@ -61,7 +64,7 @@ class Completion:
                     raise EngineFailed("the answer ended without a finish reason")
         for event in last:
             yield event
-        yield Used(self.usage)
+        yield Used(self.usage, () if self.ledger is None else tuple(self.ledger.nodes))
 
     def _take(self, delta: Delta) -> list[Event]:
         self._cached = max(self._cached, delta.cached_tokens)

@@ -21,9 +21,10 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """The last event of an answer."""
+    """The last event of an answer. `nodes` are the names of those asked for it, in order."""
 
     usage: Usage
+    nodes: tuple[str, ...] = ()
 
 
 Event = TextDelta | Finished | Used

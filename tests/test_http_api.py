@@ -16,6 +16,7 @@ from adapter.access import logger as access_logger
 from adapter.routes.openapi import OPERATIONS, document
 from adapter.schema.responses import ErrorResponse
 from adapter.settings import Settings
+from subnet.errors import NodeLost
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying
 
 CHAT = "/v1/chat/completions"
@@ -216,6 +217,7 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
         "path": CHAT,
         "status": 200,
         "model": "mock",
+        "nodes": ["mock"],
         "prompt_tokens": len(PROMPT),
         "completion_tokens": 2,
     }
@@ -249,3 +251,15 @@ async def test_openapi_knows_every_route(client: httpx.AsyncClient) -> None:
         path = operation.path.replace("{model}", "mock")
         response = await client.request(operation.method, path, json=ASK)
         assert response.status_code == 200, path
+
+
+async def test_who_served() -> None:
+    """Headers name the nodes; a stream that passed through several says so in a comment that clients ignore."""
+    bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")
+    async with gateway(bad, good) as url, httpx.AsyncClient() as client:
+        streamed = await client.post(url + "/v1/chat/completions", json={**ASK, "stream": True})
+        assert streamed.headers["x-subnet-nodes"] == "bad"
+        assert ": nodes bad, good\n\ndata: [DONE]\n\n" in streamed.text
+        whole = await client.post(url + "/v1/chat/completions", json=ASK)
+        assert whole.headers["x-subnet-switches"] in "01"
+        assert whole.json()["choices"][0]["message"]["content"] == "Hello"

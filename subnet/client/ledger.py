@@ -26,8 +26,8 @@ class Choice:
 
 class Ledger:
     """Of one generation. `prompt` is private to it and never written to; `sampling` always has a seed, and `seeded`
-    tells whether the caller chose it. `peers` are the nodes that served it, in order; `diverged` that a replay of it
-    gave something else.
+    tells whether the caller chose it. `peers` are the addresses of the nodes asked, in order, `nodes` their names.
+    `diverged` tells that a replay gave something else.
     """
 
     def __init__(self, model: str | None, prompt: TokenIds, sampling: Sampling, choices: int, text: str | None) -> None:
@@ -40,6 +40,7 @@ class Ledger:
         self.diverged = False
         self.choices = [Choice(index) for index in range(choices)]
         self.peers: list[str] = []
+        self.nodes: list[str] = []
 
     @property
     def unfinished(self) -> list[Choice]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from subnet.client.breaker import Breaker
+from subnet.client.status import Status, status_of
 from subnet.node_info import NodeInfo, Resume
 from subnet.protocols.base import Protocol
+
+if TYPE_CHECKING:
+    from subnet.client.lease import Lease
 
 
 class Remote:
     """A node as this gateway knows it.
 
-    `info` is what it last said of itself, None before the first answer; `fault` is why it gets no requests, None
-    when it may; `running` counts the requests that this gateway has on it now.
+    `info` is what it last said of itself, None before the first answer; `fault` is why it is away, None when it is
+    here, and `arrivals` counts how often it came; `leases` are the requests that this gateway has on it now, oldest
+    first; `trouble` is the last failure of one.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -19,9 +26,32 @@ class Remote:
         self.peer = protocol.peer
         self.info: NodeInfo | None = None
         self.fault: str | None = "not reached yet"
-        self.running = 0
+        self.arrivals = 0
         self.busy_until = 0.0
         self.breaker = Breaker()
+        self.leases: dict[Lease, None] = {}
+        self.trouble = ""
+        self._others = 0
+        self._state = "away"
+        self._since: float | None = None
+
+    @property
+    def running(self) -> int:
+        """Requests that this gateway has on it now."""
+        return len(self.leases)
+
+    @property
+    def load(self) -> float:
+        """The share of its slots that is taken: by this gateway now, and by others when it last said. Above 1 when
+        more was sent than it has slots.
+        """
+        capacity = self.info.capacity if self.info is not None else 1
+        return (self.running + self._others) / max(1, capacity)
+
+    @property
+    def resume(self) -> Resume:
+        """What its engine can do for an answer that another node began."""
+        return "continue" if self.info is None else self.info.capabilities.resume
 
     def available(self, now: float) -> bool:
         return self.fault is None and now >= self.busy_until and self.breaker.allows(now)
@@ -29,7 +59,26 @@ class Remote:
     def serves(self, model: str | None) -> bool:
         return self.info is not None and not self.info.draining and model in (None, self.info.card.id)
 
-    @property
-    def resume(self) -> Resume:
-        """What its engine can do for an answer that another node began."""
-        return "continue" if self.info is None else self.info.capabilities.resume
+    def status(self, now: float) -> Status:
+        """How it is. Changes are dated when this is called, so it is called after whatever may change it."""
+        state, why = status_of(self, now)
+        if self._since is None or state != self._state:
+            self._state, self._since = state, now
+        return Status(state, why, now - self._since)
+
+    def came(self, info: NodeInfo, now: float) -> None:
+        """It answered."""
+        if self.info is not None and info.node_id != self.info.node_id:
+            # Another process: what the last one did need not be held against it for long.
+            self.breaker.on_return(now)
+            self.busy_until = 0.0
+        self.arrivals += self.fault is not None
+        self.fault = None
+        self._others = max(0, info.running - self.running)
+        self.info = info
+        self.status(now)
+
+    def went(self, fault: str, now: float) -> None:
+        """It did not answer."""
+        self.fault = fault
+        self.status(now)

@@ -109,6 +109,7 @@ class Session:
         while ledger.unfinished:
             remote = await self._next_remote(retry, watchdog)
             ledger.peers.append(remote.peer)
+            ledger.nodes.append(remote.name)
             delivered = ledger.delivered
             try:
                 async with aclosing(self._attempt(remote, ledger, watchdog)) as deltas:
