@@ -1,0 +1,53 @@
+"""A node whose engine breaks on SIGUSR1, for all answers that it writes then: `python -m tests.faults.breakable`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+
+from subnet.engines.base import Emit
+from subnet.engines.echo import EchoEngine, EchoOptions
+from subnet.generation import Job
+from subnet.node.run import listening
+from subnet.node.server import Node
+
+
+class Breakable(EchoEngine):
+    def __init__(self, options: EchoOptions) -> None:
+        super().__init__(options=options)
+        self._runs: set[asyncio.Task[None]] = set()
+
+    async def run(self, job: Job, emit: Emit) -> None:
+        run = asyncio.create_task(super().run(job, emit))
+        self._runs.add(run)
+        try:
+            await asyncio.wait({run})
+            if run.cancelled():
+                raise ZeroDivisionError("the engine broke, as it was told")
+            run.result()
+        finally:
+            run.cancel()
+            self._runs.discard(run)
+
+    def break_down(self) -> None:
+        for run in self._runs:
+            run.cancel()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    port = parser.parse_known_args()[0].port
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
+    async with Breakable(EchoOptions(rate=100.0)) as engine:
+        loop.add_signal_handler(signal.SIGUSR1, engine.break_down)
+        async with listening(Node(engine), "127.0.0.1", port) as address:
+            print(f"serving {engine.card.id} on {address}", flush=True)
+            await ended.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,55 @@
+"""The pool that most faults happen to, and the table at the end: fault x feature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.faults import lab
+from tests.faults.cases import Case, cases
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="package")
+def three() -> Iterator[lab.Pool]:
+    """Three echo nodes at a hundred tokens a second, and a gateway that notices silence after a second."""
+    with lab.pool(lab.PACED, lab.PACED, lab.PACED) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool(three: lab.Pool) -> Iterator[lab.Pool]:
+    """The same pool for all tests: after each it must come back to where it was, with nothing left behind."""
+    yield three
+    three.heal()
+
+
+@pytest.fixture(scope="package")
+def undisturbed(three: lab.Pool) -> dict[str, Case]:
+    return cases(three.ask)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests recorded under "cell": (fault, feature, what it says if the test passed)."""
+    cells: dict[str, dict[str, str]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "cell":
+                    fault, feature, says = value
+                    cells.setdefault(fault, {})[feature] = says if outcome == "passed" else "**FAILED**"
+    if cells:
+        terminalreporter.section("a node fails")
+        for line in _table(cells):
+            terminalreporter.write_line(line)
+
+
+def _table(cells: dict[str, dict[str, str]]) -> Iterator[str]:
+    """As Markdown."""
+    features = list(dict.fromkeys(feature for row in cells.values() for feature in row))
+    rows = [["what happens to the node", *features], ["---"] * (len(features) + 1)]
+    rows += [[fault, *(row.get(feature, "") for feature in features)] for fault, row in cells.items()]
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

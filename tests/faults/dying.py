@@ -1,0 +1,91 @@
+"""The ways in which a node fails: each is done to the link on which the answer comes."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+
+from subnet import frames
+from subnet.messages import Deltas
+from tests.faults.proxy import Fault, Link, close, reset
+
+LATE = 30.0
+"""Seconds: longer than any limit of these tests."""
+
+
+def killed(link: Link) -> None:
+    link.proxy.node.send(signal.SIGKILL)
+
+
+def stopped(link: Link) -> None:
+    """Alive, its sockets open, and silent."""
+    link.proxy.node.send(signal.SIGSTOP)
+
+
+def broken_engine(link: Link) -> None:
+    """An error frame mid-stream; only for nodes of `breakable`."""
+    link.proxy.node.send(signal.SIGUSR1)
+
+
+def connection_reset(link: Link) -> None:
+    link.cut(reset)
+
+
+def connection_closed(link: Link) -> None:
+    """FIN, with no word of the WebSocket's own."""
+    link.cut(close)
+
+
+def half_open(link: Link) -> None:
+    """Nothing passes any more, on no connection, and nobody is told."""
+    link.proxy.flowing.clear()
+
+
+def slow(link: Link) -> None:
+    """Lives, answers pings, and gives no further token in time."""
+    link.proxy.delay = LATE
+
+
+def crawling(link: Link) -> None:
+    """A byte now and then."""
+    link.proxy.drip = 0.2
+
+
+def foreign_bytes(link: Link) -> None:
+    """What is no WebSocket frame at all."""
+    link.to_gateway.write(b"\xff\xff" * 20)
+
+
+def _mangled(link: Link, *, how: str) -> None:
+    link.proxy.mangle = partial(_mangle, how)
+
+
+def _mangle(how: str, payload: bytes) -> bytes:
+    """Of the same length, as the frame's header has gone out with it."""
+    if how == "noise":
+        return bytes(byte ^ 0x5A for byte in payload)
+    if how == "version":
+        return b"\x63" + payload[1:]
+    message = frames.decode(payload)
+    assert isinstance(message, Deltas)
+    longer = Deltas(message.calls, message.choices, message.counts, message.tokens[1:], message.ends + b"\0")
+    return frames.encode(longer)
+
+
+mangled_bytes = partial(_mangled, how="noise")
+other_version = partial(_mangled, how="version")
+wrong_columns = partial(_mangled, how="columns")
+
+WAYS: dict[str, Fault] = {
+    "killed with SIGKILL": killed,
+    "stopped with SIGSTOP": stopped,
+    "connection reset": connection_reset,
+    "connection closed": connection_closed,
+    "half-open connection": half_open,
+    "slows down to nothing": slow,
+    "slows down to a crawl": crawling,
+    "bytes of no frame": foreign_bytes,
+    "mangled frame": mangled_bytes,
+    "frame of another version": other_version,
+    "columns that disagree": wrong_columns,
+}

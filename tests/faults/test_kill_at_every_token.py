@@ -1,0 +1,109 @@
+"""kill -9 after each token of an answer: the client cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from tests.faults import lab
+from tests.faults.asking import Question, ask
+from tests.faults.cases import Case
+from tests.faults.conftest import Record
+from tests.faults.dying import killed
+from tests.faults.proxy import Fault, Link
+
+TOKENS = 24
+
+
+@contextmanager
+def revived(pool: lab.Pool) -> Iterator[Fault]:
+    """A fault that kills a node, which starts again at once under the same address."""
+    with ThreadPoolExecutor(1) as starter:
+
+        def fault(link: Link) -> None:
+            killed(link)
+            starter.submit(revive, next(node for node in pool.nodes if node is link.proxy.node))
+
+        yield fault
+
+
+def revive(node: lab.Node) -> None:
+    node.again()
+    node.wait()
+
+
+@pytest.mark.parametrize("feature", ["greedy", "with a seed"])
+def test_after_every_token(feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """Before the first, after each, within characters of several bytes, and after the last."""
+    case = undisturbed[feature]
+    cuts = range(TOKENS + 1)
+    with revived(pool) as fault:
+        same = [cut for cut in cuts if case.same(pool.ask_through(case.question, (cut, fault)))]
+    record_property("cell", ("killed after each token", feature, f"{len(same)} of {len(cuts)} cuts the same"))
+    assert same == list(cuts)
+
+
+def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
+    """The client itself kills the node that serves it, as soon as it has read a piece; no proxy is in the way."""
+    case = undisturbed["with a seed"]
+    with lab.nodes(lab.PACED, lab.PACED, lab.PACED) as nodes, ThreadPoolExecutor(1) as starter:
+        with lab.gateway([node.address for node in nodes]) as gateway:
+            for cut in range(1, len(case.undisturbed.texts), 2):
+
+                def on_text(pieces: int, cut: int = cut) -> None:
+                    if pieces == cut:
+                        serving = next(row["peer"] for row in gateway.table if row["requests"])
+                        node = next(node for node in nodes if node.address == serving)
+                        node.end()
+                        starter.submit(revive, node)
+
+                answer = ask(gateway.url, case.question, on_text)
+                assert answer.outcome == case.undisturbed.outcome, f"after piece {cut}"
+                assert answer.complete
+
+
+def test_all_nodes_but_one(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """They die one after the other in the same answer; the last one finishes it."""
+    record_property("cell", ("all nodes but one killed", "with a seed", "same"))
+    case = undisturbed["with a seed"]
+    assert case.same(pool.ask_through(case.question, (5, killed), (0, killed)))
+    pool.heal()
+    assert case.same(pool.ask_through(case.question, (5, killed), (7, killed)))
+
+
+def test_many_deaths(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """Each node that takes the answer up dies after three tokens, and comes back: seven deaths in one answer."""
+    record_property("cell", ("killed seven times", "with a seed", "same"))
+    case = undisturbed["with a seed"]
+    with revived(pool) as fault:
+        assert case.same(pool.ask_through(case.question, *[(3, fault)] * 7))
+
+
+REAL = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[lab.Pool]:
+    """Three nodes with the real model; a gateway with its usual patience."""
+    with lab.pool(REAL, REAL, REAL, flags=()) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize(
+    ("how", "temperature", "seed"), [("greedy", 0.0, None), ("with a seed", 1.0, 7)], ids=["greedy", "seeded"]
+)
+def test_the_real_model(
+    how: str, temperature: float, seed: int | None, real: lab.Pool, record_property: Record
+) -> None:
+    """A sample of cuts through what SmolLM2 says."""
+    model = real.gateway.table[0]["model"]
+    question = Question(model=model, prompt="Tell me of the sea.", max_tokens=40, temperature=temperature, seed=seed)
+    case = Case(question, 0, real.ask(question))
+    cuts = (1, 8, 17, 26, 35)
+    with revived(real) as fault:
+        same = [cut for cut in cuts if case.same(real.ask_through(question, (cut, fault)))]
+    record_property("cell", ("killed, with the real model", how, f"{len(same)} of {len(cuts)} cuts the same"))
+    assert same == list(cuts)

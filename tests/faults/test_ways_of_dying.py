@@ -1,0 +1,127 @@
+"""Every way in which a node can fail in the middle of an answer: the client gets what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.faults import lab
+from tests.faults.asking import Question
+from tests.faults.cases import EARLY, FEATURES, Case
+from tests.faults.conftest import Record
+from tests.faults.dying import WAYS, broken_engine, half_open, killed, slow
+from tests.faults.proxy import Link
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("way", WAYS)
+def test_in_the_middle(
+    way: str, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """Text, finish reason and usage are the same, and the answer is well formed."""
+    record_property("cell", (way, feature, "same"))
+    case = undisturbed[feature]
+    answer = pool.ask_through(case.question, (case.after, WAYS[way]))
+    assert answer.outcome == case.undisturbed.outcome
+    assert answer.complete
+
+
+@pytest.mark.parametrize("feature", EARLY)
+@pytest.mark.parametrize(
+    ("way", "fault"), [("killed before a first token", killed), ("too slow to a first token", slow)]
+)
+def test_before_the_first_token(
+    way: str, fault: lab.Fault, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """A node that took the request and gave nothing is replaced."""
+    record_property("cell", (way, feature, "same"))
+    case = undisturbed[feature]
+    assert case.same(pool.ask_through(case.question, (0, fault)))
+
+
+@pytest.fixture(scope="module")
+def breakable() -> Iterator[lab.Pool]:
+    with lab.pool(("tests.faults.breakable",), ("tests.faults.breakable",)) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_an_error_frame(
+    feature: str, breakable: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """The engine breaks and the node says so."""
+    record_property("cell", ("error frame", feature, "same"))
+    case = undisturbed[feature]
+    assert case.same(breakable.ask_through(case.question, (case.after, broken_engine)))
+    breakable.heal()
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[lab.Pool]:
+    with lab.pool(lab.PACED) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_only_node_starts_again(
+    feature: str, alone: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """Under the same address, in the middle of an answer: it finishes what it knows nothing of."""
+    record_property("cell", ("the only node, started again", feature, "same"))
+
+    def started_again(link: Link) -> None:
+        killed(link)
+        starter.submit(alone.nodes[0].again)
+
+    case = undisturbed[feature]
+    with ThreadPoolExecutor(1) as starter:
+        assert case.same(alone.ask_through(case.question, (case.after, started_again)))
+    alone.nodes[0].wait()
+    alone.heal()
+
+
+def test_a_node_that_is_only_stopped_for_a_moment(pool: lab.Pool, undisturbed: dict[str, Case]) -> None:
+    """What it still sends after it was given up goes nowhere."""
+    case = undisturbed["with a seed"]
+    for _ in pool.nodes:
+        assert case.same(pool.ask_through(case.question, (case.after, half_open)))
+        pool.heal()
+        assert case.same(pool.ask(case.question))
+
+
+def test_every_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
+    """Requests above the capacity of all nodes wait their turn, and none is lost."""
+    record_property("cell", ("full", "with a seed", "same"))
+    single = (*lab.PACED, "--concurrency", "1")
+    case = undisturbed["with a seed"]
+    with lab.pool(single, single) as full, ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(full.ask, [case.question] * 3))
+        assert all(case.same(answer) for answer in answers)
+
+
+def test_the_other_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
+    """An answer whose node dies waits until another has room."""
+    record_property("cell", ("killed, the others full", "with a seed", "same"))
+    single = (*lab.PACED, "--concurrency", "1")
+    case = undisturbed["with a seed"]
+    with lab.pool(single, single) as full, ThreadPoolExecutor(2) as clients:
+        full.trap.set((case.after, killed))
+        answers = list(clients.map(full.ask, [case.question, Question(prompt="other", max_tokens=100)]))
+        assert answers[1].complete
+        assert case.same(answers[0])
+        assert full.trap.sprung == 1
+        full.heal()
+
+
+def test_stopped_nodes_are_used_again(pool: lab.Pool, undisturbed: dict[str, Case]) -> None:
+    """All nodes but one stop; when they go on, they take traffic again."""
+    case = undisturbed["with a seed"]
+    for node in pool.nodes[1:]:
+        node.send(signal.SIGSTOP)
+    assert case.same(pool.ask(case.question))
+    assert case.same(pool.ask(case.question))
+    pool.heal()
+    assert case.same(pool.ask(case.question))
