@@ -1,4 +1,4 @@
-"""The parts that decide: breaker, retry, watchdog, authorizer."""
+"""The parts that decide: retry, watchdog, authorizer."""
 
 from __future__ import annotations
 
@@ -8,60 +8,12 @@ import msgspec
 import pytest
 
 from subnet import Limits, TokenAuthorizer
-from subnet.client.breaker import Breaker
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
 from subnet.errors import EngineFailed, NodeBusy, Unauthorized
 from subnet.generation import Sampling
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.tensors import pack, token_ids
-
-
-def test_a_breaker_opens_and_closes() -> None:
-    """Three failures open it; after the cooldown one probe passes, and its success closes it."""
-    breaker = Breaker(threshold=3, cooldown=1.0)
-    for _ in range(3):
-        assert breaker.allows(0.0)
-        breaker.on_failure(0.0)
-    assert not breaker.allows(0.9)
-    assert breaker.allows(1.0)
-    breaker.on_start(1.0)
-    assert not breaker.allows(1.0)
-    breaker.on_success()
-    assert breaker.state(1.0) == "closed"
-
-
-def test_a_failed_probe_doubles_the_cooldown() -> None:
-    """A node that stays bad is asked less and less, up to a bound."""
-    breaker = Breaker(threshold=1, cooldown=1.0, cooldown_max=3.0)
-    breaker.on_failure(0.0)
-    waits, now = [], 0.0
-    for _ in range(4):
-        start = now
-        while not breaker.allows(now):
-            now += 0.5
-        waits.append(now - start)
-        breaker.on_start(now)
-        breaker.on_failure(now)
-    assert waits == [1.0, 2.0, 3.0, 3.0]
-
-
-def test_a_success_forgets_failures() -> None:
-    """Only failures in a row open a breaker."""
-    breaker = Breaker(threshold=2)
-    for _ in range(5):
-        breaker.on_failure(0.0)
-        breaker.on_success()
-    assert breaker.state(0.0) == "closed"
-
-
-def test_an_abandoned_probe_frees_its_place() -> None:
-    """A client that leaves during the probe does not keep the node out for ever."""
-    breaker = Breaker(threshold=1, cooldown=1.0)
-    breaker.on_failure(0.0)
-    breaker.on_start(2.0)
-    breaker.on_abandoned()
-    assert breaker.allows(2.0)
 
 
 def test_retries_are_bounded_and_back_off() -> None:

@@ -7,28 +7,42 @@ import logging
 from collections.abc import Callable
 
 from subnet.client.remote import Remote
-from subnet.errors import SubnetError
+from subnet.errors import NodeError, NodeTimeout, SubnetError
+from subnet.node_info import NodeInfo
 
 logger = logging.getLogger(__name__)
 
 
 class Prober:
-    """Keeps `remote.info` and `remote.fault` true, from its making to aclose().
+    """Keeps what is known of `remote` true, from its making to aclose().
 
-    A node that answers is asked every `interval` seconds; one that does not, after a tenth of it, doubling up to
-    `interval`. `notify` is called whenever the node comes or goes.
+    A node that answers is asked every `interval` seconds; one that does not, within `timeout` seconds, is asked
+    again after a tenth of the interval, doubled up to the whole. `notify` is called after every answer or failure.
     """
 
-    def __init__(self, remote: Remote, interval: float, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        *,
+        interval: float,
+        timeout: float,
+        notify: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
         self.remote = remote
-        self._notify = notify
         self._interval = interval
-        self._sooner = asyncio.Event()
+        self._timeout = timeout
+        self._notify = notify
+        self._clock = clock
+        self._doubts = 0
+        self._doubted = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
-    def look_now(self) -> None:
-        self._notify()
-        self._sooner.set()
+    def doubt(self, fault: str) -> None:
+        """A request was failed by the node: it is away until it answers a question that is asked from now on."""
+        self._doubts += 1
+        self._doubted.set()
+        self._went(fault)
 
     async def aclose(self) -> None:
         self._task.cancel()
@@ -36,32 +50,57 @@ class Prober:
         await self.remote.protocol.aclose()
 
     async def _run(self) -> None:
-        pause = self._interval / 10
+        pause = soonest = self._interval / 10
         while True:
-            healthy = await self._look()
-            pause = self._interval if healthy else min(self._interval, pause * 2)
-            await self._wait(pause)
-            if self._sooner.is_set():
-                self._sooner.clear()
-                pause = self._interval / 10
+            if await self._look():
+                await self._wait(self._interval)
+                pause = soonest
+            elif await self._wait(pause):
+                pause = soonest
+            else:
+                pause = min(self._interval, pause * 2)
 
     async def _look(self) -> bool:
-        remote = self.remote
+        doubts = self._doubts
         try:
-            remote.info = await remote.protocol.rpc_info()
-            fault = None
+            info = await self._ask()
         except SubnetError as error:
-            fault = str(error)
-        if (fault is None) != (remote.fault is None):
-            logger.info("node %s is %s", remote.peer, "here" if fault is None else f"away: {fault}")
-            remote.fault = fault
-            self._notify()
-        remote.fault = fault
-        return fault is None
+            self._went(str(error))
+            return False
+        if doubts != self._doubts:
+            # The answer may be older than the failure.
+            return False
+        if self.remote.fault is not None:
+            logger.info("node %s is here", self.remote.peer)
+        self.remote.came(info, self._clock())
+        self._notify()
+        return True
 
-    async def _wait(self, seconds: float) -> None:
+    async def _ask(self) -> NodeInfo:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self.remote.protocol.rpc_info()
+        except TimeoutError as error:
+            raise NodeTimeout(f"{self.remote.peer} did not say within {self._timeout:g} s how it is") from error
+        except SubnetError:
+            raise
+        except Exception as error:
+            # Whatever a protocol does, the node goes on being watched.
+            logger.exception("asking %s failed", self.remote.peer)
+            raise NodeError(f"asking {self.remote.peer} failed: {type(error).__name__}") from error
+
+    def _went(self, fault: str) -> None:
+        if fault != self.remote.fault:
+            logger.info("node %s is away: %s", self.remote.peer, fault)
+        self.remote.went(fault, self._clock())
+        self._notify()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Until the time is over, or someone doubts the node: then True."""
         try:
             async with asyncio.timeout(seconds):
-                await self._sooner.wait()
+                await self._doubted.wait()
         except TimeoutError:
-            return
+            return False
+        self._doubted.clear()
+        return True

@@ -36,6 +36,11 @@ class Remote:
         self._since: float | None = None
 
     @property
+    def name(self) -> str:
+        """What it calls itself, which tells strangers less than its address."""
+        return "unknown" if self.info is None else self.info.node_id
+
+    @property
     def running(self) -> int:
         """Requests that this gateway has on it now."""
         return len(self.leases)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from subnet.authorizers import AuthorizerBase
-from subnet.client.policies import Policy, RoundRobin
+from subnet.client.lease import Lease
+from subnet.client.policies import Policy, RoundRobin, Want
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
-from subnet.errors import NodeBusy, NodeError, NodeLeaving, NodeLost, NodeTimeout, NoNodeAvailable
+from subnet.client.status import Status
+from subnet.errors import NodeBusy, NodeError, NoNodeAvailable
 from subnet.node_info import Capabilities, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
@@ -26,7 +28,8 @@ class RemoteManager:
     """Knows the nodes, watches their health in the background, and answers which one takes the next request.
 
     `nodes` are URLs of subnet nodes or Protocol objects. Used as `async with RemoteManager(...) as manager`;
-    leaving closes the protocols, those it was given too. `probe_interval` is in seconds.
+    leaving closes the protocols, those it was given too. A node is asked how it is every `probe_interval` seconds,
+    and is away when it does not say within `probe_timeout` seconds.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class RemoteManager:
         authorizer: AuthorizerBase | None = None,
         policy: Policy | None = None,
         probe_interval: float = 2.0,
+        probe_timeout: float = 3.0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._initial = list(nodes)
@@ -43,6 +47,7 @@ class RemoteManager:
         self._changed = asyncio.Event()
         self._policy = policy or RoundRobin()
         self._probe_interval = probe_interval
+        self._probe_timeout = probe_timeout
         self._clock = clock
         self._probers: dict[str, Prober] = {}
 
@@ -55,7 +60,13 @@ class RemoteManager:
         """Watch one more node; adding a peer that is there already changes nothing."""
         protocol = WebSocketProtocol(node, self.authorizer) if isinstance(node, str) else node
         if protocol.peer not in self._probers:
-            self._probers[protocol.peer] = Prober(Remote(protocol), self._probe_interval, self._notify)
+            self._probers[protocol.peer] = Prober(
+                Remote(protocol),
+                interval=self._probe_interval,
+                timeout=self._probe_timeout,
+                notify=self._notify,
+                clock=self._clock,
+            )
         return self._probers[protocol.peer].remote
 
     async def remove(self, peer: str) -> None:
@@ -93,51 +104,43 @@ class RemoteManager:
                     logger.warning("%s: %s", remote.peer, error)
         raise NoNodeAvailable(f"no node hands out the tokenizer {sha256[:12]}")
 
-    def next_remote(self, model: str | None, excluded: Collection[str] = ()) -> Remote:
-        """The node for the next attempt, outside `excluded` if possible. Raises NoNodeAvailable, NodeBusy.
+    def status(self, remote: Remote) -> Status:
+        """How a node of the table is now, and why it gets no requests."""
+        return remote.status(self._clock())
 
-        The caller tells how it went: on_request_success, on_request_failure or on_request_abandoned.
+    def lease(self, model: str | None, excluded: Collection[str] = (), want: Want | None = None) -> Lease:
+        """A place for the next attempt, on a node outside `excluded` if possible; the policy decides by `want`.
+
+        The caller tells the lease how it went. Raises NoNodeAvailable, NodeBusy.
         """
         now = self._clock()
         able = self._candidates(model)
         free = [remote for remote in able if remote.available(now)]
         if not free:
-            busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
-            if busy:
-                raise NodeBusy("every node is at its capacity", retry_after=max(1.0, min(busy)))
-            raise NoNodeAvailable("every node that serves the model is failing")
-        chosen = self._policy.choose([remote for remote in free if remote.peer not in excluded] or free)
-        chosen.running += 1
-        chosen.breaker.on_start(now)
-        return chosen
+            raise _refusal(able, now)
+        candidates = [remote for remote in free if remote.peer not in excluded] or free
+        chosen = self._policy.choose(candidates, want or Want())
+        return Lease(self._probers[chosen.peer], self._clock)
+
+    def next_remote(self, model: str | None, excluded: Collection[str] = (), want: Want | None = None) -> Remote:
+        """As `lease`, for a caller that tells how it went by the peer's name: on_request_success,
+        on_request_failure or on_request_abandoned. A name cannot tell apart two requests on one node, so that the
+        one meant is taken to be the latest.
+        """
+        return self.lease(model, excluded, want).remote
 
     def on_request_success(self, peer: str) -> None:
-        if (remote := self._ended(peer)) is not None:
-            remote.breaker.on_success()
+        if (lease := self._latest(peer)) is not None:
+            lease.succeeded()
 
     def on_request_failure(self, peer: str, error: NodeError | None = None) -> None:
-        """`error` tells what of: a full node is left alone for a while, a lost one until it answers a probe."""
-        if (remote := self._ended(peer)) is None:
-            return
-        if isinstance(error, NodeLeaving):
-            remote.breaker.on_abandoned()
-            remote.fault = str(error)
-            self._probers[peer].look_now()
-            return
-        if isinstance(error, NodeBusy):
-            remote.breaker.on_abandoned()
-            remote.busy_until = self._clock() + (error.retry_after or 1.0)
-            return
-        remote.breaker.on_failure(self._clock())
-        logger.warning("node %s failed: %s", peer, error)
-        if isinstance(error, NodeLost | NodeTimeout):
-            remote.fault = str(error)
-            self._probers[peer].look_now()
+        """`error` tells what of, see Lease.failed."""
+        if (lease := self._latest(peer)) is not None:
+            lease.failed(error)
 
     def on_request_abandoned(self, peer: str) -> None:
-        """The request ended for a reason that says nothing of the node, such as a client that left."""
-        if (remote := self._ended(peer)) is not None:
-            remote.breaker.on_abandoned()
+        if (lease := self._latest(peer)) is not None:
+            lease.abandoned()
 
     async def __aenter__(self) -> Self:
         for node in self._initial:
@@ -159,9 +162,15 @@ class RemoteManager:
         self._changed.set()
         self._changed.clear()
 
-    def _ended(self, peer: str) -> Remote | None:
+    def _latest(self, peer: str) -> Lease | None:
         prober = self._probers.get(peer)
-        if prober is None:
-            return None
-        prober.remote.running -= 1
-        return prober.remote
+        return None if prober is None else next(reversed(prober.remote.leases), None)
+
+
+def _refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
+    """Why none of these takes a request now, and when one may."""
+    busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
+    if busy:
+        return NodeBusy("every node is at its capacity", retry_after=max(1.0, min(busy)))
+    wait = min(remote.breaker.wait(now) for remote in able)
+    return NoNodeAvailable("every node that serves the model is failing", retry_after=wait or None)

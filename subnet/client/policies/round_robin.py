@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
-from subnet.client.policies.base import Policy
+from subnet.client.policies.base import Policy, Want
 from subnet.client.remote import Remote
 
 
@@ -13,10 +14,10 @@ class RoundRobin(Policy):
 
     def __init__(self) -> None:
         self._turn = 0
-        self._last: dict[str, int] = {}
+        self._last: WeakKeyDictionary[Remote, int] = WeakKeyDictionary()
 
-    def choose(self, candidates: Sequence[Remote]) -> Remote:
-        chosen = min(candidates, key=lambda remote: self._last.get(remote.peer, 0))
+    def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
+        chosen = min(candidates, key=lambda remote: self._last.get(remote, 0))
         self._turn += 1
-        self._last[chosen.peer] = self._turn
+        self._last[chosen] = self._turn
         return chosen

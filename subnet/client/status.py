@@ -1,0 +1,50 @@
+"""How a node is, in plain words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from subnet.client.remote import Remote
+
+NodeState = Literal["healthy", "away", "draining", "breaker-open", "breaker-half-open", "full"]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`why` it gets no requests, or fewer, None when it is healthy; `seconds` it has been so."""
+
+    state: NodeState
+    why: str | None
+    seconds: float
+
+
+def status_of(remote: Remote, now: float) -> tuple[NodeState, str | None]:
+    """The state, and why."""
+    if remote.fault is not None or remote.info is None:
+        return "away", remote.fault
+    if remote.info.draining:
+        return "draining", "it is about to end: running answers finish, new ones go elsewhere"
+    match remote.breaker.state(now):
+        case "open":
+            wait = remote.breaker.wait(now)
+            return "breaker-open", f"{_failures(remote)}; to be tried again in {wait:.1f} s"
+        case "half-open":
+            under_way = "one request tries it" if not remote.breaker.allows(now) else "the next request tries it"
+            return "breaker-half-open", f"{_failures(remote)}; {under_way}"
+        case "closed":
+            return _fullness(remote, now)
+
+
+def _failures(remote: Remote) -> str:
+    return f"{remote.breaker.reason}, the last: {remote.trouble}"
+
+
+def _fullness(remote: Remote, now: float) -> tuple[NodeState, str | None]:
+    if (wait := remote.busy_until - now) > 0:
+        return "full", f"it refused a request for want of room; to be asked again in {wait:.1f} s"
+    info = remote.info
+    if info is not None and info.running >= info.capacity:
+        return "full", f"it said that all of its {info.capacity} slots are taken"
+    return "healthy", None
