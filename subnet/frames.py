@@ -64,5 +64,5 @@ def decode(frame: bytes) -> Message:
         raise UnknownFrame(f"unknown frame type {frame[1]}")
     try:
         return decoder.decode(memoryview(frame)[2:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"a broken {_TYPES[frame[1]].__name__} frame: {error}") from error

@@ -13,7 +13,7 @@ from subnet import RemoteManager, Sampling, SessionManager, TokenAuthorizer, fra
 from subnet.client import Limits
 from subnet.engines.base import Emit, Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.errors import NodeBusy, NodeError, NodeLost, Unauthorized
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, Unauthorized
 from subnet.generation import Delta, Job
 from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
@@ -243,3 +243,15 @@ async def test_a_node_that_drains_hands_over() -> None:
                 assert seen == whole
                 assert session.ledger is not None
                 assert len(session.ledger.peers) == 2
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(logprobs=200), Sampling(frequency_penalty=1.0), Sampling(json_schema="{}")]
+)
+async def test_what_the_engine_cannot_do(sampling: Sampling) -> None:
+    """It is refused by name, not dropped, and the node serves on."""
+    async with node() as (_, address), sessions(address) as manager:
+        with pytest.raises(InvalidRequest) as caught:
+            await ask(manager, b"x", sampling)
+        assert caught.value.param
+        assert await ask(manager, b"x", Sampling(max_tokens=1))

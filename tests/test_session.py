@@ -248,3 +248,57 @@ async def test_a_node_that_says_too_much() -> None:
         async with subnet(MockProtocol(script)) as manager:
             deltas = await generated(manager, Sampling(max_tokens=2))
         assert len(tokens(deltas)) <= 2
+
+
+async def test_closing_between_two_tokens() -> None:
+    """An answer cut by close() does not look finished, even to a consumer that was busy at that moment."""
+    async with subnet(MockProtocol([10, 11, 12])) as manager:
+        session = Session(manager)
+        tensors = session.run_protocol_task("", [1])
+        assert (await anext(tensors)).tolist() == [10]
+        await session.close()
+        with pytest.raises(SessionClosed):
+            await anext(tensors)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "choices"),
+    [
+        (Sampling(max_tokens=-1), None, 1),
+        (Sampling(max_tokens=0), None, 1),
+        (Sampling(seed=2**64), None, 1),
+        (Sampling(logprobs=300), None, 1),
+        (Sampling(), "\ud800", 1),
+        (Sampling(), None, 0),
+    ],
+)
+async def test_what_no_node_could_do(sampling: Sampling, text: str | None, choices: int) -> None:
+    """The caller's mistake is told to the caller, before any node is asked."""
+    node = MockProtocol([10])
+    async with subnet(node) as manager, SessionManager(manager).session() as session:
+        with pytest.raises(InvalidRequest):
+            await anext(session.generate([1], sampling, text=text, choices=choices))
+    assert not node.requests
+
+
+async def test_signs_of_life() -> None:
+    """A node that says it is busy is waited for; what it says is not passed on."""
+    alive: list[Delta | Pause | int] = [Pause(0.1), Delta(0, []), Pause(0.1), Delta(0, []), Pause(0.1), 10]
+    async with subnet(MockProtocol(alive)) as manager:
+        limits = Limits(first_token=0.2, prefill_rate=1e9, attempts=1)
+        async with SessionManager(manager, limits=limits).session() as session:
+            deltas = [delta async for delta in session.generate([1])]
+    assert [(delta.tokens, delta.finish_reason) for delta in deltas] == [([10], None), ([], "stop")]
+
+
+async def test_leaving_the_manager_ends_what_waits() -> None:
+    """Nobody waits for a node of a manager that is gone."""
+    async with RemoteManager([MockProtocol([HANG])]) as manager:
+        await manager.ready()
+        session = Session(manager, limits=Limits(attempts=1))
+        waiting = asyncio.ensure_future(anext(session.generate([1])))
+        while not manager.remotes[0].running:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    with pytest.raises(SubnetError):
+        await waiting

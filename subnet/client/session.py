@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from subnet.authorizers import AuthorizerBase
+from subnet.client.checks import check_sampling, check_travels, checked_prompt
 from subnet.client.ledger import Ledger
 from subnet.client.limits import Limits
 from subnet.client.merge import merged
@@ -20,7 +21,6 @@ from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
 from subnet.errors import (
     FirstTokenTimeout,
-    InvalidRequest,
     NodeBusy,
     NodeError,
     NoNodeAvailable,
@@ -31,7 +31,7 @@ from subnet.errors import (
 )
 from subnet.generation import Delta, Sampling
 from subnet.messages import Accepted, Generate
-from subnet.tensors import TokenIds, token_ids
+from subnet.tensors import TokenIds
 
 
 class Session:
@@ -82,14 +82,19 @@ class Session:
         """
         if self._closed or self._running is not None:
             raise SessionClosed("the session is closed" if self._closed else "the session runs a generation already")
-        tokens = _checked(prompt)
-        ledger = self.ledger = Ledger(self._model, tokens, sampling or Sampling(), choices, text)
+        sampling = sampling or Sampling()
+        check_sampling(sampling, choices)
+        ledger = self.ledger = Ledger(self._model, checked_prompt(prompt), sampling, choices, text)
+        check_travels(ledger)
         self._watchdog = Watchdog()
         self._running = running = self._run(ledger, self._watchdog)
         try:
             async with aclosing(running):
                 async for delta in running:
                     yield delta
+            if ledger.unfinished:
+                # Closed between two deltas: what was given so far must not pass for the whole.
+                raise SessionClosed("the session was closed")
         finally:
             self._watchdog.close()
             self._running = None
@@ -151,7 +156,7 @@ class Session:
         expected = len(ledger.prompt) + ledger.delivered
         first, within = True, self._limits.first_token_within(expected)
         streams = [self._stream(remote, request) for request in resumption.requests]
-        async with aclosing(merged(streams)) as stream:
+        async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as stream:
             while ledger.unfinished:
                 try:
                     received = await watchdog.wait(anext(stream), within)
@@ -159,6 +164,9 @@ class Session:
                     raise _late(remote, first, within) from None
                 except StopAsyncIteration:
                     raise WireError(f"{remote.peer} ended a stream before its end") from None
+                if not received.tokens and received.finish_reason is None:
+                    # A sign of life: the node is busy with other work, or still reads the prompt.
+                    continue
                 first, within = False, self._limits.stall
                 delta = resumption.new(received)
                 if delta is not None:
@@ -189,13 +197,3 @@ def _late(remote: Remote, first: bool, within: float) -> NodeError:
     if first:
         return FirstTokenTimeout(f"{remote.peer} gave no token within {within:.1f} s")
     return StallTimeout(f"{remote.peer} gave no further token within {within:.1f} s")
-
-
-def _checked(prompt: ArrayLike) -> TokenIds:
-    try:
-        tokens = token_ids(prompt)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidRequest(str(error), param="prompt") from error
-    if len(tokens) == 0:
-        raise InvalidRequest("the prompt has no tokens", param="prompt")
-    return tokens

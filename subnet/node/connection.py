@@ -26,7 +26,7 @@ from subnet.messages import (
     InfoRequest,
     Message,
 )
-from subnet.node_info import digest
+from subnet.node_info import Capabilities, digest
 from subnet.outbox import Outbox
 from subnet.tensors import token_ids, unpack
 
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 # A gateway that does not read is not waited for longer, in seconds.
 _FAREWELL = 1.0
+
+# What columns.py has room for.
+_MOST_CHOICES = 65_535
 
 Request = InfoRequest | ArtefactRequest | Generate
 
@@ -137,6 +140,7 @@ class NodeConnection:
     async def _generate(self, request: Generate) -> None:
         if request.model not in (None, self._node.engine.card.id):
             raise NodeError(f"this node serves {self._node.engine.card.id}")
+        _check(request, self._node.engine.capabilities)
         job = _job(request)
         async with self._node.slots(len(job.starts)):
             accepted = Accepted(request.call)
@@ -155,6 +159,9 @@ class NodeConnection:
             await self._outbox.run(self._socket.send_bytes)
         except (ConnectionError, aiohttp.ClientError):
             logger.info("a gateway is gone")
+        except Exception:
+            logger.exception("cannot write to a gateway")
+            await self._socket.close(code=aiohttp.WSCloseCode.INTERNAL_ERROR)
 
 
 def _job(request: Generate) -> Job:
@@ -173,3 +180,20 @@ def _job(request: Generate) -> Job:
 
 def _failed(call: int, error: SubnetError) -> Failed:
     return Failed(call, error.code, error.message, error.retry_after, error.param)
+
+
+def _check(request: Generate, can: Capabilities) -> None:
+    """Refuse by name what the engine would otherwise drop. Raises InvalidRequest."""
+    wanted = request.sampling
+    penalties = wanted.frequency_penalty or wanted.presence_penalty or wanted.repetition_penalty != 1.0
+    asked = {
+        "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
+        "frequency_penalty": penalties and not can.penalties,
+        "logit_bias": wanted.logit_bias and not can.logit_bias,
+        "response_format": wanted.json_schema is not None and not can.json_schema,
+    }
+    for param, refused in asked.items():
+        if refused:
+            raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
+    if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
+        raise InvalidRequest(f"choices are numbered from 0 to {_MOST_CHOICES}")

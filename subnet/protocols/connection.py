@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -22,6 +23,8 @@ from subnet.messages import (
 )
 from subnet.outbox import Outbox
 from subnet.protocols.inbox import Inbox
+
+logger = logging.getLogger(__name__)
 
 
 class Call:
@@ -94,6 +97,11 @@ class Connection:
             await self._outbox.run(self._socket.send_bytes)
         except (ConnectionError, aiohttp.ClientError):
             self._break(NodeLost(f"the connection to {self._peer} was lost"))
+        except Exception as error:
+            # Nothing more can be sent, so nothing more may be awaited: the next call makes a new connection.
+            logger.exception("cannot write to %s", self._peer)
+            self._break(WireError(f"cannot write to {self._peer}: {error}"))
+            await self._socket.close()
 
     def _receive(self, message: Message) -> None:
         match message:

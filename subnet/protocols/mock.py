@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import msgspec
 
 from subnet.authorizers import AuthorizerBase
+from subnet.errors import NodeLost
 from subnet.generation import Delta, FinishReason
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.node_info import Capabilities, ModelCard, NodeInfo, TokenizerArtefact, digest
@@ -60,6 +61,7 @@ class MockProtocol(Protocol):
         self.requests: list[Generate] = []
         self.open = 0
         self.cancelled = 0
+        self._pauses: set[asyncio.Future[None]] = set()
         self._authorizer = authorizer
         self._capacity = capacity
         self._capabilities = capabilities or Capabilities(resume="exact")
@@ -96,7 +98,7 @@ class MockProtocol(Protocol):
                     ended = True
                     raise step
                 if isinstance(step, Pause):
-                    await _wait(step)
+                    await self._wait(step)
                     continue
                 for delta in _deltas(step, plays):
                     ended = all(play.finished for play in plays.values())
@@ -110,7 +112,21 @@ class MockProtocol(Protocol):
             self.cancelled += not ended
 
     async def aclose(self) -> None:
-        return None
+        for pause in list(self._pauses):
+            pause.set_exception(NodeLost(f"{self.peer} was closed"))
+        self._pauses.clear()
+
+    async def _wait(self, pause: Pause) -> None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        self._pauses.add(over)
+        over.add_done_callback(self._pauses.discard)
+        timer = None if pause.seconds is None else loop.call_later(pause.seconds, _end, over)
+        try:
+            await over
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 class _Play:
@@ -148,8 +164,6 @@ def _deltas(step: int | Sequence[int] | Delta, plays: dict[int, _Play]) -> Itera
             yield delta
 
 
-async def _wait(pause: Pause) -> None:
-    if pause.seconds is None:
-        await asyncio.get_running_loop().create_future()
-    else:
-        await asyncio.sleep(pause.seconds)
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)

@@ -1,0 +1,47 @@
+"""What no node could do is refused before one is asked."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from subnet import frames
+from subnet.client.ledger import Ledger
+from subnet.errors import InvalidRequest, WireError
+from subnet.generation import Sampling
+from subnet.tensors import TokenIds, token_ids
+
+# What columns.py has room for.
+MAX_CHOICES = 65_535
+MAX_LOGPROBS = 255
+
+
+def checked_prompt(prompt: ArrayLike) -> TokenIds:
+    """A private copy of `prompt` as token ids. Raises InvalidRequest."""
+    try:
+        tokens = token_ids(prompt)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidRequest(str(error), param="prompt") from error
+    if len(tokens) == 0:
+        raise InvalidRequest("the prompt has no tokens", param="prompt")
+    return tokens
+
+
+def check_sampling(sampling: Sampling, choices: int) -> None:
+    """Raises InvalidRequest."""
+    _check("choices", choices, 1, MAX_CHOICES)
+    _check("max_tokens", sampling.max_tokens, 1, 2**31)
+    _check("seed", sampling.seed, -(2**63), 2**64 - 1)
+    _check("logprobs", sampling.logprobs, 0, MAX_LOGPROBS)
+
+
+def check_travels(ledger: Ledger) -> None:
+    """Whether the request fits a frame, whatever its parts are. Raises InvalidRequest."""
+    try:
+        frames.encode(ledger.request())
+    except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
+        raise InvalidRequest(f"the request cannot be sent: {error}") from error
+
+
+def _check(name: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise InvalidRequest(f"{name} lies between {least} and {most}", param=name)
