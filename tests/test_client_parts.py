@@ -10,7 +10,7 @@ import pytest
 from subnet import Limits, TokenAuthorizer
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
-from subnet.errors import EngineFailed, NodeBusy, Unauthorized
+from subnet.errors import EngineFailed, NodeBusy, NoNodeAvailable, Unauthorized
 from subnet.generation import Sampling
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.tensors import pack, token_ids
@@ -27,12 +27,21 @@ def test_retries_are_bounded_and_back_off() -> None:
     assert retry.excluded == set("abcd")
 
 
-def test_retry_after_is_obeyed() -> None:
-    """When every node is full, the wait they ask for is kept, unless it is longer than there is time."""
-    retry = Retry(Limits(total=10.0), lambda: 0.0)
-    assert retry.failed(NodeBusy("full", retry_after=3.0)) >= 3.0
+def test_waiting_is_bounded_and_no_attempt() -> None:
+    """For room, or for a node to come back, a session waits as long as its patience; the cause is what is raised."""
+    now = [0.0]
+    retry = Retry(Limits(attempts=2, patience=5.0), lambda: now[0])
+    with pytest.raises(NoNodeAvailable):
+        retry.waited(NoNodeAvailable("nobody"))
+    assert retry.failed(NodeBusy("full"), "a") == 0.0
+    assert retry.failed(EngineFailed("broke"), "b") == 0.0
+    for _ in range(10):
+        assert 0 < retry.waited(NoNodeAvailable("nobody")) < 0.1
+    now[0] = 5.1
+    with pytest.raises(EngineFailed):
+        retry.waited(NoNodeAvailable("nobody"))
     with pytest.raises(NodeBusy):
-        retry.failed(NodeBusy("full", retry_after=30.0))
+        retry.waited(NodeBusy("full"))
 
 
 def test_progress_renews_the_attempts() -> None:

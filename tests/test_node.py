@@ -103,7 +103,7 @@ def opening_frames(count: int) -> list[bytes]:
 async def test_a_full_node_refuses() -> None:
     """Work above its capacity gets NodeBusy with a Retry-After, and the slots come back."""
     async with node(EchoOptions(rate=100.0, size=50, capacity=2)) as (served, address):
-        async with sessions(address, limits=Limits(attempts=1)) as manager:
+        async with sessions(address, limits=Limits(patience=0.0)) as manager:
             async with manager.session() as one, aclosing(one.generate([1], choices=2)) as deltas:
                 await anext(deltas)
                 with pytest.raises(NodeBusy) as caught:

@@ -26,7 +26,7 @@ from subnet.generation import Delta
 from subnet.protocols.mock import Pause
 from subnet.tensors import unpack
 
-QUICK = Limits(first_token=0.2, stall=0.2, backoff=0.001, total=5.0)
+QUICK = Limits(first_token=0.2, stall=0.2, backoff=0.001, total=5.0, patience=2.0)
 HANG = Pause()
 
 

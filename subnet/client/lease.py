@@ -64,4 +64,6 @@ class Lease:
         if self not in self.remote.leases:
             return False
         del self.remote.leases[self]
+        # A place of ours is free again, whatever the node said when it was full.
+        self.remote.busy_until = 0.0
         return True

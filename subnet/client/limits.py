@@ -11,7 +11,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     The first token may take `first_token` plus what the prompt explains at `prefill_rate` tokens per second; each
     later one `stall`. Without any new token a session makes at most `attempts` attempts and goes on for at most
     `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`. When a node failed and
-    no other is there, it waits up to `patience` for one to come.
+    no other is there, or all are full, it waits up to `patience`.
     """
 
     first_token: float = 10.0

@@ -58,8 +58,13 @@ class Remote:
         """What its engine can do for an answer that another node began."""
         return "continue" if self.info is None else self.info.capabilities.resume
 
+    @property
+    def filled(self) -> bool:
+        """Whether this gateway alone has given it all it can take."""
+        return self.info is not None and self.running >= self.info.capacity
+
     def available(self, now: float) -> bool:
-        return self.fault is None and now >= self.busy_until and self.breaker.allows(now)
+        return self.fault is None and not self.filled and now >= self.busy_until and self.breaker.allows(now)
 
     def serves(self, model: str | None) -> bool:
         return self.info is not None and not self.info.draining and model in (None, self.info.card.id)

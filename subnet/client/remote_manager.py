@@ -122,14 +122,8 @@ class RemoteManager:
         chosen = self._policy.choose(candidates, want or Want())
         return Lease(self._probers[chosen.peer], self._clock)
 
-    def next_remote(self, model: str | None, excluded: Collection[str] = (), want: Want | None = None) -> Remote:
-        """As `lease`, for a caller that tells how it went by the peer's name: on_request_success,
-        on_request_failure or on_request_abandoned. A name cannot tell apart two requests on one node, so that the
-        one meant is taken to be the latest.
-        """
-        return self.lease(model, excluded, want).remote
-
     def on_request_success(self, peer: str) -> None:
+        """For who has no lease at hand, only a peer's name: its latest request went well."""
         if (lease := self._latest(peer)) is not None:
             lease.succeeded()
 
@@ -170,7 +164,7 @@ class RemoteManager:
 def _refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
     """Why none of these takes a request now, and when one may."""
     busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
-    if busy:
-        return NodeBusy("every node is at its capacity", retry_after=max(1.0, min(busy)))
+    if busy or any(remote.filled for remote in able):
+        return NodeBusy("every node is at its capacity", retry_after=min(busy, default=1.0))
     wait = min(remote.breaker.wait(now) for remote in able)
     return NoNodeAvailable("every node that serves the model is failing", retry_after=wait or None)

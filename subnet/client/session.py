@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.checks import check_sampling, check_travels, checked_prompt
+from subnet.client.lease import Lease
 from subnet.client.ledger import Ledger
 from subnet.client.limits import Limits
 from subnet.client.merge import merged
+from subnet.client.policies import Want
 from subnet.client.remote import Remote
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.resume import Diverged, Resumption
@@ -37,8 +39,9 @@ from subnet.tensors import TokenIds
 class Session:
     """One interaction with the subnet, which may pass through several nodes. Close it, or use SessionManager.
 
-    `model` None takes any node. Without an `authorizer` of its own it uses that of the manager. `ledger` is that
-    of the last generation, None before the first.
+    `model` None takes any node; a `key` keeps sessions that belong together on one node, where the policy looks at
+    it. Without an `authorizer` of its own it uses that of the manager. `ledger` is that of the last generation, None
+    before the first.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class Session:
         authorizer: AuthorizerBase | None = None,
         *,
         model: str | None = None,
+        key: str | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.ledger: Ledger | None = None
         self._manager = remote_manager
         self._authorizer = authorizer or remote_manager.authorizer
         self._model = model
+        self._key = key
         self._limits = limits or Limits()
         self._watchdog: Watchdog | None = None
         self._running: AsyncGenerator[Delta, None] | None = None
@@ -112,49 +117,48 @@ class Session:
     async def _run(self, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
         retry = Retry(self._limits)
         while ledger.unfinished:
-            remote = await self._next_remote(retry, watchdog)
-            ledger.peers.append(remote.peer)
-            ledger.nodes.append(remote.name)
+            lease = await self._lease(ledger, retry, watchdog)
+            ledger.peers.append(lease.remote.peer)
+            ledger.nodes.append(lease.remote.name)
             delivered = ledger.delivered
             try:
-                async with aclosing(self._attempt(remote, ledger, watchdog)) as deltas:
+                async with aclosing(self._attempt(lease, ledger, watchdog)) as deltas:
                     async for delta in deltas:
                         retry.progressed()
                         yield delta
             except Diverged:
-                self._manager.on_request_abandoned(remote.peer)
+                lease.abandoned()
                 if ledger.diverged:
                     raise
                 ledger.diverged = True
             except NodeError as error:
-                self._manager.on_request_failure(remote.peer, error)
-                await watchdog.wait(asyncio.sleep(retry.failed(error, remote.peer)))
+                lease.failed(error)
+                await watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
             except BaseException:
                 # The client's mistake, or its leaving: only what was delivered speaks of the node.
                 if ledger.delivered > delivered:
-                    self._manager.on_request_success(remote.peer)
+                    lease.succeeded()
                 else:
-                    self._manager.on_request_abandoned(remote.peer)
+                    lease.abandoned()
                 raise
             else:
-                self._manager.on_request_success(remote.peer)
+                lease.succeeded()
             for delta in ledger.close_full():
                 yield delta
 
-    async def _next_remote(self, retry: Retry, watchdog: Watchdog) -> Remote:
+    async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog) -> Lease:
+        want = Want(ledger.prompt, self._key)
         while True:
             try:
-                return self._manager.next_remote(self._model, retry.excluded)
-            except NoNodeAvailable as error:
+                return self._manager.lease(self._model, retry.excluded, want)
+            except (NoNodeAvailable, NodeBusy) as error:
                 pause = retry.waited(error)
-            except NodeBusy as error:
-                pause = retry.failed(error)
             await watchdog.wait(asyncio.sleep(pause))
 
-    async def _attempt(self, remote: Remote, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
+    async def _attempt(self, lease: Lease, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
+        remote = lease.remote
         resumption = Resumption(ledger, remote.resume)
-        expected = len(ledger.prompt) + ledger.delivered
-        first, within = True, self._limits.first_token_within(expected)
+        first, within = True, self._limits.first_token_within(len(ledger.prompt) + ledger.delivered)
         streams = [self._stream(remote, request) for request in resumption.requests]
         async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as stream:
             while ledger.unfinished:
@@ -167,7 +171,9 @@ class Session:
                 if not received.tokens and received.finish_reason is None:
                     # A sign of life: the node is busy with other work, or still reads the prompt.
                     continue
-                first, within = False, self._limits.stall
+                if first:
+                    lease.answered()
+                    first, within = False, self._limits.stall
                 delta = resumption.new(received)
                 if delta is not None:
                     ledger.record(delta)

@@ -26,9 +26,12 @@ class SessionManager:
         self._limits = limits
 
     @asynccontextmanager
-    async def session(self, model: str | None = None) -> AsyncIterator[Session]:
-        """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation."""
-        session = Session(self._remote_manager, self._authorizer, model=model, limits=self._limits)
+    async def session(self, model: str | None = None, *, key: str | None = None) -> AsyncIterator[Session]:
+        """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation.
+
+        `key` keeps sessions that belong together on one node, where the policy looks at it.
+        """
+        session = Session(self._remote_manager, self._authorizer, model=model, key=key, limits=self._limits)
         try:
             yield session
         finally:

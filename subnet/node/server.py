@@ -55,7 +55,7 @@ class Node:
         if self.draining:
             raise NodeLeaving("the node is about to end")
         if self.running + wanted > self.engine.capacity:
-            raise NodeBusy(f"{self.running} of {self.engine.capacity} slots are taken", retry_after=1.0)
+            raise NodeBusy(f"{self.running} of {self.engine.capacity} slots are taken", retry_after=0.2)
         self.running += wanted
         self._idle.clear()
         try:
