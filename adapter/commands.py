@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,25 +21,37 @@ from adapter.settings import Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.errors import SettingsError
+from subnet.models.resolve import resolve
 
 Report = Callable[[str], None]
 # How long a start waits for a first node, to say which model it serves. In seconds.
 _PATIENCE = 3.0
 
 
+def with_model(settings: Settings, report: Report) -> Settings:
+    """The settings of `up` with a path as its model: fetched once, before any node starts, where a progress bar is
+    seen and Ctrl-C works. Raises SettingsError.
+    """
+    if settings.engine != "llama.cpp":
+        return settings
+    return msgspec.structs.replace(settings, model=str(resolve(settings.model, report)))
+
+
 async def serve(settings: Settings, report: Report) -> None:
     """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
     if not settings.nodes:
         raise SettingsError("no node is named: give --node http://host:9000, or run `adapter up`")
+    _check_addresses(settings.nodes)
     await _gateway(settings, settings.nodes, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """A gateway and local nodes, until a signal. Raises SettingsError."""
+    _check_addresses(settings.nodes)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
-    nodes = [LocalNode(f"node {n + 1}", _arguments(settings), secret, report) for n in range(count)]
     bind(settings.host, settings.port).close()
+    nodes = [LocalNode(f"node {n + 1}", _arguments(settings), secret, report) for n in range(count)]
     report(f"starting {count} node{'s' if count > 1 else ''}")
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
@@ -46,6 +59,17 @@ async def up(settings: Settings, report: Report) -> None:
         settings = msgspec.structs.replace(settings, secret=secret)
         await _gateway(settings, [*addresses, *settings.nodes], report)
         report("stopping")
+
+
+def _check_addresses(nodes: Sequence[str]) -> None:
+    for node in nodes:
+        try:
+            address = urlsplit(node)
+            known = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise SettingsError(f"--node {node!r}: expected an address like http://host:9000")
 
 
 async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> None:
@@ -69,6 +93,7 @@ def _limits(settings: Settings) -> Limits:
         stall=settings.stall_timeout,
         total=settings.total_timeout,
         attempts=settings.attempts,
+        patience=settings.patience,
     )
 
 

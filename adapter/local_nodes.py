@@ -103,10 +103,16 @@ class LocalNode:
 
     async def _read_line(self) -> str:
         assert self._process is not None and self._process.stdout is not None
-        while raw := await self._process.stdout.readline():
+        while True:
+            try:
+                raw = await self._process.stdout.readline()
+            except ValueError:
+                # Longer than the reader's buffer, which is empty again now: nothing that anybody could read.
+                continue
+            if not raw:
+                return ""
             if line := raw.decode(errors="replace").strip():
                 return line
-        return ""
 
     def _ending(self) -> str:
         code = self._process.returncode if self._process is not None else None

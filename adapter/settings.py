@@ -26,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stall_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
     attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
     total_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
+    patience: Annotated[
+        float, Meta(ge=0, description="seconds to wait for room on a full node, or for a lost one to come back")
+    ] = 10.0
     max_body: Annotated[int, Meta(ge=1024, description="bytes of the largest request taken")] = 8 * 1024 * 1024
     default_max_tokens: Annotated[
         _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")
