@@ -35,7 +35,7 @@ class Asked(MockProtocol):
         self.closed = False
 
     async def rpc_info(self) -> NodeInfo:
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[NodeInfo] = asyncio.get_running_loop().create_future()
         self._questions.put_nowait(answer)
         return await answer
 
@@ -177,6 +177,17 @@ async def test_a_node_that_is_full() -> None:
         clock.now += 3
         assert state(manager) == ("healthy", "")
         manager.lease(None)
+
+
+async def test_a_node_filled_from_here() -> None:
+    """What this gateway itself has sent there is known without asking."""
+    async with watching(MockProtocol(peer="a", capacity=2)) as manager:
+        leases = [manager.lease(None), manager.lease(None)]
+        assert state(manager) == ("full", "all of its 2 slots are taken from here")
+        with pytest.raises(NodeBusy):
+            manager.lease(None)
+        leases[0].succeeded()
+        assert state(manager)[0] == "healthy"
 
 
 async def test_the_breaker_in_the_table() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import time
+
 import msgspec
 from litestar import get
 from litestar.di import NamedDependency
@@ -13,6 +15,7 @@ from adapter.routes.answers import json_answer
 from adapter.schema.health import Health, NodeRow, NodeTable
 from subnet.client import RemoteManager
 from subnet.client.remote import Remote
+from subnet.client.status import Status
 from subnet.errors import NoNodeAvailable, SessionClosed
 
 
@@ -32,11 +35,19 @@ async def readyz(models: NamedDependency[Models], life: NamedDependency[Life]) -
 
 @get("/nodes", name="list_nodes")
 async def list_nodes(remotes: NamedDependency[RemoteManager]) -> ASGIResponse:
-    return json_answer(NodeTable(nodes=[_row(remote) for remote in remotes.remotes]))
+    now = time()
+    rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
+    return json_answer(NodeTable(time=int(now), nodes=rows))
 
 
-def _row(remote: Remote) -> NodeRow:
-    row = NodeRow(peer=remote.peer, fault=remote.fault, requests=remote.running)
+def _row(remote: Remote, status: Status, now: float) -> NodeRow:
+    row = NodeRow(
+        peer=remote.peer,
+        state=status.state,
+        since=int(now - status.seconds),
+        fault=status.why,
+        requests=remote.running,
+    )
     info = remote.info
     if info is None:
         return row

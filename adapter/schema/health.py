@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from subnet.client.status import NodeState
 from subnet.node_info import Capabilities
 
 
@@ -17,11 +18,14 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class NodeRow(Struct, frozen=True, kw_only=True):
     """A node as this gateway knows it.
 
-    `fault` is why it gets no requests, null when it may; `requests` are this gateway's on it now; the fields from
+    `peer` is its address; `state` holds since `since` (Unix time, in seconds), and `fault` is why it gets no requests,
+    or fewer, in plain words, null when it is healthy. `requests` are this gateway's on it now; the fields from
     `node_id` on are what the node last said of itself, null before its first answer.
     """
 
     peer: str
+    state: NodeState
+    since: int
     fault: str | None
     requests: int
     node_id: str | None = None
@@ -37,4 +41,7 @@ class NodeRow(Struct, frozen=True, kw_only=True):
 
 
 class NodeTable(Struct, frozen=True, kw_only=True):
+    """`time` is when it was so, by the gateway's clock (Unix time, in seconds)."""
+
+    time: int
     nodes: list[NodeRow]

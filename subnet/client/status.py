@@ -45,6 +45,8 @@ def _fullness(remote: Remote, now: float) -> tuple[NodeState, str | None]:
     if (wait := remote.busy_until - now) > 0:
         return "full", f"it refused a request for want of room; to be asked again in {wait:.1f} s"
     info = remote.info
+    if info is not None and remote.filled:
+        return "full", f"all of its {info.capacity} slots are taken from here"
     if info is not None and info.running >= info.capacity:
         return "full", f"it said that all of its {info.capacity} slots are taken"
     return "healthy", None

@@ -1,0 +1,122 @@
+"""`GET /nodes` and `adapter nodes`: how every node is, and why one is out."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import httpx
+import msgspec
+import pytest
+
+from adapter.node_table import fetch, read, written
+from adapter.schema.health import NodeRow, NodeTable
+from subnet import MockProtocol
+from subnet.errors import EngineFailed, NodeBusy, NodeLost, SettingsError
+from subnet.node_info import NodeInfo
+from tests.fakes import ASK, gateway, saying
+
+
+class Dead(MockProtocol):
+    async def rpc_info(self) -> NodeInfo:
+        raise NodeLost("cannot connect to dead: nobody is there")
+
+
+async def test_the_table() -> None:
+    """States, loads and reasons, as the gateway has them."""
+    full = saying("", NodeBusy("full", retry_after=30.0), peer="full")
+    async with gateway(full, saying("Hi", peer="well"), Dead(peer="dead")) as url:
+        async with httpx.AsyncClient(base_url=url) as client:
+            for _ in range(2):
+                assert (await client.post("/v1/chat/completions", json=ASK)).status_code == 200
+            table = msgspec.json.decode((await client.get("/nodes")).content, type=NodeTable)
+    states = {row.peer: (row.state, row.requests) for row in table.nodes}
+    assert states == {"full": ("full", 0), "well": ("healthy", 0), "dead": ("away", 0)}
+    faults = {row.peer: row.fault for row in table.nodes}
+    assert faults["well"] is None
+    assert faults["dead"] == "cannot connect to dead: nobody is there"
+    assert (faults["full"] or "").startswith("it refused a request for want of room; to be asked again in ")
+    assert all(0 <= table.time - row.since < 60 for row in table.nodes)
+    assert abs(table.time - time.time()) < 60
+
+
+async def test_a_breaker_in_the_table() -> None:
+    """A node that fails its requests is named with the reason."""
+    async with gateway(saying("", EngineFailed("out of memory"))) as url, httpx.AsyncClient(base_url=url) as client:
+        for _ in range(3):
+            await client.post("/v1/chat/completions", json=ASK)
+        (row,) = (await client.get("/nodes")).json()["nodes"]
+    assert row["state"] in ("breaker-open", "breaker-half-open")
+    assert row["fault"].startswith("3 failures in a row, the last: out of memory; ")
+
+
+async def test_fetched_from_a_gateway() -> None:
+    """What the command reads is what the gateway serves; a slash at the end of its address does not matter."""
+    async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
+        data = await asyncio.to_thread(fetch, url + "/")
+        lines = written(read(url, data)).splitlines()
+    assert lines[0].split() == ["address", "state", "for", "requests", "slots", "process", "model", "why"]
+    assert lines[1].split()[:2] == ["http://gpu-1:9000", "healthy"]
+
+
+def row(peer: str, **changed: object) -> NodeRow:
+    known = {"peer": peer, "state": "healthy", "since": 1000, "fault": None, "requests": 0}
+    return msgspec.convert({**known, **changed}, NodeRow)
+
+
+def test_columns() -> None:
+    """They are aligned, what is not known is a dash, and nothing follows the last word."""
+    table = NodeTable(
+        time=1000 + 90,
+        nodes=[
+            row("http://gpu-1:9000", requests=3, running=12, capacity=16, process=4711, model="m"),
+            row("http://b:1", state="away", since=1085, fault="cannot connect"),
+        ],
+    )
+    assert written(table).splitlines() == [
+        "address            state    for    requests  slots  process  model  why",
+        "http://gpu-1:9000  healthy  1m30s  3         12/16  4711     m      -",
+        "http://b:1         away     5s     0         -      -        -      cannot connect",
+    ]
+    assert written(NodeTable(time=0, nodes=[])) == "no node is known"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-1, "0s"), (59, "59s"), (61, "1m01s"), (3600, "1h00m"), (86399, "23h59m"), (90000, "1d01h")]
+)
+def test_ages(seconds: int, said: str) -> None:
+    """Short, and as exact as one cares to know."""
+    assert written(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[10] == said
+
+
+def test_a_node_cannot_write_to_the_terminal() -> None:
+    """Control characters in what nodes say are shown as question marks."""
+    table = NodeTable(time=1000, nodes=[row("a", model="\x1b[31mred\n", fault="\x07")])
+    assert written(table).splitlines()[1].split()[-2:] == ["?[31mred?", "?"]
+
+
+def test_no_gateway() -> None:
+    """One clear line, with the address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(SettingsError) as caught:
+        fetch(f"http://127.0.0.1:{port}")
+    assert str(caught.value) == f"no gateway answers at http://127.0.0.1:{port}: Connection refused"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "file:///etc/passwd", "http://", "http://a:b"])
+def test_not_an_address(url: str) -> None:
+    """Neither is this a traceback."""
+    with pytest.raises(SettingsError, match=url):
+        fetch(url)
+
+
+async def test_another_server() -> None:
+    """Something else may listen there."""
+    async with gateway(saying("Hi")) as url:
+        with pytest.raises(SettingsError, match="it answers 404 to GET /nodes"):
+            await asyncio.to_thread(fetch, url + "/v1")
+    for data in (b"<html>", b"[]", b'{"nodes": []}'):
+        with pytest.raises(SettingsError, match="is not a gateway"):
+            read("http://a", data)
