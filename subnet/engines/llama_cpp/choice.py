@@ -17,7 +17,7 @@ from subnet.generation import Delta, FinishReason, Job
 class Choice:
     """One choice: the tokens it has (prompt and output), and how many of them its sequence in the context holds.
 
-    Belongs to the stepping thread, once submitted.
+    Belongs to the stepping thread, once submitted. `fresh` tells that no step has given it anything yet.
     """
 
     def __init__(self, run: Run, number: int, tokens: list[int], sampler: Sampler, grammar: Grammar | None) -> None:
@@ -28,9 +28,8 @@ class Choice:
         self.grammar = grammar
         self.slot = -1
         self.held = 0
-        self.cached = 0
         self.leader: Choice | None = None
-        self._fresh = True
+        self.fresh = True
 
     @property
     def pending(self) -> int:
@@ -54,24 +53,30 @@ class Choice:
         """The only delta of a choice that has all its tokens already."""
         return self._delta([], np.empty(0, np.float32), "length")
 
+    def sign_of_life(self) -> Delta:
+        return Delta(self.number, [])
+
     def _delta(self, tokens: list[int], logits: NDArray[np.float32], reason: FinishReason | None) -> Delta:
         width = self.run.job.sampling.logprobs
         logprobs = None if width is None else [logprobs_of(logits, token, width) for token in tokens]
-        cached, self._fresh = (self.cached if self._fresh else 0), False
+        cached, self.fresh = (self.run.cached or 0 if self.fresh else 0), False
         return Delta(self.number, tokens, logprobs, reason, cached)
 
 
 class Run:
     """One call of the engine: what it asked for, where its deltas go, and how it ends.
 
-    `stops` are tokens that end a choice, `longest` the tokens that prompt and output may have together. `over` may be
-    set from any thread, and then nothing more is generated; everything else belongs to the event loop.
+    `stops` are tokens that end a choice, `longest` the tokens that prompt and output may have together, `cached`
+    those of the prompt that earlier jobs had left in the context, None before it has a slot. A job that carries on what
+    another began has none, for that one counted them. `over` may be set from any thread, and then nothing more is
+    generated; `cached` belongs to the stepping thread, everything else to the event loop.
     """
 
     def __init__(self, job: Job, emit: Emit, stops: frozenset[int]) -> None:
         self.job = job
         self.stops = stops
         self.longest = len(job.prompt) + (job.sampling.max_tokens if job.sampling.max_tokens is not None else 1 << 40)
+        self.cached = 0 if any(len(start.delivered) for start in job.starts) else None
         self.over = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._emit = emit

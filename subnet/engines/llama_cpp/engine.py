@@ -12,8 +12,9 @@ from subnet.engines.base import Emit, Engine
 from subnet.engines.llama_cpp.choice import Choice, Run
 from subnet.engines.llama_cpp.grammar import Grammars
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
+from subnet.engines.llama_cpp.prefill import MOST_ROWS
 from subnet.engines.llama_cpp.sampler import Sampler
-from subnet.engines.llama_cpp.stepper import PREFILL_ROWS, Stepper
+from subnet.engines.llama_cpp.stepper import Stepper
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import Job, Start
 from subnet.models.card import describe
@@ -68,7 +69,7 @@ class LlamaCppEngine(Engine):
         self.card, self.artefact = describe(self._path, self._model_id, self._wanted_length, self._tokenizer_json)
         self._model = NativeModel(self._path)
         try:
-            rows = PREFILL_ROWS + self.capacity
+            rows = MOST_ROWS + self.capacity
             length = self.card.context_length
             self._context = NativeContext(self._model, self.capacity, length, rows, self._threads)
         except BaseException:

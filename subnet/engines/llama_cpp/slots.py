@@ -32,7 +32,8 @@ class Slots:
         shared = min(common(self._left.pop(slot), choice.tokens), choice.pending - 1)
         choice.slot = slot
         choice.held = self._context.keep(slot, shared if self._cache else 0)
-        choice.cached = min(choice.held, len(choice.run.job.prompt))
+        if choice.run.cached is None:
+            choice.run.cached = choice.held
 
     def follow(self, choice: Choice) -> None:
         """Once its leader, another choice of the same run, holds the prompt, take that over."""
@@ -42,7 +43,6 @@ class Slots:
         shared = min(common(leader.tokens[: leader.held], choice.tokens), choice.pending + choice.held - 1)
         self._context.copy(leader.slot, choice.slot)
         choice.held = self._context.keep(choice.slot, shared)
-        choice.cached = min(choice.held, len(choice.run.job.prompt))
         choice.leader = None
 
     def give_back(self, choice: Choice) -> None:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.choice import Choice, Event
 from subnet.engines.llama_cpp.model import NativeContext, Row
+from subnet.engines.llama_cpp.prefill import Pace, share
 from subnet.engines.llama_cpp.slots import Slots
 from subnet.errors import EngineFailed, SubnetError
 
-PREFILL_ROWS = 32
-_LEAST_ROWS = 4
-_STEP_SECONDS = 0.08
+# Between two signs of life, in seconds.
+_SIGN_SECONDS = 1.0
 
 
 class Stepper:
     """Each step decodes one token of every choice that is generating and a piece of the prompts that are not yet read,
-    so small that a step takes about 80 ms: a long prompt neither stalls the other choices nor a cancellation.
+    so small that a step takes about 80 ms: a long prompt neither stalls the other choices nor a cancellation. While
+    steps are made, choices that have nothing to show yet give a sign of life once a second.
 
     `submit` is called on the event loop's thread, which gets what a step made in one callback.
     """
 
-    def __init__(self, context: NativeContext, count: int, length: int, cache: bool) -> None:
+    def __init__(
+        self,
+        context: NativeContext,
+        count: int,
+        length: int,
+        cache: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._context = context
         self._length = length
         self._slots = Slots(context, count, cache)
@@ -36,7 +45,9 @@ class Stepper:
         self._stopping = False
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
-        self._row_seconds = 0.01
+        self._pace = Pace()
+        self._clock = clock
+        self._signed = clock()
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
         self._thread.start()
 
@@ -77,12 +88,12 @@ class Stepper:
         rows, ready = self._plan()
         if not rows:
             return []
-        started = time.monotonic()
+        started = self._clock()
         logits = self._context.decode(rows)
-        self._pace(len(rows), time.monotonic() - started)
+        self._pace.took(len(rows), self._clock() - started)
         for choice in self._active:
             self._slots.follow(choice)
-        return self._draw(ready, logits)
+        return self._draw(ready, logits) + self._sign()
 
     def _sweep(self) -> None:
         """Let go of choices whose run is over: cancelled, failed or finished."""
@@ -101,14 +112,14 @@ class Stepper:
 
     def _plan(self) -> tuple[list[Row], list[Choice]]:
         """The rows of the next step, and the choices that can draw a token after it."""
-        budget = max(_LEAST_ROWS, min(PREFILL_ROWS, int(_STEP_SECONDS / self._row_seconds)))
+        reading = [choice for choice in self._active if choice.leader is None and choice.pending > 1]
+        shares = dict(zip(reading, share(self._pace.rows(), [choice.pending for choice in reading]), strict=True))
         rows: list[Row] = []
         ready: list[Choice] = []
         for choice in self._active:
             if choice.leader is not None:
                 continue
-            count = 1 if choice.pending == 1 else min(choice.pending, budget)
-            budget -= count if choice.pending > 1 else 0
+            count = shares.get(choice, 1)
             last = count == choice.pending
             for at in range(choice.held, choice.held + count):
                 rows.append((choice.tokens[at], at, choice.slot, last and at == choice.held + count - 1))
@@ -116,10 +127,6 @@ class Stepper:
             if last:
                 ready.append(choice)
         return rows, ready
-
-    def _pace(self, rows: int, seconds: float) -> None:
-        if rows >= _LEAST_ROWS:
-            self._row_seconds += 0.2 * (seconds / rows - self._row_seconds)
 
     def _draw(self, ready: list[Choice], logits: dict[int, NDArray[np.float32]]) -> list[Event]:
         events: list[Event] = []
@@ -134,6 +141,13 @@ class Stepper:
             if delta.finish_reason is not None:
                 self._retire(choice)
         return events
+
+    def _sign(self) -> list[Event]:
+        """Signs of life of those that wait for a slot, or whose prompt is being read, when it is time for them."""
+        if self._clock() - self._signed < _SIGN_SECONDS:
+            return []
+        self._signed = self._clock()
+        return [(choice.run, choice.sign_of_life()) for choice in [*self._active, *self._waiting] if choice.fresh]
 
     def _retire(self, choice: Choice) -> None:
         self._active.remove(choice)
