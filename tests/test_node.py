@@ -255,3 +255,12 @@ async def test_what_the_engine_cannot_do(sampling: Sampling) -> None:
             await ask(manager, b"x", sampling)
         assert caught.value.param
         assert await ask(manager, b"x", Sampling(max_tokens=1))
+
+
+async def test_a_slot_is_free_once_it_was_cancelled() -> None:
+    """With one slot, an answer that is given up makes room for the next request at once: none is refused."""
+    async with node(EchoOptions(rate=100.0, capacity=1)) as (_, address):
+        async with sessions(address, limits=Limits(patience=0.0)) as manager:
+            for _ in range(10):
+                async with manager.session() as session, aclosing(session.generate([1])) as deltas:
+                    await anext(deltas)

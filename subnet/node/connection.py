@@ -52,6 +52,7 @@ class NodeConnection:
         self._socket = socket
         self._outbox = Outbox()
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -98,6 +99,8 @@ class NodeConnection:
             case Cancel():
                 if (task := self._calls.get(message.call)) is not None:
                     task.cancel()
+                    self._ending.add(task)
+                    task.add_done_callback(self._ending.discard)
             case _:
                 raise WireError(f"a {type(message).__name__}, which only nodes send")
 
@@ -142,6 +145,9 @@ class NodeConnection:
             raise NodeError(f"this node serves {self._node.engine.card.id}")
         _check(request, self._node.engine.capabilities)
         job = _job(request)
+        if self._ending:
+            # What was cancelled before this was asked has its slots free first.
+            await asyncio.wait(set(self._ending))
         async with self._node.slots(len(job.starts)):
             accepted = Accepted(request.call)
             if self._node.authorizer is not None:
