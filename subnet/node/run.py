@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ SERVING = re.compile(r"serving (?P<model>.+) on (?P<address>http://\S+)$")
 
 
 def make_engine(settings: NodeSettings, report: Report) -> Engine:
-    """Raises SettingsError for a model that cannot be had."""
+    """Blocks while a model is fetched. Raises SettingsError for one that cannot be had."""
     if settings.engine == "echo":
         from subnet.engines.echo import EchoEngine, EchoOptions
 
@@ -53,7 +53,8 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
 
 
 async def run(settings: NodeSettings, report: Report) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal ends it at once.
+    """Serve until SIGINT or SIGTERM, then drain; a second signal ends it at once. While a model is
+    fetched or loaded, which nothing can interrupt, the first ends the whole process.
 
     `report` gets a line for a person at each step.
     """
@@ -63,15 +64,36 @@ async def run(settings: NodeSettings, report: Report) -> None:
         loop.add_signal_handler(number, lambda: end.set() if leave.is_set() else leave.set())
     if settings.with_parent:
         loop.add_reader(sys.stdin.fileno(), _end_with, sys.stdin.fileno(), leave, end)
-    engine = make_engine(settings, report)
-    report(f"loading {settings.model or 'the model'}" if settings.engine != "echo" else "starting the echo engine")
-    async with engine:
+    async with contextlib.AsyncExitStack() as stack:
+        with _ending(leave, report):
+            engine = await asyncio.to_thread(make_engine, settings, report)
+            report(
+                f"loading {settings.model or 'the model'}" if settings.engine != "echo" else "starting the echo engine"
+            )
+            await stack.enter_async_context(engine)
         node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
             await leave.wait()
             report("finishing what runs" if node.running else "stopping")
             await _first(node.drain(settings.drain_timeout), end.wait())
+
+
+@contextlib.contextmanager
+def _ending(leave: asyncio.Event, report: Report) -> Iterator[None]:
+    """Inside the block, `leave` ends the whole process."""
+
+    async def end() -> None:
+        await leave.wait()
+        report("stopping")
+        # Python would wait for the thread that fetches or loads; nobody is served yet, so nothing else is owed.
+        os._exit(0)
+
+    ending = asyncio.create_task(end())
+    try:
+        yield
+    finally:
+        ending.cancel()
 
 
 async def _first(*awaitables: Coroutine[Any, Any, object]) -> None:

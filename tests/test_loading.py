@@ -1,0 +1,56 @@
+"""A node process that is told to end while it still loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.processes import until
+
+
+@contextmanager
+def loading_node(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node whose model file is a pipe that holds it up: it has been opened, and gives nothing."""
+    model = folder / "slow.gguf"
+    os.mkfifo(model)
+    writers: list[int] = []
+
+    def opened() -> bool:
+        try:
+            writers.append(os.open(model, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads it yet
+            return False
+        return True
+
+    command = [sys.executable, "-m", "subnet.cli", "node", "--port", "0", "--with-parent", "true"]
+    with subprocess.Popen([*command, "--model", str(model)], stdin=subprocess.PIPE) as process:
+        try:
+            until(opened)
+            yield process
+        finally:
+            process.kill()
+            for writer in writers:
+                os.close(writer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_node_that_loads(tmp_path: Path, number: signal.Signals) -> None:
+    """It does not wait for a model that is still to come."""
+    with loading_node(tmp_path) as process:
+        process.send_signal(number)
+        assert process.wait(20) == 0
+
+
+def test_a_node_that_loads_ends_with_its_parent(tmp_path: Path) -> None:
+    """The end of standard input is noticed meanwhile too."""
+    with loading_node(tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
