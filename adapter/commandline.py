@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import uvloop
 
-from adapter import commands
+from adapter import commands, node_table
 from adapter.settings import Settings, reader
 from subnet.errors import SettingsError, SubnetError
 from subnet.version import VERSION
@@ -20,6 +20,7 @@ An OpenAI-compatible chat API in front of a subnet of inference nodes.
 
   adapter up       a gateway and, on this machine, the nodes behind it
   adapter serve    a gateway alone, in front of nodes that run elsewhere
+  adapter nodes    how the nodes of a running gateway are, and why one is out
 """
 _UP = """\
 Run a gateway and local nodes, each in a process of its own; Ctrl-C ends them all.
@@ -38,6 +39,17 @@ examples:
   adapter serve --node http://gpu-1:9000 --node http://gpu-2:9000 --host 0.0.0.0
   ADAPTER_SECRET=... adapter serve --config gateway.toml
 """
+_NODES = """\
+Print the live table of the nodes behind a running gateway, one line each.
+
+  state     healthy, away, draining, full, or with a breaker that is open (left alone) or half-open (being tried)
+  requests  running there now for this gateway
+  slots     in use of those it has, as it last said
+
+examples:
+  adapter nodes
+  adapter nodes --url http://gateway:8000 --json
+"""
 _SETTINGS = "\nEvery setting can also stand in adapter.toml or in the environment (ADAPTER_PORT=8001); flags win.\n"
 _ONLY_UP = {"model", "engine", "local_nodes", "concurrency", "context_length", "threads"}
 
@@ -46,17 +58,27 @@ Run = Callable[[Settings, commands.Report], Coroutine[None, None, None]]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    flags = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
     try:
-        settings = reader.load(options.config, flags=flags)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
-        if options.run is commands.up:
-            settings = commands.with_model(settings, _say)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(options.run(settings, _say))
+        options.start(options)
     except (SettingsError, SubnetError) as error:
         sys.exit(f"adapter: {error}")
+
+
+def _gateway(options: argparse.Namespace) -> None:
+    flags = {name: value for name, value in vars(options).items() if name not in ("start", "run", "config")}
+    settings = reader.load(options.config, flags=flags)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    if options.run is commands.up:
+        settings = commands.with_model(settings, _say)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(options.run(settings, _say))
+
+
+def _nodes(options: argparse.Namespace) -> None:
+    data = node_table.fetch(options.url)
+    table = node_table.read(options.url, data)
+    _say(data.decode() if options.json else node_table.written(table))
 
 
 def _say(line: str) -> None:
@@ -72,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     everywhere = [field.name for field in reader.fields if field.name not in _ONLY_UP]
     _command(subparsers, "up", "run a gateway and local nodes", _UP, commands.up, [*everywhere, *_ONLY_UP])
     _command(subparsers, "serve", "run a gateway alone", _SERVE, commands.serve, everywhere)
+    nodes = subparsers.add_parser(
+        "nodes", help="how the nodes are", description=_NODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    nodes.add_argument("--url", default=node_table.URL, help="address of the gateway (default: %(default)s)")
+    nodes.add_argument("--json", action="store_true", help="as the gateway tells it, for a script")
+    nodes.set_defaults(start=_nodes)
     return parser
 
 
@@ -90,4 +118,4 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     reader.add_flags(parser, *settings)
-    parser.set_defaults(run=run)
+    parser.set_defaults(start=_gateway, run=run)

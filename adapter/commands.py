@@ -20,6 +20,7 @@ from adapter.serving import serve as serve_app
 from adapter.settings import Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
+from subnet.client.policies import POLICIES
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve
 
@@ -75,7 +76,10 @@ def _check_addresses(nodes: Sequence[str]) -> None:
 async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> None:
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     listener = bind(settings.host, settings.port)
-    async with RemoteManager(nodes, authorizer=authorizer) as remote_manager:
+    policy = POLICIES[settings.policy]()
+    async with RemoteManager(
+        nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
+    ) as remote_manager:
         session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings))
         life = Life()
         app = build_app(settings, remote_manager, session_manager, life)

@@ -24,12 +24,20 @@ class Completion:
     """One answer in the making. `usage`, and in `ledger` the nodes asked, hold at any time, also for a cut one."""
 
     def __init__(
-        self, model: Model, text: str, prompt: TokenIds, sampling: Sampling, stops: tuple[str, ...], choices: int = 1
+        self,
+        model: Model,
+        text: str,
+        prompt: TokenIds,
+        sampling: Sampling,
+        stops: tuple[str, ...],
+        choices: int = 1,
+        key: str | None = None,
     ) -> None:
         self.model = model
         self.text = text
         self.prompt = prompt
         self.sampling = sampling
+        self.key = key
         self._choices = [model.reader(index, stops) for index in range(choices)]
         self.ledger: Ledger | None = None
         self._cached = 0
@@ -50,7 +58,7 @@ class Completion:
         Raises SubnetError.
         """
         last: list[Event] = []
-        async with sessions.session(model=self.model.card.id) as session:
+        async with sessions.session(model=self.model.card.id, key=self.key) as session:
             deltas = session.generate(self.prompt, self.sampling, choices=len(self._choices), text=self.text)
             async with aclosing(deltas):
                 async for delta in deltas:
@@ -90,7 +98,7 @@ async def prepare(
         seed=request.seed,
         stop_tokens=model.card.stop_tokens,
     )
-    return Completion(model, written.text, prompt, sampling, request.stops)
+    return Completion(model, written.text, prompt, sampling, request.stops, key=request.key)
 
 
 def _room(context: int, prompt: int, limit: int | None) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from subnet.client.policies import PolicyName
 from subnet.settings import SettingsReader
 
 _Count = Annotated[int, Meta(ge=1)]
@@ -29,6 +30,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     patience: Annotated[
         float, Meta(ge=0, description="seconds to wait for room on a full node, or for a lost one to come back")
     ] = 10.0
+    policy: Annotated[PolicyName, Meta(description="how the node for a request is chosen")] = "round-robin"
+    probe_timeout: Annotated[
+        float, Meta(gt=0, description="seconds in which a node must say how it is; it is asked every 2 s")
+    ] = 3.0
     max_body: Annotated[int, Meta(ge=1024, description="bytes of the largest request taken")] = 8 * 1024 * 1024
     default_max_tokens: Annotated[
         _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")

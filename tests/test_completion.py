@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ from adapter.events import Event, Finished, TextDelta, Used
 from adapter.models import Models
 from adapter.schema.requests import ChatCompletionRequest
 from subnet.client import RemoteManager, SessionManager
+from subnet.client.policies import Policy, Want
+from subnet.client.remote import Remote
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
 from subnet.messages import Generate
@@ -53,6 +55,26 @@ def used(events: list[Event]) -> tuple[int, int, int, int]:
     usage = events[-1].usage
     cached = usage.prompt_tokens_details.cached_tokens
     return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [({}, None), ({"user": "u"}, "u"), ({"user": "u", "prompt_cache_key": "k"}, "k"), ({"prompt_cache_key": ""}, None)],
+)
+async def test_what_belongs_together(fields: dict[str, str], key: str | None) -> None:
+    """The policy that chooses the node is told the prompt and the client's key."""
+    seen: list[Want] = []
+
+    class Only(Policy):
+        def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
+            seen.append(want)
+            return candidates[0]
+
+    async with RemoteManager([saying("Hi")], policy=Only()) as remotes:
+        await remotes.ready()
+        completion = await prepare(request(**fields), Models(remotes))
+        assert text_of([event async for event in completion.events(SessionManager(remotes))]) == "Hi"
+    assert (bytes(seen[0].prompt.tolist()), seen[0].key) == (PROMPT.encode(), key)
 
 
 async def test_answer() -> None:

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 
+from adapter.commandline import main
 from adapter.node_table import fetch, read, written
 from adapter.schema.health import NodeRow, NodeTable
 from subnet import MockProtocol
@@ -110,6 +111,21 @@ def test_not_an_address(url: str) -> None:
     """Neither is this a traceback."""
     with pytest.raises(SettingsError, match=url):
         fetch(url)
+
+
+async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints the table, or with --json what the gateway said."""
+    async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
+        await asyncio.to_thread(main, ["nodes", "--url", url])
+        assert "http://gpu-1:9000  healthy" in capsys.readouterr().out
+        await asyncio.to_thread(main, ["nodes", "--url", url, "--json"])
+        assert msgspec.json.decode(capsys.readouterr().out)["nodes"][0]["state"] == "healthy"
+
+
+def test_the_command_without_a_gateway() -> None:
+    """It ends with one line and not with a traceback."""
+    with pytest.raises(SystemExit, match=r"^adapter: no gateway answers at http://127\.0\.0\.1:9: "):
+        main(["nodes", "--url", "http://127.0.0.1:9"])
 
 
 async def test_another_server() -> None:

@@ -43,12 +43,10 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 MEANINGLESS = frozenset(
     {
         "metadata",
-        "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
-        "user",
     }
 )
 """They steer OpenAI's own service, not the answer."""

@@ -32,6 +32,8 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
 
     @property
     def limit(self) -> int | None:
@@ -41,6 +43,11 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def key(self) -> str | None:
+        """What the client says belongs together, for a policy that keeps it on one node."""
+        return self.prompt_cache_key or self.user or None
 
     @property
     def include_usage(self) -> bool:
