@@ -13,7 +13,7 @@ from subnet import RemoteManager, Sampling, SessionManager, TokenAuthorizer, fra
 from subnet.client import Limits
 from subnet.engines.base import Emit, Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, Unauthorized
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized
 from subnet.generation import Delta, Job
 from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
@@ -122,7 +122,7 @@ async def test_leaving_frees_the_engine() -> None:
             await until(lambda: served.running == 0)
             running = asyncio.create_task(ask(manager, b"x"))
             await until(lambda: served.running == 1)
-        with pytest.raises(NodeError):
+        with pytest.raises(SessionClosed):
             await running
         await until(lambda: served.running == 0)
 

@@ -16,7 +16,7 @@ from subnet.client.policies import Policy, RoundRobin, Want
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
 from subnet.client.status import Status
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable
+from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, SessionClosed
 from subnet.node_info import Capabilities, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
@@ -45,6 +45,7 @@ class RemoteManager:
         self._initial = list(nodes)
         self.authorizer = authorizer
         self._changed = asyncio.Event()
+        self._closed = False
         self._policy = policy or RoundRobin()
         self._probe_interval = probe_interval
         self._probe_timeout = probe_timeout
@@ -111,8 +112,10 @@ class RemoteManager:
     def lease(self, model: str | None, excluded: Collection[str] = (), want: Want | None = None) -> Lease:
         """A place for the next attempt, on a node outside `excluded` if possible; the policy decides by `want`.
 
-        The caller tells the lease how it went. Raises NoNodeAvailable, NodeBusy.
+        The caller tells the lease how it went. Raises NoNodeAvailable, NodeBusy, SessionClosed.
         """
+        if self._closed:
+            raise SessionClosed("the table of nodes was closed")
         now = self._clock()
         able = self._candidates(model)
         free = [remote for remote in able if remote.available(now)]
@@ -144,6 +147,7 @@ class RemoteManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         await asyncio.gather(*(self.remove(peer) for peer in list(self._probers)))
 
     def _candidates(self, model: str | None) -> list[Remote]:
