@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from adapter.aside import aside
 from adapter.events import Event, Used
 from adapter.models import Model, Models
+from adapter.schema.messages import Message
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.responses import PromptTokensDetails, Usage
 from subnet.client import SessionManager
@@ -15,9 +16,6 @@ from subnet.client.ledger import Ledger
 from subnet.errors import ContextLengthExceeded, EngineFailed
 from subnet.generation import Delta, Sampling
 from subnet.tensors import TokenIds
-
-LONG_PROMPT = 20_000
-"""Characters from which on a prompt is tokenized in a thread, so that other streams do not wait for it."""
 
 
 class Completion:
@@ -80,16 +78,14 @@ class Completion:
 
 
 async def prepare(
-    request: ChatCompletionRequest, models: Models, *, default_max_tokens: int | None = None
+    request: ChatCompletionRequest, models: Models, *, size: int = 0, default_max_tokens: int | None = None
 ) -> Completion:
-    """Everything before a node is bothered. Raises ModelNotFound, NoNodeAvailable, InvalidRequest (the template
-    refuses the messages) and ContextLengthExceeded.
+    """Everything before a node is bothered, for a request of `size` bytes. Raises what `models.get` does,
+    InvalidRequest (the template refuses the messages) and ContextLengthExceeded.
     """
     model = await models.get(request.model)
-    written = model.render(request.messages)
-    long = len(written.marked) > LONG_PROMPT
-    prompt = await asyncio.to_thread(model.encode, written) if long else model.encode(written)
-    room = _room(model.card.context_length, len(prompt), request.limit)
+    text, prompt = await aside(size, _prompt, model, request.messages)
+    room = _room(model.card.context_length, len(prompt), request)
     limit = request.limit or default_max_tokens
     sampling = Sampling(
         temperature=1.0 if request.temperature is None else request.temperature,
@@ -98,19 +94,28 @@ async def prepare(
         seed=request.seed,
         stop_tokens=model.card.stop_tokens,
     )
-    return Completion(model, written.text, prompt, sampling, request.stops, key=request.key)
+    return Completion(model, text, prompt, sampling, request.stops, key=request.key)
 
 
-def _room(context: int, prompt: int, limit: int | None) -> int:
+def _prompt(model: Model, messages: Sequence[Message]) -> tuple[str, TokenIds]:
+    written = model.render(messages)
+    return written.text, model.encode(written)
+
+
+def _room(context: int, prompt: int, request: ChatCompletionRequest) -> int:
     """Tokens left for the answer."""
-    if prompt + (limit or 1) <= context:
+    limit = request.limit or 1
+    if prompt + limit <= context:
         return context - prompt
-    wanted = (
-        f"your messages resulted in {prompt} tokens. Please reduce the length of the messages."
-        if limit is None or prompt >= context
-        else f"you requested {prompt + limit} tokens ({prompt} in the messages, {limit} in the completion)."
-        " Please reduce the length of the messages or completion."
-    )
+    if prompt >= context:
+        param = "messages"
+        wanted = f"your messages resulted in {prompt} tokens. Please reduce the length of the messages."
+    else:
+        param = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
+        wanted = (
+            f"you requested {prompt + limit} tokens ({prompt} in the messages, {limit} in the completion)."
+            " Please reduce the length of the messages or completion."
+        )
     raise ContextLengthExceeded(
-        f"This model's maximum context length is {context} tokens. However, {wanted}", param="messages"
+        f"This model's maximum context length is {context} tokens. However, {wanted}", param=param
     )

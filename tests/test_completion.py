@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
+from adapter.aside import LARGE, aside
 from adapter.completion import Completion, prepare
 from adapter.errors import ModelNotFound
 from adapter.events import Event, Finished, TextDelta, Used
-from adapter.models import Models
+from adapter.models import Model, Models, Prompt
+from adapter.schema.messages import Message
 from adapter.schema.requests import ChatCompletionRequest
 from subnet.client import RemoteManager, SessionManager
 from subnet.client.policies import Policy, Want
@@ -178,20 +180,22 @@ async def test_usage_of_a_cut_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "fields", "numbers"),
+    ("context", "fields", "numbers", "param"),
     [
-        (len(PROMPT), {}, (len(PROMPT), len(PROMPT))),
-        (10, {}, (10, len(PROMPT))),
-        (100, {"max_tokens": 90}, (100, len(PROMPT) + 90)),
+        (len(PROMPT), {}, (len(PROMPT), len(PROMPT)), "messages"),
+        (10, {}, (10, len(PROMPT)), "messages"),
+        (10, {"max_tokens": 5}, (10, len(PROMPT)), "messages"),
+        (100, {"max_tokens": 90}, (100, len(PROMPT) + 90), "max_tokens"),
+        (100, {"max_completion_tokens": 90}, (100, len(PROMPT) + 90), "max_completion_tokens"),
     ],
 )
-async def test_context(context: int, fields: dict[str, Any], numbers: tuple[int, int]) -> None:
-    """What does not fit is refused with both numbers, before a node is bothered."""
+async def test_context(context: int, fields: dict[str, Any], numbers: tuple[int, int], param: str) -> None:
+    """What does not fit is refused with both numbers and what to make smaller, before a node is bothered."""
     node = saying("Hi", context_length=context)
     with pytest.raises(ContextLengthExceeded) as caught:
         await answer(node, **fields)
     assert all(str(number) in caught.value.message for number in numbers)
-    assert caught.value.param == "messages"
+    assert caught.value.param == param
     assert node.requests == []
 
 
@@ -220,11 +224,50 @@ async def test_control_tokens_in_what_users_say() -> None:
     assert node.requests[0].text == "a<|end|>b<|end|>"
 
 
-async def test_long_prompt() -> None:
-    """A prompt that is tokenized in a thread is the same prompt."""
-    node = saying("Hi", context_length=100_000)
-    await answer(node, messages=[{"role": "user", "content": "x" * 30_000}])
-    assert np.count_nonzero(unpack(node.requests[0].prompt) == ord("x")) == 30_000
+async def test_large_request() -> None:
+    """A prompt that is made in a thread is the same prompt."""
+    async with subnet(saying("Hi")) as (models, _):
+        small, large = [(await prepare(request(), models, size=size)).prompt for size in (0, LARGE)]
+    assert small.tolist() == large.tolist() == list(PROMPT.encode())
+
+
+class Held(Models):
+    """Its models make no prompt until `released`; `reached` from the moment when one is to be made."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.reached = asyncio.Event()
+        self.released = threading.Event()
+
+    async def get(self, name: str) -> Model:
+        model, released = await self.models.get(name), self.released
+
+        class Waits(Model):
+            def render(self, messages: Sequence[Message]) -> Prompt:
+                assert released.wait(60)
+                return model.render(messages)
+
+        self.reached.set()
+        return Waits(model.card, model._parts)
+
+
+async def test_others_go_on_while_a_large_request_is_prepared() -> None:
+    """Small requests overtake it."""
+    async with subnet(saying("Hi")) as (models, _):
+        held = Held(models)
+        large = asyncio.create_task(prepare(request(), held, size=LARGE))
+        await held.reached.wait()
+        await prepare(request(), models)
+        assert not large.done()
+        held.released.set()
+        assert len((await large).prompt) == len(PROMPT)
+
+
+async def test_small_work_needs_no_thread() -> None:
+    """Only large requests are worth one."""
+    here = threading.get_ident()
+    assert await aside(LARGE - 1, threading.get_ident) == here
+    assert await aside(LARGE, threading.get_ident) != here
 
 
 async def test_template_that_refuses() -> None:

@@ -19,6 +19,12 @@ from adapter.schema.requests import ChatCompletionRequest
 
 USER = {"role": "user", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+PART = {"type": "text", "text": "Hello"}
+ARGUMENTS = "messages[0].tool_calls[0].function.arguments"
+
+
+def calling(arguments: str) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "add", "arguments": arguments}}]}
 
 
 def body(**fields: Any) -> bytes:
@@ -54,6 +60,12 @@ def test_null_is_absent(name: str) -> None:
         ({"model": ""}, "model", "invalid_value"),
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": None}, "messages", "invalid_type"),
+        ({"messages": [USER] * 4097}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user", "content": [PART] * 1025}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "assistant", "content": [PART] * 1025}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1025}]}, "messages[0].tool_calls", "invalid_value"),
+        ({"messages": [calling("x" * (2**20 + 1))]}, ARGUMENTS, "invalid_value"),
+        ({f"p{n:03}": 1 for n in range(255)}, "p254", "invalid_value"),
         ({"messages": [3]}, "messages[0]", "invalid_type"),
         ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter"),
         ({"messages": [USER, {"role": "robot", "content": "x"}]}, "messages[1].role", "invalid_value"),

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 
 from adapter.access import record_of
+from adapter.aside import aside
 from adapter.chunks import ChunkWriter, Head, collect
 from adapter.completion import Completion, prepare
 from adapter.event_stream import HEADERS, EventStream, event_stream, while_connected
@@ -28,8 +29,9 @@ async def chat_completions(
     models: NamedDependency[Models],
     sessions: NamedDependency[SessionManager],
 ) -> ASGIResponse:
-    wanted, unknown = read_request(await read_body(request, settings.max_body))
-    completion = await prepare(wanted, models, default_max_tokens=settings.default_max_tokens)
+    body = await read_body(request, settings.max_body)
+    wanted, unknown = await aside(len(body), read_request, body)
+    completion = await prepare(wanted, models, size=len(body), default_max_tokens=settings.default_max_tokens)
     record_of(request.scope).completion = completion
     headers = _ignored(unknown)
     head = Head.new(wanted.model, completion.model.fingerprint)

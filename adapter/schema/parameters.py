@@ -52,8 +52,17 @@ MEANINGLESS = frozenset(
 """They steer OpenAI's own service, not the answer."""
 
 
+MOST = 256
+"""Parameters of one request."""
+
+
 def check(given: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
-    """The names that nobody knows, of the parameters of one request. Raises BadRequest for one not served."""
+    """The names that nobody knows, of the parameters of one request. Raises BadRequest for one not served, and for
+    too many.
+    """
+    if len(given) > MOST:
+        name = list(given)[MOST][:64]
+        raise BadRequest(f"Too many parameters: more than {MOST}, with '{name}'.", param=name, code="invalid_value")
     for name in given.keys() & NEUTRAL.keys():
         if not _asks_for_nothing(given[name], NEUTRAL[name]):
             raise BadRequest(_refusal(name), param=name, code="unsupported_parameter")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from adapter.schema.messages import Message
+from adapter.schema.messages import MOST_MESSAGES, Message
 
 _Stop = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
@@ -23,7 +23,7 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
     """
 
     model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     max_tokens: _Count | None = None
