@@ -20,6 +20,7 @@ from adapter.serving import serve as serve_app
 from adapter.settings import Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
+from subnet.client.hedge import Hedger
 from subnet.client.policies import POLICIES
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve
@@ -80,7 +81,8 @@ async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> 
     async with RemoteManager(
         nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
     ) as remote_manager:
-        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings))
+        hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
+        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings), hedger=hedger)
         life = Life()
         app = build_app(settings, remote_manager, session_manager, life)
         with suppress(TimeoutError):

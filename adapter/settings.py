@@ -34,6 +34,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     probe_timeout: Annotated[
         float, Meta(gt=0, description="seconds in which a node must say how it is; it is asked every 2 s")
     ] = 3.0
+    hedge_quantile: Annotated[
+        float,
+        Meta(
+            ge=0, lt=1, description="ask a second node when a first token is later than this share of recent; 0: never"
+        ),
+    ] = 0.0
+    hedge_share: Annotated[
+        float, Meta(ge=0, le=1, description="share of requests for which a second node may be asked")
+    ] = 0.1
     max_body: Annotated[int, Meta(ge=1024, description="bytes of the largest request taken")] = 8 * 1024 * 1024
     default_max_tokens: Annotated[
         _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")

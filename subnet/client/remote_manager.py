@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
@@ -15,8 +15,8 @@ from subnet.client.lease import Lease
 from subnet.client.policies import Policy, RoundRobin, Want
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
-from subnet.client.status import Status
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, SessionClosed
+from subnet.client.status import Status, refusal
+from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
 from subnet.node_info import Capabilities, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
@@ -120,7 +120,7 @@ class RemoteManager:
         able = self._candidates(model)
         free = [remote for remote in able if remote.available(now)]
         if not free:
-            raise _refusal(able, now)
+            raise refusal(able, now)
         candidates = [remote for remote in free if remote.peer not in excluded] or free
         chosen = self._policy.choose(candidates, want or Want())
         return Lease(self._probers[chosen.peer], self._clock)
@@ -163,12 +163,3 @@ class RemoteManager:
     def _latest(self, peer: str) -> Lease | None:
         prober = self._probers.get(peer)
         return None if prober is None else next(reversed(prober.remote.leases), None)
-
-
-def _refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
-    """Why none of these takes a request now, and when one may."""
-    busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
-    if busy or any(remote.filled for remote in able):
-        return NodeBusy("every node is at its capacity", retry_after=min(busy, default=1.0))
-    wait = min(remote.breaker.wait(now) for remote in able)
-    return NoNodeAvailable("every node that serves the model is failing", retry_after=wait or None)

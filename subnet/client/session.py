@@ -5,34 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from subnet.authorizers import AuthorizerBase
+from subnet.client.attempt import Attempt
 from subnet.client.checks import check_sampling, check_travels, checked_prompt
+from subnet.client.hedge import EndedEarly, Hedger, first_delta, race
 from subnet.client.lease import Lease
 from subnet.client.ledger import Ledger
 from subnet.client.limits import Limits
-from subnet.client.merge import merged
 from subnet.client.policies import Want
-from subnet.client.remote import Remote
 from subnet.client.remote_manager import RemoteManager
-from subnet.client.resume import Diverged, Resumption
+from subnet.client.resume import Diverged
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
-from subnet.errors import (
-    FirstTokenTimeout,
-    NodeBusy,
-    NodeError,
-    NoNodeAvailable,
-    SessionClosed,
-    StallTimeout,
-    Unauthorized,
-    WireError,
-)
+from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import Delta, Sampling
-from subnet.messages import Accepted, Generate
 from subnet.tensors import TokenIds
 
 
@@ -52,6 +43,7 @@ class Session:
         model: str | None = None,
         key: str | None = None,
         limits: Limits | None = None,
+        hedger: Hedger | None = None,
     ) -> None:
         self.ledger: Ledger | None = None
         self._manager = remote_manager
@@ -59,6 +51,7 @@ class Session:
         self._model = model
         self._key = key
         self._limits = limits or Limits()
+        self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
         self._running: AsyncGenerator[Delta, None] | None = None
         self._closed = False
@@ -117,34 +110,38 @@ class Session:
     async def _run(self, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
         retry = Retry(self._limits)
         while ledger.unfinished:
-            lease = await self._lease(ledger, retry, watchdog)
-            ledger.peers.append(lease.remote.peer)
-            ledger.nodes.append(lease.remote.name)
+            tries = [self._attempt(await self._lease(ledger, retry, watchdog), ledger)]
             delivered = ledger.delivered
             try:
-                async with aclosing(self._attempt(lease, ledger, watchdog)) as deltas:
+                async with aclosing(self._deltas(tries, ledger, watchdog)) as deltas:
                     async for delta in deltas:
                         retry.progressed()
                         yield delta
             except Diverged:
-                lease.abandoned()
+                tries[0].lease.abandoned()
                 if ledger.diverged:
                     raise
                 ledger.diverged = True
             except NodeError as error:
+                lease = tries[0].lease
                 lease.failed(error)
                 await watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
             except BaseException:
                 # The client's mistake, or its leaving: only what was delivered speaks of the node.
                 if ledger.delivered > delivered:
-                    lease.succeeded()
+                    tries[0].lease.succeeded()
                 else:
-                    lease.abandoned()
+                    tries[0].lease.abandoned()
                 raise
             else:
-                lease.succeeded()
+                tries[0].lease.succeeded()
             for delta in ledger.close_full():
                 yield delta
+
+    def _attempt(self, lease: Lease, ledger: Ledger) -> Attempt:
+        ledger.peers.append(lease.remote.peer)
+        ledger.nodes.append(lease.remote.name)
+        return Attempt(lease, ledger, self._authorizer)
 
     async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog) -> Lease:
         want = Want(ledger.prompt, self._key)
@@ -155,51 +152,70 @@ class Session:
                 pause = retry.waited(error)
             await watchdog.wait(asyncio.sleep(pause))
 
-    async def _attempt(self, lease: Lease, ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
-        remote = lease.remote
-        resumption = Resumption(ledger, remote.resume)
-        first, within = True, self._limits.first_token_within(len(ledger.prompt) + ledger.delivered)
-        streams = [self._stream(remote, request) for request in resumption.requests]
-        async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as stream:
-            while ledger.unfinished:
+    async def _deltas(self, tries: list[Attempt], ledger: Ledger, watchdog: Watchdog) -> AsyncGenerator[Delta, None]:
+        """What is new of the attempt in `tries`, or of the one that took its place there."""
+        within = self._limits.first_token_within(len(ledger.prompt) + ledger.delivered)
+        try:
+            stream, received = await watchdog.wait(self._first(tries, ledger, within))
+        except TimeoutError:
+            raise tries[0].late(first=True, within=within) from None
+        except EndedEarly:
+            raise tries[0].ended() from None
+        attempt, within = tries[0], self._limits.stall
+        attempt.lease.answered()
+        async with aclosing(stream):
+            while True:
+                if received.tokens or received.finish_reason is not None:
+                    delta = attempt.new(received)
+                    if delta is not None:
+                        ledger.record(delta)
+                        yield delta
+                if not ledger.unfinished:
+                    return
                 try:
                     received = await watchdog.wait(anext(stream), within)
                 except TimeoutError:
-                    raise _late(remote, first, within) from None
+                    raise attempt.late(first=False, within=within) from None
                 except StopAsyncIteration:
-                    raise WireError(f"{remote.peer} ended a stream before its end") from None
-                if not received.tokens and received.finish_reason is None:
-                    # A sign of life: the node is busy with other work, or still reads the prompt.
-                    continue
-                if first:
-                    lease.answered()
-                    first, within = False, self._limits.stall
-                delta = resumption.new(received)
-                if delta is not None:
-                    ledger.record(delta)
-                    yield delta
+                    raise attempt.ended() from None
 
-    async def _stream(self, remote: Remote, request: Generate) -> AsyncGenerator[Delta, None]:
-        """What the node answers, once both have proved who they are."""
-        trusted = self._authorizer is None
-        if self._authorizer is not None:
-            request = await self._authorizer.sign_request(request)
-        async with aclosing(remote.protocol.rpc_inference_stream(request)) as stream:
-            async for received in stream:
-                if isinstance(received, Accepted):
-                    await self._validate(received, request)
-                    trusted = True
-                elif trusted:
-                    yield received
-                else:
-                    raise Unauthorized(f"{remote.peer} did not prove who it is")
+    async def _first(
+        self, tries: list[Attempt], ledger: Ledger, within: float
+    ) -> tuple[AsyncGenerator[Delta, None], Delta]:
+        """The stream to go on with, and its first delta; of a second node when the first was later than usual."""
+        fresh, started = not ledger.delivered, monotonic()
+        delay = self._hedger.delay() if fresh else None
+        stream = tries[0].stream()
+        try:
+            if delay is None:
+                winner, delta = stream, await first_delta(stream, within)
+            else:
+                winner, delta = await race(stream, delay, lambda: self._second(tries, ledger), within)
+        except BaseException:
+            await stream.aclose()
+            _keep(tries, 0)
+            raise
+        _keep(tries, 0 if winner is stream else 1)
+        if fresh:
+            self._hedger.answered(monotonic() - started)
+        return winner, delta
 
-    async def _validate(self, accepted: Accepted, request: Generate) -> None:
-        if self._authorizer is not None:
-            await self._authorizer.validate_response(accepted, request)
+    def _second(self, tries: list[Attempt], ledger: Ledger) -> AsyncGenerator[Delta, None] | None:
+        """The stream of another node for the same, where there is one, and asking it is not too often."""
+        first = tries[0].lease.remote.peer
+        try:
+            lease = self._manager.lease(self._model, [first], Want(ledger.prompt, self._key))
+        except (NoNodeAvailable, NodeBusy):
+            return None
+        if lease.remote.peer == first or not self._hedger.spend():
+            lease.abandoned()
+            return None
+        tries.append(self._attempt(lease, ledger))
+        return tries[1].stream()
 
 
-def _late(remote: Remote, first: bool, within: float) -> NodeError:
-    if first:
-        return FirstTokenTimeout(f"{remote.peer} gave no token within {within:.1f} s")
-    return StallTimeout(f"{remote.peer} gave no further token within {within:.1f} s")
+def _keep(tries: list[Attempt], number: int) -> None:
+    """Let go of all but one."""
+    for attempt in tries[:number] + tries[number + 1 :]:
+        attempt.lease.abandoned()
+    tries[:] = [tries[number]]

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from subnet.authorizers import AuthorizerBase
+from subnet.client.hedge import Hedger
 from subnet.client.limits import Limits
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.session import Session
 
 
 class SessionManager:
-    """A stateless factory: `async with session_manager.session() as session`."""
+    """A stateless factory: `async with session_manager.session() as session`. Its sessions share the `hedger`."""
 
     def __init__(
         self,
@@ -20,10 +21,12 @@ class SessionManager:
         authorizer: AuthorizerBase | None = None,
         *,
         limits: Limits | None = None,
+        hedger: Hedger | None = None,
     ) -> None:
         self._remote_manager = remote_manager
         self._authorizer = authorizer
         self._limits = limits
+        self._hedger = hedger or Hedger()
 
     @asynccontextmanager
     async def session(self, model: str | None = None, *, key: str | None = None) -> AsyncIterator[Session]:
@@ -31,7 +34,9 @@ class SessionManager:
 
         `key` keeps sessions that belong together on one node, where the policy looks at it.
         """
-        session = Session(self._remote_manager, self._authorizer, model=model, key=key, limits=self._limits)
+        session = Session(
+            self._remote_manager, self._authorizer, model=model, key=key, limits=self._limits, hedger=self._hedger
+        )
         try:
             yield session
         finally:

@@ -1,10 +1,13 @@
-"""How a node is, in plain words."""
+"""How nodes are, in plain words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+from subnet.errors import NodeBusy, NoNodeAvailable
 
 if TYPE_CHECKING:
     from subnet.client.remote import Remote
@@ -35,6 +38,15 @@ def status_of(remote: Remote, now: float) -> tuple[NodeState, str | None]:
             return "breaker-half-open", f"{_failures(remote)}; {under_way}"
         case "closed":
             return _fullness(remote, now)
+
+
+def refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
+    """Why none of these takes a request now, and when one may."""
+    busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
+    if busy or any(remote.filled for remote in able):
+        return NodeBusy("every node is at its capacity", retry_after=min(busy, default=1.0))
+    wait = min(remote.breaker.wait(now) for remote in able)
+    return NoNodeAvailable("every node that serves the model is failing", retry_after=wait or None)
 
 
 def _failures(remote: Remote) -> str:

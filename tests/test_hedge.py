@@ -1,0 +1,102 @@
+"""Hedging: when a second node is asked, and that nothing of the loser is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from subnet import MockProtocol, RemoteManager, SessionManager
+from subnet.client.hedge import Hedger
+from subnet.client.limits import Limits
+from subnet.errors import EngineFailed, NodeError
+from subnet.protocols.mock import Pause
+
+
+def warm(quantile: float = 0.95, share: float = 1.0) -> Hedger:
+    hedger = Hedger(quantile, share)
+    for _ in range(100):
+        hedger.delay()
+        hedger.answered(0.01)
+    return hedger
+
+
+def test_off_by_default() -> None:
+    """Nothing is hedged unless a quantile is set, nor before enough is known."""
+    off, new = Hedger(), Hedger(0.9)
+    for hedger in (off, new):
+        hedger.answered(1.0)
+        assert hedger.delay() is None
+
+
+def test_the_quantile_of_recent_first_tokens() -> None:
+    """Of the times 1 to 100, nine tenths lie within 90."""
+    hedger = Hedger(0.9)
+    for seconds in range(1, 101):
+        hedger.answered(float(seconds))
+    assert hedger.delay() == 90.0
+
+
+def test_the_share_is_bounded() -> None:
+    """However late first tokens are, only that share of requests asks a second node."""
+    hedger = warm(share=0.1)
+    allowed = 0
+    for _ in range(500):
+        hedger.delay()
+        allowed += hedger.spend()
+    assert 40 <= allowed <= 60
+
+
+@asynccontextmanager
+async def raced(
+    slow: MockProtocol, quick: MockProtocol, hedger: Hedger
+) -> AsyncIterator[tuple[list[int], RemoteManager]]:
+    async with RemoteManager([slow, quick], probe_interval=60.0) as manager:
+        while any(remote.fault for remote in manager.remotes):
+            await asyncio.sleep(0)
+        limits = Limits(first_token=5.0, stall=5.0, attempts=1)
+        async with SessionManager(manager, limits=limits, hedger=hedger).session() as session:
+            yield [t async for delta in session.generate([1]) for t in delta.tokens], manager
+
+
+async def test_the_quicker_one_wins() -> None:
+    """The answer is the second node's; the first is cancelled, and neither is held to be bad."""
+    slow, quick = MockProtocol([Pause(), 10], peer="slow"), MockProtocol([20, 21], peer="quick")
+    async with raced(slow, quick, warm()) as (tokens, manager):
+        assert tokens == [20, 21]
+        assert (slow.open, slow.cancelled, quick.open) == (0, 1, 0)
+        assert [remote.running for remote in manager.remotes] == [0, 0]
+        assert [remote.fault for remote in manager.remotes] == [None, None]
+
+
+async def test_the_first_may_still_win() -> None:
+    """A second node that is later still is cancelled at once."""
+    late, later = MockProtocol([Pause(0.1), 10], peer="late"), MockProtocol([Pause(), 20], peer="later")
+    async with raced(late, later, warm()) as (tokens, manager):
+        assert tokens == [10]
+        assert (later.open, later.cancelled) == (0, 1)
+        assert [remote.running for remote in manager.remotes] == [0, 0]
+
+
+async def test_without_hedging_nobody_else_is_asked() -> None:
+    """Off, the second node hears nothing."""
+    late, other = MockProtocol([Pause(0.05), 10], peer="late"), MockProtocol([20], peer="other")
+    async with raced(late, other, Hedger()) as (tokens, _):
+        assert tokens == [10]
+    assert not other.requests
+
+
+async def test_an_error_leaves_the_race_to_the_other() -> None:
+    """The second may fail: the first goes on. When both do, the session hears of it, and no place stays taken."""
+    slow, broken = MockProtocol([Pause(0.1), 10], peer="slow"), MockProtocol([EngineFailed("x")], peer="broken")
+    async with raced(slow, broken, warm()) as (tokens, _):
+        assert tokens == [10]
+    slow.script = [Pause(0.1), EngineFailed("y")]
+    async with RemoteManager([slow, broken], probe_interval=60.0) as manager:
+        await manager.ready()
+        async with SessionManager(manager, limits=Limits(attempts=1), hedger=warm()).session() as session:
+            with pytest.raises(NodeError):
+                await anext(session.generate([1]))
+        assert [remote.running for remote in manager.remotes] == [0, 0]
