@@ -35,16 +35,16 @@ async def readyz(models: NamedDependency[Models], life: NamedDependency[Life]) -
 
 @get("/nodes", name="list_nodes")
 async def list_nodes(remotes: NamedDependency[RemoteManager]) -> ASGIResponse:
-    now = time()
+    now = int(time())
     rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
-    return json_answer(NodeTable(time=int(now), nodes=rows))
+    return json_answer(NodeTable(time=now, nodes=rows))
 
 
-def _row(remote: Remote, status: Status, now: float) -> NodeRow:
+def _row(remote: Remote, status: Status, now: int) -> NodeRow:
     row = NodeRow(
         peer=remote.peer,
         state=status.state,
-        since=int(now - status.seconds),
+        since=now - int(status.seconds),
         fault=status.why,
         requests=remote.running,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -114,7 +115,7 @@ class WebSocketProtocol(Protocol):
                     self.peer + PATH, max_msg_size=frames.MAX_FRAME, heartbeat=self._heartbeat, compress=0
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NodeLost(f"cannot connect to {self.peer}: {error}") from error
+            raise NodeLost(f"cannot connect to {self.peer}: {_plain(error)}") from error
         except TimeoutError as error:
             raise NodeLost(f"cannot connect to {self.peer} within {self._connect_timeout} s") from error
 
@@ -128,3 +129,9 @@ class WebSocketProtocol(Protocol):
                 yield
         except TimeoutError as error:
             raise NodeTimeout(f"{self.peer} did not answer {what} within {self._call_timeout} s") from error
+
+
+def _plain(error: Exception) -> str:
+    """The system's own words, without the library's."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number is not None and number > 0 else getattr(error, "strerror", None) or str(error)
