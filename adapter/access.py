@@ -1,4 +1,4 @@
-"""The outermost layer: gives every request its id, answers HEAD, and logs one line when it is over."""
+"""The outermost layer: gives every request its id, answers HEAD, counts it and logs one line when it is over."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from litestar.types import ASGIApp, Message, Receive, Send
 
 from adapter.completion import Completion
+from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
 
 logger = logging.getLogger("adapter.access")
@@ -35,8 +36,9 @@ def record_of(scope: Any) -> Record:
 class Access:
     """Wraps the application. `log`: write the lines."""
 
-    def __init__(self, app: ASGIApp, *, log: bool = True) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool = True) -> None:
         self.app = app
+        self._metrics = metrics
         self._log = log
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -57,6 +59,7 @@ class Access:
             await self.app(inner, receive, send_named)
         finally:
             current_request.reset(token)
+            self._metrics.ended(record.status, record.started, record.completion)
             if self._log:
                 logger.info("%s", msgspec.json.encode(_line(scope, record)).decode())
 

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp, Method
 from adapter.access import Access
 from adapter.errors import UnknownUrl, WrongMethod, answer_to, report
 from adapter.life import Life
+from adapter.metrics import Metrics
 from adapter.models import Models
 from adapter.routes import HANDLERS
 from adapter.settings import Settings
@@ -26,12 +27,14 @@ def build_app(
 ) -> ASGIApp:
     """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
     models = Models(remote_manager)
+    metrics = Metrics(remote_manager)
     parts = {
         "settings": settings,
         "models": models,
         "sessions": session_manager,
         "remotes": remote_manager,
         "life": life or Life(),
+        "metrics": metrics,
     }
     app = Litestar(
         HANDLERS,
@@ -42,7 +45,7 @@ def build_app(
         logging_config=None,
         debug=False,
     )
-    return Access(app, log=settings.access_log)
+    return Access(app, metrics, log=settings.access_log)
 
 
 def _provide(part: object) -> Provide:

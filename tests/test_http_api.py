@@ -263,3 +263,16 @@ async def test_who_served() -> None:
         whole = await client.post(url + "/v1/chat/completions", json=ASK)
         assert whole.headers["x-subnet-switches"] in "01"
         assert whole.json()["choices"][0]["message"]["content"] == "Hello"
+
+
+async def test_metrics() -> None:
+    """What was asked, answered and switched is counted, and the nodes are there by how they are."""
+    bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")
+    async with gateway(bad, good) as url, httpx.AsyncClient(base_url=url) as http:
+        await http.post(CHAT, json={**ASK, "stream": True})
+        await http.post(CHAT, json={})
+        text = (await http.get("/metrics")).text
+    assert 'adapter_requests_total{status="400"} 1.0' in text
+    assert 'adapter_switches_total{model="mock"} 1.0' in text
+    assert 'adapter_tokens_total{kind="completion",model="mock"} 5.0' in text
+    assert "adapter_nodes{" in text

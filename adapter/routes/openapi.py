@@ -37,6 +37,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     answer: type | None = None
     stream: type | None = None
     errors: tuple[int, ...] = (500,)
+    media: str = "application/json"
 
 
 OPERATIONS = (
@@ -69,6 +70,9 @@ OPERATIONS = (
         errors=(500, 503),
     ),
     Operation(method="get", path="/nodes", id="listNodes", summary="The live table of nodes", answer=NodeTable),
+    Operation(
+        method="get", path="/metrics", id="metrics", summary="Counts, in Prometheus' text form", media="text/plain"
+    ),
     Operation(method="get", path="/openapi.json", id="openapi", summary="This document"),
 )
 
@@ -92,7 +96,8 @@ def document() -> dict[str, Any]:
 
 
 def _operation(one: Operation, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
-    content = {"application/json": {"schema": named[one.answer] if one.answer else {"type": "object"}}}
+    plain = {"type": "object" if one.media == "application/json" else "string"}
+    content = {one.media: {"schema": named[one.answer] if one.answer else plain}}
     if one.stream:
         content["text/event-stream"] = {"schema": named[one.stream]}
     failure = {"application/json": {"schema": named[ErrorResponse]}}
