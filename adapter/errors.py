@@ -58,13 +58,22 @@ class BodyTooLarge(AdapterError):
     pass
 
 
+class BodyTooSlow(AdapterError):
+    """The client stopped in the middle of its request."""
+
+
+class ModelUnusable(AdapterError):
+    """What the nodes say of a model makes no tokenizer or no template. Whoever raises it has logged why, once."""
+
+
 class ClientGone(AdapterError):
     """Nobody is there to read an answer."""
 
 
 class Row(msgspec.Struct, frozen=True):
     """None for `code` or `message`: the error's own. `retry` is what Retry-After says, in seconds, where the error
-    does not. Messages of nodes may tell of addresses and the like, so clients get another one.
+    does not; `close`: the connection ends too. Messages of nodes may tell of addresses and the like, so clients get
+    another one.
     """
 
     status: int
@@ -72,6 +81,7 @@ class Row(msgspec.Struct, frozen=True):
     code: str | None
     message: str | None = None
     retry: float | None = None
+    close: bool = False
 
 
 _CLIENT, _SERVER = "invalid_request_error", "server_error"
@@ -80,10 +90,12 @@ _TABLE: dict[type[Exception], Row] = {
     ModelNotFound: Row(404, _CLIENT, "model_not_found"),
     UnknownUrl: Row(404, _CLIENT, "unknown_url"),
     WrongMethod: Row(405, _CLIENT, "method_not_allowed"),
+    BodyTooSlow: Row(408, _CLIENT, "request_timeout", close=True),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large"),
     ClientGone: Row(499, _CLIENT, "client_closed_request"),
     ContextLengthExceeded: Row(400, _CLIENT, "context_length_exceeded"),
     RequestError: Row(400, _CLIENT, "invalid_value"),
+    ModelUnusable: Row(503, _SERVER, "model_unusable"),
     # The nodes refuse this gateway's credentials, not its client's.
     Unauthorized: Row(502, _SERVER, "node_refused", "The nodes refuse this gateway."),
     NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
@@ -120,11 +132,14 @@ def answer_to(error: Exception) -> Answer:
         code=row.code or getattr(error, "code", None),
     )
     wait = row.retry and (getattr(error, "retry_after", None) or row.retry)
-    return Answer(row.status, told, _retry_headers(wait) if wait else {})
+    headers = {"connection": "close"} if row.close else {}
+    return Answer(row.status, told, headers | (_retry_headers(wait) if wait else {}))
 
 
 def report(error: Exception) -> None:
-    """Log what the operator should know: the traceback only of what nobody foresaw."""
+    """Log what the operator should know, and has not been told: the traceback only of what nobody foresaw."""
+    if isinstance(error, ModelUnusable):
+        return
     status = answer_to(error).status
     if status == 500:
         logger.error("request %s failed", current_request.get(), exc_info=error)

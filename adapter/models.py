@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -11,13 +12,15 @@ import msgspec
 from adapter.choices import ChoiceReader
 from adapter.conversation import plain
 from adapter.decode import Detokenizer, StopScanner, TokenTable
-from adapter.errors import ModelNotFound
+from adapter.errors import ModelNotFound, ModelUnusable
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, load_tokenizer
 from adapter.schema.messages import Message
 from subnet.client import RemoteManager
-from subnet.errors import NoNodeAvailable
+from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import ModelCard, TokenizerArtefact
 from subnet.tensors import TokenIds
+
+logger = logging.getLogger(__name__)
 
 KEPT = 16
 """Tokenizers in memory, at most."""
@@ -72,7 +75,7 @@ _Key = tuple[str, str | None, str, str]
 
 class Models:
     """Finds models by name. Requests for one that is being loaded wait for the same load; a failed one is tried
-    again by the next request.
+    again by the next request, unless it would fail again.
     """
 
     def __init__(self, remote_manager: RemoteManager) -> None:
@@ -98,7 +101,7 @@ class Models:
         )
 
     async def get(self, name: str) -> Model:
-        """Raises as `card` does, and NodeError where the tokenizer cannot be had."""
+        """Raises as `card` does, NodeError where the tokenizer cannot be had, and ModelUnusable."""
         card = self.card(name)
         key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token)
         if key not in self._loads:
@@ -114,8 +117,13 @@ class Models:
 
     async def _load(self, card: ModelCard) -> Parts:
         data = await self._manager.artefact(card.tokenizer)
-        return await asyncio.to_thread(Parts, card, data)
+        try:
+            return await asyncio.to_thread(Parts, card, data)
+        except SettingsError as error:
+            logger.error("the model '%s' cannot be used: %s", card.id, error)
+            raise ModelUnusable(f"The model '{card.id}' cannot be used here.", param="model") from error
 
     def _forget_failed(self, key: _Key, task: asyncio.Task[Parts]) -> None:
-        if (task.cancelled() or task.exception() is not None) and self._loads.get(key) is task:
+        failed = task.cancelled() or not isinstance(task.exception(), ModelUnusable | None)
+        if failed and self._loads.get(key) is task:
             del self._loads[key]

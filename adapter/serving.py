@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from litestar.types import ASGIApp
 
+from adapter.http_protocol import HttpProtocol
 from adapter.life import Life
 from subnet.errors import SettingsError
 
@@ -32,7 +32,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        # In front of what Python adds to the system's words.
+        reason = str(error.strerror).partition(" (while")[0]
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
 async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Callable[[str], None], ready: str) -> None:
@@ -41,7 +43,7 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Calla
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         log_config=None,
         access_log=False,

@@ -12,6 +12,7 @@ import msgspec
 import uvicorn
 
 from adapter.app import build_app
+from adapter.http_protocol import HttpProtocol
 from adapter.serving import bind
 from adapter.settings import Settings
 from subnet.client import Limits, RemoteManager, SessionManager
@@ -40,14 +41,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def gateway(*nodes: Protocol, settings: Settings | None = None, limits: Limits = QUICK) -> AsyncIterator[str]:
+async def gateway(
+    *nodes: Protocol, settings: Settings | None = None, limits: Limits = QUICK, http: type[HttpProtocol] = HttpProtocol
+) -> AsyncIterator[str]:
     """The real application behind a real server on loopback; its address."""
     listener = bind("127.0.0.1", 0)
     async with RemoteManager(nodes, probe_interval=0.05) as remotes:
         if nodes:
             await remotes.ready()
         app = build_app(settings or Settings(access_log=False), remotes, SessionManager(remotes, limits=limits))
-        server = _Server(uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False))
+        server = _Server(uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False))
         task = asyncio.create_task(server._serve(sockets=[listener]))
         await server.up.wait()
         try:

@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+from adapter.http_protocol import HttpProtocol
 from subnet.client import Limits
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
@@ -104,30 +105,49 @@ async def test_mid_answer_not_streamed() -> None:
         await gone(node, before)
 
 
-async def test_while_a_send_is_blocked() -> None:
-    """A client that stops reading holds the answer up, and leaving then ends it all the same."""
-    went_on = False
+class Wordy(Watched):
+    """Says more at once than the buffers between server and client take, and then has `went_on`."""
 
-    def script(request: Generate) -> Iterator[Step]:
-        nonlocal went_on
-        yield [256] * 64  # more than the buffers between server and client take
+    def __init__(self) -> None:
+        self.went_on = False
+        long = TokenizerArtefact(
+            pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 2**20],
+            control=[],
+            pattern=r"[\s\S]",
+            merges=list(range(256)),
+        )
+        super().__init__(self._steps, artefact=long.to_bytes())
+
+    def _steps(self, request: Generate) -> Iterator[Step]:
+        yield [256] * 64
         yield 65
-        went_on = True
+        self.went_on = True
         yield Pause()
 
-    long = TokenizerArtefact(
-        pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 2**20],
-        control=[],
-        pattern=r"[\s\S]",
-        merges=list(range(256)),
-    )
-    node = Watched(script, artefact=long.to_bytes())
+
+async def test_while_a_send_is_blocked() -> None:
+    """A client that stops reading holds the answer up, and leaving then ends it all the same."""
+    node = Wordy()
     async with gateway(node, limits=PATIENT) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=True) as (reader, _):
             await reader.readuntil(b"xxxx")
-            assert not went_on
+            assert not node.went_on
         await gone(node, before)
+
+
+class Impatient(HttpProtocol):
+    patience = 0.1
+
+
+async def test_never_reads() -> None:
+    """A client that stays but stops reading is cut off in the end."""
+    node = Wordy()
+    async with gateway(node, limits=PATIENT, http=Impatient) as url:
+        before = asyncio.all_tasks()
+        async with client(url, stream=True) as (reader, _):
+            await reader.readuntil(b"xxxx")
+            await gone(node, before)
 
 
 async def test_while_the_request_is_sent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
@@ -10,12 +11,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from litestar import Request
 from openai import AsyncOpenAI
 
-from adapter.errors import answer_to
+from adapter.errors import BodyTooSlow, answer_to
+from adapter.routes.answers import AnyRequest, read_body
+from adapter.serving import bind
 from adapter.settings import Settings
 from subnet import errors
-from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SubnetError
+from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
 from subnet.protocols.mock import MockProtocol, Pause
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying
 
@@ -103,6 +107,88 @@ async def test_too_large(chunked: bool) -> None:
         assert kind(response) == (413, "invalid_request_error", None, "request_too_large")
         assert "100000 bytes" in error_of(response)["message"]
         assert (await client.post(CHAT, json=ASK)).status_code == 200
+
+
+async def raw(data: bytes) -> tuple[bytes, dict[str, Any]]:
+    """What comes back for these bytes: the head of the answer, and the error in it."""
+    async with gateway(saying("Hi")) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(data)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        writer.close()
+    assert b"x-request-id: req_" in head
+    assert b"content-type: application/json" in head
+    return head, body["error"]
+
+
+async def test_too_large_is_told_before_it_is_sent() -> None:
+    """Who says how much is to come need not send it, nor is asked to."""
+    head, error = await raw(
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {10**12}\r\n\r\n".encode()
+    )
+    assert head.startswith(b"http/1.1 413")
+    assert error["code"] == "request_too_large"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"FOO / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_not_http(data: bytes) -> None:
+    """Also what never becomes a request is answered in the envelope, with an id."""
+    head, error = await raw(data)
+    assert head.startswith(b"http/1.1 400")
+    assert b"connection: close" in head
+    assert error["code"] == "invalid_http"
+
+
+async def test_body_that_does_not_come() -> None:
+    """It is not waited for for ever, and the connection ends with the answer."""
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
+    request: AnyRequest = Request(scope, receive)
+    with pytest.raises(BodyTooSlow) as caught:
+        await read_body(request, 10, silence=0.01)
+    answer = answer_to(caught.value)
+    assert (answer.status, answer.error.code) == (408, "request_timeout")
+    assert answer.headers == {"connection": "close"}
+
+
+async def test_unusable_model(caplog: pytest.LogCaptureFixture) -> None:
+    """A template that does not compile is the operator's to know, once."""
+    node = saying("Hi", chat_template="{% nope %}")
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        for _ in range(3):
+            assert kind(await client.post(CHAT, json=ASK)) == (503, "server_error", "model", "model_unusable")
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "'mock' cannot be used: the chat template does not compile" in record.message
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"), [(NodeLost("gone"), Pause(), 504), (Pause(), NodeLost("gone"), 503)]
+)
+async def test_mixed_failures(first: Any, second: Any, status: int) -> None:
+    """The last attempt's failure is the one that is told."""
+    script = iter([first, second])
+    nodes = [MockProtocol(lambda request: [next(script)], peer=peer) for peer in "ab"]
+    assert (await call(*nodes, json=ASK)).status_code == status
+
+
+def test_address_that_cannot_be_had() -> None:
+    """The reason is told in words."""
+    with pytest.raises(SettingsError, match=r"^cannot listen on nosuch.invalid:0: (?!Unknown)[\w ]+$"):
+        bind("nosuch.invalid", 0)
 
 
 async def test_body_at_the_limit() -> None:

@@ -18,6 +18,7 @@ from subnet.version import VERSION
 _REASONS = {
     400: "The request is wrong; `param` names the place.",
     404: "There is no such model.",
+    408: "The request did not arrive in time.",
     413: "The request is too large.",
     500: "The gateway has an error.",
     502: "The nodes refuse this gateway.",
@@ -49,7 +50,7 @@ OPERATIONS = (
         request=ChatCompletionRequest,
         answer=ChatCompletion,
         stream=ChatCompletionChunk,
-        errors=(400, 404, 413, 500, 502, 503, 504),
+        errors=(400, 404, 408, 413, 500, 502, 503, 504),
     ),
     Operation(method="get", path="/v1/models", id="listModels", summary="The models served now", answer=ModelList),
     Operation(
