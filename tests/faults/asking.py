@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
 from time import perf_counter
 from typing import Any
@@ -136,9 +136,8 @@ def _events(response: HTTPResponse) -> Iterator[Any]:
         yield json.loads(response.read())
         return
     for line in response:
-        if line.strip():
-            data = line.decode().removeprefix("data: ").strip()
-            with suppress(ValueError):
-                yield json.loads(data) if data != "[DONE]" else data
-                continue
-            raise AssertionError(f"not an event: {line!r}")
+        if line.startswith(b"data: "):
+            data = line.removeprefix(b"data: ").strip()
+            yield json.loads(data) if data != b"[DONE]" else "[DONE]"
+        else:
+            assert line == b"\n" or line.startswith(b":"), f"neither an event nor a comment: {line!r}"

@@ -14,7 +14,9 @@ LATE = 30.0
 
 
 def killed(link: Link) -> None:
-    link.proxy.node.send(signal.SIGKILL)
+    """Dead, and what it had still said is lost."""
+    link.proxy.node.end()
+    link.cut(close)
 
 
 def stopped(link: Link) -> None:

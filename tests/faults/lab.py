@@ -26,6 +26,7 @@ ECHO = ("subnet.cli", "node", "--engine", "echo", "--concurrency", "256")
 PACED = (*ECHO, "--echo-rate", "100")
 QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--stall-timeout", "0.5")
 """Flags of a gateway that notices soon."""
+NOTHING = {"requests": 0, "slots": 0, "files": 0, "threads": 0}
 
 
 class Command:
@@ -53,7 +54,8 @@ class Command:
 
     def wait(self) -> str:
         """For the line that says that it is ready; the address in it."""
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
             if (match := self._ready.search(line.rstrip())) is not None:
@@ -147,6 +149,10 @@ class Pool:
         self._wires = wires
         self._held = (0, 0)
 
+    @property
+    def model(self) -> str:
+        return str(self.gateway.table[0]["model"])
+
     def ask(self, question: Question) -> Answer:
         return ask(self.gateway.url, question)
 
@@ -154,11 +160,18 @@ class Pool:
         """Its answer while `faults` happen, each after so many tokens since the one before. All must happen."""
         self.trap.set(*faults)
         answer = self.ask(question)
+        with suppress(AssertionError):
+            until(lambda: self.trap.sprung == len(faults), 1.0)
         assert self.trap.sprung == len(faults), f"{self.trap.sprung} of {len(faults)} faults happened"
         return answer
 
     def heal(self) -> None:
-        """Everything is as it was at the start, once the gateway has noticed. Fails if something is left behind."""
+        """Everything is as it was at the start. Fails if something is left behind."""
+        self.mend()
+        self.settle()
+
+    def mend(self) -> None:
+        """Every node serves again, and the gateway has noticed."""
         self.trap.set()
         dead = [node for node in self.nodes if not node.alive]
         for node in dead:
@@ -168,22 +181,46 @@ class Pool:
         for node in dead:
             node.wait()
         self._wires.heal()
-        until(self._healthy)
-        until(self._idle)
+        self._await_health()
+        # As many good answers as a pool gives that does not live in a laboratory, so that breakers stay closed.
+        for _ in range(2 * len(self.nodes)):
+            self.ask(Question(model=self.model, max_tokens=1))
+
+    def settle(self) -> None:
+        """Wait until nothing is left of what was asked. Fails with what is left."""
+        with suppress(AssertionError):
+            until(lambda: self.left == NOTHING, 10.0)
+        assert self.left == NOTHING, f"left behind: {self.left}"
 
     def warm_up(self) -> None:
         """See to it that all that is made on first use is there; what is held from now on is what it needs."""
-        until(self._healthy)
+        self._await_health()
         for _ in self.nodes:
-            self.ask(Question(max_tokens=2))
+            assert self.ask(Question(model=self.model, max_tokens=2)).complete
         self._held = self.gateway.held
 
-    def _healthy(self) -> bool:
-        return all(row["fault"] is None for row in self.gateway.table)
+    def _await_health(self) -> None:
+        with suppress(AssertionError):
+            until(self._well)
+        assert self._well(), f"{self.gateway.table}{''.join(self.gateway.lines[-20:])}"
 
-    def _idle(self) -> bool:
-        left = sum(row["requests"] for row in self.gateway.table) + sum(node.running for node in self.nodes)
-        return left == 0 and all(now <= then for now, then in zip(self.gateway.held, self._held, strict=True))
+    def _well(self) -> bool:
+        """Whether every node is. One that is back in doubt gets a request, without which it would stay so."""
+        states = {row["state"] for row in self.gateway.table}
+        if "breaker-half-open" in states:
+            self.ask(Question(model=self.model, max_tokens=1))
+        return states == {"healthy"}
+
+    @property
+    def left(self) -> dict[str, int]:
+        """What is busy or held, and should not be when nothing is asked; files and threads only above the usual."""
+        files, threads = self.gateway.held
+        return {
+            "requests": sum(row["requests"] for row in self.gateway.table),
+            "slots": sum(node.running for node in self.nodes),
+            "files": max(0, files - self._held[0]),
+            "threads": max(0, threads - self._held[1]),
+        }
 
 
 @contextmanager

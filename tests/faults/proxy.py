@@ -51,6 +51,8 @@ class Victim(Protocol):
 
     def send(self, number: int) -> None: ...
 
+    def end(self) -> int: ...
+
 
 class Proxy:
     """In front of `node`. `delay` holds up each frame of tokens, `drip` each byte, in seconds."""

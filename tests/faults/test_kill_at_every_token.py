@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.faults import lab
-from tests.faults.asking import Question, ask
+from tests.faults.asking import Answer, Question, ask
 from tests.faults.cases import Case
 from tests.faults.conftest import Record
-from tests.faults.dying import killed
+from tests.faults.dying import connection_reset, killed
 from tests.faults.proxy import Fault, Link
 
 TOKENS = 24
@@ -35,15 +35,26 @@ def revive(node: lab.Node) -> None:
     node.wait()
 
 
-@pytest.mark.parametrize("feature", ["greedy", "with a seed"])
-def test_after_every_token(feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+def test_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
     """Before the first, after each, within characters of several bytes, and after the last."""
-    case = undisturbed[feature]
-    cuts = range(TOKENS + 1)
     with revived(pool) as fault:
-        same = [cut for cut in cuts if case.same(pool.ask_through(case.question, (cut, fault)))]
-    record_property("cell", ("killed after each token", feature, f"{len(same)} of {len(cuts)} cuts the same"))
-    assert same == list(cuts)
+        same = same_cuts(pool, undisturbed["with a seed"], fault)
+    record_property("cell", ("killed after each token", "with a seed", f"{len(same)} of {TOKENS + 1} cuts the same"))
+    assert same == list(range(TOKENS + 1))
+
+
+@pytest.mark.parametrize("feature", ["greedy", "not streamed"])
+def test_cut_off_after_every_token(
+    feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """The same where only the connection is lost."""
+    same = same_cuts(pool, undisturbed[feature], connection_reset)
+    record_property("cell", ("reset after each token", feature, f"{len(same)} of {TOKENS + 1} cuts the same"))
+    assert same == list(range(TOKENS + 1))
+
+
+def same_cuts(pool: lab.Pool, case: Case, fault: Fault) -> list[int]:
+    return [cut for cut in range(TOKENS + 1) if case.same(pool.ask_through(case.question, (cut, fault)))]
 
 
 def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
@@ -99,11 +110,31 @@ def test_the_real_model(
     how: str, temperature: float, seed: int | None, real: lab.Pool, record_property: Record
 ) -> None:
     """A sample of cuts through what SmolLM2 says."""
-    model = real.gateway.table[0]["model"]
-    question = Question(model=model, prompt="Tell me of the sea.", max_tokens=40, temperature=temperature, seed=seed)
-    case = Case(question, 0, real.ask(question))
+    question = Question(
+        model=real.model, prompt="Tell me of the sea.", max_tokens=40, temperature=temperature, seed=seed
+    )
+    undisturbed = told(real.ask(question))
     cuts = (1, 8, 17, 26, 35)
     with revived(real) as fault:
-        same = [cut for cut in cuts if case.same(real.ask_through(question, (cut, fault)))]
+        same = [cut for cut in cuts if told(real.ask_through(question, (cut, fault))) == undisturbed]
     record_property("cell", ("killed, with the real model", how, f"{len(same)} of {len(cuts)} cuts the same"))
     assert same == list(cuts)
+
+
+def told(answer: Answer) -> tuple[str, list[str], list[int]]:
+    """What of an answer does not depend on what its node happened to have in its cache."""
+    assert answer.complete
+    text, reasons, (usage,) = answer.outcome
+    return text, reasons, [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_cached_tokens(cut: int, real: lab.Pool) -> None:
+    """What a second node finds in its cache is not told as if the first had found it."""
+    question = Question(model=real.model, prompt="Name a river.", max_tokens=30)
+    for _ in real.nodes:
+        real.ask(question)
+    undisturbed = [real.ask(question).usages for _ in real.nodes]
+    assert undisturbed == [undisturbed[0]] * len(real.nodes)
+    assert real.ask_through(question, (cut, connection_reset)).usages == undisturbed[0]
+    real.heal()

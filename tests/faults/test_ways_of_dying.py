@@ -13,7 +13,7 @@ from tests.faults.asking import Question
 from tests.faults.cases import EARLY, FEATURES, Case
 from tests.faults.conftest import Record
 from tests.faults.dying import WAYS, broken_engine, half_open, killed, slow
-from tests.faults.proxy import Link
+from tests.faults.proxy import Fault, Link
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -34,7 +34,7 @@ def test_in_the_middle(
     ("way", "fault"), [("killed before a first token", killed), ("too slow to a first token", slow)]
 )
 def test_before_the_first_token(
-    way: str, fault: lab.Fault, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+    way: str, fault: Fault, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
     """A node that took the request and gave nothing is replaced."""
     record_property("cell", (way, feature, "same"))

@@ -1,0 +1,74 @@
+"""What a client sees when the node that serves it is killed: `python -m tests.faults.gap --kills 50`.
+
+Each answer is paced; the gap is how much later than in an undisturbed run a piece of text comes after the piece
+before it, at worst, from the kill on. No proxy is in the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+from tests.faults import lab
+from tests.faults.asking import Answer, Question, ask
+from tests.faults.lab import Node
+from tests.processes import until
+
+QUESTION = Question(max_tokens=40)
+
+
+def gaps(answer: Answer) -> list[float]:
+    """Between pieces of text, in milliseconds."""
+    return [1000 * (after - before) for before, after in pairwise(answer.text_times)]
+
+
+def kill_at(gateway: lab.Gateway, nodes: list[Node], starter: ThreadPoolExecutor, cut: int) -> Answer:
+    def on_text(pieces: int) -> None:
+        if pieces == cut:
+            serving = next(row["peer"] for row in gateway.table if row["requests"])
+            node = next(node for node in nodes if node.address == serving)
+            node.end()
+            starter.submit(again, node)
+
+    return ask(gateway.url, QUESTION, on_text)
+
+
+def again(node: Node) -> None:
+    node.start()
+    node.wait()
+
+
+def measure(gateway: lab.Gateway, nodes: list[Node], kills: int) -> tuple[list[float], list[float]]:
+    """The usual jitter of a gap, and the gaps at a kill, both beyond the usual gap at that place."""
+    runs = [gaps(ask(gateway.url, QUESTION)) for _ in range(5)]
+    usual = np.median(runs, axis=0)
+    jitter, switches = np.max(np.array(runs) - usual, axis=1).tolist(), []
+    with ThreadPoolExecutor(1) as starter:
+        for number in range(kills):
+            cut = 2 + number % 20
+            answer = kill_at(gateway, nodes, starter, cut)
+            assert answer.complete
+            switches.append(float(np.max((np.array(gaps(answer)) - usual)[cut - 1 :])))
+            starter.submit(int).result()  # the node is back
+    return jitter, switches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="gap", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=50.0, help="tokens a second (default: 50)")
+    options = parser.parse_args()
+    command = (*lab.ECHO, "--echo-rate", str(options.rate))
+    with lab.nodes(command, command, command) as nodes, lab.gateway([node.address for node in nodes], ()) as gateway:
+        until(lambda: all(row["state"] == "healthy" for row in gateway.table))
+        jitter, switches = measure(gateway, nodes, options.kills)
+    p50, p99 = np.percentile(switches, [50, 99])
+    print(f"{len(switches)} kills: {p50:.1f} ms (p50), {p99:.1f} ms (p99), {max(switches):.1f} ms at most")
+    print(f"without a kill, the worst of an answer: {np.median(jitter):.1f} ms (p50)")
+
+
+if __name__ == "__main__":
+    main()

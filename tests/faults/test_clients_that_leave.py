@@ -1,0 +1,73 @@
+"""A client goes away, at any moment, also while nodes fail: nothing is left on gateway or nodes.
+
+That nothing is left is what the fixture `pool` checks at the end: requests, slots, files, threads.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+import pytest
+
+from tests.faults import lab
+from tests.faults.asking import Question, connect, send
+from tests.faults.dying import WAYS, half_open, killed, slow, stopped
+from tests.faults.proxy import Fault
+from tests.processes import until
+
+LONG = Question(max_tokens=1000)
+
+
+def leave(pool: lab.Pool, *faults: tuple[int, Fault], stream: bool = True) -> None:
+    """Ask, and go once all of `faults` have happened."""
+    pool.trap.set(*faults)
+    with closing(connect(pool.gateway.url)) as connection:
+        send(connection, Question(max_tokens=1000, stream=stream))
+        until(lambda: pool.trap.sprung == len(faults))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_before_the_first_token(stream: bool, pool: lab.Pool) -> None:
+    """While the node that took the request is slow."""
+    leave(pool, (0, slow), stream=stream)
+
+
+@pytest.mark.parametrize("tokens", [1, 10, 40])
+@pytest.mark.parametrize("stream", [True, False])
+def test_mid_answer(tokens: int, stream: bool, pool: lab.Pool) -> None:
+    """While all is well: the slots are free at once."""
+    leave(pool, (tokens, lambda link: None), stream=stream)
+    pool.settle()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_as_the_node_fails(way: str, stream: bool, pool: lab.Pool) -> None:
+    """At the moment of the fault, before anyone has noticed."""
+    leave(pool, (9, WAYS[way]), stream=stream)
+
+
+@pytest.mark.parametrize("second", [slow, stopped, half_open])
+def test_while_the_gateway_resumes(second: Fault, pool: lab.Pool) -> None:
+    """The first node is given up, and the second has not said anything yet."""
+    leave(pool, (9, stopped), (0, second))
+
+
+def test_while_no_node_is_there(pool: lab.Pool) -> None:
+    """All have failed, and the gateway waits for one to return."""
+    leave(pool, (9, killed), (1, killed), (1, killed))
+    until(lambda: not any(row["requests"] for row in pool.gateway.table))
+
+
+def test_many_at_once_with_a_reset(pool: lab.Pool) -> None:
+    """Fifty clients vanish at the same time in the middle of their answers."""
+    pool.trap.set((20, lambda link: None))
+    connections = [connect(pool.gateway.url) for _ in range(50)]
+    for connection in connections:
+        send(connection, LONG)
+    until(lambda: pool.trap.sprung == 1)
+    for connection in connections:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+    pool.settle()

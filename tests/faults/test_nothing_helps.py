@@ -1,0 +1,85 @@
+"""When no node can go on: an honest error, in time, on a connection that stays well formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.faults import lab
+from tests.faults.asking import Question, ask_over, connect
+from tests.faults.cases import Case
+from tests.faults.conftest import Record
+from tests.faults.dying import killed
+from tests.processes import until
+
+SHORT = (*lab.QUICK, "--attempts", "2")
+
+
+@pytest.fixture(scope="module")
+def shaky() -> Iterator[lab.Pool]:
+    """Two nodes, and a gateway that gives up soon."""
+    with lab.pool(lab.PACED, lab.PACED, flags=SHORT) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool(shaky: lab.Pool) -> Iterator[lab.Pool]:
+    yield shaky
+    shaky.heal()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_all_are_dead(stream: bool, pool: lab.Pool, record_property: Record) -> None:
+    """Before the first byte it is an HTTP error that says when to come again."""
+    record_property("cell", ("all dead before a first byte", "with a seed" if stream else "not streamed", "503"))
+    for node in pool.nodes:
+        node.end()
+    until(lambda: all(row["fault"] for row in pool.gateway.table))
+    refused(pool, Question(stream=stream))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_all_die_before_the_first_token(stream: bool, pool: lab.Pool) -> None:
+    """The same when the nodes had taken the request."""
+    pool.trap.set((0, killed), (0, killed))
+    refused(pool, Question(stream=stream))
+    assert pool.trap.sprung == 2
+
+
+def test_all_die_in_the_middle_of_a_whole_answer(pool: lab.Pool) -> None:
+    """Nothing of an answer that is not streamed has gone out yet, so it is an HTTP error."""
+    pool.trap.set((9, killed), (0, killed))
+    refused(pool, Question(stream=False))
+    assert pool.trap.sprung == 2
+
+
+def refused(pool: lab.Pool, question: Question) -> None:
+    with closing(connect(pool.gateway.url)) as connection:
+        for _ in range(2):
+            answer = ask_over(connection, question)
+            assert answer.status == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            (error,) = answer.errors
+            assert error.keys() == {"message", "type", "param", "code"}
+            assert error["type"] == "server_error"
+            assert "127.0.0.1" not in error["message"]
+
+
+def test_all_die_in_the_middle(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """After it: the true beginning, one error event, no [DONE]; and the connection can be used again."""
+    record_property("cell", ("all dead in the middle", "with a seed", "error event, no [DONE]"))
+    case = undisturbed["with a seed"]
+    with closing(connect(pool.gateway.url)) as connection:
+        pool.trap.set((9, killed), (0, killed))
+        answer = ask_over(connection, case.question)
+        assert answer.status == 200
+        assert [list(event) for event in answer.events if "error" in event] == [["error"]]
+        assert "error" in answer.events[-1]
+        assert answer.reasons == []
+        text = "".join(answer.texts)
+        assert text
+        assert case.undisturbed.outcome[0].startswith(text)
+        pool.mend()
+        assert case.same(ask_over(connection, case.question))
