@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Calla
         ws="none",
         log_config=None,
         access_log=False,
+        lifespan="off",
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACE,
@@ -64,6 +67,9 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Calla
 def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None]) -> None:
     running = len(server.server_state.tasks)
     if life.leaving or not running:
+        if life.leaving:
+            # What is cut now was cut on purpose: no traceback for each.
+            logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         server.force_exit = life.leaving
         server.should_exit = True
         return
