@@ -14,7 +14,7 @@ Record = Callable[[str, object], None]
 
 @pytest.fixture(scope="package")
 def three() -> Iterator[lab.Pool]:
-    """Three echo nodes at a hundred tokens a second, and a gateway that notices silence after a second."""
+    """Three echo nodes at two hundred tokens a second, and a gateway that notices silence after half a second."""
     with lab.pool(lab.PACED, lab.PACED, lab.PACED) as pool:
         yield pool
 

@@ -23,7 +23,7 @@ from tests.processes import until
 
 ROOT = Path(__file__).parents[2]
 ECHO = ("subnet.cli", "node", "--engine", "echo", "--concurrency", "256")
-PACED = (*ECHO, "--echo-rate", "100")
+PACED = (*ECHO, "--echo-rate", "200")
 QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--stall-timeout", "0.5")
 """Flags of a gateway that notices soon."""
 NOTHING = {"requests": 0, "slots": 0, "files": 0, "threads": 0}
@@ -183,7 +183,7 @@ class Pool:
         self._wires.heal()
         self._await_health()
         # As many good answers as a pool gives that does not live in a laboratory, so that breakers stay closed.
-        for _ in range(2 * len(self.nodes)):
+        for _ in self.nodes:
             self.ask(Question(model=self.model, max_tokens=1))
 
     def settle(self) -> None:

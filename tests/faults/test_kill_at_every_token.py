@@ -43,13 +43,10 @@ def test_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_
     assert same == list(range(TOKENS + 1))
 
 
-@pytest.mark.parametrize("feature", ["greedy", "not streamed"])
-def test_cut_off_after_every_token(
-    feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
-) -> None:
+def test_cut_off_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
     """The same where only the connection is lost."""
-    same = same_cuts(pool, undisturbed[feature], connection_reset)
-    record_property("cell", ("reset after each token", feature, f"{len(same)} of {TOKENS + 1} cuts the same"))
+    same = same_cuts(pool, undisturbed["greedy"], connection_reset)
+    record_property("cell", ("reset after each token", "greedy", f"{len(same)} of {TOKENS + 1} cuts the same"))
     assert same == list(range(TOKENS + 1))
 
 
@@ -114,7 +111,7 @@ def test_the_real_model(
         model=real.model, prompt="Tell me of the sea.", max_tokens=40, temperature=temperature, seed=seed
     )
     undisturbed = told(real.ask(question))
-    cuts = (1, 8, 17, 26, 35)
+    cuts = (1, 11, 22, 35)
     with revived(real) as fault:
         same = [cut for cut in cuts if told(real.ask_through(question, (cut, fault))) == undisturbed]
     record_property("cell", ("killed, with the real model", how, f"{len(same)} of {len(cuts)} cuts the same"))
@@ -128,13 +125,13 @@ def told(answer: Answer) -> tuple[str, list[str], list[int]]:
     return text, reasons, [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
 
 
-@pytest.mark.parametrize("cut", [1, 20])
-def test_cached_tokens(cut: int, real: lab.Pool) -> None:
+def test_cached_tokens(real: lab.Pool) -> None:
     """What a second node finds in its cache is not told as if the first had found it."""
     question = Question(model=real.model, prompt="Name a river.", max_tokens=30)
-    for _ in real.nodes:
+    real.heal()
+    for _ in range(2 * len(real.nodes)):
         real.ask(question)
     undisturbed = [real.ask(question).usages for _ in real.nodes]
     assert undisturbed == [undisturbed[0]] * len(real.nodes)
-    assert real.ask_through(question, (cut, connection_reset)).usages == undisturbed[0]
+    assert real.ask_through(question, (20, connection_reset)).usages == undisturbed[0]
     real.heal()
