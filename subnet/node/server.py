@@ -80,7 +80,7 @@ class Node:
         return app
 
     async def _subnet(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=10.0, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=10.0, timeout=1.0, compress=False)
         await socket.prepare(request)
         logger.info("gateway %s connected", request.remote)
         async with NodeConnection(self, socket) as connection:

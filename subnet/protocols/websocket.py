@@ -21,6 +21,8 @@ from subnet.protocols.base import Protocol
 from subnet.protocols.connection import Connection
 
 PATH = "/subnet"
+# A peer that is gone says no farewell: a new connection must not wait for one. In seconds.
+_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
 
 
 class WebSocketProtocol(Protocol):
@@ -112,7 +114,11 @@ class WebSocketProtocol(Protocol):
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await self._http.ws_connect(
-                    self.peer + PATH, max_msg_size=frames.MAX_FRAME, heartbeat=self._heartbeat, compress=0
+                    self.peer + PATH,
+                    max_msg_size=frames.MAX_FRAME,
+                    heartbeat=self._heartbeat,
+                    compress=0,
+                    timeout=_TIMEOUT,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NodeLost(f"cannot connect to {self.peer}: {_plain(error)}") from error
