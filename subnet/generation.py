@@ -9,6 +9,18 @@ import msgspec
 from subnet.tensors import TokenIds
 
 FinishReason = Literal["stop", "length"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What the whole output must fit.
+
+    `text` is a JSON schema as JSON text, a regular expression in the syntax of Rust's regex crate, or a grammar in
+    llguidance's dialect of Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md).
+    """
+
+    kind: GrammarKind
+    text: str
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -18,7 +30,6 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     derived from (seed, i). `stop_tokens` end a choice with "stop" and are not delivered, beside the
     model's own end-of-generation tokens (which `ignore_eos` switches off).
     `logprobs` None: none wanted; k: that of each token and of the k likeliest beside it.
-    `grammar` is a JSON schema, as JSON text, that the output must fit.
     """
 
     temperature: float = 1.0
@@ -35,7 +46,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_tokens: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
-    json_schema: str | None = None
+    grammar: Grammar | None = None
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from subnet.errors import WireError
+from subnet.generation import GrammarKind
 
 Resume = Literal["continue", "replay", "exact"]
 
@@ -71,7 +72,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: int = 0
     penalties: bool = False
     logit_bias: bool = False
-    json_schema: bool = False
+    grammars: tuple[GrammarKind, ...] = ()
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):

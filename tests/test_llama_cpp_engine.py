@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, SettingsError
-from subnet.generation import Delta, Job, Sampling, Start
+from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds, token_ids
@@ -123,7 +123,7 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
     "seeded": {"temperature": 1, "seed": 11},
     "truncated": {"temperature": 1.3, "seed": -7, "top_p": 0.9, "top_k": 50, "min_p": 0.02},
     "penalised": {"seed": 5, "frequency_penalty": 0.8, "presence_penalty": 0.4, "repetition_penalty": 1.2},
-    "schema": {"seed": 9, "json_schema": PERSON},
+    "schema": {"seed": 9, "grammar": Grammar("json_schema", PERSON)},
 }
 
 
@@ -168,7 +168,9 @@ async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, p
     """Characters of several tokens arrive whole, with a logprob for each token."""
     text = "🎉🦜日本語"
     schema = json.dumps({"const": text})
-    tokens, deltas = await run(engine, chat("Party!"), json_schema=schema, max_tokens=40, logprobs=0)
+    tokens, deltas = await run(
+        engine, chat("Party!"), grammar=Grammar("json_schema", schema), max_tokens=40, logprobs=0
+    )
     assert b"".join(pieces[token] for token in tokens).decode() == json.dumps(text, ensure_ascii=False)
     assert len(tokens) > len(text)
     assert all(len(delta.logprobs or []) == len(delta.tokens) for delta in deltas)
@@ -177,7 +179,12 @@ async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, p
 async def test_output_fits_the_schema(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
     """Even at a high temperature the text is JSON of the shape asked for."""
     tokens, deltas = await run(
-        engine, chat("Describe a person."), json_schema=PERSON, max_tokens=100, seed=2, temperature=1.2
+        engine,
+        chat("Describe a person."),
+        grammar=Grammar("json_schema", PERSON),
+        max_tokens=100,
+        seed=2,
+        temperature=1.2,
     )
     person = json.loads(b"".join(pieces[token] for token in tokens))
     assert set(person) == {"name", "age"}
@@ -200,15 +207,15 @@ TOO_MANY_WAYS = json.dumps(
 async def test_a_bad_schema_is_refused(engine: LlamaCppEngine, schema: str) -> None:
     """What is no schema, or too large a one, is the client's mistake, and the engine goes on."""
     with pytest.raises(InvalidRequest) as caught:
-        await run(engine, chat("Hi"), json_schema=schema)
-    assert caught.value.param == "response_format"
+        await run(engine, chat("Hi"), grammar=Grammar("json_schema", schema))
+    assert caught.value.param == "grammar"
     assert "\n" not in caught.value.message
 
 
 async def test_delivered_tokens_must_fit_the_schema(engine: LlamaCppEngine) -> None:
     """Tokens that another engine made without the schema do not bring this one down."""
     with pytest.raises(InvalidRequest, match="do not fit"):
-        await run(engine, chat("Hi"), ids_of("Once upon").tolist(), json_schema=PERSON)
+        await run(engine, chat("Hi"), ids_of("Once upon").tolist(), grammar=Grammar("json_schema", PERSON))
 
 
 async def test_logprobs_are_of_the_models_own_choice(engine: LlamaCppEngine) -> None:

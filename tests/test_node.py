@@ -14,7 +14,7 @@ from subnet.client import Limits
 from subnet.engines.base import Emit, Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized
-from subnet.generation import Delta, Job
+from subnet.generation import Delta, Grammar, Job
 from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
 from subnet.node.server import Node
@@ -246,7 +246,7 @@ async def test_a_node_that_drains_hands_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(logprobs=200), Sampling(frequency_penalty=1.0), Sampling(json_schema="{}")]
+    "sampling", [Sampling(logprobs=200), Sampling(frequency_penalty=1.0), Sampling(grammar=Grammar("regex", "a"))]
 )
 async def test_what_the_engine_cannot_do(sampling: Sampling) -> None:
     """It is refused by name, not dropped, and the node serves on."""

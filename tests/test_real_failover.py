@@ -17,6 +17,7 @@ from adapter.prompt import load_tokenizer
 from subnet import Limits, RemoteManager, Sampling, SessionManager
 from subnet.client.policies import Policy
 from subnet.client.remote import Remote
+from subnet.generation import Grammar
 from subnet.node_info import TokenizerArtefact
 
 PROMPT = "<|im_start|>user\nDescribe a cat as JSON with name and age.<|im_end|>\n<|im_start|>assistant\n"
@@ -33,7 +34,7 @@ KINDS = {
     "seeded": Sampling(seed=11, max_tokens=16),
     "logprobs": Sampling(seed=11, max_tokens=16, logprobs=3),
     "penalties": Sampling(seed=11, max_tokens=16, frequency_penalty=1.2, presence_penalty=0.6),
-    "json schema": Sampling(seed=11, max_tokens=60, json_schema=SCHEMA),
+    "json schema": Sampling(seed=11, max_tokens=60, grammar=Grammar("json_schema", SCHEMA)),
 }
 
 

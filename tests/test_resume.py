@@ -13,7 +13,7 @@ from subnet.client.merge import merged
 from subnet.client.resume import Diverged, way
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import NodeLost
-from subnet.generation import Job, Start
+from subnet.generation import Grammar, Job, Start
 from subnet.messages import Accepted, Generate
 from subnet.node_info import NodeInfo, Resume
 from subnet.protocols.base import Protocol
@@ -137,7 +137,7 @@ def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
         (Sampling(seed=1), "replay"),
         (Sampling(frequency_penalty=1.0), "replay"),
         (Sampling(presence_penalty=1.0), "replay"),
-        (Sampling(json_schema="{}"), "replay"),
+        (Sampling(grammar=Grammar("json_schema", "{}")), "replay"),
     ],
 )
 def test_which_way(sampling: Sampling, expected: str) -> None:
@@ -151,7 +151,7 @@ def test_after_a_replay_that_diverged() -> None:
     """Text is continued from what was delivered; half a JSON object cannot be."""
     assert way(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
     with pytest.raises(Diverged):
-        way(ledger(Sampling(json_schema="{}"), diverged=True), "replay")
+        way(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
 
 
 async def test_merged_streams_close_together() -> None:

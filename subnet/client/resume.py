@@ -32,7 +32,7 @@ def way(ledger: Ledger, declared: Resume) -> Resume:
         return "exact"
     if not ledger.diverged:
         return "continue" if declared == "continue" and _tokens_alone(ledger) else "replay"
-    if ledger.sampling.json_schema is not None:
+    if ledger.sampling.grammar is not None:
         # A fresh grammar after half an object would allow what the schema does not.
         raise Diverged("the answer was lost, and another node does not repeat its beginning")
     return "continue"
@@ -43,7 +43,7 @@ def _tokens_alone(ledger: Ledger) -> bool:
     sampling = ledger.sampling
     penalised = sampling.frequency_penalty or sampling.presence_penalty or sampling.repetition_penalty != 1.0
     seeded = ledger.seeded and sampling.temperature > 0
-    return not (seeded or penalised or sampling.json_schema is not None)
+    return not (seeded or penalised or sampling.grammar is not None)
 
 
 class Resumption:

@@ -196,7 +196,7 @@ def _check(request: Generate, can: Capabilities) -> None:
         "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
         "frequency_penalty": penalties and not can.penalties,
         "logit_bias": wanted.logit_bias and not can.logit_bias,
-        "response_format": wanted.json_schema is not None and not can.json_schema,
+        "grammar": wanted.grammar is not None and wanted.grammar.kind not in can.grammars,
     }
     for param, refused in asked.items():
         if refused:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.base import Emit
-from subnet.engines.llama_cpp.grammar import Grammar
+from subnet.engines.llama_cpp.grammar import GrammarState
 from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of
 from subnet.errors import SubnetError
 from subnet.generation import Delta, FinishReason, Job
@@ -20,7 +20,9 @@ class Choice:
     Belongs to the stepping thread, once submitted. `fresh` tells that no step has given it anything yet.
     """
 
-    def __init__(self, run: Run, number: int, tokens: list[int], sampler: Sampler, grammar: Grammar | None) -> None:
+    def __init__(
+        self, run: Run, number: int, tokens: list[int], sampler: Sampler, grammar: GrammarState | None
+    ) -> None:
         self.run = run
         self.number = number
         self.tokens = tokens

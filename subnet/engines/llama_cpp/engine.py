@@ -48,7 +48,11 @@ class LlamaCppEngine(Engine):
     ) -> None:
         self.capacity = capacity
         self.capabilities = Capabilities(
-            resume="exact", top_logprobs=20, penalties=True, logit_bias=True, json_schema=True
+            resume="exact",
+            top_logprobs=20,
+            penalties=True,
+            logit_bias=True,
+            grammars=Grammars.kinds,
         )
         self._path = model_path
         self._model_id = model_id
@@ -102,9 +106,9 @@ class LlamaCppEngine(Engine):
     async def _choice(self, run: Run, start: Start) -> Choice:
         prompt, output = run.job.prompt.tolist(), start.delivered.tolist()
         grammar = None
-        if run.job.sampling.json_schema is not None:
+        if run.job.sampling.grammar is not None:
             grammars = await self._load_grammars()
-            grammar = await asyncio.to_thread(grammars.json, run.job.sampling.json_schema, output)
+            grammar = await asyncio.to_thread(grammars.after, run.job.sampling.grammar, output)
         sampler = Sampler(run.job.sampling, start.choice, prompt, output, self._ends, self._model.vocab_size)
         return Choice(run, start.choice, prompt + output, sampler, grammar)
 

@@ -1,4 +1,4 @@
-"""Output that must fit a JSON schema, by llguidance: which tokens may come next."""
+"""Output that must fit a grammar, by llguidance: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest
+from subnet.generation import Grammar, GrammarKind
 
-_LONGEST_SCHEMA = 256 * 1024
+_LONGEST_TEXT = 256 * 1024
+_COMPILE: dict[GrammarKind, Callable[[str], str]] = {
+    "json_schema": LLMatcher.grammar_from_json_schema,
+    "regex": LLMatcher.grammar_from_regex,
+    "lark": LLMatcher.grammar_from_lark,
+}
 
 
 class Grammars:
-    """Makes the grammars of one model. `tokenize` is used for text that a schema leaves no choice about."""
+    """Follows grammars in the tokens of a model. `tokenize` is used for text that a grammar leaves no choice about."""
+
+    kinds = tuple(_COMPILE)
 
     def __init__(
         self,
@@ -27,23 +35,23 @@ class Grammars:
         vocabulary = _Vocabulary(list(pieces), sorted(control), min(end_tokens), tokenize)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
 
-    def json(self, schema: str, output: Sequence[int]) -> Grammar:
-        """The grammar after `output`. Raises InvalidRequest for a schema it cannot follow, or output that breaks it.
-        Takes up to a second for a large schema, without the interpreter lock."""
-        if len(schema) > _LONGEST_SCHEMA:
-            raise InvalidRequest(f"a schema has {_LONGEST_SCHEMA} characters at most", param="response_format")
+    def after(self, grammar: Grammar, output: Sequence[int]) -> GrammarState:
+        """Where `output` leads in the grammar. Raises InvalidRequest for a grammar it cannot follow, or output that
+        breaks it. Takes up to a second for a large one, without the interpreter lock."""
+        if len(grammar.text) > _LONGEST_TEXT:
+            raise InvalidRequest(f"a grammar has {_LONGEST_TEXT} characters at most", param="grammar")
         try:
-            matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(schema), log_level=0)
+            matcher = LLMatcher(self._tokenizer, _COMPILE[grammar.kind](grammar.text), log_level=0)
         except ValueError as error:
             raise _unusable(str(error)) from error
         if matcher.is_error():
             raise _unusable(_reason(matcher))
         if output and not matcher.consume_tokens(list(output)):
-            raise InvalidRequest("the tokens delivered so far do not fit the schema", param="response_format")
-        return Grammar(matcher, self._size)
+            raise InvalidRequest("the tokens delivered so far do not fit the grammar", param="grammar")
+        return GrammarState(matcher, self._size)
 
 
-class Grammar:
+class GrammarState:
     """Where one choice is in its grammar."""
 
     def __init__(self, matcher: LLMatcher, size: int) -> None:
@@ -51,7 +59,7 @@ class Grammar:
         self._size = size
 
     def allowed(self) -> NDArray[np.bool_]:
-        """For each token whether it may come next, shape (vocab,). Raises InvalidRequest for a schema
+        """For each token whether it may come next, shape (vocab,). Raises InvalidRequest for a grammar
         whose ways to go on have become too many."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
@@ -80,7 +88,7 @@ class _Vocabulary:
 
 
 def _unusable(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"the schema is not usable: {reason}", param="response_format")
+    return InvalidRequest(f"the grammar is not usable: {reason}", param="grammar")
 
 
 def _reason(matcher: LLMatcher) -> str:
