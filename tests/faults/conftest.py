@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults import lab
+from tests.faults import lab, programs
 from tests.faults.cases import Case, cases
 
 Record = Callable[[str, object], None]
@@ -15,7 +15,7 @@ Record = Callable[[str, object], None]
 @pytest.fixture(scope="package")
 def three() -> Iterator[lab.Pool]:
     """Three echo nodes at two hundred tokens a second, and a gateway that notices silence after half a second."""
-    with lab.pool(lab.PACED, lab.PACED, lab.PACED) as pool:
+    with lab.pool(programs.PACED, programs.PACED, programs.PACED) as pool:
         yield pool
 
 

@@ -7,7 +7,9 @@ from functools import partial
 
 from subnet import frames
 from subnet.messages import Deltas
-from tests.faults.proxy import Fault, Link, close, reset
+from tests.faults.proxy import Link
+from tests.faults.sockets import close, reset
+from tests.faults.trap import Fault
 
 LATE = 30.0
 """Seconds: longer than any limit of these tests."""

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from tests.faults import lab
+from tests.faults import programs
 from tests.faults.asking import Answer, Question, ask
-from tests.faults.lab import Node
+from tests.faults.programs import Node
 from tests.processes import until
 
 QUESTION = Question(max_tokens=40)
@@ -25,7 +25,7 @@ def gaps(answer: Answer) -> list[float]:
     return [1000 * (after - before) for before, after in pairwise(answer.text_times)]
 
 
-def kill_at(gateway: lab.Gateway, nodes: list[Node], starter: ThreadPoolExecutor, cut: int) -> Answer:
+def kill_at(gateway: programs.Gateway, nodes: list[Node], starter: ThreadPoolExecutor, cut: int) -> Answer:
     def on_text(pieces: int) -> None:
         if pieces == cut:
             serving = next(row["peer"] for row in gateway.table if row["requests"])
@@ -41,7 +41,7 @@ def again(node: Node) -> None:
     node.wait()
 
 
-def measure(gateway: lab.Gateway, nodes: list[Node], kills: int) -> tuple[list[float], list[float]]:
+def measure(gateway: programs.Gateway, nodes: list[Node], kills: int) -> tuple[list[float], list[float]]:
     """The usual jitter of a gap, and the gaps at a kill, both beyond the usual gap at that place."""
     runs = [gaps(ask(gateway.url, QUESTION)) for _ in range(5)]
     usual = np.median(runs, axis=0)
@@ -61,8 +61,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rate", type=float, default=50.0, help="tokens a second (default: 50)")
     options = parser.parse_args()
-    command = (*lab.ECHO, "--echo-rate", str(options.rate))
-    with lab.nodes(command, command, command) as nodes, lab.gateway([node.address for node in nodes], ()) as gateway:
+    command = (*programs.ECHO, "--echo-rate", str(options.rate))
+    with (
+        programs.nodes(command, command, command) as nodes,
+        programs.gateway([node.address for node in nodes], ()) as gateway,
+    ):
         until(lambda: all(row["state"] == "healthy" for row in gateway.table))
         jitter, switches = measure(gateway, nodes, options.kills)
     p50, p99 = np.percentile(switches, [50, 99])

@@ -6,42 +6,18 @@ Everything here runs on the loop of one thread, that of `Wires`.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from subnet import columns, frames
 from subnet.errors import WireError
 from subnet.messages import Accepted, Deltas
+from tests.faults.sockets import close, read_frame, reset
+from tests.faults.trap import Trap
 
-T = TypeVar("T")
 Mangle = Callable[[bytes], bytes]
-_RESET = struct.pack("ii", 1, 0)
-
-
-class Trap:
-    """Faults, each of which happens once, in turn: as soon as so many tokens of one call have passed any proxy.
-
-    A switch of nodes is a new call, which counts from 0 again.
-    """
-
-    def __init__(self) -> None:
-        self.sprung = 0
-        self._planned: deque[tuple[int, Fault]] = deque()
-
-    def set(self, *planned: tuple[int, Fault]) -> None:
-        self.sprung = 0
-        self._planned = deque(planned)
-
-    def passed(self, link: Link, tokens: int) -> None:
-        if self._planned and tokens >= self._planned[0][0]:
-            _, fault = self._planned.popleft()
-            fault(link)
-            self.sprung += 1
 
 
 class Victim(Protocol):
@@ -164,64 +140,3 @@ class Link:
         for call, delta in rows:
             self._tokens[call] += len(delta.tokens)
         return max(self._tokens[call] for call, _ in rows)
-
-
-Fault = Callable[[Link], None]
-
-
-async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """One WebSocket frame that a server sent: its header and its payload."""
-    head = await reader.readexactly(2)
-    size = head[1] & 0x7F
-    if size > 125:
-        wide = await reader.readexactly(2 if size == 126 else 8)
-        head, size = head + wide, int.from_bytes(wide, "big")
-    return head, await reader.readexactly(size)
-
-
-def close(writer: asyncio.StreamWriter) -> None:
-    """With FIN."""
-    writer.close()
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """With RST: what a peer that knows nothing of a connection answers."""
-    with suppress(OSError):
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
-
-
-class Wires:
-    """A thread with the loop that proxies live on."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._opened: list[tuple[Proxy, asyncio.Server]] = []
-
-    def proxy(self, trap: Trap, node: Victim) -> Proxy:
-        proxy = Proxy(trap, node)
-        self._opened.append((proxy, self._call(proxy.open())))
-        return proxy
-
-    def heal(self) -> None:
-        for proxy, _ in self._opened:
-            self._call(proxy.heal())
-
-    def close(self) -> None:
-        self._call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _close(self) -> None:
-        for proxy, server in self._opened:
-            server.close()
-            for link in list(proxy.links):
-                link.cut(reset)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-    def _call(self, coroutine: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)

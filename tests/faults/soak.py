@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 
-from tests.faults import lab
+from tests.faults import lab, programs
 from tests.faults.asking import Answer, Question, ask
 
-NODES = (*lab.ECHO, "--echo-rate", "50")
+NODES = (*programs.ECHO, "--echo-rate", "50")
 OUTCOMES = ("complete", "identical", "failed")
 
 

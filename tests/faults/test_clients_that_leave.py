@@ -13,7 +13,7 @@ import pytest
 from tests.faults import lab
 from tests.faults.asking import Question, connect, send
 from tests.faults.dying import WAYS, half_open, killed, slow, stopped
-from tests.faults.proxy import Fault
+from tests.faults.trap import Fault
 from tests.processes import until
 
 LONG = Question(max_tokens=1000)

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.faults import lab
+from tests.faults import lab, programs
 from tests.faults.asking import Answer, Question, ask
 from tests.faults.cases import Case
 from tests.faults.conftest import Record
 from tests.faults.dying import connection_reset, killed
-from tests.faults.proxy import Fault, Link
+from tests.faults.proxy import Link
+from tests.faults.trap import Fault
 
 TOKENS = 24
 
@@ -30,7 +31,7 @@ def revived(pool: lab.Pool) -> Iterator[Fault]:
         yield fault
 
 
-def revive(node: lab.Node) -> None:
+def revive(node: programs.Node) -> None:
     node.again()
     node.wait()
 
@@ -57,8 +58,8 @@ def same_cuts(pool: lab.Pool, case: Case, fault: Fault) -> list[int]:
 def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
     """The client itself kills the node that serves it, as soon as it has read a piece; no proxy is in the way."""
     case = undisturbed["with a seed"]
-    with lab.nodes(lab.PACED, lab.PACED, lab.PACED) as nodes, ThreadPoolExecutor(1) as starter:
-        with lab.gateway([node.address for node in nodes]) as gateway:
+    with programs.nodes(programs.PACED, programs.PACED, programs.PACED) as nodes, ThreadPoolExecutor(1) as starter:
+        with programs.gateway([node.address for node in nodes]) as gateway:
             for cut in range(1, len(case.undisturbed.texts), 2):
 
                 def on_text(pieces: int, cut: int = cut) -> None:

@@ -7,20 +7,20 @@ from contextlib import closing
 
 import pytest
 
-from tests.faults import lab
+from tests.faults import lab, programs
 from tests.faults.asking import Question, ask_over, connect
 from tests.faults.cases import Case
 from tests.faults.conftest import Record
 from tests.faults.dying import killed
 from tests.processes import until
 
-SHORT = (*lab.QUICK, "--attempts", "2")
+SHORT = (*programs.QUICK, "--attempts", "2")
 
 
 @pytest.fixture(scope="module")
 def shaky() -> Iterator[lab.Pool]:
     """Two nodes, and a gateway that gives up soon."""
-    with lab.pool(lab.PACED, lab.PACED, flags=SHORT) as pool:
+    with lab.pool(programs.PACED, programs.PACED, flags=SHORT) as pool:
         yield pool
 
 

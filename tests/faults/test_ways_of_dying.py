@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults import lab
+from tests.faults import lab, programs
 from tests.faults.asking import Question
 from tests.faults.cases import EARLY, FEATURES, Case
 from tests.faults.conftest import Record
 from tests.faults.dying import WAYS, broken_engine, half_open, killed, slow
-from tests.faults.proxy import Fault, Link
+from tests.faults.proxy import Link
+from tests.faults.trap import Fault
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -61,7 +62,7 @@ def test_an_error_frame(
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[lab.Pool]:
-    with lab.pool(lab.PACED) as pool:
+    with lab.pool(programs.PACED) as pool:
         yield pool
 
 
@@ -95,7 +96,7 @@ def test_a_node_that_is_only_stopped_for_a_moment(pool: lab.Pool, undisturbed: d
 def test_every_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
     """Requests above the capacity of all nodes wait their turn, and none is lost."""
     record_property("cell", ("full", "with a seed", "same"))
-    single = (*lab.PACED, "--concurrency", "1")
+    single = (*programs.PACED, "--concurrency", "1")
     case = undisturbed["with a seed"]
     with lab.pool(single, single) as full, ThreadPoolExecutor(3) as clients:
         answers = list(clients.map(full.ask, [case.question] * 3))
@@ -105,7 +106,7 @@ def test_every_node_is_full(undisturbed: dict[str, Case], record_property: Recor
 def test_the_other_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
     """An answer whose node dies waits until another has room."""
     record_property("cell", ("killed, the others full", "with a seed", "same"))
-    single = (*lab.PACED, "--concurrency", "1")
+    single = (*programs.PACED, "--concurrency", "1")
     case = undisturbed["with a seed"]
     with lab.pool(single, single) as full, ThreadPoolExecutor(2) as clients:
         full.trap.set((case.after, killed))
