@@ -52,6 +52,18 @@ def test_progress_renews_the_attempts() -> None:
         retry.progressed()
 
 
+def test_a_long_answer_may_lose_its_node() -> None:
+    """The bound on trying counts from the last token, not from the question."""
+    now = [0.0]
+    retry = Retry(Limits(attempts=4, total=60.0), lambda: now[0])
+    now[0] = 300.0
+    retry.progressed()
+    assert retry.failed(EngineFailed("x"), "a") == 0.0
+    now[0] = 400.0
+    with pytest.raises(EngineFailed):
+        retry.failed(EngineFailed("x"), "b")
+
+
 async def test_a_watchdog_bites() -> None:
     """Waiting too long raises TimeoutError, and the task goes on uncancelled."""
     watchdog = Watchdog()
@@ -70,6 +82,26 @@ async def test_a_shorter_wait_after_a_longer_one() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError, match=r"^$"):
             await watchdog.wait(asyncio.get_running_loop().create_future(), 0.01)
+    watchdog.close()
+
+
+async def test_a_watchdog_hears() -> None:
+    """As long as there are signs of life, a wait may take any time; silence is counted from the last one."""
+    watchdog, heard = Watchdog(), 0
+    loop = asyncio.get_running_loop()
+    end = loop.create_future()
+
+    def hear() -> None:
+        nonlocal heard
+        heard += 1
+        watchdog.heard()
+        if heard < 10:
+            loop.call_later(0.1, hear)
+
+    hear()
+    with pytest.raises(TimeoutError):
+        await watchdog.wait(end, 0.6)
+    assert heard == 10
     watchdog.close()
 
 

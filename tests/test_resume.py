@@ -9,8 +9,8 @@ import pytest
 
 from subnet import Delta, Limits, RemoteManager, Sampling, SessionManager
 from subnet.client.ledger import Ledger
-from subnet.client.merge import merged
 from subnet.client.resume import Diverged, way
+from subnet.client.together import together
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import NodeLost
 from subnet.generation import Grammar, Job, Start
@@ -154,13 +154,13 @@ def test_after_a_replay_that_diverged() -> None:
         way(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
 
 
-async def test_merged_streams_close_together() -> None:
-    """An error in one stream ends the others."""
+async def test_requests_for_several_choices_end_together() -> None:
+    """An error of one ends the others, before it is raised."""
     closed = []
 
-    async def stream(name: str, fails: bool) -> AsyncGenerator[str, None]:
+    async def ask(name: str, fails: bool) -> None:
         try:
-            yield name
+            await asyncio.sleep(0)
             if fails:
                 raise NodeLost(name)
             await asyncio.Event().wait()
@@ -168,6 +168,5 @@ async def test_merged_streams_close_together() -> None:
             closed.append(name)
 
     with pytest.raises(NodeLost):
-        async for _ in merged([stream("a", False), stream("b", True)]):
-            pass
+        await together([ask("a", False), ask("b", True)])
     assert sorted(closed) == ["a", "b"]

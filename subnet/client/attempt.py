@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
 from subnet.authorizers import AuthorizerBase
 from subnet.client.lease import Lease
 from subnet.client.ledger import Ledger
-from subnet.client.merge import merged
 from subnet.client.resume import Resumption
-from subnet.errors import FirstTokenTimeout, NodeError, StallTimeout, Unauthorized, WireError
+from subnet.client.together import together
+from subnet.errors import FirstTokenTimeout, NodeError, StallTimeout, WireError
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
+from subnet.protocols.base import Emit
 
 
 class Attempt:
@@ -23,10 +21,14 @@ class Attempt:
         self._authorizer = authorizer
         self._resumption = Resumption(ledger, lease.remote.resume)
 
-    def stream(self) -> AsyncGenerator[Delta, None]:
-        """What the node answers, signs of life included."""
-        streams = [self._answers(request) for request in self._resumption.requests]
-        return streams[0] if len(streams) == 1 else merged(streams)
+    async def run(self, emit: Emit) -> None:
+        """Emit what the node answers, signs of life included, until it has nothing more to say."""
+        await together([self._ask(request, emit) for request in self._resumption.requests])
+
+    @property
+    def filters(self) -> bool:
+        """Whether deltas must pass through `new`: some of them repeat what was delivered."""
+        return self._resumption.way == "replay"
 
     def new(self, delta: Delta) -> Delta | None:
         """What of `delta` the client does not have yet; None for nothing. Raises Diverged."""
@@ -43,18 +45,14 @@ class Attempt:
         """The error that says that the node ended a stream before its end."""
         return WireError(f"{self.lease.remote.peer} ended a stream before its end")
 
-    async def _answers(self, request: Generate) -> AsyncGenerator[Delta, None]:
-        """Of one request, once both ends have proved who they are."""
-        trusted = self._authorizer is None
-        if self._authorizer is not None:
-            request = await self._authorizer.sign_request(request)
-        async with aclosing(self.lease.remote.protocol.rpc_inference_stream(request)) as stream:
-            async for received in stream:
-                if isinstance(received, Accepted):
-                    if self._authorizer is not None:
-                        await self._authorizer.validate_response(received, request)
-                    trusted = True
-                elif trusted:
-                    yield received
-                else:
-                    raise Unauthorized(f"{self.lease.remote.peer} did not prove who it is")
+    async def _ask(self, request: Generate, emit: Emit) -> None:
+        """One request; nothing of it is believed before both ends have proved who they are."""
+        protocol, authorizer = self.lease.remote.protocol, self._authorizer
+        if authorizer is None:
+            return await protocol.rpc_inference(request, emit)
+        signed = await authorizer.sign_request(request)
+
+        async def check(accepted: Accepted) -> None:
+            await authorizer.validate_response(accepted, signed)
+
+        return await protocol.rpc_inference(signed, emit, check)

@@ -23,10 +23,10 @@ class Retry:
         self._waiting_since: float | None = None
 
     def progressed(self) -> None:
+        """A new token came, now or just before: how long the answer took until then does not count."""
         self._waiting_since = None
-        if self._failures:
-            self._failures = 0
-            self._since = self._clock()
+        self._failures = 0
+        self._since = self._clock()
 
     def waited(self, error: NoNodeAvailable | NodeBusy) -> float:
         """How long to wait for a node to come back, or for room on one, before looking again; waiting is no attempt.

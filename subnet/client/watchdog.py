@@ -1,4 +1,4 @@
-"""Notices silence, and can break it."""
+"""Notices silence, and can break a wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Watchdog:
-    """Bounds each wait of one task at a time, and only the wait: a slow consumer is nobody's stall.
+    """Bounds the silence of what one task at a time waits for.
 
     asyncio.timeout would set and cancel a timer for every token. Here there is one timer, which looks, when it
     fires, how much longer it should have waited; a token costs a clock reading. Close it when done.
@@ -20,11 +20,14 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[object] | None = None
-        self._deadline: float | None = None
+        self._patience: float | None = None
+        self._heard = 0.0
         self._error: Exception | None = None
 
     async def wait(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
-        """What `awaitable` gives. Raises TimeoutError after `seconds`, or the error that `interrupt` was given."""
+        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor anything was `heard`,
+        or the error that `interrupt` was given.
+        """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
@@ -37,7 +40,21 @@ class Watchdog:
                 raise self._error from None
             raise
         finally:
-            self._waiting, self._deadline = None, None
+            self._waiting, self._patience = None, None
+
+    def heard(self) -> None:
+        """There was a sign of life just now."""
+        self._heard = self._loop.time()
+
+    def expect(self, seconds: float | None) -> None:
+        """From now on so many seconds of silence are too much; None: any."""
+        self._patience = seconds
+        self.heard()
+        if seconds is None:
+            return
+        if self._timer is None or self._timer.when() > self._heard + seconds:
+            self.close()
+            self._timer = self._loop.call_at(self._heard + seconds, self._look)
 
     def interrupt(self, error: Exception) -> bool:
         """Raise `error` at whoever waits now; False if nobody does."""
@@ -51,21 +68,18 @@ class Watchdog:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _begin(self, task: asyncio.Task[object], seconds: float | None) -> None:
         self._waiting, self._error = task, None
-        if seconds is None:
-            return
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
-            self.close()
-            self._timer = self._loop.call_at(self._deadline, self._look)
+        self.expect(seconds)
 
     def _look(self) -> None:
         self._timer = None
-        if self._deadline is None:
+        if self._patience is None:
             return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look)
+        due = self._heard + self._patience
+        if self._loop.time() < due:
+            self._timer = self._loop.call_at(due, self._look)
         else:
             self.interrupt(TimeoutError())

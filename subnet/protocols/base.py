@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
+from subnet.errors import Unauthorized
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
 from subnet.node_info import NodeInfo
+
+Emit = Callable[[Delta], None]
+Check = Callable[[Accepted], Awaitable[None]]
 
 
 class Protocol(ABC):
@@ -32,6 +37,23 @@ class Protocol(ABC):
         Raises NodeError (another node may do it) or RequestError (no node will), at any point. An iterator
         that ends normally has given every choice its finish_reason.
         """
+
+    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+        """The same pushed: `emit` gets each delta as it comes, with no task switched for it. Cancelling the call
+        cancels the work on the node, and so does an error of `emit`, which is raised here.
+
+        With a `check` nothing is emitted before it has passed the node's Accepted; raises Unauthorized for a node that
+        sends a delta without one.
+        """
+        async with aclosing(self.rpc_inference_stream(request)) as stream:
+            async for received in stream:
+                if isinstance(received, Delta):
+                    if check is not None:
+                        raise Unauthorized(f"{self.peer} did not prove who it is")
+                    emit(received)
+                elif check is not None:
+                    await check(received)
+                    check = None
 
     @abstractmethod
     async def aclose(self) -> None:

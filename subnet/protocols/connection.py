@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
@@ -22,27 +22,18 @@ from subnet.messages import (
     Message,
 )
 from subnet.outbox import Outbox
-from subnet.protocols.inbox import Inbox
+from subnet.protocols.call import Call
 
 logger = logging.getLogger(__name__)
 
 
-class Call:
-    """One call on a connection, from its opening message to its end."""
-
-    def __init__(self, number: int, outbox: Outbox) -> None:
-        self.number = number
-        self.inbox = Inbox()
-        self.post = outbox.post
-
-
 class Connection:
-    """Demultiplexes what a node sends into the inboxes of its calls. Broken once, broken for good."""
+    """Gives what a node sends to the calls that it belongs to. Broken once, broken for good."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> None:
         self._socket = socket
         self._peer = peer
-        self._calls: dict[int, Inbox] = {}
+        self._calls: dict[int, Call] = {}
         self._numbers = count(1)
         self._outbox = Outbox()
         self._error: NodeError | None = None
@@ -53,21 +44,20 @@ class Connection:
         return self._error is None
 
     @contextmanager
-    def call(self) -> Iterator[Call]:
+    def call(self, choices: Iterable[int] = ()) -> Iterator[Call]:
         """A new call; leaving before the node ended it cancels it there. Raises NodeLost on a broken connection."""
         if self._error is not None:
             raise NodeLost(self._error.message)
-        call = Call(next(self._numbers), self._outbox)
-        self._calls[call.number] = call.inbox
+        call = Call(next(self._numbers), self._peer, choices)
+        self._calls[call.number] = call
         try:
             yield call
         finally:
-            if self._calls.pop(call.number, None) is not None:
-                self._outbox.post(Cancel(call.number))
+            self._cancel(call)
 
-    def ended(self, call: Call) -> None:
-        """The node has nothing more to say on this call."""
-        self._calls.pop(call.number, None)
+    def post(self, message: Message) -> None:
+        """Send it as soon as may be."""
+        self._outbox.post(message)
 
     async def aclose(self) -> None:
         self._break(NodeLost(f"the connection to {self._peer} was closed"))
@@ -106,25 +96,44 @@ class Connection:
     def _receive(self, message: Message) -> None:
         match message:
             case Deltas():
-                for number, delta in columns.unpack(message):
-                    # A call that was cancelled a moment ago may still be spoken of.
-                    if (inbox := self._calls.get(number)) is not None:
-                        inbox.put(delta)
-            case InfoReply(call=number) | ArtefactReply(call=number) | Accepted(call=number):
-                if (inbox := self._calls.get(number)) is not None:
-                    inbox.put(message)
+                self._deliver(message)
+            case InfoReply(call=number) | ArtefactReply(call=number):
+                if (call := self._calls.pop(number, None)) is not None:
+                    call.replied(message)
+            case Accepted():
+                if (call := self._calls.get(message.call)) is not None:
+                    call.replied(message)
             case Failed():
-                if (inbox := self._calls.pop(message.call, None)) is not None:
-                    inbox.fail(
+                if (call := self._calls.pop(message.call, None)) is not None:
+                    call.failed(
                         from_code(message.code, message.message, retry_after=message.retry_after, param=message.param)
                     )
             case _:
                 raise WireError(f"{self._peer} sent a {type(message).__name__}, which only clients send")
 
+    def _deliver(self, deltas: Deltas) -> None:
+        calls = self._calls
+        for number, delta in columns.unpack(deltas):
+            # A call that was cancelled a moment ago may still be spoken of.
+            if (call := calls.get(number)) is None:
+                continue
+            try:
+                call.take(delta)
+            except Exception as error:
+                self._cancel(call)
+                call.failed(error)
+            else:
+                if delta.finish_reason is not None and call.finished(delta.choice):
+                    calls.pop(number, None)
+
+    def _cancel(self, call: Call) -> None:
+        if self._calls.pop(call.number, None) is not None:
+            self._outbox.post(Cancel(call.number))
+
     def _break(self, error: NodeError) -> None:
         if self._error is not None:
             return
         self._error = error
-        for inbox in self._calls.values():
-            inbox.fail(error)
+        for call in self._calls.values():
+            call.failed(error)
         self._calls.clear()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -17,8 +18,10 @@ from subnet.errors import NodeLost, NodeTimeout, WireError
 from subnet.generation import Delta
 from subnet.messages import Accepted, ArtefactReply, ArtefactRequest, Generate, InfoReply, InfoRequest
 from subnet.node_info import NodeInfo, digest
-from subnet.protocols.base import Protocol
+from subnet.protocols.base import Check, Emit, Protocol
+from subnet.protocols.call import Reply
 from subnet.protocols.connection import Connection
+from subnet.pulled import pulled
 
 PATH = "/subnet"
 # A peer that is gone says no farewell: a new connection must not wait for one. In seconds.
@@ -56,9 +59,8 @@ class WebSocketProtocol(Protocol):
             connection = await self._connected()
             request = await self._sign(InfoRequest(0))
             with connection.call() as call:
-                call.post(msgspec.structs.replace(request, call=call.number))
-                reply = await call.inbox.get()
-                connection.ended(call)
+                connection.post(msgspec.structs.replace(request, call=call.number))
+                reply = await call.reply()
         if not isinstance(reply, InfoReply):
             raise WireError(f"{self.peer} answered rpc_info with {type(reply).__name__}")
         if self._authorizer is not None:
@@ -70,27 +72,29 @@ class WebSocketProtocol(Protocol):
             connection = await self._connected()
             request = await self._sign(ArtefactRequest(0, sha256))
             with connection.call() as call:
-                call.post(msgspec.structs.replace(request, call=call.number))
-                reply = await call.inbox.get()
-                connection.ended(call)
+                connection.post(msgspec.structs.replace(request, call=call.number))
+                reply = await call.reply()
         if not isinstance(reply, ArtefactReply) or digest(reply.data) != sha256:
             raise WireError(f"{self.peer} handed out another artefact than {sha256[:12]}")
         return reply.data
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        return pulled(partial(self._pushed, request))
+
+    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
         connection = await self._connected()
-        unfinished = {start.choice for start in request.starts}
-        with connection.call() as call:
-            call.post(msgspec.structs.replace(request, call=call.number))
-            while unfinished:
-                received = await call.inbox.get()
-                if isinstance(received, Delta) and received.finish_reason is not None:
-                    unfinished.discard(received.choice)
-                    if not unfinished:
-                        connection.ended(call)
-                elif not isinstance(received, Delta | Accepted):
-                    raise WireError(f"{self.peer} sent what was not asked for")
-                yield received
+        with connection.call(start.choice for start in request.starts) as call:
+            connection.post(msgspec.structs.replace(request, call=call.number))
+            if check is not None:
+                await check(_accepted(await call.reply()))
+            call.flow(emit)
+            await call.end()
+
+    async def _pushed(self, request: Generate, emit: Callable[[Accepted | Delta], None]) -> None:
+        async def check(accepted: Accepted) -> None:
+            emit(accepted)
+
+        await self.rpc_inference(request, emit, check)
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
@@ -135,6 +139,12 @@ class WebSocketProtocol(Protocol):
                 yield
         except TimeoutError as error:
             raise NodeTimeout(f"{self.peer} did not answer {what} within {self._call_timeout} s") from error
+
+
+def _accepted(reply: Reply) -> Accepted:
+    if not isinstance(reply, Accepted):
+        raise WireError("a node answered a request for tokens with something else")
+    return reply
 
 
 def _plain(error: Exception) -> str:

@@ -1,0 +1,104 @@
+"""One attempt, or two that race, for what a ledger lacks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from subnet.client.attempt import Attempt
+from subnet.client.ledger import Ledger
+from subnet.client.limits import Limits
+from subnet.client.together import ended
+from subnet.client.watchdog import Watchdog
+from subnet.errors import NodeError
+from subnet.generation import Delta
+from subnet.protocols.base import Emit
+
+
+class Round:
+    """What the first attempt to answer gives goes into `ledger` and on to `emit`; the other one is cancelled then.
+
+    `attempt` is the one that answered, until then the first; `answered` says whether one has, and `on_answer` is called
+    when it does.
+    """
+
+    def __init__(self, first: Attempt, ledger: Ledger, watchdog: Watchdog, limits: Limits, emit: Emit) -> None:
+        self.attempt = first
+        self.answered = False
+        self.on_answer: Callable[[], None] = lambda: None
+        self._ledger = ledger
+        self._watchdog = watchdog
+        self._emit = emit
+        self._within = limits.first_token_within(len(ledger.prompt) + ledger.delivered)
+        self._stall = limits.stall
+        self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+
+    async def run(self, delay: float | None = None, second: Callable[[], Attempt | None] = lambda: None) -> None:
+        """Until the node has given all; after `delay` seconds without an answer `second` is asked for another attempt.
+
+        Raises NodeError for a node that failed, was silent for too long or ended too early, and what `emit` raises.
+        """
+        work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
+        try:
+            await self._watchdog.wait(work, self._within)
+        except TimeoutError:
+            within = self._stall if self.answered else self._within
+            raise self.attempt.late(first=not self.answered, within=within) from None
+        if self._ledger.unfinished:
+            raise self.attempt.ended()
+
+    async def _race(self, delay: float, second: Callable[[], Attempt | None]) -> None:
+        """An error of one leaves the race to the other; when both fail, that of the first is raised."""
+        self._start(self.attempt)
+        try:
+            await asyncio.wait(self._tasks.values(), timeout=delay)
+            if not (self.answered or self._tasks[self.attempt].done()) and (other := second()) is not None:
+                self._start(other)
+            await asyncio.wait(self._tasks.values())
+            self._tasks[self.attempt].result()
+        finally:
+            await ended(list(self._tasks.values()))
+            self._let_go()
+
+    def _start(self, attempt: Attempt) -> None:
+        self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
+
+    def _taker(self, attempt: Attempt) -> Emit:
+        """The way of a delta of `attempt`: all of it that every token passes."""
+        heard, record, emit = self._watchdog.heard, self._ledger.record, self._emit
+        new = attempt.new if attempt.filters else None
+
+        def take(delta: Delta) -> None:
+            heard()
+            if not delta.tokens and delta.finish_reason is None:
+                return
+            if not (self.answered and self.attempt is attempt) and not self._first(attempt):
+                return
+            rest = delta if new is None else new(delta)
+            if rest is not None:
+                record(rest)
+                emit(rest)
+
+        return take
+
+    def _first(self, attempt: Attempt) -> bool:
+        """The first delta of an attempt came; whether it is the one to go on with."""
+        if self.answered:
+            return False
+        self.answered, self.attempt = True, attempt
+        attempt.lease.answered()
+        self.on_answer()
+        self._watchdog.expect(self._stall)
+        self._let_go()
+        return True
+
+    def _let_go(self) -> None:
+        for attempt, task in self._tasks.items():
+            if attempt is self.attempt:
+                continue
+            error = task.exception() if task.done() and not task.cancelled() else None
+            task.cancel()
+            if isinstance(error, NodeError):
+                attempt.lease.failed(error)
+            else:
+                attempt.lease.abandoned()

@@ -1,0 +1,40 @@
+"""What is pushed, pulled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def pulled(push: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> AsyncGenerator[T, None]:
+    """The items that `push` gives to its argument, in order, and then the error that it ends with, if any.
+
+    Closing the generator cancels `push` and waits for its end. What waits to be taken has no bound of its own: a
+    stream holds at most the tokens of one answer.
+    """
+    items: deque[T] = deque()
+    moved = asyncio.Event()
+
+    def put(item: T) -> None:
+        items.append(item)
+        moved.set()
+
+    task = asyncio.create_task(push(put))
+    task.add_done_callback(lambda _: moved.set())
+    try:
+        while items or not task.done():
+            while items:
+                yield items.popleft()
+            moved.clear()
+            if not task.done():
+                await moved.wait()
+        task.result()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
