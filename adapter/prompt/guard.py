@@ -8,7 +8,7 @@ control tokens, and removes the marks from all other text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from subnet.errors import InvalidRequest
@@ -20,10 +20,13 @@ MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 _WORDS = frozenset(
     {"system", "developer", "user", "assistant", "tool", "function"}
-    | {"role", "content", "name", "type", "text", "refusal", "id", "tool_calls", "tool_call_id"}
-    | {"arguments", "parameters", "description"}
+    | {"role", "content", "reasoning_content", "name", "type", "text", "refusal", "id", "tool_calls", "tool_call_id"}
+    | {"arguments", "parameters", "description", "title"}
+    | {"properties", "required", "items", "enum", "anyOf", "additionalProperties", "$ref", "$defs"}
+    | {"object", "array", "string", "integer", "number", "boolean", "null"}
+    | {"none", "minimal", "low", "medium", "high"}
 )
-"""What templates look for in messages: never changed, even if a control token starts or ends like one."""
+"""What templates look for in messages and tools: never changed, even if a control token starts or ends like one."""
 
 _NEVER = "(?!)"
 
@@ -40,9 +43,8 @@ class Guard:
 
     def __init__(self, texts: Iterable[str]) -> None:
         texts = [text for text in texts if len(text) > 1]
-        tails = {text[cut:] for text in texts for cut in range(1, len(text))}
         self._start = re.compile(_starts(texts))
-        self._head = re.compile(rf"\s*+(?={'|'.join(map(re.escape, sorted(tails))) or _NEVER})")
+        self._head = re.compile(rf"\s*+(?={_any(text[cut:] for text in texts for cut in range(1, len(text)))})")
 
     def protect(self, value: T) -> tuple[T, str]:
         """A guarded copy of lists, dicts and strings in each other, and the mark in it: a character that is
@@ -51,55 +53,63 @@ class Guard:
         Raises InvalidRequest when no mark is free, or `value` is nested too deep.
         """
         try:
-            text = "".join(_strings(value))
-            mark = next((mark for mark in MARKS if mark not in text), None)
-            if mark is None:
-                raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
-            return self._copy(value, mark), mark
+            for mark in MARKS:
+                try:
+                    return self._copy(value, mark), mark
+                except _TakenError:
+                    continue
         except RecursionError as error:
             raise InvalidRequest("the messages are nested too deep", param="messages") from error
+        raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
 
     def _copy(self, value: Any, mark: str) -> Any:
+        """Raises _TakenError when the mark is in there already."""
         if isinstance(value, str):
-            return self._text(value, mark)
-        if isinstance(value, Mapping):
+            return value if value in _WORDS else self._text(value, mark)
+        if isinstance(value, dict | Mapping):
             return {self._copy(key, mark): self._copy(item, mark) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._copy(item, mark) for item in value]
         return value
 
     def _text(self, text: str, mark: str) -> str:
-        if text in _WORDS:
-            return text
-        broken = self._start.sub(rf"\g<0>{mark}", text)
+        if mark in text:
+            raise _TakenError
+        broken = self._start.sub(rf"\g<0>{mark}", text) if self._start.search(text) else text
         head = self._head.match(broken)
         return broken if head is None else broken[: head.end()] + mark + broken[head.end() :]
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for pair in value.items():
-            yield from _strings(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
+class _TakenError(Exception):
+    pass
 
 
-def _starts(texts: Iterable[str]) -> str:
-    """Matches the first character of a text, or of what the end of the string cut off from one."""
+def _trie(texts: Iterable[str]) -> _Trie:
     trie: _Trie = {}
     for text in sorted(texts, key=len, reverse=True):  # so that a text ends the longer ones that it starts
         node = trie
         for character in text:
             node = node.setdefault(character, {})
         node.clear()
-    return "|".join(f"{re.escape(first)}(?={_rest(node)})" for first, node in trie.items()) or _NEVER
+    return trie
 
 
-def _rest(node: _Trie) -> str:
+def _any(texts: Iterable[str]) -> str:
+    """Matches any of the texts, the shortest where one starts another."""
+    return _rest(_trie(texts)) or _NEVER
+
+
+def _starts(texts: Iterable[str]) -> str:
+    """Matches the first character of a text, or of what the end of the string cut off from one."""
+    trie = _trie(texts).items()
+    return "|".join(f"{re.escape(first)}(?={_rest(node, _CUT)})" for first, node in trie) or _NEVER
+
+
+_CUT = r"|\s*\Z"
+
+
+def _rest(node: _Trie, otherwise: str = "") -> str:
     if not node:
         return ""
-    branches = [re.escape(character) + _rest(child) for character, child in node.items()]
-    return "(?:" + "|".join([*branches, r"\s*\Z"]) + ")"
+    branches = "|".join(re.escape(character) + _rest(child, otherwise) for character, child in node.items())
+    return f"(?:{branches}{otherwise})"

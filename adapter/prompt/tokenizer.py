@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from adapter.prompt.guard import Guard
 from adapter.prompt.vocabulary import plain_tokenizer
+from adapter.recent import Recent
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
+
+KEPT = 8 * 2**20
+"""Bytes, about, of texts and their tokens that a tokenizer keeps, since system prompts and earlier turns come again."""
 
 
 class Tokenizer(ABC):
@@ -33,6 +37,8 @@ class Tokenizer(ABC):
         self._control_texts = _longest_first(self._control_ids)
         self._user_defined_texts = _longest_first(self._user_defined_ids)
         self.guard = Guard(self._control_ids)
+        self._control_bytes = {text: np.int32(token).tobytes() for text, token in self._control_ids.items()}
+        self._recent: Recent[str, bytes] = Recent(KEPT)
 
     def encode_text(self, text: str) -> TokenIds:
         """Plain text: a control token's text in it becomes ordinary tokens; user-defined tokens are matched first.
@@ -50,13 +56,21 @@ class Tokenizer(ABC):
     def encode_prompt(self, text: str, mark: str = "") -> TokenIds:
         """What a chat template rendered: control tokens' texts become control tokens, save where `mark` breaks them
         (see Guard), which itself leaves no trace. Raises InvalidRequest."""
-        parts: list[TokenIds] = []
+        parts: list[bytes] = []
         for index, part in enumerate(self._control_texts.split(_without_surrogates(text))):
             if index % 2:
-                parts.append(np.array([self._control_ids[part]], np.int32))
-            else:
-                parts += self._plain(part.replace(mark, "") if mark else part)
-        return _join(parts)
+                parts.append(self._control_bytes[part])
+            elif part:
+                parts.append(self._between(part.replace(mark, "") if mark else part))
+        return np.frombuffer(bytearray().join(parts), np.int32)
+
+    def _between(self, text: str) -> bytes:
+        """What stands between two control tokens is tokenized for itself, so that it can be kept."""
+        known = self._recent.get(text)
+        if known is None:
+            known = _join(self._plain(text)).tobytes()
+            self._recent.put(text, known, 4 * len(text) + len(known))
+        return known
 
     def _plain(self, text: str) -> list[TokenIds]:
         parts = enumerate(self._user_defined_texts.split(text))
