@@ -29,6 +29,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `seed` is always set by the session before a node sees it. Choice `i` draws from its own stream,
     derived from (seed, i). `stop_tokens` end a choice with "stop" and are not delivered, beside the
     model's own end-of-generation tokens (which `ignore_eos` switches off).
+    `typical_p` below 1 is locally typical sampling (https://arxiv.org/abs/2202.00666).
     `logprobs` None: none wanted; k: that of each token and of the k likeliest beside it.
     """
 
@@ -36,6 +37,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0

@@ -66,12 +66,21 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine can do beyond drawing tokens. `top_logprobs` is the most it gives per token; 0 is none."""
+    """What an engine can do beyond what all do: draw by temperature, top_p and seed, and end at max_tokens and
+    stop_tokens. The other fields of Sampling are refused by name where they are not declared here.
+
+    `top_logprobs` is the most it gives per token; 0 is none. `penalties` are all three.
+    """
 
     resume: Resume = "continue"
     top_logprobs: int = 0
+    top_k: bool = False
+    min_p: bool = False
+    typical_p: bool = False
     penalties: bool = False
     logit_bias: bool = False
+    min_tokens: bool = False
+    ignore_eos: bool = False
     grammars: tuple[GrammarKind, ...] = ()
 
 

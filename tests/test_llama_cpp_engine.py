@@ -118,10 +118,50 @@ async def test_jobs_at_once_equal_their_solo_runs(engine: LlamaCppEngine) -> Non
             assert (await run(alone, prompt, seed=3, max_tokens=16))[0] == tokens
 
 
+@pytest.mark.parametrize("sampling", [{"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}])
+async def test_truncation_to_one_token_is_greedy(engine: LlamaCppEngine, sampling: dict[str, Any]) -> None:
+    """However hot, a draw among the likeliest token alone gives that one."""
+    prompt = chat("Tell me a story.")
+    greedy, _ = await run(engine, prompt, temperature=0, max_tokens=8)
+    assert (await run(engine, prompt, temperature=5, max_tokens=8))[0] != greedy
+    assert (await run(engine, prompt, temperature=5, max_tokens=8, **sampling))[0] == greedy
+
+
+async def test_typical_p_of_nothing_leaves_one_token(engine: LlamaCppEngine) -> None:
+    """The draw is among the most typical token alone, whatever the seed."""
+    prompt = chat("Tell me a story.")
+    free, typical = [
+        {tuple((await run(engine, prompt, seed=seed, max_tokens=8, typical_p=typical_p))[0]) for seed in range(3)}
+        for typical_p in (1.0, 0.0)
+    ]
+    assert (len(free), len(typical)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "of_prompt"),
+    [({"frequency_penalty": 1e4}, False), ({"presence_penalty": 1e4}, False), ({"repetition_penalty": 1e4}, True)],
+)
+async def test_a_huge_penalty_forbids_repetition(
+    engine: LlamaCppEngine, penalty: dict[str, float], of_prompt: bool
+) -> None:
+    """No token comes twice; repetition_penalty forbids those of the prompt too."""
+    prompt = ids_of("one two three one two three one two three one")
+    free, _ = await run(engine, prompt, temperature=0, max_tokens=12)
+    assert len(set(free)) < len(free)
+    tokens, _ = await run(engine, prompt, temperature=0, max_tokens=12, **penalty)
+    assert len(set(tokens)) == len(tokens)
+    assert set(tokens).isdisjoint(prompt.tolist()) == of_prompt
+
+
+async def test_a_bias_draws_a_token_near(engine: LlamaCppEngine) -> None:
+    """A token with a bias that outweighs everything is all that comes."""
+    assert (await run(engine, chat("Hi"), seed=3, max_tokens=4, logit_bias={500: 100.0}))[0] == [500] * 4
+
+
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
     "seeded": {"temperature": 1, "seed": 11},
-    "truncated": {"temperature": 1.3, "seed": -7, "top_p": 0.9, "top_k": 50, "min_p": 0.02},
+    "truncated": {"temperature": 1.3, "seed": -7, "top_p": 0.9, "top_k": 50, "min_p": 0.02, "typical_p": 0.95},
     "penalised": {"seed": 5, "frequency_penalty": 0.8, "presence_penalty": 0.4, "repetition_penalty": 1.2},
     "schema": {"seed": 9, "grammar": Grammar("json_schema", PERSON)},
 }

@@ -18,7 +18,7 @@ from subnet.generation import Delta, Grammar, Job
 from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
 from subnet.node.server import Node
-from subnet.node_info import TokenizerArtefact, digest
+from subnet.node_info import Capabilities, TokenizerArtefact, digest
 from subnet.protocols.websocket import WebSocketProtocol
 
 
@@ -245,15 +245,25 @@ async def test_a_node_that_drains_hands_over() -> None:
                 assert len(session.ledger.peers) == 2
 
 
-@pytest.mark.parametrize(
-    "sampling", [Sampling(logprobs=200), Sampling(frequency_penalty=1.0), Sampling(grammar=Grammar("regex", "a"))]
-)
-async def test_what_the_engine_cannot_do(sampling: Sampling) -> None:
-    """It is refused by name, not dropped, and the node serves on."""
-    async with node() as (_, address), sessions(address) as manager:
+class Plain(EchoEngine):
+    """It declares nothing beyond what every engine does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = Capabilities()
+
+
+BASIC = {"temperature", "top_p", "max_tokens", "seed", "stop_tokens"}
+NOT_NEUTRAL = {"logprobs": 0, "ignore_eos": True, "logit_bias": {1: 1.0}, "grammar": Grammar("regex", "a")}
+
+
+@pytest.mark.parametrize("param", sorted(set(Sampling.__struct_fields__) - BASIC))
+async def test_what_the_engine_cannot_do(param: str) -> None:
+    """Every field of Sampling that an engine does not declare is refused by name, and the node serves on."""
+    async with Plain() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
         with pytest.raises(InvalidRequest) as caught:
-            await ask(manager, b"x", sampling)
-        assert caught.value.param
+            await ask(manager, b"x", Sampling(**{param: NOT_NEUTRAL.get(param, 3)}))
+        assert caught.value.param == param
         assert await ask(manager, b"x", Sampling(max_tokens=1))
 
 

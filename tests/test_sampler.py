@@ -21,17 +21,22 @@ def sampler(sampling: Sampling, size: int, prompt: list[int] | None = None, outp
     return Sampler(sampling, 0, prompt or [], output or [], [0], size)
 
 
+def until(order: list[int], weights: list[float], share: float) -> list[int]:
+    """The first of `order` that together have `share` of its weight; at least one."""
+    goal = share * math.fsum(weights[token] for token in order)
+    kept: list[int] = []
+    while math.fsum(weights[token] for token in kept) < goal * (1 - 1e-12) or not kept:
+        kept.append(order[len(kept)])
+    return kept
+
+
 def slow_truncate(weights: list[float], sampling: Sampling) -> list[int]:
     """top_k, then top_p, then min_p, by sorting everything."""
     order = sorted(range(len(weights)), key=lambda token: (-weights[token], token))
     if sampling.top_k:
         order = order[: sampling.top_k]
     if sampling.top_p < 1:
-        goal = sampling.top_p * math.fsum(weights[token] for token in order)
-        kept: list[int] = []
-        while math.fsum(weights[token] for token in kept) < goal * (1 - 1e-12) or not kept:
-            kept.append(order[len(kept)])
-        order = kept
+        order = until(order, weights, sampling.top_p)
     return sorted(token for token in order if weights[token] >= np.float32(sampling.min_p))
 
 
@@ -47,6 +52,31 @@ def test_truncation_keeps_what_sorting_keeps(weights: list[float], top_k: int, t
     sampling = Sampling(top_k=top_k, top_p=top_p, min_p=min_p)
     ids = truncate(np.array(weights, np.float32), sampling)
     assert (list(range(len(weights))) if ids is None else ids.tolist()) == slow_truncate(weights, sampling)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=900), st.sampled_from([0.0, 0.2, 0.5, 0.9, 0.99]))
+def test_typical_sampling_keeps_what_sorting_keeps(weights: list[int], typical_p: float) -> None:
+    """The tokens whose surprise is nearest to the entropy, as the paper has it, until they reach the mass."""
+    array = np.array([*weights, 100], np.float32) / np.float32(100)
+    shares = array / array.sum(dtype=np.float64)
+    entropy = -math.fsum(share * math.log(share) for share in shares if share)
+    ids = truncate(array, Sampling(typical_p=typical_p))
+    assert ids is not None
+    kept, mass = set(ids.tolist()), shares[ids].sum()
+    distances = [abs(-math.log(share) - entropy) if share else math.inf for share in shares]
+    farthest = max(distances[token] for token in kept)
+    assert all(token in kept for token, distance in enumerate(distances) if distance < farthest - 1e-9)
+    assert mass >= typical_p - 1e-9
+    least = min(shares[token] for token in kept if distances[token] > farthest - 1e-9)
+    assert len(kept) == 1 or mass - least < typical_p + 1e-9
+
+
+def test_typical_sampling_drops_the_likeliest_where_it_is_no_surprise() -> None:
+    """Unlike top_p it may leave out the head: one token at a third among many that are equally rare."""
+    logits = np.zeros(1000, np.float32)
+    logits[7] = math.log(500)
+    assert {sampler(Sampling(seed=seed, top_p=0.3), 1000).draw(logits) for seed in range(20)} == {7}
+    assert 7 not in {sampler(Sampling(seed=seed, typical_p=0.3), 1000).draw(logits) for seed in range(20)}
 
 
 @given(logit_lists, st.integers(-(2**63), 2**63 - 1))

@@ -191,14 +191,21 @@ def _failed(call: int, error: SubnetError) -> Failed:
 def _check(request: Generate, can: Capabilities) -> None:
     """Refuse by name what the engine would otherwise drop. Raises InvalidRequest."""
     wanted = request.sampling
-    penalties = wanted.frequency_penalty or wanted.presence_penalty or wanted.repetition_penalty != 1.0
-    asked = {
+    refusals = {
+        "logprobs": wanted.logprobs is not None and not can.top_logprobs,
         "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
-        "frequency_penalty": penalties and not can.penalties,
-        "logit_bias": wanted.logit_bias and not can.logit_bias,
+        "top_k": wanted.top_k != 0 and not can.top_k,
+        "min_p": wanted.min_p != 0 and not can.min_p,
+        "typical_p": wanted.typical_p != 1 and not can.typical_p,
+        "frequency_penalty": wanted.frequency_penalty != 0 and not can.penalties,
+        "presence_penalty": wanted.presence_penalty != 0 and not can.penalties,
+        "repetition_penalty": wanted.repetition_penalty != 1 and not can.penalties,
+        "logit_bias": bool(wanted.logit_bias) and not can.logit_bias,
+        "min_tokens": wanted.min_tokens != 0 and not can.min_tokens,
+        "ignore_eos": wanted.ignore_eos and not can.ignore_eos,
         "grammar": wanted.grammar is not None and wanted.grammar.kind not in can.grammars,
     }
-    for param, refused in asked.items():
+    for param, refused in refusals.items():
         if refused:
             raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
     if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):

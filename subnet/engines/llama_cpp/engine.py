@@ -50,8 +50,13 @@ class LlamaCppEngine(Engine):
         self.capabilities = Capabilities(
             resume="exact",
             top_logprobs=20,
+            top_k=True,
+            min_p=True,
+            typical_p=True,
             penalties=True,
             logit_bias=True,
+            min_tokens=True,
+            ignore_eos=True,
             grammars=Grammars.kinds,
         )
         self._path = model_path

@@ -1,13 +1,13 @@
 """Drawing a token from logits.
 
 The draw is counter-based: its randomness is a hash of (seed, choice, position), so that a run carried on at any
-position draws what an uninterrupted one would. Order: bias, penalties, bans, temperature, top_k, top_p, min_p. Where
-logits tie, the lower token id comes first.
+position draws what an uninterrupted one would. Order: bias, penalties, bans, temperature, top_k, typical_p, top_p,
+min_p. Where logits tie, the lower token id comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -105,18 +105,23 @@ class Sampler:
 
 
 def truncate(weights: NDArray[np.float32], sampling: Sampling) -> Ids | None:
-    """Ids, in ascending order, that top_k, top_p and min_p leave; None for all. `weights` are probabilities times
-    some factor, the largest of them 1."""
+    """Ids, in ascending order, that top_k, typical_p, top_p and min_p leave; None for all. `weights` are
+    probabilities times some factor, the largest of them 1."""
     ids: Ids | None = None
     if 0 < sampling.top_k < len(weights):
         ids = _top_k(weights, sampling.top_k)
+    if sampling.typical_p < 1:
+        ids = _within(weights, ids, lambda kept: _typical(kept, sampling.typical_p))
     if sampling.top_p < 1:
-        kept = weights if ids is None else weights[ids]
-        inner = _top_p(kept, sampling.top_p)
-        ids = inner if ids is None else ids[inner]
+        ids = _within(weights, ids, lambda kept: _top_p(kept, sampling.top_p))
     if sampling.min_p > 0:
-        ids = np.flatnonzero(weights >= sampling.min_p) if ids is None else ids[weights[ids] >= sampling.min_p]
+        ids = _within(weights, ids, lambda kept: np.flatnonzero(kept >= sampling.min_p))
     return ids
+
+
+def _within(weights: NDArray[np.float32], ids: Ids | None, pick: Callable[[NDArray[np.float32]], Ids]) -> Ids:
+    """What `pick` leaves of the tokens in `ids`."""
+    return pick(weights) if ids is None else ids[pick(weights[ids])]
 
 
 def _top_k(weights: NDArray[np.float32], k: int) -> Ids:
@@ -132,6 +137,29 @@ def _top_p(weights: NDArray[np.float32], top_p: float) -> Ids:
     reached = np.cumsum(falling, dtype=np.float64) >= top_p * total
     count = int(reached.argmax()) + 1 if reached.any() else len(falling)
     return _heaviest(weights, falling[count - 1], count)
+
+
+def _typical(weights: NDArray[np.float32], typical_p: float) -> Ids:
+    """The fewest tokens, those first whose surprise is nearest to the expected one, that together reach typical_p."""
+    likely = np.flatnonzero(weights)
+    shares = weights[likely] / weights.sum(dtype=np.float64)
+    surprise = -np.log(shares)
+    distance = np.abs(surprise - (shares * surprise).sum())
+    for nearest in _nearest(distance):
+        reached = np.cumsum(shares[nearest]) >= typical_p
+        if reached.any():
+            return np.sort(likely[nearest[: int(reached.argmax()) + 1]])
+    return likely
+
+
+def _nearest(distance: NDArray[np.float64]) -> Iterator[Ids]:
+    """Ids by rising distance, ever more of them: few are mostly enough, and sorting all takes milliseconds."""
+    size = 256
+    while size < len(distance):
+        near = np.flatnonzero(distance <= np.partition(distance, size)[size])
+        yield near[np.argsort(distance[near], kind="stable")]
+        size *= 8
+    yield np.argsort(distance, kind="stable")
 
 
 def _heaviest(weights: NDArray[np.float32], least: np.float32, count: int) -> Ids:
