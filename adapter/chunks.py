@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
 from time import time
 from typing import Any
 
@@ -72,19 +71,28 @@ class ChunkWriter:
         return before, after
 
 
-async def collect(events: AsyncIterator[Event], head: Head, *, choices: int = 1) -> ChatCompletion:
-    """A whole answer."""
-    texts: list[list[str]] = [[] for _ in range(choices)]
-    reasons: dict[int, Finished] = {}
-    async for event in events:
+class Collector:
+    """Events of one answer -> the whole of it."""
+
+    def __init__(self, head: Head, *, choices: int = 1) -> None:
+        self._head = head
+        self._texts: list[list[str]] = [[] for _ in range(choices)]
+        self._reasons: dict[int, Finished] = {}
+        self._used: Used | None = None
+
+    def take(self, event: Event) -> None:
         if isinstance(event, TextDelta):
-            texts[event.choice].append(event.text)
+            self._texts[event.choice].append(event.text)
         elif isinstance(event, Finished):
-            reasons[event.choice] = event
+            self._reasons[event.choice] = event
         else:
-            used = event
-    answers = [
-        Choice(index=index, message=AnswerMessage(content="".join(text)), finish_reason=reasons[index].reason)
-        for index, text in enumerate(texts)
-    ]
-    return ChatCompletion(choices=answers, usage=used.usage, **msgspec.structs.asdict(head))
+            self._used = event
+
+    def whole(self) -> ChatCompletion:
+        """Once the last event was taken."""
+        assert self._used is not None
+        answers = [
+            Choice(index=index, message=AnswerMessage(content="".join(text)), finish_reason=self._reasons[index].reason)
+            for index, text in enumerate(self._texts)
+        ]
+        return ChatCompletion(choices=answers, usage=self._used.usage, **msgspec.structs.asdict(self._head))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from adapter.aside import aside
 from adapter.events import Event, Used
@@ -11,7 +11,7 @@ from adapter.models import Model, Models
 from adapter.schema.messages import Message
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.responses import PromptTokensDetails, Usage
-from subnet.client import SessionManager
+from subnet.client import Session, SessionManager
 from subnet.client.ledger import Ledger
 from subnet.errors import ContextLengthExceeded, EngineFailed
 from subnet.generation import Delta, Sampling
@@ -37,7 +37,7 @@ class Completion:
         self.sampling = sampling
         self.key = key
         self._choices = [model.reader(index, stops) for index in range(choices)]
-        self.ledger: Ledger | None = None
+        self._session: Session | None = None
         self._cached = 0
 
     @property
@@ -50,31 +50,48 @@ class Completion:
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached),
         )
 
-    async def events(self, sessions: SessionManager) -> AsyncGenerator[Event, None]:
-        """Closing the generator cancels the work on the node, and so does the end of the last choice.
+    @property
+    def ledger(self) -> Ledger | None:
+        """None before nodes are asked."""
+        return None if self._session is None else self._session.ledger
+
+    async def run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
+        """Emit the answer's events as they come. Cancelling the call cancels the work on the node, and the end of the
+        last choice does.
 
         Raises SubnetError.
         """
-        last: list[Event] = []
-        async with sessions.session(model=self.model.card.id, key=self.key) as session:
-            deltas = session.generate(self.prompt, self.sampling, choices=len(self._choices), text=self.text)
-            async with aclosing(deltas):
-                async for delta in deltas:
-                    self.ledger = session.ledger
-                    last = self._take(delta)
-                    if all(choice.finished for choice in self._choices):
-                        break
-                    for event in last:
-                        yield event
-                else:
-                    raise EngineFailed("the answer ended without a finish reason")
-        for event in last:
-            yield event
-        yield Used(self.usage, () if self.ledger is None else tuple(self.ledger.nodes))
+        async with sessions.session(model=self.model.card.id, key=self.key) as self._session:
+            run = self._session.run(
+                self.prompt, self.sampling, self._taker(emit), choices=len(self._choices), text=self.text
+            )
+            with suppress(_Complete):
+                await run
+        if not all(choice.finished for choice in self._choices):
+            raise EngineFailed("the answer ended without a finish reason")
+        assert self.ledger is not None
+        emit(Used(self.usage, tuple(self.ledger.nodes)))
 
-    def _take(self, delta: Delta) -> list[Event]:
-        self._cached = max(self._cached, delta.cached_tokens)
-        return self._choices[delta.choice].take(delta)
+    def _taker(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
+        choices = self._choices
+
+        def take(delta: Delta) -> None:
+            if delta.cached_tokens > self._cached:
+                self._cached = delta.cached_tokens
+            choice = choices[delta.choice]
+            for event in choice.take(delta):
+                emit(event)
+            if choice.finished and all(choice.finished for choice in choices) and self._goes_on():
+                raise _Complete
+
+        return take
+
+    def _goes_on(self) -> bool:
+        return self.ledger is not None and bool(self.ledger.unfinished)
+
+
+class _Complete(Exception):
+    """Every choice is complete for its client, whatever the node has still to say."""
 
 
 async def prepare(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.chunks import DONE, ChunkWriter, Head, collect
+from adapter.chunks import DONE, ChunkWriter, Collector, Head
 from adapter.event_stream import event_stream
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.schema.responses import PromptTokensDetails, Usage
@@ -37,16 +36,20 @@ USAGE_JSON = {
 ROLE = {"role": "assistant", "content": "", "refusal": None}
 
 
-async def play(events: Sequence[Event | Exception]) -> AsyncGenerator[Event, None]:
-    for event in events:
-        if isinstance(event, Exception):
-            raise event
-        yield event
+async def written(events: Sequence[Event | Exception], writer: ChunkWriter) -> list[bytes]:
+    async def run(emit: Callable[[Event], None]) -> None:
+        for event in events:
+            if isinstance(event, Exception):
+                raise event
+            emit(event)
+
+    parts: list[bytes] = []
+    await event_stream(run, writer, parts.append)
+    return parts
 
 
 async def streamed(events: Sequence[Event | Exception], **options: Any) -> list[Any]:
-    writer = ChunkWriter(HEAD, **options)
-    return events_of(b"".join([data async for data in event_stream(play(events), writer)]))
+    return events_of(b"".join(await written(events, ChunkWriter(HEAD, **options))))
 
 
 def choice(delta: dict[str, Any], index: int = 0, reason: str | None = None) -> list[dict[str, Any]]:
@@ -121,33 +124,18 @@ async def test_error_before_the_first_event() -> None:
 async def test_one_item_per_event() -> None:
     """Role and first content go out together; every later event is one item."""
     writer = ChunkWriter(HEAD)
-    items = [item async for item in event_stream(play(ANSWER), writer)]
+    items = await written(ANSWER, writer)
     assert len(items) == len(ANSWER)
     assert items[0] == writer.begin() + writer.encode(ANSWER[0])
     assert items[-1] == DONE
 
 
-async def test_closing_the_stream_closes_the_events() -> None:
-    """Nothing is left open behind a stream that is not read to its end."""
-    closed = asyncio.Event()
-
-    async def events() -> AsyncGenerator[Event, None]:
-        try:
-            yield TextDelta(0, "Hi")
-            yield TextDelta(0, "there")
-        finally:
-            closed.set()
-
-    stream = event_stream(events(), ChunkWriter(HEAD))
-    await anext(stream)
-    await stream.aclose()
-    assert closed.is_set()
-
-
-async def test_collect() -> None:
+def test_collect() -> None:
     """The same events, not streamed, are one object."""
-    whole = msgspec.to_builtins(await collect(play(ANSWER), HEAD))
-    assert whole == {
+    collector = Collector(HEAD)
+    for event in ANSWER:
+        collector.take(event)
+    assert msgspec.to_builtins(collector.whole()) == {
         **COMMON,
         "object": "chat.completion",
         "choices": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -42,10 +42,16 @@ def request(**fields: Any) -> ChatCompletionRequest:
     return msgspec.convert({**ASK, **fields}, ChatCompletionRequest)
 
 
+async def events_of(completion: Completion, sessions: SessionManager) -> list[Event]:
+    events: list[Event] = []
+    await completion.run(sessions, events.append)
+    return events
+
+
 async def answer(node: MockProtocol, **fields: Any) -> list[Event]:
     async with subnet(node) as (models, sessions):
         completion = await prepare(request(**fields), models)
-        return [event async for event in completion.events(sessions)]
+        return await events_of(completion, sessions)
 
 
 def text_of(events: list[Event], choice: int = 0) -> str:
@@ -75,7 +81,7 @@ async def test_what_belongs_together(fields: dict[str, str], key: str | None) ->
     async with RemoteManager([saying("Hi")], policy=Only()) as remotes:
         await remotes.ready()
         completion = await prepare(request(**fields), Models(remotes))
-        assert text_of([event async for event in completion.events(SessionManager(remotes))]) == "Hi"
+        assert text_of(await events_of(completion, SessionManager(remotes))) == "Hi"
     assert (bytes(seen[0].prompt.tolist()), seen[0].key) == (PROMPT.encode(), key)
 
 
@@ -162,7 +168,7 @@ async def test_several_choices() -> None:
     async with subnet(node) as (models, sessions):
         model = await models.get("mock")
         completion = Completion(model, "x", token_ids([1]), Sampling(), ("!",), choices=2)
-        events = [event async for event in completion.events(sessions)]
+        events = await events_of(completion, sessions)
     assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
     assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
     assert used(events) == (1, 5, 6, 0)
@@ -173,10 +179,13 @@ async def test_usage_of_a_cut_answer() -> None:
     """It holds at any time."""
     async with subnet(saying("Hello", Pause())) as (models, sessions):
         completion = await prepare(request(), models)
-        async with aclosing(completion.events(sessions)) as events:
-            await anext(events)
-            await anext(events)
-        assert completion.usage.completion_tokens == 2
+        seen: list[Event] = []
+        running = asyncio.create_task(completion.run(sessions, seen.append))
+        while len(seen) < 5:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert completion.usage.completion_tokens == 5
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import aclosing
+from functools import partial
 
 from litestar import post
 from litestar.di import NamedDependency
@@ -11,13 +11,14 @@ from litestar.response.base import ASGIResponse
 
 from adapter.access import record_of
 from adapter.aside import aside
-from adapter.chunks import ChunkWriter, Head, collect
-from adapter.completion import Completion, prepare
-from adapter.event_stream import HEADERS, EventStream, event_stream, while_connected
+from adapter.chunks import ChunkWriter, Collector, Head
+from adapter.completion import prepare
+from adapter.connected import while_connected
+from adapter.event_stream import HEADERS, event_stream
 from adapter.models import Models
+from adapter.push import PushedResponse
 from adapter.routes.answers import AnyRequest, json_answer, read_body
 from adapter.schema.reading import read_request
-from adapter.schema.responses import ChatCompletion
 from adapter.settings import Settings
 from subnet.client import SessionManager
 
@@ -35,17 +36,13 @@ async def chat_completions(
     record_of(request.scope).completion = completion
     headers = _ignored(unknown)
     head = Head.new(wanted.model, completion.model.fingerprint)
+    run = partial(completion.run, sessions)
     if wanted.stream:
         chunks = ChunkWriter(head, include_usage=wanted.include_usage)
-        items = event_stream(completion.events(sessions), chunks)
-        return EventStream(iterator=items, headers={**HEADERS, **headers})
-    whole = await while_connected(request.receive, _whole(completion, sessions, head))
-    return json_answer(whole, headers=headers)
-
-
-async def _whole(completion: Completion, sessions: SessionManager, head: Head) -> ChatCompletion:
-    async with aclosing(completion.events(sessions)) as events:
-        return await collect(events, head)
+        return PushedResponse(partial(event_stream, run, chunks), {**HEADERS, **headers})
+    collector = Collector(head)
+    await while_connected(request.receive, run(collector.take))
+    return json_answer(collector.whole(), headers=headers)
 
 
 def _ignored(unknown: tuple[str, ...]) -> dict[str, str]:
