@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from adapter.schema.messages import AssistantMessage, Message, RefusalPart, TextPart, ToolCall
+from adapter.schema.messages import AssistantMessage, Message, Part, RefusalPart, ToolCall
 
 Plain = dict[str, Any]
 
@@ -28,12 +28,15 @@ def _content(message: Message) -> str | list[Plain]:
     if isinstance(message.content, str):
         return message.content
     if message.content is not None:
-        return [{"type": "text", "text": _said(part)} for part in message.content]
+        return [_part(part) for part in message.content]
     return (message.refusal if isinstance(message, AssistantMessage) else None) or ""
 
 
-def _said(part: TextPart | RefusalPart) -> str:
-    return part.text if isinstance(part, TextPart) else part.refusal
+def _part(part: Part) -> Plain:
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    found: Plain = msgspec.to_builtins(part)
+    return found
 
 
 def _call(call: ToolCall) -> Plain:

@@ -1,4 +1,4 @@
-"""Reading requests: what is taken, and how exactly a refusal names its reason."""
+"""Reading requests to /v1/chat/completions: what is taken, and how exactly a refusal names its reason."""
 
 from __future__ import annotations
 
@@ -13,14 +13,43 @@ from hypothesis import strategies as st
 
 from adapter.conversation import plain
 from adapter.errors import BadRequest
-from adapter.schema.parameters import MEANINGLESS, NEUTRAL, SERVED
-from adapter.schema.reading import read_request
+from adapter.schema import checks
+from adapter.schema.contract import contract
+from adapter.schema.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
+from adapter.schema.messages import AssistantMessage, Message
+from adapter.schema.parameters import TABLE
+from adapter.schema.reading import Reader, read_request
 from adapter.schema.requests import ChatCompletionRequest
+from adapter.schema.tools import NamedTool
 
 USER = {"role": "user", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 PART = {"type": "text", "text": "Hello"}
+TOOL = {"type": "function", "function": {"name": "add"}}
+NAMED = {"type": "function", "function": {"name": "add"}}
+PARTS = {
+    "image_url": {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+    "input_audio": {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+    "file": {"type": "file", "file": {"file_data": "AA==", "filename": "a.pdf"}},
+}
+NAMES = sorted({row.name for row in TABLE if "chat" in row.on})
 ARGUMENTS = "messages[0].tool_calls[0].function.arguments"
+
+
+MISSING = "missing_required_parameter"
+ALLOWED = "tool_choice.allowed_tools"
+
+
+def assistant(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "assistant", "content": "x", **fields}]}
+
+
+def json_schema(**fields: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": fields}}
+
+
+def other() -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "other"}}
 
 
 def calling(arguments: str) -> dict[str, Any]:
@@ -31,14 +60,27 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "m", "messages": [USER], **fields}).encode()
 
 
+# As it is when all that is understood is wired.
+read_wired = Reader(ChatCompletionRequest, contract("chat", unwired={}), checks.check_chat)
+
+
 def read(**fields: Any) -> ChatCompletionRequest:
-    return read_request(body(**fields))[0]
+    return read_wired(body(**fields))[0]
 
 
 def refusal(data: bytes) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
-        read_request(data)
+        read_wired(data)
     return caught.value
+
+
+def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def tool(**function: Any) -> dict[str, Any]:
+    return {"tools": [TOOL, {"type": "function", "function": function}]}
 
 
 def test_least_request() -> None:
@@ -47,7 +89,7 @@ def test_least_request() -> None:
     assert (request.model, request.limit, request.stops, request.include_usage) == ("m", None, (), False)
 
 
-@pytest.mark.parametrize("name", sorted(SERVED - {"model", "messages"} | NEUTRAL.keys() | MEANINGLESS))
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("model", "messages")])
 def test_null_is_absent(name: str) -> None:
     """A null for an optional field means that it was not given."""
     assert read_request(body(**{name: None})) == read_request(body())
@@ -91,12 +133,80 @@ def test_null_is_absent(name: str) -> None:
         ({"stream": "true"}, "stream", "invalid_type"),
         ({"stream_options": {}}, "stream_options", "invalid_parameter_combination"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
-        ({"n": 2}, "n", "unsupported_parameter"),
-        ({"n": True}, "n", "unsupported_parameter"),
-        ({"tools": [{}]}, "tools", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_parameter"),
-        ({"logit_bias": {"1": 1}}, "logit_bias", "unsupported_parameter"),
+        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown_parameter"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+            "messages[0].content[0].type",
+            "invalid_value",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0].file", MISSING),
+        (assistant(function_call={"name": "f", "arguments": ""}), "messages[0].function_call", "invalid_type"),
+        (assistant(audio={"id": "a"}), "messages[0].audio", "invalid_type"),
+        (assistant(reasoning_content=3), "messages[0].reasoning_content", "invalid_type"),
+        (assistant(tool_calls=[{**CALL, "type": "custom"}]), "messages[0].tool_calls[0].type", "invalid_value"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 129}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_type"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
+        ({"typical_p": 0}, "typical_p", "invalid_value"),
+        ({"logit_bias": {"1": 101}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1": -101}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"hello": 1}}, "logit_bias", "invalid_type"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias", "invalid_value"),
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens", "invalid_value"),
+        ({"stop_token_ids": [1, -1]}, "stop_token_ids[1]", "invalid_value"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "invalid_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_parameter_combination"),
+        ({"top_logprobs": 2, "logprobs": False}, "top_logprobs", "invalid_parameter_combination"),
+        ({"tools": [TOOL] * 129}, "tools", "invalid_value"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "invalid_value"),
+        ({"tools": [{}]}, "tools[0].function", MISSING),
+        (tool(), "tools[1].function.name", MISSING),
+        (tool(name="a" * 65), "tools[1].function.name", "invalid_value"),
+        (tool(name=""), "tools[1].function.name", "invalid_value"),
+        (tool(name="a b"), "tools[1].function.name", "invalid_value"),
+        (tool(name="a\n"), "tools[1].function.name", "invalid_value"),
+        (tool(name="a", parameters=[]), "tools[1].function.parameters", "invalid_type"),
+        (tool(name="a", strict=1), "tools[1].function.strict", "invalid_type"),
+        ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": {"type": "custom"}}, "tool_choice.type", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": {**NAMED, "x": 1}}, "tool_choice.x", "unknown_parameter"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice", "invalid_parameter_combination"),
+        ({"tool_choice": NAMED}, "tool_choice", "invalid_parameter_combination"),
+        (tool(name="f") | {"tool_choice": other()}, "tool_choice.function.name", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": allowed("add", "sub")}, f"{ALLOWED}.tools[1].function.name", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": allowed("add", mode="none")}, f"{ALLOWED}.mode", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": allowed()}, f"{ALLOWED}.tools", "invalid_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema", "unknown_parameter"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", MISSING),
+        (json_schema(), "response_format.json_schema.name", MISSING),
+        (json_schema(name="a.b"), "response_format.json_schema.name", "invalid_value"),
+        (json_schema(name="a", schema="{}"), "response_format.json_schema.schema", "invalid_type"),
+        (json_schema(name="a", scheme={}), "response_format.json_schema.scheme", "unknown_parameter"),
+        ({"structured_outputs": {}}, "structured_outputs", "invalid_value"),
+        ({"structured_outputs": {"json_object": False}}, "structured_outputs", "invalid_value"),
+        ({"structured_outputs": {"regex": "a", "grammar": "b"}}, "structured_outputs", "invalid_value"),
+        ({"structured_outputs": {"structural_tag": "a"}}, "structured_outputs.structural_tag", "unknown_parameter"),
+        ({"guided_choice": []}, "guided_choice", "invalid_value"),
+        ({"guided_regex": ""}, "guided_regex", "invalid_value"),
+        ({"guided_regex": "a", "guided_json": {}}, "guided_regex", "invalid_parameter_combination"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+        ({"verbosity": "none"}, "verbosity", "invalid_value"),
+        ({"documents": ["a"]}, "documents[0]", "invalid_type"),
+        ({"chat_template_kwargs": []}, "chat_template_kwargs", "invalid_type"),
+        ({"audio": {"voice": "alloy", "format": "mp3"}}, "audio", "unsupported_parameter"),
+        ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
+        ({"store": True}, "store", "unsupported_parameter"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+        ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
     ],
 )
 def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
@@ -106,13 +216,23 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
     assert param in error.message
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+@pytest.mark.parametrize("kind", sorted(PARTS))
 def test_other_parts_than_text(kind: str) -> None:
     """Images, sounds and files are refused by the name of the part."""
-    error = refusal(body(messages=[{"role": "user", "content": [{"type": "text", "text": "see"}, {"type": kind}]}]))
-    assert error.param == "messages[0].content[1].type"
-    assert kind in error.message
-    assert "Only parts of type 'text'" in error.message
+    error = refusal(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}]))
+    assert (error.param, error.code) == ("messages[0].content[1].type", "invalid_value")
+    assert f"'{kind}'" in error.message
+
+
+def test_parts_that_a_model_understands() -> None:
+    """What a model understands is no reason to refuse; what it does not, is."""
+    said = msgspec.json.decode(body(messages=[USER, {"role": "user", "content": list(PARTS.values())}]))["messages"]
+    messages = msgspec.convert(said, type=list[Message])
+    checks.check_modalities(messages, {"image", "audio", "file"})
+    with pytest.raises(BadRequest) as caught:
+        checks.check_modalities(messages, {"image", "file"})
+    assert caught.value.param == "messages[1].content[1].type"
+    assert plain(messages)[1]["content"] == list(PARTS.values())
 
 
 @pytest.mark.parametrize(
@@ -156,12 +276,13 @@ def test_number_beyond_floats(number: str) -> None:
         assert refusal(data.encode()).param == name
 
 
-def test_neutral_values() -> None:
-    """A parameter that is not served is taken where it asks for nothing."""
-    for name, values in NEUTRAL.items():
-        for value in values:
-            assert read_request(body(**{name: value})) == read_request(body())
-    assert read(presence_penalty=0.0) == read()
+def test_hints() -> None:
+    """What replaced the deprecated, and what is possible instead, is said."""
+    assert "user, assistant, tool" in refusal(body(messages=[{"role": "function", "content": "x"}])).message
+    assert "'tool_calls'" in refusal(body(**assistant(function_call={}))).message
+    assert "'tools'" in refusal(body(functions=[{}])).message
+    assert "minimal, low" in refusal(body(reasoning_effort="huge")).message
+    assert "letters, digits" in refusal(body(**tool(name="a b"))).message
 
 
 def test_unknown_parameters() -> None:
@@ -169,10 +290,54 @@ def test_unknown_parameters() -> None:
     assert read_request(body(zeta=1, alpha={}, user="me", metadata={"a": "b"}))[1] == ("alpha", "zeta")
 
 
-def test_table_is_of_one_piece() -> None:
-    """Every parameter has one place in the table."""
-    assert not SERVED & NEUTRAL.keys()
-    assert not (SERVED | NEUTRAL.keys()) & MEANINGLESS
+def test_strict() -> None:
+    """With a strict operator they are refused, and what is known is taken as ever."""
+    with pytest.raises(BadRequest) as caught:
+        read_request(body(zeta=1, alpha=2, metadata={}), strict=True)
+    assert (caught.value.param, caught.value.code) == ("alpha", "unknown_parameter")
+    assert read_request(body(metadata={}, store=False), strict=True)[1] == ()
+
+
+def test_tools() -> None:
+    """Functions and all forms of choice are read; a choice that forces nothing needs no tools."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    function = {"name": "add-2_x", "description": "Adds", "parameters": schema, "strict": True}
+    tools = [TOOL, {"type": "function", "function": function}]
+    request = read(tools=tools, tool_choice=NAMED, parallel_tool_calls=False)
+    assert request.tools is not None
+    assert msgspec.to_builtins(request.tools[1]) == tools[1]
+    assert isinstance(request.tool_choice, NamedTool)
+    for choice in ("none", "auto", "required", allowed("add"), allowed("add", "add-2_x", mode="required")):
+        assert msgspec.to_builtins(read(tools=tools, tool_choice=choice).tool_choice) == choice
+    assert read(tool_choice="auto").tool_choice == "auto"
+
+
+def test_formats() -> None:
+    """The forms of an answer, and both ways to ask for a structure."""
+    schema = {"type": "object"}
+    wanted = read(**json_schema(name="a", schema=schema, strict=True)).response_format
+    assert wanted == JsonSchemaFormat(JsonSchema(name="a", schema=schema, strict=True))
+    assert read().structured is None
+    assert read(guided_choice=["a", "b"]).structured == StructuredOutputs(choice=["a", "b"])
+    assert read(guided_json="{}").structured == StructuredOutputs(json="{}")
+    assert read(structured_outputs={"regex": "a+"}).structured == StructuredOutputs(regex="a+")
+
+
+def test_sampling() -> None:
+    """Values at the ends of their ranges are read as what they say."""
+    request = read(logit_bias={"0": -100, "50256": 100}, n=128, top_k=-1, logprobs=True, top_logprobs=20, stop=["a"])
+    assert request.logit_bias == {0: -100.0, 50256: 100.0}
+    assert (request.n, request.top_k, request.likeliest, request.stops) == (128, -1, 20, ("a",))
+    assert (read(logprobs=True).likeliest, read(top_logprobs=0).likeliest) == (0, None)
+    options = {"include_usage": True, "continuous_usage_stats": True, "include_obfuscation": False}
+    assert read(stream=True, stream_options=options).continuous_usage
+    assert not read(stream=True, stream_options={"continuous_usage_stats": True}).continuous_usage
+
+
+def test_reasoning_in_the_history() -> None:
+    """What a model thought may be sent back to it."""
+    said = read(**assistant(reasoning_content="Hm.", reasoning=None, audio=None, function_call=None)).messages
+    assert said == [AssistantMessage(content="x", reasoning_content="Hm.")]
 
 
 def test_conversation() -> None:
@@ -215,12 +380,12 @@ _JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(SERVED | NEUTRAL.keys())), _JSON))
+@given(st.dictionaries(st.sampled_from(NAMES), _JSON))
 def test_any_json_is_read_or_refused(fields: dict[str, Any]) -> None:
     """Whatever the values are, the outcome is a request or a BadRequest."""
     data = msgspec.json.encode({"model": "m", "messages": [USER]} | fields)
     with suppress(BadRequest):
-        assert read_request(data)[0].model
+        assert read_wired(data)[0].model
 
 
 @given(st.binary(max_size=64))

@@ -6,24 +6,56 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from adapter.schema.responses import Usage
+from adapter.schema.logprobs import Logprobs
+from adapter.schema.responses import FinishReason, Usage
+
+
+class FunctionDelta(Struct, frozen=True, kw_only=True):
+    """`name` comes once and whole; the `arguments` of all deltas, put together, are the arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, frozen=True, kw_only=True):
+    """The first of a call has its `id` and `type` and the function's name; no later one repeats them, as clients
+    join strings that come twice.
+    """
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
 
 
 class ChunkDelta(Struct, frozen=True, kw_only=True):
+    """The first of a choice has the role. `content` is null only there, where a choice begins with a call."""
+
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
     refusal: UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):
+    """`finish_reason` is null in all but the last chunk of a choice; `token_ids` is there where `return_token_ids`
+    asked for it.
+    """
+
     index: int
     delta: ChunkDelta
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """`usage` is absent where it was not asked for, null on all chunks but the last where it was."""
+    """`usage` is absent where it was not asked for, null on all chunks but the last where it was.
+
+    `prompt_token_ids` is in the first chunk where `return_token_ids` asked for it.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -32,3 +64,4 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET

@@ -20,7 +20,46 @@ class RefusalPart(Struct, frozen=True, tag_field="type", tag="refusal"):
     refusal: str
 
 
-_Parts = Annotated[list[TextPart], Meta(max_length=MOST_PARTS)]
+class ImageUrl(Struct, frozen=True, omit_defaults=True):
+    """`url` may be a `data:` URL, which holds the image itself."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Struct, frozen=True, tag_field="type", tag="image_url"):
+    image_url: ImageUrl
+
+
+class InputAudio(Struct, frozen=True):
+    """`data` is base64."""
+
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(Struct, frozen=True, tag_field="type", tag="input_audio"):
+    input_audio: InputAudio
+
+
+class File(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`file_data` is base64, or a `data:` URL."""
+
+    filename: str | None = None
+    file_data: str | None = None
+    file_id: str | None = None
+
+
+class FilePart(Struct, frozen=True, tag_field="type", tag="file"):
+    file: File
+
+
+Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
+
+_SOME = Meta(min_length=1, max_length=MOST_PARTS)
+TextParts = Annotated[list[TextPart], _SOME]
+UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], _SOME]
+AssistantParts = Annotated[list[TextPart | RefusalPart], _SOME]
 
 
 class CalledFunction(Struct, frozen=True):
@@ -30,36 +69,44 @@ class CalledFunction(Struct, frozen=True):
     arguments: _Arguments
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, kw_only=True):
     id: str
-    function: CalledFunction
     type: Literal["function"] = "function"
+    function: CalledFunction
 
 
 class SystemMessage(Struct, frozen=True, tag_field="role", tag="system"):
-    content: str | _Parts
+    content: str | TextParts
     name: str | None = None
 
 
 class DeveloperMessage(Struct, frozen=True, tag_field="role", tag="developer"):
-    content: str | _Parts
+    content: str | TextParts
     name: str | None = None
 
 
 class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
-    content: str | _Parts
+    content: str | UserParts
     name: str | None = None
 
 
 class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
-    content: str | Annotated[list[TextPart | RefusalPart], Meta(max_length=MOST_PARTS)] | None = None
+    """`reasoning_content`, and `reasoning` in the words of other servers, is what the model thought before it
+    answered: most templates leave it out again. `audio` and `function_call` can only be null here.
+    """
+
+    content: str | AssistantParts | None = None
     name: str | None = None
     refusal: str | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=MOST_CALLS)] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    audio: None = None
+    function_call: None = None
 
 
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
-    content: str | _Parts
+    content: str | TextParts
     tool_call_id: str
 
 

@@ -1,97 +1,63 @@
-"""bytes -> ChatCompletionRequest, or a BadRequest that names the exact place."""
+"""bytes -> a request, or a BadRequest that names the exact place."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
 from adapter.errors import BadRequest
-from adapter.schema import parameters
-from adapter.schema.messages import AssistantMessage
+from adapter.schema import checks
+from adapter.schema.completions import CompletionRequest
+from adapter.schema.contract import Contract, contract
+from adapter.schema.embeddings import EmbeddingRequest
+from adapter.schema.places import misfit
 from adapter.schema.requests import ChatCompletionRequest
+from adapter.schema.tokens import DetokenizeRequest, TokenizeRequest
 
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_REQUEST = msgspec.json.Decoder(ChatCompletionRequest)
-_ROLES = "system, developer, user, assistant, tool"
+R = TypeVar("R", bound=msgspec.Struct)
 
-_PLACE = re.compile(r" - at `\$\.?(.*)`$")
-_MISSING = re.compile(r"^Object missing required field `(.*)`$")
+_GIVEN = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LONE_SURROGATE = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F])")
-_TYPE_NAMES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 
 
-def read_request(body: bytes) -> tuple[ChatCompletionRequest, tuple[str, ...]]:
-    """The request, and the names of those of its parameters that nobody knows. Raises BadRequest."""
-    try:
-        body.decode()
-        given = _FIELDS.decode(body)
-        request = _REQUEST.decode(body)
-        ignored = parameters.check(given)
-    except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _malformed("it is not UTF-8") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        hint = " (a surrogate without its pair)" if _LONE_SURROGATE.search(body) else ""
-        raise _malformed(f"{error}{hint}") from error
-    _check_combinations(request)
-    return request, ignored
+class Reader(Generic[R]):
+    """Of the requests of one endpoint. `check` sees what types and ranges cannot."""
 
+    def __init__(self, struct: type[R], contract: Contract, check: Callable[[R], None] | None = None) -> None:
+        self._decoder = msgspec.json.Decoder(struct)
+        self._contract = contract
+        self._check = check
 
-def _check_combinations(request: ChatCompletionRequest) -> None:
-    if request.stop == "":
-        raise BadRequest("Invalid 'stop': a stop string must not be empty.", param="stop", code="invalid_value")
-    if request.stream_options is not None and not request.stream:
-        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        raise BadRequest(message, param="stream_options", code="invalid_parameter_combination")
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
-        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-        raise BadRequest(message, param="max_tokens", code="invalid_parameter_combination")
-    for index, said in enumerate(request.messages):
-        if isinstance(said, AssistantMessage) and _says_nothing(said):
-            place = f"messages[{index}].content"
-            raise BadRequest(
-                f"Invalid value for '{place}': expected a string or an array, got null.",
-                param=place,
-                code="invalid_type",
-            )
-
-
-def _says_nothing(message: AssistantMessage) -> bool:
-    return message.content is None and not message.tool_calls and message.refusal is None
+    def __call__(self, body: bytes, *, strict: bool = False) -> tuple[R, tuple[str, ...]]:
+        """The request, and the names of those of its parameters that nobody knows: with `strict` these are refused,
+        too. Raises BadRequest.
+        """
+        try:
+            body.decode()
+            given = _GIVEN.decode(body)
+            request = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise misfit(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise _malformed("it is not UTF-8") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            hint = " (a surrogate without its pair)" if _LONE_SURROGATE.search(body) else ""
+            raise _malformed(f"{error}{hint}") from error
+        ignored = self._contract.check(given, strict=strict)
+        if self._check is not None:
+            self._check(request)
+        return request, ignored
 
 
 def _malformed(why: str) -> BadRequest:
     return BadRequest(f"We could not parse the JSON body of your request: {why}.", code="invalid_json")
 
 
-def _misfit(text: str) -> BadRequest:
-    """From msgspec's words, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
-    found = _PLACE.search(text)
-    place = found[1] if found else ""
-    problem = text[: found.start()] if found else text
-    if missing := _MISSING.match(problem):
-        place = f"{place}.{missing[1]}".lstrip(".")
-        return BadRequest(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
-    if not place:
-        return BadRequest(f"The body of your request must be a JSON object: {_plain(problem)}.", code="invalid_type")
-    code = "invalid_type" if ", got " in problem else "invalid_value"
-    return BadRequest(f"Invalid value for '{place}': {_plain(problem)}.{_hint(place)}", param=place, code=code)
-
-
-def _plain(problem: str) -> str:
-    names = re.sub(r"`([^`]*)`", lambda found: _type_names(found[1]), problem)
-    return names[0].lower() + names[1:]
-
-
-def _type_names(types: str) -> str:
-    return " or ".join(_TYPE_NAMES.get(name, name) for name in types.split(" | ") if name != "null" or types == "null")
-
-
-def _hint(place: str) -> str:
-    if place.endswith(".role"):
-        return f" Supported values are: {_ROLES}."
-    if ".content[" in place and place.endswith(".type"):
-        return " Only parts of type 'text' are supported by the models served here."
-    return ""
+read_request = Reader(ChatCompletionRequest, contract("chat"), checks.check_chat)
+read_completion = Reader(CompletionRequest, contract("completions"), checks.check_completion)
+read_embedding = Reader(EmbeddingRequest, Contract(EmbeddingRequest.__struct_fields__), checks.check_embedding)
+read_tokenize = Reader(TokenizeRequest, Contract(TokenizeRequest.__struct_fields__), checks.check_tokenize)
+read_detokenize = Reader(DetokenizeRequest, Contract(DetokenizeRequest.__struct_fields__))

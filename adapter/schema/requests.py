@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from adapter.schema.messages import MOST_MESSAGES, Message
+from adapter.schema.sampling import Count, SamplingRequest
+from adapter.schema.tools import ToolChoice, Tools
 
-_Stop = Annotated[str, Meta(min_length=1)]
-_Count = Annotated[int, Meta(ge=1)]
+MOST_DOCUMENTS = 1024
+
+Messages = Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 
 
-class StreamOptions(Struct, frozen=True):
-    include_usage: bool | None = None
+class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
+    """The parameters that are understood; schema/parameters.py says what becomes of each, and has the rest."""
 
-
-class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
-    """The parameters that are served; schema/parameters.py has the rest of OpenAI's.
-
-    The ranges are those of OpenAI's published schema.
-    """
-
-    model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
-    stop: str | Annotated[list[_Stop], Meta(max_length=4)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    prompt_cache_key: str | None = None
-    user: str | None = None
+    messages: Messages
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: Annotated[list[dict[str, Any]], Meta(max_length=MOST_DOCUMENTS)] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -41,14 +42,6 @@ class ChatCompletionRequest(Struct, frozen=True, kw_only=True):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
-    def key(self) -> str | None:
-        """What the client says belongs together, for a policy that keeps it on one node."""
-        return self.prompt_cache_key or self.user or None
-
-    @property
-    def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def likeliest(self) -> int | None:
+        """None: no logprobs; k: that of each token, and of the k likeliest."""
+        return (self.top_logprobs or 0) if self.logprobs else None

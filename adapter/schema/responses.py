@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+
+from adapter.schema.logprobs import Logprobs
+from adapter.schema.messages import ToolCall
+
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Error(Struct, frozen=True, kw_only=True):
@@ -39,19 +44,31 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):
+    """`content` is null where there are only calls. What a model thought comes in `reasoning_content`, or in
+    `reasoning`, as the operator chose; both and `tool_calls` are absent where there is nothing to say.
+    """
+
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class Choice(Struct, frozen=True, kw_only=True):
+    """`token_ids` is there where `return_token_ids` asked for it."""
+
     index: int
     message: AnswerMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
+    """`prompt_token_ids` is there where `return_token_ids` asked for it."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -59,6 +76,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     choices: list[Choice]
     usage: Usage
     system_fingerprint: str
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):

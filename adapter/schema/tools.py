@@ -9,7 +9,8 @@ from msgspec import Meta, Struct
 MOST_TOOLS = 128
 
 # The last part is `\Z` as JSON Schema can say it: a `$` would let a line end follow.
-Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]+(?![\s\S])", max_length=64)]
+NAME = r"^[a-zA-Z0-9_-]+(?![\s\S])"
+Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
 
 
 class FunctionDefinition(Struct, frozen=True, kw_only=True):

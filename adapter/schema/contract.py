@@ -1,0 +1,105 @@
+"""Holds requests to the table of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from adapter.errors import BadRequest
+from adapter.schema.parameters import BOTH, NOT_WIRED, TABLE, Endpoint, Parameter
+
+MOST = 256
+"""Parameters of one request."""
+
+_ANY = msgspec.json.Decoder()
+
+
+class Contract:
+    """What becomes of the parameters of one endpoint: those `honoured`, and others in `rows`.
+
+    `unwired` maps names of honoured ones, or paths such as "stream_options.x", to the values that ask for nothing.
+    """
+
+    def __init__(
+        self,
+        honoured: Iterable[str],
+        rows: Sequence[Parameter] = (),
+        unwired: Mapping[str, tuple[object, ...]] = NOT_WIRED,
+    ) -> None:
+        known = frozenset(honoured)
+        self._known = known | {row.name for row in rows}
+        self._rejected = {row.name: row for row in rows if row.fate == "rejected"}
+        self._unwired = {path: neutral for path, neutral in unwired.items() if path.split(".")[0] in known}
+        self._watched = self._rejected.keys() | {path.split(".")[0] for path in self._unwired}
+
+    def check(self, given: Mapping[str, msgspec.Raw], *, strict: bool = False) -> tuple[str, ...]:
+        """The names that nobody knows. Raises BadRequest for what is rejected, for too many parameters, and with
+        `strict` for one that nobody knows.
+        """
+        if len(given) > MOST:
+            name = list(given)[MOST][:64]
+            raise BadRequest(f"Too many parameters: more than {MOST}, with '{name}'.", param=name, code="invalid_value")
+        if not self._watched.isdisjoint(given):
+            self._refuse(given)
+        unknown = tuple(sorted(name for name in given if name not in self._known))
+        if unknown and strict:
+            name = unknown[0][:64]
+            raise BadRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        return unknown
+
+    def _refuse(self, given: Mapping[str, msgspec.Raw]) -> None:
+        for name in self._rejected.keys() & given.keys():
+            row = self._rejected[name]
+            if not _asks_for_nothing(_value(given[name]), row.neutral):
+                raise _unsupported(name, row.neutral, row.note)
+        for path, neutral in self._unwired.items():
+            name, _, inner = path.partition(".")
+            if name not in given:
+                continue
+            value = _value(given[name])
+            if inner:
+                value = value.get(inner) if isinstance(value, dict) else None
+            if not _asks_for_nothing(value, neutral):
+                raise _unsupported(path, neutral)
+
+
+def contract(endpoint: Endpoint, unwired: Mapping[str, tuple[object, ...]] = NOT_WIRED) -> Contract:
+    rows = [row for row in TABLE if endpoint in row.on]
+    return Contract([row.name for row in rows if row.fate == "honoured"], rows, unwired)
+
+
+def table() -> str:
+    """The contract as a Markdown table."""
+    rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
+    for row in TABLE:
+        fate = "not yet" if row.fate == "honoured" and row.name in NOT_WIRED else row.fate
+        cells = [fate if endpoint in row.on else "" for endpoint in BOTH]
+        rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{_exceptions(row.neutral)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _value(raw: msgspec.Raw) -> object:
+    try:
+        return _ANY.decode(raw)
+    except msgspec.ValidationError:  # a number that no float holds
+        return ...
+
+
+def _asks_for_nothing(value: object, neutral: tuple[object, ...]) -> bool:
+    return value is None or any(_same(value, one) for one in neutral)
+
+
+def _same(value: object, neutral: object) -> bool:
+    return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
+
+
+def _unsupported(name: str, neutral: tuple[object, ...], why: str = "") -> BadRequest:
+    message = f"Unsupported parameter: '{name}' is not supported here{_exceptions(neutral)}"
+    reason = ": " + why.replace("`", "'") if why else ""
+    return BadRequest(f"{message}{reason}.", param=name, code="unsupported_parameter")
+
+
+def _exceptions(neutral: tuple[object, ...]) -> str:
+    values = " or ".join(msgspec.json.encode(value).decode() for value in neutral)
+    return f", except as {values}" if values else ""

@@ -1,0 +1,39 @@
+"""Logprobs as they are shown: natural logarithms of the probabilities of tokens."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
+    """`bytes` are the token's own, also where `token` shows a part of a character as U+FFFD."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob, frozen=True, kw_only=True, gc=False):
+    """`top_logprobs` has the likeliest tokens first; it is empty where none were asked for."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Struct, frozen=True, kw_only=True):
+    """Of one choice of a chat answer, or of what one chunk adds to it."""
+
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+class TextLogprobs(Struct, frozen=True, kw_only=True):
+    """Of one choice of a text completion: lists that are equally long.
+
+    `text_offset` says at which character of the text a token begins. The first token of an echoed prompt has no
+    logprob (null); `top_logprobs` is null where none were asked for.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]

@@ -1,0 +1,47 @@
+"""POST /tokenize and POST /detokenize, which are vLLM's: OpenAI has no such endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from adapter.schema.requests import Messages
+from adapter.schema.sampling import ModelName, TokenId
+from adapter.schema.tools import Tools
+
+
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """Just one of `prompt` and `messages` (`read_tokenize` sees to it). Without a `model` it is the only one served.
+
+    An absent `add_special_tokens` is true for a prompt and false for messages, whose template writes them.
+    """
+
+    model: ModelName | None = None
+    prompt: str | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: Tools | None = None
+
+
+class Tokenized(Struct, frozen=True, kw_only=True):
+    """`max_model_len` is the context length of the model; `token_strs` is null where it was not asked for."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    model: ModelName | None = None
+    tokens: list[TokenId]
+
+
+class Detokenized(Struct, frozen=True):
+    prompt: str
