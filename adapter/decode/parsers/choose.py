@@ -1,0 +1,114 @@
+"""Which parsers fit a model, by the marks in its chat template or by what the operator says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from adapter.decode.parsers.deepseek import DeepSeek, DeepSeekV3
+from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.glm import Glm
+from adapter.decode.parsers.harmony import Harmony
+from adapter.decode.parsers.hermes import Hermes
+from adapter.decode.parsers.lark import Lark
+from adapter.decode.parsers.llama3_json import Llama3Json
+from adapter.decode.parsers.mistral import Mistral, MistralArgs
+from adapter.decode.parsers.parser import Parser, Reader
+from adapter.decode.parsers.pythonic import Pythonic
+from adapter.decode.parsers.qwen3_coder import Qwen3Coder
+from adapter.decode.parsers.reasoning import TAGS, Tags
+from adapter.decode.parsers.source import Tools
+
+T = TypeVar("T")
+NONE = "none"
+
+# The first whose marks are all in the template fits: what is special comes before what it resembles.
+_MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
+    (Harmony, ("<|channel|>", "<|message|>")),
+    (DeepSeekV3, (DeepSeek.visible[0], "```json")),
+    (DeepSeek, (DeepSeek.visible[0],)),
+    (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
+    (Mistral, ("[TOOL_CALLS]",)),
+    (Glm, ("<arg_key>",)),
+    (Qwen3Coder, ("<function=", "<parameter=")),
+    (Hermes, ("<tool_call>",)),
+    (Pythonic, ("<|python_start|>",)),
+    (Pythonic, ("<|tool_call_start|>",)),
+    (Llama3Json, ("<|python_tag|>",)),
+    (Llama3Json, ('"parameters"', "<|start_header_id|>")),
+)
+FORMATS: Mapping[str, type[ToolFormat]] = {kind.name: kind for kind, _ in _MARKS}
+REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """How a model writes calls and reasoning: the maker of its parsers and grammars. None: it does not."""
+
+    calls: ToolFormat | None
+    tags: Tags | None
+
+    @property
+    def visible(self) -> tuple[str, ...]:
+        """The marks that the detokenizer has to show where they are control tokens."""
+        shown = () if self.calls is None else self.calls.visible
+        return shown if self.tags is None else (*shown, self.tags.opening, self.tags.closing)
+
+    def opened(self, prompt: str) -> bool:
+        """Whether the answer to `prompt` begins inside reasoning."""
+        return self.tags is not None and self.tags.opened(prompt)
+
+    def parser(self, tools: Tools | None = None, opened: bool = False) -> Parser | None:
+        """For one choice. `tools`: the functions it may call; without any, calls are not looked for, and None is
+        returned where there is nothing to look for at all."""
+        readers: list[Reader] = []
+        if self.tags is not None:
+            readers.append(partial(self.tags.read, opened=opened))
+        if self.calls is not None and (tools or self.calls.reasons):
+            readers.append(self.calls.read)
+        return Parser(readers, tools) if readers else None
+
+    def grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str:
+        """What makes the model call: in llguidance's dialect of Lark, one call, or with `several` one or more, each to
+        one of `tools` (at least one) with arguments that fit its schema. Reasoning may come before.
+
+        `special` are the ids of the model's control tokens by their texts: a mark among them is asked for as that
+        token. Models that know no calls get the hermes format. Raises UnsupportedSchema for what the format cannot
+        promise; a schema that llguidance cannot follow shows when the grammar is used.
+        """
+        lark = Lark(special)
+        calls = (self.calls or Hermes()).calls(lark, tools, several)
+        return lark.text(calls if self.tags is None else self.tags.before(lark, calls, opened))
+
+
+def choose(template: str, calls: str | None = None, reasoning: str | None = None) -> Kind:
+    """By the source of the chat template; `calls` (one of FORMATS) and `reasoning` (one of REASONING), or "none" for
+    either, is what the operator says instead. A template without any marks of calls gets the hermes format, in which
+    tools are explained to models that know no tools. Raises ValueError for other names."""
+    return Kind(_format(template, calls), _tags(template, calls, reasoning))
+
+
+def _format(template: str, name: str | None) -> ToolFormat | None:
+    if name is not None:
+        return None if name == NONE else _named(FORMATS, name)()
+    for kind, marks in _MARKS:
+        if all(mark in template for mark in marks):
+            return kind()
+    return Hermes()
+
+
+def _tags(template: str, calls: str | None, name: str | None) -> Tags | None:
+    if name is not None:
+        return None if name == NONE else _named(REASONING, name)
+    format_ = _format(template, calls)
+    if format_ is not None and format_.reasons:
+        return None
+    return next((tags for tags in TAGS if tags.closing in template or tags.opening in template), None)
+
+
+def _named(table: Mapping[str, T], name: str) -> T:
+    if name not in table:
+        raise ValueError(f"'{name}' is not one of {', '.join([*table, NONE])}")
+    return table[name]

@@ -1,0 +1,74 @@
+"""gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, with more of them after `<|start|>assistant`. Channel
+`analysis` is reasoning, a message `to=functions.name` is a call, the rest is content.
+
+Read as text, not with the package openai-harmony: that takes token ids, but stop strings are cut off before; and it
+works only with a vocabulary file that it downloads, though the text is here already.
+"""
+
+from __future__ import annotations
+
+import re
+
+from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.json_call import is_name
+from adapter.decode.parsers.lark import Lark, quoted
+from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parts import Content, Reasoning
+
+_START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
+_ENDS = ("<|end|>", "<|call|>", "<|return|>")
+_RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+_ANALYSIS = re.compile(r"<\|channel\|>\s*analysis\b")
+_FUNCTIONS = "functions."
+
+
+class Harmony(ToolFormat):
+    """Calls to tools that are none of the client's (browser, python) are reasoning. A header that the end of the text
+    cuts off is skipped; one that goes wrong is content. Arguments are what the model wrote, whatever that is."""
+
+    name = "harmony"
+    visible = (_START, _CHANNEL, _CONSTRAIN, _MESSAGE, *_ENDS)
+    reasons = True
+
+    def read(self, source: Source) -> Reading[None]:
+        while (yield from source.pass_until(_START, _CHANNEL, give=Content)):
+            mark = yield from source.literal(_START, _CHANNEL)
+            rest = yield from source.before(_MESSAGE, _START, *_ENDS)
+            if rest is None:
+                source.skip()
+            elif (yield from source.literal(_MESSAGE)):
+                yield from self._message(source, mark + rest)
+            else:
+                source.refuse(len(mark))
+
+    def _message(self, source: Source, header: str) -> Reading[None]:
+        found = _RECIPIENT.search(header)
+        recipient = found[1] if found else ""
+        name = recipient.removeprefix(_FUNCTIONS)
+        if name != recipient and is_name(name):
+            yield from self._call(source, name)
+        else:
+            source.skip()
+            give = Reasoning if recipient or _ANALYSIS.search(header) else Content
+            yield from source.pass_until(_START, *_ENDS, give=give)
+        yield from source.literal(*_ENDS)
+        source.skip()
+
+    def _call(self, source: Source, name: str) -> Reading[None]:
+        source.begin(name)
+        yield from source.space()
+        source.skip()
+        if (yield from source.literal(*_ENDS)):
+            source.write("{}")
+        else:
+            yield from source.pass_until(_START, *_ENDS, give=source.argument, trim=True)
+
+    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+        """One call: the model ends its turn with it."""
+        reasoning = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {lark.until("<|end|>")}'
+        call = lark.either(
+            f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"
+            f" {lark.mark(_MESSAGE)} {lark.arguments(schema)}"
+            for name, schema in tools.items()
+        )
+        return f'({reasoning} {lark.mark(_START)} "assistant")? {lark.mark(_CHANNEL)} {call}'

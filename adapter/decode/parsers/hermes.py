@@ -1,0 +1,36 @@
+"""Hermes and Qwen: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, and again for each call. Also for models
+whose template knows no tools."""
+
+from __future__ import annotations
+
+from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.json_call import json_call
+from adapter.decode.parsers.lark import LINE, Lark
+from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parts import Content
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+class Hermes(ToolFormat):
+    """A call that lacks the closing mark is a call."""
+
+    name = "hermes"
+    visible = (_OPEN, _CLOSE)
+
+    def read(self, source: Source) -> Reading[None]:
+        while (yield from source.pass_until(_OPEN, give=Content, trim=True)):
+            yield from source.literal(_OPEN)
+            yield from source.space()
+            if not (yield from json_call(source)):
+                source.refuse(len(_OPEN))
+                continue
+            yield from source.space()
+            yield from source.literal(_CLOSE)
+            yield from source.space()
+            source.skip()
+
+    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+        call = lark.rule(f"{lark.mark(_OPEN)} {LINE} {lark.object(tools, 'arguments')}")
+        one = f"{call} {LINE} {lark.mark(_CLOSE)}"
+        return lark.repeated(one, LINE) if several else one

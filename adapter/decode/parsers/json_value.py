@@ -1,0 +1,32 @@
+"""Where a JSON object, array or string ends that comes in pieces."""
+
+from __future__ import annotations
+
+
+class JsonValue:
+    """Counts brackets outside strings, so what is not valid JSON ends somewhere too."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quoted = self._escaped = False
+
+    def scan(self, text: str, at: int) -> tuple[int, bool]:
+        """Reads on from `at`: how far it came, and whether that is the end of the value."""
+        for here in range(at, len(text)):
+            if self._ends(text[here]):
+                return here + 1, True
+        return len(text), False
+
+    def _ends(self, char: str) -> bool:
+        if self._escaped:
+            self._escaped = False
+        elif self._quoted:
+            self._escaped = char == "\\"
+            self._quoted = char != '"'
+        elif char == '"':
+            self._quoted = True
+        elif char in "{[":
+            self._depth += 1
+        elif char in "}]":
+            self._depth -= 1
+        return not (self._depth or self._quoted)

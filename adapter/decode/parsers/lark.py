@@ -1,0 +1,94 @@
+"""Grammars for calls that a model must make, in llguidance's dialect of Lark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from adapter.decode.parsers.source import Schema, Tools
+
+# Bounded white space: a small model may go on with it for ever.
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+
+
+class UnsupportedSchema(ValueError):
+    """A format cannot promise that arguments fit this. `path` is where in the tools: function name, then keys."""
+
+    def __init__(self, path: tuple[str, ...], reason: str) -> None:
+        super().__init__(f"{'.'.join(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class Lark:
+    """A grammar in the making: expressions are text, `rule` gives one a name.
+
+    `special` are the control tokens of the model, text -> id: a mark that is among them is written as that token, and
+    else as text.
+    """
+
+    def __init__(self, special: Mapping[str, int]) -> None:
+        self._special = special
+        self._rules: list[str] = []
+        self._terminals = 0
+
+    def text(self, start: str) -> str:
+        return "\n".join([f"start: {start}", *self._rules, ""])
+
+    def rule(self, body: str, options: str = "") -> str:
+        name = f"r{len(self._rules)}"
+        self._rules.append(f"{name}{options}: {body}")
+        return name
+
+    def mark(self, text: str) -> str:
+        return f"<[{self._special[text]}]>" if text in self._special else quoted(text)
+
+    def until(self, mark: str, times: str = "*") -> str:
+        """Any text and `mark`, which is the first; `times` bounds the length of the text as in a regular expression."""
+        if mark in self._special:
+            return f"{self.rule(f'/(?s:.{times})/')} {self.mark(mark)}"
+        self._terminals += 1
+        name = f"TEXT{self._terminals}"
+        self._rules.append(f"{name}: /(?s:.{times})/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/")
+        return self.rule(name, f"[suffix={quoted(mark)}]")
+
+    def either(self, options: Iterable[str]) -> str:
+        return self.rule(" | ".join(options))
+
+    def repeated(self, one: str, separator: str) -> str:
+        """One or more."""
+        again = self.rule(one)
+        return f"{again} ({separator} {again})*" if separator else f"{again}+"
+
+    def json(self, schema: object) -> str:
+        """A JSON value that fits."""
+        own = {**schema, "x-guidance": _COMPACT} if isinstance(schema, Mapping) else schema
+        return self.rule(f"%json {json.dumps(own)}")
+
+    def arguments(self, schema: Schema | None) -> str:
+        """The arguments of one function, as a JSON object."""
+        return self.json(as_object(schema))
+
+    def object(self, tools: Tools, key: str) -> str:
+        """A call as a JSON object, its arguments under `key`."""
+        options = []
+        for name, schema in tools.items():
+            opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
+            options.append(f'{opening} {self.arguments(schema)} "}}"')
+        return self.either(options)
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+LINE = quoted("\n")
+
+
+def as_object(schema: Schema | None) -> dict[str, Any]:
+    """Arguments are an object, also where the schema does not say so."""
+    if schema is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    return {"type": "object", **schema}

@@ -1,0 +1,67 @@
+"""Grammars for arguments that are written one by one, not as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from adapter.decode.parsers.lark import Lark, UnsupportedSchema, as_object, quoted
+from adapter.decode.parsers.source import Schema
+from adapter.decode.parsers.typed import types
+
+_SHARED = ("$defs", "definitions")
+
+
+class Member(msgspec.Struct, frozen=True):
+    """An argument of a function; `path` is where it stands in the tools."""
+
+    key: str
+    schema: Any
+    required: bool
+    path: tuple[str, ...]
+
+
+def members(name: str, schema: Schema | None) -> list[Member]:
+    """In the order of the schema, of which nothing but `properties` and `required` counts at the top. Raises
+    UnsupportedSchema."""
+    own = as_object(schema)
+    properties = own.get("properties") or {}
+    required = frozenset(own.get("required") or ())
+    if unknown := sorted(required - properties.keys()):
+        raise UnsupportedSchema((name, "required"), f"'{unknown[0]}' is not among the properties")
+    shared = {key: own[key] for key in _SHARED if key in own}
+    return [
+        Member(key, {**shared, **member} if isinstance(member, Mapping) else member, key in required, (name, key))
+        for key, member in properties.items()
+    ]
+
+
+def plain_value(lark: Lark, member: Member, end: str) -> str:
+    """Up to the mark `end`: strings as they are, other values as JSON. Raises UnsupportedSchema."""
+    if types(member.schema) != {"string"}:
+        return f"{lark.json(member.schema)} {lark.mark(end)}"
+    for keyword in ("pattern", "format"):
+        if keyword in member.schema:
+            raise UnsupportedSchema((*member.path, keyword), "this model's format of calls cannot promise that")
+    values = member.schema.get("enum", [member.schema["const"]] if "const" in member.schema else None)
+    if values is not None:
+        return f"{lark.either(map(quoted, values))} {lark.mark(end)}"
+    return lark.until(end, _length(member.schema))
+
+
+def _length(schema: Schema) -> str:
+    """The bounds on a string's length as a regular expression has them."""
+    least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+    return "*" if not least and most == "" else f"{{{least},{most}}}"
+
+
+def separated(lark: Lark, items: Sequence[tuple[str, bool]], separator: str) -> str:
+    """`items` in their order with separators between them; an item (expression, required) may be left out if it is
+    not required."""
+    first, later = lark.rule('""'), lark.rule('""')
+    for item, required in reversed(items):
+        skip_first, skip_later = ("", "") if required else (f" | {first}", f" | {later}")
+        first, later = lark.rule(f"{item} {later}{skip_first}"), lark.rule(f"{separator} {item} {later}{skip_later}")
+    return first

@@ -1,0 +1,90 @@
+"""Calls as Python writes them: `[get_weather(city='Paris', days=3), get_time()]`; Llama 4 and LFM put marks around."""
+
+from __future__ import annotations
+
+import re
+
+from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.json_call import is_name
+from adapter.decode.parsers.lark import Lark, quoted
+from adapter.decode.parsers.members import members, separated
+from adapter.decode.parsers.python_literal import PythonValue, python_as_json
+from adapter.decode.parsers.source import Reading, Schema, Source, Tools
+from adapter.decode.parsers.typed import Arguments
+from adapter.decode.parts import Content
+
+_MARKS = ("<|python_start|>", "<|tool_call_start|>")
+_END_MARKS = ("<|python_end|>", "<|tool_call_end|>")
+_NAME = re.compile(r"[\w.-]*")
+
+
+class Pythonic(ToolFormat):
+    """Without a mark, only an answer that begins with a call to a known tool is one. An argument is given when it is
+    complete. A call that breaks off keeps the arguments so far, without the brace that would close them."""
+
+    name = "pythonic"
+    visible = _MARKS + _END_MARKS
+
+    def read(self, source: Source) -> Reading[None]:
+        yield from source.space()
+        if (yield from source.peek()) == "[":
+            yield from self._list(source, known_only=True)
+        source.back()
+        while (yield from source.pass_until(*_MARKS, give=Content, trim=True)):
+            mark = yield from source.literal(*_MARKS)
+            yield from source.space()
+            if not (yield from self._list(source)):
+                source.refuse(len(mark))
+
+    def _list(self, source: Source, known_only: bool = False) -> Reading[bool]:
+        found = False
+        more = yield from source.literal("[")
+        while more:
+            yield from source.space()
+            name = yield from source.match(_NAME)
+            known = not known_only or source.tools is None or name in source.tools
+            if not (is_name(name) and known and (yield from source.literal("("))):
+                return found
+            found = True
+            source.begin(name)
+            if not (yield from self._arguments(source, Arguments(source, name))):
+                source.cut()
+                return True
+            yield from source.space()
+            more = yield from source.literal(",")
+        yield from source.literal("]")
+        yield from source.space()
+        yield from source.literal(*_END_MARKS)
+        yield from source.space()
+        source.skip()
+        return found
+
+    def _arguments(self, source: Source, arguments: Arguments) -> Reading[bool]:
+        yield from source.space()
+        while not (yield from source.literal(")")):
+            key = yield from source.match(_NAME)
+            yield from source.space()
+            if not key or not (yield from source.literal("=")):
+                return False
+            yield from source.space()
+            value = yield from source.scanned(PythonValue())
+            if not value:
+                return False
+            arguments.key(key)
+            source.write(python_as_json(value))
+            yield from source.literal(",")
+            yield from source.space()
+        arguments.close()
+        return True
+
+    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+        call = lark.either(self._call(lark, name, schema) for name, schema in tools.items())
+        calls = lark.repeated(call, quoted(", ")) if several else call
+        return f'"[" {calls} "]"'
+
+    def _call(self, lark: Lark, name: str, schema: Schema | None) -> str:
+        items = [
+            (f"{quoted(member.key + '=')} {lark.json(member.schema)}", member.required)
+            for member in members(name, schema)
+        ]
+        return f'{quoted(name + "(")} {separated(lark, items, quoted(", "))} ")"'
