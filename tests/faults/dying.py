@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from functools import partial
 
+import msgspec
+
 from subnet import frames
 from subnet.messages import Deltas
 from tests.faults.proxy import Link
@@ -19,6 +21,22 @@ def killed(link: Link) -> None:
     """Dead, and what it had still said is lost."""
     link.proxy.node.end()
     link.cut(close)
+
+
+class KilledUnder:
+    """A fault that holds each of so many links as it comes to them, and with the last kills the node of them all."""
+
+    def __init__(self, links: int) -> None:
+        self._missing = links
+        self._held: list[Link] = []
+
+    def __call__(self, link: Link) -> None:
+        half_open(link)
+        self._held.append(link)
+        self._missing -= 1
+        if not self._missing:
+            for held in self._held:
+                killed(held)
 
 
 def stopped(link: Link) -> None:
@@ -65,15 +83,13 @@ def _mangled(link: Link, *, how: str) -> None:
 
 
 def _mangle(how: str, payload: bytes) -> bytes:
-    """Of the same length, as the frame's header has gone out with it."""
     if how == "noise":
         return bytes(byte ^ 0x5A for byte in payload)
     if how == "version":
         return b"\x63" + payload[1:]
     message = frames.decode(payload)
     assert isinstance(message, Deltas)
-    longer = Deltas(message.calls, message.choices, message.counts, message.tokens[1:], message.ends + b"\0")
-    return frames.encode(longer)
+    return frames.encode(msgspec.structs.replace(message, tokens=message.tokens[1:]))
 
 
 mangled_bytes = partial(_mangled, how="noise")

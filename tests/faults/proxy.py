@@ -14,7 +14,7 @@ from typing import Protocol
 from subnet import columns, frames
 from subnet.errors import WireError
 from subnet.messages import Accepted, Deltas
-from tests.faults.sockets import close, read_frame, reset
+from tests.faults.sockets import close, read_frame, reset, write_frame
 from tests.faults.trap import Trap
 
 Mangle = Callable[[bytes], bytes]
@@ -31,7 +31,11 @@ class Victim(Protocol):
 
 
 class Proxy:
-    """In front of `node`. `delay` holds up each frame of tokens, `drip` each byte, in seconds."""
+    """In front of `node`. `delay` holds up each frame of tokens, `drip` each byte, in seconds.
+
+    `one_by_one` passes each delta in a frame of its own, so that a trap can part those of one step. `came` counts
+    the tokens that the node gave, by choice.
+    """
 
     def __init__(self, trap: Trap, node: Victim) -> None:
         self.trap = trap
@@ -39,6 +43,8 @@ class Proxy:
         self.address = ""
         self.delay = 0.0
         self.drip = 0.0
+        self.one_by_one = False
+        self.came: Counter[int] = Counter()
         self.mangle: Mangle | None = None
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -107,15 +113,19 @@ class Link:
     async def _down(self) -> None:
         await self._pass(await self._from_node.readuntil(b"\r\n\r\n"))
         while True:
-            head, payload = await read_frame(self._from_node)
-            passed = self._count(payload)
-            if passed is not None and self.proxy.delay:
-                await self.proxy.pause(self.proxy.delay)
-            if passed is not None and self.proxy.mangle is not None:
-                payload, self.proxy.mangle = self.proxy.mangle(payload), None
-            await self._pass(head + payload)
-            if passed is not None:
-                self.proxy.trap.passed(self, passed)
+            first, payload = await read_frame(self._from_node)
+            for part in single_rows(payload) if self.proxy.one_by_one else [payload]:
+                await self._relay(first, part)
+
+    async def _relay(self, first: int, payload: bytes) -> None:
+        passed = self._count(payload)
+        if passed is not None and self.proxy.delay:
+            await self.proxy.pause(self.proxy.delay)
+        if passed is not None and self.proxy.mangle is not None:
+            payload, self.proxy.mangle = self.proxy.mangle(payload), None
+        await self._pass(write_frame(first, payload))
+        if passed is not None:
+            self.proxy.trap.passed(self, passed)
 
     async def _pass(self, data: bytes) -> None:
         await self.proxy.flowing.wait()
@@ -139,4 +149,16 @@ class Link:
         rows = list(columns.unpack(message))
         for call, delta in rows:
             self._tokens[call] += len(delta.tokens)
+            self.proxy.came[delta.choice] += len(delta.tokens)
         return max(self._tokens[call] for call, _ in rows)
+
+
+def single_rows(payload: bytes) -> list[bytes]:
+    """A frame for each delta of a frame of deltas; any other as it is."""
+    try:
+        message = frames.decode(payload)
+    except WireError:
+        return [payload]
+    if not isinstance(message, Deltas):
+        return [payload]
+    return [frames.encode(columns.pack([row])) for row in columns.unpack(message)]

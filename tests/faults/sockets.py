@@ -10,14 +10,21 @@ from contextlib import suppress
 _RESET = struct.pack("ii", 1, 0)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """One WebSocket frame that a server sent: its header and its payload."""
-    head = await reader.readexactly(2)
-    size = head[1] & 0x7F
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """One WebSocket frame that a server sent: its first byte and its payload."""
+    first, size = await reader.readexactly(2)
     if size > 125:
-        wide = await reader.readexactly(2 if size == 126 else 8)
-        head, size = head + wide, int.from_bytes(wide, "big")
-    return head, await reader.readexactly(size)
+        size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
+    return first, await reader.readexactly(size)
+
+
+def write_frame(first: int, payload: bytes) -> bytes:
+    """The bytes that `read_frame` reads so."""
+    size = len(payload)
+    if size <= 125:
+        return bytes((first, size)) + payload
+    narrow = size <= 0xFFFF
+    return bytes((first, 126 if narrow else 127)) + size.to_bytes(2 if narrow else 8, "big") + payload
 
 
 def close(writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,104 @@
+"""kill -9 under what the API does not offer yet: a user of the library cannot tell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from adapter.prompt import load_tokenizer
+from subnet.generation import Grammar, Sampling
+from subnet.models.card import describe
+from subnet.models.resolve import resolve
+from subnet.node_info import TokenizerArtefact
+from tests.faults import programs
+from tests.faults.conftest import Record
+from tests.faults.killing import Cuts, Name, killed_at
+from tests.faults.library import Wish
+
+TOKENS = 24
+HOW: dict[str, dict[str, Any]] = {"with a seed": {"seed": 7}, "greedy": {"temperature": 0.0}}
+FEATURES = {
+    "logprobs": Wish(Sampling(max_tokens=TOKENS, logprobs=5)),
+    "3 choices": Wish(Sampling(max_tokens=TOKENS // 3), 3),
+    "3 choices with logprobs": Wish(Sampling(max_tokens=TOKENS // 3, logprobs=5), 3),
+}
+
+
+def drawn(features: dict[str, Wish]) -> dict[Name, Wish]:
+    """Each feature in each way of drawing tokens."""
+    return {
+        (feature, how): Wish(msgspec.structs.replace(wish.sampling, **options), wish.choices)
+        for feature, wish in features.items()
+        for how, options in HOW.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def echo() -> dict[Name, Cuts]:
+    """Cut before the first token, after each, and after the last."""
+    return killed_at(
+        drawn(FEATURES),
+        *programs.PACED,
+        prompt=[103, 111],
+        cuts=lambda tokens: range(tokens + 1),
+    )
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_after_every_token(feature: str, how: str, echo: dict[Name, Cuts], record_property: Record) -> None:
+    """Tokens, logprobs, finish reasons and count are the same, and only what was lost is asked for again."""
+    cuts = echo[feature, how]
+    record_property("cell", (f"killed after each token, through the library: {feature}", how, str(cuts)))
+    assert cuts.same == cuts.made == list(range(TOKENS + 1))
+
+
+REAL = ("subnet.cli", "node", "--threads", "1", "--context-length", "512", "--concurrency", "12")
+PROMPT = "<|im_start|>user\nDescribe a cat as JSON with name and age.<|im_end|>\n<|im_start|>assistant\n"
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+REAL_FEATURES = {
+    "2 choices with logprobs": Wish(Sampling(max_tokens=16, logprobs=3), 2),
+    "penalties": Wish(Sampling(max_tokens=16, frequency_penalty=1.2, presence_penalty=0.6), 2),
+    "JSON schema": Wish(Sampling(max_tokens=60, grammar=Grammar("json_schema", json.dumps(SCHEMA))), 2),
+}
+
+
+@pytest.fixture(scope="module")
+def artefact() -> TokenizerArtefact:
+    return TokenizerArtefact.from_bytes(describe(resolve(None, print))[1])
+
+
+@pytest.fixture(scope="module")
+def model(artefact: TokenizerArtefact) -> dict[Name, Cuts]:
+    """Cut before the first token, after a third, after two thirds, and after the last."""
+    return killed_at(
+        drawn(REAL_FEATURES),
+        *REAL,
+        prompt=[int(token) for token in load_tokenizer(artefact).encode_prompt(PROMPT)],
+        cuts=lambda tokens: [tokens * part // 3 for part in range(4)],
+    )
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("feature", REAL_FEATURES)
+def test_the_real_model(feature: str, how: str, model: dict[Name, Cuts], record_property: Record) -> None:
+    """The same, to the last bit of a logprob."""
+    cuts = model[feature, how]
+    record_property("cell", (f"killed, with the real model, through the library: {feature}", how, str(cuts)))
+    assert cuts.same == cuts.made
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_json_fits_its_schema(how: str, artefact: TokenizerArtefact, model: dict[Name, Cuts]) -> None:
+    """What the cut answers are the same as."""
+    for choice in model["JSON schema", how].whole.choices:
+        found = json.loads(b"".join(artefact.pieces[token] for token in choice.tokens))
+        assert set(found) == {"name", "age"}
