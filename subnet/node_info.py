@@ -81,6 +81,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: bool = False
     min_tokens: bool = False
     ignore_eos: bool = False
+    embeddings: bool = False
+    prompt_logprobs: bool = False
     grammars: tuple[GrammarKind, ...] = ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -254,7 +255,12 @@ class Plain(EchoEngine):
 
 
 BASIC = {"temperature", "top_p", "max_tokens", "seed", "stop_tokens"}
-NOT_NEUTRAL = {"logprobs": 0, "ignore_eos": True, "logit_bias": {1: 1.0}, "grammar": Grammar("regex", "a")}
+NOT_NEUTRAL: dict[str, Any] = {
+    "logprobs": 0,
+    "ignore_eos": True,
+    "logit_bias": {1: 1.0},
+    "grammar": Grammar("regex", "a"),
+}
 
 
 @pytest.mark.parametrize("param", sorted(set(Sampling.__struct_fields__) - BASIC))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from subnet.engines.llama_cpp.choice import Choice, Run
 from subnet.engines.llama_cpp.model import NativeContext, Row
 from subnet.engines.llama_cpp.prefill import share
+from subnet.engines.llama_cpp.reader import Reading
 from subnet.engines.llama_cpp.sampler import Sampler
 from subnet.engines.llama_cpp.stepper import Stepper
+from subnet.errors import EngineFailed
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.tensors import token_ids
 
@@ -62,6 +65,31 @@ class Client:
     @property
     def signs(self) -> list[Delta]:
         return [delta for delta in self.deltas if not delta.tokens]
+
+
+class CountingReading(Reading[int]):
+    """A text of so many tokens, of which nothing is wanted but how large its pieces were."""
+
+    def __init__(self, context: CountingContext, size: int) -> None:
+        self.context = context
+        self.left = size
+        self.pieces: list[int] = []
+        self.after: list[int] = []
+
+    def advance(self, rows: int) -> int | None:
+        if self.left < 0:
+            raise LookupError("there is no such text")
+        self.pieces.append(min(rows, self.left))
+        self.after.append(len(self.context.steps))
+        self.context.now += 0.01 * self.pieces[-1]
+        self.left -= self.pieces[-1]
+        return None if self.left else sum(self.pieces)
+
+    def _take(self, context: NativeContext, at: int, row: int) -> None:
+        raise NotImplementedError
+
+    def _result(self) -> int:
+        raise NotImplementedError
 
 
 async def serve(context: CountingContext, clients: Sequence[Client], slots: int = 4) -> None:
@@ -144,3 +172,37 @@ async def test_a_resumed_job_does_not_count_its_prompt_as_cached_again() -> None
     await stepper.stop()
     assert [[delta.cached_tokens for delta in client.deltas] for client in clients] == [[0, 0], [37, 0], [0]]
     assert [len(rows) for rows in context.steps[-2:]] == [1, 1]
+
+
+async def test_texts_are_read_between_steps() -> None:
+    """A text gets a piece after each step, as large as the step left room for, and its turn after the one before."""
+    context = CountingContext()
+    stepper = Stepper(context, 4, 10_000, cache=True, clock=context.clock)
+    client, readings = Client(60), [CountingReading(context, 40), CountingReading(context, 20)]
+    stepper.submit(client.choices)
+    assert await asyncio.gather(*(stepper.read(reading) for reading in readings)) == [40, 20]
+    await client.run.done
+    await stepper.stop()
+    assert readings[0].after[-1] <= readings[1].after[0]
+    for reading in readings:
+        pieces = zip(reading.pieces, reading.after, strict=True)
+        assert all(piece + len(context.steps[step - 1]) <= 9 for piece, step in pieces)
+
+
+async def test_a_reading_that_fails_or_is_given_up_holds_nothing_back() -> None:
+    """The others are read; what is left when the stepper stops fails."""
+    context = CountingContext()
+    stepper = Stepper(context, 1, 10_000, cache=True, clock=context.clock)
+    endless = asyncio.create_task(stepper.read(CountingReading(context, 10**9)))
+    failing = asyncio.create_task(stepper.read(CountingReading(context, -1)))
+    good = asyncio.create_task(stepper.read(CountingReading(context, 5)))
+    await asyncio.sleep(0)
+    endless.cancel()
+    with pytest.raises(EngineFailed, match="no such text"):
+        await failing
+    assert await good == 5
+    left = asyncio.create_task(stepper.read(CountingReading(context, 10**9)))
+    await asyncio.sleep(0)
+    await stepper.stop()
+    with pytest.raises(EngineFailed, match="stopped"):
+        await left

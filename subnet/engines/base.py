@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from subnet.generation import Delta, Job
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.errors import InvalidRequest
+from subnet.generation import Delta, Job, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard
+from subnet.tensors import TokenIds
 
 Emit = Callable[[Delta], None]
 
@@ -49,3 +54,19 @@ class Engine(ABC):
         Raises EngineFailed when the model or its server breaks, ContextLengthExceeded when prompt and delivered
         tokens leave no room for one more, InvalidRequest for what the engine cannot do.
         """
+
+    async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
+        """A vector of length 1 for each text: float32, shape (len(inputs), dimensions). Cancelling the call ends it.
+
+        Only engines with the capability `embeddings`; others raise InvalidRequest. Raises InvalidRequest for a text
+        without tokens or with unknown ones, ContextLengthExceeded for one that is too long, EngineFailed.
+        """
+        raise InvalidRequest("the engine of this model makes no embeddings", param="model")
+
+    async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
+        """How likely the model finds each token but the first after those before it, and the `width` likeliest in its
+        place: len(tokens) - 1 of them.
+
+        Only engines with the capability `prompt_logprobs`; others raise InvalidRequest. Raises as `embed` does.
+        """
+        raise InvalidRequest("the engine of this model gives no logprobs of a prompt", param="logprobs")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from subnet.engines.base import Emit, Engine
 from subnet.engines.llama_cpp.choice import Choice, Run
 from subnet.engines.llama_cpp.grammar import Grammars
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
 from subnet.engines.llama_cpp.prefill import MOST_ROWS
+from subnet.engines.llama_cpp.reader import Embedding, Reader, Score
 from subnet.engines.llama_cpp.sampler import Sampler
 from subnet.engines.llama_cpp.stepper import Stepper
 from subnet.errors import ContextLengthExceeded, InvalidRequest
-from subnet.generation import Job, Start
+from subnet.generation import Job, Start, TokenLogprobs
 from subnet.models.card import describe
 from subnet.node_info import Capabilities, TokenizerArtefact
 from subnet.tensors import TokenIds
@@ -57,6 +62,8 @@ class LlamaCppEngine(Engine):
             logit_bias=True,
             min_tokens=True,
             ignore_eos=True,
+            embeddings=True,
+            prompt_logprobs=True,
             grammars=Grammars.kinds,
         )
         self._path = model_path
@@ -81,6 +88,7 @@ class LlamaCppEngine(Engine):
             rows = MOST_ROWS + self.capacity
             length = self.card.context_length
             self._context = NativeContext(self._model, self.capacity, length, rows, self._threads)
+            self._reader = Reader(self._model, length, self._threads, self._context.pools_last)
         except BaseException:
             self._model.close()
             raise
@@ -90,6 +98,7 @@ class LlamaCppEngine(Engine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
+        self._reader.close()
         self._context.close()
         self._model.close()
 
@@ -107,6 +116,16 @@ class LlamaCppEngine(Engine):
             await run.done
         finally:
             run.over = True
+
+    async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
+        for tokens in inputs:
+            self._check_text(tokens)
+        found = [await self._stepper.read(Embedding(self._reader, tokens.tolist())) for tokens in inputs]
+        return np.array(found, np.float32).reshape(len(inputs), self._model.dimensions)
+
+    async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
+        self._check_text(tokens)
+        return await self._stepper.read(Score(self._reader, tokens.tolist(), width))
 
     async def _choice(self, run: Run, start: Start) -> Choice:
         prompt, output = run.job.prompt.tolist(), start.delivered.tolist()
@@ -139,6 +158,15 @@ class LlamaCppEngine(Engine):
             raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}, and a prompt has one at least")
         if any(not 0 <= token < vocab for token in job.sampling.logit_bias):
             raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}", param="logit_bias")
+
+    def _check_text(self, tokens: TokenIds) -> None:
+        length, vocab = self.card.context_length, self._model.vocab_size
+        if not len(tokens) or _top(tokens) >= vocab:
+            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}, and a text has one at least", param="input")
+        if len(tokens) > length:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {length} tokens, but the text has {len(tokens)}."
+            )
 
 
 def _top(ids: TokenIds) -> int:

@@ -33,6 +33,7 @@ class NativeModel:
             raise SettingsError(f"llama.cpp cannot load {path}: {native.log.take()}")
         self.vocab = self.library.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self.library.llama_vocab_n_tokens(self.vocab)
+        self.dimensions: int = self.library.llama_model_n_embd_out(self.handle)
 
     @functools.cached_property
     def end_tokens(self) -> frozenset[int]:
@@ -56,12 +57,23 @@ class NativeContext:
     """Room for `sequences` sequences of `length` tokens each, and the decoding of batches over them.
 
     Each sequence has a buffer of its own, so that its logits do not depend on what the others hold.
+    `with_hidden_states`: what the last layer makes of a token can be had beside its logits.
     Raises EngineFailed when there is no memory for it.
     """
 
-    def __init__(self, model: NativeModel, sequences: int, length: int, batch_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: NativeModel,
+        sequences: int,
+        length: int,
+        batch_size: int,
+        threads: int,
+        *,
+        with_hidden_states: bool = False,
+    ) -> None:
         self._library = model.library
         self._vocab_size = model.vocab_size
+        self._dimensions = model.dimensions
         params = self._library.llama_context_default_params()
         params.set(native.N_CTX, length * sequences)
         params.set(native.N_BATCH, batch_size)
@@ -69,9 +81,12 @@ class NativeContext:
         params.set(native.N_SEQ_MAX, sequences)
         params.set(native.N_THREADS, threads)
         params.set(native.N_THREADS_BATCH, threads)
+        if with_hidden_states:
+            params.set(native.POOLING, native.POOLING_NONE)
         self._handle = self._library.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise EngineFailed(f"llama.cpp cannot make a context of {sequences} x {length} tokens: {native.log.take()}")
+        self._library.llama_set_embeddings(self._handle, with_hidden_states)
         self._memory = self._library.llama_get_memory(self._handle)
         self._batch = self._library.llama_batch_init(batch_size, 0, 1)
 
@@ -89,13 +104,28 @@ class NativeContext:
         status = self._library.llama_decode(self._handle, batch)
         if status != 0:
             raise EngineFailed(f"llama_decode failed with {status}: {native.log.take()}")
-        return {sequence: self._logits(index) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
+        return {sequence: self.logits(index) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
 
-    def _logits(self, index: int) -> NDArray[np.float32]:
+    @property
+    def pools_last(self) -> bool:
+        """Whether the model's file says that a text's embedding is that of its last token."""
+        pooling: int = self._library.llama_pooling_type(self._handle)
+        return pooling == native.POOLING_LAST
+
+    def logits(self, index: int) -> NDArray[np.float32]:
+        """Those of a row of the last batch that asked for them, as `decode` gives them."""
         pointer = self._library.llama_get_logits_ith(self._handle, index)
         if not pointer:
             raise EngineFailed("llama.cpp has no logits for a token that asked for them")
         return np.ctypeslib.as_array(pointer, (self._vocab_size,))
+
+    def hidden_state(self, index: int) -> NDArray[np.float32]:
+        """That of a row of the last batch that asked for logits: float32, shape (dimensions,), valid until the next
+        decode. Raises EngineFailed."""
+        pointer = self._library.llama_get_embeddings_ith(self._handle, index)
+        if not pointer:
+            raise EngineFailed("llama.cpp has no hidden state for a token that asked for it")
+        return np.ctypeslib.as_array(pointer, (self._dimensions,))
 
     def keep(self, sequence: int, length: int) -> int:
         """Forget all of the sequence beyond its first `length` tokens. Gives how many are left: `length`, or 0 where

@@ -52,11 +52,16 @@ class Batch(ctypes.Structure):
 
 
 # Offsets in bytes, read off the defaults that the pinned wheel fills in.
-N_CTX, N_BATCH, N_UBATCH, N_SEQ_MAX, N_THREADS, N_THREADS_BATCH = 0, 4, 8, 12, 28, 32
+N_CTX, N_BATCH, N_UBATCH, N_SEQ_MAX, N_THREADS, N_THREADS_BATCH, POOLING = 0, 4, 8, 12, 28, 32, 44
 VOCAB_ONLY = 72
 
-_CONTEXT_DEFAULTS = {0: 512, 4: 2048, 8: 512, 12: 1, 16: 0, 20: 0, 24: 1, 28: 4, 32: 4, 40: 2**32 - 1, 52: 2**32 - 1}
-_MODEL_DEFAULTS = {16: 2**32 - 1, 20: 1, 24: 2**32 - 1, 28: 1, 32: 0, 72: 0x010000}
+# enum llama_pooling_type
+POOLING_NONE, POOLING_LAST = 0, 3
+
+_UNSET = 2**32 - 1
+_CONTEXT_DEFAULTS = {0: 512, 4: 2048, 8: 512, 12: 1, 16: 0, 20: 0, 24: 1, 28: 4, 32: 4}
+_CONTEXT_DEFAULTS |= {40: _UNSET, 44: _UNSET, 52: _UNSET}
+_MODEL_DEFAULTS = {16: _UNSET, 20: 1, 24: _UNSET, 28: 1, 32: 0, 72: 0x010000}
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_backend_init": (None,),
@@ -74,6 +79,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_batch_free": (None, Batch),
     "llama_decode": (c_int32, c_void_p, Batch),
     "llama_get_logits_ith": (POINTER(c_float), c_void_p, c_int32),
+    "llama_set_embeddings": (None, c_void_p, c_bool),
+    "llama_get_embeddings_ith": (POINTER(c_float), c_void_p, c_int32),
+    "llama_pooling_type": (c_int32, c_void_p),
+    "llama_model_n_embd_out": (c_int32, c_void_p),
     "llama_get_memory": (c_void_p, c_void_p),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int32, c_int32, c_int32),
     "llama_memory_seq_cp": (None, c_void_p, c_int32, c_int32, c_int32, c_int32),

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,24 @@ from numpy.typing import NDArray
 from subnet.engines.llama_cpp.choice import Choice, Event
 from subnet.engines.llama_cpp.model import NativeContext, Row
 from subnet.engines.llama_cpp.prefill import Pace, share
+from subnet.engines.llama_cpp.reader import Reading
+from subnet.engines.llama_cpp.readings import Readings, known
 from subnet.engines.llama_cpp.slots import Slots
 from subnet.errors import EngineFailed, SubnetError
 
 # Between two signs of life, in seconds.
 _SIGN_SECONDS = 1.0
 
+ResultT = TypeVar("ResultT")
+
 
 class Stepper:
     """Each step decodes one token of every choice that is generating and a piece of the prompts that are not yet read,
     so small that a step takes about 80 ms: a long prompt neither stalls the other choices nor a cancellation. While
-    steps are made, choices that have nothing to show yet give a sign of life once a second.
+    steps are made, choices that have nothing to show yet give a sign of life once a second. A text that is only read
+    goes a piece further between two steps.
 
-    `submit` is called on the event loop's thread, which gets what a step made in one callback.
+    `submit` and `read` are called on the event loop's thread, which gets what a step made in one callback.
     """
 
     def __init__(
@@ -43,9 +49,11 @@ class Stepper:
         self._wanted = threading.Condition()
         self._inbox: list[Choice] = []
         self._stopping = False
+        self._readings = Readings()
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
         self._pace = Pace()
+        self._stepped = 0
         self._clock = clock
         self._signed = clock()
         self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
@@ -56,6 +64,13 @@ class Stepper:
             self._inbox += choices
             self._wanted.notify()
 
+    async def read(self, reading: Reading[ResultT]) -> ResultT:
+        """What the reading gives. Raises EngineFailed. Cancelling the call ends it before its next piece."""
+        with self._wanted:
+            result = self._readings.add(reading)
+            self._wanted.notify()
+        return await result
+
     async def stop(self) -> None:
         """End the thread after the step it is in; runs that are under way fail with EngineFailed."""
         with self._wanted:
@@ -64,6 +79,7 @@ class Stepper:
         await asyncio.to_thread(self._thread.join)
         for choice in [*self._active, *self._waiting, *self._inbox]:
             choice.run.fail(EngineFailed("the engine was stopped"))
+        self._readings.fail(EngineFailed("the engine was stopped"))
 
     def _work(self) -> None:
         while self._take_in():
@@ -73,19 +89,30 @@ class Stepper:
                 events = self._break(error)
             if events:
                 self._loop.call_soon_threadsafe(_deliver, events)
+            self._read_on()
 
     def _take_in(self) -> bool:
         """Sleep until there is work. False when it is time to stop."""
         with self._wanted:
-            self._wanted.wait_for(lambda: self._inbox or self._active or self._waiting or self._stopping)
+            self._wanted.wait_for(
+                lambda: self._inbox or self._active or self._waiting or self._readings or self._stopping
+            )
             self._waiting += self._inbox
             self._inbox = []
             return not self._stopping
+
+    def _read_on(self) -> None:
+        """As far as the step before left room for."""
+        rows = max(1, self._pace.rows() - self._stepped)
+        started = self._clock()
+        if self._readings.advance(rows):
+            self._pace.took(rows, self._clock() - started)
 
     def _step(self) -> list[Event]:
         self._sweep()
         self._admit()
         rows, ready = self._plan()
+        self._stepped = len(rows)
         if not rows:
             return []
         started = self._clock()
@@ -155,11 +182,11 @@ class Stepper:
 
     def _break(self, error: Exception) -> list[Event]:
         """A step failed: so do all runs that were in it. The next ones start from empty slots."""
-        known = error if isinstance(error, SubnetError) else EngineFailed(f"{type(error).__name__}: {error}")
+        failure = known(error)
         broken, self._active = self._active, []
         for choice in broken:
             self._slots.wipe(choice)
-        return [(run, known) for run in dict.fromkeys(choice.run for choice in broken)]
+        return [(run, failure) for run in dict.fromkeys(choice.run for choice in broken)]
 
 
 def _deliver(events: list[Event]) -> None:

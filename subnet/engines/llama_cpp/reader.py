@@ -1,0 +1,113 @@
+"""Texts that are read and not continued: for their embedding, or for how likely each of their tokens was."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.engines.llama_cpp.model import NativeContext, NativeModel
+from subnet.engines.llama_cpp.prefill import MOST_ROWS
+from subnet.engines.llama_cpp.sampler import logprobs_of
+from subnet.errors import EngineFailed
+from subnet.generation import TokenLogprobs
+
+ResultT = TypeVar("ResultT")
+
+_SHORTEST = 512
+
+
+class Reader:
+    """A context beside that of the running choices. It is made when it is first needed, as long as the text that needs
+    it, and again for a longer one; all methods are for the stepping thread. `longest` is in tokens; `pools_last`: the
+    embedding of a text is that of its last token, else the mean of all."""
+
+    def __init__(self, model: NativeModel, longest: int, threads: int, pools_last: bool) -> None:
+        self.pools_last = pools_last
+        self._model = model
+        self._longest = longest
+        self._threads = threads
+        self._length = 0
+        self._context: NativeContext | None = None
+
+    def begin(self, length: int) -> NativeContext:
+        """An empty context for a text of `length` tokens. Raises EngineFailed when there is no memory for it."""
+        if self._context is None or length > self._length:
+            self.close()
+            self._length = min(self._longest, max(_SHORTEST, 1 << (length - 1).bit_length()))
+            self._context = NativeContext(
+                self._model, 1, self._length, MOST_ROWS, self._threads, with_hidden_states=True
+            )
+        self._context.keep(0, 0)
+        return self._context
+
+    def close(self) -> None:
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+
+class Reading(ABC, Generic[ResultT]):
+    """One text on its way through the reader, a piece at a time; nothing else may use the reader meanwhile."""
+
+    def __init__(self, reader: Reader, tokens: Sequence[int]) -> None:
+        self._reader = reader
+        self._tokens = tokens
+        self._context: NativeContext | None = None
+        self._read = 0
+
+    def advance(self, rows: int) -> ResultT | None:
+        """Read `rows` more tokens; what was wanted of the text, once all are read. Raises EngineFailed."""
+        if self._context is None:
+            self._context = self._reader.begin(len(self._tokens))
+        end = min(self._read + rows, len(self._tokens))
+        self._context.decode([(self._tokens[at], at, 0, True) for at in range(self._read, end)])
+        for at in range(self._read, end):
+            self._take(self._context, at, at - self._read)
+        self._read = end
+        return self._result() if end == len(self._tokens) else None
+
+    @abstractmethod
+    def _take(self, context: NativeContext, at: int, row: int) -> None:
+        """The token at `at` was read, as row `row` of the last batch."""
+
+    @abstractmethod
+    def _result(self) -> ResultT: ...
+
+
+class Embedding(Reading[NDArray[np.float32]]):
+    """The hidden states after the last layer, pooled as the reader says, as a vector of length 1."""
+
+    def __init__(self, reader: Reader, tokens: Sequence[int]) -> None:
+        super().__init__(reader, tokens)
+        self._sum: NDArray[np.float64] | None = None
+
+    def _take(self, context: NativeContext, at: int, row: int) -> None:
+        # One by one: the sum does not depend on how the text was cut into pieces.
+        state = context.hidden_state(row).astype(np.float64)
+        self._sum = state if self._sum is None or self._reader.pools_last else self._sum + state
+
+    def _result(self) -> NDArray[np.float32]:
+        norm = 0.0 if self._sum is None else float(np.sqrt(np.square(self._sum).sum()))
+        if self._sum is None or not 0 < norm < np.inf:
+            raise EngineFailed("the model gave hidden states that have no direction")
+        return (self._sum / norm).astype(np.float32)
+
+
+class Score(Reading[list[TokenLogprobs]]):
+    """How likely each token but the first was after those before it, with the `width` likeliest in its place."""
+
+    def __init__(self, reader: Reader, tokens: Sequence[int], width: int) -> None:
+        super().__init__(reader, tokens)
+        self._width = width
+        self._found: list[TokenLogprobs] = []
+
+    def _take(self, context: NativeContext, at: int, row: int) -> None:
+        if at + 1 < len(self._tokens):
+            self._found.append(logprobs_of(context.logits(row), self._tokens[at + 1], self._width))
+
+    def _result(self) -> list[TokenLogprobs]:
+        return self._found
