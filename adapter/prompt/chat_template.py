@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, meta
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 
+from adapter.prompt import tools_as_text
+from adapter.prompt.probes import CALL, NAME, QUESTION, RESULT, SYSTEM, TEXT, TOOL
 from adapter.prompt.sandbox import LONGEST, environment
 from subnet.errors import InvalidRequest, SettingsError
 
@@ -19,7 +22,8 @@ DEFAULT_TEMPLATE = """\
 {%- if add_generation_prompt %}Assistant:{% endif %}"""
 """For a model without a template: plain text that needs no control tokens."""
 
-_PROBE = "\ufdd0"
+_END = "\ufffe"
+"""A noncharacter, put where a message is to be continued. Only its last place counts."""
 
 Message = Mapping[str, Any]
 
@@ -27,8 +31,9 @@ Message = Mapping[str, Any]
 class ChatTemplate:
     """A template in the dialect that model authors write for: Hugging Face's.
 
-    `wants_parts` says that the template takes content as a list of parts only, not as a string; `render` gives it
-    what it wants.
+    `wants_parts`: it takes content as a list of parts only, not as a string; `render` gives it what it wants.
+    `knows_tools`: it shows tools, calls and their results. Where it does not, `render` writes them into the messages:
+    see prompt/tools_as_text.py. `variables` are the names that it reads and that a request may set.
 
     The sandbox keeps a template from everything but its variables and from ranges of over 100,000 items, and
     `LONGEST` bounds what it renders. Loops in loops can still take any time, and text that a template builds up in
@@ -38,10 +43,14 @@ class ChatTemplate:
 
     def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
         """Raises SettingsError for a template that does not compile."""
-        self._template = _compile(source)
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._template, self.variables = _compile(source)
+        self._given = {**self._template.globals, "bos_token": bos_token, "eos_token": eos_token}
         self._knows_developer = "developer" in source
-        self.wants_parts = self._shows([{"type": "text", "text": _PROBE}]) and not self._shows(_PROBE)
+        self.wants_parts = self._takes([{"type": "text", "text": TEXT}]) and not self._takes(TEXT)
+        self._arguments_as_text = False
+        self._knows_system = self._shows(TEXT, [SYSTEM, QUESTION])
+        self._arguments_as_text = not self._shows_calls()
+        self.knows_tools = self._shows(NAME, [QUESTION], tools=[TOOL]) and self._shows_calls()
 
     def render(
         self,
@@ -49,51 +58,77 @@ class ChatTemplate:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """Text parts are joined by line feeds, and developers become system where the template knows no better.
+        With `continue_final_message` the text ends where the last message's content does.
 
         Raises InvalidRequest, with the template's own words, where it does not accept the messages.
         """
         try:
-            return self._render(
-                messages=[self._adapted(message) for message in messages],
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                **variables,
-            )
+            if not self.knows_tools:
+                messages, tools = tools_as_text.written(messages, tools or (), self._knows_system), None
+            if continue_final_message:
+                return self._open(messages, tools=tools, **variables)
+            return self._adapt(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
         except Exception as error:  # whatever went wrong in there, the messages did not suit the template
             reason = str(error) or type(error).__name__
             message = f"the model's chat template does not accept the messages: {reason}"
             raise InvalidRequest(message, param="messages") from error
 
+    def _open(self, messages: Sequence[Message], **variables: Any) -> str:
+        """The end of the last message's content is marked, and what follows it cut off."""
+        content = tools_as_text.joined(messages[-1].get("content"))
+        last = {**messages[-1], "content": f"{content}{_END}"}
+        text, end, _ = self._adapt([*messages[:-1], last], add_generation_prompt=False, **variables).rpartition(_END)
+        if not end:
+            raise TemplateError("it does not show the last message, which is to be continued")
+        return text
+
+    def _adapt(self, messages: Sequence[Message], **variables: Any) -> str:
+        return self._render(messages=[self._adapted(message) for message in messages], **variables)
+
     def _render(self, **variables: Any) -> str:
         pieces, size = [], 0
-        for piece in self._template.generate(self._tokens | variables):
+        # `generate` does the same, but makes and copies the globals anew each time.
+        context = Context(environment, self._given | variables, None, self._template.blocks)
+        for piece in self._template.root_render_func(context):
             size += len(piece)
             if size > LONGEST:
                 raise SecurityError(f"it renders more than {LONGEST} characters")
             pieces.append(piece)
         return "".join(pieces)
 
-    def _adapted(self, message: Message) -> dict[str, Any]:
-        adapted = dict(message)
-        if adapted.get("role") == "developer" and not self._knows_developer:
-            adapted["role"] = "system"
-        content = adapted.get("content")
-        if isinstance(content, str) and self.wants_parts:
-            adapted["content"] = [{"type": "text", "text": content}]
-        elif _is_text(content) and not self.wants_parts:
-            adapted["content"] = "\n".join(part["text"] for part in content)
-        return adapted
+    def _adapted(self, message: Message) -> Message:
+        content = message.get("content")
+        changes: dict[str, Any] = {}
+        if message["role"] == "developer" and not self._knows_developer:
+            changes["role"] = "system"
+        if self.wants_parts and isinstance(content, str):
+            changes["content"] = [{"type": "text", "text": content}]
+        elif not self.wants_parts and _is_text(content):
+            changes["content"] = tools_as_text.joined(content)
+        if self._arguments_as_text and message.get("tool_calls"):
+            changes["tool_calls"] = tools_as_text.arguments_as_text(message["tool_calls"])
+        return {**message, **changes} if changes else message
 
-    def _shows(self, content: object) -> bool:
+    def _takes(self, content: object) -> bool:
         """Whether content of this form ends up in the prompt as text, and not as a list written out."""
+        text = self._tried(messages=[{"role": "user", "content": content}])
+        return TEXT in text and "'type'" not in text and '"type"' not in text
+
+    def _shows_calls(self) -> bool:
+        return self._shows(NAME, CALL) and self._shows(RESULT, CALL)
+
+    def _shows(self, probe: str, messages: Sequence[Message], **variables: Any) -> bool:
+        return probe in self._tried(messages=[self._adapted(message) for message in messages], **variables)
+
+    def _tried(self, **variables: Any) -> str:
         try:
-            text = self._render(messages=[{"role": "user", "content": content}], add_generation_prompt=False)
-        except Exception:  # as in render: it does not take this form
-            return False
-        return _PROBE in text and "'type'" not in text and '"type"' not in text
+            return self._render(add_generation_prompt=False, **variables)
+        except Exception:  # as in render: it does not take this
+            return ""
 
 
 def _is_text(content: object) -> TypeGuard[list[dict[str, Any]]]:
@@ -101,9 +136,11 @@ def _is_text(content: object) -> TypeGuard[list[dict[str, Any]]]:
 
 
 @lru_cache(maxsize=64)
-def _compile(source: str) -> Template:
+def _compile(source: str) -> tuple[Template, frozenset[str]]:
+    """And the names that it looks up in what it is given."""
     try:
-        return environment.from_string(source)
+        names = meta.find_undeclared_variables(environment.parse(source))
+        return environment.from_string(source), frozenset(names)
     except (TemplateError, RecursionError) as error:
         line = f" (line {lineno})" if (lineno := getattr(error, "lineno", None)) else ""
         raise SettingsError(f"the chat template does not compile{line}: {error}") from error

@@ -20,6 +20,10 @@ from subnet.tensors import TokenIds
 KEPT = 8 * 2**20
 """Bytes, about, of texts and their tokens that a tokenizer keeps, since system prompts and earlier turns come again."""
 
+SHORT = 512
+"""Characters that tiktoken's `encode_ordinary`, which is faster, may be given: with more it may panic where
+`encode_to_numpy` raises, since splitting takes more steps than are allowed (a million)."""
+
 
 class Tokenizer(ABC):
     """`pieces[i]` are the bytes of token i, `control` the ids that no user's text may become, and `guard` keeps it so.
@@ -95,6 +99,7 @@ class BytePairTokenizer(Tokenizer):
         ranks = {artefact.pieces[token]: rank for rank, token in enumerate(artefact.merges)}
         missing = [byte for byte in (bytes([value]) for value in range(256)) if byte not in ranks]
         ranks |= {byte: len(artefact.merges) + index for index, byte in enumerate(missing)}
+        self._lacks_bytes = bool(missing)
         self._ids = np.array([*artefact.merges, *([-1] * len(missing))], np.int32)
         try:
             self._encoding = tiktoken.Encoding(
@@ -104,13 +109,16 @@ class BytePairTokenizer(Tokenizer):
             raise SettingsError(f"the model's tokenizer is not usable: {error}") from error
 
     def _encode(self, text: str) -> TokenIds:
+        ids: TokenIds = self._ids[self._ranks(text)]
+        return ids[ids >= 0] if self._lacks_bytes else ids
+
+    def _ranks(self, text: str) -> NDArray[np.uint32]:
+        if len(text) <= SHORT:
+            return np.array(self._encoding.encode_ordinary(text), np.uint32)
         try:
-            # encode_ordinary is faster, but panics where this one raises.
-            ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
+            return self._encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError as error:
             raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
-        ids: TokenIds = self._ids[ranks]
-        return ids[ids >= 0]
 
 
 class JsonTokenizer(Tokenizer):
