@@ -1,0 +1,53 @@
+"""OpenAI's published description of its API, where it is present: it is not ours to ship."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+PLACE = Path(__file__).parent.parent.parent / "shared" / "openai-openapi.json"
+
+
+@cache
+def description() -> dict[str, Any]:
+    """With what its version of OpenAPI says of nulls put in the words of JSON Schema. Skips the test without it."""
+    if not PLACE.is_file():
+        pytest.skip("OpenAI's published description is not here")
+    found: dict[str, Any] = _with_nulls(json.loads(PLACE.read_bytes()))
+    return found
+
+
+def check(schema: str, data: object) -> None:
+    """Raises jsonschema.ValidationError where `data` is not as the published `schema` says."""
+    Draft202012Validator({**description(), "$ref": f"#/components/schemas/{schema}"}).validate(data)
+
+
+def properties(schema: str) -> set[str]:
+    """The names of all properties of an object, also of those it takes over from others."""
+    return _properties(description()["components"]["schemas"], schema)
+
+
+def _properties(schemas: dict[str, Any], name: str) -> set[str]:
+    found: set[str] = set()
+    rest = [schemas[name]]
+    while rest:
+        one = rest.pop()
+        found |= one.get("properties", {}).keys()
+        rest += one.get("allOf", [])
+        if "$ref" in one:
+            rest.append(schemas[one["$ref"].rpartition("/")[2]])
+    return found
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nulls(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _with_nulls(one) for name, one in value.items()}
+    return {"anyOf": [fields, {"type": "null"}]} if fields.get("nullable") is True else fields

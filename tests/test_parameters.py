@@ -1,0 +1,137 @@
+"""The contract: every parameter has its place in the table, and is treated as the table says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapter.errors import BadRequest
+from adapter.schema import checks
+from adapter.schema.completions import CompletionRequest
+from adapter.schema.contract import Contract, contract, table
+from adapter.schema.parameters import BOTH, NOT_WIRED, TABLE, Endpoint, Fate
+from adapter.schema.reading import Reader, read_completion, read_request
+from adapter.schema.requests import ChatCompletionRequest
+from tests import published
+
+STRUCTS: dict[Endpoint, Any] = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
+READERS: dict[Endpoint, Any] = {"chat": read_request, "completions": read_completion}
+LEAST: dict[Endpoint, dict[str, Any]] = {
+    "chat": {"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
+    "completions": {"model": "m", "prompt": "Hello"},
+}
+
+# As OpenAI's description of its API names them.
+PUBLISHED: dict[Endpoint, str] = {
+    "chat": """
+        audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages
+        metadata modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key
+        prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed
+        service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
+        web_search_options""",
+    "completions": """
+        best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed stop stream
+        stream_options suffix temperature top_p user""",
+}
+SCHEMAS: dict[Endpoint, str] = {"chat": "CreateChatCompletionRequest", "completions": "CreateCompletionRequest"}
+
+
+def names(endpoint: Endpoint, *fates: Fate) -> list[str]:
+    return [row.name for row in TABLE if endpoint in row.on and (not fates or row.fate in fates)]
+
+
+def read(endpoint: Endpoint, **fields: Any) -> Any:
+    return READERS[endpoint](json.dumps(LEAST[endpoint] | fields).encode())
+
+
+def refusal(endpoint: Endpoint, **fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        read(endpoint, **fields)
+    return caught.value
+
+
+@pytest.mark.parametrize("endpoint", BOTH)
+def test_every_published_parameter_is_in_the_table(endpoint: Endpoint) -> None:
+    """Nothing that OpenAI offers is merely unknown."""
+    assert set(PUBLISHED[endpoint].split()) <= set(names(endpoint))
+
+
+@pytest.mark.parametrize("endpoint", BOTH)
+def test_the_list_of_published_parameters(endpoint: Endpoint) -> None:
+    """The list above is that of the description itself."""
+    assert set(PUBLISHED[endpoint].split()) == published.properties(SCHEMAS[endpoint])
+
+
+@pytest.mark.parametrize("endpoint", BOTH)
+def test_honoured_is_what_the_request_has(endpoint: Endpoint) -> None:
+    """Each parameter has one row for an endpoint; what is honoured is read, and what is read is honoured."""
+    assert len(names(endpoint)) == len(set(names(endpoint)))
+    assert set(names(endpoint, "honoured")) == set(STRUCTS[endpoint].__struct_fields__)
+
+
+@pytest.mark.parametrize("endpoint", BOTH)
+def test_rejected(endpoint: Endpoint) -> None:
+    """It is refused by name, with the reason; null and values that ask for nothing are taken."""
+    for row in TABLE:
+        if row.fate == "rejected" and endpoint in row.on:
+            error = refusal(endpoint, **{row.name: {"some": "thing"}})
+            assert (error.param, error.code) == (row.name, "unsupported_parameter")
+            assert row.note.replace("`", "'") in error.message
+            for value in (None, *row.neutral):
+                assert read(endpoint, **{row.name: value}) == read(endpoint)
+
+
+def test_without_effect() -> None:
+    """It is taken, changes nothing, and is not worth telling."""
+    for name in names("chat", "no effect"):
+        assert read("chat", **{name: {"some": "thing"}}) == read("chat")
+
+
+def test_values_that_look_neutral() -> None:
+    """Neither false for 0 nor a number that no float holds asks for nothing."""
+    assert refusal("chat", store=0).param == "store"
+    body = b'{"store": 1e999, ' + json.dumps(LEAST["chat"]).encode()[1:]
+    with pytest.raises(BadRequest) as caught:
+        read_request(body)
+    assert caught.value.param == "store"
+
+
+def test_every_unwired_parameter_is_honoured_in_the_end() -> None:
+    """What waits for its wiring is in the table."""
+    honoured = {*names("chat", "honoured"), *names("completions", "honoured")}
+    assert {path.split(".")[0] for path in NOT_WIRED} <= honoured
+
+
+def test_unwired() -> None:
+    """What is understood but does nothing yet is refused, but for values that ask for nothing."""
+    waiting = contract("chat", unwired={"n": (1,), "stream_options.continuous_usage_stats": (False,)})
+    reader = Reader(ChatCompletionRequest, waiting, checks.check_chat)
+
+    def attempt(**fields: Any) -> str | None:
+        try:
+            reader(json.dumps(LEAST["chat"] | {"stream": True} | fields).encode())
+        except BadRequest as error:
+            return error.param
+        return None
+
+    assert attempt(n=2) == "n"
+    assert attempt(n=1) is attempt(top_k=3) is attempt(stream_options=None) is None
+    assert attempt(stream_options={"continuous_usage_stats": True}) == "stream_options.continuous_usage_stats"
+    assert attempt(stream_options={"continuous_usage_stats": False, "include_usage": True}) is None
+
+
+def test_contract_without_a_table() -> None:
+    """An endpoint whose parameters are all honoured needs none."""
+    assert Contract(["input"]).check({}) == ()
+
+
+def test_markdown() -> None:
+    """One row for each of the table, as wide as its head."""
+    head, line, *rows = table().splitlines()
+    assert [row.split("`")[1] for row in rows] == [row.name for row in TABLE]
+    assert {row.count(" | ") for row in (head, *rows)} == {3}
+    assert line == "|---|---|---|---|"
+    store = next(row for row in rows if row.startswith("| `store`"))
+    assert store == "| `store` | rejected |  | nothing is stored here, except as false |"

@@ -1,0 +1,176 @@
+"""Reading requests to /v1/completions, /v1/embeddings, /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.errors import BadRequest
+from adapter.schema import checks
+from adapter.schema.completions import CompletionRequest
+from adapter.schema.contract import Contract, contract
+from adapter.schema.embeddings import EmbeddingRequest
+from adapter.schema.reading import Reader, read_completion, read_detokenize, read_embedding, read_tokenize
+from adapter.schema.tokens import DetokenizeRequest, TokenizeRequest
+
+MISSING = "missing_required_parameter"
+CLASH = "invalid_parameter_combination"
+FORMS = ["Hello", ["Hello"], ["Hello", "you"], [1, 2, 3], [[1, 2], [3]]]
+
+# As they are when all that is understood is wired.
+wired_completion = Reader(CompletionRequest, contract("completions", unwired={}), checks.check_completion)
+wired_tokenize = Reader(TokenizeRequest, Contract(TokenizeRequest.__struct_fields__, unwired={}), checks.check_tokenize)
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", **fields}).encode()
+
+
+def complete(**fields: Any) -> CompletionRequest:
+    return wired_completion(body(**({"prompt": "Hello"} | fields)))[0]
+
+
+def embed(**fields: Any) -> EmbeddingRequest:
+    return read_embedding(body(**({"input": "Hello"} | fields)))[0]
+
+
+def tokenize(**fields: Any) -> TokenizeRequest:
+    return wired_tokenize(body(**fields))[0]
+
+
+def refusal(read: Any, **fields: Any) -> tuple[str | None, str | None]:
+    with pytest.raises(BadRequest) as caught:
+        read(**fields)
+    return caught.value.param, caught.value.code
+
+
+def test_least_completion() -> None:
+    """A model and a prompt are enough; an answer has up to 16 tokens then."""
+    request = complete()
+    assert (request.prompts, request.limit, request.likeliest) == (["Hello"], 16, None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_four_forms(form: Any) -> None:
+    """A text, texts, token ids and lists of token ids are read as what they are."""
+    expected = [form] if isinstance(form, str) or isinstance(form[0], int) else form
+    assert complete(prompt=form).prompts == expected
+    assert embed(input=form).inputs == expected
+
+
+def test_completion() -> None:
+    """Values at the ends of their ranges are read as what they say."""
+    request = complete(max_tokens=0, echo=True, logprobs=5, n=2, best_of=20, logit_bias={"1": 2})
+    assert (request.limit, request.echo, request.likeliest, request.best_of) == (0, True, 5, 20)
+    assert request.logit_bias == {1: 2.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"prompt": None}, "prompt", "invalid_type"),
+        ({"prompt": []}, "prompt", "invalid_value"),
+        ({"prompt": [[]]}, "prompt[0]", "invalid_value"),
+        ({"prompt": ["a", 1]}, "prompt[1]", "invalid_type"),
+        ({"prompt": [1, 2, "a"]}, "prompt[2]", "invalid_type"),
+        ({"prompt": [1, [2]]}, "prompt[1]", "invalid_type"),
+        ({"prompt": [1, True]}, "prompt[1]", "invalid_type"),
+        ({"prompt": [1, -1]}, "prompt[1]", "invalid_value"),
+        ({"prompt": [[1], [2, 2**31]]}, "prompt[1][1]", "invalid_value"),
+        ({"prompt": ["a"] * 2049}, "prompt", "invalid_value"),
+        ({"prompt": [[1]] * 2049}, "prompt", "invalid_value"),
+        ({"max_tokens": -1}, "max_tokens", "invalid_value"),
+        ({"logprobs": 6}, "logprobs", "invalid_value"),
+        ({"logprobs": True}, "logprobs", "invalid_type"),
+        ({"best_of": 21}, "best_of", "invalid_value"),
+        ({"best_of": 0}, "best_of", "invalid_value"),
+        ({"best_of": 2, "n": 3}, "best_of", "invalid_value"),
+        ({"best_of": 2, "stream": True}, "best_of", CLASH),
+        ({"suffix": "x"}, "suffix", "unsupported_parameter"),
+        ({"stream_options": {}}, "stream_options", CLASH),
+        ({"min_tokens": 17}, "min_tokens", "invalid_value"),
+        ({"guided_regex": "a", "structured_outputs": {"regex": "a"}}, "guided_regex", CLASH),
+    ],
+)
+def test_refused_completions(fields: dict[str, Any], param: str, code: str) -> None:
+    """A refusal names the exact place and the kind of mistake."""
+    assert refusal(complete, **fields) == (param, code)
+
+
+def test_long_prompts() -> None:
+    """Token ids of one prompt are not counted as prompts; the best of as many as are wanted may be streamed."""
+    assert complete(prompt=[7] * 5000).prompts == [[7] * 5000]
+    assert complete(best_of=1, stream=True).best_of == 1
+
+
+def test_completion_without_a_prompt() -> None:
+    """OpenAI's own default, the end of a text, means nothing to these models."""
+    with pytest.raises(BadRequest) as caught:
+        read_completion(body())
+    assert (caught.value.param, caught.value.code) == ("prompt", MISSING)
+
+
+def test_embedding() -> None:
+    """Options are read, and unknown ones told."""
+    request, unknown = read_embedding(body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True))
+    assert (request.encoding_format, request.dimensions, unknown) == ("base64", 1, ("truncate",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"input": ""}, "input", "invalid_value"),
+        ({"input": ["a", ""]}, "input[1]", "invalid_value"),
+        ({"input": []}, "input", "invalid_value"),
+        ({"input": ["a"] * 2049}, "input", "invalid_value"),
+        ({"input": 3}, "input", "invalid_type"),
+        ({"input": ["a", [1]]}, "input[1]", "invalid_type"),
+        ({"encoding_format": "int8"}, "encoding_format", "invalid_value"),
+        ({"dimensions": 0}, "dimensions", "invalid_value"),
+        ({"model": ""}, "model", "invalid_value"),
+    ],
+)
+def test_refused_embeddings(fields: dict[str, Any], param: str, code: str) -> None:
+    """A refusal names the exact place and the kind of mistake."""
+    assert refusal(embed, **fields) == (param, code)
+
+
+def test_tokenize() -> None:
+    """A prompt or messages, and a model only where there are several."""
+    assert read_tokenize(b'{"prompt": ""}')[0] == TokenizeRequest(prompt="")
+    messages = [{"role": "user", "content": "Hello"}]
+    request = tokenize(messages=messages, add_generation_prompt=False, chat_template_kwargs={"a": 1})
+    assert (request.prompt, request.add_generation_prompt, request.chat_template_kwargs) == (None, False, {"a": 1})
+    assert refusal(tokenize) == ("prompt", MISSING)
+    assert refusal(tokenize, prompt="a", messages=messages) == ("prompt", CLASH)
+    assert refusal(tokenize, messages=[{"role": "assistant"}]) == ("messages[0].content", "invalid_type")
+
+
+def test_detokenize() -> None:
+    """Token ids, of which there may be none."""
+    assert read_detokenize(b'{"tokens": [1, 2]}')[0] == DetokenizeRequest(tokens=[1, 2])
+    assert read_detokenize(b'{"model": "m", "tokens": []}')[0].tokens == []
+    assert refusal(lambda **fields: read_detokenize(body(**fields)), tokens=[1, -2]) == ("tokens[1]", "invalid_value")
+
+
+_INPUT = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(_INPUT)
+def test_any_input_is_read_or_refused(value: Any) -> None:
+    """Whatever the value is, what is read is texts or lists of token ids, all of one kind."""
+    with suppress(BadRequest):
+        found = complete(prompt=value).prompts
+        assert found
+        assert all(isinstance(one, str) for one in found) or all(
+            isinstance(one, list) and all(type(token) is int for token in one) for one in found
+        )
