@@ -87,25 +87,22 @@ def choose(template: str, calls: str | None = None, reasoning: str | None = None
     """By the source of the chat template; `calls` (one of FORMATS) and `reasoning` (one of REASONING), or "none" for
     either, is what the operator says instead. A template without any marks of calls gets the hermes format, in which
     tools are explained to models that know no tools. Raises ValueError for other names."""
-    return Kind(_format(template, calls), _tags(template, calls, reasoning))
+    written = _format(template, calls)
+    if written is not None and written.reasons:
+        return Kind(written, None)
+    return Kind(written, _tags(template, reasoning))
 
 
 def _format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
         return None if name == NONE else _named(FORMATS, name)()
-    for kind, marks in _MARKS:
-        if all(mark in template for mark in marks):
-            return kind()
-    return Hermes()
+    return next((kind() for kind, marks in _MARKS if all(mark in template for mark in marks)), Hermes())
 
 
-def _tags(template: str, calls: str | None, name: str | None) -> Tags | None:
+def _tags(template: str, name: str | None) -> Tags | None:
     if name is not None:
         return None if name == NONE else _named(REASONING, name)
-    format_ = _format(template, calls)
-    if format_ is not None and format_.reasons:
-        return None
-    return next((tags for tags in TAGS if tags.closing in template or tags.opening in template), None)
+    return next((tags for tags in TAGS if tags.opening in template or tags.closing in template), None)
 
 
 def _named(table: Mapping[str, T], name: str) -> T:

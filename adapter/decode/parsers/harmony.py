@@ -60,12 +60,15 @@ class Harmony(ToolFormat):
         source.skip()
         if (yield from source.literal(*_ENDS)):
             source.write("{}")
-        else:
-            yield from source.pass_until(_START, *_ENDS, give=source.argument, trim=True)
+            return
+        if (yield from source.peek()) == "{":
+            yield from source.pass_object()
+        yield from source.pass_until(_START, *_ENDS, give=source.argument, trim=True)
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
-        reasoning = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {lark.until("<|end|>")}'
+        text = lark.until(_ENDS[0], *_ENDS[1:], _START)
+        reasoning = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {text}'
         call = lark.either(
             f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"
             f" {lark.mark(_MESSAGE)} {lark.arguments(schema)}"

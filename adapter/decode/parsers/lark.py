@@ -32,7 +32,10 @@ class Lark:
     def __init__(self, special: Mapping[str, int]) -> None:
         self._special = special
         self._rules: list[str] = []
-        self._terminals = 0
+
+    def has(self, mark: str) -> bool:
+        """Whether `mark` is a control token of the model."""
+        return mark in self._special
 
     def text(self, start: str) -> str:
         return "\n".join([f"start: {start}", *self._rules, ""])
@@ -43,15 +46,16 @@ class Lark:
         return name
 
     def mark(self, text: str) -> str:
-        return f"<[{self._special[text]}]>" if text in self._special else quoted(text)
+        return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
 
-    def until(self, mark: str, times: str = "*") -> str:
-        """Any text and `mark`, which is the first; `times` bounds the length of the text as in a regular expression."""
-        if mark in self._special:
-            return f"{self.rule(f'/(?s:.{times})/')} {self.mark(mark)}"
-        self._terminals += 1
-        name = f"TEXT{self._terminals}"
-        self._rules.append(f"{name}: /(?s:.{times})/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/")
+    def until(self, mark: str, *never: str, times: str = "*") -> str:
+        """Any text without `mark` or one of `never`, and then `mark`; `times` bounds the length of the text, as in a
+        regular expression."""
+        name = f"TEXT{len(self._rules)}"
+        without = "".join(f" & ~/(?s:.*){_pattern(text)}(?s:.*)/" for text in (mark, *never))
+        self._rules.append(f"{name}: /(?s:.{times})/{without}")
+        if self.has(mark):
+            return f"{name} {self.mark(mark)}"
         return self.rule(name, f"[suffix={quoted(mark)}]")
 
     def either(self, options: Iterable[str]) -> str:
@@ -82,6 +86,10 @@ class Lark:
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _pattern(text: str) -> str:
+    return re.escape(text).replace("/", r"\/").replace("\\\n", r"\n")
 
 
 LINE = quoted("\n")

@@ -38,8 +38,9 @@ def members(name: str, schema: Schema | None) -> list[Member]:
     ]
 
 
-def plain_value(lark: Lark, member: Member, end: str) -> str:
-    """Up to the mark `end`: strings as they are, other values as JSON. Raises UnsupportedSchema."""
+def plain_value(lark: Lark, member: Member, end: str, *never: str) -> str:
+    """Up to the mark `end`: strings as they are, without any of `never`; other values as JSON. Raises
+    UnsupportedSchema."""
     if types(member.schema) != {"string"}:
         return f"{lark.json(member.schema)} {lark.mark(end)}"
     for keyword in ("pattern", "format"):
@@ -48,7 +49,7 @@ def plain_value(lark: Lark, member: Member, end: str) -> str:
     values = member.schema.get("enum", [member.schema["const"]] if "const" in member.schema else None)
     if values is not None:
         return f"{lark.either(map(quoted, values))} {lark.mark(end)}"
-    return lark.until(end, _length(member.schema))
+    return lark.until(end, *never, times=_length(member.schema))
 
 
 def _length(schema: Schema) -> str:

@@ -8,9 +8,10 @@ import msgspec
 
 from adapter.decode.parsers.typed import string
 
-_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|.""", re.DOTALL)
-_LAST_COMMA = re.compile(r",\s*(?=[\])}])")
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<spare>,(?=\s*[\])}]))|\w+|.""", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U((?:000[0-9a-fA-F]|0010)[0-9a-fA-F]{4})|(.))", re.DOTALL
+)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "\n": ""}
 _WORDS = {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}
 
@@ -48,8 +49,7 @@ class PythonValue:
 
 def python_as_json(value: str) -> str:
     """A string of what was written, where that is no value."""
-    tokens = [_token(found[0]) for found in _TOKEN.finditer(value.strip())]
-    text = "".join(tokens)
+    text = "".join(_token(found) for found in _TOKEN.finditer(value.strip()))
     try:
         msgspec.json.decode(text)
         text.encode()
@@ -58,10 +58,11 @@ def python_as_json(value: str) -> str:
     return text
 
 
-def _token(text: str) -> str:
-    if text[0] == "'" or (text[0] == '"' and len(text) > 1):
-        return _string(text)
-    return _WORDS.get(text, text)
+def _token(found: re.Match[str]) -> str:
+    text = found[0]
+    if found["spare"]:
+        return ""
+    return _string(text) if text[0] in "'\"" and len(text) > 1 else _WORDS.get(text, text)
 
 
 def _string(text: str) -> str:
@@ -75,7 +76,7 @@ def _string(text: str) -> str:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    code = found[1] or found[2]
+    code = found[1] or found[2] or found[3]
     if code:
         return chr(int(code, 16))
-    return _ESCAPED.get(found[3], found[3] if found[3] in "'\"\\" else found[0])
+    return _ESCAPED.get(found[4], found[4] if found[4] in "'\"\\" else found[0])

@@ -80,6 +80,9 @@ class Pythonic(ToolFormat):
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         call = lark.either(self._call(lark, name, schema) for name, schema in tools.items())
         calls = lark.repeated(call, quoted(", ")) if several else call
+        for mark, end in zip(_MARKS, _END_MARKS, strict=True):
+            if lark.has(mark):
+                return f'{lark.mark(mark)} "[" {calls} "]" {lark.mark(end)}'
         return f'"[" {calls} "]"'
 
     def _call(self, lark: Lark, name: str, schema: Schema | None) -> str:

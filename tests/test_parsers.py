@@ -1,0 +1,355 @@
+"""Parsers of reasoning and tool calls: what models write, in any pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.decode.parsers import FORMATS, REASONING, Kind, choose
+from adapter.decode.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+
+CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible
+TOOLS = {
+    "get_weather": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "days": {"type": "integer"},
+            "metric": {"type": "boolean"},
+            "near": {"type": "array"},
+            "zip": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+    },
+    "get_time": None,
+}
+
+
+class Message(msgspec.Struct):
+    """What an answer comes to. `calls` are names and arguments."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str]] = []
+
+
+def message(parts: Iterable[Part]) -> Message:
+    whole = Message()
+    for part in parts:
+        match part:
+            case Content(text):
+                whole.content += text
+            case Reasoning(text):
+                whole.reasoning += text
+            case ToolCallBegin(index, name):
+                assert index == len(whole.calls)
+                whole.calls.append((name, ""))
+            case ToolArguments(index, text):
+                assert index == len(whole.calls) - 1
+                whole.calls[index] = (whole.calls[index][0], whole.calls[index][1] + text)
+    return whole
+
+
+def parts_of(kind: Kind, pieces: Iterable[str], opened: bool = False) -> list[Part]:
+    parser = kind.parser(TOOLS, opened)
+    assert parser is not None
+    parts = [part for piece in pieces for part in parser.decode(piece)]
+    return parts + parser.flush()
+
+
+def read(kind: Kind, text: str, opened: bool = False) -> Message:
+    """The message of a text that comes a character at a time."""
+    return message(parts_of(kind, text, opened))
+
+
+def only(name: str, reasoning: str = "none") -> Kind:
+    return choose("", name, reasoning)
+
+
+PARIS = ("get_weather", '{"city": "Paris"}')
+TIME = ("get_time", "{}")
+
+WRITTEN: list[tuple[str, str, Message]] = [
+    ("hermes", "Just text, 1 < 2.", Message("Just text, 1 < 2.")),
+    (
+        "hermes",
+        (
+            'I look.\n\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>\n'
+            '<tool_call>\n{"name": "get_time"}\n</tool_call>'
+        ),
+        Message("I look.", calls=[PARIS, TIME]),
+    ),
+    (
+        "hermes",
+        '<tool_call>{"arguments": {"city": "Paris"}, "name": "get_weather"}</tool_call>',
+        Message(calls=[PARIS]),
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}</tool_call>',
+        Message(calls=[PARIS]),
+    ),
+    (
+        "hermes",
+        '<tool_call>{"id": 7, "name": "get_weather", "arguments": {"city": "Paris"}, "x": [1]} and',
+        Message("and", calls=[PARIS]),
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "</tool_call>}\\""}}</tool_call>',
+        Message(calls=[("get_weather", '{"city": "</tool_call>}\\""}')]),
+    ),
+    ("hermes", "<tool_call> is a mark, <b>", Message("<tool_call> is a mark, <b>")),
+    ("hermes", '<tool_call>{"name": "get_wea', Message('<tool_call>{"name": "get_wea')),
+    ("hermes", '<tool_call>{"name": 3, "arguments": {}}', Message('<tool_call>{"name": 3, "arguments": {}}')),
+    (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "Pa',
+        Message(calls=[("get_weather", '{"city": "Pa')]),
+    ),
+    ("llama3_json", '{"name": "get_weather", "parameters": {"city": "Paris"}}', Message(calls=[PARIS])),
+    (
+        "llama3_json",
+        (
+            '<|python_tag|>{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}; '
+            '{"name": "get_time", "parameters": {}}'
+        ),
+        Message(calls=[PARIS, TIME]),
+    ),
+    ("llama3_json", '{"name": "Ada", "parameters": {}}', Message('{"name": "Ada", "parameters": {}}')),
+    ("llama3_json", ' {"answer": 42} ', Message(' {"answer": 42} ')),
+    ("llama3_json", "<|python_tag|>print(1)", Message("<|python_tag|>print(1)")),
+    (
+        "pythonic",
+        "[get_weather(city='Par\\'is', days=3, metric=True, near=[('a', None),], zip=\"7\\/\"), get_time()]",
+        Message(
+            calls=[
+                ("get_weather", '{"city": "Par\'is", "days": 3, "metric": true, "near": [["a", null]], "zip": "7\\/"}'),
+                TIME,
+            ]
+        ),
+    ),
+    (
+        "pythonic",
+        'Hi.<|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>Done.',
+        Message("Hi.Done.", calls=[PARIS]),
+    ),
+    ("pythonic", "<|python_start|>[get_time()]<|python_end|>", Message(calls=[TIME])),
+    ("pythonic", "[1, 2] and [get_time()]", Message("[1, 2] and [get_time()]")),
+    ("pythonic", "[see_note(1)]", Message("[see_note(1)]")),
+    ("pythonic", "[get_weather('Paris')]", Message("'Paris')]", calls=[("get_weather", "")])),
+    ("pythonic", "[get_weather(city='Paris', days=1", Message(calls=[("get_weather", '{"city": "Paris"')])),
+    ("pythonic", "[get_weather(city=a b)]", Message(calls=[("get_weather", '{"city": "a b"}')])),
+    (
+        "mistral",
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_time", "arguments": {}}]',
+        Message(calls=[PARIS, TIME]),
+    ),
+    (
+        "mistral",
+        'Hm. [TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}[TOOL_CALLS]get_time[CALL_ID]x7[ARGS]{}',
+        Message("Hm.", calls=[PARIS, TIME]),
+    ),
+    ("mistral", '[TOOL_CALLS]get_weather{"city": "Paris"}', Message(calls=[PARIS])),
+    ("mistral", "[TOOL_CALLS] are marks", Message("[TOOL_CALLS] are marks")),
+    (
+        "deepseek",
+        f'Now:\n{CALLS}{CALL}get_weather{SEP}{{"city": "Paris"}}{CALL_END}{CALL}get_time{SEP}{{}}{CALL_END}{CALLS_END}',
+        Message("Now:", calls=[PARIS, TIME]),
+    ),
+    (
+        "deepseek",
+        (
+            f'{CALLS}{CALL}function{SEP}get_weather\n```json\n{{"city": "Paris"}}\n```{CALL_END}\n'
+            f"{CALL}function{SEP}get_time\n```json\n{{}}\n```{CALL_END}{CALLS_END}"
+        ),
+        Message(calls=[PARIS, TIME]),
+    ),
+    ("deepseek", f"{CALLS}{CALL}get_time{SEP}none", Message(f"{CALLS}{CALL}get_time{SEP}none")),
+    (
+        "glm",
+        (
+            "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>\n"
+            "<tool_call>get_time\n</tool_call>"
+        ),
+        Message(calls=[PARIS, TIME]),
+    ),
+    (
+        "glm",
+        (
+            "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>12</arg_value>\n<arg_key>days</arg_key>\n"
+            "<arg_value>3</arg_value>\n<arg_key>zip</arg_key>\n<arg_value>12</arg_value>\n<arg_key>new</arg_key>\n"
+            "<arg_value>[1]</arg_value>\n</tool_call>"
+        ),
+        Message(calls=[("get_weather", '{"city": "12", "days": 3, "zip": "12", "new": [1]}')]),
+    ),
+    (
+        "glm",
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Par",
+        Message(calls=[("get_weather", '{"city": "Par')]),
+    ),
+    (
+        "qwen3_coder",
+        (
+            'I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\nSay "hi"\n\n</p>\n</parameter>\n'
+            "<parameter=metric>\nTrue\n</parameter>\n<parameter=zip>\nnull\n</parameter>\n</function>\n</tool_call>"
+        ),
+        Message("I look.", calls=[("get_weather", '{"city": "Say \\"hi\\"\\n\\n</p>", "metric": true, "zip": null}')]),
+    ),
+    ("qwen3_coder", "<function=get_time>\n</function>", Message(calls=[TIME])),
+    ("qwen3_coder", "<tool_call>\nnothing", Message("<tool_call>\nnothing")),
+    (
+        "harmony",
+        "<|channel|>analysis<|message|>2 + 2.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>",
+        Message("4", "2 + 2."),
+    ),
+    (
+        "harmony",
+        (
+            "<|channel|>analysis<|message|>Look.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+            "<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+            '{"city": "Paris"}<|call|>'
+        ),
+        Message("I look.", "Look.", [PARIS]),
+    ),
+    (
+        "harmony",
+        "<|start|>assistant to=functions.get_time<|channel|>commentary<|message|><|call|>",
+        Message(calls=[TIME]),
+    ),
+    ("harmony", "<|channel|>analysis to=python code<|message|>1+1<|call|>", Message(reasoning="1+1")),
+    ("harmony", "<|channel|>fin", Message()),
+    ("harmony", "no marks", Message("no marks")),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), WRITTEN)
+def test_what_models_write(name: str, text: str, expected: Message) -> None:
+    """Each family's calls are read, and what is none is content."""
+    assert read(only(name), text) == expected
+
+
+@pytest.mark.parametrize("tags", REASONING.values())
+def test_reasoning_before_the_answer(tags: Any) -> None:
+    """The tags of each family, without the white space beside them, and calls after them."""
+    kind = only("hermes", tags.name)
+    text = f'{tags.opening}\nSo 1 < 2.\n{tags.closing}\n\nYes. <tool_call>{{"name": "get_time"}}</tool_call>'
+    assert read(kind, text) == Message("Yes.", "So 1 < 2.", [TIME])
+    assert read(kind, text.removeprefix(tags.opening), opened=True) == Message("Yes.", "So 1 < 2.", [TIME])
+
+
+def test_reasoning_that_does_not_end() -> None:
+    """It lasts to the end, and no call in it is one."""
+    assert read(only("hermes", "think"), "<think>a <tool_call>{", False) == Message(reasoning="a <tool_call>{")
+
+
+def test_no_reasoning() -> None:
+    """An answer without tags is content, and so is a tag further on."""
+    assert read(only("none", "think"), " Use <think> tags.") == Message(" Use <think> tags.")
+
+
+def test_reasoning_that_the_prompt_opened() -> None:
+    """The prompt's end tells, but for white space."""
+    kind = only("none", "think")
+    assert kind.opened("...<|assistant|><think>\n")
+    assert not kind.opened("...<think>\n\n</think>\n\n")
+    assert not only("none").opened("<think>")
+
+
+FRAGMENTS = sorted(
+    {fragment for kind in FORMATS.values() for fragment in kind.visible}
+    | {'{"name": "get_time", "arguments": ', '"arguments": {"a": "', "get_weather", "<think>", "</think>", "```json\n"}
+    | {
+        "<function=get_weather>",
+        "<parameter=city>",
+        "</parameter>",
+        "</function>",
+        "[get_weather(",
+        "city=",
+        "functions.",
+    }
+    | set('{}[]()"\\,: \n=1e>')
+)
+TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
+KINDS = [only(name, tags) for name in FORMATS for tags in ("none", "think")]
+
+
+@given(st.sampled_from(KINDS), TEXTS | st.sampled_from([text for _, text, _ in WRITTEN]), st.booleans(), st.data())
+def test_any_cut_gives_the_same(kind: Kind, text: str, opened: bool, data: st.DataObject) -> None:
+    """The pieces of a text, well formed or not, give the message of the whole, and account for all of it."""
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    edges = [0, *sorted(cuts), len(text)]
+    parts = parts_of(kind, [text[start:end] for start, end in pairwise(edges)], opened)
+    assert message(parts) == message(parts_of(kind, [text], opened))
+    assert sum(part.size for part in parts) == len(text)
+
+
+@given(st.sampled_from(KINDS), TEXTS)
+def test_what_is_shown_was_written_there(kind: Kind, text: str) -> None:
+    """Content and reasoning are the text at their place, so logprobs can be aligned by the sizes."""
+    at = 0
+    for part in parts_of(kind, text):
+        if isinstance(part, Content | Reasoning):
+            assert part.text == text[at : at + part.size]
+        at += part.size
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.none(), st.lists), max_size=3))
+def test_arguments_in_json_pass_unchanged(arguments: dict[str, Any]) -> None:
+    """Whatever strings are in them."""
+    written = json.dumps(arguments, ensure_ascii=False)
+    for name, text in [
+        ("hermes", f'<tool_call>{{"name": "f", "arguments": {written}}}</tool_call>'),
+        ("mistral", f"[TOOL_CALLS]f[ARGS]{written}"),
+        ("deepseek", f"{CALL}f{SEP}{written}{CALL_END}"),
+        ("harmony", f"<|channel|>commentary to=functions.f<|message|>{written}<|call|>"),
+    ]:
+        assert read(only(name), text) == Message(calls=[("f", written)])
+
+
+EARLY = {
+    "hermes": '<tool_call>{"name": "get_weather", "arguments": {"city": "Par',
+    "llama3_json": '{"name": "get_weather", "parameters": {"city": "Par',
+    "mistral": '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Par',
+    "mistral_args": '[TOOL_CALLS]get_weather[ARGS]{"city": "Par',
+    "deepseek": f'{CALLS}{CALL}get_weather{SEP}{{"city": "Par',
+    "deepseek_v3": f'{CALLS}{CALL}function{SEP}get_weather\n```json\n{{"city": "Par',
+    "glm": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Par",
+    "qwen3_coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nPar",
+    "harmony": '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Par',
+    "pythonic": "[get_weather(city='Par', days=",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_arguments_come_early(name: str) -> None:
+    """A call is given while it is written: its arguments are not held back until it is complete."""
+    parser = only(name).parser(TOOLS)
+    assert parser is not None
+    (call,) = message(parser.decode(EARLY[name])).calls
+    assert call[0] == "get_weather"
+    assert call[1].startswith('{"city": "Par')
+
+
+def test_text_comes_early() -> None:
+    """Nothing is held back but what may be white space before a mark, or a part of one."""
+    parser = only("hermes", "think").parser(TOOLS)
+    assert parser is not None
+    assert message(parser.decode("<think>So")).reasoning == "So"
+    assert message(parser.decode(" it is</thi")).reasoning == " it is"
+    assert message(parser.decode("nk>Hi \n<tool_")) == Message("Hi")
+    assert message(parser.decode("box>")) == Message(" \n<tool_box>")
+
+
+def test_nothing_to_look_for() -> None:
+    """Without tools and reasoning there is no parser at all; harmony is always read."""
+    assert only("hermes").parser(None) is None
+    assert only("none").parser(TOOLS) is None
+    assert only("harmony").parser(None) is not None
+    assert only("hermes", "think").parser(None) is not None
