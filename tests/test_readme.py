@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from adapter.schema import contract
 from adapter.settings import reader
 
 README = Path(__file__).parent.parent / "README.md"
-_SETTINGS = re.compile(r"(<!-- settings: .*?-->\n).*?(<!-- /settings -->)", re.DOTALL)
+TABLES = {"settings": reader.table, "parameters": contract.table}
+_TABLE = re.compile(r"(<!-- (\w+): generated.*?-->\n).*?(<!-- /\2 -->)", re.DOTALL)
 _SNIPPET = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
 
@@ -23,15 +25,16 @@ def snippets() -> list[tuple[str, str]]:
     return found
 
 
-def with_settings(text: str) -> str:
-    """The README with the settings table that the code has."""
-    return _SETTINGS.sub(lambda match: match[1] + reader.table() + match[2], text)
+def with_tables(text: str) -> str:
+    """The README with the tables that the code has."""
+    return _TABLE.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
 
 
-def test_the_settings_table_is_that_of_the_code() -> None:
-    """The table in the README is the one that help and checks come from; `python -m tests.test_readme` writes it."""
+def test_the_tables_are_those_of_the_code() -> None:
+    """The tables in the README are the ones that checks come from; `python -m tests.test_readme` writes them."""
     text = README.read_text()
-    assert text == with_settings(text)
+    assert {name for _, name, _ in _TABLE.findall(text)} == TABLES.keys()
+    assert text == with_tables(text)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -48,4 +51,4 @@ def test_snippets_run(number: int, real: str, tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(with_settings(README.read_text()))
+    README.write_text(with_tables(README.read_text()))

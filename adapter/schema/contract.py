@@ -73,10 +73,18 @@ def table() -> str:
     """The contract as a Markdown table."""
     rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
     for row in TABLE:
-        fate = "not yet" if row.fate == "honoured" and row.name in NOT_WIRED else row.fate
-        cells = [fate if endpoint in row.on else "" for endpoint in BOTH]
-        rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{_exceptions(row.neutral)} |")
+        cells = [_fate(row) if endpoint in row.on else "" for endpoint in BOTH]
+        taken = f"; taken as {_either(row.neutral, '`')}" if row.neutral else ""
+        rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{taken} |")
     return "\n".join(rows) + "\n"
+
+
+def _fate(row: Parameter) -> str:
+    if row.fate != "honoured":
+        return row.fate
+    if row.name in NOT_WIRED:
+        return "not yet"
+    return "in part" if any(path.startswith(row.name + ".") for path in NOT_WIRED) else row.fate
 
 
 def _value(raw: msgspec.Raw) -> object:
@@ -95,11 +103,11 @@ def _same(value: object, neutral: object) -> bool:
 
 
 def _unsupported(name: str, neutral: tuple[object, ...], why: str = "") -> BadRequest:
-    message = f"Unsupported parameter: '{name}' is not supported here{_exceptions(neutral)}"
+    exceptions = f", except as {_either(neutral)}" if neutral else ""
     reason = ": " + why.replace("`", "'") if why else ""
-    return BadRequest(f"{message}{reason}.", param=name, code="unsupported_parameter")
+    message = f"Unsupported parameter: '{name}' is not supported here{exceptions}{reason}."
+    return BadRequest(message, param=name, code="unsupported_parameter")
 
 
-def _exceptions(neutral: tuple[object, ...]) -> str:
-    values = " or ".join(msgspec.json.encode(value).decode() for value in neutral)
-    return f", except as {values}" if values else ""
+def _either(values: tuple[object, ...], quote: str = "") -> str:
+    return " or ".join(f"{quote}{msgspec.json.encode(value).decode()}{quote}" for value in values)

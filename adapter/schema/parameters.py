@@ -93,7 +93,7 @@ TABLE = (
     _honoured("chat_template", "a template for this request, if the operator lets clients have their own", CHAT),
     _honoured("chat_template_kwargs", "variables of the template", CHAT),
     _honoured("documents", "up to 1,024, for templates that know them", CHAT),
-    _honoured("priority", "an integer"),
+    _honoured("priority", "an integer: where requests wait, the smaller goes first"),
     _honoured("prompt_cache_key", "requests of one key are kept on one node, with the policy `sticky`"),
     _honoured("user", "stands in for `prompt_cache_key`"),
     _rejected("audio", "no model here speaks"),
