@@ -15,11 +15,15 @@ from subnet.messages import (
     ArtefactRequest,
     Cancel,
     Deltas,
+    EmbedReply,
+    EmbedRequest,
     Failed,
     Generate,
     InfoReply,
     InfoRequest,
     Message,
+    ScoreReply,
+    ScoreRequest,
 )
 
 VERSION = 1
@@ -35,6 +39,10 @@ _TYPES: dict[int, type[Message]] = {
     7: Deltas,
     8: Failed,
     9: Cancel,
+    10: EmbedRequest,
+    11: EmbedReply,
+    12: ScoreRequest,
+    13: ScoreReply,
 }
 _HEADERS = {kind: bytes((VERSION, number)) for number, kind in _TYPES.items()}
 _DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _TYPES.items()}

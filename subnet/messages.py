@@ -1,15 +1,15 @@
 """What the two ends of the subnet wire say to each other.
 
 Every message belongs to a call; `call` is chosen by the client and unique on its connection. The client opens a
-call with InfoRequest, ArtefactRequest or Generate, and may Cancel it. The node ends it with InfoReply,
-ArtefactReply, Failed or, after Accepted, with the delta that finishes the last choice.
+call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest or Generate, and may Cancel it. The node ends it with
+the reply of the same name, with Failed or, after Accepted, with the delta that finishes the last choice.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from subnet.generation import Sampling
+from subnet.generation import Sampling, TokenLogprobs
 from subnet.node_info import NodeInfo
 from subnet.tensors import Tensor
 
@@ -43,6 +43,46 @@ class ArtefactRequest(msgspec.Struct, frozen=True):
 class ArtefactReply(msgspec.Struct, frozen=True):
     call: int
     data: bytes
+
+
+MOST_TEXTS = 256
+"""In one EmbedRequest: what comes of them fits a frame, whatever the model."""
+
+
+class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Make an embedding of each text in `inputs` (int32, one-dimensional)."""
+
+    call: int = 0
+    model: str | None
+    inputs: tuple[Tensor, ...]
+    auth: Auth | None = None
+
+
+class EmbedReply(msgspec.Struct, frozen=True):
+    """`embeddings`: float32, shape (texts, dimensions), each of length 1."""
+
+    call: int
+    embeddings: Tensor
+    auth: Auth | None = None
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Say how likely each of `tokens` (int32, one-dimensional) is after those before it, and which `width` tokens are
+    likeliest in its place."""
+
+    call: int = 0
+    model: str | None
+    tokens: Tensor
+    width: int
+    auth: Auth | None = None
+
+
+class ScoreReply(msgspec.Struct, frozen=True):
+    """`logprobs` has an entry for each token but the first."""
+
+    call: int
+    logprobs: list[TokenLogprobs]
+    auth: Auth | None = None
 
 
 class ChoiceStart(msgspec.Struct, frozen=True):
@@ -113,4 +153,6 @@ class Cancel(msgspec.Struct, frozen=True):
     call: int
 
 
-Message = InfoRequest | InfoReply | ArtefactRequest | ArtefactReply | Generate | Accepted | Deltas | Failed | Cancel
+Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | Generate
+Reply = InfoReply | ArtefactReply | EmbedReply | ScoreReply | Accepted
+Message = Request | Reply | Deltas | Failed | Cancel

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from subnet import RemoteManager, Sampling, SessionManager, TokenAuthorizer, frames
 from subnet.client import Limits
 from subnet.engines.base import Emit, Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized
-from subnet.generation import Delta, Grammar, Job
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized, WireError
+from subnet.generation import Delta, Grammar, Job, TokenLogprobs
 from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.node_info import Capabilities, TokenizerArtefact, digest
 from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import TokenIds, token_ids
+
+PIECES = 64
 
 
 @asynccontextmanager
@@ -271,6 +276,88 @@ async def test_what_the_engine_cannot_do(param: str) -> None:
             await ask(manager, b"x", Sampling(**{param: NOT_NEUTRAL.get(param, 3)}))
         assert caught.value.param == param
         assert await ask(manager, b"x", Sampling(max_tokens=1))
+
+
+class Reader(EchoEngine):
+    """A text's embedding points to its first token; a token's logprob is minus its id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=3)
+        self.asked: list[int] = []
+        self.lost = 0
+        self.begun = asyncio.Event()
+        self.patience = asyncio.Event()
+        self.patience.set()
+
+    async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
+        self.asked.append(len(inputs))
+        self.begun.set()
+        await self.patience.wait()
+        return np.eye(PIECES, dtype=np.float32)[[text[0] for text in inputs[self.lost :]]]
+
+    async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
+        return [
+            TokenLogprobs(-float(token), (token,) * width, (0.0,) * width) for token in tokens[1 + self.lost :].tolist()
+        ]
+
+
+@asynccontextmanager
+async def reading_node(secret: str | None = None) -> AsyncIterator[tuple[Reader, Node, WebSocketProtocol]]:
+    authorizer = TokenAuthorizer(secret) if secret else None
+    async with Reader() as engine:
+        served = Node(engine, authorizer)
+        async with listening(served, "127.0.0.1", 0) as address, protocol(address, authorizer) as remote:
+            yield engine, served, remote
+
+
+@pytest.mark.parametrize("secret", [None, "shared"])
+async def test_texts_are_read(secret: str | None) -> None:
+    """Embeddings come in the order asked for, however many; scores one for each token but the first."""
+    async with reading_node(secret) as (engine, served, remote):
+        firsts = [n % PIECES for n in range(300)]
+        vectors = await remote.rpc_embed([token_ids([first, 0]) for first in firsts])
+        assert vectors.argmax(axis=1).tolist() == firsts
+        assert engine.asked == [256, 44]
+        assert (await remote.rpc_embed([])).size == 0
+        assert await remote.rpc_score(token_ids([4, 2]), 1, "echo") == [TokenLogprobs(-2.0, (2,), (0.0,))]
+        assert served.running == 0
+
+
+async def test_what_cannot_be_read() -> None:
+    """Another model, more logprobs than there are, and engines that read no texts are refused by name."""
+    async with reading_node() as (_, _, remote):
+        with pytest.raises(NodeError, match="serves echo"):
+            await remote.rpc_embed([token_ids([1])], "other")
+        with pytest.raises(InvalidRequest, match="3 logprobs"):
+            await remote.rpc_score(token_ids([1]), 4)
+    async with node() as (_, address), protocol(address) as remote:
+        for refused in (remote.rpc_embed([token_ids([1])]), remote.rpc_score(token_ids([1]), 0)):
+            with pytest.raises(InvalidRequest, match="engine of this model"):
+                await refused
+
+
+async def test_a_reply_of_another_shape_is_the_nodes_fault() -> None:
+    """Fewer vectors than texts, or fewer scores than tokens, are noticed."""
+    async with reading_node() as (engine, _, remote):
+        engine.lost = 1
+        with pytest.raises(WireError, match="2 texts"):
+            await remote.rpc_embed([token_ids([1]), token_ids([2])])
+        with pytest.raises(WireError, match="2 tokens"):
+            await remote.rpc_score(token_ids([1, 2]), 0)
+
+
+async def test_a_reading_that_is_given_up_frees_its_slot() -> None:
+    """It counts as running while it lasts; cancelled, the next one is taken."""
+    async with reading_node() as (engine, served, remote):
+        engine.patience.clear()
+        given_up = asyncio.create_task(remote.rpc_embed([token_ids([1])]))
+        await engine.begun.wait()
+        assert served.running == 1
+        given_up.cancel()
+        engine.patience.set()
+        assert len(await remote.rpc_embed([token_ids([1])])) == 1
+        assert served.running == 0
 
 
 async def test_a_slot_is_free_once_it_was_cancelled() -> None:

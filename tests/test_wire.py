@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from subnet import columns, frames
 from subnet.errors import WireError, from_code
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
-from subnet.messages import Cancel, ChoiceStart, Deltas, Failed, Generate, InfoRequest
+from subnet.messages import (
+    Cancel,
+    ChoiceStart,
+    Deltas,
+    EmbedReply,
+    EmbedRequest,
+    Failed,
+    Generate,
+    InfoRequest,
+    ScoreReply,
+    ScoreRequest,
+)
 from subnet.outbox import to_frames
 from subnet.tensors import Tensor, pack, token_ids, unpack
 
@@ -72,6 +83,18 @@ def test_messages_round_trip() -> None:
     sampling = Sampling(seed=3, logit_bias={5: -1.0}, stop_tokens=(2,), logprobs=2)
     request = Generate(call=9, model="m", prompt=pack(token_ids([1, 2])), sampling=sampling, starts=(start,))
     assert frames.decode(frames.encode(request)) == request
+
+
+def test_texts_and_what_comes_of_them_round_trip() -> None:
+    """Requests for embeddings and scores, and their replies, come through."""
+    tensor, logprobs = pack(token_ids([1, 2])), [TokenLogprobs(-0.5, (1, 2), (-0.25, -2.0))]
+    for message in (
+        EmbedRequest(call=1, model="m", inputs=(tensor, pack(token_ids([])))),
+        EmbedReply(1, pack(np.eye(2, 3, dtype=np.float32))),
+        ScoreRequest(call=1, model=None, tokens=tensor, width=2),
+        ScoreReply(1, logprobs),
+    ):
+        assert frames.decode(frames.encode(message)) == message
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
-from subnet.messages import Accepted, ArtefactRequest, Generate, InfoReply, InfoRequest
+from subnet.messages import (
+    Accepted,
+    ArtefactRequest,
+    EmbedReply,
+    EmbedRequest,
+    Generate,
+    InfoReply,
+    InfoRequest,
+    Request,
+    ScoreReply,
+    ScoreRequest,
+)
 
-Request = InfoRequest | ArtefactRequest | Generate
-Response = InfoReply | Accepted
-RequestT = TypeVar("RequestT", InfoRequest, ArtefactRequest, Generate)
-ResponseT = TypeVar("ResponseT", InfoReply, Accepted)
+Response = InfoReply | EmbedReply | ScoreReply | Accepted
+RequestT = TypeVar("RequestT", InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, Generate)
+ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, Accepted)
 
 
 class AuthorizerBase(ABC):

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import msgspec
 
 from subnet import frames
-from subnet.authorizers.base import AuthorizerBase, Request, RequestT, Response, ResponseT
+from subnet.authorizers.base import AuthorizerBase, RequestT, Response, ResponseT
 from subnet.errors import Unauthorized
-from subnet.messages import Auth
+from subnet.messages import Auth, Request
 
 SCHEME = "hmac-sha256"
 MAX_AGE = 60.0

@@ -9,26 +9,32 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
-import msgspec
 from aiohttp import web
 
 from subnet import frames
-from subnet.errors import EngineFailed, InvalidRequest, NodeError, NodeLeaving, SubnetError, WireError
-from subnet.generation import Delta, Job, Start
+from subnet.authorizers.base import ResponseT
+from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
+from subnet.generation import Delta
 from subnet.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
     Cancel,
+    EmbedReply,
+    EmbedRequest,
     Failed,
     Generate,
     InfoReply,
     InfoRequest,
     Message,
+    Request,
+    ScoreReply,
+    ScoreRequest,
 )
-from subnet.node_info import Capabilities, digest
+from subnet.node.job import to_job, to_text, to_texts
+from subnet.node_info import digest
 from subnet.outbox import Outbox
-from subnet.tensors import token_ids, unpack
+from subnet.tensors import pack
 
 if TYPE_CHECKING:
     from subnet.node.server import Node
@@ -38,10 +44,7 @@ logger = logging.getLogger(__name__)
 # A gateway that does not read is not waited for longer, in seconds.
 _FAREWELL = 1.0
 
-# What columns.py has room for.
-_MOST_CHOICES = 65_535
-
-Request = InfoRequest | ArtefactRequest | Generate
+Work = Generate | EmbedRequest | ScoreRequest
 
 
 class NodeConnection:
@@ -94,7 +97,7 @@ class NodeConnection:
             self._outbox.post(_failed(0, error))
             return
         match message:
-            case InfoRequest() | ArtefactRequest() | Generate():
+            case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest():
                 self._start(message)
             case Cancel():
                 if (task := self._calls.get(message.call)) is not None:
@@ -117,22 +120,16 @@ class NodeConnection:
                 await self._node.authorizer.validate_request(request)
             match request:
                 case InfoRequest():
-                    await self._info(request)
+                    self._outbox.post(await self._signed(InfoReply(request.call, self._node.info()), request))
                 case ArtefactRequest():
                     self._outbox.post(self._artefact(request))
-                case Generate():
-                    await self._generate(request)
+                case _:
+                    await self._work(request)
         except SubnetError as error:
             self._outbox.post(_failed(request.call, error))
         except Exception:
             logger.exception("the engine broke")
             self._outbox.post(_failed(request.call, EngineFailed("the engine broke; the node's log tells why")))
-
-    async def _info(self, request: InfoRequest) -> None:
-        reply = InfoReply(request.call, self._node.info())
-        if self._node.authorizer is not None:
-            reply = await self._node.authorizer.sign_response(reply, request)
-        self._outbox.post(reply)
 
     def _artefact(self, request: ArtefactRequest) -> Message:
         artefact = self._node.engine.artefact
@@ -140,25 +137,46 @@ class NodeConnection:
             raise NodeError("no such artefact here")
         return ArtefactReply(request.call, artefact)
 
-    async def _generate(self, request: Generate) -> None:
+    async def _work(self, request: Work) -> None:
         if request.model not in (None, self._node.engine.card.id):
             raise NodeError(f"this node serves {self._node.engine.card.id}")
-        _check(request, self._node.engine.capabilities)
-        job = _job(request)
         if self._ending:
             # What was cancelled before this was asked has its slots free first.
             await asyncio.wait(set(self._ending))
+        match request:
+            case Generate():
+                await self._generate(request)
+            case EmbedRequest():
+                await self._embed(request)
+            case ScoreRequest():
+                await self._score(request)
+
+    async def _embed(self, request: EmbedRequest) -> None:
+        texts = to_texts(request, self._node.engine.capabilities)
+        async with self._node.slots(1):
+            reply = EmbedReply(request.call, pack(await self._node.engine.embed(texts)))
+        self._outbox.post(await self._signed(reply, request))
+
+    async def _score(self, request: ScoreRequest) -> None:
+        text = to_text(request, self._node.engine.capabilities)
+        async with self._node.slots(1):
+            reply = ScoreReply(request.call, await self._node.engine.score(text, request.width))
+        self._outbox.post(await self._signed(reply, request))
+
+    async def _generate(self, request: Generate) -> None:
+        job = to_job(request, self._node.engine.capabilities)
         async with self._node.slots(len(job.starts)):
-            accepted = Accepted(request.call)
-            if self._node.authorizer is not None:
-                accepted = await self._node.authorizer.sign_response(accepted, request)
-            self._outbox.post(accepted)
+            self._outbox.post(await self._signed(Accepted(request.call), request))
             post, call = self._outbox.post_delta, request.call
 
             def emit(delta: Delta) -> None:
                 post(call, delta)
 
             await self._node.engine.run(job, emit)
+
+    async def _signed(self, response: ResponseT, request: Request) -> ResponseT:
+        authorizer = self._node.authorizer
+        return response if authorizer is None else await authorizer.sign_response(response, request)
 
     async def _write(self) -> None:
         try:
@@ -170,43 +188,5 @@ class NodeConnection:
             await self._socket.close(code=aiohttp.WSCloseCode.INTERNAL_ERROR)
 
 
-def _job(request: Generate) -> Job:
-    try:
-        prompt = token_ids(unpack(request.prompt))
-        starts = tuple(Start(start.choice, token_ids(unpack(start.delivered))) for start in request.starts)
-    except ValueError as error:
-        raise WireError(str(error)) from error
-    if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
-        raise InvalidRequest("a request without a prompt, or without distinct choices")
-    sampling = request.sampling
-    if sampling.seed is None:
-        sampling = msgspec.structs.replace(sampling, seed=0)
-    return Job(prompt, sampling, starts)
-
-
 def _failed(call: int, error: SubnetError) -> Failed:
     return Failed(call, error.code, error.message, error.retry_after, error.param)
-
-
-def _check(request: Generate, can: Capabilities) -> None:
-    """Refuse by name what the engine would otherwise drop. Raises InvalidRequest."""
-    wanted = request.sampling
-    refusals = {
-        "logprobs": wanted.logprobs is not None and not can.top_logprobs,
-        "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
-        "top_k": wanted.top_k != 0 and not can.top_k,
-        "min_p": wanted.min_p != 0 and not can.min_p,
-        "typical_p": wanted.typical_p != 1 and not can.typical_p,
-        "frequency_penalty": wanted.frequency_penalty != 0 and not can.penalties,
-        "presence_penalty": wanted.presence_penalty != 0 and not can.penalties,
-        "repetition_penalty": wanted.repetition_penalty != 1 and not can.penalties,
-        "logit_bias": bool(wanted.logit_bias) and not can.logit_bias,
-        "min_tokens": wanted.min_tokens != 0 and not can.min_tokens,
-        "ignore_eos": wanted.ignore_eos and not can.ignore_eos,
-        "grammar": wanted.grammar is not None and wanted.grammar.kind not in can.grammars,
-    }
-    for param, refused in refusals.items():
-        if refused:
-            raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
-    if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
-        raise InvalidRequest(f"choices are numbered from 0 to {_MOST_CHOICES}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
-from subnet.errors import Unauthorized
-from subnet.generation import Delta
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.errors import InvalidRequest, Unauthorized
+from subnet.generation import Delta, TokenLogprobs
 from subnet.messages import Accepted, Generate
 from subnet.node_info import NodeInfo
+from subnet.tensors import TokenIds
 
 Emit = Callable[[Delta], None]
 Check = Callable[[Accepted], Awaitable[None]]
@@ -27,6 +31,21 @@ class Protocol(ABC):
     @abstractmethod
     async def rpc_artefact(self, sha256: str) -> bytes:
         """The artefact of that name, its digest checked. Raises NodeError."""
+
+    async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
+        """An embedding of length 1 for each text: float32, shape (len(inputs), dimensions). Cancelling the call ends
+        the work on the node; it takes as long as it takes.
+
+        Only for nodes whose capabilities say `embeddings`. `model`: refuse any other. Raises NodeError or RequestError.
+        """
+        raise InvalidRequest(f"{self.peer} makes no embeddings", param="model")
+
+    async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
+        """How likely each token but the first is after those before it, with the `width` likeliest in its place.
+
+        Only for nodes whose capabilities say `prompt_logprobs`; else as `rpc_embed`.
+        """
+        raise InvalidRequest(f"{self.peer} gives no logprobs of a prompt", param="logprobs")
 
     @abstractmethod
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:

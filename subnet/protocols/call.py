@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 
 from subnet.errors import Unauthorized
 from subnet.generation import Delta
-from subnet.messages import Accepted, ArtefactReply, InfoReply
-
-Reply = InfoReply | ArtefactReply | Accepted
+from subnet.messages import Reply
 
 
 class Call:

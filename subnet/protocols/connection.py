@@ -17,9 +17,11 @@ from subnet.messages import (
     ArtefactReply,
     Cancel,
     Deltas,
+    EmbedReply,
     Failed,
     InfoReply,
     Message,
+    ScoreReply,
 )
 from subnet.outbox import Outbox
 from subnet.protocols.call import Call
@@ -97,8 +99,8 @@ class Connection:
         match message:
             case Deltas():
                 self._deliver(message)
-            case InfoReply(call=number) | ArtefactReply(call=number):
-                if (call := self._calls.pop(number, None)) is not None:
+            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply():
+                if (call := self._calls.pop(message.call, None)) is not None:
                     call.replied(message)
             case Accepted():
                 if (call := self._calls.get(message.call)) is not None:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeLost
-from subnet.generation import Delta, FinishReason
+from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.node_info import Capabilities, ModelCard, NodeInfo, TokenizerArtefact, digest
 from subnet.protocols.base import Protocol
-from subnet.tensors import unpack
+from subnet.tensors import TokenIds, unpack
 
 BYTE_LEVEL = TokenizerArtefact(
     pieces=[bytes((byte,)) for byte in range(256)] + [b"<|end|>"],
@@ -21,6 +23,7 @@ BYTE_LEVEL = TokenizerArtefact(
     pattern=r"[\s\S]",
     merges=list(range(256)),
 ).to_bytes()
+DIMENSIONS = 8
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -39,6 +42,9 @@ class MockProtocol(Protocol):
     A step is one token, several that arrive together, a whole Delta, a Pause or an exception. Every choice gets
     the same script; it ends with "stop", or with "length" at max_tokens. A choice that already has tokens goes
     on after as many, as an engine with exact resume does. A callable makes the script from the request.
+
+    Where `capabilities` say so, a text has an embedding that depends on its tokens alone, and each of its tokens a
+    logprob of -1; pauses and exceptions of a script that is no callable come before.
 
     `requests` keeps what was asked, `open` counts streams under way, `cancelled` those closed before their end.
     """
@@ -84,6 +90,21 @@ class MockProtocol(Protocol):
     async def rpc_artefact(self, sha256: str) -> bytes:
         return self._artefact
 
+    async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
+        if not self._capabilities.embeddings:
+            return await super().rpc_embed(inputs, model)
+        await self._suffer()
+        vectors = [np.random.default_rng(text.tolist()).standard_normal(DIMENSIONS) for text in inputs]
+        return np.array([vector / np.linalg.norm(vector) for vector in vectors], np.float32)
+
+    async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
+        if not self._capabilities.prompt_logprobs:
+            return await super().rpc_score(tokens, width, model)
+        await self._suffer()
+        return [
+            TokenLogprobs(-1.0, tuple(range(token, token + width)), (-1.0,) * width) for token in tokens[1:].tolist()
+        ]
+
     async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         self.requests.append(request)
         self.open += 1
@@ -115,6 +136,13 @@ class MockProtocol(Protocol):
         for pause in list(self._pauses):
             pause.set_exception(NodeLost(f"{self.peer} was closed"))
         self._pauses.clear()
+
+    async def _suffer(self) -> None:
+        for step in () if callable(self.script) else self.script:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, Pause):
+                await self._wait(step)
 
     async def _wait(self, pause: Pause) -> None:
         loop = asyncio.get_running_loop()

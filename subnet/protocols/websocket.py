@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 import aiohttp
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from subnet import frames
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import NodeLost, NodeTimeout, WireError
-from subnet.generation import Delta
-from subnet.messages import Accepted, ArtefactReply, ArtefactRequest, Generate, InfoReply, InfoRequest
+from subnet.generation import Delta, TokenLogprobs
+from subnet.messages import (
+    MOST_TEXTS,
+    Accepted,
+    ArtefactReply,
+    ArtefactRequest,
+    EmbedReply,
+    EmbedRequest,
+    Generate,
+    InfoReply,
+    InfoRequest,
+    Reply,
+    ScoreReply,
+    ScoreRequest,
+)
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Emit, Protocol
-from subnet.protocols.call import Reply
 from subnet.protocols.connection import Connection
 from subnet.pulled import pulled
+from subnet.tensors import Tensor, TokenIds, pack, unpack
+
+ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply)
 
 PATH = "/subnet"
 # A peer that is gone says no farewell: a new connection must not wait for one. In seconds.
@@ -31,7 +49,7 @@ _TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
 class WebSocketProtocol(Protocol):
     """A node at `url` (http://host:port). Connects on first use and again after a loss; close with aclose().
 
-    `authorizer` signs what the protocol asks on its own account: rpc_info and rpc_artefact.
+    `authorizer` signs what the protocol asks on its own account: all but rpc_inference.
     `connect_timeout` bounds connecting, `call_timeout` rpc_info and rpc_artefact; `heartbeat` is the interval
     of pings, after which (and a half) a silent peer counts as lost. All in seconds.
     """
@@ -56,27 +74,48 @@ class WebSocketProtocol(Protocol):
 
     async def rpc_info(self) -> NodeInfo:
         async with self._bounded("rpc_info"):
-            connection = await self._connected()
-            request = await self._sign(InfoRequest(0))
-            with connection.call() as call:
-                connection.post(msgspec.structs.replace(request, call=call.number))
-                reply = await call.reply()
-        if not isinstance(reply, InfoReply):
-            raise WireError(f"{self.peer} answered rpc_info with {type(reply).__name__}")
-        if self._authorizer is not None:
-            await self._authorizer.validate_response(reply, request)
-        return reply.info
+            return (await self._ask(InfoRequest(0), InfoReply)).info
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         async with self._bounded("rpc_artefact"):
-            connection = await self._connected()
-            request = await self._sign(ArtefactRequest(0, sha256))
-            with connection.call() as call:
-                connection.post(msgspec.structs.replace(request, call=call.number))
-                reply = await call.reply()
-        if not isinstance(reply, ArtefactReply) or digest(reply.data) != sha256:
+            data = (await self._ask(ArtefactRequest(0, sha256), ArtefactReply)).data
+        # Its name proves it.
+        if digest(data) != sha256:
             raise WireError(f"{self.peer} handed out another artefact than {sha256[:12]}")
-        return reply.data
+        return data
+
+    async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
+        found = []
+        for first in range(0, len(inputs), MOST_TEXTS):
+            texts = tuple(pack(text) for text in inputs[first : first + MOST_TEXTS])
+            reply = await self._ask(EmbedRequest(model=model, inputs=texts), EmbedReply)
+            found.append(self._vectors(reply.embeddings, len(texts)))
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+    async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
+        reply = await self._ask(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
+        if len(reply.logprobs) != len(tokens) - 1:
+            raise WireError(f"{self.peer} gave {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
+        return reply.logprobs
+
+    def _vectors(self, tensor: Tensor, count: int) -> NDArray[np.float32]:
+        vectors = unpack(tensor)
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
+            raise WireError(f"{self.peer} answered {count} texts with {tensor.dtype} of shape {tensor.shape}")
+        return vectors.astype(np.float32)
+
+    async def _ask(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
+        """The reply to what the protocol asks on its own account."""
+        connection = await self._connected()
+        request = await self._sign(request)
+        with connection.call() as call:
+            connection.post(msgspec.structs.replace(request, call=call.number))
+            reply = await call.reply()
+        if not isinstance(reply, kind):
+            raise WireError(f"{self.peer} answered {type(request).__name__} with {type(reply).__name__}")
+        if self._authorizer is not None and not isinstance(reply, ArtefactReply):
+            await self._authorizer.validate_response(reply, request)
+        return reply
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return pulled(partial(self._pushed, request))

@@ -1,0 +1,75 @@
+"""From what was asked over the wire to what the engine gets. What it cannot do is refused by name, never dropped."""
+
+from __future__ import annotations
+
+import msgspec
+
+from subnet.errors import InvalidRequest, WireError
+from subnet.generation import Job, Start
+from subnet.messages import MOST_TEXTS, EmbedRequest, Generate, ScoreRequest
+from subnet.node_info import Capabilities
+from subnet.tensors import Tensor, TokenIds, token_ids, unpack
+
+# What columns.py has room for.
+_MOST_CHOICES = 65_535
+
+
+def to_job(request: Generate, can: Capabilities) -> Job:
+    """Raises InvalidRequest, and WireError for tensors that are none."""
+    _check(request, can)
+    prompt = _tokens(request.prompt)
+    starts = tuple(Start(start.choice, _tokens(start.delivered)) for start in request.starts)
+    if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
+        raise InvalidRequest("a request without a prompt, or without distinct choices")
+    sampling = request.sampling
+    if sampling.seed is None:
+        sampling = msgspec.structs.replace(sampling, seed=0)
+    return Job(prompt, sampling, starts)
+
+
+def to_texts(request: EmbedRequest, can: Capabilities) -> list[TokenIds]:
+    """Raises InvalidRequest, and WireError for tensors that are none."""
+    if not can.embeddings:
+        raise InvalidRequest("the engine of this model makes no embeddings", param="model")
+    if len(request.inputs) > MOST_TEXTS:
+        raise InvalidRequest(f"a request for embeddings has {MOST_TEXTS} texts at most", param="input")
+    return [_tokens(tensor) for tensor in request.inputs]
+
+
+def to_text(request: ScoreRequest, can: Capabilities) -> TokenIds:
+    """Raises InvalidRequest, and WireError for a tensor that is none."""
+    if not can.prompt_logprobs:
+        raise InvalidRequest("the engine of this model gives no logprobs of a prompt", param="logprobs")
+    if not 0 <= request.width <= can.top_logprobs:
+        raise InvalidRequest(f"the engine of this model gives {can.top_logprobs} logprobs at most", param="logprobs")
+    return _tokens(request.tokens)
+
+
+def _tokens(tensor: Tensor) -> TokenIds:
+    try:
+        return token_ids(unpack(tensor))
+    except ValueError as error:
+        raise WireError(str(error)) from error
+
+
+def _check(request: Generate, can: Capabilities) -> None:
+    wanted = request.sampling
+    refusals = {
+        "logprobs": wanted.logprobs is not None and not can.top_logprobs,
+        "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
+        "top_k": wanted.top_k != 0 and not can.top_k,
+        "min_p": wanted.min_p != 0 and not can.min_p,
+        "typical_p": wanted.typical_p != 1 and not can.typical_p,
+        "frequency_penalty": wanted.frequency_penalty != 0 and not can.penalties,
+        "presence_penalty": wanted.presence_penalty != 0 and not can.penalties,
+        "repetition_penalty": wanted.repetition_penalty != 1 and not can.penalties,
+        "logit_bias": bool(wanted.logit_bias) and not can.logit_bias,
+        "min_tokens": wanted.min_tokens != 0 and not can.min_tokens,
+        "ignore_eos": wanted.ignore_eos and not can.ignore_eos,
+        "grammar": wanted.grammar is not None and wanted.grammar.kind not in can.grammars,
+    }
+    for param, refused in refusals.items():
+        if refused:
+            raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
+    if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
+        raise InvalidRequest(f"choices are numbered from 0 to {_MOST_CHOICES}")
