@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,12 +20,14 @@ Row = tuple[int, Delta]
 
 def pack(rows: Sequence[Row]) -> Deltas:
     """One frame for `rows`, pairs of call and delta; no delta holds more than MAX_ROW tokens."""
-    deltas = [delta for _, delta in rows]
+    size = len(rows)
+    calls, deltas = zip(*rows, strict=True) if rows else ((), ())
+    tokens = [token for delta in deltas for token in delta.tokens]
     return Deltas(
-        calls=np.array([call for call, _ in rows], "<u4").tobytes(),
-        choices=np.array([delta.choice for delta in deltas], "<u2").tobytes(),
-        counts=np.array([len(delta.tokens) for delta in deltas], "<u2").tobytes(),
-        tokens=np.array([token for delta in deltas for token in delta.tokens], "<i4").tobytes(),
+        calls=struct.pack(f"<{size}I", *calls),
+        choices=struct.pack(f"<{size}H", *[delta.choice for delta in deltas]),
+        counts=struct.pack(f"<{size}H", *[len(delta.tokens) for delta in deltas]),
+        tokens=struct.pack(f"<{len(tokens)}i", *tokens),
         ends=bytes([_END_NUMBERS[delta.finish_reason] for delta in deltas]),
         cached={row: delta.cached_tokens for row, delta in enumerate(deltas) if delta.cached_tokens},
         logprobs={row: _pack_logprobs(d.logprobs) for row, d in enumerate(deltas) if d.logprobs is not None},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from itertools import groupby
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import groupby, islice
+from typing import cast
 
 from subnet import columns, frames
 from subnet.generation import Delta
-from subnet.messages import Message
+from subnet.messages import Deltas, Message
 
 Send = Callable[[bytes], Awaitable[None]]
 Item = Message | columns.Row
+
+# A peer that reads nothing for long must not get a frame that is larger than it takes.
+_MOST_ROWS = 32_768
 
 
 class Outbox:
@@ -28,10 +32,13 @@ class Outbox:
         self._empty.set()
 
     def post(self, message: Message) -> None:
-        self._put(message)
+        self._wake()
+        self._items.append(message)
 
     def post_delta(self, call: int, delta: Delta) -> None:
-        self._put((call, delta))
+        if not self._items:
+            self._wake()
+        self._items.append((call, delta))
 
     async def emptied(self) -> None:
         """Wait until all that was posted is written."""
@@ -48,8 +55,7 @@ class Outbox:
             if not self._items:
                 self._empty.set()
 
-    def _put(self, item: Item) -> None:
-        self._items.append(item)
+    def _wake(self) -> None:
         self._empty.clear()
         self._filled.set()
 
@@ -57,9 +63,15 @@ class Outbox:
 def to_frames(items: list[Item]) -> list[bytes]:
     """The frames that carry `items`: one for each message, one for each run of deltas between messages."""
     encoded: list[bytes] = []
-    for is_delta, run in groupby(items, key=lambda item: isinstance(item, tuple)):
-        if is_delta:
-            encoded.append(frames.encode(columns.pack([item for item in run if isinstance(item, tuple)])))
+    # `type` is called without a Python frame; this runs for each token.
+    for kind, run in groupby(items, type):
+        if issubclass(kind, tuple):
+            encoded.extend(map(frames.encode, _packed(cast(Iterator[columns.Row], run))))
         else:
-            encoded.extend(frames.encode(item) for item in run if not isinstance(item, tuple))
+            encoded.extend(map(frames.encode, cast(Iterator[Message], run)))
     return encoded
+
+
+def _packed(rows: Iterator[columns.Row]) -> Iterator[Deltas]:
+    while some := list(islice(rows, _MOST_ROWS)):
+        yield columns.pack(some)

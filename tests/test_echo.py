@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet.engines.echo import PIECES, EchoEngine, EchoOptions
+from subnet.engines.echo.engine import Pace
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.tensors import token_ids
@@ -59,8 +63,69 @@ async def test_exact_resume(sampling: Sampling) -> None:
 async def test_continuing_a_greedy_answer() -> None:
     """Greedy answers depend on the tokens alone, wherever the prompt ends."""
     whole = tokens(await answer(GREEDY))
-    rest = tokens(await answer(GREEDY, prompt=list(b"prompt") + whole[:15], size=25))
-    assert whole[:15] + rest == whole
+    for cut in range(len(whole)):
+        rest = await answer(GREEDY, prompt=list(b"prompt") + whole[:cut], size=40 - cut)
+        assert whole[:cut] + tokens(rest) == whole
+
+
+PENALISED = {
+    "frequency": Sampling(seed=7, frequency_penalty=1.5),
+    "presence": Sampling(seed=7, presence_penalty=1.5),
+    "repetition": Sampling(seed=7, repetition_penalty=1.5),
+    "bias": Sampling(seed=7, logit_bias=dict.fromkeys(range(257, 280), -2.0)),
+}
+
+
+@pytest.mark.parametrize("name", PENALISED)
+async def test_penalties_are_resumed_exactly(name: str) -> None:
+    """They change the answer, and an answer carried on at any place is still the same."""
+    sampling = PENALISED[name]
+    whole = tokens(await answer(sampling))
+    neutral = Sampling(seed=7, frequency_penalty=1e-9)
+    assert whole != tokens(await answer(neutral))
+    for cut in range(len(whole) + 1):
+        assert whole[:cut] + tokens(await answer(sampling, delivered=(whole[:cut],))) == whole
+
+
+@pytest.mark.parametrize("name", ["frequency", "presence"])
+async def test_forgotten_penalties_show(name: str) -> None:
+    """Carried on with the output as part of the prompt, an answer goes another way: the counts are missing."""
+    sampling = msgspec.structs.replace(PENALISED[name], temperature=0.0)
+    whole = tokens(await answer(sampling))
+    for cut in range(5, 30):
+        rest = await answer(sampling, prompt=list(b"prompt") + whole[:cut], size=40 - cut)
+        assert whole[:cut] + tokens(rest) != whole
+
+
+async def test_penalties_count() -> None:
+    """The more often a token has come, the rarer it becomes: common words no longer dominate."""
+    often = Counter(tokens(await answer(Sampling(seed=7, frequency_penalty=1e-9), size=300)))
+    penalised = Counter(tokens(await answer(Sampling(seed=7, frequency_penalty=2.0), size=300)))
+    assert max(penalised.values()) < max(often.values()) / 3
+
+
+async def test_bias() -> None:
+    """100 forces a token, also one that never comes; -100 bans one that does."""
+    assert set(tokens(await answer(Sampling(seed=7, logit_bias={65: 100.0})))) == {65}
+    plain = tokens(await answer(Sampling(seed=7, logit_bias={65: 0.0}), size=200))
+    word = Counter(plain).most_common(1)[0][0]
+    assert word not in tokens(await answer(Sampling(seed=7, logit_bias={word: -100.0}), size=200))
+
+
+async def test_top_p_leaves_the_likely() -> None:
+    """Characters of several bytes are the least likely: without them every token is a word."""
+    assert min(tokens(await answer(Sampling(seed=7), size=200))) < 256
+    assert min(tokens(await answer(Sampling(seed=7, top_p=0.5), size=200))) > 256
+
+
+async def test_stop_tokens() -> None:
+    """One ends the answer, undelivered, but not before min_tokens."""
+    whole = tokens(await answer(SEEDED))
+    place = next(at for at in range(10, 40) if whole[at] not in whole[:at])
+    deltas = await answer(Sampling(seed=7, stop_tokens=(whole[place],)))
+    assert (tokens(deltas), deltas[-1].finish_reason) == (whole[:place], "stop")
+    assert len(tokens(await answer(Sampling(seed=7, stop_tokens=(whole[place],), min_tokens=place + 1)))) > place
+    assert len(tokens(await answer(Sampling(seed=7, min_tokens=50)))) == 50
 
 
 @given(st.integers(0, 2**62))
@@ -82,3 +147,24 @@ async def test_context() -> None:
     async with EchoEngine(options=EchoOptions(context_length=4)) as engine:
         with pytest.raises(ContextLengthExceeded, match="5 tokens"):
             await engine.run(Job(token_ids([1] * 5), GREEDY, (Start(0, token_ids([])),)), lambda delta: None)
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=50, max_size=50))
+def test_pace_does_not_drift(late: list[float]) -> None:
+    """However late steps were, when none is late there have been as many as the rate says."""
+    pace, now = Pace(100.0, 0.0), 0.0
+    for delay in late:
+        now += max(0.0, pace.pause(now)) + delay / 100
+    steps = len(late)
+    while (wait := pace.pause(now)) <= 0:
+        steps += 1
+    assert now + wait == pytest.approx((steps + 1) / 100)
+
+
+def test_pace_after_a_long_stop() -> None:
+    """Steps of more than a second ago are not made up for."""
+    pace = Pace(100.0, 0.0)
+    made = 0
+    while pace.pause(60.0) <= 0:
+        made += 1
+    assert made == 101
