@@ -268,6 +268,27 @@ def test_not_an_object(data: bytes) -> None:
     assert (error.code, error.param) == ("invalid_type", None)
 
 
+def test_what_a_refusal_repeats() -> None:
+    """A client's own words neither take the place of the place, nor come back without end."""
+    spoof = " - at `$.model`" * 100_000
+    for fields, param in (
+        ({"reasoning_effort": spoof}, "reasoning_effort"),
+        ({"messages": [{"role": spoof, "content": "x"}]}, "messages[0].role"),
+        ({"response_format": {"type": "json_object", "x" * 1000: 1}}, "response_format." + "x" * 64),
+        ({"x" * 1000: 1} | {f"p{n:03}": 1 for n in range(300)}, "p253"),
+    ):
+        error = refusal(body(**fields))
+        assert error.param == param
+        assert len(error.message) < 500
+
+
+def test_numbers_without_end() -> None:
+    """What no engine could count is refused."""
+    for name in ("max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed", "priority"):
+        data = body().decode().removesuffix("}") + f', "{name}": {"9" * 5000}}}'
+        assert refusal(data.encode()).param == name
+
+
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
 def test_number_beyond_floats(number: str) -> None:
     """A number that no float holds is refused where it matters."""

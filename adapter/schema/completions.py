@@ -9,14 +9,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from adapter.schema.inputs import Input, each
 from adapter.schema.logprobs import TextLogprobs
 from adapter.schema.responses import Usage
-from adapter.schema.sampling import SamplingRequest
+from adapter.schema.sampling import LARGEST, SamplingRequest
 
 DEFAULT_MAX_TOKENS = 16
 
 
 class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     prompt: Input
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
 

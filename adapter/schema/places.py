@@ -9,9 +9,11 @@ from adapter.errors import BadRequest
 from adapter.schema.requests import ReasoningEffort, Verbosity
 from adapter.schema.tools import NAME
 
-_PLACE = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
+# No more of a client's own words is repeated to it.
+_LONGEST = 200
+
 _MISSING = re.compile(r"^Object missing required field `(.*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)")
 _TYPE_NAMES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
 
 
@@ -39,10 +41,7 @@ _HINTS = {
 
 def misfit(text: str) -> BadRequest:
     """From words such as "Expected `float` <= 2.0 - at `$.temperature`"."""
-    found = _PLACE.search(text)
-    # "[...]" is some value of a map.
-    place = found[1].removesuffix("[...]") if found else ""
-    problem = text[: found.start()] if found else text
+    problem, place = _split(text)
     if missing := _MISSING.match(problem):
         place = f"{place}.{missing[1]}".lstrip(".")
         return BadRequest(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
@@ -53,6 +52,17 @@ def misfit(text: str) -> BadRequest:
         return BadRequest(f"The body of your request must be a JSON object: {_plain(problem)}.", code="invalid_type")
     code = "invalid_type" if ", got " in problem else "invalid_value"
     return BadRequest(f"Invalid value for '{place}': {_plain(problem)}.{_hint(place)}", param=place, code=code)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The problem and the place; a value of a map, or a key, is at the map. The problem may quote the client, who may
+    have written anything, so the place is what comes last.
+    """
+    problem, mark, place = text.rpartition(" - at `")
+    if not mark:
+        return text[:_LONGEST], ""
+    place = place.removeprefix("key` in `").removeprefix("$").removeprefix(".").removesuffix("`")
+    return problem[:_LONGEST], place.removesuffix("[...]")
 
 
 def _plain(problem: str) -> str:

@@ -15,10 +15,12 @@ from adapter.schema.formats import Choices, Json, Pattern, ResponseFormat, Struc
 # Far beyond use, to bound what a request costs.
 MOST_BIASES, MOST_STOP_TOKENS = 1024, 128
 
-Count = Annotated[int, Meta(ge=1)]
+LARGEST = 2**31 - 1
+
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=LARGEST)]
 ModelName = Annotated[str, Meta(min_length=1)]
 _Stop = Annotated[str, Meta(min_length=1)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
@@ -36,7 +38,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
     model: ModelName
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Share | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=LARGEST)] | None = None
     min_p: Share | None = None
     typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
@@ -45,7 +47,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
     logit_bias: Annotated[dict[TokenId, _Bias], Meta(max_length=MOST_BIASES)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
     ignore_eos: bool | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MOST_STOP_TOKENS)] | None = None
@@ -61,7 +63,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
     guided_grammar: Pattern | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    priority: int | None = None
+    priority: Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | None = None
     prompt_cache_key: str | None = None
     user: str | None = None
 
