@@ -81,8 +81,8 @@ USER = {"role": "user", "content": "Hi"}
 PARTS = {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}
 
 
-def render(source: str, *messages: dict[str, Any], **variables: Any) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(list(messages) or [USER], **variables)
+def render(source: str, *messages: dict[str, Any], **given: Any) -> str:
+    return ChatTemplate(source, "<s>", "</s>").render(list(messages) or [USER], **given)
 
 
 def test_smollm2() -> None:
@@ -177,7 +177,7 @@ def test_the_dialect() -> None:
         "{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, ensure_ascii=true, separators=(',', ':')) }}"
         "{{ [1] | tojson(indent=1) }}{{ strftime_now('%Y') | length }}{{ enable_thinking }}"
     )
-    assert render(source, enable_thinking=False) == '02said{"a":1,"b":"\\u00e9"}[\n 1\n]4False'
+    assert render(source, variables={"enable_thinking": False}) == '02said{"a":1,"b":"\\u00e9"}[\n 1\n]4False'
 
 
 def test_content_as_strings() -> None:

@@ -3,5 +3,16 @@
 from adapter.prompt.chat_template import DEFAULT_TEMPLATE, ChatTemplate
 from adapter.prompt.guard import Guard
 from adapter.prompt.tokenizer import Tokenizer, load_tokenizer
+from adapter.prompt.written import Conversation, Prompt, own_template, write
 
-__all__ = ["DEFAULT_TEMPLATE", "ChatTemplate", "Guard", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "ChatTemplate",
+    "Conversation",
+    "Guard",
+    "Prompt",
+    "Tokenizer",
+    "load_tokenizer",
+    "own_template",
+    "write",
+]

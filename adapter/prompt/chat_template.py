@@ -59,7 +59,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        **variables: Any,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Text parts are joined by line feeds, and developers become system where the template knows no better.
         With `continue_final_message` the text ends where the last message's content does.
@@ -69,30 +69,31 @@ class ChatTemplate:
         try:
             if not self.knows_tools:
                 messages, tools = tools_as_text.written(messages, tools or (), self._knows_system), None
+            given = {**(variables or {}), "tools": tools}
             if continue_final_message:
-                return self._open(messages, tools=tools, **variables)
-            return self._adapt(messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
+                return self._open(messages, given)
+            return self._adapt(messages, given, add_generation_prompt)
         except Exception as error:  # whatever went wrong in there, the messages did not suit the template
             reason = str(error) or type(error).__name__
             message = f"the model's chat template does not accept the messages: {reason}"
             raise InvalidRequest(message, param="messages") from error
 
-    def _open(self, messages: Sequence[Message], **variables: Any) -> str:
+    def _open(self, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
         """The end of the last message's content is marked, and what follows it cut off."""
-        content = tools_as_text.joined(messages[-1].get("content"))
-        last = {**messages[-1], "content": f"{content}{_END}"}
-        text, end, _ = self._adapt([*messages[:-1], last], add_generation_prompt=False, **variables).rpartition(_END)
+        last = {**messages[-1], "content": tools_as_text.joined(messages[-1].get("content")) + _END}
+        text, end, _ = self._adapt([*messages[:-1], last], given, False).rpartition(_END)
         if not end:
             raise TemplateError("it does not show the last message, which is to be continued")
         return text
 
-    def _adapt(self, messages: Sequence[Message], **variables: Any) -> str:
-        return self._render(messages=[self._adapted(message) for message in messages], **variables)
+    def _adapt(self, messages: Sequence[Message], given: Mapping[str, Any], opens: bool) -> str:
+        adapted = [self._adapted(message) for message in messages]
+        return self._render({**given, "messages": adapted, "add_generation_prompt": opens})
 
-    def _render(self, **variables: Any) -> str:
+    def _render(self, given: Mapping[str, Any]) -> str:
+        # The template's `generate` does the same, but makes and copies the globals anew each time.
+        context = Context(environment, {**self._given, **given}, None, self._template.blocks)
         pieces, size = [], 0
-        # `generate` does the same, but makes and copies the globals anew each time.
-        context = Context(environment, self._given | variables, None, self._template.blocks)
         for piece in self._template.root_render_func(context):
             size += len(piece)
             if size > LONGEST:
@@ -115,18 +116,18 @@ class ChatTemplate:
 
     def _takes(self, content: object) -> bool:
         """Whether content of this form ends up in the prompt as text, and not as a list written out."""
-        text = self._tried(messages=[{"role": "user", "content": content}])
+        text = self._tried([{"role": "user", "content": content}])
         return TEXT in text and "'type'" not in text and '"type"' not in text
 
     def _shows_calls(self) -> bool:
         return self._shows(NAME, CALL) and self._shows(RESULT, CALL)
 
-    def _shows(self, probe: str, messages: Sequence[Message], **variables: Any) -> bool:
-        return probe in self._tried(messages=[self._adapted(message) for message in messages], **variables)
+    def _shows(self, probe: str, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> bool:
+        return probe in self._tried([self._adapted(message) for message in messages], tools)
 
-    def _tried(self, **variables: Any) -> str:
+    def _tried(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
         try:
-            return self._render(add_generation_prompt=False, **variables)
+            return self._render({"messages": messages, "tools": tools, "add_generation_prompt": False})
         except Exception:  # as in render: it does not take this
             return ""
 
