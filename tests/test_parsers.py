@@ -277,10 +277,18 @@ FRAGMENTS = sorted(
     | set('{}[]()"\\,: \n=1e>')
 )
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
+WELL_FORMED = st.sampled_from([text for _, text, _ in WRITTEN])
+MANGLED = st.builds(
+    lambda text, start, end, between: text[: min(start, end)] + between + text[max(start, end) :],
+    WELL_FORMED,
+    st.integers(0, 120),
+    st.integers(0, 120),
+    st.sampled_from(["", *FRAGMENTS]),
+)
 KINDS = [only(name, tags) for name in FORMATS for tags in ("none", "think")]
 
 
-@given(st.sampled_from(KINDS), TEXTS | st.sampled_from([text for _, text, _ in WRITTEN]), st.booleans(), st.data())
+@given(st.sampled_from(KINDS), TEXTS | WELL_FORMED | MANGLED, st.booleans(), st.data())
 def test_any_cut_gives_the_same(kind: Kind, text: str, opened: bool, data: st.DataObject) -> None:
     """The pieces of a text, well formed or not, give the message of the whole, and account for all of it."""
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
@@ -290,7 +298,7 @@ def test_any_cut_gives_the_same(kind: Kind, text: str, opened: bool, data: st.Da
     assert sum(part.size for part in parts) == len(text)
 
 
-@given(st.sampled_from(KINDS), TEXTS)
+@given(st.sampled_from(KINDS), TEXTS | MANGLED)
 def test_what_is_shown_was_written_there(kind: Kind, text: str) -> None:
     """Content and reasoning are the text at their place, so logprobs can be aligned by the sizes."""
     at = 0

@@ -29,7 +29,7 @@ class DeepSeek(ToolFormat):
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_CALLS, _CALL, give=Content, trim=True)):
             mark = yield from source.literal(_CALLS, _CALL)
-            source.back()
+            source.at = 0
             yield from source.literal(_CALLS)
             yield from source.space()
             found = False
@@ -38,7 +38,7 @@ class DeepSeek(ToolFormat):
             if not found:
                 source.refuse(len(mark))
                 continue
-            source.back()
+            source.at = 0
             yield from source.literal(_CALLS_END)
             yield from source.space()
             source.skip()

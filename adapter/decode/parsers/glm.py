@@ -60,5 +60,5 @@ class Glm(ToolFormat):
 
     def _argument(self, lark: Lark, member: Member) -> str:
         key = f"{lark.mark(_KEY)} {quoted(member.key)} {lark.mark(_KEY_END)} {LINE}"
-        one = lark.rule(f"{key} {lark.mark(_VALUE)} {plain_value(lark, member, _VALUE_END)} {LINE}")
+        one = lark.rule(f"{key} {lark.mark(_VALUE)} {plain_value(lark, member, '', _VALUE_END)} {LINE}")
         return one if member.required else f"{one}?"

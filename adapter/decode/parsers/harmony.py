@@ -67,7 +67,9 @@ class Harmony(ToolFormat):
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
-        text = lark.until(_ENDS[0], *_ENDS[1:], _START)
+        end = _ENDS[0]
+        # Where the marks are text, what begins like one has to be the end: the others would end the message too.
+        text = lark.until(end) if lark.has(end) else f"{lark.until(end[:2])} {quoted(end[2:])}"
         reasoning = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {text}'
         call = lark.either(
             f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"

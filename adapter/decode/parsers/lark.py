@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,15 +47,22 @@ class Lark:
     def mark(self, text: str) -> str:
         return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
 
-    def until(self, mark: str, *never: str, times: str = "*") -> str:
-        """Any text without `mark` or one of `never`, and then `mark`; `times` bounds the length of the text, as in a
-        regular expression."""
-        name = f"TEXT{len(self._rules)}"
-        without = "".join(f" & ~/(?s:.*){_pattern(text)}(?s:.*)/" for text in (mark, *never))
-        self._rules.append(f"{name}: /(?s:.{times})/{without}")
+    def until(self, mark: str) -> str:
+        """Any text without `mark`, and then `mark`."""
         if self.has(mark):
-            return f"{name} {self.mark(mark)}"
-        return self.rule(name, f"[suffix={quoted(mark)}]")
+            return f"/(?s:.*)/ {self.mark(mark)}"
+        return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
+
+    def bounded(self, mark: str, least: int, most: int | None) -> str:
+        """Text of so many characters, and then `mark`, which begins with `<` or a line end. No `<` is in the text: to
+        forbid just the mark would take more states than llguidance's lexer may have."""
+        text = f"/[^<]{{{least},{'' if most is None else most}}}/"
+        return f"{text} {self.mark(mark)}" if self.has(mark) else self._terminal(f"{text} {quoted(mark)}")
+
+    def _terminal(self, body: str) -> str:
+        name = f"T{len(self._rules)}"
+        self._rules.append(f"{name}: {body}")
+        return name
 
     def either(self, options: Iterable[str]) -> str:
         return self.rule(" | ".join(options))
@@ -86,10 +92,6 @@ class Lark:
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _pattern(text: str) -> str:
-    return re.escape(text).replace("/", r"\/").replace("\\\n", r"\n")
 
 
 LINE = quoted("\n")

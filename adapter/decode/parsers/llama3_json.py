@@ -22,7 +22,7 @@ class Llama3Json(ToolFormat):
         yield from source.space()
         if (yield from source.peek()) == "{":
             yield from self._calls(source, known_only=True)
-        source.back()
+        source.at = 0
         while (yield from source.pass_until(_TAG, give=Content, trim=True)):
             yield from source.literal(_TAG)
             yield from source.space()

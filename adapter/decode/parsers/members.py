@@ -38,24 +38,19 @@ def members(name: str, schema: Schema | None) -> list[Member]:
     ]
 
 
-def plain_value(lark: Lark, member: Member, end: str, *never: str) -> str:
-    """Up to the mark `end`: strings as they are, without any of `never`; other values as JSON. Raises
+def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
+    """Up to the mark `end`, before which `line` stands: strings as they are, other values as JSON. Raises
     UnsupportedSchema."""
     if types(member.schema) != {"string"}:
-        return f"{lark.json(member.schema)} {lark.mark(end)}"
+        return f"{lark.json(member.schema)} {quoted(line)} {lark.mark(end)}"
     for keyword in ("pattern", "format"):
         if keyword in member.schema:
             raise UnsupportedSchema((*member.path, keyword), "this model's format of calls cannot promise that")
     values = member.schema.get("enum", [member.schema["const"]] if "const" in member.schema else None)
     if values is not None:
-        return f"{lark.either(map(quoted, values))} {lark.mark(end)}"
-    return lark.until(end, *never, times=_length(member.schema))
-
-
-def _length(schema: Schema) -> str:
-    """The bounds on a string's length as a regular expression has them."""
-    least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-    return "*" if not least and most == "" else f"{{{least},{most}}}"
+        return f"{lark.either(map(quoted, values))} {quoted(line)} {lark.mark(end)}"
+    least, most = member.schema.get("minLength", 0), member.schema.get("maxLength")
+    return lark.bounded(line + end, least, most) if least or most is not None else lark.until(end)
 
 
 def separated(lark: Lark, items: Sequence[tuple[str, bool]], separator: str) -> str:

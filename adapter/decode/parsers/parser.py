@@ -39,5 +39,5 @@ class Parser:
 def _read(source: Source, readers: Sequence[Reader]) -> Reading[None]:
     for reader in readers:
         yield from reader(source)
-        source.back()
+        source.at = 0
     yield from source.rest(Content)

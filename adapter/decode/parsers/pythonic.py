@@ -29,7 +29,7 @@ class Pythonic(ToolFormat):
         yield from source.space()
         if (yield from source.peek()) == "[":
             yield from self._list(source, known_only=True)
-        source.back()
+        source.at = 0
         while (yield from source.pass_until(*_MARKS, give=Content, trim=True)):
             mark = yield from source.literal(*_MARKS)
             yield from source.space()
@@ -37,8 +37,9 @@ class Pythonic(ToolFormat):
                 source.refuse(len(mark))
 
     def _list(self, source: Source, known_only: bool = False) -> Reading[bool]:
-        found = False
-        more = yield from source.literal("[")
+        found, more = False, (yield from source.literal("["))
+        if not more:
+            return False
         while more:
             yield from source.space()
             name = yield from source.match(_NAME)

@@ -68,6 +68,6 @@ class Qwen3Coder(ToolFormat):
         return " ".join([*parts, quoted(_FUNCTION_END)])
 
     def _argument(self, lark: Lark, member: Member) -> str:
-        value = plain_value(lark, member, _LINE_END, _PARAMETER_END)
+        value = plain_value(lark, member, "\n", _PARAMETER_END)
         one = lark.rule(f"{quoted(f'{_PARAMETER}{member.key}>' + chr(10))} {value} {LINE}")
         return one if member.required else f"{one}?"

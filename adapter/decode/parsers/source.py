@@ -37,7 +37,8 @@ class Source:
     """Reading moves on in the text. Giving makes a part of all that was read since the last one, so that the sizes
     add up whatever a format does.
 
-    `tools` are the functions that may be called; None: not known.
+    `tools` are the functions that may be called; None: not known. `at` is how much was read since the last part; what
+    reads ahead may set it back.
     """
 
     def __init__(self, tools: Tools | None = None) -> None:
@@ -45,7 +46,7 @@ class Source:
         self._parts: list[Part] = []
         self._calls = 0
         self._text = ""
-        self._at = 0
+        self.at = 0
         self._ended = False
 
     def add(self, text: str) -> None:
@@ -67,23 +68,19 @@ class Source:
             yield
         return not self._ended
 
-    def back(self) -> None:
-        """What was read and not given is read again."""
-        self._at = 0
-
     def peek(self) -> Reading[str]:
         """The next character, or "" at the end."""
-        while self._at == len(self._text):
+        while self.at == len(self._text):
             if not (yield from self.more()):
                 return ""
-        return self._text[self._at]
+        return self._text[self.at]
 
     def match(self, pattern: re.Pattern[str]) -> Reading[str]:
         """What `pattern` matches here. It is one that matches nothing too, and that more text can only extend."""
-        end = self._at
+        end = self.at
         while True:
-            found = pattern.match(self._text, self._at)
-            end = found.end() if found else self._at
+            found = pattern.match(self._text, self.at)
+            end = found.end() if found else self.at
             if end < len(self._text) or not (yield from self.more()):
                 return self._take(end)
 
@@ -95,22 +92,22 @@ class Source:
         """The one of `options` that stands here, or "". None of them is the beginning of another."""
         longest = max(map(len, options))
         while True:
-            rest = self._text[self._at : self._at + longest]
+            rest = self._text[self.at : self.at + longest]
             for option in options:
                 if rest.startswith(option):
-                    return self._take(self._at + len(option))
+                    return self._take(self.at + len(option))
             if not any(option.startswith(rest) for option in options) or not (yield from self.more()):
                 return ""
 
     def before(self, *marks: str) -> Reading[str | None]:
         """The text up to the first of `marks`, or None where none of them comes."""
         pattern, longest = _any_of(marks)
-        look = self._at
+        look = self.at
         while True:
             found = pattern.search(self._text, look)
             if found:
                 return self._take(found.start())
-            look = max(self._at, len(self._text) - longest + 1)
+            look = max(self.at, len(self._text) - longest + 1)
             if not (yield from self.more()):
                 self._take(len(self._text))
                 return None
@@ -123,7 +120,7 @@ class Source:
 
     def scanned(self, scanner: Scanner) -> Reading[str | None]:
         """The text of what `scanner` finds the end of, or None where that does not come."""
-        at = self._at
+        at = self.at
         while True:
             at, complete = scanner.scan(self._text, at)
             if complete:
@@ -133,30 +130,30 @@ class Source:
                 return None
 
     def _take(self, end: int) -> str:
-        text, self._at = self._text[self._at : end], end
+        text, self.at = self._text[self.at : end], end
         return text
 
     # Giving.
 
     def give(self, make: Give) -> None:
-        self._put(make(self._text[: self._at], self._at))
+        self._put(make(self._text[: self.at], self.at))
 
     def skip(self) -> None:
-        self._put(Skipped(self._at))
+        self._put(Skipped(self.at))
 
     def refuse(self, size: int) -> None:
         """What was read is no call: its first `size` characters are content, and the rest is read again."""
-        self._at = size
+        self.at = size
         self.give(Content)
 
     def cut(self) -> None:
         """A call that was begun goes wrong. Where that is because the text ends, what is not given yet is skipped."""
-        if self._at == len(self._text):
+        if self.at == len(self._text):
             self.skip()
 
     def begin(self, name: str) -> None:
         self._calls += 1
-        self._put(ToolCallBegin(self._calls - 1, name, self._at))
+        self._put(ToolCallBegin(self._calls - 1, name, self.at))
 
     def argument(self, text: str, size: int) -> ToolArguments:
         """A part of the call begun last, for `give`."""
@@ -164,7 +161,7 @@ class Source:
 
     def write(self, text: str) -> None:
         """`text` is what was read, as arguments of the call begun last."""
-        self._put(self.argument(text, self._at))
+        self._put(self.argument(text, self.at))
 
     def pass_until(self, *marks: str, give: Give, trim: bool = False) -> Reading[bool]:
         """Gives what was not given yet, and text as it comes, up to the first of `marks`; False where none comes.
@@ -173,10 +170,10 @@ class Source:
         while True:
             found = pattern.search(self._text)
             safe = found.start() if found else _safe(self._text, marks, longest)
-            self._at = shown = len(self._text[:safe].rstrip()) if trim else safe
+            self.at = shown = len(self._text[:safe].rstrip()) if trim else safe
             self.give(give)
             if found:
-                self._at = safe - shown
+                self.at = safe - shown
                 self.skip()
                 return True
             if not (yield from self.more()):
@@ -188,7 +185,7 @@ class Source:
         self.skip()
         scanner, complete = JsonValue(), False
         while not complete:
-            self._at, complete = scanner.scan(self._text, 0)
+            self.at, complete = scanner.scan(self._text, 0)
             self.give(self.argument)
             if not complete and not (yield from self.more()):
                 return
@@ -196,13 +193,13 @@ class Source:
     def rest(self, give: Give) -> Reading[None]:
         """Gives what was not given yet, and all text that comes."""
         while True:
-            self._at = len(self._text)
+            self.at = len(self._text)
             self.give(give)
             if not (yield from self.more()):
                 return
 
     def _put(self, part: Part) -> None:
-        self._text, self._at = self._text[self._at :], 0
+        self._text, self.at = self._text[self.at :], 0
         if not (part.size or isinstance(part, ToolCallBegin) or (isinstance(part, ToolArguments) and part.text)):
             return
         both = merged(self._parts[-1], part) if self._parts else None

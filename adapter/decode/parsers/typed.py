@@ -50,7 +50,7 @@ def pass_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
     """Gives the value up to one of `ends` as JSON: a string as it comes, others when they are complete. False where
     the text ends before."""
     if types(schema) != {"string"}:
-        text = yield from source.before(*ends)
+        text = yield from _before(source, ends)
         if text is not None:
             source.write(as_json(text, schema))
         return text is not None
@@ -62,6 +62,18 @@ def pass_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
     if complete := (yield from source.pass_until(*ends, give=escaped)):
         source.write('"')
     return complete
+
+
+def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
+    """The text up to one of `ends`, but not to one in a JSON value."""
+    start = source.at
+    if (yield from source.peek()) in ("{", "[", '"'):
+        value = yield from source.value()
+        rest = yield from source.before(*ends)
+        if value is not None and rest is not None and not rest.strip():
+            return value
+        source.at = start
+    return (yield from source.before(*ends))
 
 
 def _kind(value: object) -> str:

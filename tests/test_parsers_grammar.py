@@ -1,0 +1,198 @@
+"""Grammars of forced calls: what they allow is a call as the parser reads it, and fits the schema."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from adapter.decode.parsers import FORMATS, Kind, UnsupportedSchema, choose
+from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, message, only
+
+TOOLS: dict[str, dict[str, Any] | None] = {
+    "get_weather": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "minLength": 2, "maxLength": 8},
+            "note": {"type": "string"},
+            "unit": {"enum": ["c", "f"]},
+            "days": {"$ref": "#/$defs/days"},
+            "zip": {"type": ["string", "null"]},
+        },
+        "required": ["city", "days"],
+        "additionalProperties": False,
+        "$defs": {"days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    },
+    "get_time": None,
+}
+PROPERTIES = ["city", "note", "unit", "days", "zip"]
+
+
+class Vocabulary:
+    """Each byte, the marks that are control tokens, and the end. The names are llguidance's."""
+
+    bos_token_id = None
+
+    def __init__(self, marks: tuple[str, ...]) -> None:
+        self.tokens = [bytes([byte]) for byte in range(256)] + [mark.encode() for mark in marks] + [b"<end>"]
+        self.special = {mark: 256 + index for index, mark in enumerate(marks)}
+        self.special_token_ids = [*self.special.values(), len(self.tokens) - 1]
+        self.eos_token_id = len(self.tokens) - 1
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+    def encode(self, mark: str) -> list[int]:
+        return [self.special[mark]] if mark in self.special else self(mark)
+
+
+class Walk:
+    """A model that draws from what the grammar allows, and closes often, so that it comes to an end."""
+
+    def __init__(self, grammar: str, vocabulary: Vocabulary) -> None:
+        tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=[vocabulary.eos_token_id])
+        self._matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        assert not self._matcher.is_error(), self._matcher.get_error()
+        self._vocabulary = vocabulary
+
+    def written(self, random: Random, marks: tuple[str, ...]) -> str:
+        text = b""
+        while True:
+            mark = self._vocabulary.encode(random.choice(marks))
+            if random.random() < 0.2 and self._matcher.validate_tokens(mark) == len(mark):
+                tokens = mark
+            else:
+                tokens = [self._draw(random)]
+            if tokens == [self._vocabulary.eos_token_id]:
+                return text.decode()
+            assert self._matcher.consume_tokens(tokens)
+            text += b"".join(self._vocabulary.tokens[token] for token in tokens)
+
+    def _draw(self, random: Random) -> int:
+        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
+        allowed = [int(token) for token in np.flatnonzero(bits[: len(self._vocabulary.tokens)])]
+        assert allowed, self._matcher.get_error()
+        closing = [token for token in allowed if token > 255 or chr(token) in '"}])<\n']
+        usual = [token for token in allowed if token > 255 or 32 <= token < 127]
+        return random.choice(closing) if closing and random.random() < 0.35 else random.choice(usual or allowed)
+
+    def accepts(self, text: str) -> bool:
+        return bool(self._matcher.consume_tokens(list(text.encode()))) and bool(self._matcher.is_accepting())
+
+
+def calls_in(kind: Kind, text: str, opened: bool) -> list[tuple[str, Any]]:
+    parser = kind.parser(TOOLS, opened)
+    assert parser is not None
+    whole = message(parser.decode(text) + parser.flush())
+    assert whole.content == ""
+    return [(name, json.loads(arguments)) for name, arguments in whole.calls]
+
+
+def fits(name: str, arguments: dict[str, Any]) -> bool:
+    """By hand, so that nothing that llguidance thinks of schemas is believed."""
+    if name == "get_time":
+        return arguments == {}
+    return (
+        {"city", "days"} <= arguments.keys() <= set(PROPERTIES)
+        and 2 <= len(arguments["city"]) <= 8
+        and isinstance(arguments.get("note", ""), str)
+        and arguments.get("unit", "c") in ("c", "f")
+        and arguments["days"] in range(1, 10)
+        and isinstance(arguments.get("zip"), str | None)
+    )
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["text", "tokens"])
+@pytest.mark.parametrize("name", FORMATS)
+@given(st.integers(0), st.booleans(), st.booleans(), st.sampled_from(["none", "think"]))
+@settings(max_examples=20, deadline=None)
+def test_the_parser_reads_what_the_grammar_allows(
+    special: bool, name: str, seed: int, several: bool, opened: bool, reasoning: str
+) -> None:
+    """Anything at all that it allows: calls and nothing else, arguments that fit, one call where one is wanted; with
+    the marks as text and as control tokens, after reasoning and without."""
+    kind = only(name, reasoning)
+    opened = opened and kind.tags is not None
+    vocabulary = Vocabulary(kind.visible if special else ())
+    grammar = kind.grammar(TOOLS, several, vocabulary.special, opened)
+    marks = (*kind.visible, "</parameter>", "\n</parameter>")
+    text = Walk(grammar, vocabulary).written(Random(seed), marks)
+    calls = calls_in(kind, text, opened)
+    assert calls
+    assert several or len(calls) == 1
+    assert all(fits(*call) for call in calls)
+
+
+WEATHER = '{"city": "Paris", "days": 3}'
+ACCEPTED = {
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {WEATHER}}}\n</tool_call>',
+    "llama3_json": f'{{"name": "get_weather", "parameters": {WEATHER}}}',
+    "pythonic": '[get_weather(city="Paris", days=3)]',
+    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {WEATHER}}}]',
+    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{WEATHER}",
+    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{WEATHER}{CALL_END}{CALLS_END}",
+    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{WEATHER}\n```{CALL_END}{CALLS_END}",
+    "glm": (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>"
+    ),
+    "qwen3_coder": (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+        "</function>\n</tool_call>"
+    ),
+    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{WEATHER}",
+}
+
+
+def accepts(name: str, text: str, several: bool = False) -> bool:
+    return Walk(only(name).grammar(TOOLS, several, {}), Vocabulary(())).accepts(text)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_grammar_accepts(name: str) -> None:
+    """The call as the format's own models write it, and none that lacks an end, has more to it, goes to another tool,
+    or has other arguments."""
+    text = ACCEPTED[name]
+    assert accepts(name, text)
+    assert accepts(name, text, several=True)
+    assert not accepts(name, text[:-1])
+    assert not accepts(name, f"Sure. {text}")
+    assert not accepts(name, text + text)
+    assert not accepts(name, text.replace("get_weather", "get_news"))
+    assert not accepts(name, text.replace("3", "30"))
+    assert not accepts(name, text.replace("Paris", "P"))
+    assert not accepts(name, text.replace("city", "town"))
+
+
+def test_an_expression_for_a_named_tool() -> None:
+    """The grammar is made of the tools that may be called: with one, it is that one."""
+    grammar = only("hermes").grammar({"get_time": None}, False, {})
+    assert Walk(grammar, Vocabulary(())).accepts('<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>')
+    assert not Walk(grammar, Vocabulary(())).accepts(ACCEPTED["hermes"])
+
+
+def test_a_model_without_calls_gets_the_hermes_format() -> None:
+    """So that a call can be forced from any model."""
+    assert choose("", "none").grammar(TOOLS, False, {}) == only("hermes").grammar(TOOLS, False, {})
+
+
+@pytest.mark.parametrize("name", ["glm", "qwen3_coder"])
+@pytest.mark.parametrize("keyword", ["pattern", "format"])
+def test_strings_that_cannot_be_promised(name: str, keyword: str) -> None:
+    """Where strings are written without quotes, their patterns are refused with the place."""
+    tools = {"f": {"properties": {"day": {"type": "string", keyword: "date"}}}}
+    with pytest.raises(UnsupportedSchema) as caught:
+        only(name).grammar(tools, False, {})
+    assert caught.value.path == ("f", "day", keyword)
+
+
+def test_required_arguments_that_are_not_described() -> None:
+    """They are refused where arguments are written one by one."""
+    with pytest.raises(UnsupportedSchema, match="'day' is not among the properties"):
+        only("pythonic").grammar({"f": {"required": ["day"]}}, False, {})
