@@ -72,20 +72,21 @@ class Killing:
     def kill(self, node: Node, cuts: Mapping[Name, int]) -> list[Name]:
         """Kill `node` once each answer has had as many tokens as `cuts` says; the names of those that are the same."""
         fault = KilledUnder(len(cuts))
-        for name, way in self._ways.items():
+        for name, cut in cuts.items():
+            way = self._ways[name]
             way.first.node = node
             way.second.came.clear()
-            way.trap.set((cuts[name], fault))
-        told = asyncio.run(self._all())
+            way.trap.set((cut, fault))
+        told = asyncio.run(self._ask(list(cuts)))
         until(lambda: not node.alive)
         assert node.end() == -signal.SIGKILL
         self._wires.heal()
         return [name for name, cut in cuts.items() if self._same(name, told[name], cut)]
 
-    async def _all(self) -> dict[Name, Told]:
+    async def _ask(self, names: Sequence[Name]) -> dict[Name, Told]:
         async with asyncio.timeout(SECONDS):
-            asked = [self._ways[name].ask(self._prompt, wish) for name, wish in self._wishes.items()]
-            return dict(zip(self._wishes, await asyncio.gather(*asked), strict=True))
+            asked = [self._ways[name].ask(self._prompt, self._wishes[name]) for name in names]
+            return dict(zip(names, await asyncio.gather(*asked), strict=True))
 
     def _same(self, name: Name, told: Told, cut: int) -> bool:
         """As undisturbed; and the second node was asked for what was lost and for nothing else."""
@@ -98,23 +99,26 @@ def killed_at(
     prompt: list[int],
     cuts: Callable[[int], Sequence[int]],
 ) -> dict[Name, Cuts]:
-    """What becomes of answers of nodes that `command` starts; `cuts` says where to cut one of so many tokens, equally
-    often for each.
-    """
+    """What becomes of answers of nodes that `command` starts; `cuts` says where to cut one of so many tokens."""
     with ExitStack() as stack:
         (stable,) = stack.enter_context(nodes(command))
         wires = Wires()
         stack.callback(wires.close)
         killing = Killing(wishes, prompt, stable, wires)
         found = {name: Cuts(whole) for name, whole in killing.whole.items()}
-        rounds = list(zip(*(cuts(each.whole.counted) for each in found.values()), strict=True))
-        for node, numbers in zip(_started(stack, command, len(rounds)), rounds, strict=True):
-            made = dict(zip(wishes, numbers, strict=True))
+        rounds = _transposed({name: cuts(whole.counted) for name, whole in killing.whole.items()})
+        for node, made in zip(_started(stack, command, len(rounds)), rounds, strict=True):
             same = killing.kill(node, made)
             for name, cut in made.items():
                 found[name].made.append(cut)
                 found[name].same += [cut] if name in same else []
     return found
+
+
+def _transposed(cuts: Mapping[Name, Sequence[int]]) -> list[dict[Name, int]]:
+    """The first cut of each, the second of each that has one, and so on."""
+    most = max(map(len, cuts.values()))
+    return [{name: mine[number] for name, mine in cuts.items() if number < len(mine)} for number in range(most)]
 
 
 def _started(stack: ExitStack, command: Sequence[str], count: int) -> Iterator[Node]:
