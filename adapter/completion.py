@@ -76,11 +76,10 @@ class Completion:
         choices = self._choices
 
         def take(delta: Delta) -> None:
-            if delta.cached_tokens > self._cached:
-                self._cached = delta.cached_tokens
+            if delta.cached_tokens:
+                self._cached = max(self._cached, delta.cached_tokens)
             choice = choices[delta.choice]
-            for event in choice.take(delta):
-                emit(event)
+            choice.take(delta, emit)
             if choice.finished and all(choice.finished for choice in choices) and self._goes_on():
                 raise _Complete
 

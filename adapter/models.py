@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from adapter.choices import ChoiceReader
+from adapter.choices import ChoiceReader, PlainReader, StoppingReader
 from adapter.conversation import plain
 from adapter.decode import Detokenizer, StopScanner, TokenTable
 from adapter.errors import ModelNotFound, ModelUnusable
@@ -67,7 +67,8 @@ class Model:
         return self._parts.tokenizer.encode_prompt(prompt.marked, prompt.mark)
 
     def reader(self, index: int, stops: tuple[str, ...]) -> ChoiceReader:
-        return ChoiceReader(index, Detokenizer(self._parts.table), StopScanner(stops) if stops else None)
+        detokenizer = Detokenizer(self._parts.table)
+        return StoppingReader(index, detokenizer, StopScanner(stops)) if stops else PlainReader(index, detokenizer)
 
 
 _Key = tuple[str, str | None, str, str]

@@ -59,10 +59,14 @@ def _rows(
 ) -> Iterator[Row]:
     at = 0
     cached = frame.cached
+    rare = bool(cached or logprobs)
     for row, (call, choice, count, end) in enumerate(zip(calls, choices, counts, frame.ends, strict=True)):
         mine = tokens[at : at + count]
         at += count
-        yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
+        if rare:
+            yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
+        else:
+            yield call, Delta(choice, mine, None, _ENDS[end])
 
 
 def _column(data: bytes, dtype: str) -> list[int]:

@@ -51,7 +51,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grammar: Grammar | None = None
 
 
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Natural-log probabilities of one token, before temperature and truncation.
 
     `top_ids` and `top_logprobs` are equally long, likeliest first.
@@ -62,7 +62,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: tuple[float, ...] = ()
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """What one step adds to one choice.
 
     `logprobs` is None, or as long as `tokens`. `finish_reason` is set on the last delta of a choice, which

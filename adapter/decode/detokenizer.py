@@ -34,6 +34,8 @@ class Detokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         if not self._held:
             try:
+                if len(tokens) == 1 and (text := self._text_of(tokens[0])) is not None:
+                    return text
                 return "".join(map(self._text_of, tokens))  # type: ignore[arg-type]
             except (TypeError, IndexError):  # a None, or a token that is not in the table
                 pass

@@ -36,6 +36,8 @@ class Ledger:
         self.text = text
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
+        self._most = 2**63 if sampling.max_tokens is None else sampling.max_tokens
+        self._with_logprobs = sampling.logprobs is not None
         self.seeded = sampling.seed is not None
         self.diverged = False
         self.choices = [Choice(index) for index in range(choices)]
@@ -53,16 +55,16 @@ class Ledger:
 
     def record(self, delta: Delta) -> None:
         """Enter what a node sent, before it is handed on. Raises WireError for what no honest node sends."""
-        if not 0 <= delta.choice < len(self.choices) or self.choices[delta.choice].finished:
+        tokens, choices = delta.tokens, self.choices
+        if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
             raise WireError("a delta for a choice that was not asked for, or is complete")
-        choice = self.choices[delta.choice]
-        limit = self.sampling.max_tokens
-        if limit is not None and len(choice.tokens) + len(delta.tokens) > limit:
-            raise WireError(f"more tokens than the {limit} asked for")
-        if self.sampling.logprobs is not None and len(delta.logprobs or ()) != len(delta.tokens):
+        if len(choice.tokens) + len(tokens) > self._most:
+            raise WireError(f"more tokens than the {self._most} asked for")
+        if self._with_logprobs and len(delta.logprobs or ()) != len(tokens):
             raise WireError("tokens without the logprobs asked for")
-        choice.tokens += delta.tokens
-        choice.finished = delta.finish_reason is not None
+        choice.tokens += tokens
+        if delta.finish_reason is not None:
+            choice.finished = True
 
     def request(self, *, with_delivered: bool = True) -> Generate:
         """Ask a node for what is still missing; without what was delivered, for those choices from their beginning."""
