@@ -84,6 +84,8 @@ def test_completion() -> None:
         ({"prompt": [[1], [2, 2**31]]}, "prompt[1][1]", "invalid_value"),
         ({"prompt": ["a"] * 2049}, "prompt", "invalid_value"),
         ({"prompt": [[1]] * 2049}, "prompt", "invalid_value"),
+        ({"prompt": ["a"] * 20, "n": 103}, "n", "invalid_value"),
+        ({"prompt": [[1]] * 1025, "best_of": 2}, "best_of", "invalid_value"),
         ({"max_tokens": -1}, "max_tokens", "invalid_value"),
         ({"logprobs": 6}, "logprobs", "invalid_value"),
         ({"logprobs": True}, "logprobs", "invalid_type"),
@@ -106,6 +108,7 @@ def test_long_prompts() -> None:
     """Token ids of one prompt are not counted as prompts; the best of as many as are wanted may be streamed."""
     assert complete(prompt=[7] * 5000).prompts == [[7] * 5000]
     assert complete(best_of=1, stream=True).best_of == 1
+    assert complete(prompt=["a"] * 16, n=128).n == 128
 
 
 def test_completion_without_a_prompt() -> None:

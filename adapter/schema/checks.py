@@ -8,7 +8,7 @@ from operator import attrgetter
 from adapter.errors import BadRequest
 from adapter.schema.completions import CompletionRequest
 from adapter.schema.embeddings import EmbeddingRequest
-from adapter.schema.inputs import MOST_INPUTS, Input, odd_one
+from adapter.schema.inputs import MOST_INPUTS, Input, count, odd_one
 from adapter.schema.messages import AssistantMessage, AudioPart, FilePart, ImagePart, Message
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
@@ -39,10 +39,15 @@ def check_chat(request: ChatCompletionRequest) -> None:
 def check_completion(request: CompletionRequest) -> None:
     _check_sampling(request, request.limit)
     _check_input("prompt", request.prompt)
+    most = MOST_INPUTS // count(request.prompt)
+    if (request.n or 1) > most:
+        raise _wrong("n", f"so many prompts can have {most} completions each")
     if request.best_of is None:
         return
     if request.best_of < (request.n or 1):
         raise _wrong("best_of", "it must not be less than 'n'")
+    if request.best_of > most:
+        raise _wrong("best_of", f"so many prompts can have {most} completions each")
     if request.best_of > 1 and request.stream:
         raise _clash("The best of several completions cannot be streamed.", "best_of")
 
@@ -133,7 +138,7 @@ def _check_input(name: str, given: Input) -> None:
             param=f"{name}[{odd}]",
             code="invalid_type",
         )
-    if not isinstance(given[0], int) and len(given) > MOST_INPUTS:
+    if count(given) > MOST_INPUTS:
         raise _wrong(name, f"expected at most {MOST_INPUTS} of them")
 
 

@@ -22,6 +22,11 @@ def each(given: Input) -> list[str | list[int]]:
     return [ids] if ids else [one for one in given if not isinstance(one, int)]
 
 
+def count(given: Input) -> int:
+    """How many inputs these are."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
 def odd_one(given: Input) -> int | None:
     """The index of the first that is of another kind than the first."""
     return next((index for index, one in enumerate(given) if type(one) is not type(given[0])), None)

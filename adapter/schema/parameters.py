@@ -47,7 +47,9 @@ def _idle(name: str, note: str) -> Parameter:
 TABLE = (
     _honoured("model", "one of `GET /v1/models`"),
     _honoured("messages", "1 to 4,096; roles system, developer, user, assistant, tool", CHAT),
-    _honoured("prompt", "a text, texts, token ids, or lists of token ids; up to 2,048", COMPLETIONS),
+    _honoured(
+        "prompt", "a text, texts, token ids, or lists of token ids; with `n`, up to 2,048 completions", COMPLETIONS
+    ),
     _honoured("max_completion_tokens", "at least 1; without it what the context holds", CHAT),
     _honoured("max_tokens", "the older name of `max_completion_tokens`", CHAT),
     _honoured("max_tokens", "at least 0; 16 without it", COMPLETIONS),
