@@ -48,6 +48,8 @@ class Choice:
         self.sampler.append(token)
         if self.grammar:
             self.grammar.append(token)
+            if self.grammar.ended:
+                return self._delta([token], logits, "stop")
         full = len(self.tokens) >= min(limit, run.longest)
         return self._delta([token], logits, "length" if full else None)
 

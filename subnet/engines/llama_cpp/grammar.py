@@ -12,8 +12,18 @@ from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, GrammarKind
 
 _LONGEST_TEXT = 256 * 1024
+
+
+def _json(schema: str) -> str:
+    # As Python's json.dumps writes, which models know well. Where any space may come, small ones get lost in it: of 24
+    # answers of the default model within 120 tokens, 10 ended with flexible space, 12 without space, 15 like this.
+    return LLMatcher.grammar_from_json_schema(
+        schema, overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    )
+
+
 _COMPILE: dict[GrammarKind, Callable[[str], str]] = {
-    "json_schema": LLMatcher.grammar_from_json_schema,
+    "json_schema": _json,
     "regex": LLMatcher.grammar_from_regex,
     "lark": LLMatcher.grammar_from_lark,
 }
@@ -65,6 +75,11 @@ class GrammarState:
         if self._matcher.is_error():
             raise _unusable(_reason(self._matcher))
         return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may follow."""
+        return self._matcher.is_stopped()
 
     def append(self, token: int) -> None:
         """Raises InvalidRequest for a token that was not allowed."""
