@@ -45,7 +45,7 @@ class StructuredOutputs(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Just one of these is not None (`read_request` sees to it), and the whole answer fits it.
 
     `json` is a JSON schema or its text, `regex` a regular expression, `choice` lists the only answers, `grammar` is a
-    context-free grammar in Lark's notation, `json_object` true asks for any JSON object.
+    context-free grammar in the notation of Lark or of GBNF, `json_object` true asks for any JSON object.
     """
 
     json: Json | None = None
