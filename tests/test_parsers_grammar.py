@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.decode.parsers import FORMATS, Kind, UnsupportedSchema, choose
-from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, message, only
+from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
     "get_weather": {
@@ -47,6 +48,11 @@ class Vocabulary:
 
     def __call__(self, text: str | bytes) -> list[int]:
         return list(text.encode() if isinstance(text, str) else text)
+
+    def split(self, text: str) -> list[int]:
+        """With the marks in `text` as control tokens."""
+        marks = "|".join(map(re.escape, self.special)) or "(?!)"
+        return [token for piece in re.split(f"({marks})", text) for token in self.encode(piece)]
 
     def encode(self, mark: str) -> list[int]:
         return [self.special[mark]] if mark in self.special else self(mark)
@@ -83,7 +89,8 @@ class Walk:
         return random.choice(closing) if closing and random.random() < 0.35 else random.choice(usual or allowed)
 
     def accepts(self, text: str) -> bool:
-        return bool(self._matcher.consume_tokens(list(text.encode()))) and bool(self._matcher.is_accepting())
+        tokens = self._vocabulary.split(text)
+        return bool(self._matcher.consume_tokens(tokens)) and bool(self._matcher.is_accepting())
 
 
 def calls_in(kind: Kind, text: str, opened: bool) -> list[tuple[str, Any]]:
@@ -196,3 +203,34 @@ def test_required_arguments_that_are_not_described() -> None:
     """They are refused where arguments are written one by one."""
     with pytest.raises(UnsupportedSchema, match="'day' is not among the properties"):
         only("pythonic").grammar({"f": {"required": ["day"]}}, False, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "opened", "before", "without"),
+    [
+        (only("harmony"), False, "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant", ""),
+        (only("hermes", "think"), False, "<think>\nHm\n</think>\n\n", ""),
+        (only("none", "think"), True, "Hm</think>", "</think>"),
+    ],
+)
+@pytest.mark.parametrize("special", [False, True], ids=["text", "tokens"])
+def test_an_answer_after_reasoning(kind: Kind, opened: bool, before: str, without: str, special: bool) -> None:
+    """What the content has to be does not take the model its reasoning."""
+    vocabulary = Vocabulary(kind.visible if special else ())
+    grammar = kind.answer('%json {"type": "integer"}', vocabulary.special, opened)
+    assert grammar is not None
+    final = "<|channel|>final<|message|>" if kind.visible[0] == "<|start|>" else ""
+    for text, accepted in [
+        (before + final + "42", True),
+        (without + final + "42", True),
+        (before + final + "x", False),
+    ]:
+        assert Walk(grammar, vocabulary).accepts(text) == accepted
+    parser = kind.parser(TOOLS, opened)
+    assert parser is not None
+    assert message(parser.decode(before + final + "42") + parser.flush()) == Message("42", "Hm")
+
+
+def test_an_answer_without_anything_before_it() -> None:
+    """Then the grammar of the content is all there is."""
+    assert only("hermes").answer("/x/", {}) is None

@@ -79,8 +79,19 @@ class Kind(msgspec.Struct, frozen=True):
         promise; a schema that llguidance cannot follow shows when the grammar is used.
         """
         lark = Lark(special)
-        calls = (self.calls or Hermes()).calls(lark, tools, several)
-        return lark.text(calls if self.tags is None else self.tags.before(lark, calls, opened))
+        return self._after_reasoning(lark, (self.calls or Hermes()).calls(lark, tools, several), opened)
+
+    def answer(self, body: str, special: Mapping[str, int], opened: bool = False) -> str | None:
+        """The grammar of an answer of which `body`, a Lark expression such as `%json {...}`, is the content, and
+        which may have reasoning before it. None where the model writes nothing but the content."""
+        if self.tags is None and not (self.calls and self.calls.reasons):
+            return None
+        lark = Lark(special)
+        whole = lark.rule(body)
+        return self._after_reasoning(lark, self.calls.answer(lark, whole) if self.calls else whole, opened)
+
+    def _after_reasoning(self, lark: Lark, answer: str, opened: bool) -> str:
+        return lark.text(answer if self.tags is None else self.tags.before(lark, answer, opened))
 
 
 def choose(template: str, calls: str | None = None, reasoning: str | None = None) -> Kind:

@@ -26,3 +26,7 @@ class ToolFormat(ABC):
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """A Lark expression for one call, or with `several` for one or more, each to one of `tools` (at least one)
         with arguments that fit its schema. Raises UnsupportedSchema."""
+
+    def answer(self, lark: Lark, body: str) -> str:
+        """A Lark expression for an answer of which `body` is the content."""
+        return body

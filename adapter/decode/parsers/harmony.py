@@ -67,13 +67,20 @@ class Harmony(ToolFormat):
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
-        end = _ENDS[0]
-        # Where the marks are text, what begins like one has to be the end: the others would end the message too.
-        text = lark.until(end) if lark.has(end) else f"{lark.until(end[:2])} {quoted(end[2:])}"
-        reasoning = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {text}'
         call = lark.either(
             f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"
             f" {lark.mark(_MESSAGE)} {lark.arguments(schema)}"
             for name, schema in tools.items()
         )
-        return f'({reasoning} {lark.mark(_START)} "assistant")? {lark.mark(_CHANNEL)} {call}'
+        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} {call}"
+
+    def answer(self, lark: Lark, body: str) -> str:
+        return f'{self._reasoning(lark)}? {lark.mark(_CHANNEL)} "final" {lark.mark(_MESSAGE)} {body}'
+
+    def _reasoning(self, lark: Lark) -> str:
+        """A message of it, and the beginning of the next."""
+        end = _ENDS[0]
+        # Where the marks are text, what begins like one has to be the end: the others would end the message too.
+        text = lark.until(end) if lark.has(end) else f"{lark.until(end[:2])} {quoted(end[2:])}"
+        message = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {text}'
+        return lark.rule(f'{message} {lark.mark(_START)} "assistant"')

@@ -101,7 +101,7 @@ class Source:
 
     def before(self, *marks: str) -> Reading[str | None]:
         """The text up to the first of `marks`, or None where none of them comes."""
-        pattern, longest = _any_of(marks)
+        pattern, longest, _ = _any_of(marks)
         look = self.at
         while True:
             found = pattern.search(self._text, look)
@@ -142,8 +142,10 @@ class Source:
         self._put(Skipped(self.at))
 
     def refuse(self, size: int) -> None:
-        """What was read is no call: its first `size` characters are content, and the rest is read again."""
-        self.at = size
+        """What was read is no call: its first `size` characters are content, and the rest is read again. All of it is
+        content if the text ended before that was clear, so that nothing is read to the end many times."""
+        if self.at < len(self._text):
+            self.at = size
         self.give(Content)
 
     def cut(self) -> None:
@@ -166,10 +168,12 @@ class Source:
     def pass_until(self, *marks: str, give: Give, trim: bool = False) -> Reading[bool]:
         """Gives what was not given yet, and text as it comes, up to the first of `marks`; False where none comes.
         With `trim`, white space before the mark is skipped."""
-        pattern, longest = _any_of(marks)
+        pattern, longest, firsts = _any_of(marks)
         while True:
-            found = pattern.search(self._text)
-            safe = found.start() if found else _safe(self._text, marks, longest)
+            found, safe = None, len(self._text)
+            if not firsts.isdisjoint(self._text):
+                found = pattern.search(self._text)
+                safe = found.start() if found else _safe(self._text, marks, longest)
             self.at = shown = len(self._text[:safe].rstrip()) if trim else safe
             self.give(give)
             if found:
@@ -210,8 +214,9 @@ class Source:
 
 
 @lru_cache(256)
-def _any_of(marks: tuple[str, ...]) -> tuple[re.Pattern[str], int]:
-    return re.compile("|".join(map(re.escape, marks))), max(map(len, marks))
+def _any_of(marks: tuple[str, ...]) -> tuple[re.Pattern[str], int, frozenset[str]]:
+    """A pattern for them, the length of the longest, and the characters they begin with."""
+    return re.compile("|".join(map(re.escape, marks))), max(map(len, marks)), frozenset(mark[0] for mark in marks)
 
 
 def _safe(text: str, marks: tuple[str, ...], longest: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from adapter.decode.parsers.json_value import JsonValue
 from adapter.decode.parsers.source import Reading, Source
 from adapter.decode.parts import ToolArguments
 
@@ -65,15 +66,24 @@ def pass_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
 
 
 def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
-    """The text up to one of `ends`, but not to one in a JSON value."""
-    start = source.at
-    if (yield from source.peek()) in ("{", "[", '"'):
-        value = yield from source.value()
-        rest = yield from source.before(*ends)
-        if value is not None and rest is not None and not rest.strip():
-            return value
-        source.at = start
-    return (yield from source.before(*ends))
+    """The text up to one of `ends`, but not to one in a JSON value: the first few of them are tried."""
+    first = text = yield from source.before(*ends)
+    place = source.at
+    for _ in range(8):
+        if text is None or text[:1] not in ("{", "[", '"') or _complete(text):
+            return text
+        end = yield from source.literal(*ends)
+        more = yield from source.before(*ends)
+        if more is None:
+            break
+        text += end + more
+    source.at = place
+    return first
+
+
+def _complete(text: str) -> bool:
+    end, complete = JsonValue().scan(text, 0)
+    return complete and not text[end:].strip()
 
 
 def _kind(value: object) -> str:
