@@ -1,43 +1,25 @@
+"""The llama.cpp engine with a real model: draws, resumes, slots and ends."""
+
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import json
 import random
-import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import numpy as np
 import pytest
 import pytest_asyncio
-from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer, native
-from subnet.engines.llama_cpp.model import NativeModel
+from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, SettingsError
-from subnet.generation import Delta, Grammar, GrammarKind, Job, Sampling, Start
+from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact
-from subnet.tensors import TokenIds, token_ids
+from subnet.tensors import token_ids
+from tests.real_engine import CONTEXT, PERSON, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-CONTEXT = 512
-PERSON = json.dumps(
-    {
-        "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
-        "required": ["name", "age"],
-        "additionalProperties": False,
-    }
-)
-
-
-def make_engine(**settings: Any) -> LlamaCppEngine:
-    return LlamaCppEngine(model_path=resolve(None, print), context_length=CONTEXT, threads=1, **settings)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,53 +31,6 @@ async def engine() -> AsyncIterator[LlamaCppEngine]:
 @pytest.fixture(scope="module")
 def pieces(engine: LlamaCppEngine) -> list[bytes]:
     return TokenizerArtefact.from_bytes(engine.artefact).pieces
-
-
-def ids_of(text: str) -> TokenIds:
-    with NativeTokenizer(resolve(None, print)) as native:
-        return token_ids(native.tokenize(text, parse_special=True))
-
-
-def chat(question: str, answer: str = "") -> TokenIds:
-    return ids_of(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}")
-
-
-def llama_cpp_mean(text: list[int]) -> NDArray[np.float32]:
-    """The mean of the hidden states of a text of up to 32 tokens, of length 1, as llama.cpp's own pooling makes it."""
-    model = NativeModel(resolve(None, print))
-    library = model.library
-    library.llama_get_embeddings_seq.restype = ctypes.POINTER(ctypes.c_float)
-    library.llama_get_embeddings_seq.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-    params = library.llama_context_default_params()
-    params.set(native.N_THREADS, 1)
-    params.set(native.N_THREADS_BATCH, 1)
-    params.set(native.POOLING, 1)
-    context = library.llama_init_from_model(model.handle, params)
-    library.llama_set_embeddings(context, True)
-    batch = library.llama_batch_init(32, 0, 1)
-    for index, token in enumerate(text):
-        batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, index, 1
-        batch.seq_id[index][0], batch.logits[index] = 0, True
-    batch.n_tokens = len(text)
-    assert library.llama_decode(context, batch) == 0
-    mean = np.ctypeslib.as_array(library.llama_get_embeddings_seq(context, 0), (model.dimensions,)).copy()
-    library.llama_batch_free(batch)
-    library.llama_free(context)
-    model.close()
-    unit: NDArray[np.float32] = mean / np.linalg.norm(mean)
-    return unit
-
-
-async def run(
-    engine: LlamaCppEngine, prompt: TokenIds, delivered: Sequence[int] = (), **sampling: Any
-) -> tuple[list[int], list[Delta]]:
-    """Tokens and deltas of a job of one choice, without the signs of life that a slow machine adds."""
-    deltas: list[Delta] = []
-    start = Start(0, np.array(delivered, np.int32))
-    await engine.run(Job(prompt, Sampling(**({"seed": 1} | sampling)), (start,)), deltas.append)
-    deltas = [delta for delta in deltas if delta.tokens or delta.finish_reason is not None]
-    assert [delta.finish_reason is not None for delta in deltas] == [False] * (len(deltas) - 1) + [True]
-    return [token for delta in deltas for token in delta.tokens], deltas
 
 
 async def test_greedy_text_is_sane_and_repeats(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
@@ -235,115 +170,6 @@ async def test_choices_of_a_job_share_the_prompt(engine: LlamaCppEngine) -> None
     assert [token for delta in alone for token in delta.tokens] == answers[2]
 
 
-async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Characters of several tokens arrive whole, with a logprob for each token."""
-    text = "🎉🦜日本語"
-    schema = json.dumps({"const": text})
-    tokens, deltas = await run(
-        engine, chat("Party!"), grammar=Grammar("json_schema", schema), max_tokens=40, logprobs=0
-    )
-    assert b"".join(pieces[token] for token in tokens).decode() == json.dumps(text, ensure_ascii=False)
-    assert len(tokens) > len(text)
-    assert all(len(delta.logprobs or []) == len(delta.tokens) for delta in deltas)
-
-
-LETTERS = {"type": "string", "maxLength": 8}
-ENDING: list[dict[str, Any]] = [
-    {"enum": ["red", "green", 3, None]},
-    {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 4},
-    {
-        "type": "object",
-        "properties": {"id": {"type": "integer", "minimum": 1, "maximum": 12}, "tags": {"$ref": "#/$defs/tags"}},
-        "required": ["id", "tags"],
-        "additionalProperties": False,
-        "$defs": {"tags": {"type": "array", "items": LETTERS, "maxItems": 2}},
-    },
-    {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"a": LETTERS}, "additionalProperties": False}]},
-]
-LIST = {
-    "type": "object",
-    "properties": {"name": LETTERS, "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
-    "required": ["name", "next"],
-    "additionalProperties": False,
-}
-
-
-@pytest.mark.parametrize("schema", [*ENDING, LIST])
-async def test_every_answer_fits_its_schema_or_was_cut(
-    engine: LlamaCppEngine, pieces: list[bytes], schema: dict[str, Any]
-) -> None:
-    """At temperature 1, whatever the seed: an answer that ends is valid, and only max_tokens cuts one."""
-    grammar = Grammar("json_schema", json.dumps(schema))
-    asked = [run(engine, chat("Hi"), seed=seed, grammar=grammar, max_tokens=40) for seed in range(6)]
-    for tokens, deltas in await asyncio.gather(*asked):
-        if deltas[-1].finish_reason == "stop":
-            jsonschema.validate(json.loads(b"".join(pieces[token] for token in tokens)), schema)
-        else:
-            assert schema is LIST
-            assert len(tokens) == 40
-
-
-async def test_a_cut_answer_would_have_gone_on_to_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Cut anywhere, the end is "length" and the text the beginning of the whole; cut at its end, it is "stop"."""
-    grammar = Grammar("json_schema", json.dumps(ENDING[2]))
-    whole, _ = await run(engine, chat("Hi"), grammar=grammar, max_tokens=100)
-    assert set(json.loads(b"".join(pieces[token] for token in whole))) == {"id", "tags"}
-    for cut in (1, len(whole) // 2, len(whole) - 1, len(whole)):
-        tokens, deltas = await run(engine, chat("Hi"), grammar=grammar, max_tokens=cut)
-        assert tokens == whole[:cut]
-        assert deltas[-1].finish_reason == ("stop" if cut == len(whole) else "length")
-
-
-@pytest.mark.parametrize("kind", ["regex", "lark"])
-async def test_output_fits_other_grammars(engine: LlamaCppEngine, pieces: list[bytes], kind: GrammarKind) -> None:
-    """A regular expression holds for the whole text; a Lark grammar may hold JSON within text."""
-    text = {
-        "regex": r"(yes|no), [0-9]{3}",
-        "lark": 'start: ("yes" | "no") ", " %json {"type": "integer", "minimum": 100, "maximum": 999}',
-    }
-    for seed in range(4):
-        tokens, deltas = await run(engine, chat("Hi"), seed=seed, grammar=Grammar(kind, text[kind]), max_tokens=20)
-        assert re.fullmatch("(yes|no), [0-9]{3}", b"".join(pieces[token] for token in tokens).decode())
-        assert deltas[-1].finish_reason == "stop"
-
-
-@pytest.mark.parametrize(
-    "grammar", [Grammar("regex", "("), Grammar("regex", "(?=a)b"), Grammar("lark", "no"), Grammar("lark", "start: a")]
-)
-async def test_a_bad_grammar_is_refused(engine: LlamaCppEngine, grammar: Grammar) -> None:
-    """What does not compile is the client's mistake, in one line."""
-    with pytest.raises(InvalidRequest, match="not usable") as caught:
-        await run(engine, chat("Hi"), grammar=grammar)
-    assert caught.value.param == "grammar"
-    assert "\n" not in caught.value.message
-
-
-TOO_MANY_WAYS = json.dumps(
-    {
-        "anyOf": [
-            {"type": "object", "properties": {f"a{i}": {"type": "string", "pattern": "^(x+x+)+y$"}}} for i in range(500)
-        ]
-    }
-)
-
-
-@pytest.mark.parametrize(
-    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999, TOO_MANY_WAYS]
-)
-async def test_a_bad_schema_is_refused(engine: LlamaCppEngine, schema: str) -> None:
-    """What is no schema, or too large a one, is the client's mistake, and the engine goes on."""
-    with pytest.raises(InvalidRequest) as caught:
-        await run(engine, chat("Hi"), grammar=Grammar("json_schema", schema))
-    assert caught.value.param == "grammar"
-    assert "\n" not in caught.value.message
-
-
-async def test_delivered_tokens_must_fit_the_schema(engine: LlamaCppEngine) -> None:
-    """Tokens that another engine made without the schema do not bring this one down."""
-    with pytest.raises(InvalidRequest, match="do not fit"):
-        await run(engine, chat("Hi"), ids_of("Once upon").tolist(), grammar=Grammar("json_schema", PERSON))
-
-
 async def test_logprobs_are_of_the_models_own_choice(engine: LlamaCppEngine) -> None:
     """Greedy tokens head their own lists; probabilities are below one, and a bias does not show in them."""
     prompt = chat("Tell me a story.")
@@ -355,65 +181,6 @@ async def test_logprobs_are_of_the_models_own_choice(engine: LlamaCppEngine) -> 
     biased, deltas = await run(engine, prompt, temperature=0, max_tokens=1, logprobs=4, logit_bias={tokens[0]: -100})
     assert biased != tokens[:1]
     assert (deltas[0].logprobs or [])[0].top_ids == found[0].top_ids
-
-
-TEXTS = ["The cat sat on the mat.", "A kitten was sitting on a rug.", "Quarterly revenue rose by four percent."]
-
-
-async def test_embeddings_tell_what_texts_are_about(engine: LlamaCppEngine) -> None:
-    """Vectors of length 1, nearer for texts that mean the same, and the same whatever else is asked for."""
-    vectors = await engine.embed([ids_of(text) for text in TEXTS])
-    assert vectors.dtype == np.float32
-    assert vectors.shape == (3, 576)
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
-    assert vectors[0] @ vectors[1] > max(vectors[2] @ vectors[0], vectors[2] @ vectors[1]) + 0.1
-    assert (await engine.embed([])).shape == (0, 576)
-
-
-async def test_embeddings_are_those_of_llama_cpp(engine: LlamaCppEngine) -> None:
-    """The mean that llama.cpp itself makes of a text gives the same vector."""
-    text = ids_of(TEXTS[0]).tolist()
-    [ours] = await engine.embed([token_ids(text)])
-    assert ours @ llama_cpp_mean(text) == pytest.approx(1, abs=1e-5)
-
-
-async def test_embeddings_and_answers_leave_each_other_alone(engine: LlamaCppEngine) -> None:
-    """Made between the steps of an answer, from texts of any length, vectors and tokens come out to the same bits."""
-    texts = [ids_of(text) for text in (TEXTS[0], " ".join(TEXTS) * 4, TEXTS[1])]
-    alone, (tokens, deltas) = await engine.embed(texts), await run(engine, chat("Count."), max_tokens=16, logprobs=2)
-    async with make_engine(capacity=1) as other:
-        vectors, again = await asyncio.gather(other.embed(texts), run(other, chat("Count."), max_tokens=16, logprobs=2))
-    assert np.array_equal(vectors, alone)
-    assert again[0] == tokens
-    assert [delta.logprobs for delta in again[1]] == [delta.logprobs for delta in deltas]
-
-
-async def test_the_prompts_own_logprobs(engine: LlamaCppEngine) -> None:
-    """A text that was generated scores to the bit what its tokens had when they were drawn."""
-    prompt = chat("Tell me a story.")
-    tokens, deltas = await run(engine, prompt, max_tokens=8, logprobs=3)
-    scores = await engine.score(token_ids([*prompt, *tokens]), 3)
-    assert len(scores) == len(prompt) + len(tokens) - 1
-    assert scores[len(prompt) - 1 :] == [logprobs for delta in deltas for logprobs in delta.logprobs or []]
-    assert await engine.score(prompt[:1], 3) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "error"), [([], InvalidRequest), ([49152], InvalidRequest), ([5] * (CONTEXT + 1), ContextLengthExceeded)]
-)
-async def test_texts_that_cannot_be_read(engine: LlamaCppEngine, text: list[int], error: type[Exception]) -> None:
-    """Empty, unknown and too long ones are the client's mistake; the longest that fits is read."""
-    with pytest.raises(error):
-        await engine.embed([token_ids([5]), token_ids(text)])
-    with pytest.raises(error):
-        await engine.score(token_ids(text), 0)
-
-
-async def test_the_longest_text_is_read() -> None:
-    """A text that fills the context, after a short one for which less room was made."""
-    async with make_engine(capacity=1) as engine:
-        vectors = await engine.embed([token_ids([5]), token_ids([5] * CONTEXT)])
-        assert vectors.shape == (2, 576)
 
 
 async def test_more_choices_than_slots_wait(engine: LlamaCppEngine) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of, truncate
+from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of
+from subnet.engines.llama_cpp.truncation import truncate
 from subnet.errors import EngineFailed
 from subnet.generation import Sampling
 
