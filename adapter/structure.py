@@ -1,0 +1,135 @@
+"""What a request says of the form of its answer -> the grammar that the engine must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from adapter.aside import LARGE, aside
+from adapter.conversation import offered
+from adapter.decode.parsers import Kind, UnsupportedSchema
+from adapter.decode.parsers.lark import Lark, as_object
+from adapter.errors import BadRequest
+from adapter.forms import Form, Place, form_of
+from adapter.json_schemas import fault, is_checked, written
+from adapter.schema.requests import ChatCompletionRequest
+from adapter.schema.sampling import SamplingRequest
+from adapter.schema.tools import AllowedToolsChoice, NamedTool
+from subnet.generation import Grammar
+
+_SLOW = 2048
+"""Characters of schemas from which on they are checked in a thread: some take ten microseconds each."""
+
+
+class _Checked(msgspec.Struct, frozen=True):
+    """A schema to be checked, and where the request has it."""
+
+    schema: Mapping[str, Any]
+    place: Place
+    strict: bool
+    text: str
+
+
+async def structure(
+    request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool = False
+) -> Grammar | None:
+    """The grammar that the answer must fit, or None where it may be anything.
+
+    `kind` is how the model writes calls and reasoning, `special` its control tokens (text -> id), `opened` whether
+    the answer begins inside reasoning. With tools that may be called, an answer is either calls or fits the form that
+    is asked for. Raises BadRequest for what does not go together, and for a schema that cannot be followed, naming
+    the place in it. Schemas of tools that nothing enforces are not looked at, unless they are strict.
+    """
+    form = form_of(request)
+    if form is None and not request.tools:
+        return None
+    forced = _forced(request)
+    if form is not None and forced:
+        raise _clash(f"A 'tool_choice' that asks for a call cannot go with '{form.place.param}'.", form.place.param)
+    await _check([*_of_tools(request, forced), *_of_form(form)])
+    if forced:
+        return Grammar("lark", _calls(request, kind, special, opened))
+    return None if form is None else _answer(form, request, kind, special, opened)
+
+
+async def completion_structure(request: SamplingRequest) -> Grammar | None:
+    """The same for a plain prompt, without tools and reasoning."""
+    form = form_of(request)
+    if form is None:
+        return None
+    await _check([*_of_form(form)])
+    return form.grammar
+
+
+def _forced(request: ChatCompletionRequest) -> bool:
+    """Whether the answer must be a call."""
+    choice = request.tool_choice
+    if isinstance(choice, AllowedToolsChoice):
+        return choice.allowed_tools.mode == "required"
+    return choice == "required" or isinstance(choice, NamedTool)
+
+
+def _calls(request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool) -> str:
+    several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
+    try:
+        return kind.grammar(_parameters(request), several, special, opened)
+    except UnsupportedSchema as error:
+        name, *path = error.path
+        raise _place_of_tool(request, name).refusal(path, error.reason) from error
+
+
+def _answer(
+    form: Form, request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool
+) -> Grammar:
+    """The form, after reasoning where the model reasons, or calls where it may call."""
+    tools = _parameters(request) if kind.calls else {}
+    if kind.calls is not None and kind.calls.reasons:
+        raise _clash(f"'{form.place.param}' cannot go with the format in which this model answers.", form.place.param)
+    if not tools and kind.tags is None:
+        return form.grammar
+    lark = Lark(special)
+    answer = form.expression(lark)
+    if answer is None:
+        raise _clash(f"'{form.place.param}' cannot go with tools or reasoning.", form.place.param)
+    if kind.calls is not None and tools:
+        answer = lark.either([kind.calls.calls(lark, tools, request.parallel_tool_calls is not False), answer])
+    return Grammar("lark", lark.text(answer if kind.tags is None else kind.tags.before(lark, answer, opened)))
+
+
+def _parameters(request: ChatCompletionRequest) -> dict[str, Mapping[str, Any] | None]:
+    return {tool.function.name: tool.function.parameters for tool in offered(request)}
+
+
+def _place_of_tool(request: ChatCompletionRequest, name: str) -> Place:
+    index = next(index for index, tool in enumerate(request.tools or ()) if tool.function.name == name)
+    return Place(f"tools[{index}].function.parameters", f"function '{name}'", "invalid_function_parameters")
+
+
+def _of_tools(request: ChatCompletionRequest, forced: bool) -> Iterator[_Checked]:
+    for tool in offered(request):
+        strict = bool(tool.function.strict)
+        if tool.function.parameters is not None and (strict or forced):
+            schema = tool.function.parameters if strict else as_object(tool.function.parameters)
+            yield _Checked(schema, _place_of_tool(request, tool.function.name), strict, written(schema))
+
+
+def _of_form(form: Form | None) -> Iterator[_Checked]:
+    if form is not None and form.schema is not None:
+        yield _Checked(form.schema, form.place, form.strict, form.grammar.text)
+
+
+async def _check(schemas: Sequence[_Checked]) -> None:
+    new = sum(len(one.text) for one in schemas if not is_checked(one.text, one.strict))
+    await aside(new * LARGE // _SLOW, _refuse, schemas)
+
+
+def _refuse(schemas: Sequence[_Checked]) -> None:
+    for one in schemas:
+        if found := fault(one.schema, one.text, one.strict):
+            raise one.place.refusal(found.path, found.reason)
+
+
+def _clash(message: str, param: str) -> BadRequest:
+    return BadRequest(message, param=param, code="invalid_parameter_combination")

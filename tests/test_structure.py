@@ -1,0 +1,301 @@
+"""The form of an answer: which grammar a request becomes, and which place of a schema is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from adapter.decode.parsers import Kind, choose
+from adapter.errors import BadRequest
+from adapter.recent import Recent
+from adapter.schema.requests import ChatCompletionRequest
+from adapter.structure import completion_structure, structure
+from subnet.generation import Grammar
+
+PLAIN = choose("no marks", None, "none")
+THINKS = choose("<think>")
+WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+STRICT = {**WEATHER, "additionalProperties": False}
+
+
+class Bytes:
+    """A vocabulary of the 256 bytes and an end; the names are llguidance's."""
+
+    bos_token_id, eos_token_id = None, 256
+    special_token_ids = (256,)
+    tokens = (*(bytes([value]) for value in range(256)), b"<end>")
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+TOKENIZER = LLTokenizer(TokenizerWrapper(Bytes()))
+MAKERS = {
+    "json_schema": LLMatcher.grammar_from_json_schema,
+    "regex": LLMatcher.grammar_from_regex,
+    "lark": LLMatcher.grammar_from_lark,
+}
+
+
+def fits(grammar: Grammar | None, text: str) -> bool:
+    assert grammar is not None
+    matcher = LLMatcher(TOKENIZER, MAKERS[grammar.kind](grammar.text), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    return matcher.consume_tokens(list(text.encode())) and matcher.is_accepting()
+
+
+def request(**fields: Any) -> ChatCompletionRequest:
+    given = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | fields
+    return msgspec.convert(given, ChatCompletionRequest)
+
+
+def tool(parameters: dict[str, Any], name: str = "weather", **fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **fields}}
+
+
+def json_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, **fields}}
+
+
+async def grammar(kind: Kind = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
+    return await structure(request(**fields), kind, {}, opened)
+
+
+async def refusal(**fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        await grammar(**fields)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"response_format": {"type": "text"}}, {"tools": [tool(WEATHER)]}, {"tools": [tool({"not": {}})]}],
+)
+async def test_any_text(fields: dict[str, Any]) -> None:
+    """Nothing is enforced that was not asked for."""
+    assert await grammar(**fields) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "good", "bad"),
+    [
+        ({"response_format": {"type": "json_object"}}, '{"a": [1]}', "[1]"),
+        ({"response_format": json_schema(WEATHER)}, '{"city": "x"}', "{}"),
+        ({"structured_outputs": {"json": WEATHER}}, '{"city":"x"}', '{"city": 1}'),
+        ({"structured_outputs": {"json_object": True}}, "{}", "1"),
+        ({"guided_json": '{"type": "integer"}'}, "17", '"17"'),
+        ({"guided_regex": "a/b|\\d+"}, "a/b", "ab"),
+        ({"guided_choice": ["yes.", "(n o)/\n"]}, "(n o)/\n", "yes!"),
+        ({"structured_outputs": {"grammar": 'start: "a" | "b" /c+/'}}, "bcc", "c"),
+        ({"structured_outputs": {"grammar": 'root ::= "a" | "b" [0-9]+'}}, "b12", "ab"),
+    ],
+)
+async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
+    """Each form takes what fits and nothing else, for plain prompts too."""
+    for found in (await grammar(**fields), await completion_structure(request(**fields))):
+        assert fits(found, good)
+        assert not fits(found, bad)
+
+
+@pytest.mark.parametrize(
+    ("choice", "several"),
+    [("required", True), ({"type": "function", "function": {"name": "weather"}}, False)],
+)
+async def test_forced_calls(choice: object, several: bool) -> None:
+    """Required is one or more, a named function just one; arguments fit their schema."""
+    found = await grammar(tools=[tool(WEATHER), tool({}, "other")], tool_choice=choice)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>'
+    assert fits(found, call)
+    assert fits(found, f"{call}\n{call}") is several
+    assert fits(found, call.replace("weather", "other")) is several
+    assert not fits(found, call.replace("city", "town"))
+    assert not fits(found, "x")
+
+
+async def test_calls_one_at_a_time() -> None:
+    """`parallel_tool_calls` false is kept."""
+    found = await grammar(tools=[tool(WEATHER)], tool_choice="required", parallel_tool_calls=False)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>'
+    assert fits(found, call)
+    assert not fits(found, f"{call}\n{call}")
+
+
+async def test_allowed_tools() -> None:
+    """Others cannot be called."""
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "other"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    found = await grammar(tools=[tool(WEATHER), tool({}, "other")], tool_choice=choice)
+    assert fits(found, '<tool_call>\n{"name": "other", "arguments": {}}\n</tool_call>')
+    assert not fits(found, '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>')
+
+
+@pytest.mark.parametrize("form", [{"response_format": json_schema(WEATHER)}, {"guided_regex": 'a/b|\n|\\{"city".*'}])
+async def test_calls_or_a_form(form: dict[str, Any]) -> None:
+    """With tools that may be called, an answer that is no call fits the form."""
+    found = await grammar(tools=[tool(WEATHER)], **form)
+    assert fits(found, '{"city": "x"}')
+    assert fits(found, '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>')
+    assert not fits(found, "x")
+
+
+async def test_reasoning_before_a_form() -> None:
+    """A model that reasons may do so first; only its answer has to fit."""
+    found = await grammar(THINKS, response_format=json_schema(WEATHER))
+    assert fits(found, '<think>so {</think>\n\n{"city": "x"}')
+    assert fits(found, '{"city": "x"}')
+    opened = await grammar(THINKS, opened=True, response_format=json_schema(WEATHER))
+    assert fits(opened, 'so {</think>{"city": "x"}')
+    assert not fits(opened, '{"city": "x"}')
+
+
+CALL = {"tools": [tool(WEATHER)], "tool_choice": "required"}
+GRAMMAR = {"guided_grammar": 'start: "a"'}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({**CALL, "response_format": {"type": "json_object"}}, "response_format"),
+        ({**CALL, "guided_regex": "a"}, "guided_regex"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"tools": [tool(WEATHER)], **GRAMMAR}, "guided_grammar"),
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"structured_outputs": {"regex": "(?=a)"}}, "structured_outputs.regex"),
+        ({"guided_grammar": "start: nothing"}, "guided_grammar"),
+        ({"guided_grammar": "root ::= ((("}, "guided_grammar"),
+        ({"guided_grammar": "\x00\\"}, "guided_grammar"),
+        ({"guided_regex": "a" * 70_000}, "guided_regex"),
+        ({"guided_json": "{"}, "guided_json"),
+    ],
+)
+async def test_what_does_not_go(fields: dict[str, Any], param: str) -> None:
+    """What contradicts itself, or is no such thing, is named."""
+    assert (await refusal(**fields)).param == param
+
+
+def inside(part: object) -> dict[str, Any]:
+    return {"type": "object", "properties": {"ok": {"type": "string"}, "age": part}}
+
+
+FAULTS = [
+    ({"type": "integer", "minimum": "x"}, "minimum"),
+    ({"not": {"type": "string"}}, "not"),
+    ({"type": "array", "items": {"type": "array", "uniqueItems": True}}, "items.uniqueItems"),
+    ({"anyOf": [{"type": "string"}, {"type": "nothing"}]}, "anyOf[1].type"),
+    ({"type": "string", "pattern": "("}, "pattern"),
+    ({"type": "string", "format": "nothing"}, "format"),
+    ({"$ref": "#/$defs/nothing"}, "$ref"),
+    ({"type": "object", "additionalProperties": {"oneOf": [{"type": "string"}, {}]}}, "additionalProperties.oneOf"),
+]
+
+
+@pytest.mark.parametrize(("part", "path"), FAULTS)
+async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
+    """In a format, in the arguments of a call, and in `guided_json`."""
+    schema = inside(part)
+    error = await refusal(response_format=json_schema(schema))
+    assert error.param == f"response_format.json_schema.schema.properties.age.{path}"
+    assert "'properties', 'age'" in error.message
+    error = await refusal(tools=[tool({}, "other"), tool(schema)], tool_choice="required")
+    assert error.param == f"tools[1].function.parameters.properties.age.{path}"
+    assert error.code == "invalid_function_parameters"
+    assert (await refusal(guided_json=schema)).param == f"guided_json.properties.age.{path}"
+
+
+async def test_a_fault_among_definitions() -> None:
+    """It is named where it stands, not where it is used."""
+    schema = {"$defs": {"age": {"type": "integer", "multipleOf": 0}}} | inside({"$ref": "#/$defs/age"})
+    error = await refusal(response_format=json_schema(schema))
+    assert error.param == "response_format.json_schema.schema.$defs.age.multipleOf"
+
+
+async def test_schemas_too_large_or_too_deep() -> None:
+    """They are refused as a whole."""
+    large = inside({"enum": ["x" * 300_000]})
+    assert (await refusal(response_format=json_schema(large))).param == "response_format.json_schema.schema"
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(300):
+        deep = {"type": "array", "items": deep}
+    error = await refusal(response_format=json_schema(deep))
+    assert error.param is not None
+    assert error.param.startswith("response_format.json_schema.schema")
+
+
+def strict_object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+ADDRESS = strict_object(street={"type": "string", "pattern": "^[a-z]+$"})
+GOOD = strict_object(
+    name={"type": "string", "description": "x", "minLength": 1},
+    age={"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+    kind={"enum": ["a", "b"]},
+    tags={"type": "array", "items": {"type": "string"}, "maxItems": 3},
+    address={"$ref": "#/$defs/address"},
+    when={"type": "string", "format": "date-time"},
+) | {"$defs": {"address": ADDRESS}}
+
+
+async def test_strict_schemas() -> None:
+    """What OpenAI takes is taken, in a format and in a tool."""
+    assert await grammar(response_format=json_schema(GOOD, strict=True)) is not None
+    assert await grammar(tools=[tool(GOOD, strict=True)]) is None
+    assert await grammar(response_format=json_schema(WEATHER)) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"type": "array", "items": {"type": "string"}}, ".type"),
+        ({"anyOf": [STRICT, STRICT]}, ".type"),
+        (WEATHER, ".additionalProperties"),
+        ({**STRICT, "required": []}, ".required"),
+        (strict_object(a={"type": "string", "default": "x"}), ".properties.a.default"),
+        (strict_object(a={"oneOf": [{"type": "string"}]}), ".properties.a.oneOf"),
+        (strict_object(a={"allOf": [{"type": "string"}]}), ".properties.a.allOf"),
+        (strict_object(a={"type": "array", "items": WEATHER}), ".properties.a.items.additionalProperties"),
+        (strict_object(a={"type": "array"}), ".properties.a"),
+        (strict_object(a={"description": "x"}), ".properties.a"),
+        (strict_object(a={"type": "string", "format": "uri"}), ".properties.a.format"),
+        (strict_object(a={"$ref": "#/$defs/b", "title": "x"}), ".properties.a.title"),
+        (strict_object(a=True), ".properties.a"),
+        (strict_object(a={"enum": [f"v{number}" for number in range(1001)]}), ""),
+        (strict_object(a={"type": "integer", "minimum": "x"}), ".properties.a.minimum"),
+    ],
+)
+async def test_what_strict_forbids(schema: dict[str, Any], path: str) -> None:
+    """Each rule of OpenAI's, and what engines cannot follow; tools are looked at whether they are forced or not."""
+    error = await refusal(response_format=json_schema(schema, strict=True))
+    assert error.param == f"response_format.json_schema.schema{path}"
+    error = await refusal(tools=[tool(schema, strict=True)])
+    assert error.param == f"tools[0].function.parameters{path}"
+
+
+async def test_strict_nested_too_deep() -> None:
+    """Ten levels are OpenAI's bound."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(11):
+        schema = strict_object(a=schema)
+    assert (await refusal(response_format=json_schema(schema, strict=True))).message.endswith("10 levels deep.")
+
+
+def test_recent() -> None:
+    """What was asked for lately stays, the rest goes, and all of it is within the limit."""
+    recent: Recent[int, str] = Recent(10)
+    recent.put(-1, "too large", 6)
+    assert recent.get(-1) is None
+    recent.put(0, "kept", 1)
+    for number in range(1, 100):
+        recent.put(number, "x", 1)
+        assert recent.get(0) == "kept"
+    assert recent.get(1) is None
+    assert 1 <= sum(recent.get(number) is not None for number in range(100)) <= 10
