@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from adapter.decode.parsers.lark import Lark
-from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parsers.source import Source, Tools
+from adapter.decode.parsers.text import Reading
 
 
 class ToolFormat(ABC):

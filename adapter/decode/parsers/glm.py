@@ -7,7 +7,8 @@ from adapter.decode.parsers.format import ToolFormat
 from adapter.decode.parsers.json_call import is_name
 from adapter.decode.parsers.lark import LINE, Lark, quoted
 from adapter.decode.parsers.members import Member, members, plain_value
-from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parsers.source import Source, Tools
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parsers.typed import Arguments, pass_value
 from adapter.decode.parts import Content
 

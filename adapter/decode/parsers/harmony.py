@@ -12,7 +12,8 @@ import re
 from adapter.decode.parsers.format import ToolFormat
 from adapter.decode.parsers.json_call import is_name
 from adapter.decode.parsers.lark import Lark, quoted
-from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parsers.source import Source, Tools
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content, Reasoning
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from adapter.decode.parsers.source import Reading, Source
+from adapter.decode.parsers.source import Source
+from adapter.decode.parsers.text import Reading
 
 _ARGUMENTS = ("arguments", "parameters")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from adapter.decode.parsers.source import Schema, Tools
 
-# Bounded white space: a small model may go on with it for ever.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+# As templates write JSON. A small model gets lost where it may write any white space.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class UnsupportedSchema(ValueError):
@@ -74,7 +74,7 @@ class Lark:
 
     def json(self, schema: object) -> str:
         """A JSON value that fits."""
-        own = {**schema, "x-guidance": _COMPACT} if isinstance(schema, Mapping) else schema
+        own = {**schema, "x-guidance": _SPACING} if isinstance(schema, Mapping) else schema
         return self.rule(f"%json {json.dumps(own)}")
 
     def arguments(self, schema: Schema | None) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from adapter.decode.parsers.lark import Lark, UnsupportedSchema, as_object, quoted
 from adapter.decode.parsers.source import Schema
-from adapter.decode.parsers.typed import types
+from adapter.decode.parsers.typed import types, values
 
 _SHARED = ("$defs", "definitions")
 
@@ -27,9 +27,10 @@ def members(name: str, schema: Schema | None) -> list[Member]:
     """In the order of the schema, of which nothing but `properties` and `required` counts at the top. Raises
     UnsupportedSchema."""
     own = as_object(schema)
-    properties = own.get("properties") or {}
-    required = frozenset(own.get("required") or ())
-    if unknown := sorted(required - properties.keys()):
+    properties, required = own.get("properties") or {}, own.get("required") or []
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        raise UnsupportedSchema((name,), "that is no schema of an object")
+    if unknown := [key for key in required if key not in properties]:
         raise UnsupportedSchema((name, "required"), f"'{unknown[0]}' is not among the properties")
     shared = {key: own[key] for key in _SHARED if key in own}
     return [
@@ -46,9 +47,9 @@ def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
     for keyword in ("pattern", "format"):
         if keyword in member.schema:
             raise UnsupportedSchema((*member.path, keyword), "this model's format of calls cannot promise that")
-    values = member.schema.get("enum", [member.schema["const"]] if "const" in member.schema else None)
-    if values is not None:
-        return f"{lark.either(map(quoted, values))} {quoted(line)} {lark.mark(end)}"
+    if (named := values(member.schema)) is not None:
+        texts = [value for value in named if isinstance(value, str)]
+        return f"{lark.either(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
     least, most = member.schema.get("minLength", 0), member.schema.get("maxLength")
     return lark.bounded(line + end, least, most) if least or most is not None else lark.until(end)
 

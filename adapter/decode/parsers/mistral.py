@@ -6,7 +6,8 @@ from __future__ import annotations
 from adapter.decode.parsers.format import ToolFormat
 from adapter.decode.parsers.json_call import is_name, json_call
 from adapter.decode.parsers.lark import Lark, quoted
-from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parsers.source import Source, Tools
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content
 
 _CALLS, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from adapter.decode.parsers.source import Reading, Source, Tools
+from adapter.decode.parsers.source import Source, Tools
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content, Part
 
 Reader: TypeAlias = Callable[[Source], Reading[None]]

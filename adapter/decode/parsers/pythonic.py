@@ -9,7 +9,8 @@ from adapter.decode.parsers.json_call import is_name
 from adapter.decode.parsers.lark import Lark, quoted
 from adapter.decode.parsers.members import members, separated
 from adapter.decode.parsers.python_literal import PythonValue, python_as_json
-from adapter.decode.parsers.source import Reading, Schema, Source, Tools
+from adapter.decode.parsers.source import Schema, Source, Tools
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parsers.typed import Arguments
 from adapter.decode.parts import Content
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from adapter.decode.parsers.lark import Lark
-from adapter.decode.parsers.source import Reading, Source
+from adapter.decode.parsers.source import Source
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Reasoning
 
 

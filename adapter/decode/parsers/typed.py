@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from adapter.decode.parsers.json_value import JsonValue
-from adapter.decode.parsers.source import Reading, Source
+from adapter.decode.parsers.source import Source
+from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import ToolArguments
 
 _WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -21,6 +22,15 @@ def string(text: str) -> str:
 
 def types(schema: object) -> frozenset[str]:
     """The JSON types that `schema` allows; none where it does not say."""
+    own = _types(schema)
+    if own or not isinstance(schema, Mapping):
+        return own
+    options = schema.get("anyOf") or schema.get("oneOf")
+    members = [_types(option) for option in options] if isinstance(options, list) else []
+    return frozenset().union(*members) if all(members) else frozenset()
+
+
+def _types(schema: object) -> frozenset[str]:
     if not isinstance(schema, Mapping):
         return frozenset()
     declared = schema.get("type")
@@ -28,10 +38,13 @@ def types(schema: object) -> frozenset[str]:
         return frozenset([declared])
     if isinstance(declared, list):
         return frozenset(map(str, declared))
-    if isinstance(values := schema.get("enum", [schema["const"]] if "const" in schema else None), list):
-        return frozenset(_kind(value) for value in values)
-    members = [types(member) for member in schema.get("anyOf") or schema.get("oneOf") or ()]
-    return frozenset().union(*members) if all(members) else frozenset()
+    return frozenset(map(_kind, values(schema) or ()))
+
+
+def values(schema: Mapping[str, object]) -> list[object] | None:
+    """Those that `schema` names as all there are."""
+    named = [schema["const"]] if "const" in schema else schema.get("enum")
+    return named if isinstance(named, list) else None
 
 
 def as_json(text: str, schema: object) -> str:
