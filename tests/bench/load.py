@@ -1,0 +1,154 @@
+"""The load: streams over plain sockets, cheap enough to share a core with the nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from time import perf_counter
+from typing import cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+_EVENT = b"\n\n"
+_END = b"0\r\n\r\n"
+_FIRST = re.compile(rb'"content":"[^"]')
+AROUND = 3
+"""Events of an answer beside its tokens: the role, the finish reason and [DONE]."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """`streams` at once, each of `answers` answers of `tokens` tokens, one after the other.
+
+    They start `ramp` a second, so that a thousand connects are not what is measured.
+    """
+
+    streams: int
+    tokens: int
+    answers: int = 1
+    ramp: float = 400.0
+    model: str = "echo"
+
+
+class Answer(asyncio.Protocol):
+    """One streamed answer, on a connection of its own; `times` are when its events came, in seconds."""
+
+    def __init__(self, request: bytes) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self.sent = 0.0
+        self.first = 0.0
+        self.ended = False
+        self.times = array("d")
+        self._request = request
+        self._last = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not of asyncio's classes.
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self.sent = perf_counter()
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        now = perf_counter()
+        if not self.first and _FIRST.search(data):
+            self.first = now
+        events = data.count(_EVENT) + (self._last == b"\n" and data[:1] == b"\n")
+        # One event a time is what is usual.
+        self.times.append(now) if events == 1 else self.times.extend([now] * events)
+        self._last = data[-1:] if not data.endswith(_EVENT) else b""
+        if data.endswith(_END):
+            self.ended = True
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def drive(url: str, load: Load, started: Callable[[int], None] = lambda number: None) -> list[Answer]:
+    """Run the load; answers in the order they were asked for. `started` is called with how many streams there are."""
+    numbers, answers, begin = count(), cast(list[Answer], []), perf_counter()
+
+    async def stream(number: int) -> None:
+        await asyncio.sleep(begin + number / load.ramp - perf_counter())
+        started(number + 1)
+        for _ in range(load.answers):
+            answer = await ask(url, request(url, load.model, load.tokens, next(numbers)))
+            answers.append(answer)
+            await answer.done
+
+    await asyncio.gather(*map(stream, range(load.streams)))
+    return answers
+
+
+async def ask(url: str, request: bytes) -> Answer:
+    """Begun, not ended."""
+    address = urlsplit(url)
+    connect = asyncio.get_running_loop().create_connection
+    _, answer = await connect(partial(Answer, request), address.hostname or "127.0.0.1", address.port or 80)
+    return answer
+
+
+def request(
+    url: str, model: str, tokens: int, number: int, *, stream: bool = True, text: str = "Tell me something."
+) -> bytes:
+    """The bytes of a request. Of an echo node, top_p leaves what is one piece of text a token, so that each token is
+    one event."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": f"{number}: {text}"}],
+        "max_tokens": tokens,
+        "seed": number,
+        "top_p": 0.5,
+        "stream": stream,
+    }
+    data = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+class Asking(asyncio.Protocol):
+    """Asks for whole answers over one connection, the next as soon as it has one, until `requests` has no more."""
+
+    def __init__(self, requests: Iterator[bytes], mark: bytes) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self.right = 0
+        self.wrong = 0
+        self._requests = requests
+        self._mark = mark
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r", 1)[0]):
+            return
+        if head.startswith(b"HTTP/1.1 200") and self._mark in body:
+            self.right += 1
+        else:
+            self.wrong += 1
+        self._data = b""
+        self._next()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _next(self) -> None:
+        following = next(self._requests, None)
+        if following is None:
+            self._transport.close()
+        else:
+            self._transport.write(following)

@@ -1,0 +1,76 @@
+"""Rows about the process: its memory, and what a second worker brings."""
+
+from __future__ import annotations
+
+from statistics import mean, median
+from time import monotonic
+
+import uvloop
+
+from tests.bench.figures import check, measure
+from tests.bench.load import Load, drive
+from tests.bench.programs import can_have_workers
+from tests.bench.streaming import RATE, WARM, several, two_nodes
+from tests.bench.table import Row
+
+
+def memory(runs: int, short: bool) -> list[Row]:
+    """Of fresh gateways: what is resident once they are ready, and what each open stream adds at the peak."""
+    load = Load(500 if short else 2000, 50 if short else 60)
+    begun, each = [], []
+    for _ in range(runs):
+        with two_nodes(5) as front:
+            begun.append(front.memory)
+            measure(front, WARM)
+            before = front.memory
+            each.append(1024 * (measure(front, load, 5).memory - before) / load.streams)
+    return [
+        Row(what="memory at start", unit="MiB", goal=100, values=begun),
+        Row(what=f"memory per open stream, {load.streams:,} streams", unit="KiB", goal=40, values=each),
+    ]
+
+
+def flat(runs: int, short: bool, minutes: float = 2.0) -> list[Row]:
+    """Whether memory grows under a steady load: its second quarter against its last, after one to settle."""
+    load, sizes = Load(200, 50, answers=2), []
+    end = monotonic() + 60 * (0.25 if short else minutes)
+    answered = 0
+    with two_nodes(RATE) as front:
+        while monotonic() < end:
+            answers = uvloop.run(drive(front.url, load, lambda _: None))
+            check(answers, load.tokens)
+            answered += len(answers)
+            sizes.append(front.memory)
+    quarter = max(1, len(sizes) // 4)
+    growth = mean(sizes[-quarter:]) - mean(sizes[quarter : 2 * quarter])
+    note = f"{answered:,} answers, {sizes[0]:.1f} MiB after the first, {sizes[-1]:.1f} at the end"
+    what = f"growth of memory over half of {0.25 if short else minutes:g} minutes"
+    return [Row(what=what, unit="MiB", goal=2, values=[growth], note=note)]
+
+
+def workers(runs: int, short: bool) -> list[Row]:
+    """What two workers could take, next to one.
+
+    Load and nodes need a core too, so two full cores of workers cannot be seen here. Instead: with the same load on
+    one and on two, the sum of their CPU per token, and the share of the busier one. Two are at their limit when that
+    one is.
+    """
+    if not can_have_workers():
+        return []
+    load = Load(400, 100 if short else 300)
+    with two_nodes(RATE) as front:
+        one = median(figures.cpu for figures in several(front, load, runs))
+    with two_nodes(RATE, workers=2) as front:
+        two = several(front, load, runs)
+    busier = median(max(figures.shares) for figures in two)
+    note = f"from CPU per token ({one:.1f} and {median(figures.cpu for figures in two):.1f} microseconds) "
+    return [
+        Row(
+            what="two workers next to one",
+            unit="times",
+            goal=1.8,
+            more=True,
+            values=[one / figures.cpu / max(figures.shares) for figures in two],
+            note=note + f"and the busier one's share ({100 * busier:.0f} %)",
+        )
+    ]

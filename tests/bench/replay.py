@@ -1,0 +1,122 @@
+"""What the yardsticks send: an answer of the gateway, event by event at a pace.
+
+`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol (what nginx passes through),
+`--asgi` by a plain ASGI application on uvicorn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+
+def pieces(answer: bytes) -> list[bytes]:
+    """What is written at each step of an answer's body: the role goes with the first token, [DONE] with the end."""
+    role, *tokens, finish, done = [event + b"\n\n" for event in answer.split(b"\n\n") if event]
+    return [role + tokens[0], *tokens[1:], finish + done]
+
+
+class Replay(asyncio.Protocol):
+    """Sends the answer, chunk by chunk, to who asks; `running` are those that want the next."""
+
+    def __init__(self, chunks: list[bytes], running: set[Replay]) -> None:
+        self._chunks = chunks
+        self._running = running
+        self._request = b""
+        self._at = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not of asyncio's classes.
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._request += data
+        head, _, body = self._request.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if length is not None and len(body) >= int(length[1]):
+            self._request = b""
+            self._at = 0
+            self._transport.write(_HEAD)
+            self._running.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._running.discard(self)
+
+    def step(self) -> None:
+        self._transport.write(self._chunks[self._at])
+        self._at += 1
+        if self._at == len(self._chunks):
+            self._running.discard(self)
+
+
+async def serve(body: list[bytes], rate: float) -> None:
+    """All that run step together, as the streams of an engine do."""
+    loop, running = asyncio.get_running_loop(), cast(set[Replay], set())
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body]
+    chunks[-1] += b"0\r\n\r\n"
+    server = await loop.create_server(lambda: Replay(chunks, running), "127.0.0.1", 0, backlog=4096)
+    host, port = server.sockets[0].getsockname()
+    print(f"on http://{host}:{port}", flush=True)
+    due = loop.time()
+    while True:
+        for stream in list(running):
+            stream.step()
+        due = max(due + 1 / rate, loop.time() - 1)
+        await asyncio.sleep(due - loop.time())
+
+
+def application(body: list[bytes], rate: float) -> Callable[..., Awaitable[None]]:
+    """An ASGI application that does nothing but this."""
+
+    async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        time = asyncio.get_running_loop().time
+        due = time()
+        for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            due += 1 / rate
+            await asyncio.sleep(due - time())
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def _serve_asgi(body: list[bytes], rate: float) -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    print("on http://{}:{}".format(*listener.getsockname()), flush=True)
+    config = uvicorn.Config(application(body, rate), lifespan="off", access_log=False, log_level="warning")
+    uvicorn.Server(config).run([listener])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="replay", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("answer", type=Path, help="a file with the body of an answer")
+    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--asgi", action="store_true")
+    options = parser.parse_args()
+    body = pieces(options.answer.read_bytes())
+    if options.asgi:
+        _serve_asgi(body, options.rate)
+    else:
+        uvloop.run(serve(body, options.rate))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Rows about requests: the time to a first token, short answers, and long prompts beside running streams."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from itertools import count, islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import uvloop
+
+from tests.bench.figures import Incomplete, check, measure, percentiles
+from tests.bench.load import Answer, Asking, Load, ask, drive, request
+from tests.bench.programs import BACK, Program, gateway, node, python, running
+from tests.bench.streaming import RATE, WARM, two_nodes
+from tests.bench.table import Row
+
+_LONG = "Tell me of the sea and of all that swims in it. " * 2084
+
+
+def first_token(runs: int, short: bool) -> list[Row]:
+    """Added is what the client waits from its first byte sent to the first token read, without what the engine of
+    the node takes by its own watch: the wire, the node's server and the load's own delays count as the gateway's.
+    """
+    load = Load(100, 100, answers=2 if short else 6, ramp=50)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "first"
+        with (
+            running(python("tests.bench.timed_node", str(file), str(RATE)), [BACK]) as timed,
+            gateway(timed) as front,
+        ):
+            measure(front, WARM)
+            added = [_added(front, load, file) for _ in range(runs)]
+    how = "without what the engine took by its own watch"
+    return [
+        Row(what=f"time to first token added, {name}, 100 streams", unit="ms", goal=goal, values=values, note=how)
+        for name, goal, values in zip(("p50", "p99"), (1.0, 5.0), map(list, zip(*added, strict=True)), strict=True)
+    ]
+
+
+def _added(front: Program, load: Load, file: Path) -> tuple[float, ...]:
+    skipped = len(file.read_text().splitlines())
+    answers = uvloop.run(drive(front.url, load))
+    check(answers, load.tokens)
+    engine = dict(line.split() for line in file.read_text().splitlines()[skipped:])
+    # The first of each stream come in the rhythm of the ramp.
+    later = list(enumerate(answers))[load.streams :]
+    return percentiles([1000 * (one.first - one.sent - float(engine[str(number)])) for number, one in later], 50, 99)
+
+
+def short_answers(runs: int, short: bool) -> list[Row]:
+    """Answers of ten tokens, not streamed, over 32 connections that are kept."""
+    values, clock = [], []
+    with two_nodes(0) as front:
+        for _ in range(runs + 1):
+            before, begin = sum(front.cpu.values()), perf_counter()
+            asked = uvloop.run(_ask_all(front, 2000 if short else 10_000))
+            clock.append(asked / (perf_counter() - begin))
+            values.append(asked / (sum(front.cpu.values()) - before))
+    return [
+        Row(
+            what="requests per second of gateway CPU, 10 tokens, not streamed",
+            unit="requests",
+            goal=3000,
+            more=True,
+            values=values[1:],
+            note=f"{median(clock[1:]):,.0f} a second by the clock",
+        )
+    ]
+
+
+async def _ask_all(front: Program, total: int) -> int:
+    numbers = islice(count(), total)
+    requests = (request(front.url, "echo", 10, number, stream=False) for number in numbers)
+    address, asking = front.url.removeprefix("http://").split(":"), []
+    for _ in range(32):
+        _, one = await asyncio.get_running_loop().create_connection(
+            lambda: Asking(requests, b'"completion_tokens":10'), address[0], int(address[1])
+        )
+        asking.append(one)
+    for one in asking:
+        await one.done
+    right = sum(one.right for one in asking)
+    if right != total:
+        raise Incomplete(f"{total - right} of {total} short answers are wrong")
+    return right
+
+
+def long_prompts(runs: int, short: bool) -> list[Row]:
+    """How late tokens of 50 streams come while prompts of 100,000 characters are tokenized, against their usual pace.
+
+    Another node, which yields to everything else on its core, gets those prompts.
+    """
+    with node(RATE) as one, node(0, "--model-id", "other", nice=19) as other, gateway(one, other) as front:
+        measure(front, WARM)
+        late = [uvloop.run(_late(front, 3.0 if short else 6.0)) for _ in range(runs)]
+    quiet = median(before for before, _ in late)
+    return [
+        Row(
+            what="worst delay of tokens of 50 streams by prompts of 100,000 characters",
+            unit="ms",
+            goal=10,
+            values=[during for _, during in late],
+            note=f"without such prompts {quiet:.1f}",
+        )
+    ]
+
+
+async def _late(front: Program, half: float) -> tuple[float, float]:
+    """Worst delays in milliseconds: in `half` seconds without, and in as many with long prompts."""
+    load = Load(50, int(2 * half * RATE), ramp=200)
+    streams = asyncio.create_task(drive(front.url, load))
+    await asyncio.sleep(half)
+    begin, asked = perf_counter(), list[Answer]()
+    while perf_counter() < begin + half - 1:
+        long = await ask(front.url, request(front.url, "other", 1, len(asked), text=_LONG))
+        await long.done
+        asked.append(long)
+        await asyncio.sleep(0.1)
+    check(asked, 1)
+    end = perf_counter()
+    answers = await streams
+    check(answers, load.tokens)
+    return _worst(answers, begin - half + 1, begin), _worst(answers, begin, end)
+
+
+def _worst(answers: list[Answer], begin: float, end: float) -> float:
+    worst = 0.0
+    for answer in answers:
+        times = np.array(answer.times[1:-2])
+        offsets = times - np.arange(len(times)) / RATE
+        within = offsets[(times >= begin) & (times <= end)]
+        worst = max(worst, float(np.max(within - np.median(offsets))))
+    return 1000 * worst

@@ -1,0 +1,116 @@
+"""Rows about streams of tokens: what one costs, and how many one process keeps up with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPConnection
+from statistics import median
+from urllib.parse import urlsplit
+
+from tests.bench import yardsticks
+from tests.bench.figures import Figures, Incomplete, measure
+from tests.bench.load import Load, request
+from tests.bench.programs import Program, gateway, node
+from tests.bench.table import Row
+
+RATE = 50.0
+WARM = Load(20, 50)
+
+
+def cost(runs: int, short: bool) -> list[Row]:
+    """What a token costs, and beside it the same stream through nginx, and out of a plain ASGI application."""
+    load = Load(400, 100 if short else 500)
+    with two_nodes(RATE) as front:
+        recording = recorded(front, load.tokens)
+        ours = several(front, load, runs)
+    beside = {}
+    if (path := yardsticks.nginx_path()) is not None:
+        name = f"nginx {yardsticks.nginx_version(path)} passing it through"
+        beside[name] = beside_it(yardsticks.nginx(path, recording, RATE), load, runs)
+    beside["raw ASGI on uvicorn"] = beside_it(yardsticks.raw_asgi(recording, RATE), load, runs)
+    note = "" if path else "no nginx found: install nginx-light, and it is measured too"
+    values = [figures.cpu for figures in ours]
+    what = f"CPU per token, {load.streams} streams x {RATE:.0f} tokens/s"
+    return [Row(what=what, unit="microseconds", goal=12, values=values, beside=beside, note=note)]
+
+
+def keeping_up(runs: int, short: bool) -> list[Row]:
+    load = Load(1000, 100 if short else 500)
+    with two_nodes(RATE) as front:
+        ours = several(front, load, runs)
+    what = f"{load.streams} streams x {RATE:.0f} tokens/s"
+    gaps = [figures.gap[1] for figures in ours]
+    note = f"CPU per token {median(figures.cpu for figures in ours):.1f} microseconds"
+    return [
+        Row(what=f"gap between tokens, p99, {what}", unit="ms", goal=60, values=gaps, note=note),
+        Row(what=f"streams behind, {what}", unit="streams", goal=0, values=[figures.behind for figures in ours]),
+    ]
+
+
+def unpaced(runs: int, short: bool) -> list[Row]:
+    load = Load(64, 1000, answers=1 if short else 4)
+    with two_nodes(0) as front:
+        ours = several(front, load, runs, 0)
+    used = median(figures.per_second / figures.per_cpu_second for figures in ours)
+    limit = "which is the limit" if used > 0.9 else "and waiting for load and nodes, on the other"
+    return [
+        Row(
+            what="tokens per second of gateway CPU, 64 streams unpaced",
+            unit="tokens",
+            goal=100_000,
+            more=True,
+            values=[figures.per_cpu_second for figures in ours],
+            note=f"{median(figures.per_second for figures in ours):,.0f} a second by the clock, "
+            f"the gateway's core {100 * used:.0f} % busy, {limit}",
+        )
+    ]
+
+
+def ten_thousand(runs: int, short: bool) -> list[Row]:
+    """Once: they are open together, as an answer takes longer than the ramp."""
+    load = Load(1000 if short else 10_000, 50 if short else 200)
+    with two_nodes(5) as front:
+        (figures,) = several(front, load, 1, 5)
+    note = f"gap p99 {figures.gap[1]:.0f} ms, CPU per token {figures.cpu:.1f} microseconds, {figures.memory:.0f} MiB"
+    what = f"complete, of {load.streams:,} open at once x 5 tokens/s, one run"
+    return [Row(what=what, unit="streams", goal=load.streams, more=True, values=[figures.complete], note=note)]
+
+
+@contextmanager
+def two_nodes(rate: float, workers: int = 1) -> Iterator[Program]:
+    """A gateway in front of two nodes."""
+    with node(rate) as one, node(rate) as two, gateway(one, two, workers=workers) as front:
+        yield front
+
+
+def several(program: Program, load: Load, runs: int, rate: float = RATE) -> list[Figures]:
+    """Figures of several runs, after one that is not counted."""
+    measure(program, WARM)
+    return [measure(program, load, rate) for _ in range(runs)]
+
+
+def beside_it(started: AbstractContextManager[Program], load: Load, runs: int) -> list[float]:
+    with started as program:
+        measure(program, Load(20, load.tokens))
+        return [measure(program, load).cpu for _ in range(runs)]
+
+
+def recorded(front: Program, tokens: int) -> bytes:
+    """The body of a streamed answer. Raises Incomplete unless it says what the same answer says unstreamed."""
+    streamed = _asked(front, request(front.url, "echo", tokens, 1))
+    whole = json.loads(_asked(front, request(front.url, "echo", tokens, 1, stream=False)))
+    events = [json.loads(event[6:]) for event in streamed.split(b"\n\n")[:-2]]
+    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
+    if text != whole["choices"][0]["message"]["content"] or whole["usage"]["completion_tokens"] != tokens:
+        raise Incomplete("a streamed answer differs from the same answer unstreamed")
+    return streamed
+
+
+def _asked(front: Program, question: bytes) -> bytes:
+    connection = HTTPConnection(urlsplit(front.url).netloc)
+    connection.request(
+        "POST", "/v1/chat/completions", question.partition(b"\r\n\r\n")[2], {"content-type": "application/json"}
+    )
+    return connection.getresponse().read()

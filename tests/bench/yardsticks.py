@@ -1,0 +1,81 @@
+"""What else could stand in the gateway's place: nginx passing the same stream through, and a plain ASGI application."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.bench.programs import BACK, FRONT, Program, python, running
+
+_CONFIG = """
+daemon off;
+pid {directory}/pid;
+error_log stderr warn;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+{user}
+events {{ worker_connections 10000; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+def nginx_path() -> str | None:
+    return shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
+
+
+def nginx_version(path: str) -> str:
+    said = subprocess.run([path, "-v"], capture_output=True, text=True, check=True).stderr
+    return said.strip().rpartition("/")[2]
+
+
+@contextmanager
+def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
+    """One worker on the gateway's core, which passes through what a small upstream beside the load sends."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        recorded = _recorded(directory, answer)
+        upstream = stack.enter_context(running(python("tests.bench.replay", recorded, "--rate", str(rate)), [BACK]))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        config = directory / "nginx.conf"
+        user = "user root;" if directory.owner() == "root" else ""
+        config.write_text(_CONFIG.format(directory=directory, port=port, upstream=upstream.url, user=user))
+        command = [path, "-c", str(config), "-p", str(directory), "-e", "stderr"]
+        yield stack.enter_context(running(command, [FRONT], url=f"http://127.0.0.1:{port}"))
+
+
+@contextmanager
+def raw_asgi(answer: bytes, rate: float) -> Iterator[Program]:
+    """A plain ASGI application on the gateway's core that sends the stream by itself, on uvicorn."""
+    with tempfile.TemporaryDirectory() as directory:
+        recorded = _recorded(Path(directory), answer)
+        command = python("tests.bench.replay", recorded, "--rate", str(rate), "--asgi")
+        with running(command, [FRONT]) as program:
+            yield program
+
+
+def _recorded(directory: Path, answer: bytes) -> str:
+    file = directory / "answer"
+    file.write_bytes(answer)
+    return str(file)
