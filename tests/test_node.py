@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -276,6 +277,44 @@ async def test_what_the_engine_cannot_do(param: str) -> None:
             await ask(manager, b"x", Sampling(**{param: NOT_NEUTRAL.get(param, 3)}))
         assert caught.value.param == param
         assert await ask(manager, b"x", Sampling(max_tokens=1))
+
+
+class Capable(EchoEngine):
+    """It declares all that can be declared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        able: dict[str, Any] = {
+            name: True for name in Capabilities.__struct_fields__ if isinstance(getattr(Capabilities(), name), bool)
+        }
+        self.capabilities = Capabilities(**able, top_logprobs=20, grammars=("json_schema", "regex", "lark"))
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        *((param, value) for param in ("top_p", "min_p", "typical_p") for value in (-0.1, 1.1, math.nan)),
+        *((param, value) for param in ("frequency_penalty", "presence_penalty") for value in (math.inf, math.nan)),
+        *(("repetition_penalty", value) for value in (0.0, -1.0, math.nan)),
+        *(("temperature", value) for value in (-0.1, math.nan)),
+        ("top_k", -2),
+        ("logit_bias", {1: math.inf}),
+    ],
+)
+async def test_what_makes_no_distribution(param: str, value: Any) -> None:
+    """It is refused by name: no engine is to break of it, and no node to be blamed."""
+    async with Capable() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
+        with pytest.raises(InvalidRequest) as caught:
+            await ask(manager, b"x", Sampling(**{param: value}))
+        assert caught.value.param == param
+
+
+async def test_neutral_values_are_within_range() -> None:
+    """The defaults, and the edges that clients use, pass; -1 is another way to say that top_k is off."""
+    edges = Sampling(max_tokens=1, temperature=0.0, top_p=0.0, top_k=-1, min_p=1.0, typical_p=0.0)
+    async with Capable() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
+        assert len(await ask(manager, b"x", Sampling(max_tokens=1))) == 1
+        assert len(await ask(manager, b"x", edges)) == 1
 
 
 class Reader(EchoEngine):

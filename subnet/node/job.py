@@ -12,6 +12,18 @@ from subnet.tensors import Tensor, TokenIds, token_ids, unpack
 
 # What columns.py has room for.
 _MOST_CHOICES = 65_535
+_LARGE = 1e6
+# What makes no distribution would look like a broken engine, and be held against the node.
+_RANGES = {
+    "temperature": (0, _LARGE),
+    "top_p": (0, 1),
+    "top_k": (-1, 2**31),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "frequency_penalty": (-_LARGE, _LARGE),
+    "presence_penalty": (-_LARGE, _LARGE),
+    "repetition_penalty": (1 / _LARGE, _LARGE),
+}
 
 
 def to_job(request: Generate, can: Capabilities) -> Job:
@@ -56,8 +68,8 @@ def _check(request: Generate, can: Capabilities) -> None:
     wanted = request.sampling
     refusals = {
         "logprobs": wanted.logprobs is not None and not can.top_logprobs,
-        "top_logprobs": wanted.logprobs is not None and wanted.logprobs > can.top_logprobs,
-        "top_k": wanted.top_k != 0 and not can.top_k,
+        "top_logprobs": wanted.logprobs is not None and not 0 <= wanted.logprobs <= can.top_logprobs,
+        "top_k": wanted.top_k > 0 and not can.top_k,
         "min_p": wanted.min_p != 0 and not can.min_p,
         "typical_p": wanted.typical_p != 1 and not can.typical_p,
         "frequency_penalty": wanted.frequency_penalty != 0 and not can.penalties,
@@ -71,5 +83,10 @@ def _check(request: Generate, can: Capabilities) -> None:
     for param, refused in refusals.items():
         if refused:
             raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
+    for param, (least, most) in _RANGES.items():
+        if not least <= getattr(wanted, param) <= most:
+            raise InvalidRequest(f"{param} lies between {least:g} and {most:g}", param=param)
+    if not all(-_LARGE <= bias <= _LARGE for bias in wanted.logit_bias.values()):
+        raise InvalidRequest(f"biases lie between {-_LARGE:g} and {_LARGE:g}", param="logit_bias")
     if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
         raise InvalidRequest(f"choices are numbered from 0 to {_MOST_CHOICES}")
