@@ -17,6 +17,8 @@ import msgspec
 
 _EVENT = b"\n\n"
 _END = b"0\r\n\r\n"
+# Each answer's own, in all runs of this process, so that no cache knows its prompt.
+numbers = count()
 _FIRST = re.compile(rb'"content":"[^"]')
 AROUND = 3
 """Events of an answer beside its tokens: the role, the finish reason and [DONE]."""
@@ -36,9 +38,12 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Answer(asyncio.Protocol):
-    """One streamed answer, on a connection of its own; `times` are when its events came, in seconds."""
+    """One streamed answer, on a connection of its own. `number` is its seed; times are in seconds, `times` those at
+    which its events came.
+    """
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, number: int) -> None:
+        self.number = number
         self.done = asyncio.get_running_loop().create_future()
         self.sent = 0.0
         self.first = 0.0
@@ -72,13 +77,13 @@ class Answer(asyncio.Protocol):
 
 async def drive(url: str, load: Load, started: Callable[[int], None] = lambda number: None) -> list[Answer]:
     """Run the load; answers in the order they were asked for. `started` is called with how many streams there are."""
-    numbers, answers, begin = count(), cast(list[Answer], []), perf_counter()
+    answers, begin = list[Answer](), perf_counter()
 
     async def stream(number: int) -> None:
         await asyncio.sleep(begin + number / load.ramp - perf_counter())
         started(number + 1)
         for _ in range(load.answers):
-            answer = await ask(url, request(url, load.model, load.tokens, next(numbers)))
+            answer = await ask(url, load.model, load.tokens)
             answers.append(answer)
             await answer.done
 
@@ -86,11 +91,12 @@ async def drive(url: str, load: Load, started: Callable[[int], None] = lambda nu
     return answers
 
 
-async def ask(url: str, request: bytes) -> Answer:
+async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.") -> Answer:
     """Begun, not ended."""
-    address = urlsplit(url)
+    address, number = urlsplit(url), next(numbers)
+    asked = request(url, model, tokens, number, text=text)
     connect = asyncio.get_running_loop().create_connection
-    _, answer = await connect(partial(Answer, request), address.hostname or "127.0.0.1", address.port or 80)
+    _, answer = await connect(partial(Answer, asked, number), address.hostname or "127.0.0.1", address.port or 80)
     return answer
 
 

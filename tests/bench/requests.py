@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -13,7 +12,7 @@ import numpy as np
 import uvloop
 
 from tests.bench.figures import Incomplete, check, measure, percentiles
-from tests.bench.load import Answer, Asking, Load, ask, drive, request
+from tests.bench.load import Answer, Asking, Load, ask, drive, numbers, request
 from tests.bench.programs import BACK, Program, gateway, node, python, running
 from tests.bench.streaming import RATE, WARM, two_nodes
 from tests.bench.table import Row
@@ -47,8 +46,8 @@ def _added(front: Program, load: Load, file: Path) -> tuple[float, ...]:
     check(answers, load.tokens)
     engine = dict(line.split() for line in file.read_text().splitlines()[skipped:])
     # The first of each stream come in the rhythm of the ramp.
-    later = list(enumerate(answers))[load.streams :]
-    return percentiles([1000 * (one.first - one.sent - float(engine[str(number)])) for number, one in later], 50, 99)
+    later = answers[load.streams :]
+    return percentiles([1000 * (one.first - one.sent - float(engine[str(one.number)])) for one in later], 50, 99)
 
 
 def short_answers(runs: int, short: bool) -> list[Row]:
@@ -73,8 +72,7 @@ def short_answers(runs: int, short: bool) -> list[Row]:
 
 
 async def _ask_all(front: Program, total: int) -> int:
-    numbers = islice(count(), total)
-    requests = (request(front.url, "echo", 10, number, stream=False) for number in numbers)
+    requests = (request(front.url, "echo", 10, next(numbers), stream=False) for _ in range(total))
     address, asking = front.url.removeprefix("http://").split(":"), []
     for _ in range(32):
         _, one = await asyncio.get_running_loop().create_connection(
@@ -116,7 +114,7 @@ async def _late(front: Program, half: float) -> tuple[float, float]:
     await asyncio.sleep(half)
     begin, asked = perf_counter(), list[Answer]()
     while perf_counter() < begin + half - 1:
-        long = await ask(front.url, request(front.url, "other", 1, len(asked), text=_LONG))
+        long = await ask(front.url, "other", 1, _LONG)
         await long.done
         asked.append(long)
         await asyncio.sleep(0.1)
