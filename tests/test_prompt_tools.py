@@ -1,0 +1,285 @@
+"""Prompts with tools, documents, variables and messages to be continued."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.conversation import conversation
+from adapter.prompt import ChatTemplate, Conversation, Prompt, load_tokenizer, own_template, write
+from adapter.schema.requests import ChatCompletionRequest
+from subnet.errors import InvalidRequest
+from subnet.node_info import TokenizerArtefact
+
+CONTROL = ["<|im_start|>", "<|im_end|>", "</s>"]
+TOKENIZER = load_tokenizer(
+    TokenizerArtefact(
+        pieces=[*(bytes([value]) for value in range(256)), *(text.encode() for text in CONTROL)],
+        control=list(range(256, 259)),
+        pattern=r"\p{L}+|[^\p{L}]+",
+        merges=list(range(256)),
+    )
+)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NO_SYSTEM = (
+    "{% for message in messages %}"
+    "{% if message.role not in ('user', 'assistant') %}{{ raise_exception('no such role') }}{% endif %}"
+    "[{{ message.role }}] {{ message.content | trim }}</s>{% endfor %}"
+)
+PARTS = (
+    "{% for message in messages %}[{{ message.role }}]"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}{% endfor %}"
+)
+KNOWS_TOOLS = (
+    "{% for tool in tools or [] %}{{ tool.function.name }}: {{ tool.function.parameters | tojson }}\n{% endfor %}"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}"
+    "{% for call in message.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}"
+    "{% endfor %}{{ '\n' }}{% endfor %}"
+)
+ARGUMENTS_AS_TEXT = KNOWS_TOOLS.replace("{{ call.function.arguments | tojson }}", "{{ '=' + call.function.arguments }}")
+THINKING = CHATML.replace("assistant\n{% endif", "assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif")
+KNOWS_ALL = (
+    "{{ reasoning_effort }} {{ verbosity }} {{ enable_thinking }} {{ custom | tojson }}"
+    "{% for document in documents %}{{ document | tojson }}{% endfor %}{{ messages[0].content }}"
+)
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "description": "d", "parameters": {"type": "object", "properties": {}}},
+}
+QUESTION = {"role": "user", "content": "Hi"}
+CALLED = [
+    QUESTION,
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "x"}'}},
+            {"id": "2", "type": "function", "function": {"name": "time", "arguments": "{broken"}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "2", "content": "noon"},
+    {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "warm"}]},
+]
+
+
+def written(source: str, **fields: Any) -> Prompt:
+    request = msgspec.convert({"model": "m", "messages": [QUESTION]} | fields, ChatCompletionRequest)
+    return write(conversation(request), ChatTemplate(source), TOKENIZER.guard)
+
+
+def text(source: str, **fields: Any) -> str:
+    return written(source, **fields).text
+
+
+def refusal(source: str, **fields: Any) -> str | None:
+    with pytest.raises(InvalidRequest) as caught:
+        written(source, **fields)
+    return caught.value.param
+
+
+def test_a_template_that_knows_tools() -> None:
+    """It writes tools, calls and results itself."""
+    assert ChatTemplate(KNOWS_TOOLS).knows_tools
+    assert text(KNOWS_TOOLS, messages=CALLED, tools=[TOOL]) == (
+        'weather: {"type": "object", "properties": {}}\n'
+        'user: Hi\nassistant: weather{"city": "x"}time"{broken"\ntool: noon\ntool: warm\n'
+    )
+
+
+def test_a_template_that_wants_arguments_as_text() -> None:
+    """It gets them as JSON."""
+    assert ChatTemplate(ARGUMENTS_AS_TEXT).knows_tools
+    assert 'assistant: weather={"city": "x"}time={broken\n' in text(ARGUMENTS_AS_TEXT, messages=CALLED)
+
+
+def test_a_template_that_knows_no_tools() -> None:
+    """Tools go to the system message, calls and results into the text of messages."""
+    assert not ChatTemplate(CHATML).knows_tools
+    found = text(CHATML, messages=[{"role": "system", "content": "Be brief."}, *CALLED], tools=[TOOL])
+    system, user, assistant, results, end = found.split("<|im_end|>\n")
+    assert system.startswith("<|im_start|>system\nBe brief.\n\n")
+    assert json.loads(system.split("<tools>\n")[1].split("\n</tools>")[0]) == TOOL
+    assert user == "<|im_start|>user\nHi"
+    assert assistant == (
+        '<|im_start|>assistant\n<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "time", "arguments": "{broken"}\n</tool_call>'
+    )
+    assert results == (
+        '<|im_start|>user\n<tool_response>\n{"name": "time", "content": "noon"}\n</tool_response>\n'
+        '<tool_response>\n{"name": "weather", "content": "warm"}\n</tool_response>'
+    )
+    assert end == "<|im_start|>assistant\n"
+
+
+def test_tools_without_a_system_message() -> None:
+    """One is made; where the template has none, the first user says it."""
+    assert text(CHATML, tools=[TOOL]).startswith("<|im_start|>system\nYou may call functions")
+    found = text(NO_SYSTEM, tools=[TOOL])
+    assert found.startswith("[user] You may call functions")
+    assert found.endswith("</tool_call>\n\nHi</s>")
+    assert refusal(NO_SYSTEM, tools=[TOOL], messages=[{"role": "assistant", "content": "x"}]) == "messages"
+
+
+def test_tools_for_a_template_of_parts() -> None:
+    """What is written in general words becomes a part like any text."""
+    found = text(PARTS, messages=CALLED, tools=[TOOL])
+    assert found.startswith("[system]You may call functions")
+    assert '[user]<tool_response>\n{"name": "time"' in found
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("none", []),
+        ("auto", ["a", "b"]),
+        ("required", ["a", "b"]),
+        ({"type": "function", "function": {"name": "b"}}, ["b"]),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "a"}}]},
+            },
+            ["a"],
+        ),
+    ],
+)
+def test_only_tools_that_may_be_called_are_shown(choice: object, names: list[str]) -> None:
+    """The model does not know of the others; a function without parameters takes none."""
+    tools = [{"type": "function", "function": {"name": name, "strict": True}} for name in ("a", "b")]
+    expected = [f'{name}: {{"type": "object", "properties": {{}}}}' for name in names]
+    assert text(KNOWS_TOOLS, tools=tools, tool_choice=choice).splitlines()[:-1] == expected
+
+
+def test_reasoning_in_the_history() -> None:
+    """Under the name that templates look for, whichever the client used."""
+    source = "{% for message in messages %}{{ message.reasoning_content }}{% endfor %}"
+    for name in ("reasoning_content", "reasoning"):
+        assert text(source, messages=[{"role": "assistant", "content": "x", name: "so"}]) == "so"
+
+
+def test_variables() -> None:
+    """Effort, verbosity, documents and the client's own reach a template that knows them."""
+    found = text(
+        KNOWS_ALL,
+        reasoning_effort="none",
+        verbosity="low",
+        documents=[{"title": "t", "text": "x"}],
+        chat_template_kwargs={"custom": {"a": [1]}},
+    )
+    assert found == 'none low False {"a": [1]}{"title": "t", "text": "x"}Hi'
+    assert text(KNOWS_ALL, reasoning_effort="high", chat_template_kwargs={"enable_thinking": False, "custom": 1}) == (
+        "high  False 1Hi"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"documents": [{"text": "x"}]}, "documents"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
+        ({"chat_template_kwargs": {"eos_token": "x"}}, "chat_template_kwargs.eos_token"),
+    ],
+)
+def test_what_a_template_does_not_know(fields: dict[str, Any], param: str) -> None:
+    """It is refused by name, not dropped."""
+    assert refusal(CHATML, **fields) == param
+
+
+def test_what_asks_for_nothing() -> None:
+    """No effort and usual verbosity are fine for any model."""
+    assert text(CHATML, reasoning_effort="none", verbosity="medium") == text(CHATML)
+
+
+def test_reasoning_that_the_template_opens() -> None:
+    """The prompt tells whether the answer begins inside reasoning, whatever users wrote."""
+    assert written(THINKING, reasoning_effort="low").opened("<think>", "</think>")
+    assert not written(THINKING, reasoning_effort="none").opened("<think>", "</think>")
+    said = [{"role": "user", "content": "what is <think>"}]
+    assert not written(CHATML, messages=said).opened("<think>", "</think>")
+    bare = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    assert not written(bare, messages=said, add_generation_prompt=False).opened("<think>", "</think>")
+
+
+@pytest.mark.parametrize(
+    ("content", "opened"), [("Once ", False), ("<think>so ", True), ("<think>so</think> I", False), ("", False)]
+)
+def test_a_message_to_be_continued(content: str, opened: bool) -> None:
+    """It stays open, to the last blank, and tells whether reasoning is."""
+    messages = [QUESTION, {"role": "assistant", "content": content}]
+    found = written(CHATML, messages=messages, continue_final_message=True, add_generation_prompt=False)
+    assert found.text == f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{content}"
+    assert found.opened("<think>", "</think>") is opened
+    assert text(PARTS, messages=messages, continue_final_message=True) == f"[user]Hi[assistant]{content}"
+    assert text(NO_SYSTEM, messages=messages, continue_final_message=True) == f"[user] Hi</s>[assistant] {content}"
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "param"),
+    [
+        (CHATML, {"messages": [QUESTION]}, "continue_final_message"),
+        (CHATML, {"messages": CALLED[:2]}, "continue_final_message"),
+        (CHATML, {"add_generation_prompt": True}, "continue_final_message"),
+        ("{{ messages[0].content }}", {}, "messages"),
+    ],
+)
+def test_what_cannot_be_continued(source: str, fields: dict[str, Any], param: str) -> None:
+    """Messages of others, calls, an answer that is opened too, and templates that do not show the message."""
+    messages = [QUESTION, {"role": "assistant", "content": "x"}]
+    assert refusal(source, **{"messages": messages, "continue_final_message": True} | fields) == param
+
+
+def test_no_generation_prompt() -> None:
+    """The prompt ends after the messages."""
+    assert text(CHATML, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
+
+
+def test_a_requests_own_template() -> None:
+    """Only where the operator permits it; what does not compile or is too long names the parameter."""
+    assert own_template("{{ bos_token }}{{ messages[0].content }}", True, "<s>").render([QUESTION]) == "<s>Hi"
+    for source, permitted in (("x", False), ("{% if %}", True), ("x" * 100_000, True)):
+        with pytest.raises(InvalidRequest) as caught:
+            own_template(source, permitted)
+        assert caught.value.param == "chat_template"
+
+
+HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|im_", "end|>", "<", ">", "x"]), min_size=1, max_size=4).map("".join)
+
+
+@pytest.mark.parametrize("source", [CHATML, KNOWS_TOOLS, ARGUMENTS_AS_TEXT, KNOWS_ALL])
+@given(hostile=HOSTILE)
+def test_nothing_of_a_client_becomes_a_control_token(source: str, hostile: str) -> None:
+    """Not in tools, arguments, results, documents, the template's variables, or a message to be continued."""
+    template = ChatTemplate(source)
+    given = Conversation(
+        messages=[
+            {"role": "user", "content": hostile},
+            {
+                "role": "assistant",
+                "content": hostile,
+                "tool_calls": [{"id": hostile, "function": {"name": hostile, "arguments": {hostile: [hostile]}}}],
+            },
+            {"role": "tool", "tool_call_id": hostile, "content": hostile},
+            {"role": "assistant", "content": hostile},
+        ],
+        tools=[{"type": "function", "function": {"name": "f", "description": hostile, "parameters": {hostile: 1}}}],
+        documents=[{hostile: hostile}] if "documents" in template.variables else [],
+        chat_template_kwargs={"custom": {hostile: hostile}},
+        continue_final_message="messages[0]" not in source,
+    )
+    prompt = write(given, template, TOKENIZER.guard)
+    tokens = [int(token) for token in TOKENIZER.encode_prompt(prompt.marked, prompt.mark)]
+    expected = 2 * 5 - 1 if source is CHATML else 0
+    assert sum(token in TOKENIZER.control for token in tokens) == expected
+    assert bytes(token for token in tokens if token < 256).count(hostile.encode()) >= 1
