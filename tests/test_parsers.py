@@ -105,7 +105,7 @@ WRITTEN: list[tuple[str, str, Message]] = [
         '<tool_call>{"name": "get_weather", "arguments": {"city": "</tool_call>}\\""}}</tool_call>',
         Message(calls=[("get_weather", '{"city": "</tool_call>}\\""}')]),
     ),
-    ("hermes", "<tool_call> is a mark, <b>", Message("<tool_call> is a mark, <b>")),
+    ("hermes", "The <tool_call> is a mark, <b>", Message("The <tool_call> is a mark, <b>")),
     ("hermes", '<tool_call>{"name": "get_wea', Message('<tool_call>{"name": "get_wea')),
     ("hermes", '<tool_call>{"name": 3, "arguments": {}}', Message('<tool_call>{"name": 3, "arguments": {}}')),
     (
@@ -306,6 +306,13 @@ def test_what_is_shown_was_written_there(kind: Kind, text: str) -> None:
         if isinstance(part, Content | Reasoning):
             assert part.text == text[at : at + part.size]
         at += part.size
+
+
+@given(st.sampled_from([only(name) for name in FORMATS if name != "harmony"]), TEXTS | MANGLED)
+def test_nothing_is_lost(kind: Kind, text: str) -> None:
+    """A text in which no call begins is content as it stands, with all its marks and white space."""
+    whole = read(kind, text)
+    assert whole.calls or whole == Message(text)
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.none(), st.lists), max_size=3))

@@ -30,8 +30,8 @@ class DeepSeek(ToolFormat):
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_CALLS, _CALL, give=Content, trim=True)):
             mark = yield from source.literal(_CALLS, _CALL)
-            source.at = 0
-            yield from source.literal(_CALLS)
+            if mark == _CALL:
+                source.at -= len(mark)
             yield from source.space()
             found = False
             while (yield from source.literal(_CALL)) and (yield from self._call(source)):

@@ -1,8 +1,8 @@
 """gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, with more of them after `<|start|>assistant`. Channel
 `analysis` is reasoning, a message `to=functions.name` is a call, the rest is content.
 
-Read as text, not with the package openai-harmony: that takes token ids, but stop strings are cut off before; and it
-works only with a vocabulary file that it downloads, though the text is here already.
+Read as text, not with the package openai-harmony: that takes token ids, while stop strings end an answer in its text;
+and it needs a vocabulary file that it downloads (or finds where TIKTOKEN_ENCODINGS_BASE says), though the text is here.
 """
 
 from __future__ import annotations

@@ -40,10 +40,11 @@ class Source(Text):
         self._put(Skipped(self.at))
 
     def refuse(self, size: int) -> None:
-        """What was read is no call: its first `size` characters are content, and the rest is read again. All of it is
-        content if the text ended before that was clear, so that nothing is read to the end many times."""
+        """What was read is no call: a mark of `size` characters with the white space before it is content, and the rest
+        is read again. All is content if the text ended before that was clear, so that nothing is read to the end many
+        times."""
         if self.at < len(self._text):
-            self.at = size
+            self.at = len(self._text) - len(self._text.lstrip()) + size
         self.give(Content)
 
     def cut(self) -> None:
@@ -65,7 +66,7 @@ class Source(Text):
 
     def pass_until(self, *marks: str, give: Give, trim: bool = False) -> Reading[bool]:
         """Gives what was not given yet, and text as it comes, up to the first of `marks`; False where none comes.
-        With `trim`, white space before the mark is skipped."""
+        With `trim`, white space before the mark is not given, but counts as read."""
         wanted = marks_of(*marks)
         while True:
             found = wanted.find(self._text, 0)
@@ -74,7 +75,6 @@ class Source(Text):
             self.give(give)
             if found >= 0:
                 self.at = safe - shown
-                self.skip()
                 return True
             if not (yield from self.more()):
                 yield from self.rest(give)
