@@ -206,3 +206,7 @@ async def test_a_reading_that_fails_or_is_given_up_holds_nothing_back() -> None:
     await stepper.stop()
     with pytest.raises(EngineFailed, match="stopped"):
         await left
+    with pytest.raises(EngineFailed, match="stopped"):
+        await stepper.read(CountingReading(context, 1))
+    with pytest.raises(EngineFailed, match="stopped"):
+        stepper.submit(Client(1).choices)

@@ -98,7 +98,7 @@ class LlamaCppEngine(Engine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
-        self._reader.close()
+        await asyncio.to_thread(self._reader.close)
         self._context.close()
         self._model.close()
 
@@ -120,11 +120,13 @@ class LlamaCppEngine(Engine):
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:
             self._check_text(tokens)
+        await asyncio.to_thread(self._reader.prepare, max(map(len, inputs), default=0))
         found = [await self._stepper.read(Embedding(self._reader, tokens.tolist())) for tokens in inputs]
         return np.array(found, np.float32).reshape(len(inputs), self._model.dimensions)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         self._check_text(tokens)
+        await asyncio.to_thread(self._reader.prepare, len(tokens))
         return await self._stepper.read(Score(self._reader, tokens.tolist(), width))
 
     async def _choice(self, run: Run, start: Start) -> Choice:

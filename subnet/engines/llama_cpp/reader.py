@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -22,8 +24,8 @@ _SHORTEST = 512
 
 class Reader:
     """A context beside that of the running choices. It is made when it is first needed, as long as the text that needs
-    it, and again for a longer one; all methods are for the stepping thread. `longest` is in tokens; `pools_last`: the
-    embedding of a text is that of its last token, else the mean of all."""
+    it, and again for a longer one. `longest` is in tokens; `pools_last`: the embedding of a text is that of its last
+    token, else the mean of all."""
 
     def __init__(self, model: NativeModel, longest: int, threads: int, pools_last: bool) -> None:
         self.pools_last = pools_last
@@ -31,20 +33,41 @@ class Reader:
         self._longest = longest
         self._threads = threads
         self._length = 0
+        self._making = threading.Lock()
+        self._made: deque[NativeContext] = deque()
         self._context: NativeContext | None = None
 
-    def begin(self, length: int) -> NativeContext:
-        """An empty context for a text of `length` tokens. Raises EngineFailed when there is no memory for it."""
-        if self._context is None or length > self._length:
-            self.close()
-            self._length = min(self._longest, max(_SHORTEST, 1 << (length - 1).bit_length()))
-            self._context = NativeContext(
-                self._model, 1, self._length, MOST_ROWS, self._threads, with_hidden_states=True
-            )
+    def prepare(self, length: int) -> None:
+        """Make room for a text of `length` tokens. Takes up to seconds: not for the stepping thread. Raises
+        EngineFailed when there is no memory for it."""
+        with self._making:
+            if length <= self._length:
+                return
+            size = min(self._longest, max(_SHORTEST, 1 << (length - 1).bit_length()))
+            self._made.append(NativeContext(self._model, 1, size, MOST_ROWS, self._threads, with_hidden_states=True))
+            self._length = size
+
+    def begin(self) -> NativeContext:
+        """An empty context for a text that was prepared for. For the stepping thread, between two texts."""
+        while self._made:
+            self._drop()
+            self._context = self._made.popleft()
+        if self._context is None:
+            raise EngineFailed("a text is read that was not prepared for")
         self._context.keep(0, 0)
         return self._context
 
     def close(self) -> None:
+        """Once the stepping thread has ended."""
+        with self._making:
+            # Nothing is made from now on, not even by a thread that was late.
+            self._length = self._longest
+            while self._made:
+                self._drop()
+                self._context = self._made.popleft()
+            self._drop()
+
+    def _drop(self) -> None:
         if self._context is not None:
             self._context.close()
             self._context = None
@@ -62,7 +85,7 @@ class Reading(ABC, Generic[ResultT]):
     def advance(self, rows: int) -> ResultT | None:
         """Read `rows` more tokens; what was wanted of the text, once all are read. Raises EngineFailed."""
         if self._context is None:
-            self._context = self._reader.begin(len(self._tokens))
+            self._context = self._reader.begin()
         end = min(self._read + rows, len(self._tokens))
         self._context.decode([(self._tokens[at], at, 0, True) for at in range(self._read, end)])
         for at in range(self._read, end):

@@ -21,6 +21,7 @@ from subnet.errors import EngineFailed, SubnetError
 
 # Between two signs of life, in seconds.
 _SIGN_SECONDS = 1.0
+_STOPPED = "the engine was stopped"
 
 ResultT = TypeVar("ResultT")
 
@@ -60,13 +61,16 @@ class Stepper:
         self._thread.start()
 
     def submit(self, choices: list[Choice]) -> None:
+        """Raises EngineFailed once it was stopped."""
         with self._wanted:
+            self._check_running()
             self._inbox += choices
             self._wanted.notify()
 
     async def read(self, reading: Reading[ResultT]) -> ResultT:
         """What the reading gives. Raises EngineFailed. Cancelling the call ends it before its next piece."""
         with self._wanted:
+            self._check_running()
             result = self._readings.add(reading)
             self._wanted.notify()
         return await result
@@ -78,8 +82,12 @@ class Stepper:
             self._wanted.notify()
         await asyncio.to_thread(self._thread.join)
         for choice in [*self._active, *self._waiting, *self._inbox]:
-            choice.run.fail(EngineFailed("the engine was stopped"))
-        self._readings.fail(EngineFailed("the engine was stopped"))
+            choice.run.fail(EngineFailed(_STOPPED))
+        self._readings.fail(EngineFailed(_STOPPED))
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise EngineFailed(_STOPPED)
 
     def _work(self) -> None:
         while self._take_in():
