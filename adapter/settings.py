@@ -7,17 +7,25 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from adapter.decode.parsers import FORMATS, NONE
 from subnet.client.policies import PolicyName
+from subnet.errors import SettingsError
 from subnet.settings import SettingsReader
 
 _Count = Annotated[int, Meta(ge=1)]
+_SECRETS = ("secret", "api_keys")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="gateway processes behind the one address")] = 1
     nodes: Annotated[tuple[str, ...], Meta(description="addresses of the nodes to use")] = ()
     secret: Annotated[str | None, Meta(description="secret that gateway and nodes share")] = None
+    api_keys: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(description="keys of which a client must bring one; none: all are served"),
+    ] = ()
     first_token_timeout: Annotated[
         float, Meta(gt=0, description="seconds to wait for a first token, beyond what the prompt's length explains")
     ] = 10.0
@@ -47,6 +55,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_max_tokens: Annotated[
         _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")
     ] = None
+    strict: Annotated[bool, Meta(description="refuse parameters that nobody knows")] = False
+    reasoning_field: Annotated[
+        Literal["reasoning_content", "reasoning", "both"], Meta(description="where an answer has its reasoning")
+    ] = "reasoning_content"
+    tool_format: Annotated[
+        tuple[str, ...],
+        Meta(description="how a model writes tool calls, as model=format; else its chat template tells"),
+    ] = ()
+    allow_chat_template: Annotated[bool, Meta(description="a request may bring its own chat template")] = False
     cors_origins: Annotated[tuple[str, ...], Meta(description="web origins whose pages may call, or *")] = ()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
@@ -63,8 +80,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _Count | None, Meta(description="`up`: threads of a local node; none: its share of the cores")
     ] = None
 
+    def tool_formats(self) -> dict[str, str]:
+        """How models write tool calls, by model: what `tool_format` says. Raises SettingsError."""
+        pairs = [entry.rpartition("=") for entry in self.tool_format]
+        names = [*FORMATS, NONE]
+        for model, _, name in pairs:
+            if not model or name not in names:
+                given = f"{model}={name}" if model else name
+                raise SettingsError(f"--tool-format {given}: expected model=format, with one of {', '.join(names)}")
+        return {model: name for model, _, name in pairs}
+
     def __repr__(self) -> str:
-        values = msgspec.structs.asdict(self) | {"secret": "***" if self.secret else None}
+        hidden = {name: "***" for name in _SECRETS if getattr(self, name)}
+        values = msgspec.structs.asdict(self) | hidden
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 

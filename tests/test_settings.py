@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
@@ -121,9 +122,32 @@ def test_kubernetes_service_links() -> None:
     assert load(environ={"ADAPTER_SERVICE_HOST": "10.0.0.1", "ADAPTER_PORT_80_TCP": "tcp://10.0.0.1:80"}) == Settings()
 
 
-def test_secret_is_not_shown() -> None:
-    """A repr, which ends up in logs, does not have the secret."""
-    assert "hush" not in repr(Settings(secret="hush"))
+def test_secrets_are_not_shown() -> None:
+    """A repr, which ends up in logs, does not have the secret, nor the clients' keys."""
+    assert "hush" not in repr(Settings(secret="hush", api_keys=("hush-1", "hush-2")))
+    assert "api_keys=()" in repr(Settings())
+
+
+def test_an_empty_key() -> None:
+    """It would let everybody in: it is refused, and the other keys are not repeated."""
+    with pytest.raises(SettingsError) as caught:
+        load(environ={}, flags={"api_keys": ["hush", ""]})
+    assert str(caught.value) == "--api-keys: expected text of length >= 1"
+
+
+def test_tool_formats() -> None:
+    """Models may have an equals sign in their names."""
+    settings = load(environ={"ADAPTER_TOOL_FORMAT": "qwen=hermes,a=b=none"})
+    assert settings.tool_formats() == {"qwen": "hermes", "a=b": "none"}
+
+
+@pytest.mark.parametrize("given", ["hermes", "qwen=", "=hermes", "qwen=herpes"])
+def test_a_wrong_tool_format(given: str) -> None:
+    """The line repeats it, and names what there is."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(tool_format=(given,)).tool_formats()
+    expected = r"expected model=format, with one of .*hermes.*, none$"
+    assert re.fullmatch(f"--tool-format {given.removeprefix('=')}: {expected}", str(caught.value))
 
 
 def test_frozen() -> None:
