@@ -234,3 +234,13 @@ def test_an_answer_after_reasoning(kind: Kind, opened: bool, before: str, withou
 def test_an_answer_without_anything_before_it() -> None:
     """Then the grammar of the content is all there is."""
     assert only("hermes").answer("/x/", {}) is None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_answer_or_a_call(name: str) -> None:
+    """With tools that may be called, either is allowed, and nothing else."""
+    grammar = only(name).answer('%json {"type": "integer"}', {}, tools=TOOLS, several=False)
+    assert grammar is not None
+    final = "<|channel|>final<|message|>" if name == "harmony" else ""
+    for text, accepted in [(ACCEPTED[name], True), (final + "42", True), (final + "x", False)]:
+        assert Walk(grammar, Vocabulary(())).accepts(text) == accepted

@@ -81,14 +81,27 @@ class Kind(msgspec.Struct, frozen=True):
         lark = Lark(special)
         return self._after_reasoning(lark, (self.calls or Hermes()).calls(lark, tools, several), opened)
 
-    def answer(self, body: str, special: Mapping[str, int], opened: bool = False) -> str | None:
+    def answer(
+        self,
+        body: str,
+        special: Mapping[str, int],
+        opened: bool = False,
+        tools: Tools | None = None,
+        several: bool = True,
+    ) -> str | None:
         """The grammar of an answer of which `body`, a Lark expression such as `%json {...}`, is the content, and
-        which may have reasoning before it. None where the model writes nothing but the content."""
-        if self.tags is None and not (self.calls and self.calls.reasons):
+        which may have reasoning before it; or, with `tools`, of calls to them instead. None where the model writes
+        nothing but the content. Raises UnsupportedSchema."""
+        calls = tools if self.calls else None
+        if self.tags is None and not calls and not (self.calls and self.calls.reasons):
             return None
         lark = Lark(special)
         whole = lark.rule(body)
-        return self._after_reasoning(lark, self.calls.answer(lark, whole) if self.calls else whole, opened)
+        if self.calls is not None:
+            whole = self.calls.answer(lark, whole)
+            if calls:
+                whole = lark.either([self.calls.calls(lark, calls, several), whole])
+        return self._after_reasoning(lark, whole, opened)
 
     def _after_reasoning(self, lark: Lark, answer: str, opened: bool) -> str:
         return lark.text(answer if self.tags is None else self.tags.before(lark, answer, opened))
