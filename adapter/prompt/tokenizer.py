@@ -26,7 +26,8 @@ SHORT = 512
 
 
 class Tokenizer(ABC):
-    """`pieces[i]` are the bytes of token i, `control` the ids that no user's text may become, and `guard` keeps it so.
+    """`pieces[i]` are the bytes of token i, `control` the ids that no user's text may become, and `guard` keeps it so;
+    `special` has them by their texts.
 
     Lone surrogates are encoded as U+FFFD.
     """
@@ -36,12 +37,12 @@ class Tokenizer(ABC):
         self.control = frozenset(artefact.control)
         self.vocab_size = len(artefact.pieces)
         self._bos = [artefact.bos_id] if artefact.add_bos and artefact.bos_id is not None else []
-        self._control_ids = _ids_by_text(artefact.pieces, artefact.control)
+        self.special = _ids_by_text(artefact.pieces, artefact.control)
         self._user_defined_ids = _ids_by_text(artefact.pieces, artefact.user_defined)
-        self._control_texts = _longest_first(self._control_ids)
+        self._control_texts = _longest_first(self.special)
         self._user_defined_texts = _longest_first(self._user_defined_ids)
-        self.guard = Guard(self._control_ids)
-        self._control_bytes = {text: np.int32(token).tobytes() for text, token in self._control_ids.items()}
+        self.guard = Guard(self.special)
+        self._control_bytes = {text: np.int32(token).tobytes() for text, token in self.special.items()}
         self._recent: Recent[str, bytes] = Recent(KEPT)
 
     def encode_text(self, text: str) -> TokenIds:
@@ -77,6 +78,8 @@ class Tokenizer(ABC):
         return known
 
     def _plain(self, text: str) -> list[TokenIds]:
+        if not self._user_defined_ids:
+            return [self._encode(text)] if text else []
         parts = enumerate(self._user_defined_texts.split(text))
         return [
             np.array([self._user_defined_ids[part]], np.int32) if index % 2 else self._encode(part)
@@ -164,4 +167,6 @@ def _without_surrogates(text: str) -> str:
 
 
 def _join(parts: Sequence[NDArray[np.int32]]) -> TokenIds:
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
