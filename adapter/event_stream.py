@@ -26,10 +26,8 @@ async def event_stream(run: Run, chunks: ChunkWriter, write: Write) -> None:
 
     def emit(event: Event) -> None:
         nonlocal begun
-        if not begun:
+        if data := encode(event):
             begun = True
-            write(chunks.begin() + encode(event))
-        elif data := encode(event):
             write(data)
 
     try:

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import msgspec
 
-from adapter.schema.responses import Usage
-from subnet.generation import FinishReason
+from adapter.schema.logprobs import TokenLogprob
+from adapter.schema.responses import FinishReason, Usage
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
+    """`logprobs` are those of the tokens that end in this text, where they are wanted; and so are `token_ids`, with
+    those of tokens that left nothing to show.
+    """
+
     choice: int
+    text: str
+    logprobs: list[TokenLogprob] | None = None
+    token_ids: list[int] | None = None
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    choice: int
+    text: str
+
+
+class CallBegun(msgspec.Struct, frozen=True, gc=False):
+    """A tool call; `index` counts those of the choice from 0."""
+
+    choice: int
+    index: int
+    id: str
+    name: str
+
+
+class CallArguments(msgspec.Struct, frozen=True, gc=False):
+    """A fragment of the arguments of a call that has begun."""
+
+    choice: int
+    index: int
     text: str
 
 
@@ -27,4 +55,5 @@ class Used(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
 
 
-Event = TextDelta | Finished | Used
+ChoiceEvent = TextDelta | ReasoningDelta | CallBegun | CallArguments | Finished
+Event = ChoiceEvent | Used

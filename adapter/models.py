@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
-from adapter.choices import ChoiceReader, PlainReader, StoppingReader
-from adapter.conversation import plain
+from adapter.aligned import AlignedReader
+from adapter.choices import ChoiceReader, PlainReader
 from adapter.decode import Detokenizer, StopScanner, TokenTable
+from adapter.decode.logprobs import Teller
+from adapter.decode.parsers import Kind, choose
 from adapter.errors import ModelNotFound, ModelUnusable
-from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, load_tokenizer
-from adapter.schema.messages import Message
+from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
+from adapter.view import View
 from subnet.client import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import ModelCard, TokenizerArtefact
@@ -26,25 +29,29 @@ KEPT = 16
 """Tokenizers in memory, at most."""
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """A conversation as text, open for the model's answer, and `mark`, which `encode` removes: see prompt/guard.py."""
+class Parts:
+    """What is made from a card and its artefact, which takes long. `kind`: how the model writes calls and reasoning."""
 
-    marked: str
-    mark: str
+    def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
+        """Raises WireError or SettingsError for what cannot be used."""
+        source = card.chat_template or DEFAULT_TEMPLATE
+        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
+        self.template = ChatTemplate(source, card.bos_token, card.eos_token)
+        self.kind = _kind(source, tool_format)
+        self._tables: dict[frozenset[int], TokenTable] = {}
+        self.table = self._table(self.tokenizer.control)
+        marks = {self.tokenizer.special[mark] for mark in self.kind.visible if mark in self.tokenizer.special}
+        self.marked_table = self._table(self.tokenizer.control - marks)
 
     @property
-    def text(self) -> str:
-        return self.marked.replace(self.mark, "") if self.mark else self.marked
+    def bare_table(self) -> TokenTable:
+        """In which nothing is hidden."""
+        return self._table(frozenset())
 
-
-class Parts:
-    """What is made from a card and its artefact, which takes long."""
-
-    def __init__(self, card: ModelCard, data: bytes) -> None:
-        """Raises WireError or SettingsError for what cannot be used."""
-        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
-        self.table = TokenTable(self.tokenizer.pieces, self.tokenizer.control)
-        self.template = ChatTemplate(card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token)
+    def _table(self, hidden: frozenset[int]) -> TokenTable:
+        if hidden not in self._tables:
+            self._tables[hidden] = TokenTable(self.tokenizer.pieces, hidden)
+        return self._tables[hidden]
 
 
 class Model:
@@ -52,35 +59,66 @@ class Model:
 
     def __init__(self, card: ModelCard, parts: Parts) -> None:
         self.card = card
-        self.fingerprint = "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
+        self.kind = parts.kind
+        self.tokenizer = parts.tokenizer
+        self.fingerprint = _fingerprint(card)
         self._parts = parts
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """Raises InvalidRequest where the model's template refuses the messages."""
-        protected, mark = self._parts.tokenizer.guard.protect(plain(messages))
-        return Prompt(self._parts.template.render(protected), mark)
+    def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+        """By `template`, or by the model's own. Raises InvalidRequest where that refuses the conversation."""
+        return write(conversation, template or self._parts.template, self.tokenizer.guard)
 
     def encode(self, prompt: Prompt) -> TokenIds:
         """Raises InvalidRequest."""
         if self.card.chat_template is None:
-            return self._parts.tokenizer.encode_bare(prompt.text)
-        return self._parts.tokenizer.encode_prompt(prompt.marked, prompt.mark)
+            return self.tokenizer.encode_bare(prompt.text)
+        return self.tokenizer.encode_prompt(prompt.marked, prompt.mark)
 
-    def reader(self, index: int, stops: tuple[str, ...]) -> ChoiceReader:
-        detokenizer = Detokenizer(self._parts.table)
-        return StoppingReader(index, detokenizer, StopScanner(stops)) if stops else PlainReader(index, detokenizer)
+    def text(self, tokens: Sequence[int]) -> str:
+        """What `tokens` say, control tokens among them."""
+        return Detokenizer(self._parts.bare_table).decode(tokens)
+
+    def reader(self, index: int, view: View) -> ChoiceReader:
+        """For one choice."""
+        parser = self.kind.parser(view.tools, view.opened) if view.parsed else None
+        table = self._parts.table if parser is None else self._parts.marked_table
+        detokenizer = Detokenizer(self._parts.bare_table if view.special else table)
+        if parser is None and not view.stops and view.logprobs is None and not view.token_ids:
+            return PlainReader(index, detokenizer)
+        return AlignedReader(
+            index,
+            detokenizer,
+            scanner=StopScanner(view.stops, view.include_stop) if view.stops else None,
+            parser=parser,
+            teller=None if view.logprobs is None else Teller(self.tokenizer.pieces, view.logprobs),
+            token_ids=view.token_ids,
+        )
 
 
-_Key = tuple[str, str | None, str, str]
+def _kind(template: str, tool_format: str | None) -> Kind:
+    try:
+        return choose(template, tool_format)
+    except ValueError as error:
+        raise SettingsError(f"tool_format: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(card: ModelCard) -> str:
+    return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
+
+
+_Key = tuple[str, str | None, str, str, str | None]
 
 
 class Models:
     """Finds models by name. Requests for one that is being loaded wait for the same load; a failed one is tried
-    again by the next request, unless it would fail again.
+    again by the next request, unless it would fail again. `tool_formats` are the formats of calls, by model, that the
+    operator set.
     """
 
-    def __init__(self, remote_manager: RemoteManager) -> None:
+    def __init__(self, remote_manager: RemoteManager, tool_formats: Mapping[str, str] | None = None) -> None:
         self._manager = remote_manager
+        self._tool_formats = tool_formats or {}
         self._loads: dict[_Key, asyncio.Task[Parts]] = {}
         self._seen: set[str] = set()
 
@@ -104,7 +142,7 @@ class Models:
     async def get(self, name: str) -> Model:
         """Raises as `card` does, NodeError where the tokenizer cannot be had, and ModelUnusable."""
         card = self.card(name)
-        key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token)
+        key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(name))
         if key not in self._loads:
             self._loads[key] = self._start(key, card)
         return Model(card, await asyncio.shield(self._loads[key]))
@@ -119,7 +157,7 @@ class Models:
     async def _load(self, card: ModelCard) -> Parts:
         data = await self._manager.artefact(card.tokenizer)
         try:
-            return await asyncio.to_thread(Parts, card, data)
+            return await asyncio.to_thread(Parts, card, data, self._tool_formats.get(card.id))
         except SettingsError as error:
             logger.error("the model '%s' cannot be used: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' cannot be used here.", param="model") from error

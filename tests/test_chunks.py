@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.chunks import DONE, ChunkWriter, Collector, Head
+from adapter.chunks import DONE, ChunkWriter, Head
+from adapter.collector import Collector
 from adapter.event_stream import event_stream
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.schema.responses import PromptTokensDetails, Usage
@@ -91,9 +92,9 @@ async def test_several_choices() -> None:
         Used(USAGE),
     ]
     assert await streamed(events, choices=2) == [
-        {**COMMON, "choices": choice(ROLE, 0)},
         {**COMMON, "choices": choice(ROLE, 1)},
         {**COMMON, "choices": choice({"content": "b"}, 1)},
+        {**COMMON, "choices": choice(ROLE, 0)},
         {**COMMON, "choices": choice({"content": "a"}, 0)},
         {**COMMON, "choices": choice({}, 1, "length")},
         {**COMMON, "choices": choice({}, 0, "stop")},
@@ -123,10 +124,10 @@ async def test_error_before_the_first_event() -> None:
 
 async def test_one_item_per_event() -> None:
     """Role and first content go out together; every later event is one item."""
-    writer = ChunkWriter(HEAD)
-    items = await written(ANSWER, writer)
+    items = await written(ANSWER, ChunkWriter(HEAD))
     assert len(items) == len(ANSWER)
-    assert items[0] == writer.begin() + writer.encode(ANSWER[0])
+    role, first = events_of(items[0])
+    assert (role["choices"], first["choices"]) == (choice(ROLE), choice({"content": "Hi"}))
     assert items[-1] == DONE
 
 
@@ -160,7 +161,9 @@ def test_ids_differ() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
 def test_any_text_survives(text: str, include_usage: bool) -> None:
     """Prepared bytes around a text are as good as the encoding of the whole chunk, in one event."""
-    data = ChunkWriter(HEAD, include_usage=include_usage).encode(TextDelta(0, text))
+    writer = ChunkWriter(HEAD, include_usage=include_usage)
+    writer.encode(TextDelta(0, "first"))
+    data = writer.encode(TextDelta(0, text))
     assert data.count(b"\n") == 2
     (event,) = events_of(data)
     assert isinstance(event, dict)

@@ -12,12 +12,14 @@ import msgspec
 import pytest
 
 from adapter.aside import LARGE, aside
-from adapter.completion import Completion, prepare
+from adapter.completion import Completion
 from adapter.errors import ModelNotFound
 from adapter.events import Event, Finished, TextDelta, Used
-from adapter.models import Model, Models, Prompt
-from adapter.schema.messages import Message
+from adapter.models import Model, Models
+from adapter.preparation import Rules, prepare
+from adapter.prompt import ChatTemplate, Conversation, Prompt
 from adapter.schema.requests import ChatCompletionRequest
+from adapter.view import View
 from subnet.client import RemoteManager, SessionManager
 from subnet.client.policies import Policy, Want
 from subnet.client.remote import Remote
@@ -167,7 +169,7 @@ async def test_several_choices() -> None:
     node = MockProtocol(script)
     async with subnet(node) as (models, sessions):
         model = await models.get("mock")
-        completion = Completion(model, "x", token_ids([1]), Sampling(), ("!",), choices=2)
+        completion = Completion(model, "x", token_ids([1]), Sampling(), View(stops=("!",)), choices=2)
         events = await events_of(completion, sessions)
     assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
     assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
@@ -219,9 +221,9 @@ async def test_default_max_tokens() -> None:
     node = saying("Hi", context_length=100)
     async with subnet(node) as (models, _):
         for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
-            completion = await prepare(request(**fields), models, default_max_tokens=7)
+            completion = await prepare(request(**fields), models, rules=Rules(default_max_tokens=7))
             assert completion.sampling.max_tokens == limit
-        completion = await prepare(request(), models, default_max_tokens=1000)
+        completion = await prepare(request(), models, rules=Rules(default_max_tokens=1000))
         assert completion.sampling.max_tokens == 100 - len(PROMPT)
 
 
@@ -252,9 +254,9 @@ class Held(Models):
         model, released = await self.models.get(name), self.released
 
         class Waits(Model):
-            def render(self, messages: Sequence[Message]) -> Prompt:
+            def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
                 assert released.wait(60)
-                return model.render(messages)
+                return model.write(conversation, template)
 
         self.reached.set()
         return Waits(model.card, model._parts)

@@ -31,6 +31,11 @@ class Detokenizer:
         self._text_of = table.texts.__getitem__
         self._held = b""
 
+    @property
+    def holds(self) -> bool:
+        """Whether a character has begun that is not whole yet."""
+        return bool(self._held)
+
     def decode(self, tokens: Sequence[int]) -> str:
         if not self._held:
             try:

@@ -1,0 +1,142 @@
+"""The reader of a choice of which more is wanted than its text: stop strings, parts, logprobs, token ids."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from typing import NamedTuple
+
+from adapter.choices import ChoiceReader, Emit
+from adapter.decode import Detokenizer, StopScanner
+from adapter.decode.logprobs import Teller
+from adapter.decode.parsers import Parser
+from adapter.decode.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from adapter.events import CallArguments, CallBegun, Finished, ReasoningDelta, TextDelta
+from adapter.schema.logprobs import TokenLogprob
+from subnet.generation import Delta, FinishReason, TokenLogprobs
+
+
+class _Token(NamedTuple):
+    """`start` and `end` are places in the text, in characters; a token that only begins a character ends in it."""
+
+    start: int
+    end: int
+    id: int
+    logprobs: TokenLogprobs | None
+
+
+class AlignedReader(ChoiceReader):
+    """Keeps tokens beside the text that they made, through all that looks at the text: a token belongs to the part in
+    which it ends. Tokens of reasoning, of calls and of their marks have no logprobs to show.
+
+    What is None is not wanted.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        detokenizer: Detokenizer,
+        *,
+        scanner: StopScanner | None = None,
+        parser: Parser | None = None,
+        teller: Teller | None = None,
+        token_ids: bool = False,
+    ) -> None:
+        self._index = index
+        self._detokenizer = detokenizer
+        self._scanner = scanner
+        self._parser = parser
+        self._teller = teller
+        self._ids: list[int] | None = [] if token_ids else None
+        self._decoded = self._shown = 0
+        self._waiting: deque[_Token] = deque()
+        self._called = False
+        self._in_content = True
+        self._thinking = False
+
+    def take(self, delta: Delta, emit: Emit) -> None:
+        if self.finished:
+            return None
+        for token, logprobs in zip(delta.tokens, delta.logprobs or repeat(None), strict=False):
+            self._read(token, logprobs, emit)
+            if self._stopped:
+                return self._finish("stop", emit)
+        if delta.finish_reason is not None:
+            self._finish(delta.finish_reason, emit)
+        return None
+
+    @property
+    def _stopped(self) -> bool:
+        return self._scanner is not None and self._scanner.stopped is not None
+
+    def _read(self, token: int, logprobs: TokenLogprobs | None, emit: Emit) -> None:
+        self.tokens += 1
+        text = self._detokenizer.decode((token,))
+        start, self._decoded = self._decoded, self._decoded + len(text)
+        self._waiting.append(_Token(start, self._decoded + self._detokenizer.holds, token, logprobs))
+        self._show(text if self._scanner is None else self._scanner.decode(text), emit)
+
+    def _show(self, text: str, emit: Emit) -> None:
+        if self._parser is not None:
+            for part in self._parser.decode(text):
+                self._give(part, emit)
+        elif text:
+            self._give(Content(text, len(text)), emit)
+
+    def _give(self, part: Part, emit: Emit) -> None:
+        self._shown += part.size
+        tokens = self._taken(lambda token: token.end <= self._shown)
+        self._in_content = isinstance(part, Content)
+        match part:
+            case Content():
+                self._thinking = False
+                emit(TextDelta(self._index, part.text, self._told(tokens), self._given_ids()))
+            case Reasoning():
+                self._thinking = True
+                emit(ReasoningDelta(self._index, part.text))
+            case ToolCallBegin():
+                self._called, self._thinking = True, False
+                emit(CallBegun(self._index, part.index, "call_" + secrets.token_hex(12), part.name))
+            case ToolArguments():
+                emit(CallArguments(self._index, part.index, part.text))
+        self.reasoning_tokens += len(tokens) if self._thinking else 0
+
+    def _finish(self, reason: FinishReason, emit: Emit) -> None:
+        stopped = self._stopped
+        if self._scanner is not None and not stopped:
+            self._show(self._scanner.flush(), emit)
+        if self._parser is not None:
+            for part in self._parser.flush():
+                self._give(part, emit)
+        # Of what a stop string cut off only the token counts of which a part is shown; else those of half a character.
+        tokens = self._taken(lambda token: not stopped or token.start < self._shown)
+        self._last(tokens if self._in_content else [], emit)
+        self.finished = True
+        emit(Finished(self._index, "tool_calls" if self._called and reason == "stop" else reason))
+
+    def _last(self, tokens: list[_Token], emit: Emit) -> None:
+        logprobs, token_ids = self._told(tokens), self._given_ids()
+        if logprobs or token_ids:
+            emit(TextDelta(self._index, "", logprobs, token_ids))
+
+    def _taken(self, wanted: Callable[[_Token], bool]) -> list[_Token]:
+        tokens = []
+        while self._waiting and wanted(self._waiting[0]):
+            tokens.append(self._waiting.popleft())
+        if self._ids is not None:
+            self._ids += [token.id for token in tokens]
+        return tokens
+
+    def _told(self, tokens: list[_Token]) -> list[TokenLogprob] | None:
+        if self._teller is None:
+            return None
+        return [self._teller.told(token.id, token.logprobs) for token in tokens if token.logprobs is not None]
+
+    def _given_ids(self) -> list[int] | None:
+        """Those since the last time. None where they are not wanted."""
+        if self._ids is None:
+            return None
+        given, self._ids = self._ids, []
+        return given
