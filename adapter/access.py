@@ -1,85 +1,72 @@
-"""The outermost layer: gives every request its id, answers HEAD, counts it and logs one line when it is over."""
+"""What is noted of a request: it is counted, and one line is logged, when it is over."""
 
 from __future__ import annotations
 
 import logging
 from time import perf_counter
-from typing import Any
 
 import msgspec
-from litestar.types import ASGIApp, Message, Receive, Send
 
+from adapter.asgi import Scope
 from adapter.completion import Completion
 from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
 
 logger = logging.getLogger("adapter.access")
 
-_KEY = "adapter.record"
+_encode = msgspec.json.encode
+_LEFT = 499
 
 
 class Record(msgspec.Struct):
-    """Of one request. `status` 499: the client left before there was one."""
+    """Of one request. `status` is None as long as it has no answer."""
 
     id: str
     started: float
-    status: int = 499
+    status: int | None = None
     completion: Completion | None = None
 
-
-def record_of(scope: Any) -> Record:
-    """The record of the request that `scope` belongs to."""
-    record: Record = scope[_KEY]
-    return record
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer tells of its request."""
+        milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
+        headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds)]
+        if self.completion is not None and (ledger := self.completion.ledger) is not None:
+            headers.append((b"x-subnet-nodes", ", ".join(ledger.nodes).encode()))
+            headers.append((b"x-subnet-switches", b"%d" % (len(ledger.nodes) - 1)))
+        return headers
 
 
 class Access:
-    """Wraps the application. `log`: write the lines."""
+    """Of one gateway. `log`: write the lines."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, log: bool = True) -> None:
-        self.app = app
+    def __init__(self, metrics: Metrics, *, log: bool = True) -> None:
         self._metrics = metrics
         self._log = log
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+    def begun(self, scope: Scope) -> Record:
+        """A request came; its id is that of what is logged in its task from now on."""
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         record = Record(request_id(given), perf_counter())
-        token = current_request.set(record.id)
-        inner: Any = {**scope, _KEY: record, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        current_request.set(record.id)
+        return record
 
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                record.status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(record)]
-            await send(message)
-
-        try:
-            await self.app(inner, receive, send_named)
-        finally:
-            current_request.reset(token)
-            self._metrics.ended(record.status, record.started, record.completion)
-            if self._log:
-                logger.info("%s", msgspec.json.encode(_line(scope, record)).decode())
+    def ended(self, scope: Scope, record: Record) -> None:
+        """It was answered, or its client has left."""
+        seconds, status = perf_counter() - record.started, record.status or _LEFT
+        self._metrics.ended(status, seconds, record.completion)
+        if self._log and logger.isEnabledFor(logging.INFO):
+            line = _encode(_line(scope, record, status, seconds)).decode()
+            # `logger.info` would first look for the line of code that it was called from.
+            logger.handle(logging.LogRecord(logger.name, logging.INFO, __file__, 0, line, None, None))
 
 
-def _headers(record: Record) -> list[tuple[bytes, bytes]]:
-    milliseconds = f"{(perf_counter() - record.started) * 1000:.0f}"
-    headers = [(b"x-request-id", record.id.encode()), (b"openai-processing-ms", milliseconds.encode())]
-    if record.completion is not None and (ledger := record.completion.ledger) is not None:
-        headers.append((b"x-subnet-nodes", ", ".join(ledger.nodes).encode()))
-        headers.append((b"x-subnet-switches", str(len(ledger.nodes) - 1).encode()))
-    return headers
-
-
-def _line(scope: Any, record: Record) -> dict[str, object]:
+def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str, object]:
     line: dict[str, object] = {
         "request": record.id,
         "method": scope["method"],
         "path": scope["path"],
-        "status": record.status,
-        "ms": round((perf_counter() - record.started) * 1000, 1),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
     }
     if record.completion is not None:
         usage = record.completion.usage

@@ -7,8 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from litestar.types import Receive
-
+from adapter.asgi import Receive
 from adapter.errors import ClientGone
 
 T = TypeVar("T")

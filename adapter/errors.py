@@ -10,7 +10,6 @@ import logging
 import math
 
 import msgspec
-from litestar.exceptions import HTTPException
 
 from adapter.request_id import current_request
 from adapter.schema.responses import Error, ErrorResponse
@@ -51,7 +50,11 @@ class UnknownUrl(AdapterError):
 
 
 class WrongMethod(AdapterError):
-    pass
+    """`allowed` are the right ones, with commas between them."""
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class BodyTooLarge(AdapterError):
@@ -122,8 +125,6 @@ class Answer(msgspec.Struct, frozen=True):
 
 def answer_to(error: Exception) -> Answer:
     """What a client is told of `error`; of one that nobody foresaw nothing but that it happened."""
-    if isinstance(error, HTTPException) and error.status_code < 500:
-        return Answer(error.status_code, Error(message=error.detail, type=_CLIENT))
     row = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     told = Error(
         message=row.message or str(error),
@@ -133,6 +134,8 @@ def answer_to(error: Exception) -> Answer:
     )
     wait = row.retry and (getattr(error, "retry_after", None) or row.retry)
     headers = {"connection": "close"} if row.close else {}
+    if isinstance(error, WrongMethod):
+        headers["allow"] = error.allowed
     return Answer(row.status, told, headers | (_retry_headers(wait) if wait else {}))
 
 

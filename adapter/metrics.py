@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from functools import lru_cache
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from adapter.completion import Completion
+from adapter.schema.responses import Usage
 from subnet.client import RemoteManager
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class _OfModel(msgspec.Struct, frozen=True):
+    answers: Counter
+    switches: Counter
+    prompt: Counter
+    completion: Counter
+    seconds: Histogram
+
+    def ended(self, seconds: float, switches: int, usage: Usage) -> None:
+        self.answers.inc()
+        if switches:
+            self.switches.inc(switches)
+        self.prompt.inc(usage.prompt_tokens)
+        self.completion.inc(usage.completion_tokens)
+        self.seconds.observe(seconds)
 
 
 class Metrics:
@@ -28,18 +46,15 @@ class Metrics:
             "adapter_answer_seconds", "From request to end", ["model"], buckets=_SECONDS, registry=self.registry
         )
         self._nodes = Gauge("adapter_nodes", "Nodes, by how they are", ["state"], registry=self.registry)
+        # A label costs more to look up than to count.
+        self._of_status = lru_cache(self._status)
+        self._of_model = lru_cache(self._model)
 
-    def ended(self, status: int, started: float, completion: Completion | None) -> None:
-        """A request ended that had begun at `started` (of perf_counter)."""
-        self._requests.labels(str(status)).inc()
-        if completion is None or completion.ledger is None:
-            return
-        model, usage = completion.model.card.id, completion.usage
-        self._answers.labels(model).inc()
-        self._switches.labels(model).inc(len(completion.ledger.nodes) - 1)
-        self._tokens.labels(model, "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(model, "completion").inc(usage.completion_tokens)
-        self._seconds.labels(model).observe(perf_counter() - started)
+    def ended(self, status: int, seconds: float, completion: Completion | None) -> None:
+        """A request ended that took so many `seconds`."""
+        self._of_status(status).inc()
+        if completion is not None and completion.ledger is not None:
+            self._of_model(completion.model.card.id).ended(seconds, len(completion.ledger.nodes) - 1, completion.usage)
 
     def text(self) -> bytes:
         """Everything, as of now."""
@@ -47,3 +62,15 @@ class Metrics:
         for remote in self._remotes.remotes:
             self._nodes.labels(self._remotes.status(remote).state).inc()
         return generate_latest(self.registry)
+
+    def _status(self, status: int) -> Counter:
+        return self._requests.labels(str(status))
+
+    def _model(self, name: str) -> _OfModel:
+        return _OfModel(
+            self._answers.labels(name),
+            self._switches.labels(name),
+            self._tokens.labels(name, "prompt"),
+            self._tokens.labels(name, "completion"),
+            self._seconds.labels(name),
+        )

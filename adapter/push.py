@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
-
+from adapter.asgi import Receive, Scope, Send
 from adapter.connected import disconnected, end
 from adapter.errors import ClientGone
+from adapter.response import encoded
 
 Write = Callable[[bytes], None]
 
@@ -20,7 +19,7 @@ DIRECT = "adapter.write"
 and has taken nothing, as long as the client is slow. It may be called once the response has been started."""
 
 
-class PushedResponse(ASGIResponse):
+class PushedResponse:
     """Calls `produce` with the function that takes the body's parts. Status and headers go out with the first part, so
     that an error before it can still be a plain answer.
 
@@ -29,9 +28,8 @@ class PushedResponse(ASGIResponse):
     """
 
     def __init__(self, produce: Callable[[Write], Awaitable[None]], headers: Mapping[str, str]) -> None:
-        super().__init__()
         self._produce = produce
-        self._start = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self._start = encoded(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(scope)

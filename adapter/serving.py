@@ -10,8 +10,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from litestar.types import ASGIApp
 
+from adapter.asgi import ASGIApp
 from adapter.http_protocol import HttpProtocol
 from adapter.life import Life
 from subnet.errors import SettingsError

@@ -157,7 +157,7 @@ async def test_head_and_options(client: httpx.AsyncClient) -> None:
     assert (head.status_code, head.content) == (200, b"")
     options = await client.options(CHAT)
     assert options.status_code == 204
-    assert options.headers["allow"] == "OPTIONS, POST"
+    assert options.headers["allow"] == "POST, OPTIONS"
 
 
 async def test_openai_client() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from litestar import Request
 from openai import AsyncOpenAI
 
+from adapter.access import Record
 from adapter.errors import BodyTooSlow, answer_to
-from adapter.routes.answers import AnyRequest, read_body
+from adapter.request import Request
+from adapter.routes.answers import read_body
 from adapter.serving import bind
 from adapter.settings import Settings
 from subnet import errors
@@ -157,7 +158,8 @@ async def test_body_that_does_not_come() -> None:
         await asyncio.Event().wait()
 
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
-    request: AnyRequest = Request(scope, receive)
+    parts: Any = None
+    request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
         await read_body(request, 10, silence=0.01)
     answer = answer_to(caught.value)

@@ -1,13 +1,23 @@
-"""The endpoints: thin handlers."""
+"""The endpoints: thin functions of a request."""
 
 from __future__ import annotations
 
+from adapter.router import Route
 from adapter.routes.chat import chat_completions
 from adapter.routes.health import healthz, list_nodes, readyz
 from adapter.routes.metrics import show_metrics
 from adapter.routes.models import list_models, retrieve_model
 from adapter.routes.openapi import openapi_document
 
-HANDLERS = (chat_completions, list_models, retrieve_model, healthz, readyz, list_nodes, show_metrics, openapi_document)
+ROUTES = (
+    Route("POST", "/v1/chat/completions", chat_completions),
+    Route("GET", "/v1/models", list_models),
+    Route("GET", "/v1/models/", retrieve_model),
+    Route("GET", "/healthz", healthz),
+    Route("GET", "/readyz", readyz),
+    Route("GET", "/nodes", list_nodes),
+    Route("GET", "/metrics", show_metrics),
+    Route("GET", "/openapi.json", openapi_document),
+)
 
-__all__ = ["HANDLERS"]
+__all__ = ["ROUTES"]

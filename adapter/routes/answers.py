@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
-from litestar import Request
-from litestar.response.base import ASGIResponse
 
+from adapter.asgi import Message, Receive
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone
-
-AnyRequest = Request[Any, Any, Any]
+from adapter.request import Request
+from adapter.response import Response
 
 # A client that is still sending would not read a refusal: what it sends is thrown away, up to so many times the limit.
 _PATIENCE = 16
@@ -21,17 +19,17 @@ SILENCE = 60.0
 """Seconds without a byte of a body that is still to come."""
 
 
-async def read_body(request: AnyRequest, limit: int, *, silence: float = SILENCE) -> bytes:
+async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -> bytes:
     """Whatever its content type. Raises BodyTooLarge for more than `limit` bytes, at once where the client says how
     many there are, BodyTooSlow after `silence`, and ClientGone.
     """
-    if (request.content_length or 0) > limit:
+    if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     more = True
     while more and size <= limit * _PATIENCE:
-        message = await _next(request, silence)
+        message = await _next(request.receive, silence)
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
         if size <= limit:
@@ -43,10 +41,10 @@ async def read_body(request: AnyRequest, limit: int, *, silence: float = SILENCE
     return b"".join(parts)
 
 
-async def _next(request: AnyRequest, silence: float) -> Any:
+async def _next(receive: Receive, silence: float) -> Message:
     try:
         async with asyncio.timeout(silence):
-            message = await request.receive()
+            message = await receive()
     except TimeoutError as error:
         raise BodyTooSlow(f"Nothing more of the request came for {silence:.0f} seconds.") from error
     if message["type"] == "http.disconnect":
@@ -58,10 +56,5 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request is larger than the {limit} bytes that are taken here.")
 
 
-def json_answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> ASGIResponse:
-    return ASGIResponse(
-        body=msgspec.json.encode(content),
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type="application/json",
-    )
+def json_answer(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), headers=headers)

@@ -5,37 +5,26 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from litestar import post
-from litestar.di import NamedDependency
-from litestar.response.base import ASGIResponse
-
-from adapter.access import record_of
+from adapter.asgi import ASGIApp
 from adapter.aside import aside
 from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
 from adapter.connected import while_connected
 from adapter.event_stream import HEADERS, event_stream
-from adapter.models import Models
 from adapter.preparation import Rules, prepare
 from adapter.push import PushedResponse
-from adapter.routes.answers import AnyRequest, json_answer, read_body
+from adapter.request import Request
+from adapter.routes.answers import json_answer, read_body
 from adapter.schema.reading import read_request
-from adapter.settings import Settings
-from subnet.client import SessionManager
 
 
-@post("/v1/chat/completions", name="chat_completions")
-async def chat_completions(
-    request: AnyRequest,
-    settings: NamedDependency[Settings],
-    models: NamedDependency[Models],
-    sessions: NamedDependency[SessionManager],
-) -> ASGIResponse:
+async def chat_completions(request: Request) -> ASGIApp:
+    settings, models, sessions = request.parts.settings, request.parts.models, request.parts.sessions
     body = await read_body(request, settings.max_body)
     wanted, unknown = await aside(len(body), partial(read_request, strict=settings.strict), body)
     rules = Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
     completion = await prepare(wanted, models, size=len(body), rules=rules)
-    record_of(request.scope).completion = completion
+    request.record.completion = completion
     headers = _ignored(unknown)
     head = Head.new(wanted.model, completion.model.fingerprint)
     run, choices = partial(completion.run, sessions), len(completion.choices)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from litestar import get
-from litestar.di import NamedDependency
-from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
-
-from adapter.models import Models
+from adapter.request import Request
+from adapter.response import Response
 from adapter.routes.answers import json_answer
 from adapter.schema.responses import ModelList, ModelObject
 from subnet.node_info import ModelCard
 
-
-@get("/v1/models", name="list_models")
-async def list_models(models: NamedDependency[Models]) -> ASGIResponse:
-    return json_answer(ModelList(data=[_object(card) for card in models.cards().values()]))
+PATH = "/v1/models"
 
 
-@get("/v1/models/{name:path}", name="retrieve_model")
-async def retrieve_model(name: FromPath[str], models: NamedDependency[Models]) -> ASGIResponse:
-    return json_answer(_object(models.card(name.removeprefix("/"))))
+async def list_models(request: Request) -> Response:
+    return json_answer(ModelList(data=[_object(card) for card in request.parts.models.cards().values()]))
+
+
+async def retrieve_model(request: Request) -> Response:
+    """Names may contain slashes."""
+    return json_answer(_object(request.parts.models.card(request.path.removeprefix(f"{PATH}/"))))
 
 
 def _object(card: ModelCard) -> ModelObject:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import get
-from litestar.response.base import ASGIResponse
 
+from adapter.request import Request
+from adapter.response import Response
 from adapter.routes.answers import json_answer
 from adapter.schema.chunks import ChatCompletionChunk
 from adapter.schema.health import Health, NodeTable
@@ -78,8 +78,7 @@ OPERATIONS = (
 )
 
 
-@get("/openapi.json", name="openapi_document")
-async def openapi_document() -> ASGIResponse:
+async def openapi_document(request: Request) -> Response:
     return json_answer(document())
 
 

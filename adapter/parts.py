@@ -1,0 +1,20 @@
+"""What the endpoints of a gateway work with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from adapter.life import Life
+from adapter.metrics import Metrics
+from adapter.models import Models
+from adapter.settings import Settings
+from subnet.client import RemoteManager, SessionManager
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    settings: Settings
+    models: Models
+    sessions: SessionManager
+    remotes: RemoteManager
+    life: Life
+    metrics: Metrics

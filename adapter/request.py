@@ -1,0 +1,39 @@
+"""A request as its endpoint gets it."""
+
+from __future__ import annotations
+
+from adapter.access import Record
+from adapter.asgi import Receive, Scope
+from adapter.parts import Parts
+
+
+class Request:
+    """`parts` are those of the gateway that was asked, `record` is what will be told of the request."""
+
+    __slots__ = ("parts", "receive", "record", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, parts: Parts, record: Record) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.parts = parts
+        self.record = record
+
+    @property
+    def method(self) -> str:
+        """HEAD is asked as GET is: the server leaves the body out."""
+        method: str = self.scope["method"]
+        return "GET" if method == "HEAD" else method
+
+    @property
+    def path(self) -> str:
+        path: str = self.scope["path"]
+        return path
+
+    def header(self, name: bytes) -> str | None:
+        """`name` in lower case."""
+        return next((value.decode("latin-1") for known, value in self.scope["headers"] if known == name), None)
+
+    @property
+    def content_length(self) -> int:
+        """As the client tells it; 0 where it does not."""
+        return int(self.header(b"content-length") or 0)
