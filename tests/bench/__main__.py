@@ -53,21 +53,24 @@ def main() -> None:
     os.sched_setaffinity(0, {BACK})
     _allow_files()
     print(f"{machine()}\ngateway on core {FRONT}, load and nodes on core {BACK}", flush=True)
-    try:
-        if options.plot:
-            plot.draw(options.plot, options.quick)
-            return
-        rows = []
-        for name in options.rows or ROWS:
-            made = ROWS[name] if name != "flat" else partial(processes.flat, minutes=options.minutes)
+    if options.plot:
+        plot.draw(options.plot, options.quick)
+        return
+    rows, wrong = list[Row](), list[str]()
+    for name in options.rows or ROWS:
+        made = ROWS[name] if name != "flat" else partial(processes.flat, minutes=options.minutes)
+        try:
             for row in made(options.runs, options.quick):
                 rows.append(row)
                 print(f"{name}: " + ", ".join(filter(None, row.cells())), flush=True)
-    except Incomplete as error:
-        sys.exit(f"bench: {error}")
+        except Incomplete as error:
+            wrong.append(f"{name}: {error}")
+            print(wrong[-1], flush=True)
     print(f"\n{table(rows)}")
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(Report(machine(), rows))))
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 def _allow_files() -> None:

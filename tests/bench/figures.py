@@ -69,8 +69,10 @@ def check(answers: Sequence[Answer], tokens: int) -> None:
     """Raises Incomplete unless each has its end, and one event for each token."""
     wrong = [answer for answer in answers if not answer.ended or len(answer.times) != tokens + AROUND]
     if wrong:
+        one = wrong[0]
         raise Incomplete(
-            f"{len(wrong)} of {len(answers)} answers, such as one with {len(wrong[0].times)} events for {tokens} tokens"
+            f"{len(wrong)} of {len(answers)} answers are not right: the first has status {one.status or 'none'}, "
+            f"{len(one.times)} events for {tokens} tokens and {'an' if one.ended else 'no'} end"
         )
 
 

@@ -48,6 +48,7 @@ class Answer(asyncio.Protocol):
         self.sent = 0.0
         self.first = 0.0
         self.ended = False
+        self.status = ""
         self.times = array("d")
         self._request = request
         self._last = b""
@@ -60,8 +61,9 @@ class Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
-        if not self.first and _FIRST.search(data):
-            self.first = now
+        if not self.first:
+            self.status = self.status or data[9:12].decode()
+            self.first = now if _FIRST.search(data) else 0.0
         events = data.count(_EVENT) + (self._last == b"\n" and data[:1] == b"\n")
         # One event a time is what is usual.
         self.times.append(now) if events == 1 else self.times.extend([now] * events)

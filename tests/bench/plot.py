@@ -13,6 +13,8 @@ from tests.bench.programs import Program
 from tests.bench.streaming import RATE, WARM, recorded, two_nodes
 
 STREAMS = (1, 5, 20, 50, 100, 200, 400, 700, 1000, 1400, 2000)
+_TICKS = (1, 5, 20, 50, 100, 200, 400, 1000, 2000)
+_COSTS = (5, 10, 20, 50, 100, 200, 500)
 
 
 def draw(file: Path, short: bool) -> None:
@@ -28,19 +30,28 @@ def draw(file: Path, short: bool) -> None:
         curves = {"subnet-adapter": _curve(front, tokens)}
     if (path := yardsticks.nginx_path()) is not None:
         with yardsticks.nginx(path, recording, RATE) as front:
-            curves["nginx, passing through"] = _curve(front, tokens)
+            measure(front, Load(20, tokens))
+            curves["nginx, passing the same through"] = _curve(front, tokens)
+    paint(pyplot, curves, file)
+
+
+def paint(pyplot: Any, curves: dict[str, list[Figures]], file: Path) -> None:
+    """One line of each curve for CPU, one for gaps."""
+    pyplot.rcParams["svg.fonttype"] = "none"
     figure, (costs, gaps) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6), layout="constrained")
     for name, curve in curves.items():
         streams = [figures.streams for figures in curve]
         costs.plot(streams, [figures.cpu for figures in curve], marker="o", markersize=4, label=name)
         gaps.plot(streams, [figures.gap[1] for figures in curve], marker="o", markersize=4, label=name)
-    _name(costs, "CPU per token, microseconds")
-    _name(gaps, "gap between tokens, p99, ms")
-    costs.legend()
-    gaps.axhline(1000 / RATE, linestyle=":", color="grey", label="the pace")
-    gaps.legend()
-    gaps.set_xlabel(f"streams, {RATE:.0f} tokens/s each; gateway on one core")
-    figure.savefig(file)
+    gaps.axhline(1000 / RATE, linestyle=":", color="grey", label="the pace of the nodes")
+    _finish(costs, "CPU per token, microseconds")
+    costs.set_yscale("log")
+    costs.set_yticks(_COSTS, [str(cost) for cost in _COSTS])
+    costs.minorticks_off()
+    _finish(gaps, "gap between tokens, p99, ms")
+    gaps.set_ylim(bottom=0)
+    gaps.set_xlabel(f"streams at once, {RATE:.0f} tokens/s each; one process on one core")
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else {})
 
 
 def _curve(front: Program, tokens: int) -> list[Figures]:
@@ -51,8 +62,10 @@ def _curve(front: Program, tokens: int) -> list[Figures]:
     return curve
 
 
-def _name(axes: Any, label: str) -> None:
+def _finish(axes: Any, label: str) -> None:
     axes.set_ylabel(label)
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
+    axes.set_xscale("log")
+    axes.set_xticks(_TICKS, [f"{streams:,}" for streams in _TICKS])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
+    axes.legend()
