@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
 import uvloop
 
 from adapter import commands, node_table
+from adapter.gateway import set_up_logging
+from adapter.kept import Report
 from adapter.settings import Settings, reader
 from subnet.errors import SettingsError, SubnetError
 from subnet.version import VERSION
@@ -53,7 +54,7 @@ examples:
 _SETTINGS = "\nEvery setting can also stand in adapter.toml or in the environment (ADAPTER_PORT=8001); flags win.\n"
 _ONLY_UP = {"model", "engine", "local_nodes", "concurrency", "context_length", "threads"}
 
-Run = Callable[[Settings, commands.Report], Coroutine[None, None, None]]
+Run = Callable[[Settings, Report], Coroutine[None, None, None]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _gateway(options: argparse.Namespace) -> None:
     flags = {name: value for name, value in vars(options).items() if name not in ("start", "run", "config")}
     settings = reader.load(options.config, flags=flags)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    set_up_logging(settings.log_level)
     if options.run is commands.up:
         settings = commands.with_model(settings, _say)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

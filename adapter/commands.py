@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from time import monotonic
 from urllib.parse import urlsplit
 
 import msgspec
 
-from adapter.app import build_app
-from adapter.life import Life
+from adapter import gateway, workers
+from adapter.kept import Report
 from adapter.local_nodes import LocalNode, LocalNodes
 from adapter.serving import bind
-from adapter.serving import serve as serve_app
 from adapter.settings import Settings
-from subnet.authorizers import AuthorizerBase, TokenAuthorizer
-from subnet.client import Limits, RemoteManager, SessionManager
-from subnet.client.hedge import Hedger
-from subnet.client.policies import POLICIES
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve
-
-Report = Callable[[str], None]
-# How long a start waits for a first node, to say which model it serves. In seconds.
-_PATIENCE = 3.0
 
 
 def with_model(settings: Settings, report: Report) -> Settings:
@@ -44,12 +33,14 @@ async def serve(settings: Settings, report: Report) -> None:
     if not settings.nodes:
         raise SettingsError("no node is named: give --node http://host:9000, or run `adapter up`")
     _check_addresses(settings.nodes)
-    await _gateway(settings, settings.nodes, report)
+    settings.tool_formats()
+    await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """A gateway and local nodes, until a signal. Raises SettingsError."""
     _check_addresses(settings.nodes)
+    settings.tool_formats()
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
     bind(settings.host, settings.port).close()
@@ -58,8 +49,8 @@ async def up(settings: Settings, report: Report) -> None:
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
         report(f"{count} node{'s' if count > 1 else ''} up in {monotonic() - started:.1f} s")
-        settings = msgspec.structs.replace(settings, secret=secret)
-        await _gateway(settings, [*addresses, *settings.nodes], report)
+        settings = msgspec.structs.replace(settings, nodes=(*addresses, *settings.nodes), secret=secret)
+        await _gateway(settings, report)
         report("stopping")
 
 
@@ -74,38 +65,16 @@ def _check_addresses(nodes: Sequence[str]) -> None:
             raise SettingsError(f"--node {node!r}: expected an address like http://host:9000")
 
 
-async def _gateway(settings: Settings, nodes: Sequence[str], report: Report) -> None:
-    authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
-    listener = bind(settings.host, settings.port)
-    policy = POLICIES[settings.policy]()
-    async with RemoteManager(
-        nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
-    ) as remote_manager:
-        hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
-        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings), hedger=hedger)
-        life = Life()
-        app = build_app(settings, remote_manager, session_manager, life)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                await remote_manager.ready()
+async def _gateway(settings: Settings, report: Report) -> None:
+    with bind(settings.host, settings.port) as listener:
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
-        await serve_app(app, listener, life, report, _banner(address, remote_manager))
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        first_token=settings.first_token_timeout,
-        prefill_rate=settings.prefill_rate,
-        stall=settings.stall_timeout,
-        total=settings.total_timeout,
-        attempts=settings.attempts,
-        patience=settings.patience,
-    )
+        run = gateway.run if settings.workers == 1 else workers.serve
+        await run(settings, listener, report, lambda models: report(_banner(address, models)))
 
 
 def _arguments(settings: Settings) -> list[str]:
     """Of `subnet node`, for each of the local nodes; they share the cores that the gateway leaves."""
-    threads = settings.threads or max(1, ((os.cpu_count() or 2) - 1) // settings.local_nodes)
+    threads = settings.threads or max(1, ((os.cpu_count() or 2) - settings.workers) // settings.local_nodes)
     given = {
         "--engine": settings.engine,
         "--model": settings.model,
@@ -118,8 +87,7 @@ def _arguments(settings: Settings) -> list[str]:
     return [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
 
 
-def _banner(address: str, remote_manager: RemoteManager) -> str:
-    models = list(remote_manager.models())
+def _banner(address: str, models: Sequence[str]) -> str:
     curl = (
         f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\\n"
         f'    -d \'{{"model": "{models[0] if models else "MODEL"}", "stream": true, '

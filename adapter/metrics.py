@@ -1,11 +1,21 @@
-"""What the gateway counts, in Prometheus' text form. Counted when a request ends: nothing on the way of a token."""
+"""What the gateway counts, in Prometheus' text form. Counted when a request ends: nothing on the way of a token.
+
+Of several processes behind one address, prometheus_client keeps the counts in files, in the directory that their parent
+names in PROMETHEUS_MULTIPROC_DIR before they import it; what one of them shows is the sum, of those that died, too.
+"""
 
 from __future__ import annotations
 
+import collections
+import os
+from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from adapter.completion import Completion
 from adapter.schema.responses import Usage
@@ -35,7 +45,8 @@ class Metrics:
 
     def __init__(self, remotes: RemoteManager) -> None:
         self.registry = CollectorRegistry()
-        self._remotes = remotes
+        self._shown = _sums() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
+        self._shown.register(_Nodes(remotes))
         self._requests = Counter("adapter_requests", "Requests that ended", ["status"], registry=self.registry)
         self._answers = Counter("adapter_answers", "Answers asked of nodes", ["model"], registry=self.registry)
         self._switches = Counter(
@@ -45,7 +56,6 @@ class Metrics:
         self._seconds = Histogram(
             "adapter_answer_seconds", "From request to end", ["model"], buckets=_SECONDS, registry=self.registry
         )
-        self._nodes = Gauge("adapter_nodes", "Nodes, by how they are", ["state"], registry=self.registry)
         # A label costs more to look up than to count.
         self._of_status = lru_cache(self._status)
         self._of_model = lru_cache(self._model)
@@ -58,10 +68,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, as of now."""
-        self._nodes.clear()
-        for remote in self._remotes.remotes:
-            self._nodes.labels(self._remotes.status(remote).state).inc()
-        return generate_latest(self.registry)
+        return generate_latest(self._shown)
 
     def _status(self, status: int) -> Counter:
         return self._requests.labels(str(status))
@@ -74,3 +81,23 @@ class Metrics:
             self._tokens.labels(name, "completion"),
             self._seconds.labels(name),
         )
+
+
+class _Nodes(Collector):
+    """The table of nodes as this process has it."""
+
+    def __init__(self, remotes: RemoteManager) -> None:
+        self._remotes = remotes
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("adapter_nodes", "Nodes, by how they are", labels=["state"])
+        states = collections.Counter(str(self._remotes.status(remote).state) for remote in self._remotes.remotes)
+        for state, count in states.items():
+            family.add_metric([state], count)
+        yield family
+
+
+def _sums() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry

@@ -7,16 +7,20 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
 from adapter.asgi import ASGIApp
+from adapter.handover import Taker
 from adapter.http_protocol import HttpProtocol
 from adapter.life import Life
 from subnet.errors import SettingsError
 
 _GRACE = 30
+
+Ready = Callable[[Sequence[str]], None]
+"""Is called with the names of models."""
 
 
 class _Server(uvicorn.Server):
@@ -38,9 +42,12 @@ def bind(host: str, port: int) -> socket.socket:
         raise SettingsError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
-async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Callable[[str], None], ready: str) -> None:
-    """Serve `app` until SIGINT or SIGTERM, then let running answers finish, within a grace period; a second signal
-    ends it at once. `report` gets a line for a person at each step, `ready` at the first.
+async def serve(
+    app: ASGIApp, source: socket.socket | Taker, life: Life, report: Callable[[str], None], ready: Callable[[], None]
+) -> None:
+    """Serve `app` to the connections of `source`, a listening socket or another process, until SIGINT or SIGTERM; then
+    let running answers finish, within a grace period; a second signal ends it at once. `ready` is called when it
+    serves, `report` gets a line for a person at each step after that.
     """
     config = uvicorn.Config(
         app,
@@ -55,13 +62,27 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life, report: Calla
         timeout_graceful_shutdown=_GRACE,
     )
     server = _Server(config)
-    with _signals(lambda: _leave(server, life, report)):
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+    with signals(lambda: _leave(server, life, report)):
+        task = asyncio.create_task(server.serve(sockets=[source] if isinstance(source, socket.socket) else []))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            report(ready)
+            if isinstance(source, Taker):
+                source.start(lambda: _Handed(server, source), lambda: _leave(server, life, report))
+            ready()
         await task
+
+
+class _Handed(HttpProtocol):
+    """For a connection that another process accepted, which wants to know when it is over."""
+
+    def __init__(self, server: uvicorn.Server, taker: Taker) -> None:
+        super().__init__(server.config, server.server_state, {})
+        self._taker = taker
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._taker.over()
 
 
 def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None]) -> None:
@@ -88,7 +109,8 @@ async def _exit_when_idle(server: uvicorn.Server) -> None:
 
 
 @contextlib.contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+def signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call it at SIGINT and SIGTERM."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:

@@ -1,0 +1,57 @@
+"""One gateway process: its parts, put together and taken apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+
+from adapter.app import build_app
+from adapter.handover import Taker
+from adapter.kept import Report
+from adapter.life import Life
+from adapter.serving import Ready, serve
+from adapter.settings import Settings
+from subnet.authorizers import AuthorizerBase, TokenAuthorizer
+from subnet.client import Limits, RemoteManager, SessionManager
+from subnet.client.hedge import Hedger
+from subnet.client.policies import POLICIES
+
+# How long a start waits for a first node, to say which model it serves. In seconds.
+_PATIENCE = 3.0
+
+
+def set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+
+
+async def run(settings: Settings, source: socket.socket | Taker, report: Report, ready: Ready) -> None:
+    """A gateway in front of `settings.nodes` that serves the connections of `source`, until a signal. `report` gets
+    lines for a person; `ready` is called with the models that are known, when it serves.
+    """
+    authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
+    policy = POLICIES[settings.policy]()
+    async with RemoteManager(
+        settings.nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
+    ) as remote_manager:
+        hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
+        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings), hedger=hedger)
+        life = Life()
+        app = build_app(settings, remote_manager, session_manager, life)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await remote_manager.ready()
+        await serve(app, source, life, report, lambda: ready(list(remote_manager.models())))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        first_token=settings.first_token_timeout,
+        prefill_rate=settings.prefill_rate,
+        stall=settings.stall_timeout,
+        total=settings.total_timeout,
+        attempts=settings.attempts,
+        patience=settings.patience,
+    )

@@ -1,0 +1,40 @@
+"""One of several gateway processes: what `adapter serve --workers 2` starts twice, see adapter/workers.py.
+
+Its standard input is a socket on which it is told its settings and handed connections; when that closes, it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+import msgspec
+import uvloop
+
+from adapter.gateway import run, set_up_logging
+from adapter.handover import Taker
+from adapter.workers import Start
+
+_LARGEST = 1 << 18
+
+
+def main() -> None:
+    with socket.socket(fileno=0) as channel:
+        if not (told := channel.recv(_LARGEST)):
+            return
+        start = msgspec.json.decode(told, type=Start)
+        set_up_logging(start.settings.log_level)
+
+        def report(line: str) -> None:
+            print(f"{start.name}: {line}", flush=True)
+
+        def ready(models: Sequence[str]) -> None:
+            channel.send(msgspec.json.encode(models))
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(start.settings, Taker(channel), report, ready))
+
+
+if __name__ == "__main__":
+    main()
