@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 _EVENT = b"\n\n"
+_HALF = re.compile(rb"(?<!\n)\n\Z")
 _END = b"0\r\n\r\n"
 # Each answer's own, in all runs of this process, so that no cache knows its prompt.
 numbers = count()
-_FIRST = re.compile(rb'"content":"[^"]')
 AROUND = 3
 """Events of an answer beside its tokens: the role, the finish reason and [DONE]."""
 
@@ -46,12 +46,16 @@ class Answer(asyncio.Protocol):
         self.number = number
         self.done = asyncio.get_running_loop().create_future()
         self.sent = 0.0
-        self.first = 0.0
         self.ended = False
         self.status = ""
         self.times = array("d")
         self._request = request
         self._last = b""
+
+    @property
+    def first(self) -> float:
+        """When the first token came, after the role."""
+        return self.times[1]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not of asyncio's classes.
@@ -61,14 +65,14 @@ class Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
-        if not self.first:
+        if not self.times:
             self.status = self.status or data[9:12].decode()
-            self.first = now if _FIRST.search(data) else 0.0
-        events = data.count(_EVENT) + (self._last == b"\n" and data[:1] == b"\n")
+        events = data.count(_EVENT) + (data[:1] == b"\n" and _HALF.search(self._last) is not None)
         # One event a time is what is usual.
         self.times.append(now) if events == 1 else self.times.extend([now] * events)
-        self._last = data[-1:] if not data.endswith(_EVENT) else b""
-        if data.endswith(_END):
+        # Only a short piece can hold no more than a part of the end.
+        self._last = (data if len(data) >= len(_END) else self._last + data)[-len(_END) :]
+        if self._last == _END:
             self.ended = True
             self._transport.close()
 

@@ -1,0 +1,96 @@
+"""The bench measures what it says: events are counted however they are cut, and wrong answers are noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.bench.figures import Incomplete, check
+from tests.bench.load import Answer, Asking
+from tests.bench.replay import pieces
+from tests.bench.table import Row, table
+
+EVENTS = [
+    b'data: {"delta":{"role":"assistant","content":""}}',
+    b'data: {"delta":{"content":" a"}}',
+    b'data: {"delta":{"content":" of"}}',
+    b'data: {"delta":{},"finish_reason":"length"}',
+    b"data: [DONE]",
+]
+BODY = b"".join(event + b"\n\n" for event in EVENTS)
+CHUNKED = b"".join(b"%x\r\n%b\n\n\r\n" % (len(event) + 2, event) for event in EVENTS) + b"0\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: object) -> None:
+        self.written.append(cast(bytes, data))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def answer(*parts: bytes) -> Answer:
+    made = Answer(b"?", 0)
+    made.connection_made(Wire())
+    for part in parts:
+        made.data_received(part)
+    return made
+
+
+@given(st.lists(st.integers(1, len(HEAD + CHUNKED) - 1), unique=True, max_size=5))
+async def test_events_are_counted_however_they_are_cut(cuts: list[int]) -> None:
+    """An answer of two tokens is right wherever its bytes are split."""
+    edges = [0, *sorted(cuts), len(HEAD + CHUNKED)]
+    data = HEAD + CHUNKED
+    made = await answer(*(data[a:b] for a, b in pairwise(edges)))
+    check([made], 2)
+    assert made.first >= made.sent
+
+
+@pytest.mark.parametrize("parts", [[], [HEAD + CHUNKED[:-5]], [HEAD + CHUNKED.replace(b'{"content":" of"}}\n\n', b"")]])
+async def test_answers_that_are_not_right(parts: list[bytes]) -> None:
+    """No answer, a cut one, and one that lacks a token are told."""
+    with pytest.raises(Incomplete, match="1 of 1"):
+        check([await answer(*parts)], 2)
+
+
+async def test_asking_on() -> None:
+    """Whole answers are told from wrong ones, and the next is asked for on the same connection."""
+    wire = Wire()
+    asking = Asking(iter([b"1", b"2", b"3"]), b"ten")
+    asking.connection_made(wire)
+    for reply in (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nte", b"n"):
+        asking.data_received(reply)
+    asking.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnine")
+    asking.data_received(b"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nten")
+    assert (asking.right, asking.wrong, wire.written, wire.closed) == (1, 2, [b"1", b"2", b"3"], True)
+
+
+def test_the_yardsticks_send_what_the_gateway_sent() -> None:
+    """The same bytes, a write for each token."""
+    assert b"".join(pieces(BODY)) == BODY
+    assert len(pieces(BODY)) == 3
+
+
+def test_the_table() -> None:
+    """A figure is the median, in bold where it reaches the goal, with the ratio to what is beside it."""
+    rows = [
+        Row(what="cost", unit="us", goal=12, values=[30, 10, 11], beside={"nginx": [22.0]}),
+        Row(what="rate", unit="a second", goal=3000, more=True, values=[2000]),
+    ]
+    cost, rate = table(rows).splitlines()[2:]
+    assert cost == "| cost, us | at most 12 | **11** | 17 | 10 to 30 | nginx 22 (0.50 x) |"
+    assert rate == "| rate, a second | at least 3,000 | 2,000 | 2,000 |  |  |"
