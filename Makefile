@@ -28,7 +28,7 @@ lint: .venv/test.done ## check style and types only
 	@$(BIN)/ruff check --quiet --output-format concise && $(BIN)/ruff format --check --quiet
 	@exec $(BIN)/mypy
 
-bench: .venv/test.done ## measure a gateway under load (ARGS="--help")
+bench: .venv/test.done ## measure a gateway under load, beside nginx (ARGS="--help")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newer ones)
