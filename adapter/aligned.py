@@ -92,7 +92,7 @@ class AlignedReader(ChoiceReader):
         match part:
             case Content():
                 self._thinking = False
-                emit(TextDelta(self._index, part.text, self._told(tokens), self._given_ids()))
+                self._say(part.text, tokens, emit)
             case Reasoning():
                 self._thinking = True
                 emit(ReasoningDelta(self._index, part.text))
@@ -112,14 +112,15 @@ class AlignedReader(ChoiceReader):
                 self._give(part, emit)
         # Of what a stop string cut off only the token counts of which a part is shown; else those of half a character.
         tokens = self._taken(lambda token: not stopped or token.start < self._shown)
-        self._last(tokens if self._in_content else [], emit)
+        self._say("", tokens if self._in_content else [], emit)
         self.finished = True
         emit(Finished(self._index, "tool_calls" if self._called and reason == "stop" else reason))
 
-    def _last(self, tokens: list[_Token], emit: Emit) -> None:
-        logprobs, token_ids = self._told(tokens), self._given_ids()
-        if logprobs or token_ids:
-            emit(TextDelta(self._index, "", logprobs, token_ids))
+    def _say(self, text: str, tokens: list[_Token], emit: Emit) -> None:
+        """Nothing where there is nothing to say."""
+        logprobs, offsets, token_ids = self._told(tokens), self._offsets(tokens), self._given_ids()
+        if text or logprobs or token_ids:
+            emit(TextDelta(self._index, text, logprobs, token_ids, offsets))
 
     def _taken(self, wanted: Callable[[_Token], bool]) -> list[_Token]:
         tokens = []
@@ -133,6 +134,9 @@ class AlignedReader(ChoiceReader):
         if self._teller is None:
             return None
         return [self._teller.told(token.id, token.logprobs) for token in tokens if token.logprobs is not None]
+
+    def _offsets(self, tokens: list[_Token]) -> list[int] | None:
+        return None if self._teller is None else [token.start for token in tokens if token.logprobs is not None]
 
     def _given_ids(self) -> list[int] | None:
         """Those since the last time. None where they are not wanted."""

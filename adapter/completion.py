@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from adapter.events import Event, TextDelta, Used
 from adapter.models import Model
+from adapter.naming import naming
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.view import View
 from subnet.client import Session, SessionManager
@@ -17,7 +18,10 @@ from subnet.tensors import TokenIds
 
 
 class Completion:
-    """One answer in the making. `usage`, and in `ledger` the nodes asked, hold at any time, also for a cut one."""
+    """One answer in the making. `usage`, and in `ledger` the nodes asked, hold at any time, also for a cut one.
+
+    `first` is the index of its first choice. `names` are the request's own for what nodes refuse by theirs.
+    """
 
     def __init__(
         self,
@@ -28,13 +32,18 @@ class Completion:
         view: View,
         choices: int = 1,
         key: str | None = None,
+        *,
+        first: int = 0,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.text = text
         self.prompt = prompt
         self.sampling = sampling
         self.key = key
-        self.choices = [model.reader(index, view) for index in range(choices)]
+        self.choices = [model.reader(first + index, view) for index in range(choices)]
+        self._first = first
+        self._names = names or {}
         self._echo = view.echo
         self._session: Session | None = None
         self._cached = 0
@@ -65,7 +74,7 @@ class Completion:
             run = self._session.run(
                 self.prompt, self.sampling, self._taker(emit), choices=len(self.choices), text=self.text
             )
-            with suppress(_Complete):
+            with suppress(_Complete), naming(self._names):
                 await run
         if not all(choice.finished for choice in self.choices):
             raise EngineFailed("the answer ended without a finish reason")
@@ -90,7 +99,7 @@ class Completion:
     def _show_echo(self, emit: Callable[[Event], None]) -> None:
         echo, self._echo = self._echo, ""
         for index in range(len(self.choices)):
-            emit(TextDelta(index, echo))
+            emit(TextDelta(self._first + index, echo))
 
     def _goes_on(self) -> bool:
         return self.ledger is not None and bool(self.ledger.unfinished)

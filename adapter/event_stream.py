@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
-from adapter.chunks import DONE, ChunkWriter
+from adapter.chunks import DONE
 from adapter.errors import answer_to, report
 from adapter.events import Event
 from adapter.push import Write
@@ -15,10 +16,17 @@ HEADERS = {
     "x-accel-buffering": "no",
 }
 
+
+class Encoder(Protocol):
+    """Empty for an event that nothing is to be written for."""
+
+    def encode(self, event: Event) -> bytes: ...
+
+
 Run = Callable[[Callable[[Event], None]], Awaitable[None]]
 
 
-async def event_stream(run: Run, chunks: ChunkWriter, write: Write) -> None:
+async def event_stream(run: Run, chunks: Encoder, write: Write) -> None:
     """Write what `run` emits. Its error is raised as long as nothing was written; a later one is the last event of a
     stream that then lacks its [DONE], so that a cut answer never looks finished.
     """

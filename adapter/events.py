@@ -9,14 +9,16 @@ from adapter.schema.responses import FinishReason, Usage
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
-    """`logprobs` are those of the tokens that end in this text, where they are wanted; and so are `token_ids`, with
-    those of tokens that left nothing to show.
+    """`logprobs` are those of the tokens that end in this text, where they are wanted, and `offsets` the places where
+    these tokens begin in all that the choice said, in characters. `token_ids` are wanted or not, too, and have those of
+    tokens that left nothing to show.
     """
 
     choice: int
     text: str
     logprobs: list[TokenLogprob] | None = None
     token_ids: list[int] | None = None
+    offsets: list[int] | None = None
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):

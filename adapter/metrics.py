@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import msgspec
@@ -60,11 +60,12 @@ class Metrics:
         self._of_status = lru_cache(self._status)
         self._of_model = lru_cache(self._model)
 
-    def ended(self, status: int, seconds: float, completion: Completion | None) -> None:
+    def ended(self, status: int, seconds: float, completions: Iterable[Completion]) -> None:
         """A request ended that took so many `seconds`."""
         self._of_status(status).inc()
-        if completion is not None and completion.ledger is not None:
-            self._of_model(completion.model.card.id).ended(seconds, len(completion.ledger.nodes) - 1, completion.usage)
+        for completion in completions:
+            if (ledger := completion.ledger) is not None:
+                self._of_model(completion.model.card.id).ended(seconds, len(ledger.nodes) - 1, completion.usage)
 
     def text(self) -> bytes:
         """Everything, as of now."""

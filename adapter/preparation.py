@@ -9,6 +9,7 @@ from adapter.completion import Completion
 from adapter.conversation import conversation, offered
 from adapter.errors import BadRequest
 from adapter.models import Model, Models
+from adapter.naming import grammar_name
 from adapter.prompt import Conversation, Prompt, own_template
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
@@ -44,7 +45,8 @@ async def prepare(
     most = room(model, len(tokens), request.limit, rules.default_max_tokens, _LIMITS[bool(request.max_tokens)])
     sampling = sampling_of(request, model, most, grammar, request.likeliest)
     view = _view(request, model, prompt, opened)
-    return Completion(model, prompt.text, tokens, sampling, view, choices=request.n or 1, key=request.key)
+    names = {"grammar": grammar_name(request), "prompt": "messages"}
+    return Completion(model, prompt.text, tokens, sampling, view, choices=request.n or 1, key=request.key, names=names)
 
 
 _LIMITS = ("max_completion_tokens", "max_tokens")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -54,6 +55,12 @@ async def _next(receive: Receive, silence: float) -> Message:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request is larger than the {limit} bytes that are taken here.")
+
+
+def ignored(unknown: Sequence[str]) -> dict[str, str]:
+    """The header that names the parameters that nobody knows."""
+    names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
+    return {"x-ignored-params": ", ".join(names)} if names else {}
 
 
 def json_answer(content: object, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 from adapter.asgi import ASGIApp
@@ -14,7 +13,7 @@ from adapter.event_stream import HEADERS, event_stream
 from adapter.preparation import Rules, prepare
 from adapter.push import PushedResponse
 from adapter.request import Request
-from adapter.routes.answers import json_answer, read_body
+from adapter.routes.answers import ignored, json_answer, read_body
 from adapter.schema.reading import read_request
 
 
@@ -24,8 +23,8 @@ async def chat_completions(request: Request) -> ASGIApp:
     wanted, unknown = await aside(len(body), partial(read_request, strict=settings.strict), body)
     rules = Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
     completion = await prepare(wanted, models, size=len(body), rules=rules)
-    request.record.completion = completion
-    headers = _ignored(unknown)
+    request.record.completions = [completion]
+    headers = ignored(unknown)
     head = Head.new(wanted.model, completion.model.fingerprint)
     run, choices = partial(completion.run, sessions), len(completion.choices)
     ids = completion.prompt.tolist() if wanted.return_token_ids else None
@@ -42,8 +41,3 @@ async def chat_completions(request: Request) -> ASGIApp:
     collector = Collector(head, choices=choices, reasoning=settings.reasoning_field, prompt_token_ids=ids)
     await while_connected(request.receive, run(collector.take))
     return json_answer(collector.whole(), headers=headers)
-
-
-def _ignored(unknown: tuple[str, ...]) -> dict[str, str]:
-    names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
-    return {"x-ignored-params": ", ".join(names)} if names else {}

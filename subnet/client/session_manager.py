@@ -10,6 +10,7 @@ from subnet.client.hedge import Hedger
 from subnet.client.limits import Limits
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.session import Session
+from subnet.client.text_reader import TextReader
 
 
 class SessionManager:
@@ -41,3 +42,12 @@ class SessionManager:
             yield session
         finally:
             await session.close()
+
+    def text_reader(self, model: str) -> TextReader:
+        """For embeddings, and for logprobs of a prompt."""
+        return TextReader(self._remote_manager, model, self._limits)
+
+    def capacity(self, model: str) -> int:
+        """How many answers the healthy nodes of `model` write at once, at least 1."""
+        infos = [remote.info for remote in self._remote_manager.remotes if remote.fault is None]
+        return max(1, sum(info.capacity for info in infos if info is not None and info.card.id == model))

@@ -1,0 +1,123 @@
+"""Texts that nodes read and do not go on with: for their embeddings, and for how likely each of their tokens is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.client.lease import Lease
+from subnet.client.limits import Limits
+from subnet.client.policies import Want
+from subnet.client.remote_manager import RemoteManager
+from subnet.client.retry import Retry
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
+from subnet.generation import TokenLogprobs
+from subnet.node_info import Capabilities
+from subnet.protocols.base import Protocol
+from subnet.tensors import TokenIds
+
+T = TypeVar("T")
+
+
+class TextReader:
+    """Asks the nodes of `model` that can do it, one after another, until one answers.
+
+    Its methods raise InvalidRequest where no node of the model can, ContextLengthExceeded, and NoNodeAvailable or the
+    last NodeError when attempts are spent. Cancelling a call ends the work on the node. A node may take as long for a
+    text as for the first token after it.
+    """
+
+    def __init__(self, remote_manager: RemoteManager, model: str, limits: Limits | None = None) -> None:
+        self._manager = remote_manager
+        self._model = model
+        self._limits = limits or Limits()
+
+    async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
+        """An embedding of length 1 for each text: float32, shape (len(inputs), dimensions)."""
+        refusal = InvalidRequest(f"The model '{self._model}' makes no embeddings.", param="model")
+        count = sum(len(text) for text in inputs)
+
+        async def read(node: Protocol) -> NDArray[np.float32]:
+            return await node.rpc_embed(inputs, self._model)
+
+        return await self._ask(read, lambda can: can.embeddings, count, Want(), refusal)
+
+    async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
+        """How likely each token but the first is after those before it, with the `width` likeliest in its place."""
+        refusal = InvalidRequest(f"The model '{self._model}' gives no logprobs of a prompt.", param="logprobs")
+
+        async def read(node: Protocol) -> list[TokenLogprobs]:
+            return await node.rpc_score(tokens, width, self._model)
+
+        def able(can: Capabilities) -> bool:
+            return can.prompt_logprobs and can.top_logprobs >= width
+
+        return await self._ask(read, able, len(tokens), Want(tokens), refusal)
+
+    async def _ask(
+        self,
+        read: Callable[[Protocol], Awaitable[T]],
+        able: Callable[[Capabilities], bool],
+        count: int,
+        want: Want,
+        refusal: InvalidRequest,
+    ) -> T:
+        retry = Retry(self._limits)
+        within = self._limits.first_token_within(count)
+        while True:
+            lease = await self._lease(able, want, retry, refusal)
+            try:
+                return await _answer(lease, read, within)
+            except NodeError as error:
+                lease.failed(error)
+                pause = retry.failed(error, lease.remote.peer)
+            except BaseException:
+                lease.abandoned()
+                raise
+            await asyncio.sleep(pause)
+
+    async def _lease(
+        self, able: Callable[[Capabilities], bool], want: Want, retry: Retry, refusal: InvalidRequest
+    ) -> Lease:
+        while True:
+            unable = self._unable(able, refusal)
+            try:
+                return self._able_lease(unable, retry.excluded, want)
+            except (NoNodeAvailable, NodeBusy) as error:
+                pause = retry.waited(error)
+            await asyncio.sleep(pause)
+
+    def _able_lease(self, unable: set[str], failed: set[str], want: Want) -> Lease:
+        """On a node that did not fail, if possible."""
+        for excluded in (unable | failed, unable):
+            lease = self._manager.lease(self._model, excluded, want)
+            if lease.remote.peer not in unable:
+                return lease
+            lease.abandoned()
+        raise NodeBusy("every node that can do this is at its capacity", retry_after=1.0)
+
+    def _unable(self, able: Callable[[Capabilities], bool], refusal: InvalidRequest) -> set[str]:
+        """The peers of the model that cannot do it. Raises `refusal` where some serve the model and none can."""
+        can = {
+            remote.peer: able(remote.info.capabilities)
+            for remote in self._manager.remotes
+            if remote.info is not None and remote.fault is None and remote.serves(self._model)
+        }
+        if can and not any(can.values()):
+            raise refusal
+        return {peer for peer, is_able in can.items() if not is_able}
+
+
+async def _answer(lease: Lease, read: Callable[[Protocol], Awaitable[T]], within: float) -> T:
+    try:
+        async with asyncio.timeout(within):
+            found = await read(lease.remote.protocol)
+    except TimeoutError as error:
+        raise NodeTimeout(f"{lease.remote.peer} did not read a text within {within:.1f} s") from error
+    lease.answered()
+    lease.succeeded()
+    return found
