@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from random import getrandbits
 
 import msgspec
 import numpy as np
@@ -11,6 +11,8 @@ from subnet.errors import WireError
 from subnet.generation import Delta, Sampling
 from subnet.messages import ChoiceStart, Generate
 from subnet.tensors import TokenIds, pack
+
+NOTHING = pack(np.empty(0, np.int32))
 
 
 class Choice:
@@ -34,7 +36,7 @@ class Ledger:
         self.model = model
         self.prompt = prompt
         self.text = text
-        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        seed = getrandbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
         self._most = 2**63 if sampling.max_tokens is None else sampling.max_tokens
         self._with_logprobs = sampling.logprobs is not None
@@ -72,10 +74,7 @@ class Ledger:
             model=self.model,
             prompt=pack(self.prompt),
             sampling=self.sampling,
-            starts=tuple(
-                ChoiceStart(choice.index, pack(np.array(choice.tokens if with_delivered else [], np.int32)))
-                for choice in self.unfinished
-            ),
+            starts=tuple(_start(choice, choice.tokens if with_delivered else []) for choice in self.unfinished),
             text=self.text,
         )
 
@@ -86,3 +85,7 @@ class Ledger:
         for choice in full:
             choice.finished = True
         return [Delta(choice.index, [], finish_reason="length") for choice in full]
+
+
+def _start(choice: Choice, delivered: list[int]) -> ChoiceStart:
+    return ChoiceStart(choice.index, pack(np.array(delivered, np.int32)) if delivered else NOTHING)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from subnet.client.ledger import Choice, Ledger
+from subnet.client.ledger import NOTHING, Choice, Ledger
 from subnet.errors import NodeError
 from subnet.generation import Delta, Sampling
 from subnet.messages import ChoiceStart, Generate
 from subnet.node_info import Resume
 from subnet.tensors import pack, token_ids
-
-_NOTHING = pack(token_ids([]))
 
 
 class Diverged(NodeError):
@@ -51,7 +49,8 @@ class Resumption:
 
     def __init__(self, ledger: Ledger, declared: Resume) -> None:
         self.way = way(ledger, declared)
-        self._replayed = {choice.index: _Replay(choice) for choice in ledger.unfinished}
+        replayed = ledger.unfinished if self.way == "replay" else ()
+        self._replayed = {choice.index: _Replay(choice) for choice in replayed}
         if self.way == "continue":
             self.requests = [_continued(ledger, choice) for choice in ledger.unfinished]
         else:
@@ -60,7 +59,7 @@ class Resumption:
     def new(self, delta: Delta) -> Delta | None:
         """What of `delta` the client does not have yet; None for nothing. Raises Diverged."""
         replay = self._replayed.get(delta.choice)
-        return replay.rest(delta) if self.way == "replay" and replay is not None else delta
+        return delta if replay is None else replay.rest(delta)
 
 
 class _Replay:
@@ -90,7 +89,7 @@ def _continued(ledger: Ledger, choice: Choice) -> Generate:
         model=ledger.model,
         prompt=pack(np.concatenate([ledger.prompt, token_ids(choice.tokens)])),
         sampling=_remaining(ledger.sampling, len(choice.tokens)),
-        starts=(ChoiceStart(choice.index, _NOTHING),),
+        starts=(ChoiceStart(choice.index, NOTHING),),
     )
 
 
