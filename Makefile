@@ -21,7 +21,7 @@ help: ## list the targets
 serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS="--port 9000")
 	@exec $(BIN)/adapter up $(ARGS)
 
-test: lint ## set up, then check style and types and run the tests (ARGS="-k stream")
+test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/test.done ## check style and types only
@@ -36,6 +36,7 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 	@$(COMPILE) pyproject.toml --group build --output-file requirements.lock
 	@$(COMPILE) pyproject.toml --group build --group test --constraint requirements.lock \
 		--output-file requirements-test.lock
+	@$(COMPILE) --group clients --output-file requirements-clients.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
 
 clean: ## remove the virtual environment and all caches
@@ -45,7 +46,7 @@ clean: ## remove the virtual environment and all caches
 # pip says hundreds of lines or nothing at all: here, one short line per package, in place on a terminal.
 define INSTALL
 	@[ -t 1 ] && line='\r\033[K  %s' || line='  %s\n'; \
-	$(LOCKED) --requirement $(1) | while read -r verb what _; do \
+	$(2) $(LOCKED) --requirement $(1) | while read -r verb what _; do \
 		case $$verb in \
 			Collecting|Processing) printf "$$line" "$${what##*/}" ;; \
 			Installing) printf "$$line" "unpacking" ;; \
@@ -77,4 +78,10 @@ NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1
 .venv/test.done: requirements-test.lock .venv/serve.done
 	@echo "[test] what the tests need, pinned in requirements-test.lock"
 	$(call INSTALL,requirements-test.lock)
+	@touch $@
+
+.venv/clients.done: requirements-clients.lock .venv/test.done
+	@echo "[test] clients that need packages of other versions, pinned in requirements-clients.lock"
+	@$(BIN)/python -m venv --clear --without-pip .venv/clients
+	$(call INSTALL,requirements-clients.lock,PIP_PYTHON=.venv/clients)
 	@touch $@
