@@ -23,10 +23,13 @@ _VERSION = (b"openai-version", b"2020-10-01")
 
 
 class Record(msgspec.Struct):
-    """Of one request. `status` is None as long as it has no answer; `completions` are what nodes are asked for."""
+    """Of one request. `status` is None as long as it has no answer; `completions` are what nodes are asked for. `path`
+    is kept here, as routers cut that of a scope.
+    """
 
     id: str
     started: float
+    path: str = ""
     status: int | None = None
     completions: Sequence[Completion] = ()
 
@@ -54,7 +57,7 @@ class Access:
     def begun(self, scope: Scope) -> Record:
         """A request came; its id is that of what is logged in its task from now on."""
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
-        record = Record(request_id(given), perf_counter())
+        record = Record(request_id(given), perf_counter(), scope["path"])
         current_request.set(record.id)
         return record
 
@@ -72,7 +75,7 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     line: dict[str, object] = {
         "request": record.id,
         "method": scope["method"],
-        "path": scope["path"],
+        "path": record.path,
         "status": status,
         "ms": round(seconds * 1000, 1),
     }

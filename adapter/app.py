@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from adapter.access import Access
+from collections.abc import Iterable
+from typing import Any, cast
+
+from litestar import Litestar
+from litestar import Request as LitestarRequest
+from litestar import Response as LitestarResponse
+from litestar.config.cors import CORSConfig
+from litestar.exceptions import NotFoundException
+
+from adapter.access import Access, Record
 from adapter.asgi import ASGIApp, Message, Receive, Scope, Send
-from adapter.cors import Cors
-from adapter.errors import answer_to, report
+from adapter.errors import UnknownUrl, answer_to, report
 from adapter.life import Life
 from adapter.metrics import Metrics
 from adapter.models import Models
 from adapter.parts import Parts
-from adapter.request import Request
-from adapter.response import Response
-from adapter.router import Router
 from adapter.routes import ROUTES
+from adapter.routing import RECORD, handlers
 from adapter.settings import Settings
 from subnet.client import RemoteManager, SessionManager
 
@@ -30,50 +36,64 @@ def build_app(
         life=life or Life(),
         metrics=Metrics(remote_manager),
     )
-    return App(parts, Router(ROUTES), Access(parts.metrics, log=settings.access_log), Cors(settings.cors_origins))
+    app = Litestar(
+        handlers(ROUTES, parts),
+        exception_handlers={Exception: _unanswered},
+        cors_config=_cors(settings.cors_origins),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    return App(cast(ASGIApp, app), Access(parts.metrics, log=settings.access_log))
 
 
 class App:
-    """Finds the endpoint of a request, sends what it answers or the error it raises, and tells `access`."""
+    """The outermost layer: all requests pass through it, also those that no endpoint answers."""
 
-    def __init__(self, parts: Parts, router: Router, access: Access, cors: Cors) -> None:
-        self._parts = parts
-        self._router = router
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
         self._access = access
-        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return
+            return await self._app(scope, receive, send)
         record = self._access.begun(scope)
-        request = Request(scope, receive, self._parts, record)
+        scope[RECORD] = record
         try:
-            await self._answer(request, self._sending(request, send))
+            await self._app(scope, receive, _sending(record, send))
         finally:
             self._access.ended(scope, record)
-
-    async def _answer(self, request: Request, send: Send) -> None:
-        try:
-            response = self._cors.preflight(request) or await self._router.find(request)(request)
-            await response(request.scope, request.receive, send)
-        except Exception as error:
-            if request.record.status is not None:
-                raise
-            await _failure(error)(request.scope, request.receive, send)
-
-    def _sending(self, request: Request, send: Send) -> Send:
-        """`send` with the headers that every answer has."""
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                request.record.status = message["status"]
-                message["headers"] = [*message["headers"], *request.record.headers(), *self._cors.headers(request)]
-            await send(message)
-
-        return sending
+        return None
 
 
-def _failure(error: Exception) -> Response:
+def _sending(record: Record, send: Send) -> Send:
+    """`send` with the headers that every answer has."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            record.status = message["status"]
+            message["headers"] = [*message["headers"], *record.headers()]
+        await send(message)
+
+    return sending
+
+
+def _cors(origins: Iterable[str]) -> CORSConfig | None:
+    origins = list(origins)
+    return CORSConfig(allow_origins=origins, expose_headers=["x-request-id"]) if origins else None
+
+
+def _unanswered(request: LitestarRequest[Any, Any, Any], error: Exception) -> LitestarResponse[bytes]:
+    """What happens outside of the endpoints: there is none, or one failed after it had begun to answer."""
+    if isinstance(error, NotFoundException):
+        error = UnknownUrl(f"Invalid URL ({request.method} {_record(request).path})")
     report(error)
     answer = answer_to(error)
-    return Response(answer.body, status=answer.status, headers=answer.headers)
+    return LitestarResponse(
+        answer.body, status_code=answer.status, headers=dict(answer.headers), media_type="application/json"
+    )
+
+
+def _record(request: LitestarRequest[Any, Any, Any]) -> Record:
+    record: Record = cast(Scope, request.scope)[RECORD]
+    return record

@@ -26,8 +26,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        path: str = self.scope["path"]
-        return path
+        return self.record.path
 
     def header(self, name: bytes) -> str | None:
         """`name` in lower case."""

@@ -11,13 +11,12 @@ from subnet.node_info import ModelCard
 PATH = "/v1/models"
 
 
-async def list_models(request: Request) -> Response:
-    return json_answer(ModelList(data=[_object(card) for card in request.parts.models.cards().values()]))
-
-
-async def retrieve_model(request: Request) -> Response:
-    """Names may contain slashes."""
-    return json_answer(_object(request.parts.models.card(request.path.removeprefix(f"{PATH}/"))))
+async def show_models(request: Request) -> Response:
+    """All, or the one that the path names: names may contain slashes."""
+    models, name = request.parts.models, request.path.removeprefix(PATH).strip("/")
+    if name:
+        return json_answer(_object(models.card(name)))
+    return json_answer(ModelList(data=[_object(card) for card in models.cards().values()]))
 
 
 def _object(card: ModelCard) -> ModelObject:
