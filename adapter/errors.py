@@ -41,6 +41,10 @@ class BadRequest(AdapterError):
     """The client's mistake. `param` is the place, like `messages[2].content[0].type`."""
 
 
+class BadKey(AdapterError):
+    """The client brought no key, or one that is none of ours."""
+
+
 class ModelNotFound(AdapterError):
     """No node has ever served a model of this name."""
 
@@ -90,6 +94,7 @@ class Row(msgspec.Struct, frozen=True):
 _CLIENT, _SERVER = "invalid_request_error", "server_error"
 _TABLE: dict[type[Exception], Row] = {
     BadRequest: Row(400, _CLIENT, None),
+    BadKey: Row(401, _CLIENT, "invalid_api_key"),
     ModelNotFound: Row(404, _CLIENT, "model_not_found"),
     UnknownUrl: Row(404, _CLIENT, "unknown_url"),
     WrongMethod: Row(405, _CLIENT, "method_not_allowed"),
@@ -136,6 +141,8 @@ def answer_to(error: Exception) -> Answer:
     headers = {"connection": "close"} if row.close else {}
     if isinstance(error, WrongMethod):
         headers["allow"] = error.allowed
+    if row.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return Answer(row.status, told, headers | (_retry_headers(wait) if wait else {}))
 
 

@@ -23,12 +23,7 @@ def prompt_tokens(model: Model, prompt: str | Sequence[int], place: str) -> Toke
     """
     if not isinstance(prompt, str):
         return known_tokens(model, prompt, place)
-    with naming({"messages": place}):
-        begun = model.tokenizer.encode_bare("")
-        tokens = model.tokenizer.encode_prompt(prompt)
-    if np.array_equal(tokens[: len(begun)], begun):
-        return _some(tokens, place)
-    return _some(np.concatenate([begun, tokens]), place)
+    return _some(begun(model, written_tokens(model, prompt, place)), place)
 
 
 def plain_tokens(model: Model, text: str | Sequence[int], place: str) -> TokenIds:
@@ -37,6 +32,18 @@ def plain_tokens(model: Model, text: str | Sequence[int], place: str) -> TokenId
         return known_tokens(model, text, place)
     with naming({"messages": place}):
         return _some(model.tokenizer.encode_bare(text), place)
+
+
+def written_tokens(model: Model, text: str, place: str) -> TokenIds:
+    """Of nothing but `text`, in which control tokens may be written. Raises InvalidRequest."""
+    with naming({"messages": place}):
+        return model.tokenizer.encode_prompt(text)
+
+
+def begun(model: Model, tokens: TokenIds) -> TokenIds:
+    """With the token that the model wants before all others, where it wants one."""
+    first = model.tokenizer.encode_bare("")
+    return tokens if np.array_equal(tokens[: len(first)], first) else np.concatenate([first, tokens])
 
 
 def known_tokens(model: Model, tokens: Sequence[int], place: str) -> TokenIds:

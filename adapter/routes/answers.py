@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from adapter.asgi import Message, Receive
+from adapter.aside import aside
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone
+from adapter.preparation import Rules
 from adapter.request import Request
 from adapter.response import Response
+from adapter.schema.reading import Reader
+from adapter.settings import Settings
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 # A client that is still sending would not read a refusal: what it sends is thrown away, up to so many times the limit.
 _PATIENCE = 16
@@ -57,7 +65,28 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request is larger than the {limit} bytes that are taken here.")
 
 
-def ignored(unknown: Sequence[str]) -> dict[str, str]:
+def rules_of(settings: Settings) -> Rules:
+    """What the operator decided for conversations."""
+    return Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
+
+
+class Asked(NamedTuple, Generic[R]):
+    """A request, the headers that its answer has on its account, and its size in bytes."""
+
+    wanted: R
+    headers: dict[str, str]
+    size: int
+
+
+async def read(request: Request, reader: Reader[R]) -> Asked[R]:
+    """Raises what `read_body` and `reader` do."""
+    settings = request.parts.settings
+    body = await read_body(request, settings.max_body)
+    wanted, unknown = await aside(len(body), partial(reader, strict=settings.strict), body)
+    return Asked(wanted, _ignored(unknown), len(body))
+
+
+def _ignored(unknown: Sequence[str]) -> dict[str, str]:
     """The header that names the parameters that nobody knows."""
     names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
     return {"x-ignored-params": ", ".join(names)} if names else {}

@@ -5,26 +5,22 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.asgi import ASGIApp
-from adapter.aside import aside
 from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
 from adapter.connected import while_connected
 from adapter.event_stream import HEADERS, event_stream
-from adapter.preparation import Rules, prepare
+from adapter.preparation import prepare
 from adapter.push import PushedResponse
 from adapter.request import Request
-from adapter.routes.answers import ignored, json_answer, read_body
+from adapter.routes.answers import json_answer, read, rules_of
 from adapter.schema.reading import read_request
 
 
 async def chat_completions(request: Request) -> ASGIApp:
     settings, models, sessions = request.parts.settings, request.parts.models, request.parts.sessions
-    body = await read_body(request, settings.max_body)
-    wanted, unknown = await aside(len(body), partial(read_request, strict=settings.strict), body)
-    rules = Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
-    completion = await prepare(wanted, models, size=len(body), rules=rules)
+    wanted, headers, size = await read(request, read_request)
+    completion = await prepare(wanted, models, size=size, rules=rules_of(settings))
     request.record.completions = [completion]
-    headers = ignored(unknown)
     head = Head.new(wanted.model, completion.model.fingerprint)
     run, choices = partial(completion.run, sessions), len(completion.choices)
     ids = completion.prompt.tolist() if wanted.return_token_ids else None

@@ -1,8 +1,8 @@
-"""POST /tokenize and POST /detokenize, which are vLLM's: OpenAI has no such endpoints."""
+"""POST /tokenize and POST /detokenize, which are vLLM's, and /v1/chat/completions/render: OpenAI has none of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -36,6 +36,31 @@ class Tokenized(Struct, frozen=True, kw_only=True):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
+
+
+class RenderedGrammar(Struct, frozen=True):
+    """See subnet/generation.py for the kinds."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+
+class Rendered(Struct, frozen=True, kw_only=True):
+    """What POST /v1/chat/completions would ask a node for the same request.
+
+    `tool_format` and `reasoning` say how the model writes calls and reasoning, and so how its answer is read (null: it
+    does not); `grammar` is what the engine would hold the answer to (null: nothing).
+    """
+
+    model: str
+    prompt: str
+    prompt_token_ids: list[int]
+    count: int
+    max_model_len: int
+    max_tokens: int
+    tool_format: str | None
+    reasoning: str | None
+    grammar: RenderedGrammar | None
 
 
 class DetokenizeRequest(Struct, frozen=True, kw_only=True):
