@@ -69,7 +69,10 @@ class Kept(ABC):
             failures += 1
             self._report(f"{self.name} ended ({self._ending()}); starting it again in {pause} s")
             await asyncio.sleep(pause)
-            words = await self._launch()
+            try:
+                words = await self._launch()
+            except OSError as error:
+                words = f"it cannot be started: {error.strerror}"
             self._report(f"{self.name}: {words}")
 
     def _ending(self) -> str:

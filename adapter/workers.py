@@ -67,9 +67,13 @@ class Worker(Kept):
             self._process.send_signal(signal.SIGTERM)
 
     async def left(self) -> None:
+        """When it has ended, after `leave`."""
         await self._unwatch()
         if self._process is not None:
             await self._process.wait()
+
+    async def stop(self) -> None:
+        await super().stop()
         self._hang_up()
 
     async def _launch(self) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from types import TracebackType
-from typing import Self
 
 from subnet.errors import NodeBusy
 
@@ -64,14 +63,14 @@ class Place:
     def wake(self) -> None:
         self._stirred.set()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Place:
         insort(self._waiting.setdefault(self._model, []), self, key=_order)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        line: list[Place] = self._waiting[self._model]
+        line = self._waiting[self._model]
         del line[bisect_left(line, self.order, key=_order)]
         if not line:
             del self._waiting[self._model]
