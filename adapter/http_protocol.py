@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from adapter.errors import BadRequest, answer_to
 from adapter.push import DIRECT
 from adapter.request_id import request_id
+from adapter.turn import Turn, turn_of
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -21,7 +22,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         scope: dict[str, object] = self.cycle.scope  # type: ignore[assignment]
-        scope["extensions"] = {DIRECT: _direct(self.cycle)}
+        scope["extensions"] = {DIRECT: _direct(self.cycle, turn_of(self.loop))}
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -50,15 +51,28 @@ class HttpProtocol(HttpToolsProtocol):
             self._cutting = None
 
 
-def _direct(cycle: RequestResponseCycle) -> Callable[[bytes], bool]:
-    """What `cycle.send` does for a part of a chunked body, without a coroutine and a message for each."""
-    write, flow = cycle.transport.write, cycle.flow
+def _direct(cycle: RequestResponseCycle, turn: Turn) -> Callable[[bytes], bool]:
+    """What `cycle.send` does for a part of a chunked body, without a coroutine and a message for each.
+
+    All parts of one turn of the event loop are written at its end, as one: a turn brings what nodes sent to many
+    clients, and the processor is quicker at one thing after the other than at all of it by turns. And when the
+    gateway is behind, a turn brings several parts for one client.
+    """
+    transport, flow = cycle.transport, cycle.flow
+    parts: list[bytes] = []
+
+    def flush() -> None:
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        if not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def direct(data: bytes) -> bool:
         if flow.write_paused:
             return False
-        if not cycle.disconnected:
-            write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not parts:
+            turn.at_end(flush)
+        parts.append(data)
         return True
 
     return direct
