@@ -150,6 +150,12 @@ def test_a_wrong_tool_format(given: str) -> None:
     assert re.fullmatch(f"--tool-format {given.removeprefix('=')}: {expected}", str(caught.value))
 
 
+def test_the_example() -> None:
+    """deploy/adapter.toml is one that a gateway takes."""
+    settings = load(str(Path(__file__).parent.parent / "deploy" / "adapter.toml"), environ={})
+    assert (settings.workers, settings.policy) == (2, "power-of-two")
+
+
 def test_frozen() -> None:
     """Nobody changes settings after they were read."""
     with pytest.raises(AttributeError):
