@@ -13,6 +13,7 @@ from litestar.exceptions import NotFoundException
 
 from adapter.access import Access, Record
 from adapter.asgi import ASGIApp, Message, Receive, Scope, Send
+from adapter.authorization import Keys
 from adapter.errors import UnknownUrl, answer_to, report
 from adapter.life import Life
 from adapter.metrics import Metrics
@@ -30,6 +31,7 @@ def build_app(
     """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
     parts = Parts(
         settings=settings,
+        keys=Keys(settings.api_keys),
         models=Models(remote_manager),
         sessions=session_manager,
         remotes=remote_manager,

@@ -30,7 +30,7 @@ class Keys:
 
         How long it takes says nothing of the keys.
         """
-        if not self._digests or path in OPEN:
+        if not self._digests or path.rstrip("/") in OPEN:
             return
         scheme, _, given = (authorization or "").strip().partition(" ")
         given = given.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from adapter.authorization import Keys
 from adapter.life import Life
 from adapter.metrics import Metrics
 from adapter.models import Models
@@ -13,6 +14,7 @@ from subnet.client import RemoteManager, SessionManager
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
+    keys: Keys
     models: Models
     sessions: SessionManager
     remotes: RemoteManager

@@ -43,6 +43,7 @@ def _handler(path: str, below: bool, endpoints: Mapping[str, Endpoint], parts: P
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, parts, scope[RECORD])
         try:
+            parts.keys.check(request.path, request.header(b"authorization"))
             response = await _endpoint(request, endpoints)(request)
             await response(scope, receive, send)
         except Exception as error:

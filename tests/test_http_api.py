@@ -13,10 +13,13 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapter.access import logger as access_logger
-from adapter.routes.openapi import OPERATIONS, document
+from adapter.routes import ROUTES
+from adapter.routes.openapi import document
+from adapter.routes.operations import OPERATIONS
 from adapter.schema.responses import ErrorResponse
 from adapter.settings import Settings
 from subnet.errors import NodeLost
+from subnet.node_info import Capabilities
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying
 
 CHAT = "/v1/chat/completions"
@@ -245,12 +248,22 @@ async def test_openapi(client: httpx.AsyncClient) -> None:
     assert ErrorResponse.__name__ in names
 
 
-async def test_openapi_knows_every_route(client: httpx.AsyncClient) -> None:
-    """What the document tells of can be called."""
-    for operation in OPERATIONS:
-        path = operation.path.replace("{model}", "mock")
-        response = await client.request(operation.method, path, json=ASK)
-        assert response.status_code == 200, path
+async def test_openapi_knows_every_route() -> None:
+    """What the document tells of can be called, and nothing else can."""
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"model": "mock", "prompt": "Hello"},
+        "/v1/embeddings": {"model": "mock", "input": "Hello"},
+        "/detokenize": {"tokens": [72]},
+    }
+    node = saying("Hi", capabilities=Capabilities(embeddings=True))
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        for operation in OPERATIONS:
+            path = operation.path.replace("{model}", "mock")
+            response = await client.request(operation.method, path, json=asked.get(path, ASK))
+            assert response.status_code == 200, path
+    assert {(one.method.upper(), one.path.removesuffix("/{model}")) for one in OPERATIONS} == {
+        (route.method, route.path) for route in ROUTES
+    }
 
 
 async def test_who_served() -> None:

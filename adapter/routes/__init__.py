@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from adapter.routes.chat import chat_completions
+from adapter.routes.completions import completions
+from adapter.routes.embeddings import embeddings
 from adapter.routes.health import healthz, list_nodes, readyz
 from adapter.routes.metrics import show_metrics
 from adapter.routes.models import show_models
 from adapter.routes.openapi import openapi_document
+from adapter.routes.render import render
+from adapter.routes.tokens import detokenize, tokenize
 from adapter.routing import Route
 
 ROUTES = (
     Route("POST", "/v1/chat/completions", chat_completions),
+    Route("POST", "/v1/chat/completions/render", render),
+    Route("POST", "/v1/completions", completions),
+    Route("POST", "/v1/embeddings", embeddings),
+    Route("POST", "/tokenize", tokenize),
+    Route("POST", "/detokenize", detokenize),
     Route("GET", "/v1/models", show_models, below=True),
     Route("GET", "/healthz", healthz),
     Route("GET", "/readyz", readyz),

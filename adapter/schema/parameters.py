@@ -115,7 +115,6 @@ TABLE = (
 )
 
 NOT_WIRED: Mapping[str, tuple[object, ...]] = {
-    "best_of": (1,),
     "priority": (0,),
 }
 """Honoured ones that are understood but do nothing yet, and are refused, with the values that ask for nothing.
