@@ -1,0 +1,111 @@
+"""The openai package for Node, against real processes and the real model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.node.conftest import Script
+from tests.faults.programs import gateway
+
+MODEL = "SmolLM2-135M-Instruct"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[str]:
+    """A gateway that wants the key "right", and whose one node is not there."""
+    with gateway([NOWHERE], ["--api-key", "right", "--patience", "0.5"]) as made:
+        yield made.url + "/v1"
+
+
+@pytest.fixture(scope="module")
+def found(script: Script, real: str, locked: str) -> Any:
+    return script("openai.mjs", real + "/v1", locked)
+
+
+def test_models(found: Any) -> None:
+    """The one model is listed."""
+    assert found["models"] == [MODEL]
+
+
+def test_streaming_and_not_agree(found: Any) -> None:
+    """The chunks make up the message, under one id; usage comes once, with the last; the request's id is there."""
+    chunks, whole = found["streamed"]["chunks"], found["whole"]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == whole["choices"][0]["message"]["content"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk["usage"]] == [40]
+    assert whole["usage"]["completion_tokens"] == 40
+    assert found["streamed"]["request_id"].startswith("req_")
+    assert found["streamed"]["type"].startswith("text/event-stream")
+
+
+def test_the_streaming_helper(found: Any) -> None:
+    """It joins text, logprobs and usage to what the message is without streaming."""
+    helper, whole = found["helper"], found["whole"]
+    text = whole["choices"][0]["message"]["content"]
+    assert helper["deltas"] == helper["choice"]["message"]["content"] == text
+    assert "".join(each["token"] for each in helper["choice"]["logprobs"]["content"]) == text
+    assert helper["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
+
+
+def test_a_forced_call_is_streamed(found: Any) -> None:
+    """The fragments are the arguments, which fit the strict schema; there is one id, type and name."""
+    choice = found["streamedCall"]["choice"]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert (call["type"], call["function"]["name"]) == ("function", "get_weather")
+    assert call["id"].count("call_") == 1
+    fragments = found["streamedCall"]["fragments"]
+    assert len(fragments) > 2
+    assert "".join(fragments) == call["function"]["arguments"]
+    fits(json.loads(call["function"]["arguments"]))
+
+
+def test_tools_are_run(found: Any) -> None:
+    """The helper that runs tools calls the function with arguments that fit, and gives its result."""
+    (arguments,) = found["toolsRun"]["called"]
+    fits(arguments)
+    assert found["toolsRun"]["result"] == "sunny"
+
+
+def fits(arguments: dict[str, Any]) -> None:
+    assert set(arguments) == {"city", "days"}
+    assert len(arguments["city"]) <= 12
+    assert 1 <= arguments["days"] <= 7
+
+
+def test_structured_output(found: Any) -> None:
+    """A Zod type becomes a strict schema, and the answer is of that type."""
+    cat = found["parsed"]["parsed"]
+    assert set(cat) == {"name", "age"}
+    assert isinstance(cat["age"], int)
+    assert json.loads(found["parsed"]["content"]) == cat
+
+
+def test_a_stream_that_is_aborted(found: Any) -> None:
+    """It ends with the chunk that it was aborted at, without an error."""
+    assert found["left"] == 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "name", "status", "code", "param"),
+    [
+        ("model", "NotFoundError", 404, "model_not_found", "model"),
+        ("range", "BadRequestError", 400, "invalid_value", "temperature"),
+        ("long", "BadRequestError", 400, "context_length_exceeded", "messages"),
+        ("streamed", "BadRequestError", 400, "missing_required_parameter", "messages[0].content[0].text"),
+        ("key", "AuthenticationError", 401, "invalid_api_key", None),
+        ("nodes", "InternalServerError", 503, "no_node_available", "model"),
+    ],
+)
+def test_errors_are_typed(request_: str, name: str, status: int, code: str, param: str | None, found: Any) -> None:
+    """With OpenAI's code, and the place that is wrong; one for a stream comes before it starts."""
+    error = found["errors"][request_]
+    assert (error["name"], error["status"]) == (name, status)
+    assert (error["code"], error["param"]) == (code, param)
+    assert error["requestID"].startswith("req_")

@@ -1,0 +1,64 @@
+"""Vercel's AI SDK, against real processes and the real model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.clients.node.conftest import Script
+
+
+@pytest.fixture(scope="module")
+def found(script: Script, real: str) -> Any:
+    return script("ai.mjs", real + "/v1")
+
+
+def test_streaming_and_not_agree(found: Any) -> None:
+    """In text, finish reason and usage; the text comes in pieces."""
+    pieces = found["streamed"].pop("pieces")
+    assert found["streamed"] == found["whole"]
+    assert len(pieces) > 2
+    assert "".join(pieces) == found["whole"]["text"]
+    inputs, outputs, total = found["whole"]["tokens"]
+    assert (outputs, total) == (40, inputs + 40)
+    assert found["whole"]["finishReason"] == "length"
+
+
+@pytest.mark.parametrize("how", ["called", "streamedCall"])
+def test_a_forced_tool_is_run(how: str, found: Any) -> None:
+    """With arguments that fit its type."""
+    (result,) = found[how]["results"]
+    assert set(result["input"]) == {"city", "days"}
+    assert 1 <= result["input"]["days"] <= 7
+    assert result["output"] == f"sunny in {result['input']['city']}"
+    assert found[how]["finishReason"] == "tool-calls"
+
+
+def test_arguments_come_in_fragments(found: Any) -> None:
+    """They make up the arguments."""
+    fragments = found["streamedCall"]["fragments"]
+    assert len(fragments) > 2
+    assert json.loads("".join(fragments)) == found["streamedCall"]["results"][0]["input"]
+
+
+def test_objects(found: Any) -> None:
+    """Of the type asked for; streamed, each is more of the one that it becomes."""
+    assert set(found["object"]) == {"name", "age"}
+    assert 0 <= found["object"]["age"] <= 30
+    partial, whole = found["streamedObject"]["partial"], found["streamedObject"]["object"]
+    assert whole == partial[-1] == found["object"]
+    assert all(whole["name"].startswith(each.get("name", "")) for each in partial)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "param"),
+    [("model", 404, "model_not_found", "model"), ("range", 400, "invalid_value", "temperature")],
+)
+def test_errors_are_typed(request_: str, status: int, code: str, param: str, found: Any) -> None:
+    """As errors of a call that is not worth another try, with OpenAI's fields in them."""
+    error = found["errors"][request_]
+    assert error["typed"]
+    assert not error["isRetryable"]
+    assert (error["statusCode"], error["code"], error["param"]) == (status, code, param)
