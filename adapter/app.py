@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 from litestar import Litestar
@@ -14,7 +15,9 @@ from litestar.exceptions import NotFoundException
 from adapter.access import Access, Record
 from adapter.asgi import ASGIApp, Message, Receive, Scope, Send
 from adapter.authorization import Keys
-from adapter.errors import UnknownUrl, answer_to, report
+from adapter.caller import caller_of
+from adapter.connected import while_connected
+from adapter.errors import ClientGone, UnknownUrl, answer_to, report
 from adapter.life import Life
 from adapter.metrics import Metrics
 from adapter.models import Models
@@ -62,7 +65,8 @@ class App:
         record = self._access.begun(scope)
         scope[RECORD] = record
         try:
-            await self._app(scope, receive, _sending(record, send))
+            with suppress(ClientGone):
+                await while_connected(caller_of(scope), self._app(scope, receive, _sending(record, send)))
         finally:
             self._access.ended(scope, record)
         return None

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
-from adapter.asgi import Receive
+from adapter.caller import Caller
 from adapter.errors import ClientGone
 
 T = TypeVar("T")
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled, and waited for, when the client leaves. Raises ClientGone."""
-    worker = asyncio.create_task(work)
-    watcher = asyncio.create_task(disconnected(receive))
+async def while_connected(caller: Caller, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves. Raises ClientGone."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelling = task.cancelling()
+    caller.watch(task.cancel)
     try:
-        await asyncio.wait((worker, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not worker.done():
-            raise ClientGone("the client closed the connection")
-        return worker.result()
+        return await work
+    except asyncio.CancelledError:
+        # Someone else may have cancelled the task at the same time: then that counts.
+        if caller.gone and task.uncancel() <= cancelling:
+            raise ClientGone("the client closed the connection") from None
+        raise
     finally:
-        await end(worker)
-        await end(watcher)
-
-
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client leaves. The body of its request has been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def end(task: asyncio.Task[Any]) -> None:
-    """Cancel `task` and wait for its end, whatever it is."""
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await task
+        caller.watch(None)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
-from collections.abc import Callable
+from asyncio import TimerHandle, Transport
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from adapter.caller import Caller, offer
 from adapter.errors import BadRequest, answer_to
-from adapter.push import DIRECT
 from adapter.request_id import request_id
-from adapter.turn import Turn, turn_of
+from adapter.turn import turn_of
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -19,10 +18,20 @@ class HttpProtocol(HttpToolsProtocol):
     patience = 120.0
     _cutting: TimerHandle | None = None
 
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._callers: set[Caller] = set()
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        scope: dict[str, object] = self.cycle.scope  # type: ignore[assignment]
-        scope["extensions"] = {DIRECT: _direct(self.cycle, turn_of(self.loop))}
+        caller = Caller(self.cycle, turn_of(self.loop), self._callers)
+        offer(self.cycle.scope, caller)  # type: ignore[arg-type]
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.pipeline:
+            # Only who reads notices that the other end has gone.
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -31,10 +40,14 @@ class HttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._go_on()
+        for caller in self._callers:
+            caller.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._go_on()
+        for caller in list(self._callers):
+            caller.hang_up()
 
     def send_400_response(self, msg: str) -> None:
         answer = answer_to(BadRequest(msg, code="invalid_http"))
@@ -49,30 +62,3 @@ class HttpProtocol(HttpToolsProtocol):
         if self._cutting is not None:
             self._cutting.cancel()
             self._cutting = None
-
-
-def _direct(cycle: RequestResponseCycle, turn: Turn) -> Callable[[bytes], bool]:
-    """What `cycle.send` does for a part of a chunked body, without a coroutine and a message for each.
-
-    All parts of one turn of the event loop are written at its end, as one: a turn brings what nodes sent to many
-    clients, and the processor is quicker at one thing after the other than at all of it by turns. And when the
-    gateway is behind, a turn brings several parts for one client.
-    """
-    transport, flow = cycle.transport, cycle.flow
-    parts: list[bytes] = []
-
-    def flush() -> None:
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        if not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def direct(data: bytes) -> bool:
-        if flow.write_paused:
-            return False
-        if not parts:
-            turn.at_end(flush)
-        parts.append(data)
-        return True
-
-    return direct

@@ -4,95 +4,64 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Any
 
 from adapter.asgi import Receive, Scope, Send
-from adapter.connected import disconnected, end
-from adapter.errors import ClientGone
-from adapter.response import encoded
+from adapter.caller import Caller, caller_of
+from adapter.response import Headers, encoded
 
 Write = Callable[[bytes], None]
-
-DIRECT = "adapter.write"
-"""The ASGI extension by which our server takes a part of a body without a task: a function of the bytes that is False,
-and has taken nothing, as long as the client is slow. It may be called once the response has been started."""
 
 
 class PushedResponse:
     """Calls `produce` with the function that takes the body's parts. Status and headers go out with the first part, so
     that an error before it can still be a plain answer.
-
-    `produce` is cancelled when the client leaves. What a slow client has not taken yet is held here and goes out as
-    one part when it can.
     """
 
     def __init__(self, produce: Callable[[Write], Awaitable[None]], headers: Mapping[str, str]) -> None:
         self._produce = produce
-        self._start = encoded(headers)
+        self._headers = encoded(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _Body(scope)
-        producer = asyncio.ensure_future(self._produce(body.write))
-        watcher = asyncio.create_task(disconnected(receive))
-        for task in (producer, watcher):
-            task.add_done_callback(body.wake)
+        body = _Body(caller_of(scope), send, self._headers)
         try:
-            with suppress(ClientGone):
-                await self._send(body, producer, watcher, send)
+            await self._produce(body.write)
+            await body.end()
         finally:
-            await end(producer)
-            await end(watcher)
-
-    async def _send(
-        self, body: _Body, producer: asyncio.Future[None], watcher: asyncio.Future[None], send: Send
-    ) -> None:
-        started = False
-        while True:
-            await body.moved()
-            if watcher.done():
-                raise ClientGone("the client closed the connection")
-            if data := body.taken():
-                if not started:
-                    await send({"type": "http.response.start", "status": 200, "headers": self._start})
-                    started = True
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                body.flow()
-            elif producer.done():
-                producer.result()
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return
+            body.close()
 
 
 class _Body:
-    """What was pushed and not yet sent."""
+    """Parts may come anywhere, but a start is sent by a task; what comes meanwhile is held."""
 
-    def __init__(self, scope: Scope) -> None:
-        extensions: Mapping[str, Any] = scope.get("extensions") or {}
-        self._direct: Callable[[bytes], bool] | None = extensions.get(DIRECT)
-        self._flowing = False
+    def __init__(self, caller: Caller, send: Send, headers: Headers) -> None:
+        self._caller = caller
+        self._send = send
+        self._headers = headers
         self._held: list[bytes] = []
-        self._moved = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+        self._take: Write = self._hold
 
     def write(self, data: bytes) -> None:
-        if self._flowing and self._direct is not None and self._direct(data):
-            return
-        self._flowing = False
+        self._take(data)
+
+    async def end(self) -> None:
+        await (self._starting or self._start())
+        self._caller.flush()
+        await self._send({"type": "http.response.body"})
+
+    def close(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+
+    def _hold(self, data: bytes) -> None:
         self._held.append(data)
-        self._moved.set()
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
 
-    def flow(self) -> None:
-        """Everything taken has been sent: what comes next need not wait here, unless more has come meanwhile."""
-        self._flowing = not self._held
-
-    def wake(self, _: object) -> None:
-        self._moved.set()
-
-    async def moved(self) -> None:
-        await self._moved.wait()
-        self._moved.clear()
-
-    def taken(self) -> bytes:
-        data = b"".join(self._held)
-        self._held.clear()
-        return data
+    async def _start(self) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        self._take = self._caller.write
+        if self._held:
+            self._take(b"".join(self._held))
+            self._caller.flush()
+            self._held.clear()

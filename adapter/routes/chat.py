@@ -7,7 +7,6 @@ from functools import partial
 from adapter.asgi import ASGIApp
 from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
-from adapter.connected import while_connected
 from adapter.event_stream import HEADERS, event_stream
 from adapter.preparation import prepare
 from adapter.push import PushedResponse
@@ -35,5 +34,5 @@ async def chat_completions(request: Request) -> ASGIApp:
         )
         return PushedResponse(partial(event_stream, run, chunks), {**HEADERS, **headers})
     collector = Collector(head, choices=choices, reasoning=settings.reasoning_field, prompt_token_ids=ids)
-    await while_connected(request.receive, run(collector.take))
+    await run(collector.take)
     return json_answer(collector.whole(), headers=headers)

@@ -6,7 +6,6 @@ from functools import partial
 
 from adapter.asgi import ASGIApp
 from adapter.chunks import Head
-from adapter.connected import while_connected
 from adapter.event_stream import HEADERS, event_stream
 from adapter.push import PushedResponse
 from adapter.request import Request
@@ -22,7 +21,7 @@ async def completions(request: Request) -> ASGIApp:
     wanted, headers, size = await read(request, read_completion)
     answer = await prepare_text(wanted, request.parts.models, size=size)
     request.record.completions = answer.completions
-    openings = await while_connected(request.receive, answer.openings(sessions))
+    openings = await answer.openings(sessions)
     head = Head.new(wanted.model, answer.model.fingerprint, "cmpl-")
     run = partial(answer.run, sessions)
     if wanted.stream:
@@ -36,5 +35,5 @@ async def completions(request: Request) -> ASGIApp:
         )
         return PushedResponse(partial(event_stream, run, chunks), {**HEADERS, **headers})
     collector = TextCollector(head, openings, choices=answer.choices, kept=wanted.n or 1, likeliest=wanted.likeliest)
-    await while_connected(request.receive, run(collector.take))
+    await run(collector.take)
     return json_answer(collector.whole(), headers=headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from adapter.connected import while_connected
 from adapter.embedding import embed
 from adapter.request import Request
 from adapter.response import Response
@@ -13,5 +12,5 @@ from adapter.schema.reading import read_embedding
 async def embeddings(request: Request) -> Response:
     parts = request.parts
     wanted, headers, size = await read(request, read_embedding)
-    answer = await while_connected(request.receive, embed(wanted, parts.models, parts.sessions, size=size))
+    answer = await embed(wanted, parts.models, parts.sessions, size=size)
     return json_answer(answer, headers=headers)
