@@ -18,6 +18,7 @@ from adapter.settings import Settings
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol, Step
+from tests.recording import Recording
 
 PROMPT = "User: Hello\nAssistant:"
 """What ASK becomes with the default template; a scripted node's tokens are bytes."""
@@ -44,13 +45,14 @@ class _Server(uvicorn.Server):
 async def gateway(
     *nodes: Protocol, settings: Settings | None = None, limits: Limits = QUICK, http: type[HttpProtocol] = HttpProtocol
 ) -> AsyncIterator[str]:
-    """The real application behind a real server on loopback; its address."""
+    """The real application behind a real server on loopback; its address. In the end, all that it said is checked."""
+    recording = Recording(http)
     listener = bind("127.0.0.1", 0)
     async with RemoteManager(nodes, probe_interval=0.05) as remotes:
         if nodes:
             await remotes.ready()
         app = build_app(settings or Settings(access_log=False), remotes, SessionManager(remotes, limits=limits))
-        server = _Server(uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False))
+        server = _Server(uvicorn.Config(app, http=recording.protocol, ws="none", log_config=None, access_log=False))
         task = asyncio.create_task(server._serve(sockets=[listener]))
         await server.up.wait()
         try:
@@ -58,6 +60,7 @@ async def gateway(
         finally:
             server.should_exit = True
             await task
+    recording.check()
 
 
 def events_of(body: bytes) -> list[Any]:

@@ -24,7 +24,12 @@ def description() -> dict[str, Any]:
 
 def check(schema: str, data: object) -> None:
     """Raises jsonschema.ValidationError where `data` is not as the published `schema` says."""
-    Draft202012Validator({**description(), "$ref": f"#/components/schemas/{schema}"}).validate(data)
+    _validator(schema).validate(data)
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator({**description(), "$ref": f"#/components/schemas/{schema}"})
 
 
 def properties(schema: str) -> set[str]:

@@ -1,0 +1,122 @@
+"""Answers as a client sees them, held against OpenAI's own types, and its published description where that is here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import httptools
+from openai.types import Completion, CreateEmbeddingResponse, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.shared import ErrorObject
+from pydantic import BaseModel
+
+from tests import published
+
+_KINDS: dict[str, tuple[type[BaseModel], str]] = {
+    "chat.completion": (ChatCompletion, "CreateChatCompletionResponse"),
+    "chat.completion.chunk": (ChatCompletionChunk, "CreateChatCompletionStreamResponse"),
+    "text_completion": (Completion, "CreateCompletionResponse"),
+    "model": (Model, "Model"),
+}
+
+
+def check_connection(said: bytes) -> int:
+    """All that a server said on one connection; how many answers were checked. What a cut left of one is left out.
+
+    Raises AssertionError or a validator's own error.
+    """
+    reader = _Reader()
+    httptools.HttpResponseParser(reader).feed_data(said)
+    return reader.checked
+
+
+def check(data: Any) -> None:
+    """The JSON of an answer or of an event. Answers that OpenAI has no word for need only be objects."""
+    assert isinstance(data, dict)
+    if "error" in data:
+        ErrorObject.model_validate(data["error"])
+        _check_published("ErrorResponse", data)
+    elif data.get("object") == "list":
+        _check_list(data)
+    elif data.get("object") in _KINDS:
+        theirs, name = _KINDS[data["object"]]
+        theirs.model_validate(data)
+        _check_published(name, data)
+
+
+def check_events(body: str) -> None:
+    """A stream, to where it was cut: each event, and what holds for all of them together."""
+    events = [block.removeprefix("data: ") for block in body.split("\n\n")[:-1] if not block.startswith(":")]
+    ended = bool(events) and events[-1] == "[DONE]"
+    datas = [json.loads(event) for event in events[: -1 if ended else None]]
+    for data in datas:
+        check(_with_reasons(data))
+    assert not any("error" in data for data in datas[: None if ended else -1]), "an error is the last event"
+    _check_together([data for data in datas if "error" not in data], ended)
+
+
+def _check_together(chunks: list[Any], ended: bool) -> None:
+    assert len({(one["id"], one["created"], one["model"], one["object"]) for one in chunks}) <= 1
+    begun: Counter[int] = Counter()
+    finished: Counter[int] = Counter()
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        index = choice["index"]
+        assert not finished[index], "nothing comes after a finish reason"
+        begun[index] += "delta" not in choice or "role" in choice["delta"]
+        assert begun[index] == 1 or "text" in choice, "a role comes once, and first"
+        finished[index] += choice["finish_reason"] is not None
+    assert not ended or finished.keys() == {index for index in finished if finished[index] == 1}
+
+
+def _check_list(data: dict[str, Any]) -> None:
+    kinds = {one["object"] for one in data["data"]}
+    if kinds == {"embedding"}:
+        CreateEmbeddingResponse.model_validate(data)
+        # The description knows numbers only, and clients ask for base64.
+        if not any(isinstance(one["embedding"], str) for one in data["data"]):
+            _check_published("CreateEmbeddingResponse", data)
+    else:
+        assert kinds <= {"model"}
+        for one in data["data"]:
+            Model.model_validate(one)
+        _check_published("ListModelsResponse", data)
+
+
+def _with_reasons(data: Any) -> Any:
+    """OpenAI's description has no chunks of texts that go on, its API has, with null for the reason."""
+    if data.get("object") != "text_completion":
+        return data
+    return data | {"choices": [one | {"finish_reason": one["finish_reason"] or "stop"} for one in data["choices"]]}
+
+
+def _check_published(name: str, data: object) -> None:
+    if published.PLACE.is_file():
+        published.check(name, data)
+
+
+class _Reader:
+    """What httptools calls as it reads."""
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self._headers: dict[str, str] = {}
+        self._body = b""
+
+    def on_message_begin(self) -> None:
+        self._headers, self._body = {}, b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode().lower()] = value.decode("latin-1")
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_message_complete(self) -> None:
+        kind = self._headers.get("content-type", "").partition(";")[0]
+        if kind == "text/event-stream":
+            check_events(self._body.decode())
+        elif kind == "application/json":
+            check(json.loads(self._body))
+        self.checked += 1
