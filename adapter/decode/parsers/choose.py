@@ -81,6 +81,14 @@ class Kind(msgspec.Struct, frozen=True):
         lark = Lark(special)
         return self._after_reasoning(lark, (self.calls or Hermes()).calls(lark, tools, several), opened)
 
+    def free(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str | None:
+        """The same where the model may call or not: any text, with or without such calls at its end. None for models
+        that know no calls, in whose answers none are looked for. Raises UnsupportedSchema."""
+        if self.calls is None:
+            return None
+        lark = Lark(special)
+        return lark.text(self.calls.free(lark, tools, several, self.tags, opened))
+
     def answer(
         self,
         body: str,

@@ -26,6 +26,7 @@ class DeepSeek(ToolFormat):
 
     name = "deepseek"
     visible = (_CALLS, _CALLS_END, _CALL, _CALL_END, _SEP)
+    opening = (_CALLS, _CALL)
 
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_CALLS, _CALL, give=Content, trim=True)):

@@ -22,6 +22,7 @@ class Glm(ToolFormat):
 
     name = "glm"
     visible = (_OPEN, _CLOSE, _KEY, _KEY_END, _VALUE, _VALUE_END)
+    opening = (_OPEN,)
 
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_OPEN, give=Content, trim=True)):
@@ -55,9 +56,13 @@ class Glm(ToolFormat):
         call = lark.either(self._call(lark, name, members(name, schema)) for name, schema in tools.items())
         return lark.repeated(call, LINE) if several else call
 
-    def _call(self, lark: Lark, name: str, arguments: list[Member]) -> str:
-        parts = [lark.mark(_OPEN), quoted(name + "\n"), *(self._argument(lark, member) for member in arguments)]
-        return " ".join([*parts, lark.mark(_CLOSE)])
+    def _call(self, lark: Lark, name: str, arguments: list[Member] | None) -> str:
+        each = [self._any(lark)] if arguments is None else [self._argument(lark, member) for member in arguments]
+        return " ".join([lark.mark(_OPEN), quoted(name + "\n"), *each, lark.mark(_CLOSE)])
+
+    def _any(self, lark: Lark) -> str:
+        key = f"{lark.mark(_KEY)} {lark.bounded(_KEY_END, 1, None)} {LINE}"
+        return f"({key} {lark.mark(_VALUE)} {lark.until(_VALUE_END)} {LINE})*"
 
     def _argument(self, lark: Lark, member: Member) -> str:
         key = f"{lark.mark(_KEY)} {quoted(member.key)} {lark.mark(_KEY_END)} {LINE}"

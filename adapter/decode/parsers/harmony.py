@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 
 from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.free import without
 from adapter.decode.parsers.json_call import is_name
 from adapter.decode.parsers.lark import Lark, quoted
+from adapter.decode.parsers.reasoning import Tags
 from adapter.decode.parsers.source import Source, Tools
 from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content, Reasoning
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
-_ENDS = ("<|end|>", "<|call|>", "<|return|>")
+_MARK, _END = "<|", "<|end|>"
+_ENDS = (_END, "<|call|>", "<|return|>")
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _ANALYSIS = re.compile(r"<\|channel\|>\s*analysis\b")
 _FUNCTIONS = "functions."
@@ -68,20 +71,30 @@ class Harmony(ToolFormat):
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
-        call = lark.either(
+        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} {self._call_of(lark, tools)}"
+
+    def _call_of(self, lark: Lark, tools: Tools) -> str:
+        return lark.either(
             f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"
             f" {lark.mark(_MESSAGE)} {lark.arguments(schema)}"
             for name, schema in tools.items()
         )
-        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} {call}"
+
+    def free(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+        """Text is a message of its own, and so is what introduces a call."""
+        text = without(lark, _MARK)
+        final = f'"final" {lark.mark(_MESSAGE)} {text}'
+        introduced = f'"commentary" {lark.mark(_MESSAGE)} {text} {self._next(lark)}'
+        call = f"({introduced} {lark.mark(_CHANNEL)})? {self._call_of(lark, tools)}"
+        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} ({final} | {call})"
 
     def answer(self, lark: Lark, body: str) -> str:
         return f'{self._reasoning(lark)}? {lark.mark(_CHANNEL)} "final" {lark.mark(_MESSAGE)} {body}'
 
     def _reasoning(self, lark: Lark) -> str:
-        """A message of it, and the beginning of the next."""
-        end = _ENDS[0]
-        # Where the marks are text, what begins like one has to be the end: the others would end the message too.
-        text = lark.until(end) if lark.has(end) else f"{lark.until(end[:2])} {quoted(end[2:])}"
-        message = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {text}'
-        return lark.rule(f'{message} {lark.mark(_START)} "assistant"')
+        message = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {without(lark, _MARK)}'
+        return lark.rule(f"{message} {self._next(lark)}")
+
+    def _next(self, lark: Lark) -> str:
+        """The end of a message, and the beginning of the next."""
+        return f'{lark.mark(_END)} {lark.mark(_START)} "assistant"'

@@ -18,6 +18,7 @@ class Hermes(ToolFormat):
 
     name = "hermes"
     visible = (_OPEN, _CLOSE)
+    opening = (_OPEN,)
 
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_OPEN, give=Content, trim=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from adapter.decode.parsers.source import Schema, Tools
 
 # As templates write JSON. A small model gets lost where it may write any white space.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_ ")
 
 
 class UnsupportedSchema(ValueError):
@@ -50,16 +53,19 @@ class Lark:
     def until(self, mark: str) -> str:
         """Any text without `mark`, and then `mark`."""
         if self.has(mark):
-            return f"/(?s:.*)/ {self.mark(mark)}"
+            # Nor is it spelled out: parsers could not tell that from the token.
+            text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){pattern(mark)}(?s:.*)/")
+            return f"{text} {self.mark(mark)}"
         return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
 
     def bounded(self, mark: str, least: int, most: int | None) -> str:
         """Text of so many characters, and then `mark`, which begins with `<` or a line end. No `<` is in the text: to
         forbid just the mark would take more states than llguidance's lexer may have."""
         text = f"/[^<]{{{least},{'' if most is None else most}}}/"
-        return f"{text} {self.mark(mark)}" if self.has(mark) else self._terminal(f"{text} {quoted(mark)}")
+        return f"{text} {self.mark(mark)}" if self.has(mark) else self.terminal(f"{text} {quoted(mark)}")
 
-    def _terminal(self, body: str) -> str:
+    def terminal(self, body: str) -> str:
+        """A name for a regular expression, which is read as far as it goes."""
         name = f"T{len(self._rules)}"
         self._rules.append(f"{name}: {body}")
         return name
@@ -92,6 +98,11 @@ class Lark:
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def pattern(text: str) -> str:
+    """A regular expression for `text`, which may stand in a class of characters too."""
+    return "".join(char if char in _PLAIN else f"\\x{{{ord(char):x}}}" for char in text)
 
 
 LINE = quoted("\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.free import Free
 from adapter.decode.parsers.json_call import json_call
-from adapter.decode.parsers.lark import Lark, quoted
+from adapter.decode.parsers.lark import Lark, pattern, quoted
 from adapter.decode.parsers.source import Source, Tools
 from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content
@@ -18,6 +21,7 @@ class Llama3Json(ToolFormat):
 
     name = "llama3_json"
     visible = (_TAG,)
+    opening = (_TAG,)
 
     def read(self, source: Source) -> Reading[None]:
         yield from source.space()
@@ -45,3 +49,8 @@ class Llama3Json(ToolFormat):
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         call = lark.object(tools, "parameters")
         return lark.repeated(call, quoted("; ")) if several else call
+
+    def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+        marked = f"{lark.mark(_TAG)} {calls}"
+        names = "|".join(pattern(json.dumps(name)) for name in tools)
+        return Free(lark, self.opening, lark.either([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})'))

@@ -23,10 +23,12 @@ class Member(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
 
 
-def members(name: str, schema: Schema | None) -> list[Member]:
-    """In the order of the schema, of which nothing but `properties` and `required` counts at the top. Raises
-    UnsupportedSchema."""
+def members(name: str, schema: Schema | None) -> list[Member] | None:
+    """In the order of the schema, of which nothing but `properties` and `required` counts at the top. None: any may
+    come, for they are not described. Raises UnsupportedSchema."""
     own = as_object(schema)
+    if not own.keys() & {"properties", "required", "additionalProperties"}:
+        return None
     properties, required = own.get("properties") or {}, own.get("required") or []
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise UnsupportedSchema((name,), "that is no schema of an object")

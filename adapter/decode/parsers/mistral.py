@@ -18,6 +18,7 @@ class Mistral(ToolFormat):
 
     name = "mistral"
     visible = (_CALLS, _ID, _ARGS)
+    opening = (_CALLS,)
 
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_CALLS, give=Content, trim=True)):

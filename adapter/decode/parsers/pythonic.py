@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from adapter.decode.parsers.format import ToolFormat
+from adapter.decode.parsers.free import Free
 from adapter.decode.parsers.json_call import is_name
-from adapter.decode.parsers.lark import Lark, quoted
+from adapter.decode.parsers.lark import Lark, pattern, quoted
 from adapter.decode.parsers.members import members, separated
 from adapter.decode.parsers.python_literal import PythonValue, python_as_json
 from adapter.decode.parsers.source import Schema, Source, Tools
@@ -25,6 +26,7 @@ class Pythonic(ToolFormat):
 
     name = "pythonic"
     visible = _MARKS + _END_MARKS
+    opening = _MARKS
 
     def read(self, source: Source) -> Reading[None]:
         yield from source.space()
@@ -80,16 +82,28 @@ class Pythonic(ToolFormat):
         return True
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
-        call = lark.either(self._call(lark, name, schema) for name, schema in tools.items())
-        calls = lark.repeated(call, quoted(", ")) if several else call
-        for mark, end in zip(_MARKS, _END_MARKS, strict=True):
-            if lark.has(mark):
-                return f'{lark.mark(mark)} "[" {calls} "]" {lark.mark(end)}'
-        return f'"[" {calls} "]"'
+        mark, end = self._marks(lark)
+        bodies = {name: lark.rule(_body(lark, name, schema)) for name, schema in tools.items()}
+        # The bracket and the name in one: text must not be taken for a call before it is clear that it is none.
+        first = lark.either(f"{quoted(f'[{name}(')} {body}" for name, body in bodies.items())
+        later = lark.either(f"{quoted(f', {name}(')} {body}" for name, body in bodies.items())
+        return f'{mark} {first} {later}* "]" {end}' if several else f'{mark} {first} "]" {end}'
 
-    def _call(self, lark: Lark, name: str, schema: Schema | None) -> str:
-        items = [
-            (f"{quoted(member.key + '=')} {lark.json(member.schema)}", member.required)
-            for member in members(name, schema)
-        ]
-        return f'{quoted(name + "(")} {separated(lark, items, quoted(", "))} ")"'
+    def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+        marked = bool(self._marks(lark)[0])
+        names = "|".join(map(pattern, tools))
+        return Free(lark, self.opening, calls, calls if marked else "", ("[", rf"\s*({names})\("))
+
+    def _marks(self, lark: Lark) -> tuple[str, str]:
+        """Those that the model has as control tokens; it writes no others."""
+        pairs = zip(_MARKS, _END_MARKS, strict=True)
+        return next(((lark.mark(mark), lark.mark(end)) for mark, end in pairs if lark.has(mark)), ("", ""))
+
+
+def _body(lark: Lark, name: str, schema: Schema | None) -> str:
+    described = members(name, schema)
+    if described is None:
+        one = lark.rule(f'/[\\w.-]+/ "=" {lark.json({})}')
+        return f'({one} ({quoted(", ")} {one})*)? ")"'
+    items = [(f"{quoted(member.key + '=')} {lark.json(member.schema)}", member.required) for member in described]
+    return f'{separated(lark, items, quoted(", "))} ")"'

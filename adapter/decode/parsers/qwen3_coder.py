@@ -24,6 +24,7 @@ class Qwen3Coder(ToolFormat):
 
     name = "qwen3_coder"
     visible = (_OPEN, _CLOSE)
+    opening = (_OPEN, _FUNCTION)
 
     def read(self, source: Source) -> Reading[None]:
         while (yield from source.pass_until(_OPEN, _FUNCTION, give=Content, trim=True)):
@@ -64,9 +65,13 @@ class Qwen3Coder(ToolFormat):
         one = f"{lark.mark(_OPEN)} {LINE} {call} {LINE} {lark.mark(_CLOSE)}"
         return lark.repeated(one, LINE) if several else one
 
-    def _call(self, lark: Lark, name: str, arguments: list[Member]) -> str:
-        parts = [quoted(f"{_FUNCTION}{name}>\n"), *(self._argument(lark, member) for member in arguments)]
-        return " ".join([*parts, quoted(_FUNCTION_END)])
+    def _call(self, lark: Lark, name: str, arguments: list[Member] | None) -> str:
+        each = [self._any(lark)] if arguments is None else [self._argument(lark, member) for member in arguments]
+        return " ".join([quoted(f"{_FUNCTION}{name}>\n"), *each, quoted(_FUNCTION_END)])
+
+    def _any(self, lark: Lark) -> str:
+        value = f"{lark.until(_LINE_END)} {LINE}"
+        return f"({quoted(_PARAMETER)} /[^<>\\s]+/ {quoted('>' + chr(10))} {value})*"
 
     def _argument(self, lark: Lark, member: Member) -> str:
         value = plain_value(lark, member, "\n", _PARAMETER_END)
