@@ -22,8 +22,8 @@ _MARK = "\x00"
 class TextChunkWriter:
     """Events of one answer -> bytes. A plain text costs one JSON string between prepared bytes.
 
-    `openings` has one for each prompt, which has so many `choices`. `tops`: the likeliest tokens are shown, where there
-    are logprobs. `usage` is asked for every chunk where each shall say what was used so far.
+    `openings` has one for each prompt, which has so many `choices`. `usage` is asked for every chunk where each shall
+    say what was used so far.
     """
 
     def __init__(
@@ -32,14 +32,12 @@ class TextChunkWriter:
         openings: Sequence[Opening],
         *,
         choices: int = 1,
-        tops: bool = False,
         include_usage: bool = False,
         usage: Callable[[], Usage] | None = None,
     ) -> None:
         self._head = msgspec.structs.asdict(head)
         self._openings = [opening for opening in openings for _ in range(choices)]
         self._silent = {index for index, opening in enumerate(self._openings) if opening != Opening()}
-        self._tops = tops
         self._include_usage = include_usage
         self._usage = usage
         self._around = [self._around_text(index) for index in range(len(self._openings))]
@@ -73,7 +71,7 @@ class TextChunkWriter:
         return TextChoice(
             index=event.choice,
             text=event.text,
-            logprobs=None if event.logprobs is None else text_logprobs(event.logprobs, offsets, self._tops),
+            logprobs=None if event.logprobs is None else text_logprobs(event.logprobs, offsets),
             finish_reason=None,
             token_ids=UNSET if event.token_ids is None else event.token_ids,
         )

@@ -20,7 +20,7 @@ from adapter.text_logprobs import joined, text_logprobs
 class TextCollector:
     """Takes the events of one answer: to each prompt, with its opening, `choices` of which the best `kept` are shown.
 
-    `likeliest` is how many tokens are shown beside each in its logprobs (None: no logprobs).
+    Without `logprobs` none are shown.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class TextCollector:
         *,
         choices: int = 1,
         kept: int | None = None,
-        likeliest: int | None = None,
+        logprobs: bool = False,
     ) -> None:
         self._head = head
         self._kept = choices if kept is None else kept
-        self._prompts = [[_Collected(opening, likeliest) for _ in range(choices)] for opening in openings]
+        self._prompts = [[_Collected(opening, logprobs) for _ in range(choices)] for opening in openings]
         self._choices = [choice for prompt in self._prompts for choice in prompt]
         self._used: Used | None = None
 
@@ -63,9 +63,9 @@ class TextCollector:
 class _Collected:
     """One choice."""
 
-    def __init__(self, opening: Opening, likeliest: int | None) -> None:
+    def __init__(self, opening: Opening, shows_logprobs: bool) -> None:
         self._opening = opening
-        self._likeliest = likeliest
+        self._shows_logprobs = shows_logprobs
         self._texts = [opening.text]
         self._logprobs: list[TextLogprobs] = [] if opening.logprobs is None else [opening.logprobs]
         self._sum, self._count = 0.0, 0
@@ -89,14 +89,14 @@ class _Collected:
             self._sum += sum(one.logprob for one in event.logprobs)
             self._count += len(event.logprobs)
             offsets = [len(self._opening.text) + offset for offset in event.offsets or ()]
-            self._logprobs.append(text_logprobs(event.logprobs, offsets, bool(self._likeliest)))
+            self._logprobs.append(text_logprobs(event.logprobs, offsets))
 
     def whole(self, index: int) -> TextChoice:
         prompt_ids = self._opening.prompt_token_ids
         return TextChoice(
             index=index,
             text="".join(self._texts),
-            logprobs=None if self._likeliest is None else joined(self._logprobs),
+            logprobs=joined(self._logprobs) if self._shows_logprobs else None,
             finish_reason=self._reason,
             token_ids=UNSET if self._ids is None else self._ids,
             prompt_token_ids=UNSET if prompt_ids is None else prompt_ids,

@@ -11,12 +11,12 @@ from adapter.text_inputs import offsets_of
 from subnet.generation import TokenLogprobs
 
 
-def text_logprobs(told: Sequence[TokenLogprob], offsets: Iterable[int], tops: bool) -> TextLogprobs:
-    """Without `tops` no likeliest tokens are wanted beside each."""
+def text_logprobs(told: Sequence[TokenLogprob], offsets: Iterable[int]) -> TextLogprobs:
+    """`offsets` say where in the text each of the tokens begins."""
     return TextLogprobs(
         tokens=[_text(one) for one in told],
         token_logprobs=[one.logprob for one in told],
-        top_logprobs=[_tops(one) for one in told] if tops else None,
+        top_logprobs=[_tops(one) for one in told],
         text_offset=list(offsets),
     )
 
@@ -30,19 +30,18 @@ def prompt_logprobs(
     begun = TextLogprobs(
         tokens=[_shown(model.tokenizer.pieces[tokens[0]])],
         token_logprobs=[None],
-        top_logprobs=[None] if width else None,
+        top_logprobs=[None],
         text_offset=offsets[:1],
     )
-    return joined([begun, text_logprobs(told, offsets[1:], bool(width))])
+    return joined([begun, text_logprobs(told, offsets[1:])])
 
 
 def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs:
-    """One after the other; there is one at least."""
-    tops = [part.top_logprobs for part in parts if part.top_logprobs is not None]
+    """One after the other."""
     return TextLogprobs(
         tokens=[token for part in parts for token in part.tokens],
         token_logprobs=[logprob for part in parts for logprob in part.token_logprobs],
-        top_logprobs=[top for part in tops for top in part] if tops else None,
+        top_logprobs=[top for part in parts for top in part.top_logprobs],
         text_offset=[offset for part in parts for offset in part.text_offset],
     )
 

@@ -29,11 +29,12 @@ async def completions(request: Request) -> ASGIApp:
             head,
             openings,
             choices=answer.choices,
-            tops=bool(wanted.likeliest),
             include_usage=wanted.include_usage,
             usage=(lambda: answer.usage) if wanted.continuous_usage else None,
         )
         return PushedResponse(partial(event_stream, run, chunks), {**HEADERS, **headers})
-    collector = TextCollector(head, openings, choices=answer.choices, kept=wanted.n or 1, likeliest=wanted.likeliest)
+    collector = TextCollector(
+        head, openings, choices=answer.choices, kept=wanted.n or 1, logprobs=wanted.likeliest is not None
+    )
     await run(collector.take)
     return json_answer(collector.whole(), headers=headers)

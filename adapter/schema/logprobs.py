@@ -29,11 +29,11 @@ class Logprobs(Struct, frozen=True, kw_only=True):
 class TextLogprobs(Struct, frozen=True, kw_only=True):
     """Of one choice of a text completion: lists that are equally long.
 
-    `text_offset` says at which character of the text a token begins. The first token of an echoed prompt has no
-    logprob (null); `top_logprobs` is null where none were asked for.
+    `text_offset` says at which character of the text a token begins. `top_logprobs` has the likeliest tokens in its
+    place, and itself. The first token of an echoed prompt has none of this (null).
     """
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
