@@ -112,8 +112,11 @@ async def test_models_do_not_wait_for_one_another() -> None:
     line = Line()
     with line.place("m") as one, line.place("other", 7) as other, line.place(None) as whichever:
         line.stir("unknown")
+        assert not line.waits("unknown")
         for place in (one, other, whichever):
             place.check()
+        assert line.waits("m")
+    assert not line.waits("m")
 
 
 async def test_the_first_looks_by_itself() -> None:

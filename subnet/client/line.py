@@ -30,6 +30,10 @@ class Line:
         """A place of one who came now, to be taken as often as there is something to wait for."""
         return Place(self._waiting, model, (priority, next(self._arrivals)))
 
+    def waits(self, model: str | None) -> bool:
+        """Whether anybody is in line."""
+        return model in self._waiting
+
     def stir(self, model: str | None) -> None:
         """There may be room now on a node that serves `model`."""
         _wake(self._waiting.get(model, ()))
