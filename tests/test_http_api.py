@@ -206,13 +206,15 @@ async def test_cors() -> None:
         assert refused.headers["access-control-allow-origin"] == "https://chat.example"
 
 
-async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_access_log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     """One line of JSON for every request, with what it used."""
     caplog.set_level(logging.INFO, access_logger.name)
     async with gateway(saying("Hi"), settings=Settings()) as url, httpx.AsyncClient(base_url=url) as client:
         await client.post(CHAT, json={**ASK, "stream": True}, headers={"x-request-id": "mine"})
         await client.get("/nowhere")
-    first, second = (json.loads(record.message) for record in caplog.records if record.name == access_logger.name)
+    mark = f"INFO {access_logger.name}: "
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(mark)]
+    first, second = (json.loads(line.removeprefix(mark)) for line in lines)
     assert first.pop("ms") > 0
     assert first == {
         "request": "mine",
