@@ -22,16 +22,6 @@ _KINDS: dict[str, tuple[type[BaseModel], str]] = {
 }
 
 
-def check_connection(said: bytes) -> int:
-    """All that a server said on one connection; how many answers were checked. What a cut left of one is left out.
-
-    Raises AssertionError or a validator's own error.
-    """
-    reader = _Reader()
-    httptools.HttpResponseParser(reader).feed_data(said)
-    return reader.checked
-
-
 def check(data: Any) -> None:
     """The JSON of an answer or of an event. Answers that OpenAI has no word for need only be objects."""
     assert isinstance(data, dict)
@@ -42,6 +32,7 @@ def check(data: Any) -> None:
         _check_list(data)
     elif data.get("object") in _KINDS:
         theirs, name = _KINDS[data["object"]]
+        data = _described(data)
         theirs.model_validate(data)
         _check_published(name, data)
 
@@ -52,7 +43,7 @@ def check_events(body: str) -> None:
     ended = bool(events) and events[-1] == "[DONE]"
     datas = [json.loads(event) for event in events[: -1 if ended else None]]
     for data in datas:
-        check(_with_reasons(data))
+        check(data)
     assert not any("error" in data for data in datas[: None if ended else -1]), "an error is the last event"
     _check_together([data for data in datas if "error" not in data], ended)
 
@@ -84,11 +75,24 @@ def _check_list(data: dict[str, Any]) -> None:
         _check_published("ListModelsResponse", data)
 
 
-def _with_reasons(data: Any) -> Any:
-    """OpenAI's description has no chunks of texts that go on, its API has, with null for the reason."""
+def _described(data: Any) -> Any:
+    """OpenAI's API has nulls in texts where its description has none: for the reason before the end, for the usage of
+    an event, and for the logprob of a first token, before which there is nothing.
+    """
     if data.get("object") != "text_completion":
         return data
-    return data | {"choices": [one | {"finish_reason": one["finish_reason"] or "stop"} for one in data["choices"]]}
+    choices = [
+        one | {"finish_reason": one["finish_reason"] or "stop", "logprobs": _begun(one["logprobs"])}
+        for one in data["choices"]
+    ]
+    return {name: value for name, value in data.items() if (name, value) != ("usage", None)} | {"choices": choices}
+
+
+def _begun(logprobs: Any) -> Any:
+    if logprobs is None or logprobs["token_logprobs"][:1] != [None]:
+        return logprobs
+    numbers, tops = logprobs["token_logprobs"], logprobs["top_logprobs"]
+    return logprobs | {"token_logprobs": [0.0, *numbers[1:]], "top_logprobs": tops and [{}, *tops[1:]]}
 
 
 def _check_published(name: str, data: object) -> None:
@@ -96,13 +100,17 @@ def _check_published(name: str, data: object) -> None:
         published.check(name, data)
 
 
-class _Reader:
-    """What httptools calls as it reads."""
+class Checker:
+    """What a server says on one connection is fed to it; `answers` counts those that were checked. What a cut left of
+    an answer is left out.
+    """
 
     def __init__(self) -> None:
-        self.checked = 0
+        self.answers = 0
         self._headers: dict[str, str] = {}
         self._body = b""
+        self.feed = httptools.HttpResponseParser(self).feed_data
+        """Raises httptools.HttpParserCallbackError, caused by what was found."""
 
     def on_message_begin(self) -> None:
         self._headers, self._body = {}, b""
@@ -119,4 +127,4 @@ class _Reader:
             check_events(self._body.decode())
         elif kind == "application/json":
             check(json.loads(self._body))
-        self.checked += 1
+        self.answers += 1

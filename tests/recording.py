@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adapter.http_protocol import HttpProtocol
-from tests.checked import check_connection
+from tests.checked import Checker
 
 
 class Recording:
@@ -33,7 +33,7 @@ class Recording:
         """Raises where an answer is not as OpenAI's are."""
         for transport in self._kept:
             if transport.known:
-                check_connection(bytes(transport.said))
+                Checker().feed(bytes(transport.said))
 
 
 class _Copying:

@@ -1,0 +1,100 @@
+"""The checks of answers find what they are for."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httptools
+import httpx
+import pytest
+
+from tests import published
+from tests.checked import Checker, check, check_events
+from tests.fakes import ASK, gateway, saying
+from tests.relay import Relay
+
+Change = Callable[[list[Any]], object]
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with gateway(saying("Hi")) as url:
+        yield url
+
+
+async def events(url: str) -> list[Any]:
+    async with httpx.AsyncClient() as client:
+        response = await client.post(url + "/v1/chat/completions", json={**ASK, "stream": True})
+    return [json.loads(block[6:]) for block in response.text.split("\n\n") if block.startswith("data: {")]
+
+
+def written(events: list[Any], end: str = "data: [DONE]\n\n") -> str:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + end
+
+
+CHANGES: list[Change] = [
+    lambda chunks: chunks[0].pop("id"),
+    lambda chunks: chunks[1].update(id="another"),
+    lambda chunks: chunks[1].update(created=1),
+    lambda chunks: chunks[1]["choices"][0]["delta"].update(content=7),
+    lambda chunks: chunks[1]["choices"][0].update(finish_reason="stop"),
+    lambda chunks: chunks[1]["choices"][0]["delta"].update(role="assistant"),
+    lambda chunks: chunks.pop(0),
+    lambda chunks: chunks.pop(),
+    lambda chunks: chunks.insert(1, {"error": {"message": "m", "type": "t", "param": None, "code": None}}),
+    lambda chunks: chunks.append({"error": {"message": "m"}}),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_streams(url: str, change: Change) -> None:
+    """A stream as it is passes, one that was changed does not."""
+    chunks = await events(url)
+    check_events(written(chunks))
+    changed = copy.deepcopy(chunks)
+    change(changed)
+    with pytest.raises((AssertionError, ValueError)):
+        check_events(written(changed))
+
+
+async def test_cut_streams(url: str) -> None:
+    """A cut stream need not be finished; what there is of it is checked."""
+    chunks = await events(url)
+    check_events(written(chunks[:2], end=""))
+    with pytest.raises(ValueError, match="id"):
+        check_events(written([{**chunks[0], "id": 7}], end="data: {"))
+
+
+def test_the_published_description() -> None:
+    """What the package lets pass, but OpenAI's description does not, is found where that is present."""
+    published.description()
+    with pytest.raises(Exception, match="param"):
+        check({"error": {"message": "m", "type": "t", "code": None}})
+
+
+def test_connections() -> None:
+    """Every answer of a connection is read, in whatever pieces it comes."""
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    checker = Checker()
+    for byte in answer + b"{}" + answer + b"{}":
+        checker.feed(bytes([byte]))
+    assert checker.answers == 2
+    with pytest.raises(httptools.HttpParserCallbackError):
+        checker.feed(answer + b"[]")
+
+
+async def test_relay(url: str) -> None:
+    """A client has the server's own answers; they were checked."""
+    with Relay(url) as relay:
+        async with httpx.AsyncClient() as client:
+            for stream in (False, True):
+                asked = {**ASK, "stream": stream}
+                straight, relayed = [
+                    await client.post(base + "/v1/chat/completions", json=asked) for base in (url, relay.url)
+                ]
+                assert len(straight.content) == len(relayed.content)
+        relay.check()
+        assert relay.answers == 2
