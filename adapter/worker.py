@@ -6,8 +6,10 @@ Its standard input is a socket on which it is told its settings and handed conne
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
+from shutil import rmtree
 
 import msgspec
 import uvloop
@@ -34,6 +36,18 @@ def main() -> None:
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(start.settings, Taker(channel), report, ready))
+        if _is_orphan(channel):
+            # A parent that was killed could not.
+            rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+def _is_orphan(channel: socket.socket) -> bool:
+    try:
+        return not channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":

@@ -141,14 +141,17 @@ def test_a_second_signal(tmp_path: Path) -> None:
             list(chunks)
 
 
-def test_the_parent_is_killed(tmp_path: Path) -> None:
-    """Neither workers nor nodes outlive it."""
+def test_the_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither workers nor nodes outlive it, nor the files in which they count."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with two_workers(tmp_path) as running:
         children = running.nodes()
         assert len(children) == 4
+        assert list(tmp_path.iterdir())
         running.process.kill()
         _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_worker_that_does_not_start(tmp_path: Path) -> None:
