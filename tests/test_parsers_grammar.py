@@ -70,7 +70,7 @@ class Walk:
     def written(self, random: Random, marks: tuple[str, ...]) -> str:
         text = b""
         while True:
-            mark = self._vocabulary.encode(random.choice(marks))
+            mark = random.choice((self._vocabulary, self._vocabulary.encode))(random.choice(marks))
             if random.random() < 0.2 and self._matcher.validate_tokens(mark) == len(mark):
                 tokens = mark
             else:
@@ -78,6 +78,7 @@ class Walk:
             if tokens == [self._vocabulary.eos_token_id]:
                 return text.decode()
             assert self._matcher.consume_tokens(tokens)
+            assert len(text) < 100_000
             text += b"".join(self._vocabulary.tokens[token] for token in tokens)
 
     def _draw(self, random: Random) -> int:
