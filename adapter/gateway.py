@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 
 from adapter.app import build_app
+from adapter.garbage import settle
 from adapter.handover import Taker
 from adapter.kept import Report
 from adapter.life import Life
@@ -43,6 +44,7 @@ async def run(settings: Settings, source: socket.socket | Taker, report: Report,
         with suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await remote_manager.ready()
+        settle()
         await serve(app, source, life, report, lambda: ready(list(remote_manager.models())))
 
 
