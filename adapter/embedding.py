@@ -49,7 +49,7 @@ def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
             param="dimensions",
             code="invalid_value",
         )
-    found = vectors[:, :dimensions]
+    found = vectors[:, :dimensions].astype(np.float64)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 

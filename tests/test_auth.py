@@ -1,0 +1,124 @@
+"""Keys of clients: who is served, who is refused, and what is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai import AsyncOpenAI
+
+from adapter.access import logger as access_logger
+from adapter.authorization import OPEN, Keys
+from adapter.errors import BadKey
+from adapter.routes import ROUTES
+from adapter.settings import Settings
+from tests.fakes import ASK, gateway, saying
+
+KEY, OTHER = "sk-abcdefghijklmnopqrstuvwxyz", "sk-0123456789"
+CHAT = "/v1/chat/completions"
+
+
+@asynccontextmanager
+async def closed() -> AsyncIterator[str]:
+    settings = Settings(api_keys=(KEY, OTHER), cors_origins=("*",), access_log=True)
+    async with gateway(saying("Hi"), settings=settings) as url:
+        yield url
+
+
+async def test_openai_client() -> None:
+    """With any of the keys it is served, with another its own exception says which header was wrong."""
+    async with closed() as url:
+        for key in (KEY, OTHER):
+            async with AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as client:
+                assert (await client.models.list()).data[0].id == "mock"
+        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="sk-wrong-but-long-enough-to-be-shown") as client:
+            with pytest.raises(openai.AuthenticationError) as caught:
+                await client.models.list()
+    assert (caught.value.code, caught.value.type) == ("invalid_api_key", "invalid_request_error")
+    assert "Incorrect API key provided: sk-wr***wn." in caught.value.message
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", f"Basic {KEY}", KEY])
+async def test_no_key(header: str | None) -> None:
+    """Without a key the client is told how to bring one."""
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(CHAT, json=ASK, headers={"authorization": header} if header is not None else {})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_api_key", None)
+    assert error["message"].startswith("You didn't provide an API key.")
+
+
+async def test_every_endpoint() -> None:
+    """All but those of who watches over the gateway ask for a key; no request is read before."""
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        for route in ROUTES:
+            response = await client.request(route.method, route.path, content=b"no JSON")
+            assert (response.status_code == 200) == (route.path in OPEN), route.path
+            assert response.status_code in (200, 401)
+            below = await client.request(route.method, f"{route.path}/", content=b"no JSON")
+            assert (below.status_code == 200) == (route.path in OPEN), route.path
+        assert (await client.get("/v1/models/mock")).status_code == 401
+
+
+async def test_browsers() -> None:
+    """They ask without a key whether they may ask with one, and can read why they are refused."""
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        asked = {"origin": "https://a.example", "access-control-request-method": "POST"}
+        assert (await client.options(CHAT, headers=asked)).status_code == 204
+        refused = await client.post(CHAT, json=ASK, headers={"origin": "https://a.example"})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "*"
+
+
+async def test_keys_are_not_logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the right ones nor the wrong ones."""
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, access_logger.name)
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        for key in (KEY, "sk-wrong-but-long-enough-to-be-shown"):
+            await client.post(CHAT, json=ASK, headers={"authorization": f"Bearer {key}"})
+    logged = caplog.text + capsys.readouterr().err
+    assert '"status":401' in logged
+    assert "sk-" not in logged
+
+
+async def test_headers_of_all_answers() -> None:
+    """Refused or not, each has what OpenAI's have."""
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        for path in ("/healthz", "/v1/models", "/nowhere"):
+            headers = (await client.get(path)).headers
+            assert headers["openai-version"] == "2020-10-01"
+            assert headers["x-request-id"].startswith("req_")
+            assert int(headers["openai-processing-ms"]) >= 0
+
+
+def test_no_keys_at_all() -> None:
+    """Then all are served, whatever they bring."""
+    Keys().check(CHAT, None)
+    Keys().check(CHAT, "Bearer anything")
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
+def test_only_the_right_key(given_key: str) -> None:
+    """Any other is refused, and never repeated as a whole."""
+    keys = Keys(["right"])
+    keys.check(CHAT, "bearer  right ")
+    if given_key.strip() == "right":
+        return
+    with pytest.raises(BadKey) as caught:
+        keys.check(CHAT, f"Bearer {given_key}")
+    shown = caught.value.message.removeprefix("Incorrect API key provided: ")
+    assert shown == "***." or (len(given_key) >= 20 and shown == f"{given_key[:5]}***{given_key[-2:]}.")
+
+
+def test_keys_beyond_ascii() -> None:
+    """A key is its bytes: UTF-8, which a header is read as Latin-1 from."""
+    Keys(["schlüssel"]).check(CHAT, "Bearer " + "schlüssel".encode().decode("latin-1"))
