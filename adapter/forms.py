@@ -10,7 +10,6 @@ import msgspec
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
-from adapter.decode.parsers.lark import Lark
 from adapter.errors import BadRequest
 from adapter.json_schemas import written
 from adapter.schema.formats import Json, JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
@@ -52,12 +51,13 @@ class Form(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any] | None = None
     strict: bool = False
 
-    def expression(self, lark: Lark) -> str | None:
-        """As a part of a larger grammar; None for one that is a whole of its own."""
+    @property
+    def body(self) -> str | None:
+        """As a Lark expression, to be a part of a larger grammar; None for one that is a whole of its own."""
         if self.grammar.kind == "json_schema":
-            return lark.rule(f"%json {self.grammar.text}")
+            return f"%json {self.grammar.text}"
         if self.grammar.kind == "regex":
-            return lark.rule(f"/{_SLASH_OR_LINE.sub(_in_lark, self.grammar.text)}/")
+            return f"/{_SLASH_OR_LINE.sub(_in_lark, self.grammar.text)}/"
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separato
 _MAPS = ("$defs", "definitions", "properties", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
+
+# llguidance's words for a keyword that it does not know; they are about its own options.
+_UNKNOWN = re.compile("Unimplemented keys|oneOf constraints are not supported")
 
 _NONE = Fault((), "")
 _checked: Recent[tuple[str, bool], Fault] = Recent(16 * 2**20)
@@ -52,7 +56,10 @@ def _find(schema: Mapping[str, Any], text: str) -> Fault | None:
     if len(text) > LONGEST:
         return Fault((), f"it has more than {LONGEST} characters")
     reason = _reason(text)
-    return None if reason is None else Fault(_Search(schema, reason).path(schema), reason)
+    if reason is None:
+        return None
+    path = _Search(schema, reason).path(schema)
+    return Fault(path, f"'{path[-1]}' is not supported" if path and _UNKNOWN.match(reason) else reason)
 
 
 def _reason(text: str) -> str | None:

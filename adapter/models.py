@@ -14,7 +14,7 @@ from adapter.aligned import AlignedReader
 from adapter.choices import ChoiceReader, PlainReader
 from adapter.decode import Detokenizer, StopScanner, TokenTable
 from adapter.decode.logprobs import Teller
-from adapter.decode.parsers import Kind, choose
+from adapter.decode.parsers import Kind, choose, named
 from adapter.errors import ModelNotFound, ModelUnusable
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
 from adapter.view import View
@@ -37,7 +37,7 @@ class Parts:
         source = card.chat_template or DEFAULT_TEMPLATE
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
         self.template = ChatTemplate(source, card.bos_token, card.eos_token)
-        self.kind = _kind(source, tool_format)
+        self.kind = _kind(self.template, source, tool_format)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
         marks = {self.tokenizer.special[mark] for mark in self.kind.visible if mark in self.tokenizer.special}
@@ -95,11 +95,14 @@ class Model:
         )
 
 
-def _kind(template: str, tool_format: str | None) -> Kind:
-    try:
-        return choose(template, tool_format)
-    except ValueError as error:
-        raise SettingsError(f"tool_format: {error}") from error
+def _kind(template: ChatTemplate, source: str, tool_format: str | None) -> Kind:
+    if tool_format is not None:
+        return choose(source, *named(tool_format))
+    kind = choose(source)
+    if template.knows_tools or (kind.calls is not None and kind.calls.reasons):
+        return kind
+    # The format in which the prompt then explains tools.
+    return choose(source, "hermes")
 
 
 @lru_cache(maxsize=256)

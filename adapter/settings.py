@@ -7,13 +7,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from adapter.decode.parsers import FORMATS, NONE
+from adapter.decode.parsers import FORMATS, NONE, REASONING, named
 from subnet.client.policies import PolicyName
 from subnet.errors import SettingsError
 from subnet.settings import SettingsReader
 
 _Count = Annotated[int, Meta(ge=1)]
 _SECRETS = ("secret", "api_keys")
+_FORMS = (
+    f"model=calls or model=calls/reasoning, with calls one of {', '.join([*FORMATS, NONE])}"
+    f" and reasoning one of {', '.join([*REASONING, NONE])}"
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "reasoning_content"
     tool_format: Annotated[
         tuple[str, ...],
-        Meta(description="how a model writes tool calls, as model=format; else its chat template tells"),
+        Meta(
+            description="how a model writes calls and reasoning, as model=calls/reasoning or model=calls; else its template tells"
+        ),
     ] = ()
     allow_chat_template: Annotated[bool, Meta(description="a request may bring its own chat template")] = False
     cors_origins: Annotated[tuple[str, ...], Meta(description="web origins whose pages may call, or *")] = ()
@@ -81,19 +87,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def tool_formats(self) -> dict[str, str]:
-        """How models write tool calls, by model: what `tool_format` says. Raises SettingsError."""
-        pairs = [entry.rpartition("=") for entry in self.tool_format]
-        names = [*FORMATS, NONE]
-        for model, _, name in pairs:
-            if not model or name not in names:
-                given = f"{model}={name}" if model else name
-                raise SettingsError(f"--tool-format {given}: expected model=format, with one of {', '.join(names)}")
-        return {model: name for model, _, name in pairs}
+        """How models write tool calls, by model: what `tool_format` says, "calls" or "calls/reasoning". Raises
+        SettingsError."""
+        found = {}
+        for entry in self.tool_format:
+            model, _, text = entry.rpartition("=")
+            if not model or not _is_format(text):
+                raise SettingsError(f"--tool-format {entry}: expected {_FORMS}")
+            found[model] = text
+        return found
 
     def __repr__(self) -> str:
         hidden = {name: "***" for name in _SECRETS if getattr(self, name)}
         values = msgspec.structs.asdict(self) | hidden
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def _is_format(text: str) -> bool:
+    try:
+        named(text)
+    except ValueError:
+        return False
+    return True
 
 
 reader = SettingsReader(Settings, "ADAPTER_", "adapter.toml")

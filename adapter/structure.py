@@ -10,7 +10,7 @@ import msgspec
 from adapter.aside import LARGE, aside
 from adapter.conversation import offered
 from adapter.decode.parsers import Kind, UnsupportedSchema
-from adapter.decode.parsers.lark import Lark, as_object
+from adapter.decode.parsers.lark import as_object
 from adapter.errors import BadRequest
 from adapter.forms import Form, Place, form_of
 from adapter.json_schemas import fault, is_checked, written
@@ -18,6 +18,8 @@ from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
 from adapter.schema.tools import AllowedToolsChoice, NamedTool
 from subnet.generation import Grammar
+
+_ANY: Mapping[str, Any] = {"type": "object"}
 
 _SLOW = 2048
 """Characters of schemas from which on they are checked in a thread: some take ten microseconds each."""
@@ -39,8 +41,9 @@ async def structure(
 
     `kind` is how the model writes calls and reasoning, `special` its control tokens (text -> id), `opened` whether
     the answer begins inside reasoning. With tools that may be called, an answer is either calls or fits the form that
-    is asked for. Raises BadRequest for what does not go together, and for a schema that cannot be followed, naming
-    the place in it. Schemas of tools that nothing enforces are not looked at, unless they are strict.
+    is asked for, or is any text where no form is; calls fit the tools that are strict, and are one at most if the
+    request says so. Raises BadRequest for what does not go together, and for a schema that cannot be followed, naming
+    the place in it. Schemas of tools that nothing enforces are not looked at.
     """
     form = form_of(request)
     if form is None and not request.tools:
@@ -49,9 +52,13 @@ async def structure(
     if form is not None and forced:
         raise _clash(f"A 'tool_choice' that asks for a call cannot go with '{form.place.param}'.", form.place.param)
     await _check([*_of_tools(request, forced), *_of_form(form)])
-    if forced:
-        return Grammar("lark", _calls(request, kind, special, opened))
-    return None if form is None else _answer(form, request, kind, special, opened)
+    try:
+        if form is not None:
+            return _answer(form, request, kind, special, opened)
+        return _lark(_calls(request, kind, special, opened, forced))
+    except UnsupportedSchema as error:
+        name, *path = error.path
+        raise _place_of_tool(request, name).refusal(path, error.reason) from error
 
 
 async def completion_structure(request: SamplingRequest) -> Grammar | None:
@@ -71,35 +78,41 @@ def _forced(request: ChatCompletionRequest) -> bool:
     return choice == "required" or isinstance(choice, NamedTool)
 
 
-def _calls(request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool) -> str:
-    several = request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
-    try:
-        return kind.grammar(_parameters(request), several, special, opened)
-    except UnsupportedSchema as error:
-        name, *path = error.path
-        raise _place_of_tool(request, name).refusal(path, error.reason) from error
+def _calls(
+    request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool, forced: bool
+) -> str | None:
+    tools, several = _parameters(request, forced), _several(request)
+    if forced:
+        return kind.grammar(tools, several, special, opened)
+    bound = not several or any(tool.function.strict for tool in offered(request))
+    return kind.free(tools, several, special, opened) if tools and bound else None
 
 
 def _answer(
     form: Form, request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool
 ) -> Grammar:
     """The form, after reasoning where the model reasons, or calls where it may call."""
-    tools = _parameters(request) if kind.calls else {}
-    if kind.calls is not None and kind.calls.reasons:
-        raise _clash(f"'{form.place.param}' cannot go with the format in which this model answers.", form.place.param)
-    if not tools and kind.tags is None:
-        return form.grammar
-    lark = Lark(special)
-    answer = form.expression(lark)
-    if answer is None:
+    body = form.body
+    whole = kind.answer(body or '""', special, opened, _parameters(request), _several(request))
+    if whole is not None and body is None:
         raise _clash(f"'{form.place.param}' cannot go with tools or reasoning.", form.place.param)
-    if kind.calls is not None and tools:
-        answer = lark.either([kind.calls.calls(lark, tools, request.parallel_tool_calls is not False), answer])
-    return Grammar("lark", lark.text(answer if kind.tags is None else kind.tags.before(lark, answer, opened)))
+    return _lark(whole) or form.grammar
 
 
-def _parameters(request: ChatCompletionRequest) -> dict[str, Mapping[str, Any] | None]:
-    return {tool.function.name: tool.function.parameters for tool in offered(request)}
+def _lark(text: str | None) -> Grammar | None:
+    return None if text is None else Grammar("lark", text)
+
+
+def _several(request: ChatCompletionRequest) -> bool:
+    return request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
+
+
+def _parameters(request: ChatCompletionRequest, forced: bool = False) -> dict[str, Mapping[str, Any] | None]:
+    """Of the tools that may be called. Those that nothing enforces are of any kind."""
+    return {
+        tool.function.name: tool.function.parameters if forced or tool.function.strict else _ANY
+        for tool in offered(request)
+    }
 
 
 def _place_of_tool(request: ChatCompletionRequest, name: str) -> Place:

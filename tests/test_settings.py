@@ -137,17 +137,17 @@ def test_an_empty_key() -> None:
 
 def test_tool_formats() -> None:
     """Models may have an equals sign in their names."""
-    settings = load(environ={"ADAPTER_TOOL_FORMAT": "qwen=hermes,a=b=none"})
-    assert settings.tool_formats() == {"qwen": "hermes", "a=b": "none"}
+    settings = load(environ={"ADAPTER_TOOL_FORMAT": "qwen=hermes,a=b=none/none,r1=deepseek/think"})
+    assert settings.tool_formats() == {"qwen": "hermes", "a=b": "none/none", "r1": "deepseek/think"}
 
 
-@pytest.mark.parametrize("given", ["hermes", "qwen=", "=hermes", "qwen=herpes"])
+@pytest.mark.parametrize("given", ["hermes", "qwen=", "=hermes", "qwen=herpes", "qwen=hermes/", "qwen=hermes/though"])
 def test_a_wrong_tool_format(given: str) -> None:
     """The line repeats it, and names what there is."""
     with pytest.raises(SettingsError) as caught:
         Settings(tool_format=(given,)).tool_formats()
-    expected = r"expected model=format, with one of .*hermes.*, none$"
-    assert re.fullmatch(f"--tool-format {given.removeprefix('=')}: {expected}", str(caught.value))
+    expected = r"expected model=calls or .*, with calls one of .*hermes.*, none and reasoning one of .*think.*, none"
+    assert re.fullmatch(f"--tool-format {given}: {expected}", str(caught.value))
 
 
 def test_the_example() -> None:

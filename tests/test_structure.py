@@ -152,6 +152,79 @@ async def test_reasoning_before_a_form() -> None:
     assert not fits(opened, '{"city": "x"}')
 
 
+HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>'
+AUTO: list[object] = [
+    None,
+    "auto",
+    {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "weather"}}]},
+    },
+]
+
+
+@pytest.mark.parametrize("choice", AUTO)
+async def test_strict_tools_that_may_be_called(choice: object) -> None:
+    """Their calls fit; what else the answer says is free."""
+    found = await grammar(tools=[tool(STRICT, strict=True)], tool_choice=choice)
+    for text in ("", "Hi <tool", HERMES, f"Sure.\n{HERMES}\n{HERMES}"):
+        assert fits(found, text)
+    assert not fits(found, HERMES.replace("city", "town"))
+    assert not fits(found, HERMES.replace("weather", "other"))
+
+
+async def test_tools_beside_strict_ones() -> None:
+    """Nothing is asked of their arguments, whatever their schema."""
+    found = await grammar(tools=[tool(STRICT, strict=True), tool({"not": {}}, "other")])
+    assert fits(found, HERMES)
+    assert fits(found, HERMES.replace("weather", "other").replace("city", "town"))
+    found = await grammar(tools=[tool({"not": {}}, "other")], response_format={"type": "json_object"})
+    assert fits(found, HERMES.replace("weather", "other"))
+
+
+async def test_one_call_at_most() -> None:
+    """Where calls may come, but not several."""
+    found = await grammar(tools=[tool(WEATHER)], parallel_tool_calls=False)
+    assert fits(found, f"Sure. {HERMES}")
+    assert fits(found, HERMES.replace("city", "town"))
+    assert not fits(found, f"{HERMES}\n{HERMES}")
+    assert await grammar(tools=[tool(WEATHER)], parallel_tool_calls=False, tool_choice="none") is None
+    assert await grammar(choose("", "none"), tools=[tool(WEATHER)], parallel_tool_calls=False) is None
+
+
+async def test_a_form_within_channels() -> None:
+    """The final message fits; reasoning, and calls, may come instead or before."""
+    harmony = choose("", "harmony")
+    found = await grammar(harmony, response_format=json_schema(WEATHER), tools=[tool(STRICT, strict=True)])
+    reasoned = "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
+    called = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "x"}'
+    for text in ('<|channel|>final<|message|>{"city": "x"}', called):
+        assert fits(found, text)
+        assert fits(found, reasoned + text)
+        assert not fits(found, text.replace("city", "town"))
+
+
+async def test_a_grammar_cannot_be_a_part() -> None:
+    """One that is a whole of its own does not go with channels either."""
+    with pytest.raises(BadRequest, match="tools or reasoning"):
+        await grammar(choose("", "harmony"), guided_grammar='start: "a"')
+
+
+@pytest.mark.parametrize(
+    ("keyword", "schema"),
+    [
+        ("oneOf", {"oneOf": [{"type": "string"}, {"type": "integer"}, {}]}),
+        ("not", {"not": {}}),
+        ("uniqueItems", {"type": "array", "uniqueItems": True}),
+    ],
+)
+async def test_the_keyword_that_cannot_be_followed(keyword: str, schema: dict[str, Any]) -> None:
+    """The message has it, not just the place."""
+    error = await refusal(tools=[tool({"type": "object", "properties": {"a": schema}})], tool_choice="required")
+    assert error.param == f"tools[0].function.parameters.properties.a.{keyword}"
+    assert error.message.endswith(f"'{keyword}' is not supported.")
+
+
 CALL = {"tools": [tool(WEATHER)], "tool_choice": "required"}
 GRAMMAR = {"guided_grammar": 'start: "a"'}
 
@@ -252,7 +325,7 @@ GOOD = strict_object(
 async def test_strict_schemas() -> None:
     """What OpenAI takes is taken, in a format and in a tool."""
     assert await grammar(response_format=json_schema(GOOD, strict=True)) is not None
-    assert await grammar(tools=[tool(GOOD, strict=True)]) is None
+    assert await grammar(tools=[tool(GOOD, strict=True)]) is not None
     assert await grammar(response_format=json_schema(WEATHER)) is not None
 
 

@@ -125,6 +125,13 @@ def choose(template: str, calls: str | None = None, reasoning: str | None = None
     return Kind(written, _tags(template, reasoning))
 
 
+def named(text: str) -> tuple[str, str | None]:
+    """What an operator says of a model, `calls` or `calls/reasoning`, as `choose` takes it. Raises ValueError."""
+    calls, slash, reasoning = text.partition("/")
+    choose("", calls, reasoning if slash else None)
+    return calls, reasoning if slash else None
+
+
 def _format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
         return None if name == NONE else _named(FORMATS, name)()
