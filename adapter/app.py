@@ -35,7 +35,7 @@ def build_app(
     parts = Parts(
         settings=settings,
         keys=Keys(settings.api_keys),
-        models=Models(remote_manager),
+        models=Models(remote_manager, settings.tool_formats()),
         sessions=session_manager,
         remotes=remote_manager,
         life=life or Life(),

@@ -33,6 +33,7 @@ class Completion:
         choices: int = 1,
         key: str | None = None,
         *,
+        priority: int = 0,
         first: int = 0,
         names: Mapping[str, str] | None = None,
     ) -> None:
@@ -41,6 +42,7 @@ class Completion:
         self.prompt = prompt
         self.sampling = sampling
         self.key = key
+        self.priority = priority
         self.choices = [model.reader(first + index, view) for index in range(choices)]
         self._first = first
         self._names = names or {}
@@ -70,7 +72,8 @@ class Completion:
 
         Raises SubnetError.
         """
-        async with sessions.session(model=self.model.card.id, key=self.key) as self._session:
+        name = self.model.card.id
+        async with sessions.session(name, key=self.key, priority=self.priority) as self._session:
             run = self._session.run(
                 self.prompt, self.sampling, self._taker(emit), choices=len(self.choices), text=self.text
             )

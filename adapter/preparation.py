@@ -46,7 +46,17 @@ async def prepare(
     sampling = sampling_of(request, model, most, grammar, request.likeliest)
     view = _view(request, model, prompt, opened)
     names = {"grammar": grammar_name(request), "prompt": "messages"}
-    return Completion(model, prompt.text, tokens, sampling, view, choices=request.n or 1, key=request.key, names=names)
+    return Completion(
+        model,
+        prompt.text,
+        tokens,
+        sampling,
+        view,
+        choices=request.n or 1,
+        key=request.key,
+        priority=request.priority or 0,
+        names=names,
+    )
 
 
 _LIMITS = ("max_completion_tokens", "max_tokens")

@@ -66,6 +66,7 @@ def _completion(
         _view(request),
         choices=choices,
         key=request.key,
+        priority=request.priority or 0,
         first=index * choices,
         names={"grammar": grammar_name(request), "logprobs": wanted, "top_logprobs": wanted},
     )

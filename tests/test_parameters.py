@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from adapter.errors import BadRequest
-from adapter.schema import checks
 from adapter.schema.completions import CompletionRequest
-from adapter.schema.contract import Contract, contract, table
-from adapter.schema.parameters import BOTH, NOT_WIRED, TABLE, Endpoint, Fate
-from adapter.schema.reading import Reader, read_completion, read_request
+from adapter.schema.contract import Contract, table
+from adapter.schema.parameters import BOTH, TABLE, Endpoint, Fate
+from adapter.schema.reading import read_completion, read_request
 from adapter.schema.requests import ChatCompletionRequest
 from tests import published
 
@@ -96,30 +95,6 @@ def test_values_that_look_neutral() -> None:
     with pytest.raises(BadRequest) as caught:
         read_request(body)
     assert caught.value.param == "store"
-
-
-def test_every_unwired_parameter_is_honoured_in_the_end() -> None:
-    """What waits for its wiring is in the table."""
-    honoured = {*names("chat", "honoured"), *names("completions", "honoured")}
-    assert {path.split(".")[0] for path in NOT_WIRED} <= honoured
-
-
-def test_unwired() -> None:
-    """What is understood but does nothing yet is refused, but for values that ask for nothing."""
-    waiting = contract("chat", unwired={"n": (1,), "stream_options.continuous_usage_stats": (False,)})
-    reader = Reader(ChatCompletionRequest, waiting, checks.check_chat)
-
-    def attempt(**fields: Any) -> str | None:
-        try:
-            reader(json.dumps(LEAST["chat"] | {"stream": True} | fields).encode())
-        except BadRequest as error:
-            return error.param
-        return None
-
-    assert attempt(n=2) == "n"
-    assert attempt(n=1) is attempt(top_k=3) is attempt(stream_options=None) is None
-    assert attempt(stream_options={"continuous_usage_stats": True}) == "stream_options.continuous_usage_stats"
-    assert attempt(stream_options={"continuous_usage_stats": False, "include_usage": True}) is None
 
 
 def test_contract_without_a_table() -> None:

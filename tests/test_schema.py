@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from adapter.conversation import plain
 from adapter.errors import BadRequest
 from adapter.schema import checks
-from adapter.schema.contract import contract
 from adapter.schema.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
 from adapter.schema.messages import AssistantMessage, Message
 from adapter.schema.parameters import TABLE
-from adapter.schema.reading import Reader, read_request
+from adapter.schema.reading import read_request
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.tools import NamedTool
 
@@ -60,17 +59,13 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "m", "messages": [USER], **fields}).encode()
 
 
-# As it is when all that is understood is wired.
-read_wired = Reader(ChatCompletionRequest, contract("chat", unwired={}), checks.check_chat)
-
-
 def read(**fields: Any) -> ChatCompletionRequest:
-    return read_wired(body(**fields))[0]
+    return read_request(body(**fields))[0]
 
 
 def refusal(data: bytes) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
-        read_wired(data)
+        read_request(data)
     return caught.value
 
 
@@ -406,7 +401,7 @@ def test_any_json_is_read_or_refused(fields: dict[str, Any]) -> None:
     """Whatever the values are, the outcome is a request or a BadRequest."""
     data = msgspec.json.encode({"model": "m", "messages": [USER]} | fields)
     with suppress(BadRequest):
-        assert read_wired(data)[0].model
+        assert read_request(data)[0].model
 
 
 @given(st.binary(max_size=64))

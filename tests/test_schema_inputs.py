@@ -11,20 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.errors import BadRequest
-from adapter.schema import checks
 from adapter.schema.completions import CompletionRequest
-from adapter.schema.contract import Contract, contract
 from adapter.schema.embeddings import EmbeddingRequest
-from adapter.schema.reading import Reader, read_completion, read_detokenize, read_embedding, read_tokenize
+from adapter.schema.reading import read_completion, read_detokenize, read_embedding, read_tokenize
 from adapter.schema.tokens import DetokenizeRequest, TokenizeRequest
 
 MISSING = "missing_required_parameter"
 CLASH = "invalid_parameter_combination"
 FORMS = ["Hello", ["Hello"], ["Hello", "you"], [1, 2, 3], [[1, 2], [3]]]
-
-# As they are when all that is understood is wired.
-wired_completion = Reader(CompletionRequest, contract("completions", unwired={}), checks.check_completion)
-wired_tokenize = Reader(TokenizeRequest, Contract(TokenizeRequest.__struct_fields__, unwired={}), checks.check_tokenize)
 
 
 def body(**fields: Any) -> bytes:
@@ -32,7 +26,7 @@ def body(**fields: Any) -> bytes:
 
 
 def complete(**fields: Any) -> CompletionRequest:
-    return wired_completion(body(**({"prompt": "Hello"} | fields)))[0]
+    return read_completion(body(**({"prompt": "Hello"} | fields)))[0]
 
 
 def embed(**fields: Any) -> EmbeddingRequest:
@@ -40,7 +34,7 @@ def embed(**fields: Any) -> EmbeddingRequest:
 
 
 def tokenize(**fields: Any) -> TokenizeRequest:
-    return wired_tokenize(body(**fields))[0]
+    return read_tokenize(body(**fields))[0]
 
 
 def refusal(read: Any, **fields: Any) -> tuple[str | None, str | None]:

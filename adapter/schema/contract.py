@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from adapter.errors import BadRequest
-from adapter.schema.parameters import BOTH, NOT_WIRED, TABLE, Endpoint, Parameter
+from adapter.schema.parameters import BOTH, TABLE, Endpoint, Parameter
 
 MOST = 256
 """Parameters of one request."""
@@ -16,22 +16,11 @@ _ANY = msgspec.json.Decoder()
 
 
 class Contract:
-    """What becomes of the parameters of one endpoint: those `honoured`, and others in `rows`.
+    """What becomes of the parameters of one endpoint: those `honoured`, and others in `rows`."""
 
-    `unwired` maps names of honoured ones, or paths such as "stream_options.x", to the values that ask for nothing.
-    """
-
-    def __init__(
-        self,
-        honoured: Iterable[str],
-        rows: Sequence[Parameter] = (),
-        unwired: Mapping[str, tuple[object, ...]] = NOT_WIRED,
-    ) -> None:
-        known = frozenset(honoured)
-        self._known = known | {row.name for row in rows}
+    def __init__(self, honoured: Iterable[str], rows: Sequence[Parameter] = ()) -> None:
+        self._known = frozenset(honoured) | {row.name for row in rows}
         self._rejected = {row.name: row for row in rows if row.fate == "rejected"}
-        self._unwired = {path: neutral for path, neutral in unwired.items() if path.split(".")[0] in known}
-        self._watched = self._rejected.keys() | {path.split(".")[0] for path in self._unwired}
 
     def check(self, given: Mapping[str, msgspec.Raw], *, strict: bool = False) -> tuple[str, ...]:
         """The names that nobody knows. Raises BadRequest for what is rejected, for too many parameters, and with
@@ -40,7 +29,7 @@ class Contract:
         if len(given) > MOST:
             name = list(given)[MOST][:64]
             raise BadRequest(f"Too many parameters: more than {MOST}, with '{name}'.", param=name, code="invalid_value")
-        if not self._watched.isdisjoint(given):
+        if not self._rejected.keys().isdisjoint(given):
             self._refuse(given)
         unknown = tuple(sorted(name for name in given if name not in self._known))
         if unknown and strict:
@@ -53,38 +42,21 @@ class Contract:
             row = self._rejected[name]
             if not _asks_for_nothing(_value(given[name]), row.neutral):
                 raise _unsupported(name, row.neutral, row.note)
-        for path, neutral in self._unwired.items():
-            name, _, inner = path.partition(".")
-            if name not in given:
-                continue
-            value = _value(given[name])
-            if inner:
-                value = value.get(inner) if isinstance(value, dict) else None
-            if not _asks_for_nothing(value, neutral):
-                raise _unsupported(path, neutral)
 
 
-def contract(endpoint: Endpoint, unwired: Mapping[str, tuple[object, ...]] = NOT_WIRED) -> Contract:
+def contract(endpoint: Endpoint) -> Contract:
     rows = [row for row in TABLE if endpoint in row.on]
-    return Contract([row.name for row in rows if row.fate == "honoured"], rows, unwired)
+    return Contract([row.name for row in rows if row.fate == "honoured"], rows)
 
 
 def table() -> str:
     """The contract as a Markdown table."""
     rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
     for row in TABLE:
-        cells = [_fate(row) if endpoint in row.on else "" for endpoint in BOTH]
+        cells = [row.fate if endpoint in row.on else "" for endpoint in BOTH]
         taken = f"; taken as {_either(row.neutral, '`')}" if row.neutral else ""
         rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{taken} |")
     return "\n".join(rows) + "\n"
-
-
-def _fate(row: Parameter) -> str:
-    if row.fate != "honoured":
-        return row.fate
-    if row.name in NOT_WIRED:
-        return "not yet"
-    return "in part" if any(path.startswith(row.name + ".") for path in NOT_WIRED) else row.fate
 
 
 def _value(raw: msgspec.Raw) -> object:

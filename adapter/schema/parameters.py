@@ -7,7 +7,6 @@ or it is taken without effect, because it has no meaning here. One that is not i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -113,11 +112,3 @@ TABLE = (
     _idle("safety_identifier", "nobody here is reported"),
     _idle("service_tier", "there is one tier"),
 )
-
-NOT_WIRED: Mapping[str, tuple[object, ...]] = {
-    "priority": (0,),
-}
-"""Honoured ones that are understood but do nothing yet, and are refused, with the values that ask for nothing.
-
-Whoever makes one work takes its line away.
-"""

@@ -12,6 +12,7 @@ from typing import Self
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.lease import Lease
+from subnet.client.line import Line
 from subnet.client.policies import Policy, RoundRobin, Want
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
@@ -44,6 +45,7 @@ class RemoteManager:
     ) -> None:
         self._initial = list(nodes)
         self.authorizer = authorizer
+        self.line = Line()
         self._changed = asyncio.Event()
         self._closed = False
         self._policy = policy or RoundRobin()

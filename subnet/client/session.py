@@ -18,6 +18,7 @@ from subnet.client.hedge import Hedger
 from subnet.client.lease import Lease
 from subnet.client.ledger import Ledger
 from subnet.client.limits import Limits
+from subnet.client.line import Place
 from subnet.client.policies import Want
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.resume import Diverged
@@ -35,8 +36,8 @@ class Session:
     """One interaction with the subnet, which may pass through several nodes. Close it, or use SessionManager.
 
     `model` None takes any node; a `key` keeps sessions that belong together on one node, where the policy looks at
-    it. Without an `authorizer` of its own it uses that of the manager. `ledger` is that of the last generation, None
-    before the first.
+    it; the smaller its `priority`, the sooner it gets room on nodes that are full. Without an `authorizer` of its own
+    it uses that of the manager. `ledger` is that of the last generation, None before the first.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Session:
         *,
         model: str | None = None,
         key: str | None = None,
+        priority: int = 0,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
     ) -> None:
@@ -54,6 +56,7 @@ class Session:
         self._authorizer = authorizer or remote_manager.authorizer
         self._model = model
         self._key = key
+        self._priority = priority
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
@@ -114,6 +117,7 @@ class Session:
             self._watchdog.close()
             self._watchdog = None
             self._over.set()
+            self._manager.line.stir(self._model)
 
     async def close(self) -> None:
         """End what runs. Safe to call twice."""
@@ -123,8 +127,9 @@ class Session:
 
     async def _run(self, ledger: Ledger, emit: Emit, watchdog: Watchdog) -> None:
         retry = Retry(self._limits)
+        place = self._manager.line.place(self._model, self._priority)
         while ledger.unfinished:
-            first = self._attempt(await self._lease(ledger, retry, watchdog), ledger)
+            first = self._attempt(await self._lease(ledger, retry, watchdog, place), ledger)
             round_ = Round(first, ledger, watchdog, self._limits, emit)
             delivered = ledger.delivered
             try:
@@ -164,18 +169,22 @@ class Session:
         ledger.nodes.append(lease.remote.name)
         return Attempt(lease, ledger, self._authorizer)
 
-    async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog) -> Lease:
+    async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog, place: Place) -> Lease:
         want = Want(ledger.prompt, self._key)
-        while True:
-            try:
-                return self._manager.lease(self._model, retry.excluded, want)
-            except (NoNodeAvailable, NodeBusy) as error:
-                pause = retry.waited(error)
-            await watchdog.wait(asyncio.sleep(pause))
+        with place:
+            while True:
+                try:
+                    place.check()
+                    return self._manager.lease(self._model, retry.excluded, want)
+                except (NoNodeAvailable, NodeBusy) as error:
+                    pause = retry.waited(error)
+                await watchdog.wait(place.wait(pause))
 
     def _second(self, first: Attempt, ledger: Ledger) -> Attempt | None:
         """Another node for the same, where there is one, and asking it is not too often."""
         peer = first.lease.remote.peer
+        if self._manager.line.waits(self._model):
+            return None
         try:
             lease = self._manager.lease(self._model, [peer], Want(ledger.prompt, self._key))
         except (NoNodeAvailable, NodeBusy):

@@ -30,13 +30,22 @@ class SessionManager:
         self._hedger = hedger or Hedger()
 
     @asynccontextmanager
-    async def session(self, model: str | None = None, *, key: str | None = None) -> AsyncIterator[Session]:
+    async def session(
+        self, model: str | None = None, *, key: str | None = None, priority: int = 0
+    ) -> AsyncIterator[Session]:
         """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation.
 
-        `key` keeps sessions that belong together on one node, where the policy looks at it.
+        `key` keeps sessions that belong together on one node, where the policy looks at it; when all nodes are full,
+        the smaller `priority` gets room first, and of the same who came first.
         """
         session = Session(
-            self._remote_manager, self._authorizer, model=model, key=key, limits=self._limits, hedger=self._hedger
+            self._remote_manager,
+            self._authorizer,
+            model=model,
+            key=key,
+            priority=priority,
+            limits=self._limits,
+            hedger=self._hedger,
         )
         try:
             yield session

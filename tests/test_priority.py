@@ -1,0 +1,85 @@
+"""Sessions that wait for room on full nodes: who gets it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from subnet import Limits, MockProtocol, RemoteManager, SessionManager
+from subnet.errors import NodeBusy
+from subnet.messages import Generate
+from subnet.protocols.mock import Pause, Step
+from subnet.tensors import unpack
+
+PATIENT = Limits(patience=60.0)
+
+
+def number(request: Generate) -> int:
+    """The prompt's only token, by which these tests know a request."""
+    return int(unpack(request.prompt)[0])
+
+
+def script(request: Generate) -> list[Step]:
+    """Request 0 never ends."""
+    return [Pause()] if number(request) == 0 else [1]
+
+
+async def ask(manager: RemoteManager, name: int, priority: int = 0, limits: Limits = PATIENT) -> None:
+    async with SessionManager(manager, limits=limits).session(priority=priority) as session:
+        await session.run(np.array([name]), None, lambda delta: None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_by_priority_then_by_arrival() -> None:
+    """One slot, taken: when it is free again, those who wait get it one after another, the smallest number first."""
+    node = MockProtocol(script, capacity=1)
+    async with RemoteManager([node]) as manager:
+        await manager.ready()
+        holder = asyncio.create_task(ask(manager, 0))
+        await until(lambda: node.open == 1)
+        async with asyncio.TaskGroup() as tasks:
+            for name, priority in ((1, 5), (2, 0), (3, -5), (4, 0), (5, -5)):
+                tasks.create_task(ask(manager, name, priority))
+                await asyncio.sleep(0)
+            holder.cancel()
+        assert [number(request) for request in node.requests] == [0, 3, 5, 2, 4, 1]
+
+
+async def test_nobody_overtakes() -> None:
+    """Who comes when a slot is free but others wait is not served before them."""
+    node = MockProtocol(script, capacity=1)
+    async with RemoteManager([node]) as manager:
+        await manager.ready()
+        holder = asyncio.create_task(ask(manager, 0))
+        await until(lambda: node.open == 1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ask(manager, 1))
+            await asyncio.sleep(0)
+            holder.cancel()
+            await asyncio.gather(holder, return_exceptions=True)
+            tasks.create_task(ask(manager, 2))
+        assert [number(request) for request in node.requests] == [0, 1, 2]
+
+
+async def test_patience_ends_in_line_too() -> None:
+    """Who is not first is refused, as the first is, when its patience is at an end; the line goes on."""
+    node = MockProtocol(script, capacity=1)
+    async with RemoteManager([node]) as manager:
+        await manager.ready()
+        holder = asyncio.create_task(ask(manager, 0))
+        await until(lambda: node.open == 1)
+        first = asyncio.create_task(ask(manager, 1))
+        await asyncio.sleep(0)
+        with pytest.raises(NodeBusy, match="capacity"):
+            await ask(manager, 2, limits=Limits(patience=0.01))
+        holder.cancel()
+        await first
+        assert [number(request) for request in node.requests] == [0, 1]
