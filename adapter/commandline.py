@@ -76,7 +76,7 @@ def _gateway(options: argparse.Namespace) -> None:
 
 
 def _nodes(options: argparse.Namespace) -> None:
-    data = node_table.fetch(options.url)
+    data = node_table.fetch(options.url, options.api_key)
     table = node_table.read(options.url, data)
     _say(data.decode() if options.json else node_table.written(table))
 
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "nodes", help="how the nodes are", description=_NODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     nodes.add_argument("--url", default=node_table.URL, help="address of the gateway (default: %(default)s)")
+    nodes.add_argument("--api-key", metavar="KEY", help="one of the gateway's keys, where it has any")
     nodes.add_argument("--json", action="store_true", help="as the gateway tells it, for a script")
     nodes.set_defaults(start=_nodes)
     return parser

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 
@@ -20,15 +20,21 @@ _TIMEOUT = 5.0
 _HEADS = ("address", "state", "for", "requests", "slots", "process", "model", "why")
 
 
-def fetch(url: str) -> bytes:
-    """The table as the gateway at `url` tells it, JSON. Raises SettingsError, one line that says what is wrong."""
+def fetch(url: str, key: str | None = None) -> bytes:
+    """The table as the gateway at `url` tells it to who brings `key`, JSON. Raises SettingsError, one line that says
+    what is wrong.
+    """
     if urlsplit(url).scheme not in ("http", "https"):
         raise SettingsError(f"--url {url}: expected an address like {URL}")
     try:
         # The gateway is reached directly, as it reaches its nodes: no proxy of the environment's.
-        with build_opener(ProxyHandler({})).open(url.rstrip("/") + "/nodes", timeout=_TIMEOUT) as answer:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        request = Request(url.rstrip("/") + "/nodes", headers=headers)
+        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as answer:
             return bytes(answer.read())
     except HTTPError as error:
+        if error.code == 401:
+            raise SettingsError(f"{url} asks for one of its keys: give it as --api-key KEY") from error
         raise SettingsError(f"{url} is not a gateway: it answers {error.code} to GET /nodes") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,8 +17,10 @@ from openai import AsyncOpenAI
 from adapter.access import logger as access_logger
 from adapter.authorization import OPEN, Keys
 from adapter.errors import BadKey
+from adapter.node_table import fetch
 from adapter.routes import ROUTES
 from adapter.settings import Settings
+from subnet.errors import SettingsError
 from tests.fakes import ASK, gateway, saying
 
 KEY, OTHER = "sk-abcdefghijklmnopqrstuvwxyz", "sk-0123456789"
@@ -98,6 +101,23 @@ async def test_headers_of_all_answers() -> None:
             assert headers["openai-version"] == "2020-10-01"
             assert headers["x-request-id"].startswith("req_")
             assert int(headers["openai-processing-ms"]) >= 0
+
+
+async def test_the_table_of_nodes() -> None:
+    """`adapter nodes` brings a key, and says so where it lacks one."""
+    async with closed() as url:
+        assert b'"mock"' in await asyncio.to_thread(fetch, url, KEY)
+        with pytest.raises(SettingsError, match="--api-key"):
+            await asyncio.to_thread(fetch, url)
+
+
+async def test_refused_before_it_is_read() -> None:
+    """The body of a request that is refused does not disturb what comes after it on the same connection."""
+    async with closed() as url, httpx.AsyncClient(base_url=url) as client:
+        for _ in range(2):
+            assert (await client.post(CHAT, content=b"x" * 2_000_000)).status_code == 401
+            served = await client.post(CHAT, json=ASK, headers={"authorization": f"Bearer {KEY}"})
+            assert served.status_code == 200
 
 
 def test_no_keys_at_all() -> None:
