@@ -65,9 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "reasoning_content"
     tool_format: Annotated[
         tuple[str, ...],
-        Meta(
-            description="how a model writes calls and reasoning, as model=calls/reasoning or model=calls; else its template tells"
-        ),
+        Meta(description="how a model writes calls and reasoning, as model=calls/reasoning, or model=calls"),
     ] = ()
     allow_chat_template: Annotated[bool, Meta(description="a request may bring its own chat template")] = False
     cors_origins: Annotated[tuple[str, ...], Meta(description="web origins whose pages may call, or *")] = ()
