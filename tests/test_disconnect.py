@@ -26,8 +26,10 @@ Steps = Callable[[Generate], Iterator[Step]]
 class Watched(MockProtocol):
     """Tells when a stream began, and when it was closed."""
 
-    def __init__(self, script: Sequence[Step] | Steps, *, artefact: bytes = BYTE_LEVEL) -> None:
-        super().__init__(script, artefact=artefact)  # type: ignore[arg-type]
+    def __init__(
+        self, script: Sequence[Step] | Steps, *, artefact: bytes = BYTE_LEVEL, context_length: int = 4096
+    ) -> None:
+        super().__init__(script, artefact=artefact, context_length=context_length)  # type: ignore[arg-type]
         self.began = asyncio.Event()
         self.closed = asyncio.Event()
 
@@ -75,6 +77,23 @@ async def test_before_the_first_token(stream: bool) -> None:
         before = asyncio.all_tasks()
         async with client(url, stream=stream):
             await node.began.wait()
+        await gone(node, before)
+
+
+async def test_after_a_long_request() -> None:
+    """One that fills the server's buffer at once, so that it stops reading for a while."""
+    node = Watched([Pause()], context_length=10**6)
+    async with gateway(node, limits=PATIENT) as url:
+        host, port = url.removeprefix("http://").split(":")
+        before = asyncio.all_tasks()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({**ASK, "messages": [{"role": "user", "content": "long " * 30_000}]}).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+        await reader.readuntil(b"100 Continue")
+        writer.write(body)
+        await node.began.wait()
+        writer.close()
         await gone(node, before)
 
 
