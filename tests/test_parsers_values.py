@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.decode.parsers import FORMATS, choose
+from adapter.decode.parsers import FORMATS, choose, named
 from adapter.decode.parsers.python_literal import python_as_json
 from adapter.decode.parsers.typed import as_json, types
 
@@ -117,3 +117,12 @@ def test_unknown_names(names: tuple[str | None, str | None]) -> None:
     """They are refused with those that there are."""
     with pytest.raises(ValueError, match="none"):
         choose("", *names)
+
+
+def test_what_an_operator_says() -> None:
+    """Calls, or calls and reasoning."""
+    assert named("hermes") == ("hermes", None)
+    assert named("none/think") == ("none", "think")
+    for wrong in ("", "hermes/", "/think", "hermes/think/"):
+        with pytest.raises(ValueError, match="is not one of"):
+            named(wrong)

@@ -1,0 +1,82 @@
+"""Strict tools and the real model: what it calls fits, and it need not call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from adapter.decode.parsers import choose
+from adapter.prompt import ChatTemplate
+from subnet.engines.llama_cpp import LlamaCppEngine
+from subnet.generation import Grammar
+from subnet.node_info import TokenizerArtefact
+from tests.real_engine import ids_of, make_engine, run
+from tests.test_parsers import Message, message
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KIND = choose("", "hermes")
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "unit": {"enum": ["c", "f"]}},
+    "required": ["city", "unit"],
+    "additionalProperties": False,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[LlamaCppEngine]:
+    async with make_engine() as engine:
+        yield engine
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def example(city: str) -> list[dict[str, str]]:
+    """A call that is not as the schema has it, for the model to copy."""
+    call = f'<tool_call>\n{{"name": "get_weather", "arguments": {{"town": "{city}"}}}}\n</tool_call>'
+    return [said("user", f"Weather in {city}?"), said("assistant", call)]
+
+
+async def ask(engine: LlamaCppEngine, messages: list[dict[str, str]], seeds: int) -> list[tuple[Message, bool]]:
+    """Answers, and whether each came to its end."""
+    template = ChatTemplate(engine.card.chat_template or "")
+    prompt = ids_of(template.render(messages))
+    pieces = TokenizerArtefact.from_bytes(engine.artefact).pieces
+    text = KIND.free({"get_weather": CITY}, True, {})
+    assert text is not None
+    asked = [run(engine, prompt, seed=seed, grammar=Grammar("lark", text), max_tokens=48) for seed in range(seeds)]
+    answers = []
+    for tokens, deltas in await asyncio.gather(*asked):
+        parser = KIND.parser({"get_weather": CITY})
+        assert parser is not None
+        parts = parser.decode(b"".join(pieces[token] for token in tokens).decode(errors="replace")) + parser.flush()
+        answers.append((message(parts), deltas[-1].finish_reason == "stop"))
+    return answers
+
+
+async def test_calls_fit(engine: LlamaCppEngine) -> None:
+    """Whatever the seed, calls that come to their end have the arguments that the schema asks for."""
+    messages = [*example("Rome"), *example("London"), *example("Berlin"), said("user", "Weather in Paris?")]
+    answers = await ask(engine, messages, 10)
+    ended = [call for answer, whole in answers if whole for call in answer.calls]
+    assert ended
+    for name, arguments in ended:
+        found = json.loads(arguments)
+        assert name == "get_weather"
+        assert found.keys() == {"city", "unit"}
+        assert len(found["city"]) <= 12
+        assert found["unit"] in ("c", "f")
+
+
+async def test_plain_answers(engine: LlamaCppEngine) -> None:
+    """Nothing forces a call."""
+    answers = await ask(engine, [said("user", "Say hello.")], 3)
+    assert any(answer.content and not answer.calls for answer, _ in answers)
