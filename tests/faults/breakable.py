@@ -20,7 +20,7 @@ class Breakable(EchoEngine):
         self._runs: set[asyncio.Task[None]] = set()
 
     async def run(self, job: Job, emit: Emit) -> None:
-        run = asyncio.create_task(super().run(job, emit))
+        run = asyncio.create_task(self.write(job, emit))
         self._runs.add(run)
         try:
             await asyncio.wait({run})
@@ -31,18 +31,23 @@ class Breakable(EchoEngine):
             run.cancel()
             self._runs.discard(run)
 
+    async def write(self, job: Job, emit: Emit) -> None:
+        """What the engine does as long as it is not broken."""
+        await super().run(job, emit)
+
     def break_down(self) -> None:
         for run in self._runs:
             run.cancel()
 
 
-async def main() -> None:
+async def serve(engine: Breakable) -> None:
+    """On the port that the command line names, until standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     port = parser.parse_known_args()[0].port
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), ended.set)
-    async with Breakable(EchoOptions(rate=100.0)) as engine:
+    async with engine:
         loop.add_signal_handler(signal.SIGUSR1, engine.break_down)
         async with listening(Node(engine), "127.0.0.1", port) as address:
             print(f"serving {engine.card.id} on {address}", flush=True)
@@ -50,4 +55,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(serve(Breakable(EchoOptions(rate=100.0))))

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import msgspec
 
-from tests.faults.asking import Answer, Question
+from tests.faults.answers import Answer
+from tests.faults.asking import Question
 
 CUT = 9
 FEATURES = ("greedy", "with a seed", "stop across the cut", "character across the cut", "not streamed")

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from tests.faults import programs
-from tests.faults.asking import Answer, Question, ask
+from tests.faults.answers import Answer
+from tests.faults.asking import Question, ask
 from tests.faults.programs import Node
 from tests.processes import until
 

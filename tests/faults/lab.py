@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
-from tests.faults.asking import Answer, Question, ask
+from tests.faults.answers import Answer
+from tests.faults.asking import Question, ask
 from tests.faults.programs import QUICK, Gateway, Node, gateway, nodes
 from tests.faults.trap import Fault, Trap
 from tests.faults.wires import Wires
@@ -34,12 +36,18 @@ class Pool:
 
     def ask_through(self, question: Question, *faults: tuple[int, Fault]) -> Answer:
         """Its answer while `faults` happen, each after so many tokens since the one before. All must happen."""
+        (answer,) = self.ask_all_through([question], *faults)
+        return answer
+
+    def ask_all_through(self, questions: Sequence[Question], *faults: tuple[int, Fault]) -> list[Answer]:
+        """The same of several that are asked at once: tokens are counted of the answer that has most."""
         self.trap.set(*faults)
-        answer = self.ask(question)
+        with ThreadPoolExecutor(len(questions)) as clients:
+            answers = list(clients.map(self.ask, questions))
         with suppress(AssertionError):
             until(lambda: self.trap.sprung == len(faults), 1.0)
         assert self.trap.sprung == len(faults), f"{self.trap.sprung} of {len(faults)} faults happened"
-        return answer
+        return answers
 
     def heal(self) -> None:
         """Everything is as it was at the start. Fails if something is left behind."""
@@ -100,13 +108,15 @@ class Pool:
 
 
 @contextmanager
-def pool(*commands: Sequence[str], flags: Sequence[str] = QUICK) -> Iterator[Pool]:
-    """Nodes, one for each command line, proxies and a gateway; warmed up."""
+def pool(*commands: Sequence[str], flags: Sequence[str] = QUICK, one_by_one: bool = False) -> Iterator[Pool]:
+    """Nodes, one for each command line, proxies and a gateway; warmed up. `one_by_one`: see Proxy."""
     trap, wires = Trap(), Wires()
     with ExitStack() as stack:
         made = stack.enter_context(nodes(*commands))
         stack.callback(wires.close)
         proxies = [wires.proxy(trap, node) for node in made]
+        for proxy in proxies:
+            proxy.one_by_one = one_by_one
         front = stack.enter_context(gateway([proxy.address for proxy in proxies], flags))
         whole = Pool(front, made, trap, wires)
         whole.warm_up()

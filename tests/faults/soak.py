@@ -16,7 +16,8 @@ from contextlib import suppress
 from http.client import HTTPException
 
 from tests.faults import lab, programs
-from tests.faults.asking import Answer, Question, ask
+from tests.faults.answers import Answer
+from tests.faults.asking import Question, ask
 
 NODES = (*programs.ECHO, "--echo-rate", "50")
 OUTCOMES = ("complete", "identical", "failed")

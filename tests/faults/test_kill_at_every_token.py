@@ -4,36 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
 from tests.faults import lab, programs
-from tests.faults.asking import Answer, Question, ask
+from tests.faults.answers import Answer, Choice
+from tests.faults.asking import Question, ask
 from tests.faults.cases import Case
 from tests.faults.conftest import Record
 from tests.faults.dying import connection_reset, killed
-from tests.faults.proxy import Link
+from tests.faults.reviving import revive, revived
 from tests.faults.trap import Fault
 
 TOKENS = 24
-
-
-@contextmanager
-def revived(pool: lab.Pool) -> Iterator[Fault]:
-    """A fault that kills a node, which starts again at once under the same address."""
-    with ThreadPoolExecutor(1) as starter:
-
-        def fault(link: Link) -> None:
-            killed(link)
-            starter.submit(revive, next(node for node in pool.nodes if node is link.proxy.node))
-
-        yield fault
-
-
-def revive(node: programs.Node) -> None:
-    node.again()
-    node.wait()
 
 
 def test_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
@@ -60,7 +43,7 @@ def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
     case = undisturbed["with a seed"]
     with programs.nodes(programs.PACED, programs.PACED, programs.PACED) as nodes, ThreadPoolExecutor(1) as starter:
         with programs.gateway([node.address for node in nodes]) as gateway:
-            for cut in range(1, len(case.undisturbed.texts), 2):
+            for cut in range(1, len(case.undisturbed.texts), 3):
 
                 def on_text(pieces: int, cut: int = cut) -> None:
                     if pieces == cut:
@@ -119,20 +102,20 @@ def test_the_real_model(
     assert same == list(cuts)
 
 
-def told(answer: Answer) -> tuple[str, list[str], list[int]]:
+def told(answer: Answer) -> tuple[dict[int, Choice], list[int]]:
     """What of an answer does not depend on what its node happened to have in its cache."""
     assert answer.complete
-    text, reasons, (usage,) = answer.outcome
-    return text, reasons, [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
+    choices, (usage,) = answer.outcome
+    return choices, [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
 
 
 def test_cached_tokens(real: lab.Pool) -> None:
     """What a second node finds in its cache is not told as if the first had found it."""
-    question = Question(model=real.model, prompt="Name a river.", max_tokens=30)
+    question = Question(model=real.model, prompt="Name a river.", max_tokens=8)
     real.heal()
     for _ in range(2 * len(real.nodes)):
         real.ask(question)
     undisturbed = [real.ask(question).usages for _ in real.nodes]
     assert undisturbed == [undisturbed[0]] * len(real.nodes)
-    assert real.ask_through(question, (20, connection_reset)).usages == undisturbed[0]
+    assert real.ask_through(question, (4, connection_reset)).usages == undisturbed[0]
     real.heal()

@@ -80,6 +80,6 @@ def test_all_die_in_the_middle(pool: lab.Pool, undisturbed: dict[str, Case], rec
         assert answer.reasons == []
         text = "".join(answer.texts)
         assert text
-        assert case.undisturbed.outcome[0].startswith(text)
+        assert case.undisturbed.choices[0].text.startswith(text)
         pool.mend()
         assert case.same(ask_over(connection, case.question))

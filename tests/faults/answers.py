@@ -1,0 +1,116 @@
+"""What a client has of an answer: every event, and what they come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Call(msgspec.Struct):
+    """Of a tool. `named` counts how often the answer says its id and its name; the id itself is drawn for each."""
+
+    name: str = ""
+    arguments: str = ""
+    named: int = 0
+
+    def add(self, part: dict[str, Any]) -> None:
+        function = part["function"]
+        self.name += function.get("name") or ""
+        self.arguments += function.get("arguments") or ""
+        self.named += ("id" in part) + ("name" in function)
+
+
+class Choice(msgspec.Struct):
+    """All that the pieces of one choice come to; `begun` counts how often it says whose it is."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: dict[int, Call] = {}
+    logprobs: list[Any] = []
+    tokens: list[int] = []
+    reasons: list[str] = []
+    begun: int = 0
+
+    def add(self, piece: dict[str, Any]) -> None:
+        said = piece.get("delta") or piece.get("message") or {}
+        self.text += said.get("content") or ""
+        self.reasoning += said.get("reasoning_content") or ""
+        for at, part in enumerate(said.get("tool_calls") or ()):
+            self.calls.setdefault(part.get("index", at), Call()).add(part)
+        self.logprobs += (piece.get("logprobs") or {}).get("content") or ()
+        self.tokens += piece.get("token_ids") or ()
+        self.reasons += [piece["finish_reason"]] if piece["finish_reason"] else []
+        self.begun += "role" in said
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is begun and ended once, and each call in it is."""
+        return (self.begun, len(self.reasons)) == (1, 1) and all(call.named == 2 for call in self.calls.values())
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """`events` are the data of a streamed answer, or the one JSON of another; `times` when each event came. `switched`
+    is how many nodes it lost, as it says itself.
+    """
+
+    status: int
+    headers: dict[str, str]
+    events: list[Any] = []
+    times: list[float] = []
+    switched: int = 0
+
+    @property
+    def choices(self) -> dict[int, Choice]:
+        """By index."""
+        found: dict[int, Choice] = {}
+        for event in self.events:
+            for piece in event.get("choices", ()) if event != "[DONE]" else ():
+                found.setdefault(piece["index"], Choice()).add(piece)
+        return found
+
+    @property
+    def texts(self) -> list[str]:
+        """The pieces in which the text came."""
+        return [text for event in self.events if (text := text_of(event))]
+
+    @property
+    def text_times(self) -> list[float]:
+        """When each of `texts` came."""
+        return [at for event, at in zip(self.events, self.times, strict=True) if text_of(event)]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [reason for choice in self.choices.values() for reason in choice.reasons]
+
+    @property
+    def errors(self) -> list[Any]:
+        return [event["error"] for event in self.events if "error" in event]
+
+    @property
+    def usages(self) -> list[Any]:
+        return [event["usage"] for event in self.events if event != "[DONE]" and event.get("usage")]
+
+    @property
+    def outcome(self) -> tuple[dict[int, Choice], list[Any]]:
+        """What must be the same with and without a fault."""
+        return self.choices, self.usages
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end, and is formed as every answer must be."""
+        if self.status != 200 or self.errors or len(self.usages) != 1:
+            return False
+        if not self.choices or not all(choice.complete for choice in self.choices.values()):
+            return False
+        if self.events[-1] != "[DONE]":
+            return len(self.events) == 1 and "message" in self.events[0]["choices"][0]
+        chunks = self.events[:-1]
+        same = {(chunk["id"], chunk["created"], chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}
+        return "[DONE]" not in chunks and len(same) == 1 and chunks[-1]["choices"] == []
+
+
+def text_of(event: Any) -> str:
+    """What one event adds to the text, of whichever choice."""
+    answer = Answer(status=200, headers={}, events=[event])
+    return "".join(choice.text for choice in answer.choices.values())

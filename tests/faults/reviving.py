@@ -1,0 +1,29 @@
+"""Nodes that are killed and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from tests.faults import lab, programs
+from tests.faults.dying import killed
+from tests.faults.proxy import Link
+from tests.faults.trap import Fault
+
+
+@contextmanager
+def revived(pool: lab.Pool) -> Iterator[Fault]:
+    """A fault that kills a node, which starts again at once under the same address."""
+    with ThreadPoolExecutor(1) as starter:
+
+        def fault(link: Link) -> None:
+            killed(link)
+            starter.submit(revive, next(node for node in pool.nodes if node is link.proxy.node))
+
+        yield fault
+
+
+def revive(node: programs.Node) -> None:
+    node.again()
+    node.wait()

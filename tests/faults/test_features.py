@@ -1,0 +1,107 @@
+"""Every feature of the API while nodes fail: the client gets what an undisturbed run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.faults import lab, programs
+from tests.faults.cases import Case
+from tests.faults.conftest import Record
+from tests.faults.dying import WAYS, broken_engine, connection_reset, killed, slow
+from tests.faults.features import FEATURES
+from tests.faults.reviving import revived
+from tests.faults.thinking import CALLS, REASONING, TEXT
+from tests.faults.trap import Fault
+
+NODE = ("tests.faults.thinking",)
+CUT = 16
+"""Of the answer with most tokens; the others have had some, too, and want more."""
+MIDDLE: dict[str, Fault] = {**WAYS, "error frame": broken_engine}
+STICKY = ("--policy", "sticky")
+
+
+@pytest.fixture(scope="module")
+def thinkers() -> Iterator[lab.Pool]:
+    """Two nodes that think, and pass on a token at a time, and a gateway that keeps a user with one node."""
+    with lab.pool(NODE, NODE, flags=(*programs.QUICK, *STICKY), one_by_one=True) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool(thinkers: lab.Pool) -> Iterator[lab.Pool]:
+    yield thinkers
+    thinkers.heal()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(thinkers: lab.Pool) -> dict[str, Case]:
+    return {name: Case(question, CUT, thinkers.ask(question)) for name, question in FEATURES.items()}
+
+
+def same(pool: lab.Pool, cases: Mapping[str, Case], *faults: tuple[int, Fault]) -> list[str]:
+    """All are asked at once. The names of those that lost a node, and are answered as if they had not."""
+    answers = pool.ask_all_through([case.question for case in cases.values()], *faults)
+    asked = zip(cases.items(), answers, strict=True)
+    return [name for (name, case), answer in asked if case.same(answer) and answer.switched]
+
+
+def test_undisturbed(undisturbed: dict[str, Case]) -> None:
+    """What the cut answers are the same as has the features in it."""
+    logprobs, two, penalties, thoughts, sure, whole = (case.undisturbed for case in undisturbed.values())
+    assert len(logprobs.choices[0].tokens) == len(logprobs.choices[0].logprobs) == 24
+    assert [len(choice.logprobs) for choice in two.choices.values()] == [12, 12]
+    assert two.choices[0].text != two.choices[1].text
+    assert penalties.choices[0].text not in (logprobs.choices[0].text, "")
+    for choice in (*thoughts.choices.values(), *sure.choices.values(), *whole.choices.values()):
+        assert (choice.reasoning, choice.text, choice.reasons) == (REASONING, TEXT, ["tool_calls"])
+        assert [(call.name, call.arguments) for call in choice.calls.values()] == list(CALLS)
+    assert whole.choices.keys() == {0, 1}
+    assert "".join(each["token"] for each in sure.choices[0].logprobs).startswith(TEXT)
+    assert thoughts.usages[0]["completion_tokens_details"]["reasoning_tokens"] > 5
+
+
+@pytest.mark.parametrize("way", MIDDLE)
+def test_in_the_middle(way: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """Text, reasoning, calls, logprobs, token ids, finish reasons and usage are the same."""
+    for feature in undisturbed:
+        record_property("cell", (way, feature, "same"))
+    assert same(pool, undisturbed, (CUT, MIDDLE[way])) == list(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("way", "fault"), [("killed before a first token", killed), ("too slow to a first token", slow)]
+)
+def test_before_the_first_token(
+    way: str, fault: Fault, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """A node that took a request and gave nothing is replaced."""
+    name = "the same with logprobs"
+    record_property("cell", (way, name, "same"))
+    assert same(pool, {name: undisturbed[name]}, (0, fault)) == [name]
+
+
+def test_killed_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
+    """Before the first, after each, between those of two choices, and after the last."""
+    feature = "n = 2, logprobs"
+    with revived(pool) as fault:
+        cuts = same_cuts(pool, undisturbed[feature], fault, 24)
+    record_property("cell", ("killed after each token", feature, f"{len(cuts)} of 25 cuts the same"))
+    assert cuts == list(range(25))
+
+
+@pytest.mark.parametrize("feature", ["logprobs, token ids", "the same with logprobs"])
+def test_reset_after_every_token(
+    feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
+) -> None:
+    """The same where only the connection is lost: within marks, names, arguments and characters."""
+    case = undisturbed[feature]
+    tokens = case.undisturbed.usages[0]["completion_tokens"]
+    cuts = same_cuts(pool, case, connection_reset, tokens)
+    record_property("cell", ("reset after each token", feature, f"{len(cuts)} of {tokens + 1} cuts the same"))
+    assert cuts == list(range(tokens + 1))
+
+
+def same_cuts(pool: lab.Pool, case: Case, fault: Fault, tokens: int) -> list[int]:
+    return [cut for cut in range(tokens + 1) if case.same(pool.ask_through(case.question, (cut, fault)))]
