@@ -47,18 +47,20 @@ class TextAnswer:
         self._echo = echo
         self._likeliest = likeliest
         self._token_ids = token_ids
+        self._running: dict[Completion, None] = {}
+        self._used = _total([])
 
     @property
     def usage(self) -> Usage:
-        """Of all of it, so far."""
-        return _total([completion.usage for completion in self.completions])
+        """Of the prompts that were begun so far."""
+        return _total([self._used, *(completion.usage for completion in self._running)])
 
     async def openings(self, sessions: SessionManager) -> list[Opening]:
         """For each prompt. The logprobs of a prompt are asked of nodes: raises what TextReader.score does."""
         scores: dict[int, TextLogprobs] = {}
         width = self._likeliest if self._echo else None
         if width is not None:
-            reader = sessions.text_reader(self.model.card.id)
+            reader = sessions.text_reader(self.model.card.id, priority=self.completions[0].priority)
 
             async def score(completion: Completion) -> None:
                 found = await reader.score(completion.prompt, width) if len(completion.prompt) > 1 else []
@@ -72,18 +74,27 @@ class TextAnswer:
         """Emit the events of all choices as they come, and at last what was used. The first error ends all, and is
         raised; cancelling the call cancels the work on the nodes. Raises SubnetError.
         """
-        if not self._generated:
+        if self._generated:
+            await self._generate(sessions, emit)
+        else:
+            self._used = _total([completion.usage for completion in self.completions])
             for index in range(len(self.completions) * self.choices):
                 emit(Finished(index, "length"))
-        else:
-
-            def show(event: Event) -> None:
-                if not isinstance(event, Used):
-                    emit(event)
-
-            room = sessions.capacity(self.model.card.id) // self.choices
-            await self._each(lambda completion: completion.run(sessions, show), room)
         emit(Used(self.usage, self._switched()))
+
+    async def _generate(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
+        def show(event: Event) -> None:
+            if not isinstance(event, Used):
+                emit(event)
+
+        async def run(completion: Completion) -> None:
+            self._running[completion] = None
+            await completion.run(sessions, show)
+            del self._running[completion]
+            # Counted once: a chunk may ask what was used, and there may be thousands of prompts.
+            self._used = _total([self._used, completion.usage])
+
+        await self._each(run, sessions.capacity(self.model.card.id) // self.choices)
 
     async def _each(self, work: Callable[[Completion], Awaitable[None]], room: int) -> None:
         """At once, but no more than `room`: what the nodes have no slots for had better wait here."""

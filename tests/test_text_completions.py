@@ -40,10 +40,11 @@ async def ask(*nodes: Protocol, **fields: Any) -> Any:
 
 
 async def stream(*nodes: Protocol, **fields: Any) -> list[Any]:
-    """The events of an answer, without the last [DONE]."""
+    """The events of an answer, without comments and the last [DONE]."""
     async with asking(*nodes) as client:
         response = await client.post(PATH, json={**ASK, "stream": True, **fields})
-    *events, done = events_of(response.content)
+    blocks = [block for block in response.content.split(b"\n\n") if not block.startswith(b":")]
+    *events, done = events_of(b"\n\n".join(blocks))
     assert done == "[DONE]"
     return events
 
@@ -342,6 +343,26 @@ async def test_an_error_in_a_stream() -> None:
     assert first["choices"][0]["text"] == "A"
     assert last["error"]["type"] == "server_error"
     assert node.open == 0
+
+
+async def test_a_node_that_dies() -> None:
+    """Another goes on, of each prompt for itself: text, logprobs and offsets are those of an undisturbed answer."""
+    fields: Any = {"prompt": ["ab", "c"], "logprobs": 0, "echo": True}
+    steps: list[Step] = [Delta(0, [letter], [TokenLogprobs(-1.0)]) for letter in b"Hello"]
+    good = MockProtocol(steps, capabilities=ABLE, peer="good")
+    expected = (await ask(good, **fields))["choices"]
+    for cut in range(len(steps)):
+        bad = MockProtocol(
+            lambda request, cut=cut: [*steps[:cut], NodeLost("gone")],  # type: ignore[misc]
+            capabilities=ABLE,
+            peer="bad",
+        )
+        assert (await ask(bad, good, **fields))["choices"] == expected
+        events = await stream(bad, good, **fields)
+        for index, choice in enumerate(expected):
+            mine = [event for event in events if event["choices"][0]["index"] == index]
+            assert "".join(event["choices"][0]["text"] for event in mine) == choice["text"]
+            assert {name: joined(mine, name) for name in choice["logprobs"]} == choice["logprobs"]
 
 
 async def test_openai_client() -> None:

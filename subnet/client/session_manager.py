@@ -52,9 +52,9 @@ class SessionManager:
         finally:
             await session.close()
 
-    def text_reader(self, model: str) -> TextReader:
+    def text_reader(self, model: str, *, priority: int = 0) -> TextReader:
         """For embeddings, and for logprobs of a prompt."""
-        return TextReader(self._remote_manager, model, self._limits)
+        return TextReader(self._remote_manager, model, self._limits, priority=priority)
 
     def capacity(self, model: str) -> int:
         """How many answers the healthy nodes of `model` write at once, at least 1."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from subnet.client.lease import Lease
 from subnet.client.limits import Limits
+from subnet.client.line import Place
 from subnet.client.policies import Want
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.retry import Retry
@@ -28,12 +29,15 @@ class TextReader:
 
     Its methods raise InvalidRequest where no node of the model can, ContextLengthExceeded, and NoNodeAvailable or the
     last NodeError when attempts are spent. Cancelling a call ends the work on the node. A node may take as long for a
-    text as for the first token after it.
+    text as for the first token after it. The smaller the `priority`, the sooner it gets room on nodes that are full.
     """
 
-    def __init__(self, remote_manager: RemoteManager, model: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, remote_manager: RemoteManager, model: str, limits: Limits | None = None, *, priority: int = 0
+    ) -> None:
         self._manager = remote_manager
         self._model = model
+        self._priority = priority
         self._limits = limits or Limits()
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
@@ -68,8 +72,9 @@ class TextReader:
     ) -> T:
         retry = Retry(self._limits)
         within = self._limits.first_token_within(count)
+        place = self._manager.line.place(self._model, self._priority)
         while True:
-            lease = await self._lease(able, want, retry, refusal)
+            lease = await self._lease(able, want, retry, place, refusal)
             try:
                 return await _answer(lease, read, within)
             except NodeError as error:
@@ -78,18 +83,22 @@ class TextReader:
             except BaseException:
                 lease.abandoned()
                 raise
+            finally:
+                self._manager.line.stir(self._model)
             await asyncio.sleep(pause)
 
     async def _lease(
-        self, able: Callable[[Capabilities], bool], want: Want, retry: Retry, refusal: InvalidRequest
+        self, able: Callable[[Capabilities], bool], want: Want, retry: Retry, place: Place, refusal: InvalidRequest
     ) -> Lease:
-        while True:
-            unable = self._unable(able, refusal)
-            try:
-                return self._able_lease(unable, retry.excluded, want)
-            except (NoNodeAvailable, NodeBusy) as error:
-                pause = retry.waited(error)
-            await asyncio.sleep(pause)
+        with place:
+            while True:
+                unable = self._unable(able, refusal)
+                try:
+                    place.check()
+                    return self._able_lease(unable, retry.excluded, want)
+                except (NoNodeAvailable, NodeBusy) as error:
+                    pause = retry.waited(error)
+                await place.wait(pause)
 
     def _able_lease(self, unable: set[str], failed: set[str], want: Want) -> Lease:
         """On a node that did not fail, if possible."""
