@@ -1,0 +1,37 @@
+"""How a model writes calls and reasoning: by its template, or as the operator says."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter.decode.parsers import Kind
+from adapter.models import Parts
+from subnet.node_info import ModelCard, digest
+from subnet.protocols.mock import BYTE_LEVEL
+from tests.test_prompt_tools import CHATML, KNOWS_TOOLS
+
+MARKS = "{# <|python_tag|> <think> #}"
+CHANNELS = "{# <|channel|> <|message|> #}"
+
+
+def kind(template: str, tool_format: str | None = None) -> Kind:
+    card = ModelCard(id="m", context_length=8, tokenizer=digest(BYTE_LEVEL), chat_template=template)
+    return Parts(card, BYTE_LEVEL, tool_format).kind
+
+
+@pytest.mark.parametrize(
+    ("template", "tool_format", "calls", "tags"),
+    [
+        (KNOWS_TOOLS + MARKS, None, "llama3_json", "think"),
+        (CHATML + MARKS, None, "hermes", "think"),
+        (CHATML + CHANNELS, None, "harmony", None),
+        (CHATML + MARKS, "glm", "glm", "think"),
+        (CHATML + MARKS, "glm/none", "glm", None),
+        (KNOWS_TOOLS, "none/seed", None, "seed"),
+    ],
+)
+def test_kinds(template: str, tool_format: str | None, calls: str | None, tags: str | None) -> None:
+    """Where the prompt explains tools, since the template does not, it does so in the hermes format."""
+    found = kind(template, tool_format)
+    assert (found.calls.name if found.calls else None) == calls
+    assert (found.tags.name if found.tags else None) == tags
