@@ -51,6 +51,7 @@ class Llama3Json(ToolFormat):
         return lark.repeated(call, quoted("; ")) if several else call
 
     def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+        """A name that is spelled with escapes is not seen; no model writes that."""
         marked = f"{lark.mark(_TAG)} {calls}"
         names = "|".join(pattern(json.dumps(name)) for name in tools)
         return Free(lark, self.opening, lark.either([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})'))
