@@ -1,0 +1,214 @@
+"""However the tokens of an answer come, and streamed or not, it is one and the same answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.chunks import ChunkWriter, Head
+from adapter.collector import Collector
+from adapter.event_stream import event_stream
+from adapter.models import Models
+from adapter.preparation import prepare
+from adapter.schema.requests import ChatCompletionRequest
+from subnet.client import RemoteManager, SessionManager
+from subnet.generation import Delta, FinishReason, TokenLogprobs
+from subnet.node_info import Capabilities, TokenizerArtefact
+from subnet.protocols.mock import MockProtocol
+from tests.checked import check, check_events
+from tests.fakes import ASK, QUICK, events_of
+
+WORDS = [b"<think>", b"</think>", b"<tool_call>", b"</tool_call>", b'{"name": "add", ', b'"arguments": {', b"}}"]
+WORDS += [b'"a": 1', b'"\xc3\xa4": "', b'"', b" ST", b"OP", b" \xc3\xa9\xf0\x9f", b"\x98\x80", b"Hello", b",", b"<tool"]
+ARTEFACT = TokenizerArtefact(
+    pieces=[bytes((byte,)) for byte in range(256)] + [b"<|end|>", *WORDS],
+    control=[256],
+    pattern=r"[\s\S]",
+    merges=list(range(256)),
+)
+# Its marks say how the model writes reasoning and calls.
+THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}<think></think><tool_call>{{ tools or '' }}"
+PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
+ABLE = Capabilities(resume="exact", top_logprobs=2)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+HEAD = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
+
+Tokens = tuple[int, ...]
+
+
+def tokens(text: str) -> Tokens:
+    """Those that spell `text`, of the long ones as many as fit."""
+    data, found = text.encode(), []
+    while data:
+        word = max((word for word in WORDS if data.startswith(word)), key=len, default=data[:1])
+        found.append(257 + WORDS.index(word) if word in WORDS else word[0])
+        data = data[len(word) :]
+    return tuple(found)
+
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "ä": "é😀"}}\n</tool_call>'
+SENTENCES = [CALL, "<think>Hm, é.</think>", "Hello é😀 there", " STOP it", '{"a": [1]}', "\n\n", "<tool", "\ufffd"]
+pieces = st.sampled_from([tokens(text) for text in SENTENCES]) | st.integers(0, 256 + len(WORDS)).map(
+    lambda one: (one,)
+)
+answers = st.lists(pieces, max_size=6).map(lambda found: tuple(token for piece in found for token in piece))
+proper = st.lists(st.sampled_from([tokens(text) for text in ("Hello é😀 there", " STOP", "ä", "<tool", "a\n")]))
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a node will say in a choice: tokens, each with a logprob of its own, cut into deltas after so many."""
+
+    tokens: Tokens
+    reason: FinishReason
+    cuts: tuple[int, ...] = ()
+
+    def deltas(self, index: int) -> list[Delta]:
+        places = [0, *sorted(cut % (len(self.tokens) + 1) for cut in self.cuts), len(self.tokens)]
+        parts = [self.tokens[start:end] for start, end in pairwise(places)]
+        found = [Delta(index, list(part), [_logprobs(token) for token in part]) for part in parts if part]
+        return [*found, Delta(index, [], finish_reason=self.reason)]
+
+
+def _logprobs(token: int) -> TokenLogprobs:
+    return TokenLogprobs(-0.5 - token, (token, 65), (-0.5 - token, -900.0))
+
+
+def each(said: Said) -> Said:
+    """The same, a token a delta."""
+    return msgspec.structs.replace(said, cuts=tuple(range(len(said.tokens))))
+
+
+cuts = st.lists(st.integers(0, 60), max_size=12).map(tuple)
+saids = st.builds(Said, answers, st.sampled_from(["stop", "length"]), cuts)
+wanted = st.fixed_dictionaries(
+    {},
+    optional={
+        "logprobs": st.just(True),
+        "stop": st.sampled_from(["STOP", "é", "}", ["\n", "Hello é"]]),
+        "tools": st.just([TOOL]),
+        "return_token_ids": st.just(True),
+        "include_stop_str_in_output": st.booleans(),
+        "skip_special_tokens": st.booleans(),
+    },
+)
+
+
+async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, stream: bool) -> bytes:
+    """The body that a client gets."""
+    rounds = zip_longest(*(one.deltas(index) for index, one in enumerate(said)))
+    script = [delta for deltas in rounds for delta in deltas if delta is not None]
+    node = MockProtocol(script, artefact=ARTEFACT.to_bytes(), chat_template=template, capabilities=ABLE)
+    request = msgspec.convert({**ASK, "n": len(said), **fields}, ChatCompletionRequest)
+    async with RemoteManager([node]) as remotes:
+        await remotes.ready()
+        completion = await prepare(request, Models(remotes))
+        sessions = SessionManager(remotes, limits=QUICK)
+        ids = completion.prompt.tolist() if request.return_token_ids else None
+        if not stream:
+            collector = Collector(HEAD, choices=len(said), prompt_token_ids=ids)
+            await completion.run(sessions, collector.take)
+            return msgspec.json.encode(collector.whole())
+        parts: list[bytes] = []
+        writer = ChunkWriter(HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
+        await event_stream(lambda emit: completion.run(sessions, emit), writer, parts.append)
+        return b"".join(parts)
+
+
+def whole(said: Sequence[Said], fields: dict[str, Any], template: str = THINKING) -> Any:
+    answer = json.loads(asyncio.run(answered(said, fields, template, False)))
+    check(answer)
+    return {"choices": [_choice(choice) for choice in answer["choices"]], "usage": answer["usage"]}
+
+
+def _choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """All but the ids of the calls, which are drawn anew for each answer."""
+    message = choice["message"]
+    return {
+        "content": message["content"] or "",
+        "reasoning": message.get("reasoning_content", ""),
+        "calls": [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())],
+        "logprobs": (choice["logprobs"] or {}).get("content") or [],
+        "ids": choice.get("token_ids", []),
+        "reason": choice["finish_reason"],
+    }
+
+
+def streamed(said: Sequence[Said], fields: dict[str, Any], template: str = THINKING) -> Any:
+    """The same, put together from the events."""
+    body = asyncio.run(answered(said, fields, template, True))
+    check_events(body.decode())
+    *chunks, done = events_of(body)
+    assert done == "[DONE]"
+    found = [_nothing() for _ in said]
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        _add(found[choice["index"]], choice)
+    for one in found:
+        one["calls"] = [tuple(call) for call in one["calls"]]
+    return {"choices": found, "usage": chunks[-1]["usage"]}
+
+
+def _nothing() -> dict[str, Any]:
+    return {"content": "", "reasoning": "", "calls": [], "logprobs": [], "ids": [], "reason": None}
+
+
+def _add(found: dict[str, Any], choice: dict[str, Any]) -> None:
+    delta = choice["delta"]
+    found["content"] += delta.get("content") or ""
+    found["reasoning"] += delta.get("reasoning_content") or ""
+    for call in delta.get("tool_calls") or ():
+        if "id" in call:
+            assert call["index"] == len(found["calls"])
+            found["calls"].append([call["function"]["name"], ""])
+        found["calls"][call["index"]][1] += call["function"]["arguments"]
+    found["logprobs"] += (choice["logprobs"] or {}).get("content") or []
+    found["ids"] += choice.get("token_ids") or []
+    found["reason"] = choice["finish_reason"]
+
+
+@given(st.lists(saids, min_size=1, max_size=3), wanted)
+def test_any_split(said: list[Said], fields: dict[str, Any]) -> None:
+    """Text, reasoning, calls, logprobs, token ids, reason and usage do not depend on how tokens came."""
+    assert whole(said, fields) == whole([each(one) for one in said], fields)
+
+
+@given(st.lists(saids, min_size=1, max_size=3), wanted)
+def test_streamed_or_not(said: list[Said], fields: dict[str, Any]) -> None:
+    """The events make up the answer that comes whole."""
+    assert streamed(said, fields) == whole(said, fields)
+
+
+@given(st.builds(Said, proper.map(lambda found: sum(found, ())), st.just("stop"), cuts))
+def test_logprobs_spell_the_content(said: Said) -> None:
+    """Where nothing is cut, the bytes of the tokens are those of the content, and each logprob is its token's."""
+    (choice,) = whole([said], {"logprobs": True}, PLAIN)["choices"]
+    assert b"".join(bytes(one["bytes"]) for one in choice["logprobs"]) == choice["content"].encode()
+    assert [one["logprob"] for one in choice["logprobs"]] == [-0.5 - token for token in said.tokens]
+
+
+@given(saids, st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop": "\x00never"}]))
+def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
+    """An answer of which only the text is wanted has the text that it has with all the rest."""
+    more, plain = (whole([said], wanted, PLAIN) for wanted in (fields, {}))
+    assert plain["usage"] == more["usage"]
+    for name in ("content", "reasoning", "calls", "reason"):
+        assert plain["choices"][0][name] == more["choices"][0][name]
+
+
+@settings(max_examples=20)
+@given(cuts)
+def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
+    """What the examples are meant to find is found in them: reasoning, content, calls and how it ends."""
+    said = Said(tokens(f"<think>Hm, é.</think>Hello{CALL}{CALL}"), "stop", cuts)
+    answer = streamed([said], {"tools": [TOOL]})
+    arguments = ("add", '{"a": 1, "ä": "é😀"}')
+    (choice,) = answer["choices"]
+    assert (choice["reasoning"], choice["content"].strip()) == ("Hm, é.", "Hello")
+    assert (choice["calls"], choice["reason"]) == ([arguments, arguments], "tool_calls")
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
