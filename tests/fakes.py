@@ -22,7 +22,7 @@ from tests.recording import Recording
 
 PROMPT = "User: Hello\nAssistant:"
 """What ASK becomes with the default template; a scripted node's tokens are bytes."""
-ASK = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
+ASK: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
 QUICK = Limits(first_token=0.2, prefill_rate=1e6, stall=0.2, total=1.0, attempts=2, backoff=0.001, patience=0.2)
 
 
