@@ -1,0 +1,101 @@
+"""Text completions streamed and whole: the same events make the same answer, whatever they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.chunks import Head
+from adapter.events import Event, Finished, TextDelta, Used
+from adapter.schema.logprobs import TextLogprobs, TokenLogprob
+from adapter.schema.responses import PromptTokensDetails, Usage
+from adapter.text_answer import Opening
+from adapter.text_chunks import TextChunkWriter
+from adapter.text_collector import TextCollector
+
+HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")
+USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_tokens_details=PromptTokensDetails())
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+NUMBERS = st.integers(0, 9)
+OPENINGS = st.builds(
+    Opening,
+    text=TEXTS,
+    logprobs=st.none()
+    | st.just(TextLogprobs(tokens=["a"], token_logprobs=[None], top_logprobs=[None], text_offset=[0])),
+    prompt_token_ids=st.none() | st.lists(NUMBERS),
+)
+
+
+@st.composite
+def deltas(draw: st.DrawFn, choice: int) -> TextDelta:
+    """Some with logprobs of two tokens, some with token ids."""
+    text = draw(TEXTS)
+    logprobs = draw(st.none() | st.just([TokenLogprob(token="ö", logprob=-1.0, bytes=[0xC3], top_logprobs=[])] * 2))
+    offsets = None if logprobs is None else draw(st.lists(NUMBERS, min_size=2, max_size=2))
+    return TextDelta(choice, text, logprobs, draw(st.none() | st.lists(NUMBERS)), offsets)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[list[Opening], list[Event]]:
+    """Two prompts of two choices each, whose events are interleaved somehow."""
+    waiting: list[list[Event]] = [
+        [*draw(st.lists(deltas(choice), max_size=4)), Finished(choice, draw(st.sampled_from(["stop", "length"])))]
+        for choice in range(4)
+    ]
+    events: list[Event] = []
+    while any(waiting):
+        one = draw(st.sampled_from([events for events in waiting if events]))
+        events.append(one.pop(0))
+    return draw(st.lists(OPENINGS, min_size=2, max_size=2)), [*events, Used(USAGE)]
+
+
+def put_together(chunks: list[Any]) -> list[Any]:
+    """The choices of an answer from its chunks, as a client does it."""
+    choices: list[Any] = [{"index": index, "text": "", "logprobs": None} for index in range(4)]
+    for chunk in chunks:
+        for part in chunk["choices"]:
+            whole = choices[part["index"]]
+            whole["text"] += part["text"]
+            whole["finish_reason"] = part["finish_reason"]
+            for name in part.keys() & {"token_ids", "prompt_token_ids"}:
+                whole[name] = whole.get(name, []) + part[name]
+            for name, values in (part["logprobs"] or {}).items():
+                whole["logprobs"] = whole["logprobs"] or {}
+                whole["logprobs"][name] = whole["logprobs"].get(name, []) + values
+    return choices
+
+
+@given(answers())
+def test_streamed_is_whole(answer: tuple[list[Opening], list[Event]]) -> None:
+    """What a client puts together from the chunks is the answer that is not streamed."""
+    openings, events = answer
+    writer = TextChunkWriter(HEAD, openings, choices=2, include_usage=True)
+    collector = TextCollector(HEAD, openings, choices=2, logprobs=True)
+    data = b""
+    for event in events:
+        collector.take(event)
+        data += writer.encode(event)
+    *chunks, last = [json.loads(block[6:]) for block in data.split(b"\n\n")[:-1]]
+    whole = msgspec.to_builtins(collector.whole())
+    streamed = put_together(chunks)
+    for one, other in zip(whole["choices"], streamed, strict=True):
+        assert one | {"logprobs": None} == other | {"logprobs": None}
+        empty: dict[str, list[object]] = {name: [] for name in one["logprobs"]}
+        assert one["logprobs"] == (other["logprobs"] or empty)
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
+
+
+@given(TEXTS)
+def test_plain_text_is_a_chunk(text: str) -> None:
+    """The short way of plain text makes what the long way makes."""
+    short = TextChunkWriter(HEAD, [Opening()]).encode(TextDelta(0, text))
+    long = TextChunkWriter(HEAD, [Opening()]).encode(TextDelta(0, text, None, []))
+    assert json.loads(short[6:])["choices"] == [
+        {name: value for name, value in choice.items() if name != "token_ids"}
+        for choice in json.loads(long[6:])["choices"]
+    ]
+    assert json.loads(short[6:])["choices"][0]["text"] == text
