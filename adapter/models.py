@@ -123,6 +123,7 @@ class Models:
         self._manager = remote_manager
         self._tool_formats = tool_formats or {}
         self._loads: dict[_Key, asyncio.Task[Parts]] = {}
+        self._latest: dict[str, Model] = {}
         self._seen: set[str] = set()
 
     def cards(self) -> dict[str, ModelCard]:
@@ -145,10 +146,17 @@ class Models:
     async def get(self, name: str) -> Model:
         """Raises as `card` does, NodeError where the tokenizer cannot be had, and ModelUnusable."""
         card = self.card(name)
+        latest = self._latest.get(name)
+        if latest is not None and latest.card == card:
+            return latest
         key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(name))
         if key not in self._loads:
             self._loads[key] = self._start(key, card)
-        return Model(card, await asyncio.shield(self._loads[key]))
+        parts = await asyncio.shield(self._loads[key])
+        if len(self._latest) >= KEPT:
+            self._latest.clear()
+        self._latest[name] = Model(card, parts)
+        return self._latest[name]
 
     def _start(self, key: _Key, card: ModelCard) -> asyncio.Task[Parts]:
         if len(self._loads) >= KEPT:
