@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults import lab, programs
-from tests.faults.cases import Case, cases
+from tests.faults.cases import FEATURES, Case, cases
+from tests.faults.features import FEATURES as MORE_FEATURES
 
 Record = Callable[[str, object], None]
 
@@ -48,7 +49,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _table(cells: dict[str, dict[str, str]]) -> Iterator[str]:
     """As Markdown."""
-    features = list(dict.fromkeys(feature for row in cells.values() for feature in row))
+    found = dict.fromkeys(feature for row in cells.values() for feature in row)
+    features = [feature for feature in (*FEATURES, *MORE_FEATURES) if feature in found]
     rows = [["what happens to the node", *features], ["---"] * (len(features) + 1)]
     rows += [[fault, *(row.get(feature, "") for feature in features)] for fault, row in cells.items()]
     for row in rows:

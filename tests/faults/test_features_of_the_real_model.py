@@ -66,6 +66,7 @@ def test_cut(feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_
         answers = [pool.ask_through(case.question, cut) for cut in cuts]
     pool.heal()
     same = [answer.complete and told(answer) == told(case.undisturbed) for answer in answers]
-    record_property("cell", ("killed, with the real model", feature, f"{sum(same)} of {len(same)} cuts the same"))
+    says = f"{sum(same)} of {len(same)} cuts the same"
+    record_property("cell", (f"killed, with the real model: {feature}", "with a seed", says))
     assert all(same)
     assert [answer.switched for answer in answers] == [1, 1, 1]

@@ -93,28 +93,32 @@ def test_a_node_that_is_only_stopped_for_a_moment(pool: lab.Pool, undisturbed: d
         assert case.same(pool.ask(case.question))
 
 
-def test_every_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[lab.Pool]:
+    """Two nodes that write one answer at a time."""
+    single = (*programs.PACED, "--concurrency", "1")
+    with lab.pool(single, single) as pool:
+        yield pool
+
+
+def test_every_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
     """Requests above the capacity of all nodes wait their turn, and none is lost."""
     record_property("cell", ("full", "with a seed", "same"))
-    single = (*programs.PACED, "--concurrency", "1")
     case = undisturbed["with a seed"]
-    with lab.pool(single, single) as full, ThreadPoolExecutor(3) as clients:
-        answers = list(clients.map(full.ask, [case.question] * 3))
+    with ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(narrow.ask, [case.question] * 3))
         assert all(case.same(answer) for answer in answers)
 
 
-def test_the_other_node_is_full(undisturbed: dict[str, Case], record_property: Record) -> None:
+def test_the_other_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
     """An answer whose node dies waits until another has room."""
     record_property("cell", ("killed, the others full", "with a seed", "same"))
-    single = (*programs.PACED, "--concurrency", "1")
     case = undisturbed["with a seed"]
-    with lab.pool(single, single) as full, ThreadPoolExecutor(2) as clients:
-        full.trap.set((case.after, killed))
-        answers = list(clients.map(full.ask, [case.question, Question(prompt="other", max_tokens=100)]))
-        assert answers[1].complete
-        assert case.same(answers[0])
-        assert full.trap.sprung == 1
-        full.heal()
+    asked = [case.question, Question(prompt="other", max_tokens=100)]
+    first, other = narrow.ask_all_through(asked, (case.after, killed))
+    assert other.complete
+    assert case.same(first)
+    narrow.heal()
 
 
 def test_stopped_nodes_are_used_again(pool: lab.Pool, undisturbed: dict[str, Case]) -> None:

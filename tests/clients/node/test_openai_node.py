@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.node.conftest import Script
 from tests.faults.programs import gateway
+from tests.relay import Relay
 
 MODEL = "SmolLM2-135M-Instruct"
 NOWHERE = "http://127.0.0.1:9"
@@ -23,8 +24,8 @@ def locked() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def found(script: Script, real: str, locked: str) -> Any:
-    return script("openai.mjs", real + "/v1", locked)
+def found(script: Script, relay: Relay, locked: str) -> Any:
+    return script("openai.mjs", relay.url + "/v1", locked)
 
 
 def test_models(found: Any) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.clients.node.conftest import Script
+from tests.relay import Relay
 
 
 @pytest.fixture(scope="module")
-def found(script: Script, real: str) -> Any:
-    return script("ai.mjs", real + "/v1")
+def found(script: Script, relay: Relay) -> Any:
+    return script("ai.mjs", relay.url + "/v1")
 
 
 def test_streaming_and_not_agree(found: Any) -> None:
