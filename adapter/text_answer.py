@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from adapter.aside import LARGE, aside
 from adapter.completion import Completion
 from adapter.events import Event, Finished, Used
 from adapter.schema.logprobs import TextLogprobs
@@ -14,6 +15,9 @@ from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetail
 from adapter.text_logprobs import prompt_logprobs
 from subnet.client import SessionManager
 from subnet.client.together import together
+
+# Tokens whose logprobs take so long to write down that it is done aside.
+_MANY = 1024
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +68,9 @@ class TextAnswer:
 
             async def score(completion: Completion) -> None:
                 found = await reader.score(completion.prompt, width) if len(completion.prompt) > 1 else []
-                tokens = completion.prompt.tolist()
-                scores[id(completion)] = prompt_logprobs(self.model, tokens, completion.text, found, width)
+                tokens, text = completion.prompt.tolist(), completion.text
+                size = len(tokens) * LARGE // _MANY
+                scores[id(completion)] = await aside(size, prompt_logprobs, self.model, tokens, text, found, width)
 
             await self._each(score, sessions.capacity(self.model.card.id))
         return [self._opening(completion, scores.get(id(completion))) for completion in self.completions]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from adapter.aside import LARGE, aside
 from adapter.embedding import embed
 from adapter.request import Request
 from adapter.response import Response
-from adapter.routes.answers import json_answer, read
+from adapter.routes.answers import read
 from adapter.schema.reading import read_embedding
+
+# Vectors that take so long to write down that it is done aside.
+_MANY = 64
 
 
 async def embeddings(request: Request) -> Response:
     parts = request.parts
     wanted, headers, size = await read(request, read_embedding)
     answer = await embed(wanted, parts.models, parts.sessions, size=size)
-    return json_answer(answer, headers=headers)
+    body = await aside(len(answer.data) * LARGE // _MANY, msgspec.json.encode, answer)
+    return Response(body, headers=headers)

@@ -1,0 +1,50 @@
+"""What nodes refuse by their own names is refused by the names that clients used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from adapter.naming import naming
+from subnet.errors import InvalidRequest
+from subnet.protocols.mock import MockProtocol
+from tests.fakes import ASK, gateway
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": SCHEMA}, "tools": [TOOL]}, "response_format"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tools"),
+        ({"tools": [TOOL], "tool_choice": "required", "response_format": {"type": "text"}}, "tools"),
+        ({"structured_outputs": {"regex": "a+"}}, "structured_outputs"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"guided_regex": "a+"}, "guided_regex"),
+        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"guided_grammar": 'root ::= "a"'}, "guided_grammar"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any], param: str) -> None:
+    """The parameter that brought it is named, in the words, too."""
+    node = MockProtocol([InvalidRequest("the engine of this model cannot do this: grammar", param="grammar")])
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post("/v1/chat/completions", json={**ASK, "stream": stream, **fields})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, "invalid_value")
+    assert error["message"] == f"the engine of this model cannot do this: {param}"
+
+
+@pytest.mark.parametrize("param", ["top_k", None])
+def test_other_names_stay(param: str | None) -> None:
+    """What clients call the same is left as it is."""
+    error = InvalidRequest("no", param=param)
+    with pytest.raises(InvalidRequest) as caught, naming({"grammar": "tools"}):
+        raise error
+    assert caught.value is error
