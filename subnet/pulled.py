@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,5 +35,5 @@ async def pulled(push: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]
         task.result()
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+        # Its error is not of interest any more; a cancellation of who waits here is.
+        await asyncio.gather(task, return_exceptions=True)

@@ -12,6 +12,8 @@ from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.client.hedge import Hedger
 from subnet.client.limits import Limits
 from subnet.errors import EngineFailed, NodeError
+from subnet.messages import Generate
+from subnet.protocols.base import Check, Emit
 from subnet.protocols.mock import Pause
 
 
@@ -99,4 +101,39 @@ async def test_an_error_leaves_the_race_to_the_other() -> None:
         async with SessionManager(manager, limits=Limits(attempts=1), hedger=warm()).session() as session:
             with pytest.raises(NodeError):
                 await anext(session.generate([1]))
+        assert [remote.running for remote in manager.remotes] == [0, 0]
+
+
+class Lingering(MockProtocol):
+    """Says nothing, and takes its time to end."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__([], peer=peer)
+        self.asked, self.ending, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ending.set()
+            await self.over.wait()
+
+
+async def test_cancelled_again_while_both_end() -> None:
+    """A second cancellation does not wait for the nodes; both have their places back."""
+    nodes = [Lingering("a"), Lingering("b")]
+    async with RemoteManager(nodes, probe_interval=60.0) as manager:
+        while any(remote.fault for remote in manager.remotes):
+            await asyncio.sleep(0)
+        async with SessionManager(manager, hedger=warm()).session() as session:
+            task = asyncio.create_task(session.run([1], None, lambda delta: None))
+            for node in nodes:
+                await node.asked.wait()
+            task.cancel()
+            for node in nodes:
+                await node.ending.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
         assert [remote.running for remote in manager.remotes] == [0, 0]

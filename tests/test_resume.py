@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from subnet import Delta, Limits, RemoteManager, Sampling, SessionManager
+from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
 from subnet.client.ledger import Ledger
 from subnet.client.resume import Diverged, way
 from subnet.client.together import together
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.errors import NodeLost
+from subnet.errors import EngineFailed, NodeLost
 from subnet.generation import Grammar, Job, Start
 from subnet.messages import Accepted, Generate
-from subnet.node_info import NodeInfo, Resume
+from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
+from subnet.pulled import pulled
 from subnet.tensors import token_ids, unpack
 
 QUICK = Limits(first_token=5.0, stall=5.0, backoff=0.001, attempts=3)
@@ -154,6 +155,20 @@ def test_after_a_replay_that_diverged() -> None:
         way(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
 
 
+async def test_no_place_stays_taken_where_nothing_helps() -> None:
+    """Half a JSON object that no node carries on is an error, and nothing of it is left on any node."""
+    can = Capabilities(resume="replay", grammars=("json_schema",))
+    broken = MockProtocol([10, EngineFailed("x")], peer="broken", capabilities=can)
+    other = MockProtocol([20, 21], peer="other", capabilities=can)
+    async with RemoteManager([broken, other], probe_interval=60.0) as manager:
+        while any(remote.fault for remote in manager.remotes):
+            await asyncio.sleep(0)
+        async with SessionManager(manager, limits=QUICK).session() as session:
+            with pytest.raises(Diverged):
+                await session.run([1], Sampling(grammar=Grammar("json_schema", "{}")), lambda delta: None)
+        assert [remote.running for remote in manager.remotes] == [0, 0]
+
+
 async def test_requests_for_several_choices_end_together() -> None:
     """An error of one ends the others, before it is raised."""
     closed = []
@@ -170,3 +185,24 @@ async def test_requests_for_several_choices_end_together() -> None:
     with pytest.raises(NodeLost):
         await together([ask("a", False), ask("b", True)])
     assert sorted(closed) == ["a", "b"]
+
+
+async def test_who_closes_what_is_pulled_may_be_cancelled() -> None:
+    """A cancellation that comes while the work ends is not lost with the error of the work."""
+    ending = asyncio.Event()
+
+    async def push(emit: Callable[[int], None]) -> None:
+        emit(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.Event().wait()
+
+    items = pulled(push)
+    assert await anext(items) == 1
+    closing = asyncio.create_task(items.aclose())
+    await ending.wait()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing

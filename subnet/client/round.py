@@ -57,8 +57,9 @@ class Round:
             await asyncio.wait(self._tasks.values())
             self._tasks[self.attempt].result()
         finally:
-            await ended(list(self._tasks.values()))
+            # First: who cancels again meanwhile must not leave the other one's lease behind.
             self._let_go()
+            await ended(list(self._tasks.values()))
 
     def _start(self, attempt: Attempt) -> None:
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))

@@ -165,9 +165,15 @@ class Session:
         return await round_.run(self._hedger.delay(), lambda: self._second(round_.attempt, ledger))
 
     def _attempt(self, lease: Lease, ledger: Ledger) -> Attempt:
+        """Raises Diverged where no node can carry the answer on."""
+        try:
+            attempt = Attempt(lease, ledger, self._authorizer)
+        except Diverged:
+            lease.abandoned()
+            raise
         ledger.peers.append(lease.remote.peer)
         ledger.nodes.append(lease.remote.name)
-        return Attempt(lease, ledger, self._authorizer)
+        return attempt
 
     async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog, place: Place) -> Lease:
         want = Want(ledger.prompt, self._key)
