@@ -40,7 +40,9 @@ class Record(msgspec.Struct):
 
     @property
     def ledgers(self) -> list[Ledger]:
-        return [completion.ledger for completion in self.completions if completion.ledger is not None]
+        """Of what nodes were asked for: those that are full are not."""
+        found = [completion.ledger for completion in self.completions]
+        return [ledger for ledger in found if ledger is not None and ledger.nodes]
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer tells of its request."""

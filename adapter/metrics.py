@@ -64,7 +64,7 @@ class Metrics:
         """A request ended that took so many `seconds`."""
         self._of_status(status).inc()
         for completion in completions:
-            if (ledger := completion.ledger) is not None:
+            if (ledger := completion.ledger) is not None and ledger.nodes:
                 self._of_model(completion.model.card.id).ended(seconds, len(ledger.nodes) - 1, completion.usage)
 
     def text(self) -> bytes:

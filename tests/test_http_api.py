@@ -291,3 +291,14 @@ async def test_metrics() -> None:
     assert 'adapter_switches_total{model="mock"} 1.0' in text
     assert 'adapter_tokens_total{kind="completion",model="mock"} 5.0' in text
     assert "adapter_nodes{" in text
+
+
+async def test_no_node_was_asked() -> None:
+    """Where all nodes are full nobody was asked: no node is named, nothing was switched, and the refusal is counted."""
+    async with gateway(saying("Hi", capacity=0)) as url, httpx.AsyncClient(base_url=url) as http:
+        response = await http.post(CHAT, json=ASK)
+        text = (await http.get("/metrics")).text
+    assert response.status_code == 503
+    assert not [name for name in response.headers if name.startswith("x-subnet")]
+    assert 'adapter_requests_total{status="503"} 1.0' in text
+    assert "adapter_answers_total{" not in text
