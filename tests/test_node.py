@@ -100,7 +100,8 @@ def opening_frames(count: int) -> list[bytes]:
     from subnet.messages import Generate
     from subnet.tensors import token_ids
 
-    request = Ledger(None, token_ids([1, 2]), Sampling(), 1, None).request()
+    ledger = Ledger(None, token_ids([1, 2]), Sampling(), 1, None)
+    request = ledger.request(ledger.choices)
     return [
         frames.encode(Generate(call=n, model=None, prompt=request.prompt, sampling=Sampling(), starts=request.starts))
         for n in range(1, count + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import numpy as np
@@ -23,7 +23,8 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.generation import Delta
-from subnet.protocols.mock import Pause
+from subnet.messages import Generate
+from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 
 QUICK = Limits(first_token=0.2, stall=0.2, backoff=0.001, total=5.0, patience=2.0)
@@ -302,3 +303,27 @@ async def test_leaving_the_manager_ends_what_waits() -> None:
         await asyncio.sleep(0)
     with pytest.raises(SubnetError):
         await waiting
+
+
+async def test_more_choices_than_a_node_has_slots() -> None:
+    """They are asked for as many at a time as there are slots, of one node or of several, and all come."""
+    node = MockProtocol([10, 11], capacity=2)
+    async with subnet(node) as manager:
+        deltas = await generated(manager, choices=5)
+    assert [len(request.starts) for request in node.requests] == [2, 2, 1]
+    finished = [delta.choice for delta in deltas if delta.finish_reason is not None]
+    assert sorted(finished) == [0, 1, 2, 3, 4]
+    assert sum(len(delta.tokens) for delta in deltas) == 10
+
+
+async def test_fewer_choices_for_a_node_that_is_rather_full() -> None:
+    """A node that has no room for all of them is asked for fewer, so that they need not wait until it is empty."""
+
+    def script(request: Generate) -> Sequence[Step]:
+        return [NodeBusy("3 of 4 slots are taken", retry_after=0.001)] if len(request.starts) > 1 else [10]
+
+    node = MockProtocol(script, capacity=4)
+    async with subnet(node) as manager:
+        deltas = await generated(manager, choices=4)
+    assert [len(request.starts) for request in node.requests] == [4, 2, 1, 1, 1, 1]
+    assert sorted(delta.choice for delta in deltas if delta.tokens) == [0, 1, 2, 3]

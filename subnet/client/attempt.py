@@ -14,12 +14,13 @@ from subnet.protocols.base import Emit
 
 
 class Attempt:
-    """Asks the node of `lease` for what `ledger` lacks when this is made."""
+    """Asks the node of `lease` for what `ledger` lacks when this is made, of at most `most` choices."""
 
-    def __init__(self, lease: Lease, ledger: Ledger, authorizer: AuthorizerBase | None) -> None:
+    def __init__(self, lease: Lease, ledger: Ledger, authorizer: AuthorizerBase | None, most: int) -> None:
         self.lease = lease
         self._authorizer = authorizer
-        self._resumption = Resumption(ledger, lease.remote.resume)
+        self._resumption = Resumption(ledger, lease.remote.resume, most)
+        self.choices = self._resumption.choices
 
     async def run(self, emit: Emit) -> None:
         """Emit what the node answers, signs of life included, until it has nothing more to say."""

@@ -37,7 +37,7 @@ def check_sampling(sampling: Sampling, choices: int) -> None:
 def check_travels(ledger: Ledger) -> None:
     """Whether the request fits a frame, whatever its parts are. Raises InvalidRequest."""
     try:
-        frames.encode(ledger.request())
+        frames.encode(ledger.request(ledger.choices))
     except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequest(f"the request cannot be sent: {error}") from error
 

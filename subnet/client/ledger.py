@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import getrandbits
 
 import msgspec
@@ -68,13 +69,13 @@ class Ledger:
         if delta.finish_reason is not None:
             choice.finished = True
 
-    def request(self, *, with_delivered: bool = True) -> Generate:
-        """Ask a node for what is still missing; without what was delivered, for those choices from their beginning."""
+    def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
+        """Ask a node for what is still missing of `choices`; without what was delivered, for them from their beginning."""
         return Generate(
             model=self.model,
             prompt=pack(self.prompt),
             sampling=self.sampling,
-            starts=tuple(_start(choice, choice.tokens if with_delivered else []) for choice in self.unfinished),
+            starts=tuple(_start(choice, choice.tokens if with_delivered else []) for choice in choices),
             text=self.text,
         )
 

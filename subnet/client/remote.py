@@ -46,12 +46,16 @@ class Remote:
         return len(self.leases)
 
     @property
+    def capacity(self) -> int:
+        """Choices that it can write at once."""
+        return 1 if self.info is None else max(1, self.info.capacity)
+
+    @property
     def load(self) -> float:
         """The share of its slots that is taken: by this gateway now, and by others when it last said. Above 1 when
         more was sent than it has slots.
         """
-        capacity = self.info.capacity if self.info is not None else 1
-        return (self.running + self._others) / max(1, capacity)
+        return (self.running + self._others) / self.capacity
 
     @property
     def resume(self) -> Resume:

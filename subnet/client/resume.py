@@ -7,6 +7,8 @@ replay    the same request again; what comes back must equal what was delivered,
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import numpy as np
 
@@ -45,16 +47,17 @@ def _tokens_alone(ledger: Ledger) -> bool:
 
 
 class Resumption:
-    """What to ask of a node for what the ledger still lacks, and what of its answers is new."""
+    """What to ask of a node for what the ledger still lacks, of at most `most` choices, and what of its answers is new."""
 
-    def __init__(self, ledger: Ledger, declared: Resume) -> None:
+    def __init__(self, ledger: Ledger, declared: Resume, most: int = sys.maxsize) -> None:
         self.way = way(ledger, declared)
-        replayed = ledger.unfinished if self.way == "replay" else ()
+        self.choices = ledger.unfinished[:most]
+        replayed = self.choices if self.way == "replay" else ()
         self._replayed = {choice.index: _Replay(choice) for choice in replayed}
         if self.way == "continue":
-            self.requests = [_continued(ledger, choice) for choice in ledger.unfinished]
+            self.requests = [_continued(ledger, choice) for choice in self.choices]
         else:
-            self.requests = [ledger.request(with_delivered=self.way == "exact")]
+            self.requests = [ledger.request(self.choices, with_delivered=self.way == "exact")]
 
     def new(self, delta: Delta) -> Delta | None:
         """What of `delta` the client does not have yet; None for nothing. Raises Diverged."""

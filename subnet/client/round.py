@@ -44,7 +44,7 @@ class Round:
         except TimeoutError:
             within = self._stall if self.answered else self._within
             raise self.attempt.late(first=not self.answered, within=within) from None
-        if self._ledger.unfinished:
+        if not all(choice.finished for choice in self.attempt.choices):
             raise self.attempt.ended()
 
     async def _race(self, delay: float, second: Callable[[], Attempt | None]) -> None:

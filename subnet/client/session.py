@@ -60,6 +60,8 @@ class Session:
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
+        self._most = 1
+        self._lost = False
         self._over = asyncio.Event()
         self._closed = False
 
@@ -128,10 +130,11 @@ class Session:
     async def _run(self, ledger: Ledger, emit: Emit, watchdog: Watchdog) -> None:
         retry = Retry(self._limits)
         place = self._manager.line.place(self._model, self._priority)
+        self._most = len(ledger.choices)
         while ledger.unfinished:
             first = self._attempt(await self._lease(ledger, retry, watchdog, place), ledger)
             round_ = Round(first, ledger, watchdog, self._limits, emit)
-            delivered = ledger.delivered
+            delivered, self._lost = ledger.delivered, True
             try:
                 await self._play(round_, ledger)
             except Diverged:
@@ -142,6 +145,8 @@ class Session:
             except NodeError as error:
                 lease = round_.attempt.lease
                 lease.failed(error)
+                if isinstance(error, NodeBusy):
+                    self._most = max(1, len(round_.attempt.choices) // 2)
                 if ledger.delivered > delivered:
                     retry.progressed()
                 await watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
@@ -154,6 +159,8 @@ class Session:
                 raise
             else:
                 round_.attempt.lease.succeeded()
+                retry.progressed()
+                self._lost = False
             for delta in ledger.close_full():
                 emit(delta)
 
@@ -165,14 +172,17 @@ class Session:
         return await round_.run(self._hedger.delay(), lambda: self._second(round_.attempt, ledger))
 
     def _attempt(self, lease: Lease, ledger: Ledger) -> Attempt:
-        """Raises Diverged where no node can carry the answer on."""
+        """Of as many choices as the node has slots, at most: the others are asked for when these are complete. Raises
+        Diverged where no node can carry the answer on.
+        """
         try:
-            attempt = Attempt(lease, ledger, self._authorizer)
+            attempt = Attempt(lease, ledger, self._authorizer, min(self._most, lease.remote.capacity))
         except Diverged:
             lease.abandoned()
             raise
-        ledger.peers.append(lease.remote.peer)
-        ledger.nodes.append(lease.remote.name)
+        if self._lost or ledger.peers[-1:] != [lease.remote.peer]:
+            ledger.peers.append(lease.remote.peer)
+            ledger.nodes.append(lease.remote.name)
         return attempt
 
     async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog, place: Place) -> Lease:
