@@ -12,6 +12,7 @@ from tests.relay import Relay
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("untimed")
 
 
