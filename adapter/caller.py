@@ -40,6 +40,12 @@ class Caller:
         else:
             self._watched.add(self)
 
+    def begin(self) -> None:
+        """To be called before an answer is started whose parts are pushed."""
+        if self._cycle.scope["http_version"] < "1.1":
+            # Who does not know of chunks reads until the connection ends.
+            self._cycle.chunked_encoding = False
+
     def write(self, data: bytes) -> None:
         if not self._parts:
             self._turn.at_end(self.flush)
@@ -53,11 +59,13 @@ class Caller:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         if not cycle.transport.is_closing():
-            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if cycle.chunked_encoding else data)
 
     def hang_up(self) -> None:
         """The client left."""
         self.gone = True
+        # Of pipelined requests uvicorn tells the last one only.
+        self._cycle.disconnected = True
         if self._on_gone is not None:
             self._on_gone()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapter.caller import Caller, offer
@@ -22,12 +23,23 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._callers: set[Caller] = set()
 
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         super().on_headers_complete()
         caller = Caller(self.cycle, turn_of(self.loop), self._callers)
         offer(self.cycle.scope, caller)  # type: ignore[arg-type]
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         if not self.pipeline:
             # Only who reads notices that the other end has gone.
@@ -57,6 +69,29 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
         self.transport.close()
+
+    def _feed(self, data: bytes) -> None:
+        """A client that would rather speak another protocol is answered in this one, as it must expect (RFC 9110,
+        section 7.8). The parser takes the body for the other protocol, so it gets the head again, without the wish:
+        Java's client wishes for HTTP/2 whatever it sends.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                return self.parser.feed_data(rest)
+            except HttpParserUpgrade as wish:
+                rest = rest[wish.args[0] :]
+            head = self._head_without_wish()
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(head)
+
+    def _head_without_wish(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise HttpParserError("this is no proxy")
+        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""])
 
     def _go_on(self) -> None:
         if self._cutting is not None:

@@ -59,6 +59,7 @@ class _Body:
             self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
+        self._caller.begin()
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
         self._take = self._caller.write
         if self._held:
