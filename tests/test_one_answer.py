@@ -26,7 +26,19 @@ from tests.checked import check, check_events
 from tests.fakes import ASK, QUICK, events_of
 
 WORDS = [b"<think>", b"</think>", b"<tool_call>", b"</tool_call>", b'{"name": "add", ', b'"arguments": {', b"}}"]
-WORDS += [b'"a": 1', b'"\xc3\xa4": "', b'"', b" ST", b"OP", b" \xc3\xa9\xf0\x9f", b"\x98\x80", b"Hello", b",", b"<tool"]
+WORDS += [
+    b'"a": 1',
+    b'"\xc3\xa4": "',
+    b'"',
+    b" ST",
+    b"OP",
+    b" \xc3\xa9\xf0\x9f",
+    b"\x98\x80",
+    b"Hello",
+    b",",
+    b"<tool",
+    b">H",
+]
 ARTEFACT = TokenizerArtefact(
     pieces=[bytes((byte,)) for byte in range(256)] + [b"<|end|>", *WORDS],
     control=[256],
@@ -192,13 +204,26 @@ def test_logprobs_spell_the_content(said: Said) -> None:
     assert [one["logprob"] for one in choice["logprobs"]] == [-0.5 - token for token in said.tokens]
 
 
-@given(saids, st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop": "\x00never"}]))
+@given(
+    saids, st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop": ["STO!", "Hello é!", "<toolbox"]}])
+)
 def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
     """An answer of which only the text is wanted has the text that it has with all the rest."""
     more, plain = (whole([said], wanted, PLAIN) for wanted in (fields, {}))
     assert plain["usage"] == more["usage"]
     for name in ("content", "reasoning", "calls", "reason"):
         assert plain["choices"][0][name] == more["choices"][0][name]
+
+
+@settings(max_examples=20)
+@given(cuts)
+def test_a_token_of_two_parts(cuts: tuple[int, ...]) -> None:
+    """It belongs to the part in which it ends, and a stop string takes with it those that begin in it."""
+    said = Said((*tokens("<think>Hm.</think"), *tokens(">H"), *tokens("ello, STOP")), "stop", cuts)
+    for stop, shown in ((None, b">Hello, STOP"), ("o", b">Hell"), ("STOP", b">Hello, ST")):
+        (choice,) = streamed([said], {"logprobs": True, "stop": stop})["choices"]
+        assert b"".join(bytes(one["bytes"]) for one in choice["logprobs"]) == shown
+        assert choice["reasoning"] == "Hm."
 
 
 @settings(max_examples=20)
