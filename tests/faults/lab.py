@@ -72,9 +72,15 @@ class Pool:
 
     def settle(self) -> None:
         """Wait until nothing is left of what was asked. Fails with what is left."""
+        seen: list[dict[str, int]] = []
+
+        def settled() -> bool:
+            seen.append(self.left)
+            return seen[-1] == NOTHING
+
         with suppress(AssertionError):
-            until(lambda: self.left == NOTHING, 10.0)
-        assert self.left == NOTHING, f"left behind: {self.left}"
+            until(settled, 10.0)
+        assert seen[-1] == NOTHING, f"left behind: {seen[-1]}"
 
     def warm_up(self) -> None:
         """See to it that all that is made on first use is there; what is held from now on is what it needs."""
