@@ -70,8 +70,8 @@ class _Lines:
     def _write(self) -> None:
         text = b"".join([b"INFO %b: %b\n" % (_NAME, line) for line in self._lines])
         self._lines.clear()
-        # Nobody reads, or the disk is full: no reason to answer nobody.
-        with suppress(OSError, ValueError):
+        # Nobody reads, the disk is full, or there is no such stream (2>&-): no reason to answer nobody.
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
 

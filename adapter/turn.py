@@ -15,7 +15,7 @@ class Turn:
         self._jobs: list[Callable[[], None]] = []
 
     def at_end(self, job: Callable[[], None]) -> None:
-        """Call `job`, which must not raise, when all that is ready now has been done."""
+        """Call `job` when all that is ready now has been done. What it raises is logged, and keeps no other from it."""
         if not self._jobs:
             self._loop.call_soon(self._run)
         self._jobs.append(job)
@@ -23,7 +23,10 @@ class Turn:
     def _run(self) -> None:
         jobs, self._jobs = self._jobs, []
         for job in jobs:
-            job()
+            try:
+                job()
+            except Exception as error:
+                self._loop.call_exception_handler({"message": "at the end of a turn", "exception": error})
 
 
 @lru_cache(maxsize=4)

@@ -280,6 +280,14 @@ async def test_who_served() -> None:
         assert whole.json()["choices"][0]["message"]["content"] == "Hello"
 
 
+async def test_a_node_with_an_odd_name() -> None:
+    """What a node calls itself does not break an answer, streamed or not."""
+    async with gateway(saying("Hi", peer="a\nb\u00e4")) as url, httpx.AsyncClient(base_url=url) as http:
+        for stream in (False, True):
+            response = await http.post(CHAT, json={**ASK, "stream": stream})
+            assert (response.status_code, response.headers["x-subnet-nodes"]) == (200, "a?b?")
+
+
 async def test_metrics() -> None:
     """What was asked, answered and switched is counted, and the nodes are there by how they are."""
     bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")

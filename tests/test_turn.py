@@ -32,6 +32,23 @@ async def test_a_job_may_ask_for_another_turn() -> None:
     assert done == ["later"]
 
 
+async def test_a_job_that_raises() -> None:
+    """It is told to the loop, and the others are done all the same."""
+    loop = asyncio.get_running_loop()
+    said: list[object] = []
+    loop.set_exception_handler(lambda _, context: said.append(context["exception"]))
+    turn, done, error = Turn(loop), [], OSError("x")
+
+    def fail() -> None:
+        raise error
+
+    turn.at_end(fail)
+    turn.at_end(lambda: done.append("b"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (said, done) == ([error], ["b"])
+
+
 async def test_one_for_each_loop() -> None:
     """All connections of a loop share one."""
     assert turn_of(asyncio.get_running_loop()) is turn_of(asyncio.get_running_loop())

@@ -37,8 +37,9 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """What it calls itself, which tells strangers less than its address."""
-        return "unknown" if self.info is None else self.info.node_id
+        """What it calls itself, in printable ASCII, for headers; it tells strangers less than its address."""
+        given = "unknown" if self.info is None else self.info.node_id
+        return "".join(char if " " <= char <= "~" else "?" for char in given)
 
     @property
     def running(self) -> int:
