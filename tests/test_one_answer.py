@@ -204,9 +204,12 @@ def test_logprobs_spell_the_content(said: Said) -> None:
     assert [one["logprob"] for one in choice["logprobs"]] == [-0.5 - token for token in said.tokens]
 
 
-@given(
-    saids, st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop": ["STO!", "Hello é!", "<toolbox"]}])
-)
+held = st.sampled_from([tokens(text) for text in ("", " STO", "Hello é", "<tool")])
+ends = st.builds(Said, st.tuples(answers, held).map(lambda parts: parts[0] + parts[1]), st.just("stop"), cuts)
+rest = st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop": ["STO!", "Hello é!", "<toolbox"]}])
+
+
+@given(ends, rest)
 def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
     """An answer of which only the text is wanted has the text that it has with all the rest."""
     more, plain = (whole([said], wanted, PLAIN) for wanted in (fields, {}))
