@@ -22,7 +22,7 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.generation import Delta
+from subnet.generation import Delta, TokenLogprobs
 from subnet.messages import Generate
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
@@ -327,3 +327,14 @@ async def test_fewer_choices_for_a_node_that_is_rather_full() -> None:
         deltas = await generated(manager, choices=4)
     assert [len(request.starts) for request in node.requests] == [4, 2, 1, 1, 1, 1]
     assert sorted(delta.choice for delta in deltas if delta.tokens) == [0, 1, 2, 3]
+
+
+async def test_a_scripted_node_cuts_logprobs_with_their_tokens() -> None:
+    """Of a delta that is too long, or in part there already, the logprobs are those of the tokens that are given."""
+    entries = [TokenLogprobs(-float(token)) for token in (10, 11, 12)]
+    delta = Delta(0, [10, 11, 12], entries)
+    bad = MockProtocol([Delta(0, [10], entries[:1]), NodeLost("gone")], peer="bad")
+    good = MockProtocol([delta], peer="good")
+    async with subnet(bad, good) as manager:
+        deltas = await generated(manager, Sampling(max_tokens=2, logprobs=0))
+    assert [entry.logprob for delta in deltas for entry in delta.logprobs or ()] == [-10.0, -11.0]

@@ -168,8 +168,8 @@ class _Play:
 
     def take(self, delta: Delta) -> Delta | None:
         """What of `delta` is still to be delivered."""
-        tokens = delta.tokens[self._skip :]
-        self._skip = max(0, self._skip - len(delta.tokens))
+        skip, self._skip = self._skip, max(0, self._skip - len(delta.tokens))
+        tokens = delta.tokens[skip:]
         if self.finished or (delta.tokens and not tokens):
             return None
         reason: FinishReason | None = delta.finish_reason
@@ -177,7 +177,7 @@ class _Play:
             tokens, reason = tokens[: self._left], "length"
         self._left = None if self._left is None else self._left - len(tokens)
         self.finished = reason is not None
-        logprobs = None if delta.logprobs is None else delta.logprobs[-len(tokens) :]
+        logprobs = None if delta.logprobs is None else delta.logprobs[skip : skip + len(tokens)]
         return Delta(self.choice, tokens, logprobs, reason, delta.cached_tokens)
 
 
