@@ -14,7 +14,9 @@ from adapter.turn import turn_of
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A connection is cut when for `patience` seconds its client has taken too little for a send to go on."""
+    """A connection is cut when for `patience` seconds its client has taken too little for a send to go on. One without
+    a request is closed after as long as one is kept alive, also when it never had any, or only a part of a head.
+    """
 
     patience = 120.0
     _cutting: TimerHandle | None = None
@@ -22,6 +24,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._callers: set[Caller] = set()
+        self._expect_request()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -29,6 +32,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._feed(data)
         except HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
+        else:
+            self._expect_request()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -69,6 +74,14 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
         self.transport.close()
+
+    def _expect_request(self) -> None:
+        """Where none is under way: uvicorn waits for ever for the first one, and for the rest of a head."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _feed(self, data: bytes) -> None:
         """A client that would rather speak another protocol is answered in this one, as it must expect (RFC 9110,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from adapter.http_protocol import HttpProtocol
 from subnet.protocols.mock import Pause
 from tests.fakes import ASK, events_of, gateway, saying
 from tests.test_disconnect import PATIENT, Watched
@@ -80,3 +82,24 @@ async def test_a_client_that_leaves_with_requests_in_line(caplog: pytest.LogCapt
                     await asyncio.wait(left)
     assert len(node.requests) == 1
     assert not caplog.records
+
+
+class Brief(HttpProtocol):
+    """Keeps no connection alive for long."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.timeout_keep_alive = 0.05  # type: ignore[assignment]
+        super().connection_made(transport)
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat", request()[:-5].partition(b"content-length")[0]])
+async def test_a_request_that_never_comes(begun: bytes) -> None:
+    """A connection does not stay open for who says nothing, or only a part of a head."""
+    async with gateway(saying("Hi"), http=Brief) as url:
+        reader, writer = await connect(url)
+        writer.write(begun)
+        # What comes after the end is answered with a reset.
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+        writer.close()
