@@ -70,7 +70,7 @@ class Ledger:
             choice.finished = True
 
     def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
-        """Ask a node for what is still missing of `choices`; without what was delivered, for them from their beginning."""
+        """Ask a node for what is missing of `choices`; without what was delivered, for them from their beginning."""
         return Generate(
             model=self.model,
             prompt=pack(self.prompt),

@@ -47,7 +47,7 @@ def _tokens_alone(ledger: Ledger) -> bool:
 
 
 class Resumption:
-    """What to ask of a node for what the ledger still lacks, of at most `most` choices, and what of its answers is new."""
+    """What to ask of a node for what the ledger lacks, of at most `most` choices, and what of its answers is new."""
 
     def __init__(self, ledger: Ledger, declared: Resume, most: int = sys.maxsize) -> None:
         self.way = way(ledger, declared)
