@@ -44,6 +44,7 @@ class AlignedReader(ChoiceReader):
         teller: Teller | None = None,
         token_ids: bool = False,
     ) -> None:
+        super().__init__()
         self._index = index
         self._detokenizer = detokenizer
         self._scanner = scanner

@@ -45,6 +45,8 @@ class ChunkWriter:
     first chunk.
     """
 
+    __slots__ = ("_around", "_first", "_head", "_include_usage", "_reasoning", "_silent", "_usage")
+
     def __init__(
         self,
         head: Head,

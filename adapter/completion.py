@@ -23,6 +23,22 @@ class Completion:
     `first` is the index of its first choice. `names` are the request's own for what nodes refuse by theirs.
     """
 
+    __slots__ = (
+        "_cached",
+        "_echo",
+        "_emit",
+        "_first",
+        "_names",
+        "_session",
+        "choices",
+        "key",
+        "model",
+        "priority",
+        "prompt",
+        "sampling",
+        "text",
+    )
+
     def __init__(
         self,
         model: Model,
@@ -49,6 +65,7 @@ class Completion:
         self._echo = view.echo
         self._session: Session | None = None
         self._cached = 0
+        self._emit: Callable[[Event], None] = lambda event: None
 
     @property
     def usage(self) -> Usage:
@@ -72,11 +89,10 @@ class Completion:
 
         Raises SubnetError.
         """
+        self._emit = emit
         name = self.model.card.id
         async with sessions.session(name, key=self.key, priority=self.priority) as self._session:
-            run = self._session.run(
-                self.prompt, self.sampling, self._taker(emit), choices=len(self.choices), text=self.text
-            )
+            run = self._session.run(self.prompt, self.sampling, self._take, choices=len(self.choices), text=self.text)
             with suppress(_Complete), naming(self._names):
                 await run
         if not all(choice.finished for choice in self.choices):
@@ -84,25 +100,20 @@ class Completion:
         assert self.ledger is not None
         emit(Used(self.usage, tuple(self.ledger.nodes)))
 
-    def _taker(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
-        choices = self.choices
+    def _take(self, delta: Delta) -> None:
+        if self._echo:
+            self._show_echo()
+        if delta.cached_tokens:
+            self._cached = max(self._cached, delta.cached_tokens)
+        choice = self.choices[delta.choice]
+        choice.take(delta, self._emit)
+        if choice.finished and all(choice.finished for choice in self.choices) and self._goes_on():
+            raise _Complete
 
-        def take(delta: Delta) -> None:
-            if self._echo:
-                self._show_echo(emit)
-            if delta.cached_tokens:
-                self._cached = max(self._cached, delta.cached_tokens)
-            choice = choices[delta.choice]
-            choice.take(delta, emit)
-            if choice.finished and all(choice.finished for choice in choices) and self._goes_on():
-                raise _Complete
-
-        return take
-
-    def _show_echo(self, emit: Callable[[Event], None]) -> None:
+    def _show_echo(self) -> None:
         echo, self._echo = self._echo, ""
         for index in range(len(self.choices)):
-            emit(TextDelta(self._first + index, echo))
+            self._emit(TextDelta(self._first + index, echo))
 
     def _goes_on(self) -> bool:
         return self.ledger is not None and bool(self.ledger.unfinished)

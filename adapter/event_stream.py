@@ -30,19 +30,28 @@ async def event_stream(run: Run, chunks: Encoder, write: Write) -> None:
     """Write what `run` emits. Its error is raised as long as nothing was written; a later one is the last event of a
     stream that then lacks its [DONE], so that a cut answer never looks finished.
     """
-    encode, begun = chunks.encode, False
-
-    def emit(event: Event) -> None:
-        nonlocal begun
-        if data := encode(event):
-            begun = True
-            write(data)
-
+    writer = _Writer(chunks, write)
     try:
-        await run(emit)
+        await run(writer.emit)
         write(DONE)
     except Exception as error:
-        if not begun:
+        if not writer.begun:
             raise
         report(error)
         write(b"data: " + answer_to(error).body + b"\n\n")
+
+
+class _Writer:
+    """`begun`: something was written."""
+
+    __slots__ = ("_chunks", "_write", "begun")
+
+    def __init__(self, chunks: Encoder, write: Write) -> None:
+        self.begun = False
+        self._chunks = chunks
+        self._write = write
+
+    def emit(self, event: Event) -> None:
+        if data := self._chunks.encode(event):
+            self.begun = True
+            self._write(data)

@@ -33,16 +33,21 @@ class PushedResponse:
 class _Body:
     """Parts may come anywhere, but a start is sent by a task; what comes meanwhile is held."""
 
+    __slots__ = ("_caller", "_headers", "_held", "_send", "_started", "_starting")
+
     def __init__(self, caller: Caller, send: Send, headers: Headers) -> None:
         self._caller = caller
         self._send = send
         self._headers = headers
         self._held: list[bytes] = []
         self._starting: asyncio.Task[None] | None = None
-        self._take: Write = self._hold
+        self._started = False
 
     def write(self, data: bytes) -> None:
-        self._take(data)
+        if self._started:
+            self._caller.write(data)
+        else:
+            self._hold(data)
 
     async def end(self) -> None:
         await (self._starting or self._start())
@@ -61,8 +66,8 @@ class _Body:
     async def _start(self) -> None:
         self._caller.begin()
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        self._take = self._caller.write
+        self._started = True
         if self._held:
-            self._take(b"".join(self._held))
+            self._caller.write(b"".join(self._held))
             self._caller.flush()
             self._held.clear()

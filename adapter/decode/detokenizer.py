@@ -26,9 +26,11 @@ class Detokenizer:
     Token ids are not negative; those beyond the vocabulary (some models pad theirs) say nothing.
     """
 
+    __slots__ = ("_held", "_pieces", "_texts")
+
     def __init__(self, table: TokenTable) -> None:
         self._pieces = table.pieces
-        self._text_of = table.texts.__getitem__
+        self._texts = table.texts
         self._held = b""
 
     @property
@@ -39,9 +41,9 @@ class Detokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         if not self._held:
             try:
-                if len(tokens) == 1 and (text := self._text_of(tokens[0])) is not None:
+                if len(tokens) == 1 and (text := self._texts[tokens[0]]) is not None:
                     return text
-                return "".join(map(self._text_of, tokens))  # type: ignore[arg-type]
+                return "".join(map(self._texts.__getitem__, tokens))  # type: ignore[arg-type]
             except (TypeError, IndexError):  # a None, or a token that is not in the table
                 pass
         return self._decode_bytes(tokens)

@@ -33,6 +33,20 @@ class Ledger:
     `diverged` tells that a replay gave something else.
     """
 
+    __slots__ = (
+        "_most",
+        "_with_logprobs",
+        "choices",
+        "diverged",
+        "model",
+        "nodes",
+        "peers",
+        "prompt",
+        "sampling",
+        "seeded",
+        "text",
+    )
+
     def __init__(self, model: str | None, prompt: TokenIds, sampling: Sampling, choices: int, text: str | None) -> None:
         self.model = model
         self.prompt = prompt

@@ -65,25 +65,10 @@ class Round:
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
 
     def _taker(self, attempt: Attempt) -> Emit:
-        """The way of a delta of `attempt`: all of it that every token passes."""
-        heard, record, emit = self._watchdog.heard, self._ledger.record, self._emit
-        new = attempt.new if attempt.filters else None
+        return _Way(self, attempt, self._ledger, self._watchdog, self._emit).take
 
-        def take(delta: Delta) -> None:
-            heard()
-            if not delta.tokens and delta.finish_reason is None:
-                return
-            if not (self.answered and self.attempt is attempt) and not self._first(attempt):
-                return
-            rest = delta if new is None else new(delta)
-            if rest is not None:
-                record(rest)
-                emit(rest)
-
-        return take
-
-    def _first(self, attempt: Attempt) -> bool:
-        """The first delta of an attempt came; whether it is the one to go on with."""
+    def first(self, attempt: Attempt) -> bool:
+        """Something of an attempt came; whether it is the one to go on with."""
         if self.answered:
             return False
         self.answered, self.attempt = True, attempt
@@ -103,3 +88,29 @@ class Round:
                 attempt.lease.failed(error)
             else:
                 attempt.lease.abandoned()
+
+
+class _Way:
+    """The way of a delta of `attempt`: all of it that every token passes."""
+
+    __slots__ = ("_attempt", "_emit", "_filters", "_ledger", "_round", "_watchdog")
+
+    def __init__(self, round_: Round, attempt: Attempt, ledger: Ledger, watchdog: Watchdog, emit: Emit) -> None:
+        self._round = round_
+        self._attempt = attempt
+        self._filters = attempt.filters
+        self._ledger = ledger
+        self._watchdog = watchdog
+        self._emit = emit
+
+    def take(self, delta: Delta) -> None:
+        self._watchdog.heard()
+        if not delta.tokens and delta.finish_reason is None:
+            return
+        round_, attempt = self._round, self._attempt
+        if not (round_.answered and round_.attempt is attempt) and not round_.first(attempt):
+            return
+        rest = attempt.new(delta) if self._filters else delta
+        if rest is not None:
+            self._ledger.record(rest)
+            self._emit(rest)

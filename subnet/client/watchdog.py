@@ -16,6 +16,8 @@ class Watchdog:
     fires, how much longer it should have waited; a token costs a clock reading. Close it when done.
     """
 
+    __slots__ = ("_error", "_heard", "_loop", "_patience", "_timer", "_waiting")
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

@@ -17,6 +17,8 @@ class Call:
     is believed. A delta costs no wake-up of the task that waits here.
     """
 
+    __slots__ = ("_error", "_held", "_peer", "_reply", "_unfinished", "_waiter", "number", "take")
+
     def __init__(self, number: int, peer: str, choices: Iterable[int] = ()) -> None:
         self.number = number
         self.take: Callable[[Delta], None] = self._hold
