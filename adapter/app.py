@@ -12,18 +12,18 @@ from litestar import Response as LitestarResponse
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import NotFoundException
 
-from adapter.access import Access, Record
-from adapter.asgi import ASGIApp, Message, Receive, Scope, Send
-from adapter.authorization import Keys
-from adapter.caller import caller_of
-from adapter.connected import while_connected
 from adapter.errors import ClientGone, UnknownUrl, answer_to, report
-from adapter.life import Life
+from adapter.http.access import Access, Record
+from adapter.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from adapter.http.authorization import Keys
+from adapter.http.caller import caller_of
+from adapter.http.connected import while_connected
+from adapter.http.routing import RECORD, handlers
 from adapter.metrics import Metrics
 from adapter.models import Models
 from adapter.parts import Parts
 from adapter.routes import ROUTES
-from adapter.routing import RECORD, handlers
+from adapter.running.life import Life
 from adapter.settings import Settings
 from subnet.client import RemoteManager, SessionManager
 

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # The imports take half a second, in which someone may well change their mind.
-        from adapter.commandline import main as run
+        from adapter.running.commandline import main as run
 
         run(arguments)
     except KeyboardInterrupt:

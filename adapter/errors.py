@@ -11,7 +11,7 @@ import math
 
 import msgspec
 
-from adapter.request_id import current_request
+from adapter.http.request_id import current_request
 from adapter.schema.responses import Error, ErrorResponse
 from subnet.errors import (
     ContextLengthExceeded,

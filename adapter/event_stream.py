@@ -8,7 +8,7 @@ from typing import Protocol
 from adapter.chunks import DONE
 from adapter.errors import answer_to, report
 from adapter.events import Event
-from adapter.push import Write
+from adapter.http.push import Write
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from adapter.authorization import Keys
-from adapter.life import Life
+from adapter.http.authorization import Keys
 from adapter.metrics import Metrics
 from adapter.models import Models
+from adapter.running.life import Life
 from adapter.settings import Settings
 from subnet.client import RemoteManager, SessionManager
 

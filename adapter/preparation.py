@@ -13,7 +13,7 @@ from adapter.naming import grammar_name
 from adapter.prompt import Conversation, Prompt, own_template
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
-from adapter.structure import structure
+from adapter.structure.structure import structure
 from adapter.view import View
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling

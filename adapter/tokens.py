@@ -9,7 +9,7 @@ from adapter.preparation import DEFAULTS, Rules, write
 from adapter.schema.checks import check_modalities
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from adapter.text_inputs import begun, known_tokens, text_of, written_tokens
+from adapter.text.inputs import begun, known_tokens, text_of, written_tokens
 from subnet.tensors import TokenIds
 
 

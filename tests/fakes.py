@@ -12,8 +12,8 @@ import msgspec
 import uvicorn
 
 from adapter.app import build_app
-from adapter.http_protocol import HttpProtocol
-from adapter.serving import bind
+from adapter.http.protocol import HttpProtocol
+from adapter.running.serving import bind
 from adapter.settings import Settings
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.protocols.base import Protocol

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from adapter.http_protocol import HttpProtocol
+from adapter.http.protocol import HttpProtocol
 from tests.checked import Checker
 
 

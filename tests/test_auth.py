@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
-from adapter.access import logger as access_logger
-from adapter.authorization import OPEN, Keys
 from adapter.errors import BadKey
-from adapter.node_table import fetch
+from adapter.http.access import logger as access_logger
+from adapter.http.authorization import OPEN, Keys
 from adapter.routes import ROUTES
+from adapter.running.node_table import fetch
 from adapter.settings import Settings
 from subnet.errors import SettingsError
 from tests.fakes import ASK, gateway, saying

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from adapter.http_protocol import HttpProtocol
+from adapter.http.protocol import HttpProtocol
 from subnet.client import Limits
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate

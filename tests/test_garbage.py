@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapter.garbage import settle
+from adapter.running.garbage import settle
 
 
 @pytest.fixture(autouse=True)

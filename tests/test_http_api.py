@@ -12,7 +12,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from adapter.access import logger as access_logger
+from adapter.http.access import logger as access_logger
 from adapter.routes import ROUTES
 from adapter.routes.openapi import document
 from adapter.routes.operations import OPERATIONS

@@ -13,11 +13,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from adapter.access import Record
 from adapter.errors import BodyTooSlow, answer_to
-from adapter.request import Request
+from adapter.http.access import Record
+from adapter.http.request import Request
 from adapter.routes.answers import read_body
-from adapter.serving import bind
+from adapter.running.serving import bind
 from adapter.settings import Settings
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adapter.http_protocol import HttpProtocol
+from adapter.http.protocol import HttpProtocol
 from subnet.protocols.mock import Pause
 from tests.fakes import ASK, events_of, gateway, saying
 from tests.test_disconnect import PATIENT, Watched

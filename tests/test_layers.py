@@ -48,7 +48,7 @@ FORBIDDEN = [
 ]
 
 # Starts nodes as processes, so it knows their settings and the line in which one says that it serves.
-ALLOWED = {("adapter.local_nodes", "subnet.node")}
+ALLOWED = {("adapter.running.local_nodes", "subnet.node")}
 
 
 def name_of(path: Path) -> str:

@@ -10,8 +10,8 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.commandline import main
-from adapter.node_table import fetch, read, written
+from adapter.running.commandline import main
+from adapter.running.node_table import fetch, read, written
 from adapter.schema.health import NodeRow, NodeTable
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, SettingsError

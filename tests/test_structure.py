@@ -13,7 +13,7 @@ from adapter.decode.parsers import Kind, choose
 from adapter.errors import BadRequest
 from adapter.recent import Recent
 from adapter.schema.requests import ChatCompletionRequest
-from adapter.structure import completion_structure, structure
+from adapter.structure.structure import completion_structure, structure
 from subnet.generation import Grammar
 
 PLAIN = choose("no marks", None, "none")

@@ -13,9 +13,9 @@ from adapter.chunks import Head
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.schema.logprobs import TextLogprobs, TokenLogprob
 from adapter.schema.responses import PromptTokensDetails, Usage
-from adapter.text_answer import Opening
-from adapter.text_chunks import TextChunkWriter
-from adapter.text_collector import TextCollector
+from adapter.text.answer import Opening
+from adapter.text.chunks import TextChunkWriter
+from adapter.text.collector import TextCollector
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_tokens_details=PromptTokensDetails())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapter.models import Model, Parts
 from adapter.settings import Settings
-from adapter.text_inputs import offsets_of, prompt_tokens, text_of
+from adapter.text.inputs import offsets_of, prompt_tokens, text_of
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact, digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol
 from tests.fakes import ASK, PROMPT, gateway, saying

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adapter.http.routing import Route
 from adapter.routes.chat import chat_completions
 from adapter.routes.completions import completions
 from adapter.routes.embeddings import embeddings
@@ -11,7 +12,6 @@ from adapter.routes.models import show_models
 from adapter.routes.openapi import openapi_document
 from adapter.routes.render import render
 from adapter.routes.tokens import detokenize, tokenize
-from adapter.routing import Route
 
 ROUTES = (
     Route("POST", "/v1/chat/completions", chat_completions),

@@ -10,12 +10,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from adapter.asgi import Message, Receive
 from adapter.aside import aside
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone
+from adapter.http.asgi import Message, Receive
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.preparation import Rules
-from adapter.request import Request
-from adapter.response import Response
 from adapter.schema.reading import Reader
 from adapter.settings import Settings
 

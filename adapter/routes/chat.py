@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.asgi import ASGIApp
 from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
 from adapter.event_stream import HEADERS, event_stream
+from adapter.http.asgi import ASGIApp
+from adapter.http.push import PushedResponse
+from adapter.http.request import Request
 from adapter.preparation import prepare
-from adapter.push import PushedResponse
-from adapter.request import Request
 from adapter.routes.answers import json_answer, read, rules_of
 from adapter.schema.reading import read_request
 

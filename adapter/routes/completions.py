@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.asgi import ASGIApp
 from adapter.chunks import Head
 from adapter.event_stream import HEADERS, event_stream
-from adapter.push import PushedResponse
-from adapter.request import Request
+from adapter.http.asgi import ASGIApp
+from adapter.http.push import PushedResponse
+from adapter.http.request import Request
 from adapter.routes.answers import json_answer, read
 from adapter.schema.reading import read_completion
-from adapter.text_chunks import TextChunkWriter
-from adapter.text_collector import TextCollector
-from adapter.text_preparation import prepare_text
+from adapter.text.chunks import TextChunkWriter
+from adapter.text.collector import TextCollector
+from adapter.text.preparation import prepare_text
 
 
 async def completions(request: Request) -> ASGIApp:

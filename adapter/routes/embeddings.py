@@ -6,8 +6,8 @@ import msgspec
 
 from adapter.aside import LARGE, aside
 from adapter.embedding import embed
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.routes.answers import read
 from adapter.schema.reading import read_embedding
 

@@ -6,8 +6,8 @@ from time import time
 
 import msgspec
 
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.routes.answers import json_answer
 from adapter.schema.health import Health, NodeRow, NodeTable
 from subnet.client.remote import Remote

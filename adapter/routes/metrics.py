@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 
 
 async def show_metrics(request: Request) -> Response:

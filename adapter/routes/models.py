@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.routes.answers import json_answer
 from adapter.schema.responses import ModelList, ModelObject
 from subnet.node_info import ModelCard

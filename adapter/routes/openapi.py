@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.routes.answers import json_answer
 from adapter.routes.operations import OPERATIONS, Operation
 from adapter.schema.responses import ErrorResponse

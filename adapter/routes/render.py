@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from adapter.completion import Completion
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.preparation import prepare
-from adapter.request import Request
-from adapter.response import Response
 from adapter.routes.answers import json_answer, read, rules_of
 from adapter.schema.reading import read_request
 from adapter.schema.tokens import Rendered, RenderedGrammar

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapter.request import Request
-from adapter.response import Response
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.routes.answers import json_answer, read, rules_of
 from adapter.schema.reading import read_detokenize, read_tokenize
 from adapter.tokens import detokenized, tokenized

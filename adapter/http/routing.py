@@ -8,11 +8,11 @@ import msgspec
 from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
-from adapter.asgi import ASGIApp, Receive, Scope, Send
 from adapter.errors import WrongMethod, answer_to, report
+from adapter.http.asgi import ASGIApp, Receive, Scope, Send
+from adapter.http.request import Request
+from adapter.http.response import Response
 from adapter.parts import Parts
-from adapter.request import Request
-from adapter.response import Response
 
 RECORD = "adapter.record"
 """Where a scope has the record of its request."""

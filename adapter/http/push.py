@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from adapter.asgi import Receive, Scope, Send
-from adapter.caller import Caller, caller_of
-from adapter.response import Headers, encoded
+from adapter.http.asgi import Receive, Scope, Send
+from adapter.http.caller import Caller, caller_of
+from adapter.http.response import Headers, encoded
 
 Write = Callable[[bytes], None]
 

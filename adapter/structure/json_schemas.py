@@ -10,7 +10,7 @@ import msgspec
 from llguidance import LLMatcher
 
 from adapter.recent import Recent
-from adapter.strict_schemas import Fault, Path, strict_fault
+from adapter.structure.strict_schemas import Fault, Path, strict_fault
 
 LONGEST = 256 * 1024
 """Characters of a schema as JSON: what nodes take."""

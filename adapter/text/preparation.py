@@ -12,9 +12,9 @@ from adapter.models import Model, Models
 from adapter.naming import grammar_name
 from adapter.preparation import room, sampling_of
 from adapter.schema.completions import CompletionRequest
-from adapter.structure import completion_structure
-from adapter.text_answer import TextAnswer
-from adapter.text_inputs import prompt_tokens, text_of
+from adapter.structure.structure import completion_structure
+from adapter.text.answer import TextAnswer
+from adapter.text.inputs import prompt_tokens, text_of
 from adapter.view import View
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds

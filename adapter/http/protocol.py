@@ -7,10 +7,10 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adapter.caller import Caller, offer
 from adapter.errors import BadRequest, answer_to
-from adapter.request_id import request_id
-from adapter.turn import turn_of
+from adapter.http.caller import Caller, offer
+from adapter.http.request_id import request_id
+from adapter.http.turn import turn_of
 
 
 class HttpProtocol(HttpToolsProtocol):

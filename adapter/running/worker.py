@@ -1,4 +1,4 @@
-"""One of several gateway processes: what `adapter serve --workers 2` starts twice, see adapter/workers.py.
+"""One of several gateway processes: what `adapter serve --workers 2` starts twice, see adapter/running/workers.py.
 
 Its standard input is a socket on which it is told its settings and handed connections; when that closes, it ends.
 """
@@ -14,9 +14,9 @@ from shutil import rmtree
 import msgspec
 import uvloop
 
-from adapter.gateway import run, set_up_logging
-from adapter.handover import Taker
-from adapter.workers import Start
+from adapter.running.gateway import run, set_up_logging
+from adapter.running.handover import Taker
+from adapter.running.workers import Start
 
 _LARGEST = 1 << 18
 

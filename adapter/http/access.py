@@ -11,14 +11,14 @@ from time import perf_counter
 
 import msgspec
 
-from adapter.asgi import Scope
 from adapter.completion import Completion
+from adapter.http.asgi import Scope
+from adapter.http.request_id import current_request, request_id
+from adapter.http.turn import turn_of
 from adapter.metrics import Metrics
-from adapter.request_id import current_request, request_id
-from adapter.turn import turn_of
 from subnet.client.ledger import Ledger
 
-logger = logging.getLogger("adapter.access")
+logger = logging.getLogger("adapter.http.access")
 
 _NAME = logger.name.encode()
 _encode = msgspec.json.encode

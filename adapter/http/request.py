@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapter.access import Record
-from adapter.asgi import Receive, Scope
+from adapter.http.access import Record
+from adapter.http.asgi import Receive, Scope
 from adapter.parts import Parts
 
 

@@ -12,8 +12,8 @@ from adapter.chunks import Head
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.schema.completions import TextChoice, TextCompletion
 from adapter.schema.responses import Usage
-from adapter.text_answer import Opening
-from adapter.text_logprobs import text_logprobs
+from adapter.text.answer import Opening
+from adapter.text.logprobs import text_logprobs
 
 _encode = msgspec.json.encode
 _MARK = "\x00"

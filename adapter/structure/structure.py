@@ -12,11 +12,11 @@ from adapter.conversation import offered
 from adapter.decode.parsers import Kind, UnsupportedSchema
 from adapter.decode.parsers.lark import as_object
 from adapter.errors import BadRequest
-from adapter.forms import Form, Place, form_of
-from adapter.json_schemas import fault, is_checked, written
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
 from adapter.schema.tools import AllowedToolsChoice, NamedTool
+from adapter.structure.forms import Form, Place, form_of
+from adapter.structure.json_schemas import fault, is_checked, written
 from subnet.generation import Grammar
 
 _ANY: Mapping[str, Any] = {"type": "object"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adapter.asgi import Receive, Scope, Send
+from adapter.http.asgi import Receive, Scope, Send
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import uvloop
 
-from adapter import commands, node_table
-from adapter.gateway import set_up_logging
-from adapter.kept import Report
+from adapter.running import commands, node_table
+from adapter.running.gateway import set_up_logging
+from adapter.running.kept import Report
 from adapter.settings import Settings, reader
 from subnet.errors import SettingsError, SubnetError
 from subnet.version import VERSION

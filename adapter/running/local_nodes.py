@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Sequence
 from types import TracebackType
 
-from adapter.kept import Kept, Report
+from adapter.running.kept import Kept, Report
 from subnet.errors import SettingsError
 from subnet.node.run import SERVING
 

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from adapter.handover import Giver, pair
-from adapter.kept import Kept, Report
-from adapter.serving import Ready, signals
+from adapter.running.handover import Giver, pair
+from adapter.running.kept import Kept, Report
+from adapter.running.serving import Ready, signals
 from adapter.settings import Settings
 from subnet.errors import SettingsError
 
@@ -32,7 +32,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Worker(Kept):
-    """One gateway process, see adapter/worker.py; its output is its own."""
+    """One gateway process, see adapter/running/worker.py; its output is its own."""
 
     def __init__(self, name: str, settings: Settings, metrics: str, report: Report) -> None:
         super().__init__(name, report)
@@ -81,7 +81,10 @@ class Worker(Kept):
         self._channel, theirs = pair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "adapter.worker", stdin=theirs.fileno(), env=self._environ, start_new_session=True
+                *(sys.executable, "-m", "adapter.running.worker"),
+                stdin=theirs.fileno(),
+                env=self._environ,
+                start_new_session=True,
             )
         loop = asyncio.get_running_loop()
         try:

@@ -11,9 +11,9 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
 from adapter.errors import BadRequest
-from adapter.json_schemas import written
 from adapter.schema.formats import Json, JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
 from adapter.schema.sampling import SamplingRequest
+from adapter.structure.json_schemas import written
 from subnet.generation import Grammar
 
 LONGEST_TEXT = 16 * 1024

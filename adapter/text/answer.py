@@ -12,7 +12,7 @@ from adapter.completion import Completion
 from adapter.events import Event, Finished, Used
 from adapter.schema.logprobs import TextLogprobs
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
-from adapter.text_logprobs import prompt_logprobs
+from adapter.text.logprobs import prompt_logprobs
 from subnet.client import SessionManager
 from subnet.client.together import together
 

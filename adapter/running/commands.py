@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from adapter import gateway, workers
-from adapter.kept import Report
-from adapter.local_nodes import LocalNode, LocalNodes
-from adapter.serving import bind
+from adapter.running import gateway, workers
+from adapter.running.kept import Report
+from adapter.running.local_nodes import LocalNode, LocalNodes
+from adapter.running.serving import bind
 from adapter.settings import Settings
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from adapter.caller import Caller
 from adapter.errors import ClientGone
+from adapter.http.caller import Caller
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from adapter.asgi import Scope
-from adapter.turn import Turn
+from adapter.http.asgi import Scope
+from adapter.http.turn import Turn
 
-_KEY = "adapter.caller"
+_KEY = "adapter.http.caller"
 
 
 class Caller:

@@ -8,11 +8,11 @@ import socket
 from contextlib import suppress
 
 from adapter.app import build_app
-from adapter.garbage import settle
-from adapter.handover import Taker
-from adapter.kept import Report
-from adapter.life import Life
-from adapter.serving import Ready, serve
+from adapter.running.garbage import settle
+from adapter.running.handover import Taker
+from adapter.running.kept import Report
+from adapter.running.life import Life
+from adapter.running.serving import Ready, serve
 from adapter.settings import Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager

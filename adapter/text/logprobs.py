@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from adapter.decode.logprobs import Teller
 from adapter.models import Model
 from adapter.schema.logprobs import TextLogprobs, TokenLogprob, TopLogprob
-from adapter.text_inputs import offsets_of
+from adapter.text.inputs import offsets_of
 from subnet.generation import TokenLogprobs
 
 

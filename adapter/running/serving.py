@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
-from adapter.asgi import ASGIApp
-from adapter.handover import Taker
-from adapter.http_protocol import HttpProtocol
-from adapter.life import Life
+from adapter.http.asgi import ASGIApp
+from adapter.http.protocol import HttpProtocol
+from adapter.running.handover import Taker
+from adapter.running.life import Life
 from subnet.errors import SettingsError
 
 _GRACE = 30

@@ -12,9 +12,9 @@ from adapter.chunks import Head
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.schema.completions import TextChoice, TextCompletion
 from adapter.schema.logprobs import TextLogprobs
-from adapter.text_answer import Opening
-from adapter.text_chunks import text_reason
-from adapter.text_logprobs import joined, text_logprobs
+from adapter.text.answer import Opening
+from adapter.text.chunks import text_reason
+from adapter.text.logprobs import joined, text_logprobs
 
 
 class TextCollector:

@@ -1,0 +1,1 @@
+"""HTTP and ASGI: what lies between a socket and an endpoint."""

@@ -1,0 +1,1 @@
+"""The gateway as processes: commands, servers, workers, local nodes."""

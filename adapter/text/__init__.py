@@ -1,0 +1,1 @@
+"""Text completions: answers to prompts that are no conversation."""
