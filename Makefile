@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Of the tests; files stay together.
+PROCESSES ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +24,7 @@ serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS=
 	@exec $(BIN)/adapter up $(ARGS)
 
 test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 lint: .venv/test.done ## check style and types only
 	@$(BIN)/ruff check --quiet --output-format concise && $(BIN)/ruff format --check --quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -27,8 +28,11 @@ def script() -> Script:
     version = _output([node, "--version"])
     if int(version.removeprefix("v").partition(".")[0]) < OLDEST:
         pytest.skip(f"Node {version.strip()} is older than {OLDEST}")
-    if not INSTALLED.is_file() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
-        _output([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+    with (HERE / ".installing").open("w") as alone:
+        # Tests may run in several processes.
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if not INSTALLED.is_file() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
+            _output([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"])
 
     def run(name: str, *arguments: str) -> dict[str, object]:
         found: dict[str, object] = msgspec.json.decode(_output([node, name, *arguments]))
