@@ -11,6 +11,8 @@ from subnet.errors import WireError
 from subnet.generation import GrammarKind
 
 Resume = Literal["continue", "replay", "exact"]
+Lane = Literal["token", "chat"]
+Modality = Literal["image", "audio", "file"]
 
 
 class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,7 +54,9 @@ def digest(data: bytes) -> str:
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway must know of a model to serve it. `stop_tokens` end a turn (end of sequence, end of turn).
 
-    `tokenizer` is the SHA-256 of the tokenizer artefact, which the node hands out on `rpc_artefact`.
+    `tokenizer` is the SHA-256 of the tokenizer artefact, which the node hands out on `rpc_artefact`. On the chat lane
+    the node takes messages instead of tokens: then there is none, nor a template, and a `context_length` of 0 is
+    unknown. `modalities` are what it understands in a message, beside text.
     """
 
     id: str
@@ -63,13 +67,16 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     eos_token: str = ""
     stop_tokens: tuple[int, ...] = ()
     created: int = 0
+    lane: Lane = "token"
+    modalities: tuple[Modality, ...] = ()
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do beyond what all do: draw by temperature, top_p and seed, and end at max_tokens and
     stop_tokens. The other fields of Sampling are refused by name where they are not declared here.
 
-    `top_logprobs` is the most it gives per token; 0 is none. `penalties` are all three.
+    `top_logprobs` is the most it gives per token; 0 is none. `penalties` are all three. `prefill` is for the chat
+    lane: it goes on with an answer that was begun, see ChatRequest.
     """
 
     resume: Resume = "continue"
@@ -84,17 +91,24 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: bool = False
     prompt_logprobs: bool = False
     grammars: tuple[GrammarKind, ...] = ()
+    prefill: bool = False
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A node now. `capacity` and `running` count choices in generation; `process` is a process id."""
+    """A node now, with the models that it serves. `capacity` and `running` count choices in generation; `process` is
+    a process id.
+    """
 
     node_id: str
     version: str
     engine: str
-    card: ModelCard
+    cards: tuple[ModelCard, ...]
     capabilities: Capabilities
     capacity: int
     running: int = 0
     process: int = 0
     draining: bool = False
+
+    def card(self, model: str | None) -> ModelCard | None:
+        """Of `model`, or of the first for None; None where it does not serve it."""
+        return next((card for card in self.cards if model in (None, card.id)), None)

@@ -64,8 +64,8 @@ async def test_a_node_describes_itself() -> None:
     """From its address alone comes all that is needed to use it, the tokenizer included."""
     async with node() as (served, address), protocol(address) as remote:
         info = await remote.rpc_info()
-        artefact = await remote.rpc_artefact(info.card.tokenizer)
-        assert (info.card.id, info.capacity) == ("echo", served.engine.capacity)
+        artefact = await remote.rpc_artefact(info.cards[0].tokenizer)
+        assert (info.cards[0].id, info.capacity) == ("echo", served.engine.capacity)
         assert TokenizerArtefact.from_bytes(artefact).pieces[65] == b"A"
         with pytest.raises(NodeError, match="no such artefact"):
             await remote.rpc_artefact(digest(b"other"))
@@ -140,7 +140,7 @@ async def test_secrets() -> None:
     ours = TokenAuthorizer("ours")
     async with node(authorizer=ours) as (_, address):
         async with protocol(address, ours) as remote:
-            assert (await remote.rpc_info()).card.id == "echo"
+            assert (await remote.rpc_info()).cards[0].id == "echo"
         for stranger in (None, TokenAuthorizer("theirs")):
             async with protocol(address, stranger) as remote:
                 with pytest.raises(Unauthorized):

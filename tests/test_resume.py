@@ -39,7 +39,7 @@ class EngineProtocol(Protocol):
             node_id=self.peer,
             version="0",
             engine="echo",
-            card=engine.card,
+            cards=(engine.card,),
             capabilities=engine.capabilities,
             capacity=engine.capacity,
         )

@@ -47,4 +47,7 @@ def _row(remote: Remote, status: Status, now: int) -> NodeRow:
     if info is None:
         return row
     said = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
-    return msgspec.structs.replace(row, model=info.card.id, context_length=info.card.context_length, **said)
+    first = info.card(None)
+    if first is not None:
+        said |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
+    return msgspec.structs.replace(row, models=[card.id for card in info.cards], **said)

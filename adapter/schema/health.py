@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from subnet.client.status import NodeState
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, Lane
 
 
 class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -20,7 +20,7 @@ class NodeRow(Struct, frozen=True, kw_only=True):
 
     `peer` is its address; `state` holds since `since` (Unix time, in seconds), and `fault` is why it gets no requests,
     or fewer, in plain words, null when it is healthy. `requests` are this gateway's on it now; the fields from
-    `node_id` on are what the node last said of itself, null before its first answer.
+    `node_id` on are what the node last said of itself, null before its first answer. `model` is the first of `models`.
     """
 
     peer: str
@@ -32,6 +32,8 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     version: str | None = None
     engine: str | None = None
     model: str | None = None
+    models: list[str] | None = None
+    lane: Lane | None = None
     context_length: int | None = None
     capacity: int | None = None
     running: int | None = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from subnet.client.breaker import Breaker
 from subnet.client.status import Status, status_of
-from subnet.node_info import NodeInfo, Resume
+from subnet.node_info import Lane, NodeInfo, Resume
 from subnet.protocols.base import Protocol
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ class Remote:
     def available(self, now: float) -> bool:
         return self.fault is None and not self.filled and now >= self.busy_until and self.breaker.allows(now)
 
-    def serves(self, model: str | None) -> bool:
-        return self.info is not None and not self.info.draining and model in (None, self.info.card.id)
+    def serves(self, model: str | None, lane: Lane | None = None) -> bool:
+        """Whether it takes new work for `model` (None: any), on `lane` (None: either)."""
+        card = None if self.info is None or self.info.draining else self.info.card(model)
+        return card is not None and lane in (None, card.lane)
 
     def status(self, now: float) -> Status:
         """How it is. Changes are dated when this is called, so it is called after whatever may change it."""

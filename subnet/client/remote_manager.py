@@ -89,7 +89,9 @@ class RemoteManager:
     def models(self) -> dict[str, ModelCard]:
         """The models that some healthy node serves now."""
         healthy = (remote.info for remote in self.remotes if remote.fault is None)
-        return {info.card.id: info.card for info in healthy if info is not None and not info.draining}
+        here = (card for info in healthy if info is not None and not info.draining for card in info.cards)
+        # Where a model is on both lanes, the last one stands: that of tokens.
+        return {card.id: card for card in sorted(here, key=lambda card: card.lane == "token")}
 
     def capabilities(self, model: str | None) -> Capabilities:
         """Of the first healthy node that serves `model`. Raises NoNodeAvailable."""
@@ -100,7 +102,7 @@ class RemoteManager:
     async def artefact(self, sha256: str) -> bytes:
         """From the first node that hands it out. Raises NoNodeAvailable."""
         for remote in self.remotes:
-            if remote.info is not None and remote.info.card.tokenizer == sha256:
+            if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards):
                 try:
                     return await remote.protocol.rpc_artefact(sha256)
                 except NodeError as error:

@@ -59,4 +59,4 @@ class SessionManager:
     def capacity(self, model: str) -> int:
         """How many answers the healthy nodes of `model` write at once, at least 1."""
         infos = [remote.info for remote in self._remote_manager.remotes if remote.fault is None]
-        return max(1, sum(info.capacity for info in infos if info is not None and info.card.id == model))
+        return max(1, sum(info.capacity for info in infos if info is not None and info.card(model) is not None))

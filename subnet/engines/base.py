@@ -39,6 +39,11 @@ class Engine(ABC):
     ) -> None:
         return None
 
+    async def check(self) -> None:
+        """Raises NodeError while the engine cannot work: its server is away. What is said of it may have changed after
+        this."""
+        return
+
     @abstractmethod
     async def run(self, job: Job, emit: Emit) -> None:
         """Generate until every choice of the job has finished.

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from subnet import frames
 from subnet.authorizers.base import ResponseT
+from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta
 from subnet.messages import (
@@ -31,7 +32,6 @@ from subnet.messages import (
     ScoreReply,
     ScoreRequest,
 )
-from subnet.node.job import to_job, to_text, to_texts
 from subnet.node_info import digest
 from subnet.outbox import Outbox
 from subnet.tensors import pack
@@ -120,6 +120,7 @@ class NodeConnection:
                 await self._node.authorizer.validate_request(request)
             match request:
                 case InfoRequest():
+                    await self._node.engine.check()
                     self._outbox.post(await self._signed(InfoReply(request.call, self._node.info()), request))
                 case ArtefactRequest():
                     self._outbox.post(self._artefact(request))

@@ -41,7 +41,7 @@ class Node:
             node_id=self._id,
             version=VERSION,
             engine=engine.name,
-            card=engine.card,
+            cards=(engine.card,),
             capabilities=engine.capabilities,
             capacity=engine.capacity,
             running=self.running,

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
 from subnet.messages import Accepted, Generate
@@ -73,6 +74,14 @@ class Protocol(ABC):
                 elif check is not None:
                     await check(received)
                     check = None
+
+    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
+        """Answer a conversation: `emit` gets each delta as it comes. Cancelling the call ends the work on the node.
+
+        Only for models whose card says the chat lane. Returns, once every choice has its finish_reason, what was used,
+        where the node tells. Raises NodeError or RequestError, at any point.
+        """
+        raise InvalidRequest(f"{self.peer} takes tokens, no messages", param="model")
 
     @abstractmethod
     async def aclose(self) -> None:

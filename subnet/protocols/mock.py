@@ -81,7 +81,7 @@ class MockProtocol(Protocol):
             node_id=self.peer,
             version="0",
             engine="mock",
-            card=self._card,
+            cards=(self._card,),
             capabilities=self._capabilities,
             capacity=self._capacity,
             running=self.open,
