@@ -1,7 +1,8 @@
 """The only table from errors to what OpenAI's clients expect: status, type, code, param, headers.
 
 Overload is 503 with Retry-After, as OpenAI's own "engine is overloaded": clients retry it, and wait as long as they
-are told. It is not 429, which says that this one client sends too much, and never 400, which is not retried.
+are told. It is not 429, which says that too much was sent: that is what a provider said to us. It is never 400, which
+is not retried.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import msgspec
 from adapter.http.request_id import current_request
 from adapter.schema.responses import Error, ErrorResponse
 from subnet.errors import (
+    ContentRefused,
     ContextLengthExceeded,
     NodeBusy,
     NodeError,
     NodeTimeout,
     NoNodeAvailable,
+    RateLimited,
     RequestError,
     SessionClosed,
     Unauthorized,
@@ -102,11 +105,14 @@ _TABLE: dict[type[Exception], Row] = {
     BodyTooLarge: Row(413, _CLIENT, "request_too_large"),
     ClientGone: Row(499, _CLIENT, "client_closed_request"),
     ContextLengthExceeded: Row(400, _CLIENT, "context_length_exceeded"),
+    ContentRefused: Row(400, _CLIENT, "content_policy_violation"),
     RequestError: Row(400, _CLIENT, "invalid_value"),
     ModelUnusable: Row(503, _SERVER, "model_unusable"),
     # The nodes refuse this gateway's credentials, not its client's.
     Unauthorized: Row(502, _SERVER, "node_refused", "The nodes refuse this gateway."),
     NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
+    # Of the servers behind: the client that waits as long as it is told is served.
+    RateLimited: Row(429, "requests", "rate_limit_exceeded", "Rate limit reached. Try again later.", 1.0),
     NodeBusy: Row(503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Try again later.", 1.0),
     # Which wait was too long says nothing to a client: after a switch of nodes it is a first token again.
     NodeTimeout: Row(504, _SERVER, "model_timeout", "The model did not answer in time."),

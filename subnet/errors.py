@@ -4,10 +4,12 @@ SubnetError
 ├── SettingsError              a wrong setting, in one clear line
 ├── RequestError               the request itself is wrong: never retried, never held against a node
 │   ├── InvalidRequest
-│   └── ContextLengthExceeded
+│   ├── ContextLengthExceeded
+│   └── ContentRefused         the server's own rules forbid an answer
 ├── NodeError                  this node could not do it: another may
 │   ├── NodeLost               not reachable, or the connection broke
 │   ├── NodeBusy               no capacity left
+│   │   └── RateLimited        this gateway asks the server more often than it may
 │   ├── NodeLeaving            about to end: takes no new work, hands over what it has
 │   ├── NodeTimeout
 │   │   ├── FirstTokenTimeout
@@ -56,6 +58,10 @@ class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
 
 
+class ContentRefused(RequestError):
+    code = "content_refused"
+
+
 class NodeError(SubnetError):
     """Another node may succeed where this one did not."""
 
@@ -68,6 +74,10 @@ class NodeLost(NodeError):
 
 class NodeBusy(NodeError):
     code = "node_busy"
+
+
+class RateLimited(NodeBusy):
+    code = "rate_limited"
 
 
 class NodeLeaving(NodeError):

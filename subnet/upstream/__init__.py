@@ -1,0 +1,1 @@
+"""Inference servers that run elsewhere, as nodes: what stands at an address, and how it is reached."""
