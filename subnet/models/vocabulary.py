@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from subnet.errors import SettingsError
 from subnet.models.gguf import Metadata
 from subnet.models.patterns import PATTERNS
+from subnet.models.pieces import ALPHABET, SPACE, bytes_of_alphabet, bytes_of_sentencepiece
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
@@ -22,8 +22,6 @@ _END_TEXTS = frozenset(
         "<｜end▁of▁sentence｜>",  # noqa: RUF001
     ]
 )
-_SPACE = "▁"
-_BYTE_TEXT = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -59,7 +57,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
     def pieces(self) -> list[bytes]:
         plain = {NORMAL, UNUSED, BYTE}
-        decode = _bytes_of_alphabet if self.kind == "gpt2" else _bytes_of_sentencepiece
+        decode = bytes_of_alphabet if self.kind == "gpt2" else bytes_of_sentencepiece
         return [
             decode(text) if kind in plain else text.encode() for text, kind in zip(self.texts, self.types, strict=True)
         ]
@@ -76,7 +74,7 @@ def byte_pair_pattern(metadata: Metadata) -> str:
 def byte_pair_merges(vocabulary: Vocabulary, merges: Sequence[bytes]) -> list[int]:
     """Token ids in merge order: single bytes, then what each merge makes. Raises SettingsError."""
     ids = {text: t for t, text in enumerate(vocabulary.texts) if vocabulary.types[t] == NORMAL}
-    order = {token: None for text, token in ids.items() if len(text) == 1 and text in _ALPHABET}
+    order = {token: None for text, token in ids.items() if len(text) == 1 and text in ALPHABET}
     for merge in merges:
         text = merge.decode("utf-8", "replace").replace(" ", "")
         token = ids.get(text)
@@ -101,30 +99,8 @@ def sentencepiece_json(vocabulary: Vocabulary, scores: Sequence[float], space_pr
     pairs = [(vocabulary.texts[left], vocabulary.texts[right]) for _, left, right in merges]
     unknown = next((vocabulary.texts[token] for token in vocabulary.of_type(UNKNOWN)), None)
     tokenizer = Tokenizer(models.BPE(ids, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    spaces = [normalizers.Prepend(_SPACE)] if space_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    spaces = [normalizers.Prepend(SPACE)] if space_prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", SPACE)])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     text: str = tokenizer.to_str()
     return text
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 is itself, the rest follows from U+0100 on."""
-    itself = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in itself]
-    return {chr(byte): byte for byte in itself} | {chr(256 + index): byte for index, byte in enumerate(others)}
-
-
-_ALPHABET = _byte_alphabet()
-
-
-def _bytes_of_alphabet(text: str) -> bytes:
-    try:
-        return bytes([_ALPHABET[char] for char in text])
-    except KeyError:
-        return text.encode()
-
-
-def _bytes_of_sentencepiece(text: str) -> bytes:
-    byte = _BYTE_TEXT.fullmatch(text)
-    return bytes([int(byte[1], 16)]) if byte else text.replace(_SPACE, " ").encode()
