@@ -37,7 +37,7 @@ class Parts:
         source = card.chat_template or DEFAULT_TEMPLATE
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
         self.template = ChatTemplate(source, card.bos_token, card.eos_token)
-        self.kind = _kind(self.template, source, tool_format)
+        self.kind = _kind(self.template, source, tool_format).of(self.tokenizer.pieces)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
         marks = {self.tokenizer.special[mark] for mark in self.kind.visible if mark in self.tokenizer.special}

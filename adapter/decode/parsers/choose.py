@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -49,6 +49,10 @@ class Kind(msgspec.Struct, frozen=True):
 
     calls: ToolFormat | None
     tags: Tags | None
+
+    def of(self, pieces: Sequence[bytes]) -> Kind:
+        """The same, for a model of which token i is `pieces[i]`. May take a second."""
+        return Kind(Harmony.of(pieces), self.tags) if isinstance(self.calls, Harmony) else self
 
     @property
     def visible(self) -> tuple[str, ...]:

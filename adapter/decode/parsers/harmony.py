@@ -1,60 +1,86 @@
 """gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, with more of them after `<|start|>assistant`. Channel
 `analysis` is reasoning, a message `to=functions.name` is a call, the rest is content.
 
-Read as text, not with the package openai-harmony: that takes token ids, while stop strings end an answer in its text;
-and it needs a vocabulary file that it downloads (or finds where TIKTOKEN_ENCODINGS_BASE says), though the text is here.
+What a header says is read by the package openai-harmony (see harmony_package). The text after it is that up to the next
+mark, which is all that the package would make of its tokens; it is taken here as it comes, since the package takes
+tokens, while stop strings end an answer in its text.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 from adapter.decode.parsers.format import ToolFormat
 from adapter.decode.parsers.free import without
-from adapter.decode.parsers.json_call import is_name
+from adapter.decode.parsers.harmony_header import (
+    CHANNEL,
+    CONSTRAIN,
+    FUNCTIONS,
+    MESSAGE,
+    START,
+    Header,
+    ReadHeader,
+    read_as_text,
+)
 from adapter.decode.parsers.lark import Lark, quoted
 from adapter.decode.parsers.reasoning import Tags
 from adapter.decode.parsers.source import Source, Tools
 from adapter.decode.parsers.text import Reading
 from adapter.decode.parts import Content, Reasoning
 
-_START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 _MARK, _END = "<|", "<|end|>"
 _ENDS = (_END, "<|call|>", "<|return|>")
-_RECIPIENT = re.compile(r"\bto=([^\s<]+)")
-_ANALYSIS = re.compile(r"<\|channel\|>\s*analysis\b")
-_FUNCTIONS = "functions."
 
 
 class Harmony(ToolFormat):
-    """Calls to tools that are none of the client's (browser, python) are reasoning. A header that the end of the text
-    cuts off is skipped; one that goes wrong is content. Arguments are what the model wrote, whatever that is."""
+    """A header that the end of the text cuts off is skipped; one without a message is content, and so is text outside
+    of messages. A mark `<|start|>` ends a message that has no end. Arguments are what the model wrote, whatever that
+    is."""
 
     name = "harmony"
-    visible = (_START, _CHANNEL, _CONSTRAIN, _MESSAGE, *_ENDS)
+    visible = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
     reasons = True
 
-    def read(self, source: Source) -> Reading[None]:
-        while (yield from source.pass_until(_START, _CHANNEL, give=Content)):
-            mark = yield from source.literal(_START, _CHANNEL)
-            rest = yield from source.before(_MESSAGE, _START, *_ENDS)
-            if rest is None:
-                source.skip()
-            elif (yield from source.literal(_MESSAGE)):
-                yield from self._message(source, mark + rest)
-            else:
-                source.refuse(len(mark))
+    def __init__(self, read_header: ReadHeader = read_as_text) -> None:
+        self._read_header = read_header
 
-    def _message(self, source: Source, header: str) -> Reading[None]:
-        found = _RECIPIENT.search(header)
-        recipient = found[1] if found else ""
-        name = recipient.removeprefix(_FUNCTIONS)
-        if name != recipient and is_name(name):
-            yield from self._call(source, name)
+    @classmethod
+    def of(cls, pieces: Sequence[bytes]) -> Harmony:
+        """For a model of which token i is `pieces[i]`. Takes about a second."""
+        from adapter.decode.parsers.harmony_package import load  # slow, and only these models need it
+
+        return cls(load(pieces))
+
+    def read(self, source: Source) -> Reading[None]:
+        yield from self._first(source)
+        while (yield from source.pass_until(START, CHANNEL, give=Content)):
+            mark = yield from source.literal(START, CHANNEL)
+            yield from self._headed(source, mark)
+
+    def _first(self, source: Source) -> Reading[None]:
+        """The prompt ends in `<|start|>assistant`, so the answer may begin in the midst of a header."""
+        yield from source.space()
+        within = yield from source.literal("to=", CONSTRAIN, MESSAGE)
+        source.at = 0
+        if within:
+            yield from self._headed(source, "")
+
+    def _headed(self, source: Source, mark: str) -> Reading[None]:
+        rest = yield from source.before(MESSAGE, START, *_ENDS)
+        if rest is None:
+            # Without a mark it may have been no header at all.
+            source.skip() if mark else source.give(Content)
+        elif (yield from source.literal(MESSAGE)):
+            yield from self._message(source, self._read_header(mark + rest))
+        else:
+            source.refuse(len(mark))
+
+    def _message(self, source: Source, header: Header) -> Reading[None]:
+        if header.function is not None:
+            yield from self._call(source, header.function)
         else:
             source.skip()
-            give = Reasoning if recipient or _ANALYSIS.search(header) else Content
-            yield from source.pass_until(_START, *_ENDS, give=give)
+            yield from source.pass_until(START, *_ENDS, give=Reasoning if header.reasons else Content)
         yield from source.literal(*_ENDS)
         source.skip()
 
@@ -67,34 +93,34 @@ class Harmony(ToolFormat):
             return
         if (yield from source.peek()) == "{":
             yield from source.pass_object()
-        yield from source.pass_until(_START, *_ENDS, give=source.argument, trim=True)
+        yield from source.pass_until(START, *_ENDS, give=source.argument, trim=True)
 
     def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
-        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} {self._call_of(lark, tools)}"
+        return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} {self._call_of(lark, tools)}"
 
     def _call_of(self, lark: Lark, tools: Tools) -> str:
         return lark.either(
-            f"{quoted(f'commentary to={_FUNCTIONS}{name} ')} {lark.mark(_CONSTRAIN)} {quoted('json')}"
-            f" {lark.mark(_MESSAGE)} {lark.arguments(schema)}"
+            f"{quoted(f'commentary to={FUNCTIONS}{name} ')} {lark.mark(CONSTRAIN)} {quoted('json')}"
+            f" {lark.mark(MESSAGE)} {lark.arguments(schema)}"
             for name, schema in tools.items()
         )
 
     def free(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
         """Text is a message of its own, and so is what introduces a call."""
         text = without(lark, _MARK)
-        final = f'"final" {lark.mark(_MESSAGE)} {text}'
-        introduced = f'"commentary" {lark.mark(_MESSAGE)} {text} {self._next(lark)}'
-        call = f"({introduced} {lark.mark(_CHANNEL)})? {self._call_of(lark, tools)}"
-        return f"{self._reasoning(lark)}? {lark.mark(_CHANNEL)} ({final} | {call})"
+        final = f'"final" {lark.mark(MESSAGE)} {text}'
+        introduced = f'"commentary" {lark.mark(MESSAGE)} {text} {self._next(lark)}'
+        call = f"({introduced} {lark.mark(CHANNEL)})? {self._call_of(lark, tools)}"
+        return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} ({final} | {call})"
 
     def answer(self, lark: Lark, body: str) -> str:
-        return f'{self._reasoning(lark)}? {lark.mark(_CHANNEL)} "final" {lark.mark(_MESSAGE)} {body}'
+        return f'{self._reasoning(lark)}? {lark.mark(CHANNEL)} "final" {lark.mark(MESSAGE)} {body}'
 
     def _reasoning(self, lark: Lark) -> str:
-        message = f'{lark.mark(_CHANNEL)} "analysis" {lark.mark(_MESSAGE)} {without(lark, _MARK)}'
+        message = f'{lark.mark(CHANNEL)} "analysis" {lark.mark(MESSAGE)} {without(lark, _MARK)}'
         return lark.rule(f"{message} {self._next(lark)}")
 
     def _next(self, lark: Lark) -> str:
         """The end of a message, and the beginning of the next."""
-        return f'{lark.mark(_END)} {lark.mark(_START)} "assistant"'
+        return f'{lark.mark(_END)} {lark.mark(START)} "assistant"'
