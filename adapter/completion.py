@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from adapter.events import Event, TextDelta, Used
 from adapter.models import Model
@@ -79,7 +80,7 @@ class Completion:
         )
 
     @property
-    def ledger(self) -> Ledger | None:
+    def ledger(self) -> Ledger[Any] | None:
         """None before nodes are asked."""
         return None if self._session is None else self._session.ledger
 
@@ -116,7 +117,7 @@ class Completion:
             self._emit(TextDelta(self._first + index, echo))
 
     def _goes_on(self) -> bool:
-        return self.ledger is not None and bool(self.ledger.unfinished)
+        return self.ledger is not None and not self.ledger.complete
 
 
 class _Complete(Exception):

@@ -52,8 +52,11 @@ class ChatDelta(msgspec.Struct, gc=False):
     finish_reason: ChatFinishReason | None = None
 
     @property
-    def empty(self) -> bool:
-        return not (self.text or self.reasoning or self.refusal or self.calls or self.finish_reason or self.logprobs)
+    def tokens(self) -> int:
+        """How many it is, at least; 0 where it says nothing."""
+        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs):
+            return 0
+        return max(1, len(self.logprobs or ()))
 
 
 class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):

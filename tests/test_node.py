@@ -96,7 +96,7 @@ async def test_frames_are_columnar() -> None:
 
 
 def opening_frames(count: int) -> list[bytes]:
-    from subnet.client.ledger import Ledger
+    from subnet.client.token_ledger import TokenLedger as Ledger
     from subnet.messages import Generate
     from subnet.tensors import token_ids
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
-from subnet.client.ledger import Ledger
+from subnet.client.token_ledger import TokenLedger as Ledger
 from subnet.client.resume import Diverged, way
 from subnet.client.together import together
 from subnet.engines.echo import EchoEngine, EchoOptions

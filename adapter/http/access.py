@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
@@ -39,7 +40,7 @@ class Record(msgspec.Struct):
     completions: Sequence[Completion] = ()
 
     @property
-    def ledgers(self) -> list[Ledger]:
+    def ledgers(self) -> list[Ledger[Any]]:
         """Of what nodes were asked for: those that are full are not."""
         found = [completion.ledger for completion in self.completions]
         return [ledger for ledger in found if ledger is not None and ledger.nodes]
@@ -117,7 +118,7 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     return line
 
 
-def _asked(ledgers: Sequence[Ledger]) -> list[str]:
+def _asked(ledgers: Sequence[Ledger[Any]]) -> list[str]:
     """The nodes in order: of a single answer each time that one was asked, of several once."""
     nodes = [node for ledger in ledgers for node in ledger.nodes]
     return nodes if len(ledgers) == 1 else list(dict.fromkeys(nodes))

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from subnet.authorizers import AuthorizerBase
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic
+
 from subnet.client.lease import Lease
-from subnet.client.ledger import Ledger
-from subnet.client.resume import Resumption
-from subnet.client.together import together
-from subnet.errors import FirstTokenTimeout, NodeError, StallTimeout, WireError
-from subnet.generation import Delta
-from subnet.messages import Accepted, Generate
-from subnet.protocols.base import Emit
+from subnet.client.ledger import Choice, D, Take
+from subnet.errors import FirstTokenTimeout, NodeError, NodeTimeout, StallTimeout, WireError
 
 
-class Attempt:
-    """Asks the node of `lease` for what `ledger` lacks when this is made, of at most `most` choices."""
+class Attempt(ABC, Generic[D]):
+    """Asks the node of `lease` for what is lacking of `choices`.
 
-    def __init__(self, lease: Lease, ledger: Ledger, authorizer: AuthorizerBase | None, most: int) -> None:
-        self.lease = lease
-        self._authorizer = authorizer
-        self._resumption = Resumption(ledger, lease.remote.resume, most)
-        self.choices = self._resumption.choices
+    `filters`: whether deltas must pass through `new`, as some of them repeat what was delivered.
+    """
 
-    async def run(self, emit: Emit) -> None:
+    lease: Lease
+    choices: Sequence[Choice]
+    filters: bool
+
+    @abstractmethod
+    async def run(self, emit: Take[D]) -> None:
         """Emit what the node answers, signs of life included, until it has nothing more to say."""
-        await together([self._ask(request, emit) for request in self._resumption.requests])
 
-    @property
-    def filters(self) -> bool:
-        """Whether deltas must pass through `new`: some of them repeat what was delivered."""
-        return self._resumption.way == "replay"
-
-    def new(self, delta: Delta) -> Delta | None:
+    @abstractmethod
+    def new(self, delta: D) -> D | None:
         """What of `delta` the client does not have yet; None for nothing. Raises Diverged."""
-        return self._resumption.new(delta)
 
     def late(self, *, first: bool, within: float) -> NodeError:
         """The error that says that the node was silent for too long."""
@@ -42,18 +36,10 @@ class Attempt:
             return FirstTokenTimeout(f"{peer} gave no token within {within:.1f} s")
         return StallTimeout(f"{peer} gave no further token within {within:.1f} s")
 
+    def late_in_all(self, within: float) -> NodeError:
+        """The error that says that the node was not done in the time that it has."""
+        return NodeTimeout(f"{self.lease.remote.peer} was not done within {within:.1f} s")
+
     def ended(self) -> NodeError:
         """The error that says that the node ended a stream before its end."""
         return WireError(f"{self.lease.remote.peer} ended a stream before its end")
-
-    async def _ask(self, request: Generate, emit: Emit) -> None:
-        """One request; nothing of it is believed before both ends have proved who they are."""
-        protocol, authorizer = self.lease.remote.protocol, self._authorizer
-        if authorizer is None:
-            return await protocol.rpc_inference(request, emit)
-        signed = await authorizer.sign_request(request)
-
-        async def check(accepted: Accepted) -> None:
-            await authorizer.validate_response(accepted, signed)
-
-        return await protocol.rpc_inference(signed, emit, check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from subnet import frames
-from subnet.client.ledger import Ledger
+from subnet.client.token_ledger import TokenLedger
 from subnet.errors import InvalidRequest, WireError
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds, token_ids
@@ -34,7 +34,7 @@ def check_sampling(sampling: Sampling, choices: int) -> None:
     _check("logprobs", sampling.logprobs, 0, MAX_LOGPROBS)
 
 
-def check_travels(ledger: Ledger) -> None:
+def check_travels(ledger: TokenLedger) -> None:
     """Whether the request fits a frame, whatever its parts are. Raises InvalidRequest."""
     try:
         frames.encode(ledger.request(ledger.choices))

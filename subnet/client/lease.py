@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from subnet.client.prober import Prober
-from subnet.errors import NodeBusy, NodeError, NodeLeaving, NodeLost, NodeTimeout
+from subnet.errors import NodeBusy, NodeError, NodeLeaving, NodeLost, NodeTimeout, RateLimited
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Lease:
             logger.warning("node %s failed: %s", remote.peer, remote.trouble)
         if isinstance(error, NodeBusy):
             remote.busy_until = now + (error.retry_after or _FULL)
+            remote.limited = isinstance(error, RateLimited)
         elif isinstance(error, NodeLost | NodeTimeout | NodeLeaving) and self._arrival == remote.arrivals:
             self._prober.doubt(str(error))
         remote.status(now)
@@ -65,5 +66,6 @@ class Lease:
             return False
         del self.remote.leases[self]
         # A place of ours is free again, whatever the node said when it was full.
-        self.remote.busy_until = 0.0
+        if not self.remote.limited:
+            self.remote.busy_until = 0.0
         return True

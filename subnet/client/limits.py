@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+from subnet.protocols.base import NONE
+
+if TYPE_CHECKING:
+    from subnet.client.remote import Remote
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Times are in seconds.
 
     The first token may take `first_token` plus what the prompt explains at `prefill_rate` tokens per second; each
-    later one `stall`. Without any new token a session makes at most `attempts` attempts and goes on for at most
-    `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`. When a node failed and
-    no other is there, or all are full, it waits up to `patience`.
+    later one `stall`; an attempt as a whole `attempt`, None: as long as it takes. Without any new token a session
+    makes at most `attempts` attempts and goes on for at most `total`; between attempts it waits up to `backoff`,
+    doubled each time, up to `backoff_max`. When a node failed and no other is there, or all are full, it waits up to
+    `patience`.
     """
 
     first_token: float = 10.0
     prefill_rate: float = 50.0
     stall: float = 5.0
     total: float = 60.0
+    attempt: float | None = None
     attempts: int = 4
     patience: float = 10.0
     backoff: float = 0.05
     backoff_max: float = 2.0
+
+    def on(self, remote: Remote) -> Limits:
+        """With what was set for that node alone."""
+        own = remote.protocol.timeouts
+        if own is NONE:
+            return self
+        return msgspec.structs.replace(
+            self,
+            first_token=own.first_token or self.first_token,
+            stall=own.stall or self.stall,
+            attempt=own.total or self.attempt,
+        )
 
     def first_token_within(self, prompt_tokens: int) -> float:
         return self.first_token + prompt_tokens / self.prefill_rate

@@ -18,7 +18,8 @@ class Remote:
 
     `info` is what it last said of itself, None before the first answer; `fault` is why it is away, None when it is
     here, and `arrivals` counts how often it came; `leases` are the requests that this gateway has on it now, oldest
-    first; `trouble` is the last failure of one.
+    first; `trouble` is the last failure of one. Until `busy_until` it is left alone, as it is full, or `limited`: asked
+    too often.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -28,6 +29,7 @@ class Remote:
         self.fault: str | None = "not reached yet"
         self.arrivals = 0
         self.busy_until = 0.0
+        self.limited = False
         self.breaker = Breaker()
         self.leases: dict[Lease, None] = {}
         self.trouble = ""
@@ -62,6 +64,11 @@ class Remote:
     def resume(self) -> Resume:
         """What its engine can do for an answer that another node began."""
         return "continue" if self.info is None else self.info.capabilities.resume
+
+    @property
+    def prefills(self) -> bool:
+        """Whether it goes on with an answer that was begun, on the chat lane."""
+        return self.info is not None and self.info.capabilities.prefill
 
     @property
     def filled(self) -> bool:

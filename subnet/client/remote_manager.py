@@ -18,7 +18,7 @@ from subnet.client.prober import Prober
 from subnet.client.remote import Remote
 from subnet.client.status import Status, refusal
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
-from subnet.node_info import Capabilities, ModelCard
+from subnet.node_info import Capabilities, Lane, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
 
@@ -113,7 +113,13 @@ class RemoteManager:
         """How a node of the table is now, and why it gets no requests."""
         return remote.status(self._clock())
 
-    def lease(self, model: str | None, excluded: Collection[str] = (), want: Want | None = None) -> Lease:
+    def lease(
+        self,
+        model: str | None,
+        excluded: Collection[str] = (),
+        want: Want | None = None,
+        lane: Lane = "token",
+    ) -> Lease:
         """A place for the next attempt, on a node outside `excluded` if possible; the policy decides by `want`.
 
         The caller tells the lease how it went. Raises NoNodeAvailable, NodeBusy, SessionClosed.
@@ -121,7 +127,7 @@ class RemoteManager:
         if self._closed:
             raise SessionClosed("the table of nodes was closed")
         now = self._clock()
-        able = self._candidates(model)
+        able = self._candidates(model, lane)
         free = [remote for remote in able if remote.available(now)]
         if not free:
             raise refusal(able, now)
@@ -154,8 +160,8 @@ class RemoteManager:
         self._closed = True
         await asyncio.gather(*(self.remove(peer) for peer in list(self._probers)))
 
-    def _candidates(self, model: str | None) -> list[Remote]:
-        able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model)]
+    def _candidates(self, model: str | None, lane: Lane | None = None) -> list[Remote]:
+        able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model, lane)]
         if not able:
             raise NoNodeAvailable(f"no node serves {model!r} now" if model else "no node is there")
         return able

@@ -12,7 +12,7 @@ import sys
 import msgspec
 import numpy as np
 
-from subnet.client.ledger import NOTHING, Choice, Ledger
+from subnet.client.token_ledger import NOTHING, Choice, TokenLedger
 from subnet.errors import NodeError
 from subnet.generation import Delta, Sampling
 from subnet.messages import ChoiceStart, Generate
@@ -26,7 +26,7 @@ class Diverged(NodeError):
     code = "diverged"
 
 
-def way(ledger: Ledger, declared: Resume) -> Resume:
+def way(ledger: TokenLedger, declared: Resume) -> Resume:
     """Which of the three ways is right for what the ledger still lacks. Raises Diverged when none is."""
     if declared == "exact" or not any(choice.tokens for choice in ledger.unfinished):
         return "exact"
@@ -38,7 +38,7 @@ def way(ledger: Ledger, declared: Resume) -> Resume:
     return "continue"
 
 
-def _tokens_alone(ledger: Ledger) -> bool:
+def _tokens_alone(ledger: TokenLedger) -> bool:
     """Whether the next token depends on the tokens before it, and on nothing that a fresh engine lacks."""
     sampling = ledger.sampling
     penalised = sampling.frequency_penalty or sampling.presence_penalty or sampling.repetition_penalty != 1.0
@@ -49,7 +49,7 @@ def _tokens_alone(ledger: Ledger) -> bool:
 class Resumption:
     """What to ask of a node for what the ledger lacks, of at most `most` choices, and what of its answers is new."""
 
-    def __init__(self, ledger: Ledger, declared: Resume, most: int = sys.maxsize) -> None:
+    def __init__(self, ledger: TokenLedger, declared: Resume, most: int = sys.maxsize) -> None:
         self.way = way(ledger, declared)
         self.choices = ledger.unfinished[:most]
         replayed = self.choices if self.way == "replay" else ()
@@ -87,7 +87,7 @@ class _Replay:
         return Delta(delta.choice, delta.tokens[skip:], logprobs, delta.finish_reason)
 
 
-def _continued(ledger: Ledger, choice: Choice) -> Generate:
+def _continued(ledger: TokenLedger, choice: Choice) -> Generate:
     return Generate(
         model=ledger.model,
         prompt=pack(np.concatenate([ledger.prompt, token_ids(choice.tokens)])),

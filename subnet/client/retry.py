@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.limits import Limits
-from subnet.errors import NodeBusy, NoNodeAvailable, SubnetError
+from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
 
 
 class Retry:
@@ -31,13 +31,14 @@ class Retry:
     def waited(self, error: NoNodeAvailable | NodeBusy) -> float:
         """How long to wait for a node to come back, or for room on one, before looking again; waiting is no attempt.
 
-        Raises when patience is at its end, and at once when no node is there and none was asked yet: then the client
-        had better come again.
+        Raises when patience is at its end, or would be, and at once when no node is there and none was asked yet: then
+        the client had better come again.
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        alone = isinstance(error, NoNodeAvailable)
-        if (alone and self._cause is None) or now - self._waiting_since > self._limits.patience:
+        alone, left = isinstance(error, NoNodeAvailable), self._limits.patience - (now - self._waiting_since)
+        longer = isinstance(error, RateLimited) and (error.retry_after or 0) > left
+        if (alone and self._cause is None) or left < 0 or longer:
             # Why the nodes are out says more than that they are.
             raise self._cause if alone and self._cause is not None else error
         return random.uniform(0.02, 0.06)

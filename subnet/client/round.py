@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Generic
 
 from subnet.client.attempt import Attempt
-from subnet.client.ledger import Ledger
+from subnet.client.ledger import D, Ledger, Take
 from subnet.client.limits import Limits
 from subnet.client.together import ended
 from subnet.client.watchdog import Watchdog
 from subnet.errors import NodeError
-from subnet.generation import Delta
-from subnet.protocols.base import Emit
 
 
-class Round:
+class Round(Generic[D]):
     """What the first attempt to answer gives goes into `ledger` and on to `emit`; the other one is cancelled then.
 
     `attempt` is the one that answered, until then the first; `answered` says whether one has, and `on_answer` is called
     when it does.
     """
 
-    def __init__(self, first: Attempt, ledger: Ledger, watchdog: Watchdog, limits: Limits, emit: Emit) -> None:
+    def __init__(self, first: Attempt[D], ledger: Ledger[D], watchdog: Watchdog, limits: Limits, emit: Take[D]) -> None:
         self.attempt = first
         self.answered = False
         self.on_answer: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._watchdog = watchdog
         self._emit = emit
-        self._within = limits.first_token_within(len(ledger.prompt) + ledger.delivered)
+        self._within = limits.first_token_within(ledger.size + ledger.delivered)
         self._stall = limits.stall
-        self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+        self._most = limits.attempt
+        self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
 
-    async def run(self, delay: float | None = None, second: Callable[[], Attempt | None] = lambda: None) -> None:
+    async def run(self, delay: float | None = None, second: Callable[[], Attempt[D] | None] = lambda: None) -> None:
         """Until the node has given all; after `delay` seconds without an answer `second` is asked for another attempt.
 
         Raises NodeError for a node that failed, was silent for too long or ended too early, and what `emit` raises.
         """
         work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
         try:
-            await self._watchdog.wait(work, self._within)
+            async with asyncio.timeout(self._most) as whole:
+                await self._watchdog.wait(work, self._within)
         except TimeoutError:
+            if whole.expired():
+                raise self.attempt.late_in_all(self._most or 0) from None
             within = self._stall if self.answered else self._within
             raise self.attempt.late(first=not self.answered, within=within) from None
         if not all(choice.finished for choice in self.attempt.choices):
             raise self.attempt.ended()
 
-    async def _race(self, delay: float, second: Callable[[], Attempt | None]) -> None:
+    async def _race(self, delay: float, second: Callable[[], Attempt[D] | None]) -> None:
         """An error of one leaves the race to the other; when both fail, that of the first is raised."""
         self._start(self.attempt)
         try:
@@ -61,13 +64,13 @@ class Round:
             self._let_go()
             await ended(list(self._tasks.values()))
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: Attempt[D]) -> None:
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
 
-    def _taker(self, attempt: Attempt) -> Emit:
+    def _taker(self, attempt: Attempt[D]) -> Take[D]:
         return _Way(self, attempt, self._ledger, self._watchdog, self._emit).take
 
-    def first(self, attempt: Attempt) -> bool:
+    def first(self, attempt: Attempt[D]) -> bool:
         """Something of an attempt came; whether it is the one to go on with."""
         if self.answered:
             return False
@@ -90,12 +93,14 @@ class Round:
                 attempt.lease.abandoned()
 
 
-class _Way:
+class _Way(Generic[D]):
     """The way of a delta of `attempt`: all of it that every token passes."""
 
     __slots__ = ("_attempt", "_emit", "_filters", "_ledger", "_round", "_watchdog")
 
-    def __init__(self, round_: Round, attempt: Attempt, ledger: Ledger, watchdog: Watchdog, emit: Emit) -> None:
+    def __init__(
+        self, round_: Round[D], attempt: Attempt[D], ledger: Ledger[D], watchdog: Watchdog, emit: Take[D]
+    ) -> None:
         self._round = round_
         self._attempt = attempt
         self._filters = attempt.filters
@@ -103,7 +108,7 @@ class _Way:
         self._watchdog = watchdog
         self._emit = emit
 
-    def take(self, delta: Delta) -> None:
+    def take(self, delta: D) -> None:
         self._watchdog.heard()
         if not delta.tokens and delta.finish_reason is None:
             return

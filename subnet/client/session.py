@@ -6,26 +6,26 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from time import monotonic
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from subnet.authorizers import AuthorizerBase
-from subnet.client.attempt import Attempt
+from subnet.chat import ChatRequest, ChatUsage, EmitChat
+from subnet.client.chat_attempt import ChatAttempt
+from subnet.client.chat_ledger import ChatLedger
 from subnet.client.checks import check_sampling, check_travels, checked_prompt
+from subnet.client.delivery import Delivery, Try
 from subnet.client.hedge import Hedger
 from subnet.client.lease import Lease
-from subnet.client.ledger import Ledger
+from subnet.client.ledger import D, Ledger, Take
 from subnet.client.limits import Limits
-from subnet.client.line import Place
-from subnet.client.policies import Want
 from subnet.client.remote_manager import RemoteManager
-from subnet.client.resume import Diverged
-from subnet.client.retry import Retry
-from subnet.client.round import Round
+from subnet.client.token_attempt import TokenAttempt
+from subnet.client.token_ledger import TokenLedger
 from subnet.client.watchdog import Watchdog
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, SessionClosed
+from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
 from subnet.protocols.base import Emit
 from subnet.pulled import pulled
@@ -51,7 +51,7 @@ class Session:
         limits: Limits | None = None,
         hedger: Hedger | None = None,
     ) -> None:
-        self.ledger: Ledger | None = None
+        self.ledger: Ledger[Any] | None = None
         self._manager = remote_manager
         self._authorizer = authorizer or remote_manager.authorizer
         self._model = model
@@ -60,8 +60,6 @@ class Session:
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
-        self._most = 1
-        self._lost = False
         self._over = asyncio.Event()
         self._closed = False
 
@@ -105,21 +103,30 @@ class Session:
         Raises InvalidRequest and ContextLengthExceeded for what no node can do, NoNodeAvailable or the last
         NodeError when attempts are spent, SessionClosed when the session is closed meanwhile.
         """
-        if self._closed or self._watchdog is not None:
-            raise SessionClosed("the session is closed" if self._closed else "the session runs a generation already")
+        self._check_free()
         sampling = sampling or Sampling()
         check_sampling(sampling, choices)
-        ledger = self.ledger = Ledger(self._model, checked_prompt(prompt), sampling, choices, text)
+        ledger = TokenLedger(self._model, checked_prompt(prompt), sampling, choices, text, self._key)
         check_travels(ledger)
-        self._watchdog = Watchdog()
-        self._over.clear()
-        try:
-            await self._run(ledger, emit, self._watchdog)
-        finally:
-            self._watchdog.close()
-            self._watchdog = None
-            self._over.set()
-            self._manager.line.stir(self._model)
+
+        def attempt(lease: Lease, most: int) -> TokenAttempt:
+            return TokenAttempt(lease, ledger, self._authorizer, most)
+
+        await self._deliver(ledger, attempt, emit)
+
+    async def chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage:
+        """Have a conversation answered on the chat lane; the usage is estimated where no node told it.
+
+        As `run` otherwise. What a node that takes over cannot repeat or go on with raises Diverged, a NodeError.
+        """
+        self._check_free()
+        ledger = ChatLedger(request, self._key)
+
+        def attempt(lease: Lease, most: int) -> ChatAttempt:
+            return ChatAttempt(lease, ledger, most)
+
+        await self._deliver(ledger, attempt, emit)
+        return ledger.usage
 
     async def close(self) -> None:
         """End what runs. Safe to call twice."""
@@ -127,85 +134,27 @@ class Session:
         if self._watchdog is not None and self._watchdog.interrupt(SessionClosed("the session was closed")):
             await self._over.wait()
 
-    async def _run(self, ledger: Ledger, emit: Emit, watchdog: Watchdog) -> None:
-        retry = Retry(self._limits)
-        place = self._manager.line.place(self._model, self._priority)
-        self._most = len(ledger.choices)
-        while ledger.unfinished:
-            first = self._attempt(await self._lease(ledger, retry, watchdog, place), ledger)
-            round_ = Round(first, ledger, watchdog, self._limits, emit)
-            delivered, self._lost = ledger.delivered, True
-            try:
-                await self._play(round_, ledger)
-            except Diverged:
-                round_.attempt.lease.abandoned()
-                if ledger.diverged:
-                    raise
-                ledger.diverged = True
-            except NodeError as error:
-                lease = round_.attempt.lease
-                lease.failed(error)
-                if isinstance(error, NodeBusy):
-                    self._most = max(1, len(round_.attempt.choices) // 2)
-                if ledger.delivered > delivered:
-                    retry.progressed()
-                await watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
-            except BaseException:
-                # The client's mistake, or its leaving: only what was delivered speaks of the node.
-                if ledger.delivered > delivered:
-                    round_.attempt.lease.succeeded()
-                else:
-                    round_.attempt.lease.abandoned()
-                raise
-            else:
-                round_.attempt.lease.succeeded()
-                retry.progressed()
-                self._lost = False
-            for delta in ledger.close_full():
-                emit(delta)
+    def _check_free(self) -> None:
+        if self._closed or self._watchdog is not None:
+            raise SessionClosed("the session is closed" if self._closed else "the session runs a generation already")
 
-    async def _play(self, round_: Round, ledger: Ledger) -> None:
-        if ledger.delivered:
-            return await round_.run()
-        started = monotonic()
-        round_.on_answer = lambda: self._hedger.answered(monotonic() - started)
-        return await round_.run(self._hedger.delay(), lambda: self._second(round_.attempt, ledger))
-
-    def _attempt(self, lease: Lease, ledger: Ledger) -> Attempt:
-        """Of as many choices as the node has slots, at most: the others are asked for when these are complete. Raises
-        Diverged where no node can carry the answer on.
-        """
+    async def _deliver(self, ledger: Ledger[D], attempt: Try[D], emit: Take[D]) -> None:
+        self.ledger = ledger
+        self._watchdog = Watchdog()
+        self._over.clear()
+        delivery = Delivery(
+            ledger,
+            attempt,
+            emit,
+            manager=self._manager,
+            limits=self._limits,
+            hedger=self._hedger,
+            watchdog=self._watchdog,
+        )
         try:
-            attempt = Attempt(lease, ledger, self._authorizer, min(self._most, lease.remote.capacity))
-        except Diverged:
-            lease.abandoned()
-            raise
-        if self._lost or ledger.peers[-1:] != [lease.remote.peer]:
-            ledger.peers.append(lease.remote.peer)
-            ledger.nodes.append(lease.remote.name)
-        return attempt
-
-    async def _lease(self, ledger: Ledger, retry: Retry, watchdog: Watchdog, place: Place) -> Lease:
-        want = Want(ledger.prompt, self._key)
-        with place:
-            while True:
-                try:
-                    place.check()
-                    return self._manager.lease(self._model, retry.excluded, want)
-                except (NoNodeAvailable, NodeBusy) as error:
-                    pause = retry.waited(error)
-                await watchdog.wait(place.wait(pause))
-
-    def _second(self, first: Attempt, ledger: Ledger) -> Attempt | None:
-        """Another node for the same, where there is one, and asking it is not too often."""
-        peer = first.lease.remote.peer
-        if self._manager.line.waits(self._model):
-            return None
-        try:
-            lease = self._manager.lease(self._model, [peer], Want(ledger.prompt, self._key))
-        except (NoNodeAvailable, NodeBusy):
-            return None
-        if lease.remote.peer == peer or not self._hedger.spend():
-            lease.abandoned()
-            return None
-        return self._attempt(lease, ledger)
+            await delivery.run(self._priority)
+        finally:
+            self._watchdog.close()
+            self._watchdog = None
+            self._over.set()
+            self._manager.line.stir(self._model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+
+import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.hedge import Hedger
@@ -14,7 +16,9 @@ from subnet.client.text_reader import TextReader
 
 
 class SessionManager:
-    """A stateless factory: `async with session_manager.session() as session`. Its sessions share the `hedger`."""
+    """A stateless factory: `async with session_manager.session() as session`. Its sessions share the `hedger`;
+    `model_limits` hold instead of `limits` for the models named.
+    """
 
     def __init__(
         self,
@@ -22,29 +26,33 @@ class SessionManager:
         authorizer: AuthorizerBase | None = None,
         *,
         limits: Limits | None = None,
+        model_limits: Mapping[str, Limits] | None = None,
         hedger: Hedger | None = None,
     ) -> None:
         self._remote_manager = remote_manager
         self._authorizer = authorizer
-        self._limits = limits
+        self._limits = limits or Limits()
+        self._model_limits = model_limits or {}
         self._hedger = hedger or Hedger()
 
     @asynccontextmanager
     async def session(
-        self, model: str | None = None, *, key: str | None = None, priority: int = 0
+        self, model: str | None = None, *, key: str | None = None, priority: int = 0, patient: bool = True
     ) -> AsyncIterator[Session]:
         """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation.
 
         `key` keeps sessions that belong together on one node, where the policy looks at it; when all nodes are full,
-        the smaller `priority` gets room first, and of the same who came first.
+        the smaller `priority` gets room first, and of the same who came first. One that is not `patient` does not wait
+        for room, nor for nodes to come back.
         """
+        limits = self._limits_of(model)
         session = Session(
             self._remote_manager,
             self._authorizer,
             model=model,
             key=key,
             priority=priority,
-            limits=self._limits,
+            limits=limits if patient else msgspec.structs.replace(limits, patience=0.0),
             hedger=self._hedger,
         )
         try:
@@ -54,7 +62,10 @@ class SessionManager:
 
     def text_reader(self, model: str, *, priority: int = 0) -> TextReader:
         """For embeddings, and for logprobs of a prompt."""
-        return TextReader(self._remote_manager, model, self._limits, priority=priority)
+        return TextReader(self._remote_manager, model, self._limits_of(model), priority=priority)
+
+    def _limits_of(self, model: str | None) -> Limits:
+        return self._limits if model is None else self._model_limits.get(model, self._limits)
 
     def capacity(self, model: str) -> int:
         """How many answers the healthy nodes of `model` write at once, at least 1."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from subnet.errors import NodeBusy, NoNodeAvailable
+from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
 
 if TYPE_CHECKING:
     from subnet.client.remote import Remote
@@ -43,6 +43,8 @@ def status_of(remote: Remote, now: float) -> tuple[NodeState, str | None]:
 def refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
     """Why none of these takes a request now, and when one may."""
     busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
+    if busy and all(remote.limited for remote in able if remote.busy_until > now or remote.filled):
+        return RateLimited("every server is asked more often than it may be", retry_after=min(busy))
     if busy or any(remote.filled for remote in able):
         return NodeBusy("every node is at its capacity", retry_after=min(busy, default=1.0))
     wait = min(remote.breaker.wait(now) for remote in able)
@@ -55,6 +57,8 @@ def _failures(remote: Remote) -> str:
 
 def _fullness(remote: Remote, now: float) -> tuple[NodeState, str | None]:
     if (wait := remote.busy_until - now) > 0:
+        if remote.limited:
+            return "full", f"it was asked too often; to be asked again in {wait:.1f} s"
         return "full", f"it refused a request for want of room; to be asked again in {wait:.1f} s"
     info = remote.info
     if info is not None and remote.filled:

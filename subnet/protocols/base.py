@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +21,22 @@ Emit = Callable[[Delta], None]
 Check = Callable[[Accepted], Awaitable[None]]
 
 
+class Timeouts(msgspec.Struct, frozen=True):
+    """What was set for one node alone, in seconds: until the first token, between two, for a request in all."""
+
+    first_token: float | None = None
+    stall: float | None = None
+    total: float | None = None
+
+
+NONE = Timeouts()
+
+
 class Protocol(ABC):
     """One node, as a client sees it. `peer` is its address, unique in a table of nodes."""
 
     peer: str
+    timeouts: Timeouts = NONE
 
     @abstractmethod
     async def rpc_info(self) -> NodeInfo:
