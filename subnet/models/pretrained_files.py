@@ -1,0 +1,60 @@
+"""The folder of what Hugging Face calls a pretrained model: on this machine, or fetched from its hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from subnet.errors import SettingsError
+
+Document = dict[str, Any]
+
+TEMPLATE = "chat_template.jinja"
+TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+DESCRIPTION = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, TEMPLATE, CONFIG, GENERATION_CONFIG)
+"""All but the weights."""
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_folder(reference: str | Path, patterns: Sequence[str], report: Callable[[str], None]) -> Path:
+    """The folder itself, or one with the files that match `patterns` of "owner/repo" on the Hugging Face hub (fetched
+    once, with a progress bar; `report` gets a line before).
+
+    Raises SettingsError. Blocks while it downloads.
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or not _REPOSITORY.fullmatch(str(reference)):
+        raise SettingsError(f"there is no model folder {reference}")
+    return _download(str(reference), patterns, report)
+
+
+def read_document(folder: Path, name: str) -> Document:
+    """The JSON object in that file; an empty one where there is no such file. Raises SettingsError."""
+    try:
+        return msgspec.json.decode((folder / name).read_bytes(), type=Document)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{folder / name} cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{folder / name} is not a JSON object: {error}") from error
+
+
+def _download(repo: str, patterns: Sequence[str], report: Callable[[str], None]) -> Path:
+    # Only here: it takes half a second to import.
+    from huggingface_hub import snapshot_download
+
+    report(f"fetching files of {repo}, if they are not here yet")
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+    except Exception as error:  # it raises its own errors, those of its HTTP client, and OSError
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise SettingsError(f"{repo} cannot be fetched: {reason}") from error

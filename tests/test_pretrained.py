@@ -1,0 +1,233 @@
+"""Cards and tokenizers from folders in Hugging Face's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+from adapter.decode import Detokenizer, TokenTable
+from adapter.prompt import Tokenizer, load_tokenizer
+from subnet.errors import SettingsError
+from subnet.models.card import describe
+from subnet.models.gguf import read_metadata
+from subnet.models.pretrained import describe_pretrained
+from subnet.models.resolve import resolve
+from subnet.node_info import ModelCard, TokenizerArtefact, digest
+from tests.pretrained import CORPUS, END, START, THINK, byte_fallback, byte_level, folder_of, id_of, unigram
+
+
+def described(folder: Path) -> tuple[ModelCard, TokenizerArtefact]:
+    card, artefact = describe_pretrained(folder)
+    assert card.tokenizer == digest(artefact)
+    return card, TokenizerArtefact.from_bytes(artefact)
+
+
+class Pair(NamedTuple):
+    """The package's tokenizer, ours from the same file, and what our tokens say."""
+
+    theirs: tokenizers.Tokenizer
+    ours: Tokenizer
+    table: TokenTable
+
+
+def pair_of(folder: Path, theirs: tokenizers.Tokenizer) -> Pair:
+    artefact = described(folder_of(folder, theirs))[1]
+    return Pair(theirs, load_tokenizer(artefact), TokenTable(artefact.pieces, artefact.control))
+
+
+@pytest.fixture(scope="module", params=[byte_level, byte_fallback, unigram], ids=lambda make: str(make.__name__))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair_of(tmp_path_factory.mktemp("model"), request.param())
+
+
+@pytest.fixture(scope="module")
+def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair_of(tmp_path_factory.mktemp("model"), byte_level())
+
+
+TEXT = st.lists(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+        st.sampled_from(["the", " cat", "didn't", "  ", "\n", "語", "über", THINK, "▁", "<0x0A>", "👩‍👧"]),
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(text=TEXT)
+def test_tokens_and_their_text_are_those_of_the_package(pair: Pair, text: str) -> None:
+    """Any text becomes the same tokens, and these say what the package says that they do, which drops the space that
+    it put before the text."""
+    ids = pair.theirs.encode(text, add_special_tokens=False).ids
+    assert pair.ours.encode_text(text).tolist() == ids
+    said = Detokenizer(pair.table).decode(ids)
+    assert said.removeprefix(" " if pair.theirs.normalizer else "") == pair.theirs.decode(ids)
+
+
+@given(data=st.data())
+def test_any_bytes_are_replaced_as_the_package_does(byte_pair: Pair, data: st.DataObject) -> None:
+    """Tokens that make no whole characters, of byte-level BPE."""
+    ids = data.draw(st.lists(st.integers(0, byte_pair.theirs.get_vocab_size() - 1), max_size=12))
+    # A character that the end cuts off is not shown: a letter ends it.
+    ids.append(id_of(byte_pair.theirs, "a"))
+    assert Detokenizer(byte_pair.table).decode(ids) == byte_pair.theirs.decode(ids)
+
+
+@pytest.mark.parametrize("text", [f"{START}user\nHi there{END}{START}", END, f"{START}{THINK}so{END} <|end |>"])
+def test_a_prompt_has_control_tokens(byte_pair: Pair, text: str) -> None:
+    """Their texts, as a template writes them, become what the package makes of them; a user's do not."""
+    theirs, ours, _ = byte_pair
+    assert ours.encode_prompt(text).tolist() == theirs.encode(text).ids
+    assert not ours.control.intersection(ours.encode_text(text).tolist())
+
+
+def test_kinds_of_tokens(tmp_path: Path) -> None:
+    """Special ones are control tokens, and so are those that the configuration names or that end a turn; other added
+    ones are matched as their text."""
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["<pad>", "<turn>", "<tool>"])
+    think, pad, turn, tool = (id_of(tokenizer, text) for text in (THINK, "<pad>", "<turn>", "<tool>"))
+    config = {"eos_token": {"content": END}, "additional_special_tokens": ["<pad>", "<not there>"]}
+    folder = folder_of(tmp_path, tokenizer, tokenizer_config=config, generation_config={"eos_token_id": [1, turn]})
+    card, artefact = described(folder)
+    assert (artefact.control, artefact.user_defined) == ([0, 1, pad, turn], [think, tool])
+    assert [artefact.pieces[token] for token in (0, pad, tool)] == [START.encode(), b"<pad>", b"<tool>"]
+    assert card.stop_tokens == (1, turn)
+    assert {think, tool} <= set(load_tokenizer(artefact).encode_text(f"a<tool>{THINK}{START}").tolist())
+
+
+@pytest.mark.parametrize("text", ["the▁▁cat", "the  cat", "a mat, mats", "mat"])
+def test_the_file_says_how_to_match_tokens_of_the_model(tmp_path: Path, text: str) -> None:
+    """Some stand for other text than their own, and some are whole words only."""
+    tokenizer = byte_fallback()
+    tokenizer.add_tokens([AddedToken("▁▁", normalized=False), AddedToken("mat", single_word=True)])
+    artefact = described(folder_of(tmp_path, tokenizer))[1]
+    spaces, mat = id_of(tokenizer, "▁▁"), id_of(tokenizer, "mat")
+    assert max(spaces, mat) < tokenizer.get_vocab_size(with_added_tokens=False)
+    assert (artefact.user_defined, artefact.pieces[spaces]) == ([], b"  ")
+    assert load_tokenizer(artefact).encode_text(text).tolist() == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "eos", "stops"),
+    [
+        ({"eos_token_id": 5}, {"eos_token_id": 7}, END, (1, 5)),
+        ({}, {"eos_token_id": [7, 8]}, "", (7, 8)),
+        ({"eos_token_id": None}, {"text_config": {"eos_token_id": 9}}, None, (9,)),
+        ({}, {}, END, (1,)),
+        ({}, {}, "<not there>", ()),
+    ],
+)
+def test_ends(tmp_path: Path, generation: Any, config: Any, eos: Any, stops: tuple[int, ...]) -> None:
+    """generation_config.json wins over config.json; the tokenizer's own end is one more."""
+    folder = folder_of(tmp_path, tokenizer_config={"eos_token": eos}, generation_config=generation, config=config)
+    assert described(folder)[0].stop_tokens == stops
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({"max_position_embeddings": 4096, "rope_scaling": {"factor": 4.0}}, 4096),
+        ({"text_config": {"max_position_embeddings": 2048}}, 2048),
+        ({"n_positions": 1024}, 1024),
+        ({}, 8192),
+    ],
+)
+def test_context_length(tmp_path: Path, config: Any, length: int) -> None:
+    """What the model was made for, wherever its configuration has it, unless another is given."""
+    folder = folder_of(tmp_path, config=config)
+    assert described(folder)[0].context_length == length
+    assert describe_pretrained(folder, context_length=99)[0].context_length == 99
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("plain", "plain"),
+        ([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "usual"}], "usual"),
+        ([{"name": "rag", "template": "rag"}], None),
+        (None, None),
+    ],
+)
+def test_chat_template(tmp_path: Path, template: Any, wanted: str | None) -> None:
+    """One, or the default of several; a file of its own wins."""
+    folder = folder_of(tmp_path, tokenizer_config={"chat_template": template})
+    assert described(folder)[0].chat_template == wanted
+    (folder / "chat_template.jinja").write_text("{{ file }}")
+    assert described(folder)[0].chat_template == "{{ file }}"
+
+
+@pytest.mark.parametrize(("told", "adds"), [(None, True), (False, False), (True, True)])
+def test_beginning_of_sequence(tmp_path: Path, told: bool | None, adds: bool) -> None:
+    """Whether a bare prompt starts with it: as the file has it, unless the configuration says."""
+    config = {"bos_token": "<s>"} | ({} if told is None else {"add_bos_token": told})
+    card, artefact = described(folder_of(tmp_path, byte_fallback(), tokenizer_config=config))
+    assert (card.bos_token, artefact.bos_id, artefact.add_bos) == ("<s>", 1, adds)
+    bare = load_tokenizer(artefact).encode_bare("the cat").tolist()
+    assert bare == byte_fallback().encode("the cat", add_special_tokens=adds).ids
+
+
+def test_names(tmp_path: Path) -> None:
+    """A model is called as its folder, or as one says; special_tokens_map.json may say what the configuration does
+    not."""
+    folder = folder_of(tmp_path / "Tiny-1B", special_tokens_map={"bos_token": START})
+    card = described(folder)[0]
+    assert (card.id, card.bos_token) == ("Tiny-1B", START)
+    assert describe_pretrained(str(folder), "mine")[0].id == "mine"
+
+
+def no_decoder() -> tokenizers.Tokenizer:
+    tokenizer = byte_level()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
+    """No folder, a folder without a tokenizer, one that does not load, and one whose tokens have no bytes."""
+    cases: list[tuple[str | Path, str]] = [
+        ("nonsense", "no model folder"),
+        ("a/b/c", "no model folder"),
+        (tmp_path, "has no tokenizer.json"),
+        (folder_of(tmp_path / "words", no_decoder()), r"decoder \(WordPiece\)"),
+        (folder_of(tmp_path / "list", config=[1]), "is not a JSON object"),
+    ]
+    for reference, said in cases:
+        with pytest.raises(SettingsError, match=said) as caught:
+            describe_pretrained(reference)
+        assert "\n" not in caught.value.message
+    (tmp_path / "tokenizer.json").write_text('{"model": 1}')
+    with pytest.raises(SettingsError, match="is not usable"):
+        describe_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(SettingsError, match="is not a JSON object"):
+        describe_pretrained(tmp_path)
+
+
+def test_the_default_model_in_this_form_is_the_same(tmp_path: Path) -> None:
+    """From a tokenizer.json with the GGUF file's vocabulary comes what the GGUF file gives: pieces, kinds of tokens,
+    ends, and the tokens of texts."""
+    path = resolve(None, print)
+    metadata, (card, data) = read_metadata(path), describe(path)
+    known = TokenizerArtefact.from_bytes(data)
+    texts = [token.decode() for token in metadata["tokenizer.ggml.tokens"]]
+    merges = [tuple(merge.decode().split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    tokenizer = tokenizers.Tokenizer(models.BPE({text: token for token, text in enumerate(texts)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([texts[token] for token in known.control])
+    config = {"bos_token": card.bos_token, "eos_token": card.eos_token, "chat_template": card.chat_template}
+    ends = {"eos_token_id": list(card.stop_tokens)}
+    ours, artefact = described(folder_of(tmp_path, tokenizer, tokenizer_config=config, generation_config=ends))
+    assert (artefact.pieces, artefact.control, artefact.bos_id) == (known.pieces, known.control, known.bos_id)
+    assert (ours.chat_template, ours.stop_tokens) == (card.chat_template, card.stop_tokens)
+    one, other = load_tokenizer(known), load_tokenizer(artefact)
+    for text in [*CORPUS, "<|im_start|>user\nHi<|im_end|>\n", "x²³ \r\n\t 42 🏳️‍🌈"]:
+        assert one.encode_prompt(text).tolist() == other.encode_prompt(text).tolist()
