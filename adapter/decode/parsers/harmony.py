@@ -8,6 +8,7 @@ tokens, while stop strings end an answer in its text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from adapter.decode.parsers.format import ToolFormat
@@ -30,6 +31,8 @@ from adapter.decode.parts import Content, Reasoning
 
 _MARK, _END = "<|", "<|end|>"
 _ENDS = (_END, "<|call|>", "<|return|>")
+_TO = re.compile(r"[^\s<]*\s*[^\s<]*")
+"""A recipient, and what type of text it gets."""
 
 
 class Harmony(ToolFormat):
@@ -60,7 +63,11 @@ class Harmony(ToolFormat):
     def _first(self, source: Source) -> Reading[None]:
         """The prompt ends in `<|start|>assistant`, so the answer may begin in the midst of a header."""
         yield from source.space()
-        within = yield from source.literal("to=", CONSTRAIN, MESSAGE)
+        if (yield from source.literal("to=")):
+            yield from source.match(_TO)
+            if not (yield from source.peek()):
+                source.skip()
+        within = yield from source.literal(CHANNEL, CONSTRAIN, MESSAGE)
         source.at = 0
         if within:
             yield from self._headed(source, "")
@@ -68,8 +75,7 @@ class Harmony(ToolFormat):
     def _headed(self, source: Source, mark: str) -> Reading[None]:
         rest = yield from source.before(MESSAGE, START, *_ENDS)
         if rest is None:
-            # Without a mark it may have been no header at all.
-            source.skip() if mark else source.give(Content)
+            source.skip()
         elif (yield from source.literal(MESSAGE)):
             yield from self._message(source, self._read_header(mark + rest))
         else:

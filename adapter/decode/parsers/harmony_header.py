@@ -28,7 +28,7 @@ class Header(NamedTuple):
     @property
     def reasons(self) -> bool:
         """Calls to tools that are none of the client's (browser, python) are reasoning, too."""
-        return self.channel == "analysis" or (self.recipient is not None and self.channel != "final")
+        return self.channel == "analysis" or (bool(self.recipient) and self.channel != "final")
 
 
 ReadHeader: TypeAlias = Callable[[str], Header]

@@ -46,11 +46,20 @@ def load(pieces: Sequence[bytes]) -> ReadHeader:
     headers of a model with other tokens are read as text, and so are those that the package refuses.
     """
     try:
-        encoding = _encoding(pieces)
+        encoding = encoding_of(pieces)
     except (HarmonyError, OSError) as error:
         logger.warning("harmony headers are read without openai-harmony: %s", error)
         return read_as_text
     return lru_cache(256)(partial(_read, encoding))
+
+
+def encoding_of(pieces: Sequence[bytes]) -> HarmonyEncoding:
+    """Raises HarmonyError for tokens that are not gpt-oss's, and OSError where there is no room for a file."""
+    lines = (b"%s %d\n" % (b64encode(piece), rank) for rank, piece in enumerate(pieces[:RANKS]))
+    with TemporaryDirectory() as folder:
+        Path(folder, "o200k_base.tiktoken").write_bytes(b"".join(lines))
+        with _vocabulary_in(folder):
+            return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 
 
 def _read(encoding: HarmonyEncoding, header: str) -> Header:
@@ -67,14 +76,6 @@ def _read(encoding: HarmonyEncoding, header: str) -> Header:
     # Where only a type follows the channel, the package takes it for the recipient.
     typed = recipient is not None and recipient.startswith(CONSTRAIN)
     return Header(parser.current_channel, None if typed else recipient)
-
-
-def _encoding(pieces: Sequence[bytes]) -> HarmonyEncoding:
-    lines = (b"%s %d\n" % (b64encode(piece), rank) for rank, piece in enumerate(pieces[:RANKS]))
-    with TemporaryDirectory() as folder:
-        Path(folder, "o200k_base.tiktoken").write_bytes(b"".join(lines))
-        with _vocabulary_in(folder):
-            return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 
 
 @contextmanager
