@@ -1,0 +1,201 @@
+"""One inference server, over HTTP: JSON, and answers that come as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from subnet.errors import NodeError, SubnetError, WireError
+from subnet.upstream.access import Access
+from subnet.upstream.faults import translated
+from subnet.upstream.refusals import has_error, refusal
+from subnet.upstream.spec import NodeSpec
+from subnet.upstream.sse import Event, SseParser
+from subnet.version import VERSION
+
+# Of a JSON answer, and of an error's, in bytes.
+_LONGEST = 64 << 20
+_LONGEST_ERROR = 64 << 10
+# uvicorn and cpp-httplib, on which most of these servers stand, close an idle connection after 5 s: a request must
+# not meet that. In seconds.
+_IDLE = 4.0
+# For the last bytes of an answer that was read to its end, so that its connection can be used again. In seconds.
+_LINGER = 0.05
+_HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
+
+
+class Events:
+    """What one request brings, to be iterated over once.
+
+    `whole`: the server sent no events, but one JSON value: its text is the data of the only event.
+    """
+
+    def __init__(self, iterator: AsyncIterator[Event], *, whole: bool) -> None:
+        self.whole = whole
+        self._iterator = iterator
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._iterator
+
+
+class Http:
+    """A server, reached as `spec` says; connects when it is first asked. Close with aclose() or `async with`.
+
+    A path that begins with /v1/ is taken below `v1`, any other below `root`, whether the address ends with /v1 or not.
+    Only connecting is bounded in time: the caller knows how long an answer may take. Bodies are any values that msgspec
+    encodes as JSON.
+
+    Everything raises NodeError or RequestError: NodeLost where nothing can be reached or an answer is cut, WireError
+    for what is no answer at all, and for a refusal what subnet.upstream.refusals makes of it, also when it comes with
+    status 200. Redirects are not followed: the key is for this server alone, and it is in no error, log or repr.
+    Raises SettingsError for a wrong address or bundle.
+    """
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._access = Access(spec)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
+        self._session: aiohttp.ClientSession | None = None
+        self.root = self._access.root
+        self.v1 = self._access.v1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of all connections. Safe to call twice; the next request makes new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def get(self, path: str) -> Any:
+        """The JSON value that is there."""
+        async with self._response("GET", path) as response:
+            return await self._json(response)
+
+    async def post(self, path: str, body: Any) -> Any:
+        """The JSON value that the server answers to `body`."""
+        async with self._response("POST", path, body) as response:
+            return await self._json(response)
+
+    @asynccontextmanager
+    async def events(self, path: str, body: Any) -> AsyncIterator[Events]:
+        """The events with which the server answers to `body`. Leaving the block before their end closes the connection,
+        so that the server stops working.
+        """
+        async with self._response("POST", path, body, accept="text/event-stream") as response:
+            if response.content_type == "text/html":
+                raise WireError(f"{self.root} answered with a web page")
+            whole = response.content_type == "application/json"
+            async with aclosing(self._whole(response) if whole else self._events(response)) as iterator:
+                yield Events(iterator, whole=whole)
+            await _linger(response)
+
+    def refused(self, body: Any) -> SubnetError:
+        """The error for an error that came as an event."""
+        return self._hidden(refusal(self.root, 200, body))
+
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
+        parser = SseParser()
+        with translated(self.root):
+            async for data in response.content.iter_any():
+                for event in parser.feed(data):
+                    yield event
+        for event in parser.flush():
+            yield event
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
+        yield Event(msgspec.json.encode(await self._json(response)).decode())
+
+    @asynccontextmanager
+    async def _response(
+        self, method: str, path: str, body: Any = None, accept: str = "application/json"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response that is no refusal. Leaving the block with an error closes its connection."""
+        response = await self._ask(method, path, body, accept)
+        try:
+            if response.status >= 300:
+                raise await self._refusal(response)
+            yield response
+        except BaseException:
+            response.close()
+            raise
+        response.release()
+
+    async def _ask(self, method: str, path: str, body: Any, accept: str) -> aiohttp.ClientResponse:
+        headers = _HEADERS | {"accept": accept}
+        data = None
+        if method == "POST":
+            headers["content-type"] = "application/json"
+            data = msgspec.json.encode(body)
+        with translated(self.root):
+            return await self._opened().request(
+                method,
+                self._access.url(path),
+                data=data,
+                headers=headers | self._access.headers(),
+                proxy=self._access.proxy,
+                ssl=self._access.ssl or True,
+                allow_redirects=False,
+            )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def _json(self, response: aiohttp.ClientResponse) -> Any:
+        data = await self._read(response, _LONGEST)
+        if len(data) > _LONGEST:
+            raise WireError(f"{self.root} answered with more than {_LONGEST} bytes")
+        try:
+            body = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise WireError(f"{self.root} answered {response.url.path} with what is no JSON: {error}") from error
+        if has_error(body):
+            raise self.refused(body)
+        return body
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> SubnetError:
+        if response.status < 400:
+            return NodeError(f"{self.root} answered {response.status}: it is elsewhere, name that address instead")
+        data = (await self._read(response, _LONGEST_ERROR))[:_LONGEST_ERROR]
+        try:
+            body = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            body = data.decode(errors="replace")
+        return self._hidden(refusal(self.root, response.status, body, response.headers))
+
+    async def _read(self, response: aiohttp.ClientResponse, longest: int) -> bytes:
+        """The body, at least its first `longest` bytes."""
+        data = bytearray()
+        with translated(self.root):
+            async for piece in response.content.iter_any():
+                data += piece
+                if len(data) > longest:
+                    break
+        return bytes(data)
+
+    def _hidden(self, error: SubnetError) -> SubnetError:
+        return type(error)(self._access.hide(error.message), retry_after=error.retry_after, param=error.param)
+
+
+async def _linger(response: aiohttp.ClientResponse) -> None:
+    """Whoever stops at the last event may leave some bytes that end the response."""
+    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+        async with asyncio.timeout(_LINGER):
+            await response.content.readany()

@@ -1,0 +1,91 @@
+"""Server-sent events, as they come: WHATWG HTML living standard, section 9.2, "Server-sent events".
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from subnet.errors import WireError
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event: its `data` lines joined by newlines, and its `name`. A `comment` has its text as `data`: it says
+    nothing, but that the server is alive.
+    """
+
+    data: str
+    name: str = "message"
+    comment: bool = False
+
+
+class SseParser:
+    """Gives the same events however the bytes were cut: lines end with LF, CRLF or CR, also mixed.
+
+    Fields other than `data` and `event` are ignored; an event without data is none. Bytes that are no UTF-8 become
+    replacement characters. An event, or a comment, of more than `limit` bytes raises WireError.
+    """
+
+    def __init__(self, limit: int = 16 << 20) -> None:
+        self._limit = limit
+        self._line = bytearray()
+        self._after_cr = False
+        self._at_start = True
+        self._data: list[str] = []
+        self._name = ""
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes."""
+        if not data:
+            return []
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        self._line += data
+        if self._size + len(self._line) > self._limit or b"\n" in data or b"\r" in data:
+            return self._take()
+        return []
+
+    def flush(self) -> list[Event]:
+        """The event that the end of the stream leaves without its blank line: browsers drop it, servers mean it."""
+        return self.feed(b"\n\n")
+
+    def _take(self) -> list[Event]:
+        lines = self._line.splitlines(keepends=True)
+        whole = not lines or lines[-1].endswith((b"\n", b"\r"))
+        self._line = bytearray() if whole else lines.pop()
+        events = [event for line in lines if (event := self._read(bytes(line).rstrip(b"\r\n"))) is not None]
+        self._bound(self._size + len(self._line))
+        return events
+
+    def _read(self, line: bytes) -> Event | None:
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(_BOM)
+        if not line:
+            return self._dispatch()
+        if line.startswith(b":"):
+            self._bound(len(line))
+            return Event(line[1:].decode(errors="replace").removeprefix(" "), "", comment=True)
+        self._size += len(line)
+        self._bound(self._size)
+        field, _, value = line.decode(errors="replace").partition(":")
+        if field == "data":
+            self._data.append(value.removeprefix(" "))
+        elif field == "event":
+            self._name = value.removeprefix(" ")
+        return None
+
+    def _dispatch(self) -> Event | None:
+        data, self._data = self._data, []
+        name, self._name = self._name, ""
+        self._size = 0
+        return Event("\n".join(data), name or "message") if data else None
+
+    def _bound(self, size: int) -> None:
+        if size > self._limit:
+            raise WireError(f"an event of more than {self._limit} bytes")
