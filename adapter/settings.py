@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,8 +13,11 @@ from adapter.decode.parsers import FORMATS, NONE, REASONING, named
 from subnet.client.policies import PolicyName
 from subnet.errors import SettingsError
 from subnet.settings import SettingsReader
+from subnet.upstream.spec import NodeSpec
 
 _Count = Annotated[int, Meta(ge=1)]
+_Seconds = Annotated[float, Meta(gt=0)]
+_Name = Annotated[str, Meta(min_length=1)]
 _SECRETS = ("secret", "api_keys")
 _FORMS = (
     f"model=calls or model=calls/reasoning, with calls one of {', '.join([*FORMATS, NONE])}"
@@ -20,15 +25,33 @@ _FORMS = (
 )
 
 
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for one model. Times are in seconds; None: as for all."""
+
+    first_token_timeout: _Seconds | None = None
+    stall_timeout: _Seconds | None = None
+    total_timeout: _Seconds | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Raises SettingsError for names that go round in a circle, and for two nodes of one name."""
+
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     workers: Annotated[int, Meta(ge=1, le=256, description="gateway processes behind the one address")] = 1
-    nodes: Annotated[tuple[str, ...], Meta(description="addresses of the nodes to use")] = ()
+    nodes: Annotated[
+        tuple[NodeSpec, ...], Meta(description="addresses of the nodes to use; a kind may lead: vllm=http://gpu-1:8000")
+    ] = ()
+    aliases: Annotated[dict[_Name, _Name], Meta(description="other names of models, as name=model")] = {}
+    fallbacks: Annotated[
+        dict[_Name, tuple[_Name, ...]],
+        Meta(description="models to be asked instead, in order, when a model cannot answer, as model=other,other"),
+    ] = {}
+    default_model: Annotated[_Name | None, Meta(description="model for requests that name one nobody serves")] = None
+    models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of single models")] = {}
     secret: Annotated[str | None, Meta(description="secret that gateway and nodes share")] = None
     api_keys: Annotated[
-        tuple[Annotated[str, Meta(min_length=1)], ...],
-        Meta(description="keys of which a client must bring one; none: all are served"),
+        tuple[_Name, ...], Meta(description="keys of which a client must bring one; none: all are served")
     ] = ()
     first_token_timeout: Annotated[
         float, Meta(gt=0, description="seconds to wait for a first token, beyond what the prompt's length explains")
@@ -84,6 +107,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _Count | None, Meta(description="`up`: threads of a local node; none: its share of the cores")
     ] = None
 
+    def __post_init__(self) -> None:
+        _check_names(self.aliases, self.fallbacks)
+        peers: dict[str, NodeSpec] = {}
+        for node in self.nodes:
+            if peers.setdefault(node.peer, node) != node:
+                raise SettingsError(f"nodes: {node.peer} is there twice, and not the same: give one a name of its own")
+
     def tool_formats(self) -> dict[str, str]:
         """How models write tool calls, by model: what `tool_format` says, "calls" or "calls/reasoning". Raises
         SettingsError."""
@@ -99,6 +129,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         hidden = {name: "***" for name in _SECRETS if getattr(self, name)}
         values = msgspec.structs.asdict(self) | hidden
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def _check_names(aliases: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]]) -> None:
+    graph = {name: list(others) for name, others in fallbacks.items()}
+    for name, model in aliases.items():
+        graph.setdefault(name, []).append(model)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise SettingsError(
+            f"aliases and fallbacks go round in a circle: {' -> '.join(error.args[1][::-1])}"
+        ) from error
 
 
 def _is_format(text: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from adapter.settings import Settings, load, reader
 from subnet.errors import SettingsError
+from subnet.upstream.spec import NodeSpec
 
 
 @pytest.fixture
@@ -46,17 +47,17 @@ def test_flag_not_given() -> None:
 
 def test_types_from_text() -> None:
     """The environment is text: numbers, lists with commas and booleans come out of it."""
-    environ = {"ADAPTER_NODES": "ws://a:1, ws://b:2", "ADAPTER_ACCESS_LOG": "false", "ADAPTER_STALL_TIMEOUT": "2.5"}
+    environ = {"ADAPTER_NODES": "http://a:1, http://b:2", "ADAPTER_ACCESS_LOG": "false", "ADAPTER_STALL_TIMEOUT": "2.5"}
     settings = load(environ=environ)
-    assert settings.nodes == ("ws://a:1", "ws://b:2")
+    assert settings.nodes == (NodeSpec(url="http://a:1"), NodeSpec(url="http://b:2"))
     assert settings.access_log is False
     assert settings.stall_timeout == 2.5
 
 
 def test_lists_and_numbers_from_toml(file: Path) -> None:
     """TOML's own types are taken as they are; an integer does where a number is wanted."""
-    file.write_text('nodes = ["ws://a:1"]\nstall_timeout = 2\n')
-    assert load(str(file), environ={}) == Settings(nodes=("ws://a:1",), stall_timeout=2.0)
+    file.write_text('cors_origins = ["*"]\nstall_timeout = 2\n')
+    assert load(str(file), environ={}) == Settings(cors_origins=("*",), stall_timeout=2.0)
 
 
 def test_file_in_the_working_directory(tmp_path: Path, file: Path) -> None:
@@ -82,7 +83,8 @@ def test_file_named_in_the_environment(file: Path) -> None:
         ("stall_timeout = nan", "adapter.toml: stall_timeout: expected number > 0.0"),
         ('log_level = "loud"', "adapter.toml: log_level: expected one of debug, error, info, warning"),
         ("context_length = 0", "adapter.toml: context_length: expected integer >= 1"),
-        ("nodes = [1]", "adapter.toml: nodes: expected text, got integer"),
+        ("cors_origins = [1]", "adapter.toml: cors_origins[0]: expected text, got integer"),
+        ("cors_origins = 1", "adapter.toml: cors_origins: expected list, got integer"),
         ("port = ", "adapter.toml: not TOML: "),
     ],
 )
@@ -132,7 +134,7 @@ def test_an_empty_key() -> None:
     """It would let everybody in: it is refused, and the other keys are not repeated."""
     with pytest.raises(SettingsError) as caught:
         load(environ={}, flags={"api_keys": ["hush", ""]})
-    assert str(caught.value) == "--api-keys: expected text of length >= 1"
+    assert str(caught.value) == "--api-key[1]: expected text of length >= 1"
 
 
 def test_tool_formats() -> None:
@@ -167,11 +169,14 @@ def test_every_field_is_described() -> None:
     for field in reader.fields:
         assert field.help
         assert msgspec.convert(field.default, field.type) == field.default
-        assert field.flag.startswith("--")
+        assert field.flag is None or field.flag.startswith("--")
 
 
 def test_table() -> None:
     """The README's table has a row for every setting."""
     table = reader.table()
-    assert all(f"| `{field.name}` | `{field.variable}`, `{field.flag}` |" in table for field in reader.fields)
+    assert all(
+        f"| `{field.name}` | `{field.variable}`, `{field.flag}` |" in table for field in reader.fields if field.flag
+    )
+    assert "| `models` |  | tables |" in table
     assert "| `access_log` | `ADAPTER_ACCESS_LOG`, `--access-log` | true or false | `true` |" in table

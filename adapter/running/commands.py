@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Sequence
 from time import monotonic
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,6 +16,7 @@ from adapter.running.serving import bind
 from adapter.settings import Settings
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve
+from subnet.upstream.spec import NodeSpec
 
 
 def with_model(settings: Settings, report: Report) -> Settings:
@@ -31,16 +31,14 @@ def with_model(settings: Settings, report: Report) -> Settings:
 async def serve(settings: Settings, report: Report) -> None:
     """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
     if not settings.nodes:
-        raise SettingsError("no node is named: give --node http://host:9000, or run `adapter up`")
-    _check_addresses(settings.nodes)
-    settings.tool_formats()
+        raise SettingsError("no node is named: give --node http://host:8000, or run `adapter up`")
+    _check(settings)
     await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """A gateway and local nodes, until a signal. Raises SettingsError."""
-    _check_addresses(settings.nodes)
-    settings.tool_formats()
+    _check(settings)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
     bind(settings.host, settings.port).close()
@@ -49,20 +47,17 @@ async def up(settings: Settings, report: Report) -> None:
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
         report(f"{count} node{'s' if count > 1 else ''} up in {monotonic() - started:.1f} s")
-        settings = msgspec.structs.replace(settings, nodes=(*addresses, *settings.nodes), secret=secret)
+        local = (NodeSpec(url=address, kind="subnet") for address in addresses)
+        settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret)
         await _gateway(settings, report)
         report("stopping")
 
 
-def _check_addresses(nodes: Sequence[str]) -> None:
-    for node in nodes:
-        try:
-            address = urlsplit(node)
-            known = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-        except ValueError:
-            known = False
-        if not known:
-            raise SettingsError(f"--node {node!r}: expected an address like http://host:9000")
+def _check(settings: Settings) -> None:
+    """What can be known to be wrong before anything is started. Raises SettingsError."""
+    settings.tool_formats()
+    for node in settings.nodes:
+        node.check()
 
 
 async def _gateway(settings: Settings, report: Report) -> None:

@@ -18,6 +18,7 @@ from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.client.hedge import Hedger
 from subnet.client.policies import POLICIES
+from subnet.protocols.websocket import WebSocketProtocol
 
 # How long a start waits for a first node, to say which model it serves. In seconds.
 _PATIENCE = 3.0
@@ -35,7 +36,10 @@ async def run(settings: Settings, source: socket.socket | Taker, report: Report,
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     policy = POLICIES[settings.policy]()
     async with RemoteManager(
-        settings.nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
+        [WebSocketProtocol(node.url, authorizer) for node in settings.nodes],
+        authorizer=authorizer,
+        policy=policy,
+        probe_timeout=settings.probe_timeout,
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings), hedger=hedger)

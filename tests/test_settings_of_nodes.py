@@ -1,0 +1,233 @@
+"""Nodes and models in the settings: tables in a file, short forms everywhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from adapter.settings import ModelSpec, Settings, load
+from subnet.errors import SettingsError
+from subnet.upstream.spec import NodeSpec
+
+FILE = """
+nodes = ["http://gpu-1:8000"]
+default_model = "qwen"
+
+[aliases]
+"gpt-4o-mini" = "qwen"
+
+[fallbacks]
+qwen = ["llama", "gpt-4o"]
+
+[models."qwen"]
+first_token_timeout = 30
+"""
+TABLES = """
+[[nodes]]
+url = "https://api.example.com/v1"
+name = "example"
+api_key_env = "EXAMPLE_KEY"
+models = { "gpt-4o" = "vendor/gpt-4o-2024" }
+headers = { "x-team" = "a" }
+first_token_timeout = 60
+
+[[nodes]]
+url = "http://gpu-1:8000"
+kind = "vllm"
+lane = "token"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "adapter.toml"
+
+
+def refusal(**flags: list[str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(environ={}, flags=flags)
+    return str(caught.value)
+
+
+def in_file(file: Path, text: str) -> str:
+    """Why a file with this text is refused, without its place."""
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(str(file), environ={})
+    return str(caught.value).removeprefix(f"{file}: ")
+
+
+def test_names_in_a_file(file: Path) -> None:
+    """Aliases, fallbacks and what holds for one model are tables."""
+    file.write_text(FILE)
+    settings = load(str(file), environ={})
+    assert settings.nodes == (NodeSpec(url="http://gpu-1:8000"),)
+    assert settings.default_model == "qwen"
+    assert settings.aliases == {"gpt-4o-mini": "qwen"}
+    assert settings.fallbacks == {"qwen": ("llama", "gpt-4o")}
+    assert settings.models == {"qwen": ModelSpec(first_token_timeout=30.0)}
+
+
+def test_nodes_as_tables(file: Path) -> None:
+    """All that can be said of a node."""
+    file.write_text(TABLES)
+    example, vllm = load(str(file), environ={}).nodes
+    assert (example.peer, example.api_key_env, example.first_token_timeout) == ("example", "EXAMPLE_KEY", 60.0)
+    assert (example.models, example.headers) == ({"gpt-4o": "vendor/gpt-4o-2024"}, {"x-team": "a"})
+    assert vllm == NodeSpec(url="http://gpu-1:8000", kind="vllm", lane="token")
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("http://gpu-1:8000", NodeSpec(url="http://gpu-1:8000")),
+        ("vllm=http://gpu-1:8000", NodeSpec(url="http://gpu-1:8000", kind="vllm")),
+        ("https://host/a=b", NodeSpec(url="https://host/a=b")),
+        ("http://[::1]:8000/v1", NodeSpec(url="http://[::1]:8000/v1")),
+    ],
+)
+def test_a_node_in_one_word(text: str, spec: NodeSpec) -> None:
+    """On the command line, and the same in the environment; a kind may lead."""
+    assert load(environ={}, flags={"nodes": [text]}).nodes == (spec,)
+    assert load(environ={"ADAPTER_NODES": f"{text},http://b"}).nodes == (spec, NodeSpec(url="http://b"))
+
+
+def test_names_on_the_command_line() -> None:
+    """NAME=VALUE each; a model may have several fallbacks."""
+    flags = {"aliases": ["a=b", "c=d"], "fallbacks": ["x=y,z", "y=z"]}
+    settings = load(environ={}, flags=flags)
+    assert settings.aliases == {"a": "b", "c": "d"}
+    assert settings.fallbacks == {"x": ("y", "z"), "y": ("z",)}
+
+
+def test_names_in_the_environment() -> None:
+    """With commas; what has no name belongs to the one before."""
+    settings = load(environ={"ADAPTER_ALIASES": "a=b, c=d", "ADAPTER_FALLBACKS": "x=y, z,y=z"})
+    assert settings.aliases == {"a": "b", "c": "d"}
+    assert settings.fallbacks == {"x": ("y", "z"), "y": ("z",)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"nodes": ["gpu-1:8000"]}, "--node[0]: 'gpu-1:8000': expected an address like http://host:8000"),
+        ({"nodes": ["http://a", "ws://b"]}, "--node[1]: 'ws://b': expected an address like http://host:8000"),
+        ({"nodes": ["http://a:x"]}, "--node[0]: 'http://a:x': expected an address like http://host:8000"),
+        ({"nodes": ["http://a?key=1"]}, "--node[0]: expected an address without ? and #"),
+        ({"aliases": ["a"]}, "--alias: expected NAME=VALUE, got a"),
+        ({"aliases": ["a=b,c"]}, "--alias: expected NAME=VALUE, got c"),
+        ({"fallbacks": ["a"]}, "--fallback: expected NAME=VALUE,..., got a"),
+        ({"aliases": ["=b"]}, "--alias: expected text of length >= 1"),
+    ],
+)
+def test_a_wrong_word(flags: dict[str, list[str]], told: str) -> None:
+    """One line that says which, and what is wanted."""
+    assert refusal(**flags).replace("[...]", "") == told
+
+
+def test_an_unknown_kind() -> None:
+    """The line names those that there are."""
+    assert refusal(nodes=["vlm=http://a"]).startswith("--node[0].kind: expected one of llama-server, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[nodes]]\nkind = "vllm"', "nodes[0]: object missing required field url"),
+        ('[[nodes]]\nurl = "http://a"\nurk = 1', "nodes[0].urk: there is no such setting"),
+        ('[[nodes]]\nurl = "http://a"\nconcurrency = 0', "nodes[0].concurrency: expected integer >= 1"),
+        ('[[nodes]]\nurl = "http://a"\nlane = "fast"', "nodes[0].lane: expected one of chat, token"),
+        (
+            '[[nodes]]\nurl = "http://a"\nmodalities = ["smell"]',
+            "nodes[0].modalities[0]: expected one of audio, file, image",
+        ),
+        ('[[nodes]]\nurl = "http://a"\nproxy = "a"', "nodes[0]: proxy: expected an address like http://host:3128"),
+        ("[models.a]\nstall = 1", "models[...].stall: there is no such setting"),
+        ("[models.a]\nstall_timeout = 0", "models[...].stall_timeout: expected number > 0.0"),
+        ("[aliases]\na = 1", "aliases[...]: expected text, got integer"),
+        ('models = "a"', "models: expected table, got text"),
+        ("nodes = [1]", "nodes[0]: expected table, got integer"),
+    ],
+)
+def test_a_wrong_table(file: Path, text: str, told: str) -> None:
+    """One line that names the place within the table."""
+    assert in_file(file, text) == told
+
+
+def test_tables_of_tables_in_the_environment() -> None:
+    """They cannot stand there."""
+    with pytest.raises(SettingsError, match="ADAPTER_MODELS: these are tables, which only a file can hold"):
+        load(environ={"ADAPTER_MODELS": "a"})
+
+
+@pytest.mark.parametrize(
+    ("given", "circle"),
+    [
+        ({"aliases": {"a": "a"}}, "a -> a"),
+        ({"fallbacks": {"a": ("b",), "b": ("c",), "c": ("a",)}}, "-> "),
+        ({"aliases": {"gpt": "a"}, "fallbacks": {"a": ("b", "gpt")}}, "-> "),
+    ],
+)
+def test_a_circle(given: dict[str, object], circle: str) -> None:
+    """Names that lead back to themselves are refused, with the way round."""
+    with pytest.raises(SettingsError, match="aliases and fallbacks go round in a circle: ") as caught:
+        msgspec.convert(given, Settings)
+    names = str(caught.value).rpartition(": ")[2].split(" -> ")
+    assert circle in str(caught.value)
+    assert names[0] == names[-1]
+
+
+def test_no_circle() -> None:
+    """A fallback to an alias is fine, and so are two models with the same fallback."""
+    Settings(aliases={"small": "c"}, fallbacks={"a": ("small",), "b": ("small", "a")})
+
+
+def test_a_node_twice() -> None:
+    """The same one twice is one; two that are called alike are a mistake, until one has a name of its own."""
+    a, key = NodeSpec(url="http://a"), NodeSpec(url="http://a/", api_key="hush")
+    assert Settings(nodes=(a, a)).nodes == (a, a)
+    with pytest.raises(SettingsError, match="http://a is there twice"):
+        Settings(nodes=(a, key))
+    Settings(nodes=(a, msgspec.structs.replace(key, name="other")))
+
+
+def test_no_key_is_shown(file: Path) -> None:
+    """Neither in a repr, nor in the line about a mistake; an address with a password is not repeated."""
+    spec = NodeSpec(url="http://a", api_key="hush", headers={"authorization": "hush"})
+    assert "hush" not in repr(Settings(nodes=(spec,)))
+    assert "hush" not in in_file(file, '[[nodes]]\nurl = "http://a"\napi_key = "hush"\napi_key_env = "A"')
+    assert "hush" not in refusal(nodes=["http://me:hush@a"])
+
+
+def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the settings, the environment or a file, as it is then, without the file's last line end."""
+    monkeypatch.setenv("EXAMPLE_KEY", "from-env")
+    (tmp_path / "key").write_text("from-file\n")
+    assert NodeSpec(url="http://a").key() is None
+    assert NodeSpec(url="http://a", api_key="given").key() == "given"
+    assert NodeSpec(url="http://a", api_key_env="EXAMPLE_KEY").key() == "from-env"
+    assert NodeSpec(url="http://a", api_key_file=str(tmp_path / "key")).key() == "from-file"
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (NodeSpec(url="http://a", api_key_env="NO_SUCH_KEY"), "http://a: the environment has no NO_SUCH_KEY"),
+        (NodeSpec(url="http://a", api_key_file="/none"), "http://a: no key can be read from /none"),
+        (NodeSpec(url="http://a", name="b", ca_bundle="/none"), "b: ca_bundle: there is no file /none"),
+    ],
+)
+def test_what_is_not_there(spec: NodeSpec, told: str) -> None:
+    """A key or a bundle that cannot be had is known before the first request."""
+    with pytest.raises(SettingsError) as caught:
+        spec.check()
+    assert str(caught.value) == told
+
+
+def test_settings_travel_to_workers() -> None:
+    """What a worker reads is what it was told."""
+    nodes = (NodeSpec(url="http://a", models={"a": "b"}, api_key="k"),)
+    settings = Settings(nodes=nodes, aliases={"x": "a"}, fallbacks={"a": ("b",)}, models={"a": ModelSpec()})
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
