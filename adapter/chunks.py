@@ -10,7 +10,17 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.events import CallArguments, CallBegun, ChoiceEvent, Event, Finished, ReasoningDelta, TextDelta, Used
+from adapter.events import (
+    CallArguments,
+    CallBegun,
+    ChoiceEvent,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    Used,
+)
 from adapter.schema.chunks import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
 from adapter.schema.logprobs import Logprobs
 from adapter.schema.responses import Usage
@@ -97,6 +107,8 @@ class ChunkWriter:
                 )
             case ReasoningDelta():
                 delta = ChunkDelta(**reasoning_fields(event.text, self._reasoning))
+            case RefusalDelta():
+                delta = ChunkDelta(refusal=event.text)
             case CallBegun():
                 function = FunctionDelta(name=event.name, arguments="")
                 delta = _call(ToolCallDelta(index=event.index, id=event.id, type="function", function=function))

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.chunks import Head, ReasoningField, reasoning_fields
-from adapter.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta, Used
+from adapter.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, RefusalDelta, TextDelta, Used
 from adapter.schema.logprobs import Logprobs, TokenLogprob
 from adapter.schema.messages import CalledFunction, ToolCall
 from adapter.schema.responses import AnswerMessage, ChatCompletion, Choice, FinishReason
@@ -17,14 +17,10 @@ class Collector:
 
     def __init__(
         self,
-        head: Head,
         *,
         choices: int = 1,
         reasoning: ReasoningField = "reasoning_content",
-        prompt_token_ids: list[int] | None = None,
     ) -> None:
-        self._head = head
-        self._prompt_token_ids = UNSET if prompt_token_ids is None else prompt_token_ids
         self._choices = [_Collected(index, reasoning) for index in range(choices)]
         self._used: Used | None = None
 
@@ -34,14 +30,14 @@ class Collector:
         else:
             self._choices[event.choice].take(event)
 
-    def whole(self) -> ChatCompletion:
+    def whole(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion:
         """Once the last event was taken."""
         assert self._used is not None
         return ChatCompletion(
             choices=[choice.whole() for choice in self._choices],
             usage=self._used.usage,
-            prompt_token_ids=self._prompt_token_ids,
-            **msgspec.structs.asdict(self._head),
+            prompt_token_ids=UNSET if prompt_token_ids is None else prompt_token_ids,
+            **msgspec.structs.asdict(head),
         )
 
 
@@ -53,6 +49,7 @@ class _Collected:
         self._field = reasoning
         self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._refusals: list[str] = []
         self._calls: list[tuple[CallBegun, list[str]]] = []
         self._logprobs: list[TokenLogprob] | None = None
         self._ids: list[int] | None = None
@@ -68,6 +65,8 @@ class _Collected:
                     self._ids = (self._ids or []) + event.token_ids
             case ReasoningDelta():
                 self._thoughts.append(event.text)
+            case RefusalDelta():
+                self._refusals.append(event.text)
             case CallBegun():
                 self._calls.append((event, []))
             case CallArguments():
@@ -82,7 +81,8 @@ class _Collected:
         ]
         text, thought = "".join(self._texts), "".join(self._thoughts)
         message = AnswerMessage(
-            content=None if calls and not text else text,
+            content=None if (calls or self._refusals) and not text else text,
+            refusal="".join(self._refusals) or None,
             tool_calls=calls or UNSET,
             **(reasoning_fields(thought, self._field) if thought else {}),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from adapter.answer import Answer
 from adapter.events import Event, TextDelta, Used
 from adapter.models import Model
 from adapter.naming import naming
@@ -15,11 +16,12 @@ from subnet.client import Session, SessionManager
 from subnet.client.ledger import Ledger
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Sampling
+from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 
 
-class Completion:
-    """One answer in the making. `usage`, and in `ledger` the nodes asked, hold at any time, also for a cut one.
+class Completion(Answer):
+    """One answer of the token lane in the making.
 
     `first` is the index of its first choice. `names` are the request's own for what nodes refuse by theirs.
     """
@@ -81,18 +83,21 @@ class Completion:
 
     @property
     def ledger(self) -> Ledger[Any] | None:
-        """None before nodes are asked."""
         return None if self._session is None else self._session.ledger
 
-    async def run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
-        """Emit the answer's events as they come. Cancelling the call cancels the work on the node, and the end of the
-        last choice does.
+    @property
+    def card(self) -> ModelCard:
+        return self.model.card
 
-        Raises SubnetError.
-        """
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    async def run(self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: bool = True) -> None:
+        """The end of the last choice cancels the work on the node, too."""
         self._emit = emit
         name = self.model.card.id
-        async with sessions.session(name, key=self.key, priority=self.priority) as self._session:
+        async with sessions.session(name, key=self.key, priority=self.priority, patient=patient) as self._session:
             run = self._session.run(self.prompt, self.sampling, self._take, choices=len(self.choices), text=self.text)
             with suppress(_Complete), naming(self._names):
                 await run

@@ -26,9 +26,10 @@ class Encoder(Protocol):
 Run = Callable[[Callable[[Event], None]], Awaitable[None]]
 
 
-async def event_stream(run: Run, chunks: Encoder, write: Write) -> None:
-    """Write what `run` emits. Its error is raised as long as nothing was written; a later one is the last event of a
-    stream that then lacks its [DONE], so that a cut answer never looks finished.
+async def event_stream(run: Run, chunks: Callable[[], Encoder], write: Write) -> None:
+    """Write what `run` emits, by an encoder that `chunks` makes for the first event. An error of `run` is raised as
+    long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that a cut
+    answer never looks finished.
     """
     writer = _Writer(chunks, write)
     try:
@@ -44,14 +45,18 @@ async def event_stream(run: Run, chunks: Encoder, write: Write) -> None:
 class _Writer:
     """`begun`: something was written."""
 
-    __slots__ = ("_chunks", "_write", "begun")
+    __slots__ = ("_chunks", "_make", "_write", "begun")
 
-    def __init__(self, chunks: Encoder, write: Write) -> None:
+    def __init__(self, make: Callable[[], Encoder], write: Write) -> None:
         self.begun = False
-        self._chunks = chunks
+        self._make = make
+        self._chunks: Encoder | None = None
         self._write = write
 
     def emit(self, event: Event) -> None:
-        if data := self._chunks.encode(event):
+        chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = self._make()
+        if data := chunks.encode(event):
             self.begun = True
             self._write(data)

@@ -26,6 +26,13 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
+    """The model says that it will not answer."""
+
+    choice: int
+    text: str
+
+
 class CallBegun(msgspec.Struct, frozen=True, gc=False):
     """A tool call; `index` counts those of the choice from 0."""
 
@@ -57,5 +64,5 @@ class Used(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
 
 
-ChoiceEvent = TextDelta | ReasoningDelta | CallBegun | CallArguments | Finished
+ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallBegun | CallArguments | Finished
 Event = ChoiceEvent | Used

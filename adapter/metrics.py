@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from adapter.completion import Completion
+from adapter.answer import Answer
 from adapter.schema.responses import Usage
 from subnet.client import RemoteManager
 
@@ -60,12 +60,12 @@ class Metrics:
         self._of_status = lru_cache(self._status)
         self._of_model = lru_cache(self._model)
 
-    def ended(self, status: int, seconds: float, completions: Iterable[Completion]) -> None:
+    def ended(self, status: int, seconds: float, completions: Iterable[Answer]) -> None:
         """A request ended that took so many `seconds`."""
         self._of_status(status).inc()
         for completion in completions:
             if (ledger := completion.ledger) is not None and ledger.nodes:
-                self._of_model(completion.model.card.id).ended(seconds, len(ledger.nodes) - 1, completion.usage)
+                self._of_model(completion.card.id).ended(seconds, len(ledger.nodes) - 1, completion.usage)
 
     def text(self) -> bytes:
         """Everything, as of now."""

@@ -15,7 +15,8 @@ from adapter.choices import ChoiceReader, PlainReader
 from adapter.decode import Detokenizer, StopScanner, TokenTable
 from adapter.decode.logprobs import Teller
 from adapter.decode.parsers import Kind, choose, named
-from adapter.errors import ModelNotFound, ModelUnusable
+from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
+from adapter.names import Names
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
 from adapter.view import View
 from subnet.client import RemoteManager
@@ -61,7 +62,7 @@ class Model:
         self.card = card
         self.kind = parts.kind
         self.tokenizer = parts.tokenizer
-        self.fingerprint = _fingerprint(card)
+        self.fingerprint = fingerprint(card)
         self._parts = parts
 
     def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
@@ -106,7 +107,8 @@ def _kind(template: ChatTemplate, source: str, tool_format: str | None) -> Kind:
 
 
 @lru_cache(maxsize=256)
-def _fingerprint(card: ModelCard) -> str:
+def fingerprint(card: ModelCard) -> str:
+    """Changes when the model, its tokenizer or its template does."""
     return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
 
 
@@ -119,8 +121,14 @@ class Models:
     operator set.
     """
 
-    def __init__(self, remote_manager: RemoteManager, tool_formats: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        remote_manager: RemoteManager,
+        tool_formats: Mapping[str, str] | None = None,
+        names: Names | None = None,
+    ) -> None:
         self._manager = remote_manager
+        self._names = names or Names()
         self._tool_formats = tool_formats or {}
         self._loads: dict[_Key, asyncio.Task[Parts]] = {}
         self._latest: dict[str, Model] = {}
@@ -132,9 +140,21 @@ class Models:
         self._seen.update(cards)
         return cards
 
-    def card(self, name: str) -> ModelCard:
-        """Raises ModelNotFound, or NoNodeAvailable where the model may come back."""
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The models to ask for what a client calls `name`, in order."""
+        self.cards()
+        return self._names.chain(name, self._seen)
+
+    def listed(self) -> dict[str, ModelCard]:
+        """Those of `cards`, and under their aliases again."""
         cards = self.cards()
+        aliases = {alias: cards.get(self._names.model(alias, cards)) for alias in self._names.aliases}
+        return cards | {alias: card for alias, card in aliases.items() if card is not None}
+
+    def card(self, name: str) -> ModelCard:
+        """By its own name or another. Raises ModelNotFound, or NoNodeAvailable where the model may come back."""
+        cards = self.cards()
+        name = self._names.model(name, self._seen)
         if name in cards:
             return cards[name]
         if name in self._seen or not self._seen:
@@ -144,8 +164,14 @@ class Models:
         )
 
     async def get(self, name: str) -> Model:
-        """Raises as `card` does, NodeError where the tokenizer cannot be had, and ModelUnusable."""
+        """Raises as `card` does, BadRequest for a model that takes messages only, NodeError where the tokenizer cannot
+        be had, and ModelUnusable.
+        """
         card = self.card(name)
+        name = card.id
+        if card.lane == "chat":
+            message = f"The model '{name}' is on a server that takes messages only: ask /v1/chat/completions."
+            raise BadRequest(message, param="model", code="unsupported_model")
         latest = self._latest.get(name)
         if latest is not None and latest.card == card:
             return latest

@@ -11,6 +11,7 @@ from adapter.errors import BadRequest
 from adapter.models import Model, Models
 from adapter.naming import grammar_name
 from adapter.prompt import Conversation, Prompt, own_template
+from adapter.schema.checks import check_modalities
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
 from adapter.structure.structure import structure
@@ -33,12 +34,18 @@ DEFAULTS = Rules()
 
 
 async def prepare(
-    request: ChatCompletionRequest, models: Models, *, size: int = 0, rules: Rules = DEFAULTS
+    request: ChatCompletionRequest,
+    models: Models,
+    *,
+    name: str | None = None,
+    size: int = 0,
+    rules: Rules = DEFAULTS,
 ) -> Completion:
-    """For a request of `size` bytes. Raises what `models.get` does, BadRequest and InvalidRequest for what the model
-    or its template does not take, and ContextLengthExceeded.
+    """For a request of `size` bytes, by the model `name`, or by that of the request. Raises what `models.get` does,
+    BadRequest and InvalidRequest for what the model or its template does not take, and ContextLengthExceeded.
     """
-    model = await models.get(request.model)
+    model = await models.get(name or request.model)
+    check_modalities(request.messages, model.card.modalities)
     prompt, tokens = await write(request, model, size=size, rules=rules)
     opened = model.kind.tags is not None and prompt.opened(model.kind.tags.opening, model.kind.tags.closing)
     grammar = await structure(request, model.kind, model.tokenizer.special, opened)

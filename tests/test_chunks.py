@@ -45,7 +45,7 @@ async def written(events: Sequence[Event | Exception], writer: ChunkWriter) -> l
             emit(event)
 
     parts: list[bytes] = []
-    await event_stream(run, writer, parts.append)
+    await event_stream(run, lambda: writer, parts.append)
     return parts
 
 
@@ -133,10 +133,10 @@ async def test_one_item_per_event() -> None:
 
 def test_collect() -> None:
     """The same events, not streamed, are one object."""
-    collector = Collector(HEAD)
+    collector = Collector()
     for event in ANSWER:
         collector.take(event)
-    assert msgspec.to_builtins(collector.whole()) == {
+    assert msgspec.to_builtins(collector.whole(HEAD)) == {
         **COMMON,
         "object": "chat.completion",
         "choices": [

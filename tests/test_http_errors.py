@@ -313,7 +313,7 @@ def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
 def test_every_error_of_the_subnet_has_an_answer(error: type[SubnetError]) -> None:
     """Each has a status that fits whose mistake it is; overload is never a 400, which clients do not retry."""
     answer = answer_to(error("words", retry_after=0.2, param="p"))
-    mistake = issubclass(error, errors.RequestError) and not issubclass(error, errors.Unauthorized)
+    mistake = issubclass(error, errors.RequestError | errors.RateLimited)
     assert (answer.status < 500) == mistake
     assert answer.error.code
     assert answer.headers in ({}, {"retry-after": "1", "retry-after-ms": "200"})

@@ -124,12 +124,12 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
         sessions = SessionManager(remotes, limits=QUICK)
         ids = completion.prompt.tolist() if request.return_token_ids else None
         if not stream:
-            collector = Collector(HEAD, choices=len(said), prompt_token_ids=ids)
+            collector = Collector(choices=len(said))
             await completion.run(sessions, collector.take)
-            return msgspec.json.encode(collector.whole())
+            return msgspec.json.encode(collector.whole(HEAD, prompt_token_ids=ids))
         parts: list[bytes] = []
         writer = ChunkWriter(HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
-        await event_stream(lambda emit: completion.run(sessions, emit), writer, parts.append)
+        await event_stream(lambda emit: completion.run(sessions, emit), lambda: writer, parts.append)
         return b"".join(parts)
 
 

@@ -213,10 +213,12 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(PARTS))
 def test_other_parts_than_text(kind: str) -> None:
-    """Images, sounds and files are refused by the name of the part."""
-    error = refusal(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}]))
-    assert (error.param, error.code) == ("messages[0].content[1].type", "invalid_value")
-    assert f"'{kind}'" in error.message
+    """Images, sounds and files are refused by the name of the part, for a model that takes text."""
+    request, _ = read_request(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}]))
+    with pytest.raises(BadRequest) as caught:
+        checks.check_modalities(request.messages, ())
+    assert (caught.value.param, caught.value.code) == ("messages[0].content[1].type", "invalid_value")
+    assert f"'{kind}'" in caught.value.message
 
 
 def test_parts_that_a_model_understands() -> None:

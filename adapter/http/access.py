@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from adapter.completion import Completion
+from adapter.answer import Answer
 from adapter.http.asgi import Scope
 from adapter.http.request_id import current_request, request_id
 from adapter.http.turn import turn_of
@@ -37,7 +37,7 @@ class Record(msgspec.Struct):
     started: float
     path: str = ""
     status: int | None = None
-    completions: Sequence[Completion] = ()
+    completions: Sequence[Answer] = ()
 
     @property
     def ledgers(self) -> list[Ledger[Any]]:
@@ -110,7 +110,7 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     }
     if record.completions:
         usages = [completion.usage for completion in record.completions]
-        line["model"] = record.completions[0].model.card.id
+        line["model"] = record.completions[-1].card.id
         if ledgers := record.ledgers:
             line["nodes"] = [peer for ledger in ledgers for peer in ledger.peers]
         line["prompt_tokens"] = sum(usage.prompt_tokens for usage in usages)

@@ -71,11 +71,11 @@ def rules_of(settings: Settings) -> Rules:
 
 
 class Asked(NamedTuple, Generic[R]):
-    """A request, the headers that its answer has on its account, and its size in bytes."""
+    """A request, the headers that its answer has on its account, and its JSON."""
 
     wanted: R
     headers: dict[str, str]
-    size: int
+    body: bytes
 
 
 async def read(request: Request, reader: Reader[R]) -> Asked[R]:
@@ -83,7 +83,7 @@ async def read(request: Request, reader: Reader[R]) -> Asked[R]:
     settings = request.parts.settings
     body = await read_body(request, settings.max_body)
     wanted, unknown = await aside(len(body), partial(reader, strict=settings.strict), body)
-    return Asked(wanted, _ignored(unknown), len(body))
+    return Asked(wanted, _ignored(unknown), body)
 
 
 def _ignored(unknown: Sequence[str]) -> dict[str, str]:

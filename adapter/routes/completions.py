@@ -18,11 +18,11 @@ from adapter.text.preparation import prepare_text
 
 async def completions(request: Request) -> ASGIApp:
     sessions = request.parts.sessions
-    wanted, headers, size = await read(request, read_completion)
-    answer = await prepare_text(wanted, request.parts.models, size=size)
+    wanted, headers, body = await read(request, read_completion)
+    answer = await prepare_text(wanted, request.parts.models, size=len(body))
     request.record.completions = answer.completions
     openings = await answer.openings(sessions)
-    head = Head.new(wanted.model, answer.model.fingerprint, "cmpl-")
+    head = Head.new(answer.model.card.id, answer.model.fingerprint, "cmpl-")
     run = partial(answer.run, sessions)
     if wanted.stream:
         chunks = TextChunkWriter(
@@ -32,7 +32,7 @@ async def completions(request: Request) -> ASGIApp:
             include_usage=wanted.include_usage,
             usage=(lambda: answer.usage) if wanted.continuous_usage else None,
         )
-        return PushedResponse(partial(event_stream, run, chunks), {**HEADERS, **headers})
+        return PushedResponse(partial(event_stream, run, lambda: chunks), {**HEADERS, **headers})
     collector = TextCollector(
         head, openings, choices=answer.choices, kept=wanted.n or 1, logprobs=wanted.likeliest is not None
     )

@@ -17,7 +17,7 @@ _MANY = 64
 
 async def embeddings(request: Request) -> Response:
     parts = request.parts
-    wanted, headers, size = await read(request, read_embedding)
-    answer = await embed(wanted, parts.models, parts.sessions, size=size)
+    wanted, headers, body = await read(request, read_embedding)
+    answer = await embed(wanted, parts.models, parts.sessions, size=len(body))
     body = await aside(len(answer.data) * LARGE // _MANY, msgspec.json.encode, answer)
     return Response(body, headers=headers)

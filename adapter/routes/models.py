@@ -15,9 +15,9 @@ async def show_models(request: Request) -> Response:
     """All, or the one that the path names: names may contain slashes."""
     models, name = request.parts.models, request.path.removeprefix(PATH).strip("/")
     if name:
-        return json_answer(_object(models.card(name)))
-    return json_answer(ModelList(data=[_object(card) for card in models.cards().values()]))
+        return json_answer(_object(name, models.card(name)))
+    return json_answer(ModelList(data=[_object(name, card) for name, card in models.listed().items()]))
 
 
-def _object(card: ModelCard) -> ModelObject:
-    return ModelObject(id=card.id, created=card.created)
+def _object(name: str, card: ModelCard) -> ModelObject:
+    return ModelObject(id=name, created=card.created)

@@ -19,6 +19,7 @@ _REASONS = {
     404: "There is no such model.",
     408: "The request did not arrive in time.",
     413: "The request is too large.",
+    429: "The servers behind are asked more often than they may be; Retry-After says when to try again.",
     500: "The gateway has an error.",
     502: "The nodes refuse this gateway.",
     503: "Nobody can answer now; Retry-After says when to try again.",

@@ -14,7 +14,7 @@ from adapter.schema.tokens import Detokenized, DetokenizeRequest, Rendered, Toke
 
 # Of what needs a model, and of what needs an answer of its nodes.
 _PREPARED = (400, 401, 404, 408, 413, 500, 503)
-_RUN = (*_PREPARED, 502, 504)
+_RUN = (*_PREPARED, 429, 502, 504)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,8 @@ from adapter.schema.tokens import Rendered, RenderedGrammar
 
 async def render(request: Request) -> Response:
     """A request that could not be answered is refused as it would be there."""
-    wanted, headers, size = await read(request, read_request)
-    completion = await prepare(wanted, request.parts.models, size=size, rules=rules_of(request.parts.settings))
+    wanted, headers, body = await read(request, read_request)
+    completion = await prepare(wanted, request.parts.models, size=len(body), rules=rules_of(request.parts.settings))
     return json_answer(_rendered(completion), headers=headers)
 
 

@@ -11,10 +11,10 @@ from adapter.tokens import detokenized, tokenized
 
 async def tokenize(request: Request) -> Response:
     models, rules = request.parts.models, rules_of(request.parts.settings)
-    wanted, headers, size = await read(request, read_tokenize)
-    return json_answer(await tokenized(wanted, models, size=size, rules=rules), headers=headers)
+    wanted, headers, body = await read(request, read_tokenize)
+    return json_answer(await tokenized(wanted, models, size=len(body), rules=rules), headers=headers)
 
 
 async def detokenize(request: Request) -> Response:
-    wanted, headers, size = await read(request, read_detokenize)
-    return json_answer(await detokenized(wanted, request.parts.models, size=size), headers=headers)
+    wanted, headers, body = await read(request, read_detokenize)
+    return json_answer(await detokenized(wanted, request.parts.models, size=len(body)), headers=headers)

@@ -31,7 +31,6 @@ def check_chat(request: ChatCompletionRequest) -> None:
     if request.top_logprobs and not request.logprobs:
         raise _clash("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs")
     _check_messages(request.messages)
-    check_modalities(request.messages, ())  # no node takes more than text
     if request.tool_choice not in (None, "none", "auto"):
         _check_tool_choice(request)
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from adapter.schema.logprobs import Logprobs
 from adapter.schema.messages import ToolCall
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Error(Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
 
     role: Literal["assistant"] = "assistant"
     content: str | None
-    refusal: None = None
+    refusal: str | None = None
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET

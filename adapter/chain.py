@@ -1,0 +1,92 @@
+"""One model after the other, until one of them answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from adapter.answer import Answer
+from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
+from adapter.events import Event
+from adapter.http.request_id import current_request
+from subnet.client import SessionManager
+from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[str], Awaitable[Answer]]
+
+# Another model may do what these say of one.
+_ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
+# These say of a fallback that it is none for this request; of the model that was asked for, that the request is wrong.
+_UNFIT = (BadRequest, RequestError)
+
+
+class Chain:
+    """Asks the models `names`, in order. A model that fails, is full or has no room for so long a conversation hands
+    over to the next as long as nothing of it was delivered; one that refuses what was said does not.
+
+    `answers` are those that were prepared so far, the last that which counts. An error of the model that was asked for
+    says more than those of its fallbacks: it is the one that is raised.
+    """
+
+    def __init__(self, names: Sequence[str], prepare: Prepare) -> None:
+        self.answers: list[Answer] = []
+        self._names = list(names)
+        self._prepare: Prepare | None = prepare
+        self._error: Exception | None = None
+        self._begun = False
+
+    @property
+    def answer(self) -> Answer:
+        return self.answers[-1]
+
+    async def ready(self) -> None:
+        """Prepare the first answer that can be. Raises what `prepare` does."""
+        while True:
+            name, prepare = self._names.pop(0), self._prepare
+            assert prepare is not None
+            if not self._names:
+                # It holds the request, which may be large.
+                self._prepare = None
+            try:
+                self.answers.append(await prepare(name))
+                return
+            except Exception as error:
+                self._next(name, error)
+
+    async def run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
+        """As Answer.run, of the first model that answers; `ready` comes before."""
+        if not self._names:
+            return await self._run(sessions, emit)
+
+        def take(event: Event) -> None:
+            self._begun = True
+            emit(event)
+
+        while True:
+            try:
+                return await self._run(sessions, take)
+            except Exception as error:
+                self._next(self.answer.card.id, error)
+            await self.ready()
+
+    async def _run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
+        try:
+            await self.answer.run(sessions, emit, patient=not self._names)
+        except Exception as error:
+            if self._begun or self._error is None or isinstance(error, ContentRefused):
+                raise
+            raise self._error from error
+
+    def _next(self, name: str, error: Exception) -> None:
+        """Raises when no other model shall be asked."""
+        unfit = self._error is not None and isinstance(error, _UNFIT)
+        if self._begun or isinstance(error, ContentRefused) or not (unfit or isinstance(error, _ELSEWHERE)):
+            raise error
+        self._error = self._error or error
+        if not self._names:
+            raise self._error
+        logger.warning(
+            "request %s: %s cannot answer, next is %s: %s", current_request.get(), name, self._names[0], error
+        )
