@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of
-from subnet.engines.llama_cpp.truncation import truncate
+from subnet.engines.sampling.sampler import Sampler, logprobs_of
+from subnet.engines.sampling.truncation import truncate
 from subnet.errors import EngineFailed
 from subnet.generation import Sampling
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.choice import Choice, Run
-from subnet.engines.llama_cpp.model import NativeContext, Row
-from subnet.engines.llama_cpp.prefill import share
-from subnet.engines.llama_cpp.reader import Reading
-from subnet.engines.llama_cpp.sampler import Sampler
-from subnet.engines.llama_cpp.stepper import Stepper
+from subnet.engines.sampling.sampler import Sampler
+from subnet.engines.stepping import Context, Row
+from subnet.engines.stepping.choice import Choice, Run
+from subnet.engines.stepping.prefill import share
+from subnet.engines.stepping.readings import Reading
+from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.tensors import token_ids
@@ -24,7 +24,7 @@ from subnet.tensors import token_ids
 VOCABULARY = 8
 
 
-class CountingContext(NativeContext):
+class CountingContext(Context):
     """Takes 10 ms a row on a clock of its own, and always makes token 1 the likeliest."""
 
     def __init__(self) -> None:
@@ -84,12 +84,6 @@ class CountingReading(Reading[int]):
         self.context.now += 0.01 * self.pieces[-1]
         self.left -= self.pieces[-1]
         return None if self.left else sum(self.pieces)
-
-    def _take(self, context: NativeContext, at: int, row: int) -> None:
-        raise NotImplementedError
-
-    def _result(self) -> int:
-        raise NotImplementedError
 
 
 async def serve(context: CountingContext, clients: Sequence[Client], slots: int = 4) -> None:

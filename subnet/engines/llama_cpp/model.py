@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp import native
+from subnet.engines.stepping import Context, Row
 from subnet.errors import EngineFailed, SettingsError
-
-Row = tuple[int, int, int, bool]
-"""One token of a batch: token id, position, sequence, and whether its logits are wanted."""
 
 # From 64 rows of a sequence on, another attention kernel takes over, whose sums round differently. Below that, logits
 # do not depend on where a prompt was cut or what else was in the batch: measured as bitwise equal, on one thread.
@@ -53,7 +51,7 @@ class NativeModel:
         self.handle = None
 
 
-class NativeContext:
+class NativeContext(Context):
     """Room for `sequences` sequences of `length` tokens each, and the decoding of batches over them.
 
     Each sequence has a buffer of its own, so that its logits do not depend on what the others hold.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
-from subnet.engines.llama_cpp.prefill import MOST_ROWS
-from subnet.engines.llama_cpp.sampler import logprobs_of
+from subnet.engines.sampling.sampler import logprobs_of
+from subnet.engines.stepping.prefill import MOST_ROWS
+from subnet.engines.stepping.readings import Reading
 from subnet.errors import EngineFailed
 from subnet.generation import TokenLogprobs
 
@@ -73,8 +74,8 @@ class Reader:
             self._context = None
 
 
-class Reading(ABC, Generic[ResultT]):
-    """One text on its way through the reader, a piece at a time; nothing else may use the reader meanwhile."""
+class TextReading(Reading[ResultT]):
+    """Through the reader, which nothing else may use meanwhile."""
 
     def __init__(self, reader: Reader, tokens: Sequence[int]) -> None:
         self._reader = reader
@@ -83,7 +84,6 @@ class Reading(ABC, Generic[ResultT]):
         self._read = 0
 
     def advance(self, rows: int) -> ResultT | None:
-        """Read `rows` more tokens; what was wanted of the text, once all are read. Raises EngineFailed."""
         if self._context is None:
             self._context = self._reader.begin()
         end = min(self._read + rows, len(self._tokens))
@@ -101,7 +101,7 @@ class Reading(ABC, Generic[ResultT]):
     def _result(self) -> ResultT: ...
 
 
-class Embedding(Reading[NDArray[np.float32]]):
+class Embedding(TextReading[NDArray[np.float32]]):
     """The hidden states after the last layer, pooled as the reader says, as a vector of length 1."""
 
     def __init__(self, reader: Reader, tokens: Sequence[int]) -> None:
@@ -120,7 +120,7 @@ class Embedding(Reading[NDArray[np.float32]]):
         return (self._sum / norm).astype(np.float32)
 
 
-class Score(Reading[list[TokenLogprobs]]):
+class Score(TextReading[list[TokenLogprobs]]):
     """How likely each token but the first was after those before it, with the `width` likeliest in its place."""
 
     def __init__(self, reader: Reader, tokens: Sequence[int], width: int) -> None:

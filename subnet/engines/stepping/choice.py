@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.base import Emit
-from subnet.engines.llama_cpp.grammar import GrammarState
-from subnet.engines.llama_cpp.sampler import Sampler, logprobs_of
+from subnet.engines.sampling.grammar import GrammarState
+from subnet.engines.sampling.sampler import Sampler, logprobs_of
 from subnet.errors import SubnetError
 from subnet.generation import Delta, FinishReason, Job
 

@@ -11,12 +11,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.choice import Choice, Event
-from subnet.engines.llama_cpp.model import NativeContext, Row
-from subnet.engines.llama_cpp.prefill import Pace, share
-from subnet.engines.llama_cpp.reader import Reading
-from subnet.engines.llama_cpp.readings import Readings, known
-from subnet.engines.llama_cpp.slots import Slots
+from subnet.engines.stepping.choice import Choice, Event
+from subnet.engines.stepping.context import Context, Row
+from subnet.engines.stepping.prefill import MOST_ROWS, Pace, share
+from subnet.engines.stepping.readings import Reading, Readings, known
+from subnet.engines.stepping.slots import Slots
 from subnet.errors import EngineFailed, SubnetError
 
 # Between two signs of life, in seconds.
@@ -37,10 +36,12 @@ class Stepper:
 
     def __init__(
         self,
-        context: NativeContext,
+        context: Context,
         count: int,
         length: int,
         cache: bool,
+        *,
+        most_rows: int = MOST_ROWS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -53,11 +54,11 @@ class Stepper:
         self._readings = Readings()
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
-        self._pace = Pace()
+        self._pace = Pace(most_rows)
         self._stepped = 0
         self._clock = clock
         self._signed = clock()
-        self._thread = threading.Thread(target=self._work, name="llama.cpp", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="stepper", daemon=True)
         self._thread.start()
 
     def submit(self, choices: list[Choice]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.truncation import Ids, top_k, truncate
+from subnet.engines.sampling.truncation import Ids, top_k, truncate
 from subnet.errors import EngineFailed
 from subnet.generation import Sampling, TokenLogprobs
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subnet.engines.llama_cpp.choice import Choice
-from subnet.engines.llama_cpp.model import NativeContext
+from subnet.engines.stepping.choice import Choice
+from subnet.engines.stepping.context import Context
 
 
 class Slots:
     """The sequences of a context. What a choice leaves behind in one stays there for a later choice to begin with,
     if `cache` says so."""
 
-    def __init__(self, context: NativeContext, count: int, cache: bool) -> None:
+    def __init__(self, context: Context, count: int, cache: bool) -> None:
         self._context = context
         self._cache = cache
         self._left: dict[int, Sequence[int]] = dict.fromkeys(range(count), ())

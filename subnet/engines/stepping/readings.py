@@ -1,15 +1,23 @@
-"""The texts that wait to be read, one after the other."""
+"""Texts that are read and not continued, one after the other."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from subnet.engines.llama_cpp.reader import Reading
 from subnet.errors import EngineFailed, SubnetError
 
 ResultT = TypeVar("ResultT")
+
+
+class Reading(ABC, Generic[ResultT]):
+    """One text on its way through a model, a piece at a time."""
+
+    @abstractmethod
+    def advance(self, rows: int) -> ResultT | None:
+        """Read `rows` more tokens; what was wanted of the text, once all are read. Raises EngineFailed."""
 
 
 class Readings:

@@ -1,0 +1,1 @@
+"""Drawing tokens from logits, whoever made these: truncation, penalties, seeds, grammars, logprobs."""
