@@ -25,8 +25,9 @@ class Access:
     """What `spec` says of the way to a server. Keys are read when they are needed, and are in no repr.
 
     `v1` is where the OpenAI-compatible paths begin: the address itself if it has a version in it (".../v1",
-    ".../v1beta/openai"), else "/v1" below it. `root` is the address without a "/v1" at its end. Neither shows the
-    user and password that the address may have. Raises SettingsError for an address or a bundle that cannot be used.
+    ".../v1beta/openai"), else "/v1" below it. `root` is the address without a "/v1" at its end. A query (Azure has its
+    version there) goes with every request. `shown` is the address without query, user and password, as are the others.
+    Raises SettingsError for an address or a bundle that cannot be used.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -34,16 +35,18 @@ class Access:
         self._spec = spec
         _check_headers(spec)
         self._user = url.user, url.password
-        shown = str(url.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
-        self.root = shown.removesuffix("/v1")
-        self.v1 = shown if _VERSION.search(url.path) else f"{shown}/v1"
+        self._query = url.query_string
+        self.shown = str(url.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
+        self.root = self.shown.removesuffix("/v1")
+        self.v1 = self.shown if _VERSION.search(url.path) else f"{self.shown}/v1"
         self.proxy = spec.proxy or _environment_proxy(url)
         self.ssl = _ssl(spec)
 
     def url(self, path: str) -> URL:
         """A path that begins with /v1/ is one of `v1`, any other of `root`."""
         below = path.removeprefix("/v1")
-        return URL(self.v1 + below if below != path and below.startswith("/") else self.root + path)
+        url = URL(self.v1 + below if below != path and below.startswith("/") else self.root + path)
+        return url.with_query(self._query) if self._query else url
 
     def headers(self) -> dict[str, str]:
         """What proves who asks, and what the operator adds, which wins. Raises Unauthorized where a key is missing."""

@@ -20,12 +20,12 @@ def translated(peer: str) -> Iterator[None]:
         raise NodeLost(f"the proxy in front of {peer} answered {error.status}") from error
     except aiohttp.ClientResponseError as error:
         raise WireError(f"{peer} does not speak HTTP") from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError) as error:
-        raise NodeLost(f"the connection to {peer} was lost") from error
     except TimeoutError as error:
         raise NodeLost(f"cannot connect to {peer} in time") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
         raise NodeLost(f"cannot connect to {peer}: {_plain(error)}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise NodeLost(f"the connection to {peer} was lost") from error
 
 
 def _plain(error: Exception) -> str:

@@ -22,9 +22,8 @@ from subnet.version import VERSION
 # Of a JSON answer, and of an error's, in bytes.
 _LONGEST = 64 << 20
 _LONGEST_ERROR = 64 << 10
-# uvicorn and cpp-httplib, on which most of these servers stand, close an idle connection after 5 s: a request must
-# not meet that. In seconds.
-_IDLE = 4.0
+# How long an idle connection is kept, in seconds; providers do so for a minute.
+_IDLE = 15.0
 # For the last bytes of an answer that was read to its end, so that its connection can be used again. In seconds.
 _LINGER = 0.05
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
@@ -48,6 +47,7 @@ class Http:
     """A server, reached as `spec` says; connects when it is first asked. Close with aclose() or `async with`.
 
     A path that begins with /v1/ is taken below `v1`, any other below `root`, whether the address ends with /v1 or not.
+    `peer` is the address as it was given, without what is secret in it.
     Only connecting is bounded in time: the caller knows how long an answer may take. Bodies are any values that msgspec
     encodes as JSON.
 
@@ -61,6 +61,7 @@ class Http:
         self._access = Access(spec)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
         self._session: aiohttp.ClientSession | None = None
+        self.peer = self._access.shown
         self.root = self._access.root
         self.v1 = self._access.v1
 
@@ -95,7 +96,7 @@ class Http:
         """
         async with self._response("POST", path, body, accept="text/event-stream") as response:
             if response.content_type == "text/html":
-                raise WireError(f"{self.root} answered with a web page")
+                raise WireError(f"{self.peer} answered with a web page")
             whole = response.content_type == "application/json"
             async with aclosing(self._whole(response) if whole else self._events(response)) as iterator:
                 yield Events(iterator, whole=whole)
@@ -103,11 +104,11 @@ class Http:
 
     def refused(self, body: Any) -> SubnetError:
         """The error for an error that came as an event."""
-        return self._hidden(refusal(self.root, 200, body))
+        return self._hidden(refusal(self.peer, 200, body))
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
         parser = SseParser()
-        with translated(self.root):
+        with translated(self.peer):
             async for data in response.content.iter_any():
                 for event in parser.feed(data):
                     yield event
@@ -138,7 +139,7 @@ class Http:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body)
-        with translated(self.root):
+        with translated(self.peer):
             return await self._opened().request(
                 method,
                 self._access.url(path),
@@ -152,38 +153,44 @@ class Http:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=self._connector(), timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        """llama-server closes a connection after a stream without a word, uvicorn after 5 idle seconds: a request may
+        meet that. Where a new connection costs next to nothing, none is used twice.
+        """
+        if self.root.startswith("http:"):
+            return aiohttp.TCPConnector(limit=0, force_close=True)
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
 
     async def _json(self, response: aiohttp.ClientResponse) -> Any:
         data = await self._read(response, _LONGEST)
         if len(data) > _LONGEST:
-            raise WireError(f"{self.root} answered with more than {_LONGEST} bytes")
+            raise WireError(f"{self.peer} answered with more than {_LONGEST} bytes")
         try:
             body = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError(f"{self.root} answered {response.url.path} with what is no JSON: {error}") from error
+            raise WireError(f"{self.peer} answered {response.url.path} with what is no JSON: {error}") from error
         if has_error(body):
             raise self.refused(body)
         return body
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> SubnetError:
         if response.status < 400:
-            return NodeError(f"{self.root} answered {response.status}: it is elsewhere, name that address instead")
+            return NodeError(f"{self.peer} answered {response.status}: it is elsewhere, name that address instead")
         data = (await self._read(response, _LONGEST_ERROR))[:_LONGEST_ERROR]
         try:
             body = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             body = data.decode(errors="replace")
-        return self._hidden(refusal(self.root, response.status, body, response.headers))
+        return self._hidden(refusal(self.peer, response.status, body, response.headers))
 
     async def _read(self, response: aiohttp.ClientResponse, longest: int) -> bytes:
         """The body, at least its first `longest` bytes."""
         data = bytearray()
-        with translated(self.root):
+        with translated(self.peer):
             async for piece in response.content.iter_any():
                 data += piece
                 if len(data) > longest:
