@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -102,6 +104,24 @@ async def test_a_watchdog_hears() -> None:
     with pytest.raises(TimeoutError):
         await watchdog.wait(end, 0.6)
     assert heard == 10
+    watchdog.close()
+
+
+async def test_a_process_that_was_held_up() -> None:
+    """What came while this process had no time to read it is no silence of the node; real silence still is."""
+    watchdog, loop = Watchdog(), asyncio.get_running_loop()
+    end = loop.create_future()
+
+    def hold_up(then: Callable[[], object]) -> None:
+        time.sleep(0.4)
+        loop.call_soon(loop.call_soon, then)
+
+    loop.call_soon(hold_up, lambda: end.set_result(None))
+    await watchdog.wait(end, 0.1)
+    loop.call_soon(hold_up, lambda: None)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await watchdog.wait(loop.create_future(), 0.1)
     watchdog.close()
 
 

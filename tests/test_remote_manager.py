@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import msgspec
 import pytest
@@ -53,6 +54,16 @@ class Asked(MockProtocol):
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+class Talking(Asked):
+    """Something comes from it all the time, as long as it `talks`."""
+
+    talks = True
+
+    @property
+    def heard(self) -> float:
+        return monotonic() if self.talks else 0.0
 
 
 class Clock:
@@ -139,6 +150,18 @@ async def test_a_silent_node() -> None:
             if not question.cancelled():
                 question.set_result(await node.info())
             await asyncio.sleep(0)
+
+
+async def test_a_node_that_is_busy_talking() -> None:
+    """While tokens come from it a node is here, though what it says of itself comes late, behind all of them."""
+    node = Talking()
+    async with watching(node, interval=0.01, patience=0.02) as manager:
+        for _ in range(3):
+            unanswered = await node.question()
+            await settled(unanswered.cancelled)
+        assert state(manager) == ("healthy", "")
+        node.talks = False
+        await settled(lambda: state(manager)[0] == "away")
 
 
 async def test_a_probe_that_breaks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from subnet.client.remote import Remote
 from subnet.errors import NodeError, NodeTimeout, SubnetError
@@ -16,8 +17,9 @@ logger = logging.getLogger(__name__)
 class Prober:
     """Keeps what is known of `remote` true, from its making to aclose().
 
-    A node that answers is asked every `interval` seconds; one that does not, within `timeout` seconds, is asked
-    again after a tenth of the interval, doubled up to the whole. `notify` is called after every answer or failure.
+    A node that answers is asked every `interval` seconds; one that says nothing at all within `timeout` seconds is
+    away, and asked again after a tenth of the interval, doubled up to the whole. `notify` is called after every answer
+    or failure.
     """
 
     def __init__(
@@ -61,10 +63,13 @@ class Prober:
                 pause = min(self._interval, pause * 2)
 
     async def _look(self) -> bool:
-        doubts = self._doubts
+        doubts, asked = self._doubts, monotonic()
         try:
             info = await self._ask()
         except SubnetError as error:
+            if isinstance(error, NodeTimeout) and self.remote.fault is None and self.remote.protocol.heard > asked:
+                # Its answer waits behind tokens that this process has no time to read.
+                return True
             self._went(str(error))
             return False
         if doubts != self._doubts:

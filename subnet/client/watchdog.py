@@ -8,12 +8,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# A timer that is later than this, in seconds, tells that this process had no time for anything.
+_HELD_UP = 0.1
+
 
 class Watchdog:
     """Bounds the silence of what one task at a time waits for.
 
     asyncio.timeout would set and cancel a timer for every token. Here there is one timer, which looks, when it
     fires, how much longer it should have waited; a token costs a clock reading. Close it when done.
+
+    When it fires late, the silence may be this process's own deafness: it waits once more, as long as it was late, for
+    what came meanwhile to be read.
     """
 
     __slots__ = ("_error", "_heard", "_loop", "_patience", "_timer", "_waiting")
@@ -56,7 +62,7 @@ class Watchdog:
             return
         if self._timer is None or self._timer.when() > self._heard + seconds:
             self.close()
-            self._timer = self._loop.call_at(self._heard + seconds, self._look)
+            self._look_at(self._heard + seconds)
 
     def interrupt(self, error: Exception) -> bool:
         """Raise `error` at whoever waits now; False if nobody does."""
@@ -76,12 +82,17 @@ class Watchdog:
         self._waiting, self._error = task, None
         self.expect(seconds)
 
-    def _look(self) -> None:
+    def _look_at(self, when: float, *, again: bool = True) -> None:
+        self._timer = self._loop.call_at(when, self._look, when, again)
+
+    def _look(self, when: float, again: bool) -> None:
         self._timer = None
         if self._patience is None:
             return
-        due = self._heard + self._patience
-        if self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._look)
+        now, due = self._loop.time(), self._heard + self._patience
+        if now < due:
+            self._look_at(due)
+        elif again and now - when > _HELD_UP:
+            self._look_at(now + (now - when), again=False)
         else:
             self.interrupt(TimeoutError())

@@ -33,10 +33,15 @@ NONE = Timeouts()
 
 
 class Protocol(ABC):
-    """One node, as a client sees it. `peer` is its address, unique in a table of nodes."""
+    """One node, as a client sees it. `peer` is its address, unique in a table of nodes; `heard` is when anything last
+    came from it, by time.monotonic, 0 where that is not known."""
 
     peer: str
     timeouts: Timeouts = NONE
+
+    @property
+    def heard(self) -> float:
+        return 0.0
 
     @abstractmethod
     async def rpc_info(self) -> NodeInfo:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from time import monotonic
 
 import aiohttp
 
@@ -30,9 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class Connection:
-    """Gives what a node sends to the calls that it belongs to. Broken once, broken for good."""
+    """Gives what a node sends to the calls that it belongs to. Broken once, broken for good. `heard` is when something
+    last came, by time.monotonic."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> None:
+        self.heard = 0.0
         self._socket = socket
         self._peer = peer
         self._calls: dict[int, Call] = {}
@@ -74,6 +77,7 @@ class Connection:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
                     raise WireError(f"{self._peer} sent a {message.type.name} message")
+                self.heard = monotonic()
                 self._receive(frames.decode(message.data))
         except frames.UnknownFrame as unknown:
             error = unknown

@@ -72,6 +72,10 @@ class WebSocketProtocol(Protocol):
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
 
+    @property
+    def heard(self) -> float:
+        return 0.0 if self._connection is None else self._connection.heard
+
     async def rpc_info(self) -> NodeInfo:
         async with self._bounded("rpc_info"):
             return (await self._ask(InfoRequest(0), InfoReply)).info
