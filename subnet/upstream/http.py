@@ -47,21 +47,21 @@ class Http:
     """A server, reached as `spec` says; connects when it is first asked. Close with aclose() or `async with`.
 
     A path that begins with /v1/ is taken below `v1`, any other below `root`, whether the address ends with /v1 or not.
-    `peer` is the address as it was given, without what is secret in it.
+    `peer` is what messages call it.
     Only connecting is bounded in time: the caller knows how long an answer may take. Bodies are any values that msgspec
     encodes as JSON.
 
     Everything raises NodeError or RequestError: NodeLost where nothing can be reached or an answer is cut, WireError
     for what is no answer at all, and for a refusal what subnet.upstream.refusals makes of it, also when it comes with
     status 200. Redirects are not followed: the key is for this server alone, and it is in no error, log or repr.
-    Raises SettingsError for a wrong address or bundle.
+    Raises SettingsError for a bundle or a header that cannot be used.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
         self._access = Access(spec)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
         self._session: aiohttp.ClientSession | None = None
-        self.peer = self._access.shown
+        self.peer = spec.peer
         self.root = self._access.root
         self.v1 = self._access.v1
 
