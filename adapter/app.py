@@ -21,6 +21,7 @@ from adapter.http.connected import while_connected
 from adapter.http.routing import RECORD, handlers
 from adapter.metrics import Metrics
 from adapter.models import Models
+from adapter.names import Names
 from adapter.parts import Parts
 from adapter.routes import ROUTES
 from adapter.running.life import Life
@@ -35,7 +36,7 @@ def build_app(
     parts = Parts(
         settings=settings,
         keys=Keys(settings.api_keys),
-        models=Models(remote_manager, settings.tool_formats()),
+        models=Models(remote_manager, settings.tool_formats(), _names(settings)),
         sessions=session_manager,
         remotes=remote_manager,
         life=life or Life(),
@@ -50,6 +51,10 @@ def build_app(
         debug=False,
     )
     return App(cast(ASGIApp, app), Access(parts.metrics, log=settings.access_log))
+
+
+def _names(settings: Settings) -> Names:
+    return Names(aliases=settings.aliases, fallbacks=settings.fallbacks, default=settings.default_model)
 
 
 class App:

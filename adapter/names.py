@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 
 class Names(msgspec.Struct, frozen=True, kw_only=True):
     """`aliases` say what is served under another name; `fallbacks` what is asked, in order, when a model cannot answer,
-    by its name or by an alias; `default` is for clients that send a name of their own.
+    by its name or by an alias, and then what these have; `default` is for clients that send a name of their own.
+    Nothing leads back to itself.
     """
 
     aliases: Mapping[str, str] = {}
@@ -25,9 +26,12 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
 
     def chain(self, name: str, known: Collection[str]) -> tuple[str, ...]:
         """The models to ask for `name`, in order, each once."""
-        model = self.model(name, known)
-        others = self.fallbacks.get(name) or self.fallbacks.get(model) or ()
-        return tuple(dict.fromkeys((model, *(self._resolved(other) for other in others))))
+        return tuple(dict.fromkeys(self._chained(name, self.model(name, known))))
+
+    def _chained(self, name: str, model: str) -> Iterator[str]:
+        yield model
+        for other in self.fallbacks.get(name) or self.fallbacks.get(model) or ():
+            yield from self._chained(other, self._resolved(other))
 
     def _resolved(self, name: str) -> str:
         for _ in self.aliases:

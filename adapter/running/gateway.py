@@ -7,13 +7,15 @@ import logging
 import socket
 from contextlib import suppress
 
+import msgspec
+
 from adapter.app import build_app
 from adapter.running.garbage import settle
 from adapter.running.handover import Taker
 from adapter.running.kept import Report
 from adapter.running.life import Life
 from adapter.running.serving import Ready, serve
-from adapter.settings import Settings
+from adapter.settings import ModelSpec, Settings
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.client.hedge import Hedger
@@ -42,7 +44,11 @@ async def run(settings: Settings, source: socket.socket | Taker, report: Report,
         probe_timeout=settings.probe_timeout,
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
-        session_manager = SessionManager(remote_manager, authorizer, limits=_limits(settings), hedger=hedger)
+        limits = _limits(settings)
+        of_models = {name: _limits_of(spec, limits) for name, spec in settings.models.items()}
+        session_manager = SessionManager(
+            remote_manager, authorizer, limits=limits, model_limits=of_models, hedger=hedger
+        )
         life = Life()
         app = build_app(settings, remote_manager, session_manager, life)
         with suppress(TimeoutError):
@@ -50,6 +56,15 @@ async def run(settings: Settings, source: socket.socket | Taker, report: Report,
                 await remote_manager.ready()
         settle()
         await serve(app, source, life, report, lambda: ready(list(remote_manager.models())))
+
+
+def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:
+    return msgspec.structs.replace(
+        limits,
+        first_token=spec.first_token_timeout or limits.first_token,
+        stall=spec.stall_timeout or limits.stall,
+        total=spec.total_timeout or limits.total,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

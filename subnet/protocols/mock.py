@@ -32,6 +32,32 @@ class Pause(msgspec.Struct, frozen=True):
     seconds: float | None = None
 
 
+class Pauses:
+    """Those under way at `peer`."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def wait(self, pause: Pause) -> None:
+        """Raises NodeLost when it is closed meanwhile."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(over)
+        over.add_done_callback(self._waiting.discard)
+        timer = None if pause.seconds is None else loop.call_later(pause.seconds, _end, over)
+        try:
+            await over
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def close(self) -> None:
+        for over in list(self._waiting):
+            over.set_exception(NodeLost(f"{self._peer} was closed"))
+        self._waiting.clear()
+
+
 Step = int | Sequence[int] | Delta | Pause | Exception
 Script = Sequence[Step] | Callable[[Generate], Sequence[Step]]
 
@@ -67,7 +93,7 @@ class MockProtocol(Protocol):
         self.requests: list[Generate] = []
         self.open = 0
         self.cancelled = 0
-        self._pauses: set[asyncio.Future[None]] = set()
+        self._pauses = Pauses(peer)
         self._authorizer = authorizer
         self._capacity = capacity
         self._capabilities = capabilities or Capabilities(resume="exact")
@@ -119,7 +145,7 @@ class MockProtocol(Protocol):
                     ended = True
                     raise step
                 if isinstance(step, Pause):
-                    await self._wait(step)
+                    await self._pauses.wait(step)
                     continue
                 for delta in _deltas(step, plays):
                     ended = all(play.finished for play in plays.values())
@@ -133,28 +159,14 @@ class MockProtocol(Protocol):
             self.cancelled += not ended
 
     async def aclose(self) -> None:
-        for pause in list(self._pauses):
-            pause.set_exception(NodeLost(f"{self.peer} was closed"))
-        self._pauses.clear()
+        self._pauses.close()
 
     async def _suffer(self) -> None:
         for step in () if callable(self.script) else self.script:
             if isinstance(step, Exception):
                 raise step
             if isinstance(step, Pause):
-                await self._wait(step)
-
-    async def _wait(self, pause: Pause) -> None:
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        self._pauses.add(over)
-        over.add_done_callback(self._pauses.discard)
-        timer = None if pause.seconds is None else loop.call_later(pause.seconds, _end, over)
-        try:
-            await over
-        finally:
-            if timer is not None:
-                timer.cancel()
+                await self._pauses.wait(step)
 
 
 class _Play:
