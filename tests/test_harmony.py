@@ -113,6 +113,13 @@ def test_the_package_reads_headers(read_header: ReadHeader) -> None:
     assert read_header(f"<|channel|>commentary functions.{'f' * LONGEST}") == Header("commentary", None)
 
 
+def test_a_model_brings_what_the_package_needs(model: Model) -> None:
+    """Its own tokens are the vocabulary: without them this call is content."""
+    text = "<|channel|>commentary functions.get_time<|message|>{}<|call|>"
+    assert message(parts_of(model.kind, text)) == Message(calls=[TIME])
+    assert message(parts_of(choose("", "harmony"), text)) == Message("{}")
+
+
 @given(mark=st.sampled_from(["", "<|start|>", "<|channel|>"]), text=st.text())
 def test_no_header_raises(read_header: ReadHeader, mark: str, text: str) -> None:
     """Whatever a model writes there."""
