@@ -40,8 +40,8 @@ _LOCK = Lock()
 
 
 def load(pieces: Sequence[bytes]) -> ReadHeader:
-    """For a model of which token i is `pieces[i]`. Takes 50 MB and a second, a third of it with the interpreter's lock; and
-    no network.
+    """For a model of which token i is `pieces[i]`. Takes 50 MB, and a second, for a third of which it holds the
+    interpreter's lock. Uses no network.
 
     The package asks for the vocabulary o200k_base, and checks the hash of the file: gpt-oss's own tokens make it. The
     headers of a model with other tokens are read as text, and so are those that the package refuses.
