@@ -1,0 +1,7 @@
+"""llama.cpp's own server, by token ids."""
+
+from __future__ import annotations
+
+from subnet.engines.llama_server.engine import LlamaServerEngine
+
+__all__ = ["LlamaServerEngine"]

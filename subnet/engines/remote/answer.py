@@ -1,0 +1,59 @@
+"""One choice, as a server gives it: where it ends, and what of it is a delta."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from subnet.engines.base import Emit
+from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
+
+
+class Answer:
+    """Emits what a server says of choice `number`, and nothing after its end. `ends` are the model's own end tokens.
+
+    Servers differ in whether they tell the token that ended an answer, and few know all our stop tokens: it is cut
+    here. `most` is the number of tokens that it may have. `cached` tokens of the prompt stand on the next delta.
+    """
+
+    def __init__(self, number: int, sampling: Sampling, ends: Collection[int], most: int, emit: Emit) -> None:
+        self.number = number
+        self.tokens: list[int] = []
+        self.finished = False
+        self.cached = 0
+        self._most = most
+        self._stops = frozenset(sampling.stop_tokens) | frozenset(() if sampling.ignore_eos else ends)
+        self._scored = sampling.logprobs is not None
+        self._emit = emit
+
+    @property
+    def left(self) -> int:
+        """How many tokens are still wanted."""
+        return self._most - len(self.tokens)
+
+    def sign(self) -> None:
+        """A sign of life: the prompt is being read."""
+        self._emit(Delta(self.number, []))
+
+    def add(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[TokenLogprobs] | None = None,
+        reason: FinishReason | None = None,
+    ) -> None:
+        """More of it. `logprobs` are as long as `tokens`, where they are wanted; `reason` ends it after them."""
+        if self.finished:
+            return
+        stop = next((at for at, token in enumerate(tokens) if token in self._stops), None)
+        if stop is not None:
+            tokens, reason = tokens[:stop], "stop"
+        if len(tokens) > self.left or (len(tokens) == self.left and reason is None):
+            tokens, reason = tokens[: self.left], "length"
+        if tokens or reason is not None:
+            self._tell(list(tokens), logprobs, reason)
+
+    def _tell(self, tokens: list[int], logprobs: Sequence[TokenLogprobs] | None, reason: FinishReason | None) -> None:
+        self.tokens += tokens
+        self.finished = reason is not None
+        scores = list(logprobs or ())[: len(tokens)] if self._scored else None
+        cached, self.cached = self.cached, 0
+        self._emit(Delta(self.number, tokens, scores, reason, cached))

@@ -1,0 +1,114 @@
+"""An engine that is a server elsewhere: what is the same for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Coroutine, Sequence
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from subnet.engines.base import Emit, Engine
+from subnet.engines.remote.answer import Answer
+from subnet.engines.remote.model import Model
+from subnet.errors import ContextLengthExceeded, NodeError, NodeTimeout, SettingsError
+from subnet.generation import Job
+from subnet.upstream.http import Http
+from subnet.upstream.spec import NodeSpec
+
+# How long what a server said of itself is believed, and how long it may take to say it. In seconds.
+_FRESH = 1.0
+_PATIENCE = 10.0
+
+
+class RemoteEngine(Engine):
+    """Entering asks the server what it serves, `check` asks again: a server that was restarted with another model is
+    described anew. Raises SettingsError where no tokenizer can be had.
+
+    Each choice of a job is a request of its own, all at once, so that each has its own seed; the servers keep prompts.
+    What a choice begins as is told by its prompt alone: none of these servers restores a sampler.
+    """
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+        self._http = Http(spec)
+        self._said: object = None
+        self._checked = 0.0
+        self._model: Model
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._describe()
+        except BaseException:
+            await self._http.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def check(self) -> None:
+        if monotonic() - self._checked < _FRESH:
+            return
+        try:
+            await self._describe()
+        except SettingsError as error:
+            raise NodeError(f"{self._http.peer} has another model now: {error.message}") from error
+
+    async def run(self, job: Job, emit: Emit) -> None:
+        model = self._model
+        room = model.card.context_length - len(job.prompt)
+        if room <= 0:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {model.card.context_length} tokens, but the prompt has "
+                f"{len(job.prompt)} tokens."
+            )
+        wanted = job.sampling.max_tokens
+        most = room if wanted is None else min(wanted, room)
+        answers = [Answer(start.choice, job.sampling, model.card.stop_tokens, most, emit) for start in job.starts]
+        if most == 0:
+            for answer in answers:
+                answer.add([], reason="length")
+            return
+        await _together([self._answer(model, job, answer) for answer in answers])
+
+    async def _describe(self) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                said = await self._ask()
+        except TimeoutError as error:
+            raise NodeTimeout(f"{self._http.peer} did not say within {_PATIENCE:g} s how it is") from error
+        if said != self._said:
+            self._model = await self._learn(said)
+            self.card, self.artefact = self._model.card, self._model.artefact
+            self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
+        self._said, self._checked = said, monotonic()
+
+    @abstractmethod
+    async def _ask(self) -> Any:
+        """What the server says of itself: equal to what it said before, unless it was changed. Raises NodeError."""
+
+    @abstractmethod
+    async def _learn(self, said: Any) -> Model:
+        """What it serves, from what `_ask` gave. Raises NodeError, and SettingsError where no tokenizer can be had."""
+
+    @abstractmethod
+    async def _answer(self, model: Model, job: Job, answer: Answer) -> None:
+        """Have the server write one choice into `answer`, to its end. Raises NodeError or RequestError."""
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of `calls`; the first error of any ends them all, and is raised once they have ended."""
+    if len(calls) == 1:
+        return await calls[0]
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return None
