@@ -1,0 +1,272 @@
+"""Models on servers that take messages, through the gateway: relayed, renamed, and standing in for one another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from adapter.settings import Settings
+from subnet.chat import CallDelta, ChatDelta, ChatUsage
+from subnet.errors import (
+    ContentRefused,
+    ContextLengthExceeded,
+    EngineFailed,
+    InvalidRequest,
+    NodeBusy,
+    NodeLost,
+    RateLimited,
+    Unauthorized,
+)
+from subnet.protocols.base import Protocol
+from subnet.protocols.mock import Pause
+from subnet.protocols.mock_chat import MockChatProtocol
+from tests.fakes import ASK, events_of, gateway, saying
+
+CHAT = "/v1/chat/completions"
+USED = ChatUsage(prompt_tokens=7, completion_tokens=3, cached_tokens=2, reasoning_tokens=1)
+
+
+@asynccontextmanager
+async def client(*nodes: Protocol, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        gateway(*nodes, settings=Settings(access_log=False, **settings)) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        async with asyncio.timeout(5):
+            while len((await http.get("/readyz")).json().get("models", ())) < len(nodes):
+                pass
+        yield http
+
+
+def chat(model: str, *script: Any, **options: Any) -> MockChatProtocol:
+    return MockChatProtocol(script, peer=model, models=[model], **options)
+
+
+async def test_everything_that_a_server_may_say() -> None:
+    """Reasoning, text, logprobs, refusals, calls and usage come as OpenAI sends them."""
+    logprob = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
+    script = [
+        ChatDelta(0, reasoning="Hm."),
+        ChatDelta(0, "Hi", logprobs=[logprob]),
+        ChatDelta(0, refusal="No."),
+        ChatDelta(0, calls=(CallDelta(0, "call_1", "look", '{"x"'),)),
+        ChatDelta(0, calls=(CallDelta(0, arguments=":1}"),)),
+        ChatDelta(0, finish_reason="tool_calls"),
+    ]
+    ask = ASK | {"logprobs": True, "stream_options": {"include_usage": True}, "stream": True}
+    async with client(chat("mock", *script, usage=USED)) as http:
+        whole = (await http.post(CHAT, json=ASK | {"logprobs": True})).json()
+        events = events_of((await http.post(CHAT, json=ask)).content)
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x":1}'}}
+    assert whole["choices"] == [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Hi",
+                "refusal": "No.",
+                "reasoning_content": "Hm.",
+                "tool_calls": [call],
+            },
+            "logprobs": {"content": [logprob], "refusal": None},
+            "finish_reason": "tool_calls",
+        }
+    ]
+    assert (whole["usage"]["prompt_tokens"], whole["usage"]["total_tokens"]) == (7, 10)
+    assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in events[:-2]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Hi"
+    assert "".join(delta.get("refusal") or "" for delta in deltas) == "No."
+    assert events[-2]["usage"] == whole["usage"]
+
+
+async def test_what_a_server_is_sent() -> None:
+    """All that the client sent, also what nobody here knows, but for what the gateway does itself."""
+    node = chat("mock", "Hi")
+    extra = {"provider": {"order": ["a"]}, "temperature": 0.5, "seed": None, "n": 2, "stream": True, "priority": 1}
+    async with client(node) as http:
+        answer = await http.post(CHAT, json=ASK | extra)
+    assert "x-ignored-params" not in answer.headers
+    assert node.requests[0].body == {
+        "messages": ASK["messages"],
+        "provider": {"order": ["a"]},
+        "temperature": 0.5,
+    }
+    assert node.requests[0].choices == (0, 1)
+
+
+async def test_a_lost_server_is_not_seen() -> None:
+    """The official client sees one answer when its server dies in the middle."""
+    nodes = chat("mock", "Once ", "upon ", NodeLost("x")), MockChatProtocol(["Once ", "upon ", "a time"], peer="b")
+    async with gateway(*nodes) as url:
+        openai_client = AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
+        async with (
+            openai_client,
+            await openai_client.chat.completions.create(
+                model="mock", messages=ASK["messages"], seed=1, stream=True
+            ) as stream,
+        ):
+            said = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(said) == "Once upon a time"
+
+
+async def test_what_needs_tokens_is_refused() -> None:
+    """There is no tokenizer: what needs one says so."""
+    async with client(chat("mock", "Hi")) as http:
+        for path, ask in (
+            ("/v1/completions", {"model": "mock", "prompt": "Hi"}),
+            ("/v1/embeddings", {"model": "mock", "input": "Hi"}),
+            ("/tokenize", {"model": "mock", "prompt": "Hi"}),
+            (f"{CHAT}/render", ASK),
+        ):
+            error = (await http.post(path, json=ask)).json()["error"]
+            assert (error["param"], error["code"]) == ("model", "unsupported_model")
+        error = (await http.post(CHAT, json=ASK | {"return_token_ids": True})).json()["error"]
+        assert error["param"] == "return_token_ids"
+
+
+async def test_parts_that_a_model_takes() -> None:
+    """Images go to a model that takes them, as they are; another is not asked."""
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
+    sees, blind = chat("sees", "A cat", modalities=("image",)), chat("blind", "What?")
+    async with client(sees, blind, saying("Hi", model="tokens", peer="tokens")) as http:
+        assert (await http.post(CHAT, json={"model": "sees", "messages": messages})).status_code == 200
+        for name in ("blind", "tokens"):
+            error = (await http.post(CHAT, json={"model": name, "messages": messages})).json()["error"]
+            assert error["param"] == "messages[0].content[1].type"
+    assert sees.requests[0].body["messages"] == messages
+    assert blind.requests == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (InvalidRequest("no", param="top_k"), 400, "invalid_value"),
+        (ContentRefused("no"), 400, "content_policy_violation"),
+        (ContextLengthExceeded("too long"), 400, "context_length_exceeded"),
+        (RateLimited("slow", retry_after=7), 429, "rate_limit_exceeded"),
+        (NodeBusy("full"), 503, "engine_overloaded"),
+        (Unauthorized("key"), 502, "node_refused"),
+        (EngineFailed("x"), 503, "node_failed"),
+    ],
+)
+async def test_errors(error: Exception, status: int, code: str) -> None:
+    """What a server says becomes what OpenAI says."""
+    async with client(chat("mock", error)) as http:
+        answer = await http.post(CHAT, json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    if status == 429:
+        assert answer.headers["retry-after"] in ("6", "7")
+
+
+async def test_a_cut_answer_does_not_look_finished() -> None:
+    """When nobody can carry it on, the stream ends with one error and without [DONE]."""
+    async with client(chat("mock", "Once ", NodeLost("x"))) as http:
+        body = (await http.post(CHAT, json=ASK | {"stream": True})).content
+    assert b"[DONE]" not in body
+    assert body.count(b'"error"') == 1
+
+
+async def test_aliases() -> None:
+    """A model is found under its other names, and listed; the answer has its own."""
+    settings = {"aliases": {"gpt-4o-mini": "mock"}, "default_model": "mock"}
+    async with client(saying("Hi"), **settings) as http:
+        assert {model["id"] for model in (await http.get("/v1/models")).json()["data"]} == {"mock", "gpt-4o-mini"}
+        assert (await http.get("/v1/models/gpt-4o-mini")).json()["id"] == "gpt-4o-mini"
+        for name in ("gpt-4o-mini", "whatever"):
+            assert (await http.post(CHAT, json=ASK | {"model": name})).json()["model"] == "mock"
+        answer = await http.post("/v1/completions", json={"model": "gpt-4o-mini", "prompt": "x"})
+        assert answer.json()["model"] == "mock"
+
+
+FAILS = [
+    EngineFailed("x"),
+    NodeBusy("full", retry_after=30),
+    RateLimited("slow", retry_after=30),
+    ContextLengthExceeded("long"),
+    Unauthorized("key"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", FAILS, ids=lambda error: error.code)
+async def test_fallbacks(error: Exception, stream: bool) -> None:
+    """Another model answers for one that cannot, and says so."""
+    other = saying("Hi", model="other", peer="other")
+    async with client(chat("mock", error), other, fallbacks={"mock": ("gone", "other")}) as http:
+        answer = await http.post(CHAT, json=ASK | {"stream": stream})
+    assert answer.status_code == 200
+    if stream:
+        assert {chunk["model"] for chunk in events_of(answer.content)[:-1]} == {"other"}
+    else:
+        assert (answer.json()["model"], answer.json()["choices"][0]["message"]["content"]) == ("other", "Hi")
+
+
+async def test_a_fallback_with_more_room() -> None:
+    """A conversation that is too long for one model goes to another, before any node is asked."""
+    small = saying("Hi", model="small", peer="small", context_length=8)
+    async with client(small, saying("Hello", model="large", peer="large"), fallbacks={"small": ("large",)}) as http:
+        answer = (await http.post(CHAT, json=ASK | {"model": "small"})).json()
+    assert (answer["model"], small.requests) == ("large", [])
+
+
+@pytest.mark.parametrize("error", [ContentRefused("no"), InvalidRequest("no", param="top_k")])
+async def test_what_no_other_model_is_asked_for(error: Exception) -> None:
+    """A refusal of what was said is an answer, and a wrong request is wrong everywhere."""
+    other = chat("other", "Hi")
+    async with client(chat("mock", error), other, fallbacks={"mock": ("other",)}) as http:
+        assert (await http.post(CHAT, json=ASK)).status_code == 400
+    assert other.requests == []
+
+
+async def test_the_first_error_counts() -> None:
+    """When no fallback can answer, the client hears why the model that it asked for did not."""
+    other = chat("other", InvalidRequest("a trailing assistant message", param="messages"))
+    async with client(chat("mock", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
+        answer = await http.post(CHAT, json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "node_failed")
+    assert len(other.requests) == 1
+
+
+async def test_no_other_model_goes_on_with_an_answer() -> None:
+    """What was begun by one model is not finished by another."""
+    other = chat("other", "Hi")
+    async with client(chat("mock", "Once ", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
+        body = (await http.post(CHAT, json=ASK | {"stream": True})).content
+    assert b"[DONE]" not in body
+    assert other.requests == []
+
+
+async def test_a_client_that_leaves() -> None:
+    """Ends the work on the server, whichever of the models it was."""
+    other = chat("other", "Once ", Pause(None))
+    async with (
+        gateway(chat("mock", EngineFailed("x")), other, settings=Settings(fallbacks={"mock": ("other",)})) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as openai_client,
+    ):
+        stream = await openai_client.chat.completions.create(model="mock", messages=ASK["messages"], stream=True)
+        await anext(stream.__aiter__())
+        await stream.close()
+        async with asyncio.timeout(5):
+            while other.open:
+                await asyncio.sleep(0)
+    assert other.cancelled == 1
+
+
+async def test_typed_errors() -> None:
+    """The official client raises its own class for a rate limit, and is told how long to wait."""
+    async with (
+        gateway(chat("mock", RateLimited("slow", retry_after=30))) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as openai_client,
+    ):
+        with pytest.raises(openai.RateLimitError) as caught:
+            await openai_client.chat.completions.create(model="mock", messages=ASK["messages"])
+    assert int(caught.value.response.headers["retry-after"]) > 20
