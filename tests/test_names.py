@@ -1,0 +1,36 @@
+"""The names of models: what they stand for, and what is asked instead."""
+
+from __future__ import annotations
+
+from adapter.names import Names
+
+
+def test_a_name_is_what_it_stands_for() -> None:
+    """Aliases of aliases are followed; a name that nobody serves is the default's, one that is served is its own."""
+    names = Names(aliases={"gpt": "small", "small": "qwen"}, default="gpt")
+    assert [names.model(name, {"qwen", "llama"}) for name in ("gpt", "small", "llama", "other")] == [
+        "qwen",
+        "qwen",
+        "llama",
+        "qwen",
+    ]
+    assert Names().model("other", ()) == "other"
+
+
+def test_a_chain_has_each_model_once() -> None:
+    """Fallbacks are of a name or of the model behind it, and have fallbacks of their own."""
+    names = Names(
+        aliases={"gpt": "qwen", "safe": "llama"},
+        fallbacks={"qwen": ("safe", "phi"), "llama": ("phi",), "phi": ("smol",), "odd": ("gpt",)},
+    )
+    assert names.chain("gpt", {"qwen"}) == ("qwen", "llama", "phi", "smol")
+    assert names.chain("qwen", ()) == ("qwen", "llama", "phi", "smol")
+    assert names.chain("odd", ()) == ("odd", "qwen", "llama", "phi", "smol")
+    assert names.chain("smol", ()) == ("smol",)
+
+
+def test_a_model_with_fallbacks_is_no_stranger() -> None:
+    """A model that is away is not taken for a name of the client's own."""
+    names = Names(fallbacks={"qwen": ("phi",)}, default="llama")
+    assert names.chain("qwen", {"llama"}) == ("qwen", "phi")
+    assert names.chain("other", {"llama"}) == ("llama",)
