@@ -38,6 +38,19 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
             context_length=settings.context_length or EchoOptions().context_length,
         )
         return EchoEngine(settings.model_id or "echo", options)
+    if settings.engine == "transformers":
+        from subnet.engines.transformers import TransformersEngine
+
+        if settings.model is None:
+            raise SettingsError("the transformers engine needs a model: a folder, or owner/repo on the hub")
+        return TransformersEngine(
+            settings.model,
+            model_id=settings.model_id,
+            context_length=settings.context_length,
+            capacity=settings.concurrency,
+            threads=settings.threads,
+            report=report,
+        )
     # Only here, so that a node of another kind needs no llama.cpp.
     from subnet.engines.llama_cpp import LlamaCppEngine
     from subnet.models.resolve import resolve

@@ -16,15 +16,18 @@ _Seconds = Annotated[float, Meta(ge=0)]
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 9000
-    engine: Annotated[Literal["llama.cpp", "echo"], Meta(description="what runs the model")] = "llama.cpp"
+    engine: Annotated[Literal["llama.cpp", "transformers", "echo"], Meta(description="what runs the model")] = (
+        "llama.cpp"
+    )
     model: Annotated[
-        str | None, Meta(description="a GGUF file, or owner/repo:file.gguf on a hub; none: the model of the package")
+        str | None,
+        Meta(description="a GGUF file, or owner/repo:file.gguf on a hub; for transformers a folder, or owner/repo"),
     ] = None
     model_id: Annotated[str | None, Meta(description="name to serve the model under; none: from the file")] = None
     tokenizer: Annotated[str | None, Meta(description="a tokenizer.json, where the model file's is not known")] = None
     concurrency: Annotated[_Count, Meta(description="answers written at once")] = 4
     context_length: Annotated[_Count | None, Meta(description="tokens of context; none: the model's own")] = None
-    threads: Annotated[_Count | None, Meta(description="threads of llama.cpp; none: all cores but one")] = None
+    threads: Annotated[_Count | None, Meta(description="threads of the model; none: all cores but one")] = None
     secret: Annotated[str | None, Meta(description="secret that gateways must share")] = None
     echo_rate: Annotated[_Seconds, Meta(description="echo: tokens a second and answer; 0: no pace")] = 50.0
     echo_size: Annotated[_Count, Meta(description="echo: tokens of an answer without max_tokens")] = 64

@@ -13,7 +13,7 @@ Row = tuple[int, int, int, bool]
 
 
 class Context(Protocol):
-    """Room for some sequences of tokens, numbered from 0, that are read once and remembered. For the stepping thread."""
+    """Room for sequences of tokens, numbered from 0, that are read once and remembered. For the stepping thread."""
 
     def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
         """Read the rows, which are in order within each sequence. For each sequence that asked for logits, those after

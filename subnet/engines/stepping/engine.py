@@ -6,6 +6,8 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Collection
 
+import msgspec
+
 from subnet.engines.base import Emit, Engine
 from subnet.engines.sampling.grammar import Grammars
 from subnet.engines.sampling.sampler import Sampler
@@ -48,7 +50,9 @@ class SteppedEngine(Engine):
         """`context` has `capacity` sequences of `card.context_length` tokens. `ends` are tokens that end generation;
         for `cache` see Slots, for `most_rows` Pace."""
         self._vocab_size = vocab_size
-        self._ends = frozenset(ends)
+        self._ends = frozenset(token for token in ends if token < vocab_size)
+        if not self._ends:  # nothing could tell that an answer has come to its end
+            self.capabilities = msgspec.structs.replace(self.capabilities, grammars=())
         self._stepper = Stepper(context, self.capacity, self.card.context_length, cache, most_rows=most_rows)
 
     @abstractmethod
@@ -87,7 +91,10 @@ class SteppedEngine(Engine):
 
     def _make_grammars(self) -> Grammars:
         artefact = TokenizerArtefact.from_bytes(self.artefact)
-        return Grammars(artefact.pieces, {*artefact.control, *self._ends}, self._ends, self._tokenize)
+        # Models may have logits for more tokens than their tokenizers have, or for fewer.
+        pieces = [*artefact.pieces, *[b""] * self._vocab_size][: self._vocab_size]
+        control = {token for token in artefact.control if token < self._vocab_size}
+        return Grammars(pieces, control | self._ends, self._ends, self._tokenize)
 
     def _check(self, job: Job) -> None:
         length, vocab = self.card.context_length, self._vocab_size

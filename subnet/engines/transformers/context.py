@@ -1,0 +1,81 @@
+"""Sequences of tokens that a model of the transformers package has read."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+
+from subnet.engines.stepping import Context, Row
+from subnet.errors import SettingsError
+
+_BY_SEQUENCE = itemgetter(2)
+
+
+class TorchContext(Context):
+    """One cache of keys and values per sequence, which grows as it is read. Sequences are read one after the other.
+
+    Raises SettingsError for a model that remembers in another way.
+    """
+
+    def __init__(self, model: Any, sequences: int) -> None:
+        takes = inspect.signature(model.forward).parameters
+        if "past_key_values" not in takes:
+            raise SettingsError(f"models of the kind {type(model).__name__} are not supported: they have no cache")
+        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self._model = model
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        self._caches = [self._empty() for _ in range(sequences)]
+        self._held = [0] * sequences
+
+    def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
+        found: dict[int, NDArray[np.float32]] = {}
+        for sequence, part in groupby(sorted(rows, key=_BY_SEQUENCE), _BY_SEQUENCE):
+            tokens, _, _, wanted = zip(*part, strict=True)
+            logits = self._read(sequence, tokens)
+            if wanted[-1]:
+                found[sequence] = logits
+        return found
+
+    def _read(self, sequence: int, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The logits after the last token."""
+        with torch.inference_mode():
+            ids = torch.tensor([tokens], device=self._model.device)
+            read = self._model(input_ids=ids, past_key_values=self._caches[sequence], use_cache=True, **self._options)
+            logits: NDArray[np.float32] = read.logits[0, -1].float().cpu().numpy()
+        self._held[sequence] += len(tokens)
+        return logits
+
+    def keep(self, sequence: int, length: int) -> int:
+        surplus = self._held[sequence] - length
+        try:
+            if length and surplus:
+                with torch.inference_mode():
+                    self._caches[sequence].crop(-surplus)
+        except (RuntimeError, ValueError):  # a window that has slid on, or a state that has forgotten its past
+            length = 0
+        if not length:
+            self._caches[sequence] = self._empty()
+        self._held[sequence] = length
+        return length
+
+    def copy(self, source: int, target: int) -> None:
+        with torch.inference_mode():
+            self._caches[target] = copy.deepcopy(self._caches[source])
+        self._held[target] = self._held[source]
+
+    def close(self) -> None:
+        """Let go of the model and of all that it has read."""
+        self._model = None
+        self._caches = []
+
+    def _empty(self) -> Any:
+        return DynamicCache(config=self._model.config)
