@@ -63,13 +63,10 @@ class Prober:
                 pause = min(self._interval, pause * 2)
 
     async def _look(self) -> bool:
-        doubts, asked = self._doubts, monotonic()
+        doubts = self._doubts
         try:
             info = await self._ask()
         except SubnetError as error:
-            if isinstance(error, NodeTimeout) and self.remote.fault is None and self.remote.protocol.heard > asked:
-                # Its answer waits behind tokens that this process has no time to read.
-                return True
             self._went(str(error))
             return False
         if doubts != self._doubts:
@@ -82,11 +79,20 @@ class Prober:
         return True
 
     async def _ask(self) -> NodeInfo:
+        while True:
+            asked = monotonic()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._asked()
+            except TimeoutError as error:
+                # Its answer may wait behind tokens that this process has no time to read.
+                if self.remote.fault is not None or self.remote.protocol.heard < asked:
+                    message = f"{self.remote.peer} did not say within {self._timeout:g} s how it is"
+                    raise NodeTimeout(message) from error
+
+    async def _asked(self) -> NodeInfo:
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self.remote.protocol.rpc_info()
-        except TimeoutError as error:
-            raise NodeTimeout(f"{self.remote.peer} did not say within {self._timeout:g} s how it is") from error
+            return await self.remote.protocol.rpc_info()
         except SubnetError:
             raise
         except Exception as error:
