@@ -23,8 +23,8 @@ class Access:
     """What `spec` says of the way to a server. Keys are read when they are needed, and are in no repr.
 
     `v1` is where the OpenAI-compatible paths begin: the address itself if it has a version in it (".../v1",
-    ".../v1beta/openai"), else "/v1" below it. `root` is the address without a "/v1" at its end. Raises SettingsError for
-    a bundle or a header that cannot be used.
+    ".../v1beta/openai"), else "/v1" below it. `root` is the address without a "/v1" at its end. Raises SettingsError
+    for a bundle or a header that cannot be used.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -41,7 +41,7 @@ class Access:
         return self.v1 + path.removeprefix("/v1") if path.startswith("/v1/") else self.root + path
 
     def headers(self) -> dict[str, str]:
-        """What proves who asks, and what the operator adds, which wins. Raises Unauthorized where the key is missing."""
+        """What proves who asks, and what the operator adds, which wins. Raises Unauthorized without its key."""
         headers = {name.lower(): value for name, value in self._spec.headers.items()}
         key = self._key()
         return headers if key is None else {"authorization": f"Bearer {key}"} | headers

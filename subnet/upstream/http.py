@@ -47,9 +47,8 @@ class Http:
     """A server, reached as `spec` says; connects when it is first asked. Close with aclose() or `async with`.
 
     A path that begins with /v1/ is taken below `v1`, any other below `root`, whether the address ends with /v1 or not.
-    `peer` is what messages call it.
-    Only connecting is bounded in time: the caller knows how long an answer may take. Bodies are any values that msgspec
-    encodes as JSON.
+    `peer` is what messages call it. Only connecting is bounded in time: the caller knows how long an answer may take.
+    Bodies are any values that msgspec encodes as JSON.
 
     Everything raises NodeError or RequestError: NodeLost where nothing can be reached or an answer is cut, WireError
     for what is no answer at all, and for a refusal what subnet.upstream.refusals makes of it, also when it comes with

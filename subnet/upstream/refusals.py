@@ -69,6 +69,10 @@ _BUSY = _words("overloaded", "server busy", "too busy", "at capacity")
 _MISTAKES = (400, 413, 422)
 
 
+class NotFound(NodeError):
+    """The server has no such path, or no such model."""
+
+
 class _Rule(NamedTuple):
     """With one of these statuses and, where there are any, these words, it is this error."""
 
@@ -79,6 +83,7 @@ class _Rule(NamedTuple):
 
 # The first that fits counts; what none fits is a NodeError.
 _RULES = (
+    _Rule((404, 405, 501), None, NotFound),
     _Rule((402,), None, RateLimited),
     _Rule((429,), None, RateLimited),
     _Rule((401,), None, Unauthorized),
@@ -89,7 +94,7 @@ _RULES = (
     # Groq: a request that is larger than the tokens of a minute is a 413.
     _Rule(_MISTAKES, _LIMITED, RateLimited),
     _Rule((*_MISTAKES, 500), _TOO_LONG, ContextLengthExceeded),
-    _Rule(_MISTAKES, _UNKNOWN_MODEL, NodeError),
+    _Rule(_MISTAKES, _UNKNOWN_MODEL, NotFound),
     _Rule(_MISTAKES, None, InvalidRequest),
     _Rule((529,), None, NodeBusy),
     _Rule((500, 502, 503), _BUSY, NodeBusy),

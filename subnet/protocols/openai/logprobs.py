@@ -1,0 +1,46 @@
+"""The logprobs of a chunk, checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from subnet.errors import WireError
+
+
+def read_logprobs(value: Any) -> list[dict[str, Any]] | None:
+    """The entries of `logprobs.content`, each with token, logprob, bytes and top_logprobs; what else is in them goes.
+    None where there are none. Raises WireError.
+    """
+    content = value.get("content") if isinstance(value, dict) else None
+    if content is None:
+        return None
+    if not isinstance(content, list):
+        raise WireError("logprobs that are no list")
+    return [_entry(entry) | {"top_logprobs": _top(entry)} for entry in content] or None
+
+
+def _top(entry: Any) -> list[dict[str, Any]]:
+    top = entry.get("top_logprobs") or []
+    if not isinstance(top, list):
+        raise WireError("top_logprobs that are no list")
+    return [_entry(other) for other in top]
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    token = entry.get("token") if isinstance(entry, dict) else None
+    if not isinstance(token, str):
+        raise WireError("a logprob without its token")
+    logprob = entry.get("logprob")
+    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or not math.isfinite(logprob):
+        raise WireError("a token without its logprob")
+    return {"token": token, "logprob": float(logprob), "bytes": _bytes(entry.get("bytes"), token)}
+
+
+def _bytes(value: Any, token: str) -> list[int]:
+    """Those of the token's text where the server does not tell: of half a character it cannot."""
+    if value is None:
+        return list(token.encode("utf-8", "replace"))
+    if not isinstance(value, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in value):
+        raise WireError("a token with bytes that are none")
+    return value

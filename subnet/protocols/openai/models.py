@@ -1,0 +1,69 @@
+"""The models of a server, as model cards: what its list says of them, in whichever form."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from subnet.errors import NodeError, RateLimited, Unauthorized
+from subnet.node_info import Modality, ModelCard
+from subnet.protocols.openai.listing import Lister, Listing
+from subnet.upstream.http import Http
+from subnet.upstream.spec import NodeSpec
+
+# How long a list is believed, and a refusal of the key, in seconds.
+_FRESH = 30.0
+
+
+class Models:
+    """The cards of the server that `spec` names: of spec.models, or of all that the server lists.
+
+    It is asked at most every 30 s while all is well, and not before it wants to be asked again.
+    """
+
+    def __init__(self, spec: NodeSpec, http: Http) -> None:
+        self._spec = spec
+        self._lister = Lister(spec, http)
+        self._asking = asyncio.Lock()
+        self._cards: tuple[ModelCard, ...] = ()
+        self._error: NodeError | None = None
+        self._until = 0.0
+
+    async def cards(self) -> tuple[ModelCard, ...]:
+        """Raises NodeError."""
+        async with self._asking:
+            if time.monotonic() >= self._until:
+                await self._ask()
+            if self._error is not None:
+                raise self._error
+            return self._cards
+
+    def forget(self) -> None:
+        """Ask the next time, unless the server wants to be left alone."""
+        if self._error is None:
+            self._until = 0.0
+
+    async def _ask(self) -> None:
+        try:
+            self._cards, self._error = self._made(await self._lister.models()), None
+            self._until = time.monotonic() + _FRESH
+        except NodeError as error:
+            self._error = error
+            wait = _FRESH if isinstance(error, Unauthorized) else error.retry_after or 0.0
+            self._until = time.monotonic() + (max(wait, 1.0) if isinstance(error, RateLimited) else wait)
+
+    def _made(self, found: list[Listing]) -> tuple[ModelCard, ...]:
+        by_name = {name: listing for listing in found for name in listing.names}
+        wanted = self._spec.models or {listing.names[0]: listing.names[0] for listing in found}
+        return tuple(self._card(name, by_name.get(theirs)) for name, theirs in wanted.items())
+
+    def _card(self, name: str, listing: Listing | None) -> ModelCard:
+        modalities: tuple[Modality, ...] = () if listing is None else listing.modalities
+        return ModelCard(
+            id=name,
+            context_length=self._spec.context_length or (0 if listing is None else listing.context_length),
+            tokenizer="",
+            created=0 if listing is None else listing.created,
+            lane="chat",
+            modalities=modalities if self._spec.modalities is None else self._spec.modalities,
+        )

@@ -1,0 +1,74 @@
+"""Any OpenAI-compatible server as a node: messages in, text out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+
+from subnet.chat import ChatRequest, ChatUsage, EmitChat
+from subnet.errors import InvalidRequest, NodeError, NodeLost
+from subnet.generation import Delta
+from subnet.messages import Accepted, Generate
+from subnet.node_info import Capabilities, NodeInfo
+from subnet.protocols.base import Protocol, Timeouts
+from subnet.protocols.openai.asking import Asking
+from subnet.protocols.openai.models import Models
+from subnet.protocols.openai.quirks import quirks_of
+from subnet.upstream.http import Http
+from subnet.upstream.spec import NodeSpec
+from subnet.version import VERSION
+
+
+class OpenAIProtocol(Protocol):
+    """The server that `spec` names, of the kind that it says; without one, what they all have in common is relied on.
+
+    rpc_chat takes the parameters of a request as they are, save those that the server would drop without a word: they
+    are refused by name. Errors of the server come as subnet.upstream.refusals has them. Raises SettingsError for a spec
+    that cannot be used.
+    """
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.peer = spec.peer
+        self.timeouts = Timeouts(spec.first_token_timeout, spec.stall_timeout, spec.total_timeout)
+        self._spec = spec
+        self._quirks = quirks_of(spec)
+        self._http = Http(spec)
+        self._models = Models(spec, self._http)
+        self._asking = Asking(spec, self._http, self._quirks)
+        self._id = f"chat-{secrets.token_hex(4)}"
+        self._running = 0
+
+    @property
+    def heard(self) -> float:
+        return self._asking.heard
+
+    async def rpc_info(self) -> NodeInfo:
+        return NodeInfo(
+            node_id=self._id,
+            version=VERSION,
+            engine=self._spec.kind or "openai",
+            cards=await self._models.cards(),
+            capabilities=Capabilities(prefill=self._quirks.prefill),
+            capacity=self._spec.concurrency,
+            running=self._running,
+        )
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        raise NodeError(f"{self.peer} has no artefacts")
+
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        raise InvalidRequest(f"{self.peer} takes messages, no tokens", param="model")
+
+    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
+        self._running += len(request.choices)
+        try:
+            return await self._asking.answer(request, emit)
+        except NodeLost:
+            # Whether it is still there is to be seen when it is next asked how it is.
+            self._models.forget()
+            raise
+        finally:
+            self._running -= len(request.choices)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
