@@ -10,17 +10,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from aiohttp import web
 
 from subnet.authorizers import TokenAuthorizer
 from subnet.engines.base import Engine
-from subnet.errors import SettingsError
+from subnet.errors import NodeError, SettingsError
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
+from subnet.upstream.spec import NodeSpec
 
 Report = Callable[[str], None]
+_CONCURRENCY = 4
 SERVING = re.compile(r"serving (?P<model>.+) on (?P<address>http://\S+)$")
 """The line that says, to people and to a supervisor, that a node can be used."""
 
@@ -34,7 +37,7 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
             rate=settings.echo_rate,
             size=settings.echo_size,
             delay=settings.echo_delay,
-            capacity=settings.concurrency,
+            capacity=settings.concurrency or _CONCURRENCY,
             context_length=settings.context_length or EchoOptions().context_length,
         )
         return EchoEngine(settings.model_id or "echo", options)
@@ -47,10 +50,12 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
             settings.model,
             model_id=settings.model_id,
             context_length=settings.context_length,
-            capacity=settings.concurrency,
+            capacity=settings.concurrency or _CONCURRENCY,
             threads=settings.threads,
             report=report,
         )
+    if settings.engine != "llama.cpp":
+        return _remote(settings.engine, _spec(settings))
     # Only here, so that a node of another kind needs no llama.cpp.
     from subnet.engines.llama_cpp import LlamaCppEngine
     from subnet.models.resolve import resolve
@@ -60,9 +65,42 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
         model_id=settings.model_id,
         tokenizer_json=None if settings.tokenizer is None else Path(settings.tokenizer),
         context_length=settings.context_length,
-        capacity=settings.concurrency,
+        capacity=settings.concurrency or _CONCURRENCY,
         threads=settings.threads,
     )
+
+
+def _remote(kind: Literal["vllm", "sglang", "llama-server"], spec: NodeSpec) -> Engine:
+    if kind == "vllm":
+        from subnet.engines.vllm import VllmEngine
+
+        return VllmEngine(spec)
+    if kind == "sglang":
+        from subnet.engines.sglang import SglangEngine
+
+        return SglangEngine(spec)
+    from subnet.engines.llama_server import LlamaServerEngine
+
+    return LlamaServerEngine(spec)
+
+
+def _spec(settings: NodeSettings) -> NodeSpec:
+    """The server that the engine asks. Raises SettingsError."""
+    if settings.upstream is None:
+        raise SettingsError(f"the {settings.engine} engine needs an upstream: the address of its server")
+    served = settings.model_id or settings.model
+    try:
+        spec = NodeSpec(
+            url=settings.upstream,
+            models={} if served is None else {served: settings.model or ""},
+            tokenizer=settings.tokenizer,
+            context_length=settings.context_length,
+            api_key_env=settings.upstream_key_env,
+        )
+    except ValueError as error:
+        raise SettingsError(f"upstream: {error}") from error
+    spec.check()
+    return spec if settings.concurrency is None else msgspec.structs.replace(spec, concurrency=settings.concurrency)
 
 
 async def run(settings: NodeSettings, report: Report) -> None:
@@ -80,16 +118,23 @@ async def run(settings: NodeSettings, report: Report) -> None:
     async with contextlib.AsyncExitStack() as stack:
         with _ending(leave, report):
             engine = await asyncio.to_thread(make_engine, settings, report)
-            report(
-                f"loading {settings.model or 'the model'}" if settings.engine != "echo" else "starting the echo engine"
-            )
-            await stack.enter_async_context(engine)
+            report(_starting(settings))
+            try:
+                await stack.enter_async_context(engine)
+            except NodeError as error:
+                raise SettingsError(f"the {settings.engine} engine cannot start: {error.message}") from error
         node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
             await leave.wait()
             report("finishing what runs" if node.running else "stopping")
             await _first(node.drain(settings.drain_timeout), end.wait())
+
+
+def _starting(settings: NodeSettings) -> str:
+    if settings.engine == "echo":
+        return "starting the echo engine"
+    return f"loading {settings.model or 'the model'}" if settings.upstream is None else f"asking {settings.upstream}"
 
 
 @contextlib.contextmanager

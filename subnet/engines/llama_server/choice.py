@@ -19,8 +19,9 @@ from subnet.upstream.http import Http
 PATH = "/completion"
 # How many of the likeliest tokens are asked for at first, where the one that was drawn is looked for.
 _LIKELIEST = 64
-# How many tokens are drawn anew.
+# How many tokens are drawn anew, and how many may be needed to complete a character.
 _ANEW = 4
+_BEYOND = 3
 
 
 class Server:
@@ -37,9 +38,9 @@ class Server:
 class Choice:
     """Goes into `answer`. `limits` are the fields of the request for its grammar.
 
-    A stream whose ids cannot be read, because bytes came that are no text, is taken up after the last ones that could:
-    a few tokens are drawn anew, unstreamed, which tells all ids. With a grammar, whose state would be lost, that cannot
-    be; then an answer that is cut within a character lacks the tokens of that character.
+    A stream whose ids cannot be read, because bytes came that are no text, or because it was cut within a character, is
+    taken up after the last ones that could: a few tokens are drawn anew, unstreamed, which tells all ids. A grammar
+    knows no such bytes, and its state would be lost: with one, a few tokens more are asked for than are wanted.
     """
 
     def __init__(self, server: Server, job: Job, answer: Answer, limits: dict[str, Any]) -> None:
@@ -59,7 +60,8 @@ class Choice:
 
     async def _stream(self) -> None:
         tokens = Tokens(self._server.vocabulary, self._server.counted)
-        body = self._request(self._answer.left) | {"stream": True, "return_progress": True}
+        beyond = _BEYOND if self._limits else 0
+        body = self._request(self._answer.left + beyond) | {"stream": True, "return_progress": True}
         async with aclosing(pieces(self._server.http, PATH, body, Part)) as parts:
             async for part in parts:
                 if part.prompt_progress is not None:

@@ -1,0 +1,7 @@
+"""SGLang, by token ids."""
+
+from __future__ import annotations
+
+from subnet.engines.sglang.engine import SglangEngine
+
+__all__ = ["SglangEngine"]
