@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from subnet.engines.base import Engine
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.models.resolve import resolve
@@ -38,7 +39,7 @@ def chat(question: str, answer: str = "") -> TokenIds:
 
 
 async def run(
-    engine: LlamaCppEngine, prompt: TokenIds, delivered: Sequence[int] = (), **sampling: Any
+    engine: Engine, prompt: TokenIds, delivered: Sequence[int] = (), **sampling: Any
 ) -> tuple[list[int], list[Delta]]:
     """Tokens and deltas of a job of one choice, without the signs of life that a slow machine adds."""
     deltas: list[Delta] = []
