@@ -57,7 +57,9 @@ async def test_fetched_from_a_gateway() -> None:
     async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
         data = await asyncio.to_thread(fetch, url + "/")
         lines = written(read(url, data)).splitlines()
-    assert lines[0].split() == ["address", "state", "for", "requests", "slots", "process", "model", "why"]
+    assert lines[0].split() == [
+        *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "why")
+    ]
     assert lines[1].split()[:2] == ["http://gpu-1:9000", "healthy"]
 
 
@@ -68,17 +70,20 @@ def row(peer: str, **changed: object) -> NodeRow:
 
 def test_columns() -> None:
     """They are aligned, what is not known is a dash, and nothing follows the last word."""
+    well = row(
+        "http://gpu-1:9000", requests=3, running=12, capacity=16, process=4711, model="m", models=["m", "n", "o"]
+    )
     table = NodeTable(
         time=1000 + 90,
         nodes=[
-            row("http://gpu-1:9000", requests=3, running=12, capacity=16, process=4711, model="m"),
+            msgspec.structs.replace(well, engine="vllm", lane="token"),
             row("http://b:1", state="away", since=1085, fault="cannot connect"),
         ],
     )
     assert written(table).splitlines() == [
-        "address            state    for    requests  slots  process  model  why",
-        "http://gpu-1:9000  healthy  1m30s  3         12/16  4711     m      -",
-        "http://b:1         away     5s     0         -      -        -      cannot connect",
+        "address            state    for    requests  slots  process  engine  lane   models  why",
+        "http://gpu-1:9000  healthy  1m30s  3         12/16  4711     vllm    token  m +2    -",
+        "http://b:1         away     5s     0         -      -        -       -      -       cannot connect",
     ]
     assert written(NodeTable(time=0, nodes=[])) == "no node is known"
 
@@ -88,7 +93,7 @@ def test_columns() -> None:
 )
 def test_ages(seconds: int, said: str) -> None:
     """Short, and as exact as one cares to know."""
-    assert written(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[10] == said
+    assert written(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[12] == said
 
 
 def test_a_node_cannot_write_to_the_terminal() -> None:

@@ -20,7 +20,7 @@ _MAIN = """\
 An OpenAI-compatible chat API in front of a subnet of inference nodes.
 
   adapter up       a gateway and, on this machine, the nodes behind it
-  adapter serve    a gateway alone, in front of nodes that run elsewhere
+  adapter serve    a gateway alone, in front of nodes and servers that run elsewhere
   adapter nodes    how the nodes of a running gateway are, and why one is out
 """
 _UP = """\
@@ -33,11 +33,12 @@ examples:
   adapter up --node http://gpu-1:9000                 and one more node, on another machine
 """
 _SERVE = """\
-Run a gateway in front of nodes that run elsewhere (see: subnet node --help).
+Run a gateway in front of nodes that run elsewhere: subnet nodes (see: subnet node --help), vLLM, SGLang, llama-server,
+Ollama, TGI, LM Studio, and whatever else speaks OpenAI's API. It finds out which, and says so.
 
 examples:
-  adapter serve --node http://127.0.0.1:9000
-  adapter serve --node http://gpu-1:9000 --node http://gpu-2:9000 --host 0.0.0.0
+  adapter serve --node http://gpu-1:8000 --node http://localhost:11434/v1
+  adapter serve --node vllm=http://gpu-1:8000 --alias gpt-4o-mini=Qwen/Qwen3-8B --host 0.0.0.0
   ADAPTER_SECRET=... adapter serve --config gateway.toml
 """
 _NODES = """\

@@ -16,6 +16,7 @@ from adapter.running.serving import bind
 from adapter.settings import Settings
 from subnet.errors import SettingsError
 from subnet.models.resolve import resolve
+from subnet.upstream.access import Access
 from subnet.upstream.spec import NodeSpec
 
 
@@ -58,6 +59,7 @@ def _check(settings: Settings) -> None:
     settings.tool_formats()
     for node in settings.nodes:
         node.check()
+        Access(node)
 
 
 async def _gateway(settings: Settings, report: Report) -> None:

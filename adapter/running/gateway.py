@@ -20,7 +20,7 @@ from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.client.hedge import Hedger
 from subnet.client.policies import POLICIES
-from subnet.protocols.websocket import WebSocketProtocol
+from subnet.upstream.protocol import UpstreamProtocol
 
 # How long a start waits for a first node, to say which model it serves. In seconds.
 _PATIENCE = 3.0
@@ -31,14 +31,21 @@ def set_up_logging(level: str) -> None:
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
 
 
-async def run(settings: Settings, source: socket.socket | Taker, report: Report, ready: Ready) -> None:
+async def run(
+    settings: Settings,
+    source: socket.socket | Taker,
+    report: Report,
+    ready: Ready,
+    found: Report | None = None,
+) -> None:
     """A gateway in front of `settings.nodes` that serves the connections of `source`, until a signal. `report` gets
-    lines for a person; `ready` is called with the models that are known, when it serves.
+    lines for a person, and those about what stands at the nodes' addresses if nothing else gets them as `found`;
+    `ready` is called with the models that are known, when it serves.
     """
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     policy = POLICIES[settings.policy]()
     async with RemoteManager(
-        [WebSocketProtocol(node.url, authorizer) for node in settings.nodes],
+        [UpstreamProtocol(node, authorizer, found or report) for node in settings.nodes],
         authorizer=authorizer,
         policy=policy,
         probe_timeout=settings.probe_timeout,

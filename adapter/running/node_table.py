@@ -17,7 +17,7 @@ URL = "http://127.0.0.1:8000"
 """Where a gateway is unless it was told otherwise."""
 # In seconds; a gateway answers from what it knows.
 _TIMEOUT = 5.0
-_HEADS = ("address", "state", "for", "requests", "slots", "process", "model", "why")
+_HEADS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "why")
 
 
 def fetch(url: str, key: str | None = None) -> bytes:
@@ -65,10 +65,16 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(row: NodeRow, now: int) -> Iterator[str]:
     slots = "-" if row.capacity is None else f"{row.running}/{row.capacity}"
-    cells = (row.peer, row.state, _age(now - row.since), row.requests, slots, row.process, row.model, row.fault)
-    for cell in cells:
+    cells = (row.peer, row.state, _age(now - row.since), row.requests, slots, row.process or None)
+    for cell in (*cells, row.engine, row.lane, _models(row), row.fault):
         # Nodes are not trusted with a terminal.
         yield "".join(letter if letter.isprintable() else "?" for letter in str("-" if cell is None else cell))
+
+
+def _models(row: NodeRow) -> str | None:
+    """The first, and how many more there are."""
+    more = len(row.models or ()) - 1
+    return f"{row.model} +{more}" if more > 0 else row.model
 
 
 def _age(seconds: int) -> str:

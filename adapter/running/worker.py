@@ -31,11 +31,15 @@ def main() -> None:
         def report(line: str) -> None:
             print(f"{start.name}: {line}", flush=True)
 
+        def found(line: str) -> None:
+            if start.tells:
+                print(line, flush=True)
+
         def ready(models: Sequence[str]) -> None:
             channel.send(msgspec.json.encode(models))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(start.settings, Taker(channel), report, ready))
+            runner.run(run(start.settings, Taker(channel), report, ready, found))
         if _is_orphan(channel):
             # A parent that was killed could not.
             rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

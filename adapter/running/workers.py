@@ -25,18 +25,21 @@ _LARGEST = 1 << 16
 
 
 class Start(msgspec.Struct, frozen=True):
-    """What a worker is told first, as JSON. It answers with a list of the models that it knows, when it serves."""
+    """What a worker is told first, as JSON. It answers with a list of the models that it knows, when it serves. All
+    find the same nodes: only the one that `tells` says so.
+    """
 
     name: str
     settings: Settings
+    tells: bool = True
 
 
 class Worker(Kept):
     """One gateway process, see adapter/running/worker.py; its output is its own."""
 
-    def __init__(self, name: str, settings: Settings, metrics: str, report: Report) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: str, report: Report, *, tells: bool = True) -> None:
         super().__init__(name, report)
-        self._start = msgspec.json.encode(Start(name, settings))
+        self._start = msgspec.json.encode(Start(name, settings, tells))
         self._environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
         self._giver: Giver | None = None
         self._channel: socket.socket | None = None
@@ -118,7 +121,7 @@ async def serve(settings: Settings, listener: socket.socket, report: Report, rea
     ends them at once. `ready` is called with the models when all serve. Raises SettingsError.
     """
     with TemporaryDirectory(prefix="adapter-metrics-") as metrics:
-        workers = [Worker(f"worker {n + 1}", settings, metrics, report) for n in range(settings.workers)]
+        workers = [Worker(f"worker {n + 1}", settings, metrics, report, tells=n == 0) for n in range(settings.workers)]
         try:
             models = await asyncio.gather(*(worker.start() for worker in workers))
             with signals(lambda: _leave(workers, over)), _Dealer(listener, workers):

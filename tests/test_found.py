@@ -1,0 +1,424 @@
+"""What stands at an address: found out from the answers that servers document, and again when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+
+from subnet.chat import ChatRequest
+from subnet.engines.echo import EchoEngine
+from subnet.errors import NodeError, NodeLost, NodeTimeout, Unauthorized
+from subnet.node.run import listening
+from subnet.node.server import Node
+from subnet.upstream.found import Found, look
+from subnet.upstream.protocol import UpstreamProtocol
+from subnet.upstream.spec import Kind, NodeSpec
+from tests.llama_server import llama_server
+
+
+def models(owner: str, *names: str, **more: object) -> dict[str, object]:
+    """As OpenAI lists them."""
+    card = {"object": "model", "created": 1764000000, "owned_by": owner, **more}
+    return {"object": "list", "data": [{"id": name, **card} for name in names]}
+
+
+# What the documentation of each shows, without what does not matter here.
+VLLM = {
+    "/v1/models": models("vllm", "Qwen/Qwen3-8B", root="Qwen/Qwen3-8B", max_model_len=40960),
+    "/version": {"version": "0.11.2"},
+}
+SGLANG = {
+    "/v1/models": models("sglang", "qwen/qwen2.5-0.5b-instruct", max_model_len=32768),
+    "/model_info": {
+        "model_path": "qwen/qwen2.5-0.5b-instruct",
+        "tokenizer_path": "qwen/qwen2.5-0.5b-instruct",
+        "is_generation": True,
+        "preferred_sampling_params": None,
+    },
+    "/server_info": {"model_path": "qwen/qwen2.5-0.5b-instruct", "version": "0.5.9", "internal_states": [{}]},
+}
+OLD_SGLANG = {
+    "/v1/models": SGLANG["/v1/models"],
+    "/get_model_info": SGLANG["/model_info"],
+    "/get_server_info": SGLANG["/server_info"],
+}
+LLAMA = {
+    "/v1/models": models("llamacpp", "qwen.gguf", meta={"n_ctx_train": 32768}),
+    "/props": {
+        "default_generation_settings": {"id": 0, "n_ctx": 4096},
+        "total_slots": 4,
+        "model_path": "/somewhere/else/qwen.gguf",
+        "chat_template": "",
+        "build_info": "b6900-1d49ca37",
+    },
+}
+OLLAMA = {
+    "/v1/models": models("library", "llama3.2", "qwen3:1.7b", "gemma3", "phi4", "smollm2"),
+    "/api/version": {"version": "0.12.6"},
+    "/api/show": {"model_info": {"llama.context_length": 131072}, "capabilities": ["completion"]},
+}
+TGI = {
+    "/info": {
+        "model_id": "mistralai/Ministral-8B-Instruct-2410",
+        "max_concurrent_requests": 128,
+        "max_total_tokens": 32768,
+        "router": "text-generation-router",
+        "version": "3.2.1",
+    },
+    "/v1/models": models("mistralai/Ministral-8B-Instruct-2410", "mistralai/Ministral-8B-Instruct-2410"),
+}
+LM_STUDIO = {
+    "/v1/models": models("organization_owner", "granite-3.0-2b-instruct"),
+    "/api/v0/models": {
+        "object": "list",
+        "data": [{"id": "granite-3.0-2b-instruct", "type": "llm", "state": "loaded", "max_context_length": 4096}],
+    },
+}
+OPENAI = {"/v1/models": models("system", "gpt-4o-mini", "gpt-4o")}
+KNOWN: list[tuple[Kind, str, Mapping[str, Any]]] = [
+    ("vllm", "0.11.2", VLLM),
+    ("sglang", "0.5.9", SGLANG),
+    ("sglang", "0.5.9", OLD_SGLANG),
+    ("llama-server", "b6900", LLAMA),
+    ("ollama", "0.12.6", OLLAMA),
+    ("tgi", "3.2.1", TGI),
+    ("lmstudio", "", LM_STUDIO),
+    ("openai", "", OPENAI),
+    # Neither of these is what its answers alone look like.
+    ("openai", "", {"/v1/models": models("somebody", "m"), "/version": {"version": "1"}}),
+    ("openai", "", {"/v1/models": models("vllm", "m")}),
+    ("openai", "", {"/v1/models": models("library", "m"), "/api/version": {"version": "1", "deployment": "a"}}),
+    # Without a model, Ollama says null; Together sends the list alone.
+    ("ollama", "0.12.6", {"/v1/models": {"object": "list", "data": None}, "/api/version": {"version": "0.12.6"}}),
+    ("openai", "", {"/v1/models": [{"id": "m", "object": "model"}]}),
+]
+
+
+class Server:
+    """A web server on loopback that has `answers` by path, JSON values or handlers, those of "*" for all other
+    paths; it can be another one later. `asked` are the paths that it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.answers: Mapping[str, Any] = {}
+        self.asked: list[str] = []
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, answers: Mapping[str, Any]) -> None:
+        self.answers = answers
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.path)
+        answer = self.answers.get(request.path, self.answers.get("*"))
+        if callable(answer):
+            return cast(web.Response, await answer(request))
+        if answer is None:
+            return web.json_response({"detail": "Not Found"}, status=404)
+        return web.json_response(answer)
+
+
+@asynccontextmanager
+async def serving(answers: Mapping[str, Any]) -> AsyncIterator[Server]:
+    server = Server()
+    await server.start(answers)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def reached(
+    spec: NodeSpec, clock: Callable[[], float] = lambda: 0.0
+) -> AsyncIterator[tuple[UpstreamProtocol, list[str]]]:
+    """The protocol of a node, and the lines that it reports."""
+    lines: list[str] = []
+    protocol = UpstreamProtocol(spec, report=lines.append, clock=clock)
+    try:
+        yield protocol, lines
+    finally:
+        await protocol.aclose()
+
+
+@pytest.mark.parametrize("below", ["", "/v1", "/v1/"])
+@pytest.mark.parametrize(("kind", "version", "answers"), KNOWN, ids=lambda value: value if value else "")
+async def test_each_kind(kind: Kind, version: str, answers: Mapping[str, Any], below: str) -> None:
+    """By its own answers, with its models, whichever form of the address was given, and with few questions."""
+    async with serving(answers) as server:
+        found = await look(NodeSpec(url=server.url + below))
+    listed = answers["/v1/models"]
+    names = [model["id"] for model in (listed if isinstance(listed, list) else listed["data"] or [])]
+    assert found == Found(kind, version, tuple(names))
+    assert len(server.asked) <= 10
+
+
+async def test_likely_first() -> None:
+    """Who owns the models tells what to ask: nobody else's questions are asked."""
+    async with serving(VLLM) as server:
+        await look(NodeSpec(url=server.url))
+    assert server.asked == ["/v1/models", "/version"]
+
+
+async def test_an_old_tgi() -> None:
+    """One from before it listed its models."""
+    async with serving({"/info": TGI["/info"]}) as server:
+        assert await look(NodeSpec(url=server.url)) == Found("tgi", "3.2.1")
+
+
+async def test_our_own_node() -> None:
+    """A subnet node is known as one, and can be used."""
+    engine = EchoEngine()
+    async with engine, listening(Node(engine), "127.0.0.1", 0) as url, reached(NodeSpec(url=url)) as (protocol, lines):
+        assert (await look(protocol.spec)).kind == "subnet"
+        info = await protocol.rpc_info()
+        assert info.engine == "echo"
+        assert len(await protocol.rpc_artefact(info.cards[0].tokenizer)) > 0
+    assert lines == [f"{url}: subnet node {info.version}, serves echo, token lane"]
+
+
+async def test_a_kind_that_was_set() -> None:
+    """It is believed, and nothing is asked."""
+    async with serving(OPENAI) as server:
+        assert await look(NodeSpec(url=server.url, kind="ollama")) == Found("ollama")
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ({}, "answered 404"),
+        ({"/v1/models": {"message": "hello"}}, "lists its models in a way of its own"),
+        ({"/healthz": {"status": "ok"}, "/version": {"version": "1"}}, "answered 404"),
+    ],
+)
+async def test_a_server_of_something_else(answers: Mapping[str, Any], why: str) -> None:
+    """It is named, and what it answered."""
+    async with serving(answers) as server:
+        with pytest.raises(NodeError, match=f"^nothing at {server.url} speaks OpenAI's API: .*{why}"):
+            await look(NodeSpec(url=server.url))
+
+
+async def test_a_web_page() -> None:
+    """A site that has a page for everything."""
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text="<html>It works!</html>", content_type="text/html")
+
+    async with serving({"*": page}) as server:
+        with pytest.raises(NodeError, match=f"^nothing at {server.url} speaks OpenAI's API"):
+            await look(NodeSpec(url=server.url))
+
+
+async def test_nobody_is_there() -> None:
+    """Not a guess at what it might be."""
+    async with serving({}) as server:
+        pass
+    with pytest.raises(NodeLost, match=f"cannot connect to {server.url}: Connection refused"):
+        await look(NodeSpec(url=server.url))
+
+
+async def test_a_key_is_missing() -> None:
+    """Said as it is, and no other path is tried without it."""
+
+    async def guarded(request: web.Request) -> web.Response:
+        if request.headers.get("authorization") != "Bearer right":
+            return web.json_response({"error": {"message": "no key", "type": "invalid_request_error"}}, status=401)
+        return web.json_response(OPENAI["/v1/models"])
+
+    async with serving({"/v1/models": guarded}) as server:
+        with pytest.raises(Unauthorized, match="answered 401"):
+            await look(NodeSpec(url=server.url))
+        assert server.asked == ["/v1/models"]
+        assert (await look(NodeSpec(url=server.url, api_key="right"))).kind == "openai"
+
+
+async def test_one_that_says_nothing() -> None:
+    """It is not waited for without an end."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        await reader.read()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(NodeTimeout, match=f"http://127.0.0.1:{port} did not answer within 0.1 s"):
+            await look(NodeSpec(url=f"http://127.0.0.1:{port}"), patience=0.1)
+        for writer in held:
+            writer.close()
+
+
+async def test_the_chat_lane() -> None:
+    """One line says what was found, the first of many models, and why it is on this lane."""
+    async with serving(OLLAMA) as server, reached(NodeSpec(url=server.url + "/v1")) as (protocol, lines):
+        info = await protocol.rpc_info()
+        assert {card.lane for card in info.cards} == {"chat"}
+        await protocol.rpc_info()
+    (line,) = lines
+    assert line.startswith(f"{server.url}/v1: Ollama 0.12.6, serves llama3.2, qwen3:1.7b, gemma3 (and 2 more), ")
+    assert line.endswith(", chat lane: it takes no token ids")
+
+
+async def test_no_tokenizer() -> None:
+    """A server that takes tokens is used on the chat lane where its tokenizer cannot be had, and the line says so."""
+    async with serving(LLAMA) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
+        info = await protocol.rpc_info()
+        assert info.cards[0].lane == "chat"
+    assert lines[0].startswith(f"{server.url}: llama-server b6900, serves qwen.gguf, chat lane: no tokenizer for qwen")
+    assert "set `tokenizer`" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"lane": "chat"}, "as it was set"),
+        ({"modalities": ("image",)}, "its messages may have more than text in them"),
+        ({"models": {"a": "qwen.gguf", "b": "qwen.gguf"}}, "it serves several models"),
+    ],
+)
+async def test_why_the_chat_lane(more: dict[str, Any], why: str) -> None:
+    """What an operator sets can be a reason too; its tokenizer is not even asked for then."""
+    async with serving(LLAMA) as server, reached(NodeSpec(url=server.url, **more)) as (protocol, lines):
+        await protocol.rpc_info()
+    assert lines[0].endswith(f"chat lane: {why}")
+
+
+@pytest.mark.parametrize(("answers", "why"), [(OLLAMA, "it takes no token ids"), (LLAMA, "no tokenizer for qwen")])
+async def test_a_lane_that_cannot_be_had(answers: Mapping[str, Any], why: str) -> None:
+    """A lane that was set is used or refused with the reason, and never exchanged for another."""
+    async with serving(answers) as server, reached(NodeSpec(url=server.url, lane="token")) as (protocol, lines):
+        with pytest.raises(NodeError, match=f"{server.url}: not used, as its lane is set to token: {why}"):
+            await protocol.rpc_info()
+        with pytest.raises(NodeError, match="was not reached yet"):
+            await protocol.rpc_artefact("")
+    assert len(lines) == 1
+
+
+async def test_one_that_comes_up_late() -> None:
+    """The first line says that nobody is there, once; the second who came."""
+    server = Server()
+    await server.start({})
+    await server.stop()
+    async with reached(NodeSpec(url=server.url)) as (protocol, lines):
+        for _ in range(3):
+            with pytest.raises(NodeLost):
+                await protocol.rpc_info()
+        await server.start(OPENAI)
+        assert [card.id for card in (await protocol.rpc_info()).cards] == ["gpt-4o-mini", "gpt-4o"]
+        await server.stop()
+    assert lines == [
+        f"cannot connect to {server.url}: Connection refused; asked again until it answers",
+        f"{server.url}: a server of OpenAI's API, serves gpt-4o-mini, gpt-4o, chat lane: it takes no token ids",
+    ]
+
+
+async def test_one_that_is_another_after_a_restart() -> None:
+    """Who was away is asked again who it is; the same one is not announced again."""
+    async with serving(OLLAMA) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
+        for answers, kind in ((OLLAMA, "ollama"), (OLLAMA, "ollama"), (LM_STUDIO, "lmstudio")):
+            await server.stop()
+            await lost(protocol)
+            await server.start(answers)
+            assert (await protocol.rpc_info()).engine == kind
+    assert [line.split(",")[0] for line in lines[1:]] == [f"{server.url}: Ollama 0.12.6", f"{server.url}: LM Studio"]
+
+
+async def test_one_that_is_nothing_after_a_restart() -> None:
+    """It is said that there is nothing any more, and when it is there again; in between it is asked now and then."""
+    now = 0.0
+    async with serving(OPENAI) as server, reached(NodeSpec(url=server.url), lambda: now) as (protocol, lines):
+        await protocol.rpc_info()
+        await server.stop()
+        await lost(protocol)
+        await server.start({})
+        for _ in range(3):
+            server.asked.clear()
+            with pytest.raises(NodeError, match="nothing at"):
+                await protocol.rpc_info()
+        assert not server.asked
+        server.answers, now = OPENAI, 11.0
+        await protocol.rpc_info()
+    assert [line.split(" ")[0] for line in lines] == [f"{server.url}:", "nothing", f"{server.url}:"]
+
+
+async def lost(protocol: UpstreamProtocol) -> None:
+    """A request to a server that is away fails, and with it all that was known of it."""
+    with pytest.raises(NodeLost):
+        await protocol.rpc_chat(ChatRequest(model="m", body={"messages": []}), lambda delta: None)
+    with pytest.raises(NodeLost):
+        await protocol.rpc_info()
+
+
+async def test_who_asks_may_go() -> None:
+    """What was begun for one that stopped waiting is there for the next: long loading is not begun again."""
+    release = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        await release.wait()
+        return web.json_response(OPENAI["/v1/models"])
+
+    async with serving({"/v1/models": slow}) as server, reached(NodeSpec(url=server.url)) as (protocol, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await protocol.rpc_info()
+        assert server.asked == ["/v1/models"]
+        release.set()
+        assert (await protocol.rpc_info()).cards[0].id == "gpt-4o-mini"
+        # Once to find out, once by the protocol.
+        assert server.asked.count("/v1/models") <= 2
+
+
+async def test_closed_while_it_looks() -> None:
+    """Nothing goes on afterwards, and closing twice is fine."""
+    came = asyncio.Event()
+
+    async def never(request: web.Request) -> web.Response:
+        came.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving({"*": never}) as server:
+        protocol = UpstreamProtocol(NodeSpec(url=server.url))
+        asking = asyncio.create_task(protocol.rpc_info())
+        await came.wait()
+        await protocol.aclose()
+        await protocol.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+def test_timeouts_of_its_own() -> None:
+    """What was set for the node alone is where a session looks for it."""
+    own = UpstreamProtocol(NodeSpec(url="http://a", stall_timeout=3.0)).timeouts
+    assert (own.first_token, own.stall, own.total) == (None, 3.0, None)
+
+
+async def test_a_real_llama_server() -> None:
+    """llama.cpp's own server is known as one, and on the token lane with the tokenizer of the file that it names."""
+    with llama_server(slots=1) as running:
+        async with reached(NodeSpec(url=running.url)) as (protocol, lines):
+            info = await protocol.rpc_info()
+    assert info.cards[0].lane == "token"
+    assert lines[0].startswith(f"{running.url}: llama-server ")
+    assert lines[0].endswith(f"serves {info.cards[0].id}, token lane")
