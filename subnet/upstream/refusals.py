@@ -33,7 +33,7 @@ def _words(*patterns: str) -> re.Pattern[str]:
 
 
 _UNPAID = _words("insufficient_quota", "insufficient.balance", "credit balance is too low", "payment_required")
-_KEY = _words("invalid_api_key", "api_key_invalid", "incorrect api key", "authentication_error")
+_KEY = _words("invalid_api_key", "api_key_invalid", "incorrect api key", "api key not valid", "authentication_error")
 _REFUSED = _words(
     "content_policy",
     "content_filter",
