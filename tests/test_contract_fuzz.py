@@ -1,18 +1,23 @@
 """Requests made up from our own OpenAPI document, right ones and wrong ones: no failure of ours, no hang.
 
-A hundred for each endpoint, half of them right; thousands with
+Five thousand, of which most are the same each time. Many more of those that come by chance with
 
     make test ARGS="tests/test_contract_fuzz.py --hypothesis-profile thorough --timeout 0"
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -22,48 +27,107 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from adapter.routes.operations import OPERATIONS, Operation
-from tests.checked import check
+from tests.checked import check, check_events
 from tests.processes import adapter_up
-from tests.relay import Relay
 
 SECONDS = 20
 """No answer takes longer: nodes that only echo have nothing to think about, and answers are short."""
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
-ASKED = [operation for operation in OPERATIONS if operation.request is not None]
+
+class Asked:
+    """One operation of a gateway. What it answers is held against the gateway's document and OpenAI's."""
+
+    def __init__(self, described: Any, operation: Operation) -> None:
+        self._document = described.raw_schema
+        self._iter_edges = described.iter_coverage_cases
+        self._config = described.config
+        self._operation = operation
+        self.described = described[operation.path][operation.method]
+
+    def edges(self) -> Iterator[Any]:
+        """Requests in which one value after another is at a bound, beyond, or of another kind."""
+        config = self._config.generation_for(operation=self.described)
+        yield from self._iter_edges(self.described, generation_modes=list(GenerationMode), generation_config=config)
+
+    def ask(self, case: Any) -> int:
+        """The status. What is answered is asked for as a stream too."""
+        body = case.body if isinstance(case.body, dict) else {}
+        if isinstance(body.get("model"), str):
+            body["model"] = "echo"  # by chance it would never be
+        if body.get("prompt") == "":
+            body["prompt"] = "Once"  # the model has no token to begin with
+        status = self._ask(case)
+        if status == 200 and self._operation.stream is not None and not body.get("stream"):
+            self._ask(self.case({**body, "stream": True}))
+        return status
+
+    def case(self, body: dict[str, Any]) -> Any:
+        return self.described.Case(body=body, media_type="application/json")
+
+    def _ask(self, case: Any) -> int:
+        response = case.call(timeout=SECONDS)
+        case.validate_response(response, checks=CHECKS)
+        if "text/event-stream" in response.headers.get("content-type", [""])[0]:
+            check_events(response.text)
+            for line in response.text.split("\n"):
+                if line.startswith("data: {"):
+                    self._event.validate(json.loads(line.removeprefix("data: ")))
+        elif response.content:
+            case.validate_response(response, checks=[response_schema_conformance])
+            check(response.json())
+            assert response.status_code < 400 or response.json().keys() == {"error"}
+        return int(response.status_code)
+
+    @cached_property
+    def _event(self) -> Draft202012Validator:
+        """schemathesis would take what the document says of an event for the form of its lines."""
+        components, kind = self._document["components"], self._operation.stream
+        assert kind is not None
+        return Draft202012Validator({**components["schemas"][kind.__name__], "components": components})
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """In front of a gateway with a node that echoes."""
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """By a gateway with a node that echoes, as fast as it can."""
+    directory: Path = tmp_path_factory.mktemp("up")
+    (directory / "node.toml").write_text("echo_rate = 0.0\n")
     flags = ("--engine", "echo", "--local-nodes", "1", "--context-length", "256", "--default-max-tokens", "4")
-    with adapter_up(*flags, "--access-log", "false", directory=str(tmp_path_factory.mktemp("up"))) as running:
-        with Relay(running.url) as relay:
-            yield relay
+    with adapter_up(*flags, "--access-log", "false", directory=str(directory)) as running:
+        yield schemathesis.openapi.from_url(running.url + "/openapi.json")
         assert "Traceback" not in "".join(running.lines)
 
 
-@pytest.fixture(scope="module")
-def described(relay: Relay) -> Any:
-    return schemathesis.openapi.from_url(relay.url + "/openapi.json")
+@pytest.fixture(params=[operation for operation in OPERATIONS if operation.request], ids=lambda operation: operation.id)
+def asked(described: Any, request: pytest.FixtureRequest) -> Asked:
+    return Asked(described, request.param)
+
+
+def test_at_the_edges(asked: Asked) -> None:
+    """Values at their bounds and beyond, one at a time; then those that were right, in any company."""
+    right = [case.body for case in asked.edges() if asked.ask(case) == 200 and isinstance(case.body, dict)]
+    values: dict[str, list[Any]] = {}
+    for name, value in (member for body in right for member in body.items()):
+        if value is not None and name != "n":  # hundreds of choices take seconds to check
+            values.setdefault(name, []).append(value)
+    some = st.lists(st.sampled_from(sorted(values)), max_size=6) if values else st.nothing()
+
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(some.flatmap(lambda names: st.fixed_dictionaries({name: st.sampled_from(values[name]) for name in names})))
+    def ask(body: dict[str, Any]) -> None:
+        asked.ask(asked.case({**right[0], **body}))
+
+    if values:
+        ask()
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("operation", ASKED, ids=lambda operation: operation.id)
-def test_whatever_is_asked(described: Any, relay: Relay, operation: Operation, mode: GenerationMode) -> None:
-    """The answer is as the document says, and errors have OpenAI's envelope."""
+def test_whatever_is_asked(asked: Asked, mode: GenerationMode) -> None:
+    """Requests that come by chance."""
 
-    @settings(suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 2)
-    @given(described[operation.path][operation.method].as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case[Any]) -> None:
-        if isinstance(case.body, dict) and mode is GenerationMode.POSITIVE:
-            case.body["model"] = "echo"  # by chance it would never be
-        response = case.call(timeout=SECONDS)
-        case.validate_response(response, checks=CHECKS)
-        if response.status_code >= 400:
-            error = response.json()
-            assert error.keys() == {"error"}
-            check(error)
+    @settings(suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)
+    @given(asked.described.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        asked.ask(case)
 
     ask()
-    relay.check()
