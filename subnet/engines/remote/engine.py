@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -30,8 +30,9 @@ class RemoteEngine(Engine):
     What a choice begins as is told by its prompt alone: none of these servers restores a sampler.
     """
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
         self._spec = spec
+        self._clock = clock
         self._http = Http(spec)
         self._said: object = None
         self._checked = 0.0
@@ -51,7 +52,7 @@ class RemoteEngine(Engine):
         await self._http.aclose()
 
     async def check(self) -> None:
-        if monotonic() - self._checked < _FRESH:
+        if self._clock() - self._checked < _FRESH:
             return
         try:
             await self._describe()
@@ -85,7 +86,7 @@ class RemoteEngine(Engine):
             self._model = await self._learn(said)
             self.card, self.artefact = self._model.card, self._model.artefact
             self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
-        self._said, self._checked = said, monotonic()
+        self._said, self._checked = said, self._clock()
 
     @abstractmethod
     async def _ask(self) -> Any:

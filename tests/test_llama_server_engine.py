@@ -1,0 +1,267 @@
+"""The engine in front of llama.cpp's own server: what the server writes is what our own engine would have written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from subnet import Limits, RemoteManager, SessionManager
+from subnet.engines.llama_cpp import LlamaCppEngine
+from subnet.engines.llama_server import LlamaServerEngine
+from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, SettingsError
+from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
+from subnet.node_info import TokenizerArtefact
+from subnet.protocols.direct import DirectProtocol
+from subnet.tensors import token_ids
+from subnet.upstream.http import Http
+from subnet.upstream.spec import NodeSpec
+from tests.llama_server import llama_server
+from tests.processes import Running
+from tests.real_engine import PERSON, chat, make_engine, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG, SHORT = 2048, 256
+"""Tokens of context of a slot. A long one is full after most of a minute."""
+SPLIT = {10813: 12.0, 232: 12.0, 227: 12.0, 7906: 12.0, 251: 12.0}
+"""A bias to the parts of 🎉 and 中."""
+FORCED = 'start: "a🎉b中語é🦜"'
+LIMITS = Limits(first_token=20.0, stall=20.0, total=60.0, attempts=4, backoff=0.001)
+ENDLESS = Job(chat("Count."), Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with llama_server(slots=2, context=LONG) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(server: Running) -> AsyncIterator[LlamaServerEngine]:
+    async with LlamaServerEngine(NodeSpec(url=server.url)) as engine:
+        yield engine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own() -> AsyncIterator[LlamaCppEngine]:
+    async with make_engine(capacity=1) as engine:
+        yield engine
+
+
+async def test_it_describes_the_model_that_the_server_has(engine: LlamaServerEngine, own: LlamaCppEngine) -> None:
+    """The card and the tokenizer are those of the file itself; slots and context are the server's."""
+    assert engine.card == msgspec.structs.replace(own.card, context_length=LONG)
+    assert engine.artefact == own.artefact
+    assert engine.capacity == 2
+    assert set(engine.capabilities.grammars) == {"json_schema", "regex", "lark"}
+
+
+@pytest.mark.parametrize(
+    ("question", "sampling"),
+    [
+        ("What is the capital of France?", {"max_tokens": 30}),
+        ("Write a list of fruits.", {"max_tokens": 20}),
+        ("Count to three.", {"max_tokens": 20, "ignore_eos": True}),
+        *(("Celebrate!", {"max_tokens": most, "logit_bias": SPLIT}) for most in (9, 10, 11)),
+        *(
+            ("Celebrate!", {"max_tokens": most, "grammar": Grammar("lark", 'start: "a🎉b中語é🦜"')})
+            for most in (7, 8, 20)
+        ),
+        ("Break!", {"max_tokens": 7, "logit_bias": {10813: 100.0}}),
+    ],
+)
+async def test_greedy_tokens_are_those_of_our_own_engine(
+    engine: LlamaServerEngine, own: LlamaCppEngine, question: str, sampling: dict[str, Any]
+) -> None:
+    """Whatever comes: characters of several tokens, cut anywhere by max_tokens, grammars, bytes that are no text."""
+    expected, ends = await run(own, chat(question), temperature=0, **sampling)
+    tokens, deltas = await run(engine, chat(question), temperature=0, **sampling)
+    assert tokens == expected
+    assert deltas[-1].finish_reason == ends[-1].finish_reason
+
+
+@pytest.mark.parametrize("sampling", [{"max_tokens": 5}, {"max_tokens": 6, "logit_bias": SPLIT}])
+async def test_logprobs_are_those_of_our_own_engine(
+    engine: LlamaServerEngine, own: LlamaCppEngine, sampling: dict[str, Any]
+) -> None:
+    """One for each token, also for those that the server does not tell; the width wanted, likeliest first."""
+    prompt = chat("Tell me a story.")
+    for width in (0, 3):
+        (tokens, expected), (same, found) = [
+            await run(each, prompt, temperature=0, logprobs=width, **sampling) for each in (own, engine)
+        ]
+        assert tokens == same
+        for mine, its in zip(scores(expected), scores(found), strict=True):
+            assert its.top_ids == mine.top_ids
+            assert [its.logprob, *its.top_logprobs] == pytest.approx([mine.logprob, *mine.top_logprobs], abs=0.01)
+
+
+def scores(deltas: list[Delta]) -> list[TokenLogprobs]:
+    assert all(len(delta.logprobs or []) == len(delta.tokens) for delta in deltas)
+    return [each for delta in deltas for each in delta.logprobs or []]
+
+
+async def test_a_seed_draws_the_same_again(engine: LlamaServerEngine) -> None:
+    """Each seed has an answer of its own, and the same every time; so has each choice of a job."""
+    prompt = chat("Tell me a story.")
+    answers = [(await run(engine, prompt, seed=seed, max_tokens=8))[0] for seed in (1, 2, 1, -(2**63))]
+    assert answers[0] == answers[2]
+    assert len({tuple(answer) for answer in answers}) == 3
+    deltas: list[Delta] = []
+    starts = tuple(Start(choice, token_ids([])) for choice in range(2))
+    await engine.run(Job(prompt, Sampling(seed=1, max_tokens=8), starts), deltas.append)
+    first, second = ([t for delta in deltas if delta.choice == choice for t in delta.tokens] for choice in range(2))
+    assert first == answers[0] != second
+
+
+@pytest.mark.parametrize("sampling", [{"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}])
+async def test_truncation_to_one_token_is_greedy(engine: LlamaServerEngine, sampling: dict[str, Any]) -> None:
+    """However hot, a draw among the likeliest token alone gives that one; the server's own truncation is off."""
+    prompt = chat("Tell me a story.")
+    greedy, _ = await run(engine, prompt, temperature=0, max_tokens=6)
+    assert (await run(engine, prompt, temperature=5, max_tokens=6))[0] != greedy
+    assert (await run(engine, prompt, temperature=5, max_tokens=6, **sampling))[0] == greedy
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty", "repetition_penalty"])
+async def test_a_huge_penalty_forbids_repetition(engine: LlamaServerEngine, name: str) -> None:
+    """No token comes twice."""
+    prompt = chat("Say yes yes yes yes yes yes.", "yes yes yes yes yes yes")
+    penalty: dict[str, Any] = {name: 1e4}
+    tokens, _ = await run(engine, prompt, temperature=0, max_tokens=10, ignore_eos=True, **penalty)
+    assert len(set(tokens)) == len(tokens) == 10
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_an_answer_fits_its_schema(engine: LlamaServerEngine, seed: int) -> None:
+    """It parses, and ends by itself."""
+    pieces = TokenizerArtefact.from_bytes(engine.artefact).pieces
+    sampling: dict[str, Any] = {"seed": seed, "max_tokens": 80, "grammar": Grammar("json_schema", PERSON)}
+    tokens, deltas = await run(engine, chat("Describe a person called Ann."), **sampling)
+    person = json.loads(b"".join(pieces[token] for token in tokens))
+    assert person.keys() == {"name", "age"}
+    assert deltas[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        Grammar("lark", "start: nothing"),
+        Grammar("regex", "(?<=x)a"),
+        Grammar("json_schema", '{"type": "string", "pattern": "(?<=x)a"}'),
+        Grammar("json_schema", "{"),
+    ],
+)
+async def test_a_grammar_that_is_none_is_refused(engine: LlamaServerEngine, grammar: Grammar) -> None:
+    """The server would write without one."""
+    with pytest.raises(InvalidRequest, match="grammar"):
+        await run(engine, chat("Hi"), grammar=grammar, max_tokens=1)
+
+
+async def test_stop_tokens_end_and_are_not_delivered(engine: LlamaServerEngine) -> None:
+    """Also one that the server does not know as an end; and no token at all may be wanted."""
+    prompt = chat("Tell me a story.")
+    tokens, _ = await run(engine, prompt, temperature=0, max_tokens=12)
+    stopped, deltas = await run(engine, prompt, temperature=0, max_tokens=12, stop_tokens=(tokens[6],))
+    assert stopped == tokens[: tokens.index(tokens[6])]
+    assert deltas[-1].finish_reason == "stop"
+    assert await run(engine, prompt, max_tokens=0) == ([], [Delta(0, [], None, "length")])
+
+
+async def test_a_full_context_ends_with_length() -> None:
+    """A choice stops where its slot is full; a prompt that fills it is refused."""
+    with llama_server(slots=1, context=SHORT) as server:
+        async with LlamaServerEngine(NodeSpec(url=server.url)) as engine:
+            prompt = token_ids([500] * (SHORT - 3))
+            tokens, deltas = await run(engine, prompt, ignore_eos=True)
+            assert (len(tokens), deltas[-1].finish_reason) == (3, "length")
+            with pytest.raises(ContextLengthExceeded, match=str(SHORT)):
+                await run(engine, token_ids([500] * SHORT))
+
+
+async def test_what_was_read_before_is_counted(engine: LlamaServerEngine) -> None:
+    """The first delta tells how much of the prompt was left from earlier; there are signs of life while it is read."""
+    prompt = chat("What would you say of this, in a few words? " * 6)
+    deltas: list[Delta] = []
+    for _ in range(2):
+        deltas.clear()
+        start = Start(0, token_ids([]))
+        await engine.run(Job(prompt, Sampling(max_tokens=2, temperature=0), (start,)), deltas.append)
+    assert [delta.tokens for delta in deltas][:1] == [[]]
+    cached = [delta.cached_tokens for delta in deltas if delta.tokens]
+    assert cached == [len(prompt) - 1, 0]
+
+
+async def test_cancelling_frees_the_slot(engine: LlamaServerEngine, server: Running) -> None:
+    """An endless job that is cancelled: the server soon has nothing to do."""
+    begun = asyncio.Event()
+    task = asyncio.create_task(engine.run(ENDLESS, lambda delta: begun.set() if delta.tokens else None))
+    await begun.wait()
+    async with Http(NodeSpec(url=server.url)) as http:
+        assert await busy(http) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(20):
+            while await busy(http):
+                await asyncio.sleep(0.01)
+
+
+async def busy(http: Http) -> int:
+    return sum(slot["is_processing"] for slot in await http.get("/slots"))
+
+
+async def test_a_server_that_comes_back_with_another_context_is_described_anew() -> None:
+    """Killed in the middle of an answer it is lost, and so it is for check(); then it is there again, another."""
+    hours = count(step=3600.0)
+    with llama_server(slots=1, context=SHORT) as first:
+        async with LlamaServerEngine(NodeSpec(url=first.url), clock=lambda: next(hours)) as engine:
+            card = engine.card
+            with pytest.raises(NodeLost):
+                await engine.run(ENDLESS, lambda delta: first.process.send_signal(signal.SIGKILL))
+            first.process.wait(10)
+            with pytest.raises(NodeLost):
+                await engine.check()
+            with llama_server(slots=2, context=2 * SHORT, port=int(first.url.rpartition(":")[2])):
+                await engine.check()
+                assert engine.card == msgspec.structs.replace(card, context_length=2 * SHORT)
+                assert engine.capacity == 2
+                assert len((await run(engine, chat("Hi"), max_tokens=2, ignore_eos=True))[0]) == 2
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0, "logit_bias": SPLIT}, {"seed": 4}])
+async def test_an_answer_goes_on_at_another_server(sampling: dict[str, Any]) -> None:
+    """One of two servers is killed in the middle of an answer: the tokens are those of an undisturbed run."""
+    prompt, wanted = chat("Tell me a story."), Sampling(max_tokens=18, ignore_eos=True, **sampling)
+    with llama_server(slots=1, context=SHORT) as left, llama_server(slots=1, context=SHORT) as right:
+        running = {server.url: server for server in (left, right)}
+        nodes = [DirectProtocol(LlamaServerEngine(NodeSpec(url=url)), url) for url in running]
+        async with RemoteManager(nodes) as remotes:
+            await remotes.ready()
+            sessions = SessionManager(remotes, limits=LIMITS)
+            async with sessions.session() as session:
+                whole = [t async for delta in session.generate(prompt, wanted) for t in delta.tokens]
+            async with sessions.session() as session:
+                tokens: list[int] = []
+                async for delta in session.generate(prompt, wanted):
+                    tokens += delta.tokens
+                    if len(tokens) >= 7 and session.ledger is not None:
+                        running[session.ledger.peers[0]].process.send_signal(signal.SIGKILL)
+                assert session.ledger is not None
+                assert len(session.ledger.peers) == 2
+    assert tokens == whole
+    assert len(tokens) == 18
+
+
+async def test_a_server_whose_file_is_elsewhere_needs_a_tokenizer(server: Running) -> None:
+    """What to set is said; and it is used where it is set."""
+    with pytest.raises(SettingsError, match="set `tokenizer`"):
+        async with LlamaServerEngine(NodeSpec(url=server.url, tokenizer="/nowhere/model.gguf")):
+            raise AssertionError("it has none")
