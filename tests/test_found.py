@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -31,6 +33,7 @@ def models(owner: str, *names: str, **more: object) -> dict[str, object]:
 VLLM = {
     "/v1/models": models("vllm", "Qwen/Qwen3-8B", root="Qwen/Qwen3-8B", max_model_len=40960),
     "/version": {"version": "0.11.2"},
+    "/health": "",
 }
 SGLANG = {
     "/v1/models": models("sglang", "qwen/qwen2.5-0.5b-instruct", max_model_len=32768),
@@ -280,13 +283,16 @@ async def test_the_chat_lane() -> None:
     assert line.endswith(", chat lane: it takes no token ids")
 
 
-async def test_no_tokenizer() -> None:
+@pytest.mark.parametrize(("answers", "title"), [(VLLM, "vLLM"), (SGLANG, "SGLang"), (LLAMA, "llama-server")])
+async def test_no_tokenizer(answers: Mapping[str, Any], title: str) -> None:
     """A server that takes tokens is used on the chat lane where its tokenizer cannot be had, and the line says so."""
-    async with serving(LLAMA) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
-        info = await protocol.rpc_info()
-        assert info.cards[0].lane == "chat"
-    assert lines[0].startswith(f"{server.url}: llama-server b6900, serves qwen.gguf, chat lane: no tokenizer for qwen")
-    assert "set `tokenizer`" in lines[0]
+    spec = NodeSpec(url="http://a", tokenizer="/nowhere/tokenizer.json")
+    async with serving(answers) as server:
+        async with reached(msgspec.structs.replace(spec, url=server.url)) as (protocol, lines):
+            info = await protocol.rpc_info()
+            assert info.cards[0].lane == "chat"
+    assert lines[0].startswith(f"{server.url}: {title} ")
+    assert re.search(", chat lane: no tokenizer for .*; set `tokenizer`", lines[0])
 
 
 @pytest.mark.parametrize(
@@ -342,6 +348,26 @@ async def test_one_that_is_another_after_a_restart() -> None:
             await server.start(answers)
             assert (await protocol.rpc_info()).engine == kind
     assert [line.split(",")[0] for line in lines[1:]] == [f"{server.url}: Ollama 0.12.6", f"{server.url}: LM Studio"]
+
+
+async def test_a_node_that_was_started_again() -> None:
+    """A subnet node that comes back at its address is used again, and not announced again."""
+    engine = EchoEngine()
+    async with engine:
+        async with listening(Node(engine), "127.0.0.1", 0) as url:
+            pass
+        port = int(url.rpartition(":")[2])
+        async with reached(NodeSpec(url=url)) as (protocol, lines):
+            with pytest.raises(NodeLost):
+                await protocol.rpc_info()
+            ids = set()
+            for _ in range(2):
+                async with listening(Node(engine), "127.0.0.1", port):
+                    ids.add((await protocol.rpc_info()).node_id)
+                with pytest.raises(NodeLost):
+                    await protocol.rpc_info()
+    assert len(ids) == 2
+    assert [line.split(" ")[0] for line in lines] == ["cannot", f"{url}:"]
 
 
 async def test_one_that_is_nothing_after_a_restart() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import psutil
@@ -100,6 +105,11 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         (["up", "--model", "nowhere.gguf"], "nowhere.gguf"),
         (["up", "--port", "many"], "adapter: --port: expected integer, got text"),
         (["serve"], "adapter: no node is named"),
+        (["serve", "--node", "gpu-1:8000"], "adapter: --node[0]: 'gpu-1:8000': expected an address like http://"),
+        (
+            ["serve", "--node", "http://a", "--alias", "a=b,b=a"],
+            "adapter: aliases and fallbacks go round in a circle: ",
+        ),
         (["up", "--config", "nowhere.toml"], "nowhere.toml"),
     ],
 )
@@ -108,6 +118,51 @@ def test_a_wrong_setting(arguments: list[str], line: str, tmp_path: Path) -> Non
     said = run(*arguments, directory=tmp_path)
     assert line in said
     assert "Traceback" not in said
+
+
+def test_a_key_that_is_not_there(tmp_path: Path) -> None:
+    """It is known before anything is started."""
+    (tmp_path / "adapter.toml").write_text('[[nodes]]\nurl = "http://a"\napi_key_env = "NO_SUCH_KEY"\n')
+    assert run("serve", directory=tmp_path) == "adapter: http://a: the environment has no NO_SUCH_KEY"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_found(workers: int, tmp_path: Path) -> None:
+    """A server that is no node of ours is named in one line, with several workers too; its models are in the table."""
+    with openai_server() as url:
+        line = f"{url}: a server of OpenAI's API, serves small, large, chat lane: it takes no token ids\n"
+        flags = ("--local-nodes", "1", "--workers", str(workers), "--node", url)
+        with adapter_up(*ECHO, *flags, directory=str(tmp_path)) as running:
+            until(lambda: len(processes(running.url)) == 2)
+            table = httpx.get(running.url + "/nodes").json()["nodes"]
+            assert {row["lane"]: row["models"] for row in table} == {"token": ["echo"], "chat": ["small", "large"]}
+            until(lambda: line in running.lines)
+    assert running.lines.count(line) == 1
+
+
+@contextmanager
+def openai_server() -> Iterator[str]:
+    """One that has two models, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            models = [{"id": name, "object": "model", "owned_by": "me"} for name in ("small", "large")]
+            body = json.dumps({"object": "list", "data": models}).encode() if self.path == "/v1/models" else b"{}"
+            self.send_response(200 if self.path == "/v1/models" else 404)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def run(*arguments: str, directory: Path) -> str:

@@ -114,7 +114,8 @@ class Gateway(Command):
     """A gateway process in front of `addresses`."""
 
     def __init__(self, addresses: Sequence[str], flags: Sequence[str] = QUICK) -> None:
-        named = [part for address in addresses for part in ("--node", address)]
+        # The proxies in front of nodes read frames, and nothing else that could be asked of a server.
+        named = [part for address in addresses for part in ("--node", f"subnet={address}")]
         ready = re.compile(r"ready on (?P<address>http://\S+)")
         super().__init__("adapter.cli", "serve", "--port", "0", "--access-log", "false", *named, *flags, ready=ready)
         self.url = ""
