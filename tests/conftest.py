@@ -10,6 +10,8 @@ from hypothesis import settings
 from tests.processes import adapter_up
 from tests.relay import Relay
 
+pytest_plugins = ["tests.real_engine"]
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=2000)

@@ -1,17 +1,20 @@
-"""The default model in the llama.cpp engine, on one thread, as tests use it."""
+"""The default model in the llama.cpp engine, on one thread, as tests use it: conftest.py makes the fixtures known."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
+import pytest_asyncio
 
 from subnet.engines.base import Engine
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.models.resolve import resolve
+from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds, token_ids
 
 CONTEXT = 512
@@ -27,6 +30,18 @@ PERSON = json.dumps(
 
 def make_engine(**settings: Any) -> LlamaCppEngine:
     return LlamaCppEngine(model_path=resolve(None, print), context_length=CONTEXT, threads=1, **settings)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[LlamaCppEngine]:
+    async with make_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pieces(engine: LlamaCppEngine) -> list[bytes]:
+    """The bytes of each token."""
+    return TokenizerArtefact.from_bytes(engine.artefact).pieces
 
 
 def ids_of(text: str) -> TokenIds:

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, SettingsError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.models.resolve import resolve
-from subnet.node_info import TokenizerArtefact
 from subnet.tensors import token_ids
 from tests.real_engine import CONTEXT, PERSON, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[LlamaCppEngine]:
-    async with make_engine() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def pieces(engine: LlamaCppEngine) -> list[bytes]:
-    return TokenizerArtefact.from_bytes(engine.artefact).pieces
 
 
 async def test_greedy_text_is_sane_and_repeats(engine: LlamaCppEngine, pieces: list[bytes]) -> None:

@@ -5,31 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
 import pytest
-import pytest_asyncio
 
 from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, GrammarKind
-from subnet.node_info import TokenizerArtefact
-from tests.real_engine import PERSON, chat, ids_of, make_engine, run
+from tests.real_engine import PERSON, chat, ids_of, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[LlamaCppEngine]:
-    async with make_engine() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def pieces(engine: LlamaCppEngine) -> list[bytes]:
-    return TokenizerArtefact.from_bytes(engine.artefact).pieces
 
 
 async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, pieces: list[bytes]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp import LlamaCppEngine, native
@@ -19,12 +17,6 @@ from subnet.tensors import token_ids
 from tests.real_engine import CONTEXT, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[LlamaCppEngine]:
-    async with make_engine() as engine:
-        yield engine
 
 
 def llama_cpp_mean(text: list[int]) -> NDArray[np.float32]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from adapter.decode.parsers import choose
 from adapter.prompt import ChatTemplate
 from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.generation import Grammar
-from subnet.node_info import TokenizerArtefact
-from tests.real_engine import ids_of, make_engine, run
+from tests.real_engine import ids_of, run
 from tests.test_parsers import Message, message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,12 +26,6 @@ CITY: dict[str, Any] = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[LlamaCppEngine]:
-    async with make_engine() as engine:
-        yield engine
-
-
 def said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
@@ -45,11 +36,12 @@ def example(city: str) -> list[dict[str, str]]:
     return [said("user", f"Weather in {city}?"), said("assistant", call)]
 
 
-async def ask(engine: LlamaCppEngine, messages: list[dict[str, str]], seeds: int) -> list[tuple[Message, bool]]:
+async def ask(
+    engine: LlamaCppEngine, pieces: list[bytes], messages: list[dict[str, str]], seeds: int
+) -> list[tuple[Message, bool]]:
     """Answers, and whether each came to its end."""
     template = ChatTemplate(engine.card.chat_template or "")
     prompt = ids_of(template.render(messages))
-    pieces = TokenizerArtefact.from_bytes(engine.artefact).pieces
     text = KIND.free({"get_weather": CITY}, True, {})
     assert text is not None
     asked = [run(engine, prompt, seed=seed, grammar=Grammar("lark", text), max_tokens=48) for seed in range(seeds)]
@@ -62,10 +54,10 @@ async def ask(engine: LlamaCppEngine, messages: list[dict[str, str]], seeds: int
     return answers
 
 
-async def test_calls_fit(engine: LlamaCppEngine) -> None:
+async def test_calls_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
     """Whatever the seed, calls that come to their end have the arguments that the schema asks for."""
     messages = [*example("Rome"), *example("London"), *example("Berlin"), said("user", "Weather in Paris?")]
-    answers = await ask(engine, messages, 10)
+    answers = await ask(engine, pieces, messages, 10)
     ended = [call for answer, whole in answers if whole for call in answer.calls]
     assert ended
     for name, arguments in ended:
@@ -76,7 +68,7 @@ async def test_calls_fit(engine: LlamaCppEngine) -> None:
         assert found["unit"] in ("c", "f")
 
 
-async def test_plain_answers(engine: LlamaCppEngine) -> None:
+async def test_plain_answers(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
     """Nothing forces a call."""
-    answers = await ask(engine, [said("user", "Say hello.")], 3)
+    answers = await ask(engine, pieces, [said("user", "Say hello.")], 3)
     assert any(answer.content and not answer.calls for answer, _ in answers)
