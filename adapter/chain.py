@@ -10,11 +10,13 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.events import Event
 from adapter.http.request_id import current_request
 from subnet.client import SessionManager
+from subnet.client.resume import Diverged
 from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
 
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[str], Awaitable[Answer]]
+Emit = Callable[[Event], None]
 
 # Another model may do what these say of one.
 _ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
@@ -33,7 +35,7 @@ class Chain:
     def __init__(self, names: Sequence[str], prepare: Prepare) -> None:
         self.answers: list[Answer] = []
         self._names = list(names)
-        self._prepare: Prepare | None = prepare
+        self._prepare = prepare
         self._error: Exception | None = None
         self._begun = False
 
@@ -44,19 +46,17 @@ class Chain:
     async def ready(self) -> None:
         """Prepare the first answer that can be. Raises what `prepare` does."""
         while True:
-            name, prepare = self._names.pop(0), self._prepare
-            assert prepare is not None
-            if not self._names:
-                # It holds the request, which may be large.
-                self._prepare = None
+            name = self._names.pop(0)
             try:
-                self.answers.append(await prepare(name))
+                self.answers.append(await self._prepare(name))
                 return
             except Exception as error:
                 self._next(name, error)
 
-    async def run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
-        """As Answer.run, of the first model that answers; `ready` comes before."""
+    async def run(self, sessions: SessionManager, emit: Emit) -> None:
+        """As Answer.run, of the first model that answers; `ready` comes before. What was begun by one model no other
+        goes on with.
+        """
         if not self._names:
             return await self._run(sessions, emit)
 
@@ -64,14 +64,25 @@ class Chain:
             self._begun = True
             emit(event)
 
+        return await self.collect(sessions, lambda: take)
+
+    async def collect(self, sessions: SessionManager, start: Callable[[], Emit]) -> None:
+        """As `run`, for who shows nothing of an answer before it is whole. `start` gives what takes one from its
+        beginning: what was lost and cannot be gone on with is forgotten, and asked for once more.
+        """
+        again = True
         while True:
             try:
-                return await self._run(sessions, take)
+                return await self._run(sessions, start())
             except Exception as error:
-                self._next(self.answer.card.id, error)
+                if again and isinstance(error, Diverged) and not self._begun:
+                    again = False
+                    self._names.insert(0, self.answer.card.id)
+                else:
+                    self._next(self.answer.card.id, error)
             await self.ready()
 
-    async def _run(self, sessions: SessionManager, emit: Callable[[Event], None]) -> None:
+    async def _run(self, sessions: SessionManager, emit: Emit) -> None:
         try:
             await self.answer.run(sessions, emit, patient=not self._names)
         except Exception as error:

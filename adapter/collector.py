@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import UNSET
 
@@ -21,8 +23,15 @@ class Collector:
         choices: int = 1,
         reasoning: ReasoningField = "reasoning_content",
     ) -> None:
-        self._choices = [_Collected(index, reasoning) for index in range(choices)]
+        self._count = choices
+        self._reasoning: ReasoningField = reasoning
+        self.begin()
+
+    def begin(self) -> Callable[[Event], None]:
+        """Forget what was taken; gives `take`."""
+        self._choices = [_Collected(index, self._reasoning) for index in range(self._count)]
         self._used: Used | None = None
+        return self.take
 
     def take(self, event: Event) -> None:
         if isinstance(event, Used):

@@ -64,7 +64,8 @@ async def gateway(
 
 
 def events_of(body: bytes) -> list[Any]:
-    """The data of a stream of server-sent events, each decoded, the last as text where it is [DONE]."""
+    """The data of a stream of server-sent events, each decoded, the last as text where it is [DONE]; no comments."""
     assert body.endswith(b"\n\n")
-    datas = [event.removeprefix("data: ") for event in body.decode().removesuffix("\n\n").split("\n\n")]
+    events = body.decode().removesuffix("\n\n").split("\n\n")
+    datas = [event.removeprefix("data: ") for event in events if not event.startswith(":")]
     return [data if data == "[DONE]" else msgspec.json.decode(data) for data in datas]

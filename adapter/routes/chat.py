@@ -17,6 +17,8 @@ from adapter.preparation import prepare
 from adapter.relay import Relay
 from adapter.routes.answers import json_answer, read, rules_of
 from adapter.schema.reading import read_request
+from adapter.schema.requests import ChatCompletionRequest
+from adapter.settings import Settings
 
 
 async def chat_completions(request: Request) -> ASGIApp:
@@ -34,29 +36,31 @@ async def chat_completions(request: Request) -> ASGIApp:
     await chain.ready()
     # What is unknown here may be known to a server that takes messages: it gets all.
     headers = ignored if chain.answer.card.lane == "token" else {}
-    run, choices = partial(chain.run, sessions), wanted.n or 1
     if wanted.stream:
+        stream = partial(event_stream, partial(chain.run, sessions), lambda: _writer(wanted, chain, settings))
+        return PushedResponse(stream, {**HEADERS, **headers})
+    collector = Collector(choices=wanted.n or 1, reasoning=settings.reasoning_field)
+    await chain.collect(sessions, collector.begin)
+    return json_answer(collector.whole(_head(chain.answer), prompt_token_ids=_ids(wanted, chain)), headers=headers)
 
-        def writer() -> ChunkWriter:
-            return ChunkWriter(
-                _head(chain.answer),
-                choices=choices,
-                include_usage=wanted.include_usage,
-                usage=(lambda: chain.answer.usage) if wanted.continuous_usage else None,
-                reasoning=settings.reasoning_field,
-                prompt_token_ids=_ids(chain.answer) if wanted.return_token_ids else None,
-            )
 
-        return PushedResponse(partial(event_stream, run, writer), {**HEADERS, **headers})
-    collector = Collector(choices=choices, reasoning=settings.reasoning_field)
-    await run(collector.take)
-    ids = _ids(chain.answer) if wanted.return_token_ids else None
-    return json_answer(collector.whole(_head(chain.answer), prompt_token_ids=ids), headers=headers)
+def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings) -> ChunkWriter:
+    answer = chain.answer
+    return ChunkWriter(
+        _head(answer),
+        choices=wanted.n or 1,
+        include_usage=wanted.include_usage,
+        usage=(lambda: answer.usage) if wanted.continuous_usage else None,
+        reasoning=settings.reasoning_field,
+        prompt_token_ids=_ids(wanted, chain),
+    )
 
 
 def _head(answer: Answer) -> Head:
     return Head.new(answer.card.id, answer.fingerprint)
 
 
-def _ids(answer: Answer) -> list[int] | None:
-    return answer.prompt.tolist() if isinstance(answer, Completion) else None
+def _ids(wanted: ChatCompletionRequest, chain: Chain) -> list[int] | None:
+    """Of the prompt, where they are wanted."""
+    answer = chain.answer
+    return answer.prompt.tolist() if wanted.return_token_ids and isinstance(answer, Completion) else None
