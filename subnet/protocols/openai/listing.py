@@ -73,15 +73,17 @@ class Lister:
             raise NodeError(f"{self._spec.peer} does not list its models: name them as `models`") from error
 
     async def _more(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """What the server says elsewhere."""
-        match self._spec.kind:
-            case "ollama":
-                return entry | await self._ollama(entry["id"], entry.get("created") or 0)
-            case "llama-server" if "architecture" not in entry:
-                return entry | _props(await self._http.get("/props"))
-            case "tgi":
-                info = await self._http.get("/info")
-                return entry | {"context_length": info.get("max_total_tokens")}
+        """With what the server says elsewhere, if it does."""
+        try:
+            match self._spec.kind:
+                case "ollama":
+                    return entry | await self._ollama(entry["id"], entry.get("created") or 0)
+                case "llama-server" if "architecture" not in entry:
+                    return entry | _props(await self._http.get("/props"))
+                case "tgi":
+                    return entry | _info(await self._http.get("/info"))
+        except NotFound:
+            pass
         return entry
 
     async def _ollama(self, name: str, changed: int) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class Lister:
 
     def _listing(self, entry: dict[str, Any]) -> Listing:
         name, created = entry["id"], entry.get("created")
-        aliases = [alias for alias in entry.get("aliases") or () if isinstance(alias, str)]
+        aliases = _words(entry.get("aliases"))
         modalities = _modalities(entry)
         if urlsplit(self._http.root).hostname == "api.openai.com":
             # Its list has names only; all of its models for chat that are not retired see.
@@ -117,21 +119,18 @@ def _chats(entry: dict[str, Any]) -> bool:
     capabilities = entry.get("capabilities")
     if isinstance(capabilities, list) and "embedding" in capabilities and "completion" not in capabilities:
         return False
-    # Mistral.
-    told = capabilities.get("completion_chat", True) if isinstance(capabilities, dict) else True
-    return bool(told) and entry.get("type") not in _OTHER
+    # completion_chat: Mistral.
+    return _object(capabilities).get("completion_chat") is not False and entry.get("type") not in _OTHER
 
 
 def _context_length(entry: dict[str, Any]) -> int:
-    places = [place for place in (entry, entry.get("meta")) if isinstance(place, dict)]
-    values = (place.get(name) for name in _LENGTHS for place in places)
+    values = (place.get(name) for name in _LENGTHS for place in (entry, _object(entry.get("meta"))))
     return next((value for value in values if type(value) is int and value > 0), 0)
 
 
 def _modalities(entry: dict[str, Any]) -> tuple[Modality, ...]:
     """OpenRouter and llama-server: architecture.input_modalities. Ollama and Mistral: capabilities. LM Studio: type."""
-    architecture = entry.get("architecture")
-    told = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    told = _object(entry.get("architecture")).get("input_modalities")
     words = {*_words(told), *_words(entry.get("capabilities")), *_words([entry.get("type")])}
     return tuple(dict.fromkeys(modality for word, modality in _MODALITIES.items() if word in words))
 
@@ -145,15 +144,23 @@ def _words(told: Any) -> Iterable[str]:
 
 def _props(props: Any) -> dict[str, Any]:
     """ggml-org/llama.cpp tools/server/README.md, GET /props."""
-    settings = props.get("default_generation_settings")
-    length = settings.get("n_ctx") if isinstance(settings, dict) else None
-    return {"context_length": length, "capabilities": props.get("modalities")}
+    settings = _object(_object(props).get("default_generation_settings"))
+    return {"context_length": settings.get("n_ctx"), "capabilities": _object(props).get("modalities")}
+
+
+def _info(info: Any) -> dict[str, Any]:
+    """huggingface/text-generation-inference router/src/lib.rs, Info."""
+    return {"context_length": _object(info).get("max_total_tokens")}
 
 
 def _show(shown: Any) -> dict[str, Any]:
     """What counts is what the model is loaded with, if its parameters say so, else what it was trained with."""
-    parameters = str(shown.get("parameters") or "").split()
-    told = dict(pairwise(parameters)).get("num_ctx", "")
-    trained = (value for name, value in (shown.get("model_info") or {}).items() if name.endswith(".context_length"))
-    length = int(told) if told.isdecimal() else next(trained, 0)
+    shown = _object(shown)
+    told = dict(pairwise(str(shown.get("parameters") or "").split())).get("num_ctx", "")
+    trained = [size for name, size in _object(shown.get("model_info")).items() if name.endswith(".context_length")]
+    length = int(told) if told.isdecimal() else next(iter(trained), None)
     return {"context_length": length, "capabilities": shown.get("capabilities")}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

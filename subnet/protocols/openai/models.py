@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from subnet.errors import NodeError, RateLimited, Unauthorized
+from subnet.errors import NodeBusy, NodeError, Unauthorized
 from subnet.node_info import Modality, ModelCard
 from subnet.protocols.openai.listing import Lister, Listing
 from subnet.upstream.http import Http
@@ -35,7 +35,7 @@ class Models:
             if time.monotonic() >= self._until:
                 await self._ask()
             if self._error is not None:
-                raise self._error
+                raise type(self._error)(self._error.message, retry_after=self._error.retry_after)
             return self._cards
 
     def forget(self) -> None:
@@ -44,13 +44,18 @@ class Models:
             self._until = 0.0
 
     async def _ask(self) -> None:
+        self._error, wait = None, _FRESH
         try:
-            self._cards, self._error = self._made(await self._lister.models()), None
-            self._until = time.monotonic() + _FRESH
-        except NodeError as error:
+            self._cards = self._made(await self._lister.models())
+        except NodeBusy as error:
+            # It is there. How it is with answers is seen when one is asked for.
+            self._error = None if self._cards else error
+            wait = _FRESH if error.retry_after is None else error.retry_after
+        except Unauthorized as error:
             self._error = error
-            wait = _FRESH if isinstance(error, Unauthorized) else error.retry_after or 0.0
-            self._until = time.monotonic() + (max(wait, 1.0) if isinstance(error, RateLimited) else wait)
+        except NodeError as error:
+            self._error, wait = error, error.retry_after or 0.0
+        self._until = time.monotonic() + wait
 
     def _made(self, found: list[Listing]) -> tuple[ModelCard, ...]:
         by_name = {name: listing for listing in found for name in listing.names}
