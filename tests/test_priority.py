@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -38,13 +39,20 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_by_priority_then_by_arrival() -> None:
-    """One slot, taken: when it is free again, those who wait get it one after another, the smallest number first."""
+@asynccontextmanager
+async def held() -> AsyncIterator[tuple[MockProtocol, RemoteManager, asyncio.Task[None]]]:
+    """A node of one slot, and who holds it for good."""
     node = MockProtocol(script, capacity=1)
     async with RemoteManager([node]) as manager:
         await manager.ready()
         holder = asyncio.create_task(ask(manager, 0))
         await until(lambda: node.open == 1)
+        yield node, manager, holder
+
+
+async def test_by_priority_then_by_arrival() -> None:
+    """When the slot is free again, those who wait get it one after another, the smallest number first."""
+    async with held() as (node, manager, holder):
         async with asyncio.TaskGroup() as tasks:
             for name, priority in ((1, 5), (2, 0), (3, -5), (4, 0), (5, -5)):
                 tasks.create_task(ask(manager, name, priority))
@@ -55,11 +63,7 @@ async def test_by_priority_then_by_arrival() -> None:
 
 async def test_nobody_overtakes() -> None:
     """Who comes when a slot is free but others wait is not served before them."""
-    node = MockProtocol(script, capacity=1)
-    async with RemoteManager([node]) as manager:
-        await manager.ready()
-        holder = asyncio.create_task(ask(manager, 0))
-        await until(lambda: node.open == 1)
+    async with held() as (node, manager, holder):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(ask(manager, 1))
             await asyncio.sleep(0)
@@ -71,11 +75,7 @@ async def test_nobody_overtakes() -> None:
 
 async def test_patience_ends_in_line_too() -> None:
     """Who is not first is refused, as the first is, when its patience is at an end; the line goes on."""
-    node = MockProtocol(script, capacity=1)
-    async with RemoteManager([node]) as manager:
-        await manager.ready()
-        holder = asyncio.create_task(ask(manager, 0))
-        await until(lambda: node.open == 1)
+    async with held() as (node, manager, holder):
         first = asyncio.create_task(ask(manager, 1))
         await asyncio.sleep(0)
         with pytest.raises(NodeBusy, match="capacity"):

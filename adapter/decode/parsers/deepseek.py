@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from adapter.decode.parsers.format import ToolFormat
-from adapter.decode.parsers.json_call import is_name
+from adapter.decode.parsers.json_call import named_call
 from adapter.decode.parsers.lark import LINE, Lark, quoted
 from adapter.decode.parsers.source import Source, Tools
 from adapter.decode.parsers.text import Reading
@@ -54,11 +54,8 @@ class DeepSeek(ToolFormat):
             yield from source.space()
             yield from source.literal(_BLOCK)
             yield from source.space()
-        if not is_name(name) or (yield from source.peek()) != "{":
+        if not (yield from named_call(source, name)):
             return False
-        source.begin(name)
-        yield from source.pass_object()
-        yield from source.space()
         yield from source.literal(_BLOCK_END)
         yield from source.space()
         yield from source.literal(_CALL_END)

@@ -1,4 +1,4 @@
-"""`{"name": ..., "arguments": {...}}`, in which several formats write a call."""
+"""Calls in JSON: `{"name": ..., "arguments": {...}}`, in which several formats write them, and arguments alone."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def json_call(source: Source, known_only: bool = False) -> Reading[bool]:
             if call.begun:
                 source.cut()
             return call.begun
+
+
+def named_call(source: Source, name: str) -> Reading[bool]:
+    """Reads the arguments of a call to `name`, an object that begins here, and the space after them. False: that is no
+    call, and nothing was given."""
+    if not is_name(name) or (yield from source.peek()) != "{":
+        return False
+    source.begin(name)
+    yield from source.pass_object()
+    yield from source.space()
+    return True
 
 
 def _member(source: Source, call: _Members, known_only: bool) -> Reading[bool]:

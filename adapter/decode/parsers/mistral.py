@@ -4,7 +4,7 @@ again for each call."""
 from __future__ import annotations
 
 from adapter.decode.parsers.format import ToolFormat
-from adapter.decode.parsers.json_call import is_name, json_call
+from adapter.decode.parsers.json_call import json_call, named_call
 from adapter.decode.parsers.lark import Lark, quoted
 from adapter.decode.parsers.source import Source, Tools
 from adapter.decode.parsers.text import Reading
@@ -55,11 +55,8 @@ class Mistral(ToolFormat):
             yield from source.before(_ARGS, _CALLS)
         yield from source.literal(_ARGS)
         yield from source.space()
-        if not is_name(name) or (yield from source.peek()) != "{":
+        if not (yield from named_call(source, name)):
             return False
-        source.begin(name)
-        yield from source.pass_object()
-        yield from source.space()
         source.skip()
         return True
 
