@@ -17,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from subnet.node.run import SERVING
+from subnet.upstream.spec import Kind
 from tests.faults.asking import get
 
 ROOT = Path(__file__).parents[2]
@@ -111,11 +112,12 @@ class Node(Command):
 
 
 class Gateway(Command):
-    """A gateway process in front of `addresses`."""
+    """A gateway process in front of `addresses`, of servers of the `kind`. For subnet nodes it is told: the proxies in
+    front of them read frames, and nothing else that could be asked of a server.
+    """
 
-    def __init__(self, addresses: Sequence[str], flags: Sequence[str] = QUICK) -> None:
-        # The proxies in front of nodes read frames, and nothing else that could be asked of a server.
-        named = [part for address in addresses for part in ("--node", f"subnet={address}")]
+    def __init__(self, addresses: Sequence[str], flags: Sequence[str] = QUICK, kind: Kind | None = "subnet") -> None:
+        named = [part for one in addresses for part in ("--node", one if kind is None else f"{kind}={one}")]
         ready = re.compile(r"ready on (?P<address>http://\S+)")
         super().__init__("adapter.cli", "serve", "--port", "0", "--access-log", "false", *named, *flags, ready=ready)
         self.url = ""
@@ -150,9 +152,9 @@ def nodes(*commands: Sequence[str]) -> Iterator[list[Node]]:
 
 
 @contextmanager
-def gateway(addresses: Sequence[str], flags: Sequence[str] = QUICK) -> Iterator[Gateway]:
+def gateway(addresses: Sequence[str], flags: Sequence[str] = QUICK, kind: Kind | None = "subnet") -> Iterator[Gateway]:
     """Ended at the end as by Ctrl-C, without complaint."""
-    made = Gateway(addresses, flags)
+    made = Gateway(addresses, flags, kind)
     made.start()
     try:
         made.wait()

@@ -1,0 +1,117 @@
+"""llama.cpp's own server behind the gateway, on both lanes, killed in the middle of an answer."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from subnet.upstream.spec import Kind
+from tests.faults.answers import Answer
+from tests.faults.asking import Question, ask
+from tests.faults.conftest import Record
+from tests.faults.programs import Gateway, gateway
+from tests.llama_server import llama_server
+from tests.processes import Running, until
+
+# What the gateway finds at the address, and what it is told.
+LANES: dict[str, Kind | None] = {"token": None, "chat": "openai"}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+FORM = {"response_format": {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA, "strict": True}}}
+QUESTIONS = {
+    "greedy": Question(prompt="Tell me a story.", temperature=0.0, seed=None),
+    "with a seed": Question(prompt="Tell me a story."),
+    "not streamed": Question(prompt="Tell me a story.", stream=False),
+    "JSON schema": Question(prompt="Plan a trip.", max_tokens=48, temperature=0.0, more=FORM),
+}
+
+
+class Two:
+    """Two servers and a gateway in front; the dead one is started again under its address."""
+
+    def __init__(self, stack: ExitStack, kind: Kind | None) -> None:
+        self._stack = stack
+        self.servers = [stack.enter_context(llama_server(slots=1)) for _ in range(2)]
+        flags = ("--policy", "sticky")
+        self.gateway: Gateway = stack.enter_context(gateway([one.url for one in self.servers], flags, kind))
+        until(self.well)
+
+    def well(self) -> bool:
+        return {row["state"] for row in self.gateway.table} == {"healthy"}
+
+    def ask(self, question: Question, kill_after: int | None = None) -> Answer:
+        """With `kill_after`, the server that answers is killed after so many pieces of text."""
+
+        def on_text(pieces: int) -> None:
+            if pieces == kill_after:
+                self._kill()
+
+        name = str(self.gateway.table[0]["model"])
+        fields = {field: getattr(question, field) for field in question.__struct_fields__}
+        return ask(self.gateway.url, Question(**{**fields, "model": name}), on_text)
+
+    def _kill(self) -> None:
+        (busy,) = (row["peer"] for row in self.gateway.table if row["requests"])
+        (server,) = (one for one in self.servers if busy.startswith(one.url))
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+
+    def mend(self) -> None:
+        for index, server in enumerate(self.servers):
+            if server.process.poll() is not None:
+                self.servers[index] = self._again(server)
+        until(self.well)
+
+    def _again(self, server: Running) -> Running:
+        port = int(server.url.rpartition(":")[2])
+        return self._stack.enter_context(llama_server(slots=1, port=port))
+
+
+@pytest.fixture(scope="module", params=LANES)
+def lane(request: pytest.FixtureRequest) -> Iterator[str]:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def two(lane: str) -> Iterator[Two]:
+    with ExitStack() as stack:
+        yield Two(stack, LANES[lane])
+
+
+def test_what_was_found(two: Two, lane: str) -> None:
+    """The gateway says what stands at each address, and on which lane it uses it."""
+    assert [row["lane"] for row in two.gateway.table] == [lane, lane]
+    lines = [line for line in two.gateway.lines if f"{lane} lane" in line]
+    assert len(lines) == 2
+    assert all(("llama-server" in line) == (lane == "token") for line in lines)
+
+
+@pytest.mark.parametrize("feature", QUESTIONS)
+def test_killed(two: Two, lane: str, feature: str, record_property: Record) -> None:
+    """What the client has is what it would have had: the same text, one finish, one usage."""
+    question = QUESTIONS[feature]
+    undisturbed = two.ask(question)
+    assert undisturbed.complete, undisturbed.events
+    if feature == "JSON schema":
+        assert json.loads(undisturbed.choices[0].text).keys() == {"city", "days"}
+    if not question.stream:
+        return
+    answer = two.ask(question, kill_after=4)
+    two.mend()
+    same = answer.complete and answer.choices == undisturbed.choices
+    counted = [usage["completion_tokens"] for usage in (*answer.usages, *undisturbed.usages)]
+    says = "same" if same and counted[0] == counted[1] else "another"
+    column = "with a seed" if feature == "with a seed" else "greedy"
+    row = f"killed, llama-server on the {lane} lane" + (": JSON schema" if feature == "JSON schema" else "")
+    record_property("cell", (row, column, says))
+    assert same
+    assert counted[0] == counted[1]
+    assert answer.switched == 1
