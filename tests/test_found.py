@@ -321,6 +321,15 @@ async def test_a_lane_that_cannot_be_had(answers: Mapping[str, Any], why: str) -
     assert len(lines) == 1
 
 
+async def test_a_node_on_the_chat_lane() -> None:
+    """Our own nodes take tokens, whatever was set."""
+    engine = EchoEngine()
+    async with engine, listening(Node(engine), "127.0.0.1", 0) as url:
+        async with reached(NodeSpec(url=url, lane="chat")) as (protocol, _):
+            with pytest.raises(NodeError, match="not used, as its lane is set to chat: a subnet node takes tokens"):
+                await protocol.rpc_info()
+
+
 async def test_one_that_comes_up_late() -> None:
     """The first line says that nobody is there, once; the second who came."""
     server = Server()

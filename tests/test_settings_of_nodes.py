@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adapter.settings import ModelSpec, Settings, load
+from adapter.settings import ModelSpec, Settings, load, reader
 from subnet.errors import SettingsError
+from subnet.fields import Text
 from subnet.upstream.spec import NodeSpec
 
+ROOT = Path(__file__).parent.parent
 FILE = """
 nodes = ["http://gpu-1:8000"]
 default_model = "qwen"
@@ -107,6 +113,25 @@ def test_names_in_the_environment() -> None:
     settings = load(environ={"ADAPTER_ALIASES": "a=b, c=d", "ADAPTER_FALLBACKS": "x=y, z,y=z"})
     assert settings.aliases == {"a": "b", "c": "d"}
     assert settings.fallbacks == {"x": ("y", "z"), "y": ("z",)}
+
+
+NAMES = st.text(st.characters(exclude_characters="=,", exclude_categories=["C", "Z"]), min_size=1)
+
+
+@given(st.dictionaries(NAMES, st.lists(NAMES, min_size=1).map(tuple)))
+def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
+    """What is written with commas is read as it was meant, in one word or in several."""
+    field = next(field for field in reader.fields if field.name == "fallbacks")
+    words = [f"{name}={','.join(others)}" for name, others in fallbacks.items()]
+    assert field.value(words, "") == fallbacks
+    assert field.value(Text(" , ".join(words)), "") == fallbacks
+
+
+def test_the_readme() -> None:
+    """Its examples are such as a gateway takes."""
+    examples = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    settings = [msgspec.convert(tomllib.loads(example), Settings) for example in examples]
+    assert any(one.fallbacks for one in settings)
 
 
 @pytest.mark.parametrize(

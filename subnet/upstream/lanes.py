@@ -35,6 +35,8 @@ async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None 
     wants.
     """
     if found.kind == "subnet":
+        if spec.lane == "chat":
+            raise NodeError(f"{spec.peer}: not used, as its lane is set to chat: a subnet node takes tokens")
         url = spec.url.rstrip("/").removesuffix("/v1")
         return await _answering(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
     why = _obstacle(spec, found)

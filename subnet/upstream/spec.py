@@ -24,10 +24,11 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A node to be used. Only `url` must be known: the rest is found out, or has a sane default.
 
     `name` is what tables and logs call it, instead of its address. `models`: the names to serve under, with the
-    server's own names of the same models; empty: all, by their own names. `tokenizer`: a folder, a tokenizer.json, a
-    GGUF file or a hub reference, where the server's own cannot be had. `api_key_env` names a variable of the
-    environment, `api_key_file` a file with the key; at most one of the three is given. `prefill`: whether it goes on
-    with an answer that was begun. Times are in seconds; None: as for all nodes. Raises ValueError for what cannot be.
+    server's own names of the same models; empty: all, by their own names, as at subnet nodes always. `tokenizer`: a
+    folder, a tokenizer.json, a GGUF file or a hub reference, where the server's own cannot be had. `api_key_env` names
+    a variable of the environment, `api_key_file` a file with the key; at most one of the three is given. `prefill`:
+    whether it goes on with an answer that was begun. Times are in seconds; None: as for all nodes. Raises ValueError
+    for what cannot be.
     """
 
     url: str
