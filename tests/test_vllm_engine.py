@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from subnet import RemoteManager, SessionManager
 from subnet.engines.base import Engine
 from subnet.engines.remote.parameters import Parameter, seed_of
 from subnet.engines.vllm import VllmEngine
@@ -19,6 +20,9 @@ from subnet.errors import ContextLengthExceeded, EngineFailed, NodeError, NodeLo
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
 from subnet.models.card import describe
 from subnet.models.resolve import resolve
+from subnet.node.run import listening, make_engine
+from subnet.node.server import Node
+from subnet.node.settings import NodeSettings
 from subnet.protocols.direct import DirectProtocol
 from subnet.tensors import token_ids
 from subnet.upstream.spec import NodeSpec
@@ -195,6 +199,34 @@ async def test_it_is_a_node_without_a_process_of_its_own() -> None:
         info = await node.rpc_info()
         await node.aclose()
         assert (info.engine, info.cards[0].id) == ("vllm", "smol")
+
+
+async def test_it_is_a_node_with_a_process_of_its_own() -> None:
+    """As `subnet node --engine vllm --upstream URL` has it: sessions ask the node, and the node the server."""
+    async with recorded("vllm") as server:
+        server.playing = {"greedy"}
+        settings = NodeSettings(engine="vllm", upstream=server.url, model="smol", model_id="mine", concurrency=3)
+        async with make_engine(settings, print) as engine:
+            assert (engine.card.id, engine.capacity) == ("mine", 3)
+            async with listening(Node(engine), "127.0.0.1", 0) as address, RemoteManager([address]) as remotes:
+                await remotes.ready()
+                async with SessionManager(remotes).session() as session:
+                    assert [t async for delta in session.generate(PROMPT) for t in delta.tokens] == [504, 3575, 282]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llama-server"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "needs an upstream"),
+        ({"upstream": "gpu-1"}, "upstream: 'gpu-1'"),
+        ({"upstream": "http://gpu-1", "upstream_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
+    ],
+)
+def test_a_node_without_its_server_does_not_start(kind: Any, settings: dict[str, Any], words: str) -> None:
+    """What is wrong is said in one line."""
+    with pytest.raises(SettingsError, match=words):
+        make_engine(NodeSettings(engine=kind, **settings), print)
 
 
 @pytest.mark.parametrize(

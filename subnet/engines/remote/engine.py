@@ -35,27 +35,32 @@ class RemoteEngine(Engine):
         self._clock = clock
         self._http = Http(spec)
         self._said: object = None
+        self._describing: asyncio.Task[None] | None = None
         self._checked = 0.0
         self._model: Model
 
     async def __aenter__(self) -> Self:
         try:
-            await self._describe()
+            await self._described()
         except BaseException:
-            await self._http.aclose()
+            await self.__aexit__(None, None, None)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        describing, self._describing = self._describing, None
+        if describing is not None:
+            describing.cancel()
+            await asyncio.gather(describing, return_exceptions=True)
         await self._http.aclose()
 
     async def check(self) -> None:
         if self._clock() - self._checked < _FRESH:
             return
         try:
-            await self._describe()
+            await self._described()
         except SettingsError as error:
             raise NodeError(f"{self._http.peer} has another model now: {error.message}") from error
 
@@ -75,6 +80,13 @@ class RemoteEngine(Engine):
                 answer.add([], reason="length")
             return
         await _together([self._answer(model, job, answer) for answer in answers])
+
+    async def _described(self) -> None:
+        """Whoever asks may stop waiting: what was begun goes on, as the next one waits for it too."""
+        if self._describing is None or self._describing.done():
+            self._describing = asyncio.create_task(self._describe())
+            self._describing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._describing)
 
     async def _describe(self) -> None:
         try:
