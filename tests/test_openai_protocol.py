@@ -618,6 +618,15 @@ async def test_a_server_without_stream_options_is_asked_without() -> None:
         assert ["stream_options" in seen.body for seen in provider.chats] == [True, False, False]
 
 
+async def test_a_node_that_is_full_is_not_asked() -> None:
+    """By more than it was said to take at once."""
+    async with Provider() as provider, node(provider.url, concurrency=1) as protocol:
+        with pytest.raises(NodeBusy):
+            await heard_of(protocol, choices=(0, 1))
+        assert provider.chats == []
+        assert (await heard_of(protocol)).text() == TEXT
+
+
 async def test_tokens_are_for_other_nodes() -> None:
     """A server that takes messages says so, and has no artefacts."""
     async with Provider() as provider, node(provider.url) as protocol:

@@ -43,6 +43,7 @@ def posted(kind: str | None, body: dict[str, Any], *, url: str = "http://h", beg
         ),
         (None, {"max_completion_tokens": 5, "store": True}, {"max_completion_tokens": 5, "store": True}),
         ("vllm", {"top_k": 3, "guided_regex": "a"}, {"top_k": 3, "guided_regex": "a"}),
+        ("llama-server", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("llama-server", {"grammar": "root ::= x", "user": "me"}, {"grammar": "root ::= x", "user": "me"}),
         ("ollama", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("ollama", {"max_completion_tokens": 5, "max_tokens": 6}, {"max_tokens": 6}),
@@ -145,6 +146,21 @@ def test_whether_a_server_goes_on_is_declared(spec: dict[str, Any], prefills: bo
     assert quirks_of(NodeSpec(**{"url": "http://h", **spec})).prefill is prefills
 
 
+async def test_a_server_that_refuses_to_go_on_is_not_at_its_end() -> None:
+    """Another node may: what the client asked for was right. The server is not asked for that again."""
+    said = "This model does not support assistant message prefill. The conversation must end with a user message."
+    async with (
+        Provider(refuse(400, said), refuse(400), answer()) as provider,
+        node(provider.url, prefill=True) as protocol,
+    ):
+        assert (await protocol.rpc_info()).capabilities.prefill
+        with pytest.raises(NodeError, match="begun"):
+            await heard_of(protocol, begun="One")
+        assert not (await protocol.rpc_info()).capabilities.prefill
+        with pytest.raises(InvalidRequest):
+            await heard_of(protocol)
+
+
 async def test_the_capability_is_in_the_info() -> None:
     """Which is where the session looks."""
     async with Provider() as provider:
@@ -237,6 +253,16 @@ async def test_a_list_says_what_it_says(entry: Any, context_length: int, modalit
     assert (card.context_length, card.modalities) == (context_length, modalities)
 
 
+async def test_models_of_openai_itself_see() -> None:
+    """Its list does not say so."""
+    async with Provider() as provider:
+        proxy = provider.url.removesuffix("/v1")
+        async with node("http://api.openai.com/v1", proxy=proxy) as protocol:
+            (card,) = (await protocol.rpc_info()).cards
+        assert provider.seen[0].headers["Host"] == "api.openai.com"
+    assert card.modalities == ("image",)
+
+
 async def test_llama_server_says_more_in_its_props() -> None:
     """Older ones only there; a server without them does not."""
     props = {"default_generation_settings": {"n_ctx": 512}, "modalities": {"vision": True, "audio": False}}
@@ -289,7 +315,9 @@ async def test_tgi_says_more_in_its_info() -> None:
         assert card.context_length == 512
         async with node(provider.url, kind="tgi") as protocol:
             await heard_of(protocol)
-        assert provider.chats[0].body["model"] == "tgi"
+        async with node(provider.url, kind="tgi", models={"ours": "an-adapter"}) as protocol:
+            await heard_of(protocol, model="ours")
+        assert [seen.body["model"] for seen in provider.chats] == ["tgi", "an-adapter"]
 
 
 async def test_what_the_operator_says_of_the_models_counts() -> None:

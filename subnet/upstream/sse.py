@@ -73,11 +73,11 @@ class SseParser:
             return Event(line[1:].decode(errors="replace").removeprefix(" "), "", comment=True)
         self._size += len(line)
         self._bound(self._size)
-        field, _, value = line.decode(errors="replace").partition(":")
-        if field == "data":
-            self._data.append(value.removeprefix(" "))
-        elif field == "event":
-            self._name = value.removeprefix(" ")
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" ").decode(errors="replace"))
+        elif field == b"event":
+            self._name = value.removeprefix(b" ").decode(errors="replace")
         return None
 
     def _dispatch(self) -> Event | None:

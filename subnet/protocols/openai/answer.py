@@ -41,7 +41,7 @@ class Answer:
 
     def take(self, event: Event) -> None:
         """Raises NodeError, or what the server's error is."""
-        if event.comment or event.name.lower() in _ALIVE or event.data.strip().lower() in _ALIVE:
+        if event.comment or (not event.data.startswith("{") and _is_alive(event)):
             self._live()
         elif event.data.lstrip().startswith("[DONE]"):
             self.done = True
@@ -104,3 +104,7 @@ class Answer:
         choice = next((choice for choice in self._choices if not choice.finished), None)
         if choice is not None:
             self._emit(ChatDelta(choice.number))
+
+
+def _is_alive(event: Event) -> bool:
+    return event.name.lower() in _ALIVE or event.data.strip().lower() in _ALIVE

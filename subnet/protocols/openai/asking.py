@@ -60,7 +60,7 @@ class Asking:
         return ChatUsage(prompt_tokens=0, completion_tokens=0), choices
 
     async def _asked(self, request: ChatRequest, choices: Sequence[Choice], emit: EmitChat) -> Used:
-        model = self._spec.models.get(request.model, request.model)
+        model = self._spec.models.get(request.model) or self._quirks.model or request.model
         body = body_of(request, self._quirks, model, choices=len(choices), usage=self._usage)
         if len(choices) == 1:
             body = reseeded(body, choices[0].number)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator
 
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
-from subnet.errors import InvalidRequest, NodeError, NodeLost
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
 from subnet.node_info import Capabilities, NodeInfo
@@ -17,6 +18,9 @@ from subnet.protocols.openai.quirks import quirks_of
 from subnet.upstream.http import Http
 from subnet.upstream.spec import NodeSpec
 from subnet.version import VERSION
+
+# How servers refuse a last message of the assistant: Anthropic, Mistral, llama-server, chat templates.
+_BEGUN = re.compile(r"prefill|prefix|last (role|message)|must end with|assistant", re.IGNORECASE)
 
 
 class OpenAIProtocol(Protocol):
@@ -36,6 +40,7 @@ class OpenAIProtocol(Protocol):
         self._models = Models(spec, self._http)
         self._asking = Asking(spec, self._http, self._quirks)
         self._id = f"chat-{secrets.token_hex(4)}"
+        self._prefill = self._quirks.prefill
         self._running = 0
 
     @property
@@ -48,7 +53,7 @@ class OpenAIProtocol(Protocol):
             version=VERSION,
             engine=self._spec.kind or "openai",
             cards=await self._models.cards(),
-            capabilities=Capabilities(prefill=self._quirks.prefill),
+            capabilities=Capabilities(prefill=self._prefill),
             capacity=self._spec.concurrency,
             running=self._running,
         )
@@ -60,15 +65,30 @@ class OpenAIProtocol(Protocol):
         raise InvalidRequest(f"{self.peer} takes messages, no tokens", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
-        self._running += len(request.choices)
+        wanted = len(request.choices)
+        if self._running + wanted > self._spec.concurrency:
+            raise NodeBusy(
+                f"{self._running} of {self._spec.concurrency} slots of {self.peer} are taken", retry_after=0.2
+            )
+        self._running += wanted
         try:
             return await self._asking.answer(request, emit)
         except NodeLost:
             # Whether it is still there is to be seen when it is next asked how it is.
             self._models.forget()
             raise
+        except InvalidRequest as error:
+            if request.begun:
+                raise self._no_prefill(error) from error
+            raise
         finally:
-            self._running -= len(request.choices)
+            self._running -= wanted
+
+    def _no_prefill(self, error: InvalidRequest) -> NodeError:
+        """A request that was right until it was to be gone on with is no mistake of the client's."""
+        if _BEGUN.search(error.message):
+            self._prefill = False
+        return NodeError(f"{self.peer} does not go on with an answer that was begun: {error.message}")
 
     async def aclose(self) -> None:
         await self._http.aclose()

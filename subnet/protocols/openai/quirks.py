@@ -15,9 +15,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """`known`: the parameters that it takes; it ignores others without a word. None: it refuses by itself, or takes
     what it can. `refused` are those that it takes for nothing, or for something else. `renamed`: its own names.
 
-    `single`: it makes one answer per request. `model`: what it is called there. `stop_list`: stop strings come in a
-    list only. `prefill`: it goes on with a last message of the assistant, if `prefill_body` is in the request and
-    `prefill_message` in the message; `repeats`: it may send that message's text again.
+    `single`: it makes one answer per request. `model`: what its only model is called there. `stop_list`: stop strings
+    come in a list only. `prefill`: it goes on with a last message of the assistant, if `prefill_body` is in the request
+    and `prefill_message` in the message; `repeats`: it may send that message's text again.
     """
 
     known: frozenset[str] | None = None
@@ -47,8 +47,8 @@ _KINDS: Mapping[Kind, Quirks] = {
     # sgl-project/sglang python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
-    # Older ones refuse n, newer ones send usage for each choice: both seen.
-    "llama-server": Quirks(prefill=True, single=True),
+    # Older ones know max_tokens only and refuse n, newer ones send the usage of each choice: both seen.
+    "llama-server": Quirks(renamed=_LENGTH, prefill=True, single=True),
     # ollama/ollama openai/openai.go ChatCompletionRequest has these fields; docs/api/openai-compatibility.mdx.
     "ollama": Quirks(
         known=words(

@@ -47,8 +47,8 @@ _NEUTRAL: Mapping[str, Sequence[Any]] = {
 def body_of(
     request: ChatRequest, quirks: Quirks, model: str, *, choices: int = 1, usage: bool = True
 ) -> dict[str, Any]:
-    """What is posted for so many `choices` of `request`. Raises InvalidRequest, which names it, for a parameter that
-    the server would drop without a word.
+    """What is posted for so many `choices` of `request` to `model`, by its name there. Raises InvalidRequest, which
+    names it, for a parameter that the server would drop without a word.
     """
     body = {name: value for name, value in request.body.items() if value is not None}
     for name, new in quirks.renamed.items():
@@ -65,7 +65,7 @@ def body_of(
         body["n"] = choices
     if usage:
         body["stream_options"] = {"include_usage": True}
-    return {**body, "model": quirks.model or model, "stream": True}
+    return {**body, "model": model, "stream": True}
 
 
 def reseeded(body: dict[str, Any], number: int) -> dict[str, Any]:
