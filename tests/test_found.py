@@ -256,6 +256,20 @@ async def test_a_key_is_missing() -> None:
         assert (await look(NodeSpec(url=server.url, api_key="right"))).kind == "openai"
 
 
+async def test_a_key_is_missing_for_all_but_the_models() -> None:
+    """llama-server lists them to everybody: it is no other server for that."""
+
+    async def guarded(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "Invalid API Key", "code": 401}}, status=401)
+
+    async with serving({"/v1/models": LLAMA["/v1/models"], "*": guarded}) as server:
+        with pytest.raises(Unauthorized, match="Invalid API Key"):
+            await look(NodeSpec(url=server.url))
+    # A stranger that guards what it does not have is still what it shows.
+    async with serving({"/v1/models": OPENAI["/v1/models"], "*": guarded}) as server:
+        assert (await look(NodeSpec(url=server.url))).kind == "openai"
+
+
 async def test_one_that_says_nothing() -> None:
     """It is not waited for without an end."""
     held: list[asyncio.StreamWriter] = []

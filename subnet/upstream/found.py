@@ -13,6 +13,7 @@ from subnet.upstream.http import Http
 from subnet.upstream.kinds import PROBES, Probe
 from subnet.upstream.spec import Kind, NodeSpec
 
+_Errors = tuple[type[NodeError], ...]
 _UNOWNED = [probe for probe in PROBES if not probe.owned]
 
 
@@ -61,7 +62,8 @@ async def _look(http: Http, before: Kind | None) -> Found:
         if (found := await _first(http, _UNOWNED)) is None:
             raise NodeError(f"nothing at {http.peer} speaks OpenAI's API: {error}") from error
         return found
-    found = await _first(http, _likely(models, before))
+    # llama-server lists its models to everybody, and says nothing else without a key.
+    found = await _first(http, _likely(models, before), telling=(NodeLost, Unauthorized))
     if found is None and before != "openai":
         found = await _first(http, _UNOWNED)
     return msgspec.structs.replace(found or Found("openai"), models=tuple(model.id for model in models))
@@ -72,35 +74,34 @@ def _likely(models: Iterable[_Model], before: Kind | None) -> list[Probe]:
     return [probe for probe in PROBES if probe.owners & owners or probe.kind == before]
 
 
-async def _first(http: Http, probes: Iterable[Probe]) -> Found | None:
-    """All are asked at once; of those that answer the first counts."""
-    answers = await asyncio.gather(*(_answer(http, probe) for probe in probes), return_exceptions=True)
+async def _first(http: Http, probes: Iterable[Probe], telling: _Errors = (NodeLost,)) -> Found | None:
+    """All are asked at once; the first of those that answer as they should counts. Raises errors that are `telling`:
+    without an answer one kind would look like another.
+    """
+    answers = await asyncio.gather(*(_answer(http, probe, telling) for probe in probes), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
     return next((found for found in answers if isinstance(found, Found)), None)
 
 
-async def _answer(http: Http, probe: Probe) -> Found | None:
-    answer = await _one_of(http, probe.paths, probe.shape)
+async def _answer(http: Http, probe: Probe, telling: _Errors) -> Found | None:
+    answer = await _one_of(http, probe.paths, probe.shape, telling)
     if answer is None:
         return None
     if probe.version_paths:
-        answer = await _one_of(http, probe.version_paths, probe.version_shape)
+        answer = await _one_of(http, probe.version_paths, probe.version_shape, telling)
     return Found(probe.kind, getattr(answer, "version", ""))
 
 
-async def _one_of(http: Http, paths: Iterable[str], shape: Any) -> Any:
-    """What the first of `paths` has that has this shape, else None. Raises NodeLost, as else one kind would look
-    like another.
-    """
+async def _one_of(http: Http, paths: Iterable[str], shape: Any, telling: _Errors) -> Any:
+    """What the first of `paths` has that has this shape, else None."""
     for path in paths:
         try:
             return msgspec.convert(await http.get(path), shape)
-        except NodeLost:
-            raise
-        except (SubnetError, msgspec.ValidationError):
-            continue
+        except (SubnetError, msgspec.ValidationError) as error:
+            if isinstance(error, telling):
+                raise
     return None
 
 
