@@ -13,7 +13,7 @@ from subnet.engines.llama_server.split import Tokens, Unreadable, Vocabulary
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.pieces import pieces
 from subnet.errors import EngineFailed, NodeLost, WireError
-from subnet.generation import Job, TokenLogprobs
+from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.upstream.http import Http
 
 PATH = "/completion"
@@ -111,7 +111,9 @@ class Choice:
         part = _part(await self._server.http.post(PATH, body))
         ended = part.stop_type == "eos"
         ids = part.tokens[:-1] if ended else part.tokens
-        self._answer.add(ids, await self._scores(ids, part), "stop" if ended else None)
+        # None at all would be drawn for ever.
+        reason: FinishReason | None = "stop" if ended else None if ids else "length"
+        self._answer.add(ids, await self._scores(ids, part), reason)
 
     def _request(self, left: int) -> dict[str, Any]:
         answer = self._answer

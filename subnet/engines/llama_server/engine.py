@@ -24,11 +24,17 @@ from subnet.node_info import Capabilities, TokenizerArtefact
 _PATIENCE = 10.0
 
 
+class Params(msgspec.Struct, frozen=True):
+    """`drafts` is how it drafts tokens ahead."""
+
+    drafts: Any = msgspec.field(name="speculative.types", default="none")
+
+
 class Settings(msgspec.Struct, frozen=True):
     """What `/props` calls the settings of a request that brings none; `n_ctx` is the context of a slot."""
 
     n_ctx: int = 0
-    params: dict[str, Any] = {}
+    params: Params = Params()
 
 
 class Props(msgspec.Struct, frozen=True):
@@ -52,7 +58,7 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class LlamaServerEngine(RemoteEngine):
-    """The model that a llama-server at `spec.url` has loaded. Its slots are the capacity.
+    """The model that a llama-server at `spec.url` has loaded. Its slots are the capacity, at most `spec.concurrency`.
 
     The tokenizer comes from the GGUF file that it names, if that is on this machine too, or from `spec.tokenizer`.
     """
@@ -77,10 +83,14 @@ class LlamaServerEngine(RemoteEngine):
             self._http,
             Vocabulary(TokenizerArtefact.from_bytes(artefact).pieces),
             card.context_length,
-            counted=said.default_generation_settings.params.get("speculative.types", "none") == "none",
+            counted=said.default_generation_settings.params.drafts == "none",
         )
         return Model(
-            name=own, card=card, artefact=artefact, capacity=said.total_slots, capabilities=await self._capabilities()
+            name=own,
+            card=card,
+            artefact=artefact,
+            capacity=min(said.total_slots, self._spec.concurrency),
+            capabilities=await self._capabilities(),
         )
 
     async def _capabilities(self) -> Capabilities:
