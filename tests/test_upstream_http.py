@@ -470,6 +470,13 @@ async def test_nobody_there_is_a_lost_node() -> None:
             await http.get("/v1/models")
 
 
+async def test_a_name_that_cannot_be_one_is_a_lost_node() -> None:
+    """As one that nobody has."""
+    async with Http(NodeSpec(url=f"http://{'a' * 70}.invalid")) as http:
+        with pytest.raises(NodeLost):
+            await http.get("/v1/models")
+
+
 async def test_connecting_is_bounded() -> None:
     """A machine that takes no more connections is lost, however long answers may take."""
     with ExitStack() as sockets:
@@ -622,6 +629,23 @@ async def test_a_server_is_reached_through_the_proxy_of_the_environment(monkeypa
         assert len(provider.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("told", "proxy"),
+    [
+        ("proxy:3128", "http://proxy:3128"),
+        ("https://proxy", "https://proxy"),
+        ("socks5://proxy:1080", None),
+        ("", None),
+    ],
+)
+def test_only_proxies_for_http_are_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, told: str, proxy: str | None
+) -> None:
+    """With or without their scheme."""
+    monkeypatch.setenv("all_proxy", told)
+    assert Access(NodeSpec(url="https://provider.invalid")).proxy == proxy
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of our own for 127.0.0.1, with its key, in one file."""
@@ -644,29 +668,60 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def secure_server(certificate: Path) -> AsyncIterator[str]:
+async def secure_server(certificate: Path) -> AsyncIterator[tuple[str, set[int]]]:
+    """Its address, and the ports from which it was asked."""
     context = SSLContext(PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    ports: set[int] = set()
 
-    async def handle(request: web.BaseRequest) -> web.Response:
-        return web.json_response({"data": []})
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername")[1])
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(event({"data": []}))
+        await response.write(event("[DONE]"))
+        return response
 
     runner = web.ServerRunner(web.Server(handle))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    yield f"https://127.0.0.1:{runner.addresses[0][1]}"
+    yield f"https://127.0.0.1:{runner.addresses[0][1]}", ports
     await runner.cleanup()
+
+
+async def read_to_done(http: Http) -> None:
+    async with http.events(CHAT, {}) as events:
+        async for each in events:
+            if each.data == "[DONE]":
+                break
 
 
 async def test_a_certificate_is_trusted_by_its_bundle_only(certificate: Path) -> None:
     """Without it the server is as good as lost."""
-    async with secure_server(certificate) as url:
+    async with secure_server(certificate) as (url, _):
         async with Http(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
-            assert await http.get("/v1/models") == {"data": []}
-            assert await http.get("/v1/models") == {"data": []}
+            await read_to_done(http)
         async with Http(NodeSpec(url=url)) as http:
             with pytest.raises(NodeLost, match="certificate"):
-                await http.get("/v1/models")
+                await read_to_done(http)
+
+
+async def test_a_secure_connection_is_used_again(certificate: Path) -> None:
+    """If its answer was read to the end, of which [DONE] is the last event, but not the last byte."""
+    async with secure_server(certificate) as (url, ports):
+        async with Http(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
+            for _ in range(3):
+                await read_to_done(http)
+    assert len(ports) == 1
+
+
+async def test_a_plain_connection_is_used_once() -> None:
+    """Some servers close it without a word after an answer."""
+    async with Provider() as provider, http_to(provider) as http:
+        for _ in range(3):
+            await read_to_done(http)
+        assert [seen.headers["Connection"] for seen in provider.chats] == ["close"] * 3
 
 
 def test_a_bundle_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -70,12 +70,16 @@ def _check_headers(spec: NodeSpec) -> None:
 
 
 def _environment_proxy(url: str) -> str | None:
-    """What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say; the own machine is never behind a proxy."""
+    """What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say, if it is a proxy for HTTP; the own machine is never
+    behind one.
+    """
     host = urlsplit(url).hostname or ""
     if _is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies_environment()
-    return proxies.get(urlsplit(url).scheme) or proxies.get("all")
+    found = proxies.get(urlsplit(url).scheme) or proxies.get("all") or ""
+    proxy = found if "://" in found else f"http://{found}"
+    return proxy if found and proxy.startswith("http") else None
 
 
 def _is_loopback(host: str) -> bool:

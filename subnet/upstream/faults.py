@@ -22,7 +22,7 @@ def translated(peer: str) -> Iterator[None]:
         raise WireError(f"{peer} does not speak HTTP") from error
     except TimeoutError as error:
         raise NodeLost(f"cannot connect to {peer} in time") from error
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
         raise NodeLost(f"cannot connect to {peer}: {_plain(error)}") from error
     except (aiohttp.ClientError, OSError) as error:
         raise NodeLost(f"the connection to {peer} was lost") from error
