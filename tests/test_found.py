@@ -241,6 +241,23 @@ async def test_nobody_is_there() -> None:
         await look(NodeSpec(url=server.url))
 
 
+@pytest.mark.parametrize("status", [301, 500, 503])
+async def test_one_that_is_starting_or_broken(status: int) -> None:
+    """As llama-server answers while it loads its model. It may be anything, and is not called nothing."""
+
+    async def loading(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "Loading model", "code": status}}, status=status)
+
+    answers: dict[str, Any] = {"*": loading}
+    async with serving(answers) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
+        with pytest.raises(NodeError, match=f"^{server.url} answered {status}"):
+            await protocol.rpc_info()
+        server.answers = OPENAI
+        # At once, without a pause.
+        await protocol.rpc_info()
+    assert len(lines) == 2
+
+
 async def test_a_key_is_missing() -> None:
     """Said as it is, and no other path is tried without it."""
 

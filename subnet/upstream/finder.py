@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from subnet.authorizers import AuthorizerBase
-from subnet.errors import NodeBusy, NodeError, NodeLost, NodeTimeout
-from subnet.upstream.found import Found, look
+from subnet.errors import NodeError, Unauthorized
+from subnet.upstream.found import Found, Unsuitable, look
 from subnet.upstream.lanes import Reached, reach, told
 from subnet.upstream.spec import NodeSpec
 
 Report = Callable[[str], None]
-# What says nothing about who is there.
-_PASSING = (NodeLost, NodeTimeout, NodeBusy)
-# Who refused a key, or is nothing that is known, will not be another soon. In seconds.
+# What is asked again only after a pause, in seconds, as it stays so until someone does something about it.
+_LASTING = (Unauthorized, Unsuitable)
 _PAUSE = 10.0
 
 
@@ -37,7 +36,7 @@ class Finder:
         self._said = ""
 
     async def find(self) -> None:
-        """See who is there now. Raises NodeError; one that is not passing is raised again for a while, unasked."""
+        """See who is there now. Raises NodeError; one that is lasting is raised again for a while, unasked."""
         if await self._is_back():
             return
         if self._refusal is not None and self._clock() < self._until:
@@ -45,9 +44,9 @@ class Finder:
         try:
             found, reached = await self._look()
         except NodeError as error:
-            passing = isinstance(error, _PASSING)
-            self._refusal, self._until = error, self._clock() + (error.retry_after or (0.0 if passing else _PAUSE))
-            if self.reached is None or not passing:
+            lasting = isinstance(error, _LASTING)
+            self._refusal, self._until = error, self._clock() + (error.retry_after or (_PAUSE if lasting else 0.0))
+            if self.reached is None or lasting:
                 self._say(f"{error}; asked again until it answers")
             raise
         if self._spec.kind != "subnet":

@@ -8,13 +8,19 @@ from typing import Any
 
 import msgspec
 
-from subnet.errors import NodeBusy, NodeError, NodeLost, NodeTimeout, SubnetError, Unauthorized
+from subnet.errors import NodeError, NodeLost, NodeTimeout, RequestError, SubnetError, WireError
 from subnet.upstream.http import Http
 from subnet.upstream.kinds import PROBES, Probe
+from subnet.upstream.refusals import NotFound
 from subnet.upstream.spec import Kind, NodeSpec
 
-_Errors = tuple[type[NodeError], ...]
+# How a server answers a question that it does not know.
+_STRANGE = (NotFound, WireError, RequestError)
 _UNOWNED = [probe for probe in PROBES if not probe.owned]
+
+
+class Unsuitable(NodeError):
+    """What stands there cannot be used, and will not be another soon."""
 
 
 class _Model(msgspec.Struct):
@@ -40,7 +46,8 @@ async def look(spec: NodeSpec, before: Kind | None = None, *, patience: float = 
     """What stands at the address of `spec`, and stood there `before`. A handful of small questions: which models there
     are, and then what only one kind can answer. A kind that was set by hand is believed.
 
-    Raises NodeError: nobody answers, within `patience` seconds in all, the key is refused, or nothing there is known.
+    Raises NodeError: nobody answers, within `patience` seconds in all, the key is refused, it is starting or broken;
+    Unsuitable for what speaks otherwise.
     """
     if spec.kind is not None:
         return Found(spec.kind)
@@ -55,15 +62,12 @@ async def look(spec: NodeSpec, before: Kind | None = None, *, patience: float = 
 async def _look(http: Http, before: Kind | None) -> Found:
     try:
         models = await _models(http)
-    except (NodeLost, NodeBusy, Unauthorized):
-        raise
-    except SubnetError as error:
+    except _STRANGE as error:
         # A subnet node has no such path, nor has an old TGI.
         if (found := await _first(http, _UNOWNED)) is None:
-            raise NodeError(f"nothing at {http.peer} speaks OpenAI's API: {error}") from error
+            raise Unsuitable(f"nothing at {http.peer} speaks OpenAI's API: {error}") from error
         return found
-    # llama-server lists its models to everybody, and says nothing else without a key.
-    found = await _first(http, _likely(models, before), telling=(NodeLost, Unauthorized))
+    found = await _first(http, _likely(models, before), likely=True)
     if found is None and before != "openai":
         found = await _first(http, _UNOWNED)
     return msgspec.structs.replace(found or Found("openai"), models=tuple(model.id for model in models))
@@ -74,43 +78,45 @@ def _likely(models: Iterable[_Model], before: Kind | None) -> list[Probe]:
     return [probe for probe in PROBES if probe.owners & owners or probe.kind == before]
 
 
-async def _first(http: Http, probes: Iterable[Probe], telling: _Errors = (NodeLost,)) -> Found | None:
-    """All are asked at once; the first of those that answer as they should counts. Raises errors that are `telling`:
-    without an answer one kind would look like another.
-    """
-    answers = await asyncio.gather(*(_answer(http, probe, telling) for probe in probes), return_exceptions=True)
+async def _first(http: Http, probes: Iterable[Probe], *, likely: bool = False) -> Found | None:
+    """All are asked at once; the first of those that answer as they should counts."""
+    answers = await asyncio.gather(*(_answer(http, probe, likely) for probe in probes), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
     return next((found for found in answers if isinstance(found, Found)), None)
 
 
-async def _answer(http: Http, probe: Probe, telling: _Errors) -> Found | None:
-    answer = await _one_of(http, probe.paths, probe.shape, telling)
+async def _answer(http: Http, probe: Probe, likely: bool) -> Found | None:
+    answer = await _one_of(http, probe.paths, probe.shape, likely)
     if answer is None:
         return None
     if probe.version_paths:
-        answer = await _one_of(http, probe.version_paths, probe.version_shape, telling)
+        answer = await _one_of(http, probe.version_paths, probe.version_shape, likely)
     return Found(probe.kind, getattr(answer, "version", ""))
 
 
-async def _one_of(http: Http, paths: Iterable[str], shape: Any, telling: _Errors) -> Any:
-    """What the first of `paths` has that has this shape, else None."""
+async def _one_of(http: Http, paths: Iterable[str], shape: Any, likely: bool) -> Any:
+    """What the first of `paths` has that has this shape, else None. Raises NodeLost; of a `likely` server also that it
+    asks for a key, as llama-server does for all but its models, or is broken: it is no other for that.
+    """
     for path in paths:
         try:
             return msgspec.convert(await http.get(path), shape)
-        except (SubnetError, msgspec.ValidationError) as error:
-            if isinstance(error, telling):
+        except (*_STRANGE, msgspec.ValidationError):
+            continue
+        except SubnetError as error:
+            if likely or isinstance(error, NodeLost):
                 raise
     return None
 
 
 async def _models(http: Http) -> list[_Model]:
-    """Raises NodeError, or RequestError."""
+    """Raises NodeError or RequestError."""
     answer = await http.get("/v1/models")
     # Together sends the list alone.
     answer = {"data": answer} if isinstance(answer, list) else answer
     try:
         return msgspec.convert(answer, _Models).data or []
     except msgspec.ValidationError as error:
-        raise NodeError(f"{http.peer} lists its models in a way of its own") from error
+        raise WireError(f"{http.peer} lists its models in a way of its own") from error

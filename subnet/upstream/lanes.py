@@ -8,13 +8,13 @@ import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.engines.base import Engine
-from subnet.errors import NodeError, SettingsError
+from subnet.errors import SettingsError
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import Protocol
 from subnet.protocols.direct import DirectProtocol
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.websocket import WebSocketProtocol
-from subnet.upstream.found import Found
+from subnet.upstream.found import Found, Unsuitable
 from subnet.upstream.kinds import TITLES
 from subnet.upstream.spec import Kind, NodeSpec
 
@@ -31,12 +31,12 @@ class Reached(NamedTuple):
 
 
 async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None = None) -> Reached:
-    """On the token lane if that can be had. Raises NodeError: it does not answer, or not on the lane that `spec`
-    wants.
+    """On the token lane if that can be had. Raises NodeError where it does not answer, Unsuitable
+    where it cannot on the lane that `spec` wants.
     """
     if found.kind == "subnet":
         if spec.lane == "chat":
-            raise NodeError(f"{spec.peer}: not used, as its lane is set to chat: a subnet node takes tokens")
+            raise Unsuitable(f"{spec.peer}: not used, as its lane is set to chat: a subnet node takes tokens")
         url = spec.url.rstrip("/").removesuffix("/v1")
         return await _answering(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
     why = _obstacle(spec, found)
@@ -46,7 +46,7 @@ async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None 
         except SettingsError as error:
             why = error.message
     if spec.lane == "token":
-        raise NodeError(f"{spec.peer}: not used, as its lane is set to token: {why}")
+        raise Unsuitable(f"{spec.peer}: not used, as its lane is set to token: {why}")
     return await _answering(OpenAIProtocol(msgspec.structs.replace(spec, kind=found.kind)), why)
 
 
