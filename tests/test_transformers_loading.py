@@ -110,6 +110,11 @@ async def test_what_cannot_be_served_is_one_clear_error(tiny: Path, tmp_path: Pa
     assert "the model has 256" in await refused(tiny, context_length=257)
 
 
+async def test_a_model_that_does_not_run_is_one_clear_error(tiny: Path) -> None:
+    """It has fewer positions than the shortest prompts have tokens: known before anybody asks."""
+    assert "is loaded, but does not run: " in await refused(tiny_model(tiny, "gpt2", max_position_embeddings=4))
+
+
 async def test_a_kind_that_remembers_in_another_way_is_refused(tmp_path: Path) -> None:
     """Its state is no cache that an answer could go on from."""
     torch = pytest.importorskip("torch", reason="the extra `transformers` is not installed")

@@ -13,7 +13,7 @@ from subnet.engines.sampling.grammar import Grammars
 from subnet.engines.sampling.sampler import Sampler
 from subnet.engines.stepping.choice import Choice, Run
 from subnet.engines.stepping.context import Context
-from subnet.engines.stepping.prefill import MOST_ROWS
+from subnet.engines.stepping.prefill import Pace
 from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import Job, Start
@@ -45,15 +45,15 @@ class SteppedEngine(Engine):
         self._making_grammars = asyncio.Lock()
 
     def _start(
-        self, context: Context, vocab_size: int, ends: Collection[int], cache: bool, most_rows: int = MOST_ROWS
+        self, context: Context, vocab_size: int, ends: Collection[int], cache: bool, pace: Pace | None = None
     ) -> None:
         """`context` has `capacity` sequences of `card.context_length` tokens. `ends` are tokens that end generation;
-        for `cache` see Slots, for `most_rows` Pace."""
+        for `cache` see Slots."""
         self._vocab_size = vocab_size
         self._ends = frozenset(token for token in ends if token < vocab_size)
         if not self._ends:  # nothing could tell that an answer has come to its end
             self.capabilities = msgspec.structs.replace(self.capabilities, grammars=())
-        self._stepper = Stepper(context, self.capacity, self.card.context_length, cache, most_rows=most_rows)
+        self._stepper = Stepper(context, self.capacity, self.card.context_length, cache, pace=pace)
 
     @abstractmethod
     def _tokenize(self, text: str) -> list[int]:

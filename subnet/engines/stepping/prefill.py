@@ -11,14 +11,13 @@ _STEP_SECONDS = 0.08
 
 class Pace:
     """How many rows of prompts make a step of about 80 ms. Longer ones read 10 % faster (32 rows, 0.4 s), but nothing
-    can be cancelled, or drawn for the other choices, before a step ends. Never more than `most_rows`."""
+    can be cancelled, or drawn for the other choices, before a step ends."""
 
-    def __init__(self, most_rows: int = MOST_ROWS) -> None:
-        self._most = most_rows
+    def __init__(self) -> None:
         self._row_seconds = 0.01
 
     def rows(self) -> int:
-        return max(_LEAST_ROWS, min(self._most, int(_STEP_SECONDS / self._row_seconds)))
+        return max(_LEAST_ROWS, min(MOST_ROWS, int(_STEP_SECONDS / self._row_seconds)))
 
     def took(self, rows: int, seconds: float) -> None:
         # Steps of few rows say more of the fixed cost of a step than of that of a row.

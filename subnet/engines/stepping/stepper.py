@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from subnet.engines.stepping.choice import Choice, Event
 from subnet.engines.stepping.context import Context, Row
-from subnet.engines.stepping.prefill import MOST_ROWS, Pace, share
+from subnet.engines.stepping.prefill import Pace, share
 from subnet.engines.stepping.readings import Reading, Readings, known
 from subnet.engines.stepping.slots import Slots
 from subnet.errors import EngineFailed, SubnetError
@@ -41,7 +41,7 @@ class Stepper:
         length: int,
         cache: bool,
         *,
-        most_rows: int = MOST_ROWS,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -54,7 +54,7 @@ class Stepper:
         self._readings = Readings()
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
-        self._pace = Pace(most_rows)
+        self._pace = pace or Pace()
         self._stepped = 0
         self._clock = clock
         self._signed = clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -15,23 +16,26 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from subnet.engines.stepping import Context, Row
+from subnet.engines.transformers.pace import MANY, PassPace
 from subnet.errors import SettingsError
 
 _BY_SEQUENCE = itemgetter(2)
 
 
 class TorchContext(Context):
-    """One cache of keys and values per sequence, which grows as it is read. Sequences are read one after the other.
+    """One cache of keys and values per sequence, which grows as it is read. Sequences are read one after the other, and
+    `pace` hears how long each took.
 
     Raises SettingsError for a model that remembers in another way.
     """
 
-    def __init__(self, model: Any, sequences: int) -> None:
+    def __init__(self, model: Any, sequences: int, pace: PassPace) -> None:
         takes = inspect.signature(model.forward).parameters
         if "past_key_values" not in takes:
             raise SettingsError(f"models of the kind {type(model).__name__} are not supported: they have no cache")
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model
+        self._pace = pace
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._caches = [self._empty() for _ in range(sequences)]
         self._held = [0] * sequences
@@ -47,10 +51,12 @@ class TorchContext(Context):
 
     def _read(self, sequence: int, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits after the last token."""
+        started = time.monotonic()
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=self._model.device)
             read = self._model(input_ids=ids, past_key_values=self._caches[sequence], use_cache=True, **self._options)
             logits: NDArray[np.float32] = read.logits[0, -1].float().cpu().numpy()
+        self._pace.passed(len(tokens), time.monotonic() - started)
         self._held[sequence] += len(tokens)
         return logits
 
@@ -71,6 +77,13 @@ class TorchContext(Context):
         with torch.inference_mode():
             self._caches[target] = copy.deepcopy(self._caches[source])
         self._held[target] = self._held[source]
+
+    def try_out(self) -> None:
+        """Read a few tokens and forget them: what cannot work fails here, and `pace` has something to go by. Raises
+        whatever the model does."""
+        for count in (1, 1, MANY):
+            self._read(0, [0] * count)
+        self.keep(0, 0)
 
     def close(self) -> None:
         """Let go of the model and of all that it has read."""

@@ -13,13 +13,13 @@ import msgspec
 from tokenizers import Tokenizer
 
 from subnet.engines.stepping import SteppedEngine
+from subnet.engines.transformers.pace import PassPace
 from subnet.errors import SettingsError
 from subnet.models.pretrained import describe_pretrained
 from subnet.models.pretrained_files import DESCRIPTION, find_folder
 from subnet.node_info import TokenizerArtefact
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_MOST_ROWS = 512
 
 
 class TransformersEngine(SteppedEngine):
@@ -54,18 +54,19 @@ class TransformersEngine(SteppedEngine):
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._cache = prompt_cache
         self._report = report
+        self._pace = PassPace()
 
     async def __aenter__(self) -> Self:
         """Raises SettingsError."""
         await asyncio.to_thread(self._load)
-        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._cache, _MOST_ROWS)
+        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._cache, self._pace)
         return self
 
     def _load(self) -> None:
         try:
             # Only here, so that a missing package is an error in one line.
             from subnet.engines.transformers.context import TorchContext
-            from subnet.engines.transformers.model import load_model
+            from subnet.engines.transformers.model import load_model, one_line
         except ImportError as error:
             raise SettingsError(
                 f"the transformers engine needs packages of its own, pip install '.[transformers]': {error}"
@@ -76,7 +77,11 @@ class TransformersEngine(SteppedEngine):
         self.card = msgspec.structs.replace(card, context_length=self._context_length(card.context_length))
         self._tokenizer = Tokenizer.from_str(TokenizerArtefact.from_bytes(self.artefact).tokenizer_json or "")
         self._tokenizer.encode_special_tokens = True
-        self._context = TorchContext(load_model(folder, self._threads), self.capacity)
+        self._context = TorchContext(load_model(folder, self._threads), self.capacity, self._pace)
+        try:
+            self._context.try_out()
+        except Exception as error:
+            raise SettingsError(f"{folder} is loaded, but does not run: {one_line(error)}") from error
 
     def _context_length(self, trained: int) -> int:
         wanted = self._wanted_length

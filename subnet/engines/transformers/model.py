@@ -27,11 +27,14 @@ def load_model(folder: Path, threads: int) -> Any:
         )
         model = model.to(_device()).eval()
     except Exception as error:  # it raises its own errors, those of torch and of safetensors, and OSError
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise SettingsError(f"{folder} is not a model that transformers can load: {reason}") from error
+        raise SettingsError(f"{folder} is not a model that transformers can load: {one_line(error)}") from error
     if missing := sorted(told["missing_keys"]):
         raise SettingsError(f"{folder} is not a whole model: it lacks {len(missing)} weights, {missing[0]} among them")
     return model
+
+
+def one_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _device() -> Any:
