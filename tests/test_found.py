@@ -367,9 +367,11 @@ async def test_one_that_comes_up_late() -> None:
     await server.start({})
     await server.stop()
     async with reached(NodeSpec(url=server.url)) as (protocol, lines):
+        assert not protocol.tried.is_set()
         for _ in range(3):
             with pytest.raises(NodeLost):
                 await protocol.rpc_info()
+        assert protocol.tried.is_set()
         await server.start(OPENAI)
         assert [card.id for card in (await protocol.rpc_info()).cards] == ["gpt-4o-mini", "gpt-4o"]
         await server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
@@ -22,8 +23,9 @@ from subnet.client.hedge import Hedger
 from subnet.client.policies import POLICIES
 from subnet.upstream.protocol import UpstreamProtocol
 
-# How long a start waits for a first node, to say which model it serves. In seconds.
+# How long a start waits for a first node, and then for the others, to say which models they serve. In seconds.
 _PATIENCE = 3.0
+_MORE = 1.0
 
 
 def set_up_logging(level: str) -> None:
@@ -44,11 +46,9 @@ async def run(
     """
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     policy = POLICIES[settings.policy]()
+    nodes = [UpstreamProtocol(node, authorizer, found or report) for node in settings.nodes]
     async with RemoteManager(
-        [UpstreamProtocol(node, authorizer, found or report) for node in settings.nodes],
-        authorizer=authorizer,
-        policy=policy,
-        probe_timeout=settings.probe_timeout,
+        nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = _limits(settings)
@@ -58,11 +58,19 @@ async def run(
         )
         life = Life()
         app = build_app(settings, remote_manager, session_manager, life)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                await remote_manager.ready()
+        await _known(remote_manager, nodes)
         settle()
         await serve(app, source, life, report, lambda: ready(list(remote_manager.models())))
+
+
+async def _known(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:
+    """Wait until nodes are there, for a moment."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            await remote_manager.ready()
+        async with asyncio.timeout(_MORE):
+            for node in nodes:
+                await node.tried.wait()
 
 
 def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:

@@ -92,7 +92,7 @@ async def _answer(http: Http, probe: Probe, likely: bool) -> Found | None:
     if answer is None:
         return None
     if probe.version_paths:
-        answer = await _one_of(http, probe.version_paths, probe.version_shape, likely)
+        answer = await _one_of(http, probe.version_paths, probe.version_shape, likely=False)
     return Found(probe.kind, getattr(answer, "version", ""))
 
 

@@ -25,7 +25,8 @@ from subnet.upstream.spec import NodeSpec
 class UpstreamProtocol(Protocol):
     """What stands at `spec.url`, which is found out when it is first asked how it is, and again after it did not
     answer: another server may stand there then. `report` gets one line when it is found, when it is another than
-    before, and when nothing could be found yet; `authorizer` is for subnet nodes.
+    before, and when nothing could be found yet; `authorizer` is for subnet nodes. `tried` is set when it has been asked
+    for the first time, with or without success.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class UpstreamProtocol(Protocol):
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.spec = spec
+        self.tried = asyncio.Event()
         self.peer = spec.peer
         own = Timeouts(spec.first_token_timeout, spec.stall_timeout, spec.total_timeout)
         self.timeouts = own if own != NONE else NONE
@@ -50,13 +52,16 @@ class UpstreamProtocol(Protocol):
         return 0.0 if reached is None else reached.protocol.heard
 
     async def rpc_info(self) -> NodeInfo:
-        if not self._well:
-            await self._find()
-        inner = self._inner
-        self._well = False
-        info = await inner.rpc_info()
-        self._well = True
-        return info
+        try:
+            if not self._well:
+                await self._find()
+            inner = self._inner
+            self._well = False
+            info = await inner.rpc_info()
+            self._well = True
+            return info
+        finally:
+            self.tried.set()
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         return await self._inner.rpc_artefact(sha256)
