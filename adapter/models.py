@@ -21,6 +21,7 @@ from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt,
 from adapter.view import View
 from subnet.client import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
+from subnet.generation import GrammarKind
 from subnet.node_info import ModelCard, TokenizerArtefact
 from subnet.tensors import TokenIds
 
@@ -81,7 +82,7 @@ class Model:
 
     def reader(self, index: int, view: View) -> ChoiceReader:
         """For one choice."""
-        parser = self.kind.parser(view.tools, view.opened) if view.parsed else None
+        parser = None if view.kind is None else view.kind.parser(view.tools, view.opened)
         table = self._parts.table if parser is None else self._parts.marked_table
         detokenizer = Detokenizer(self._parts.bare_table if view.special else table)
         if parser is None and not view.stops and view.logprobs is None and not view.token_ids:
@@ -150,6 +151,10 @@ class Models:
         cards = self.cards()
         aliases = {alias: cards.get(self._names.model(alias, cards)) for alias in self._names.aliases}
         return cards | {alias: card for alias, card in aliases.items() if card is not None}
+
+    def grammars(self, model: Model) -> frozenset[GrammarKind]:
+        """Those that all the nodes of `model` keep to."""
+        return self._manager.grammars(model.card.id)
 
     def card(self, name: str) -> ModelCard:
         """By its own name or another. Raises ModelNotFound, or NoNodeAvailable where the model may come back."""

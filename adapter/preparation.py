@@ -7,6 +7,7 @@ import msgspec
 from adapter.aside import aside
 from adapter.completion import Completion
 from adapter.conversation import conversation, offered
+from adapter.decode.parsers import Kind
 from adapter.errors import BadRequest
 from adapter.models import Model, Models
 from adapter.naming import grammar_name
@@ -14,7 +15,7 @@ from adapter.prompt import Conversation, Prompt, own_template
 from adapter.schema.checks import check_modalities
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.sampling import SamplingRequest
-from adapter.structure.structure import structure
+from adapter.structure.plain import structured
 from adapter.view import View
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
@@ -48,10 +49,11 @@ async def prepare(
     check_modalities(request.messages, model.card.modalities)
     prompt, tokens = await write(request, model, size=size, rules=rules)
     opened = model.kind.tags is not None and prompt.opened(model.kind.tags.opening, model.kind.tags.closing)
-    grammar = await structure(request, model.kind, model.tokenizer.special, opened)
+    special = model.tokenizer.special
+    kind, grammar = await structured(request, model.kind, special, opened, lambda: models.grammars(model))
     most = room(model, len(tokens), request.limit, rules.default_max_tokens, _LIMITS[bool(request.max_tokens)])
     sampling = sampling_of(request, model, most, grammar, request.likeliest)
-    view = _view(request, model, prompt, opened)
+    view = _view(request, kind, prompt, opened)
     names = {"grammar": grammar_name(request), "prompt": "messages"}
     return Completion(
         model,
@@ -137,14 +139,14 @@ def room(model: Model, prompt: int, limit: int | None, default: int | None, name
     raise ContextLengthExceeded(message, param=param if prompt >= context else name)
 
 
-def _view(request: ChatCompletionRequest, model: Model, prompt: Prompt, opened: bool) -> View:
+def _view(request: ChatCompletionRequest, kind: Kind, prompt: Prompt, opened: bool) -> View:
     return View(
         stops=request.stops,
         include_stop=bool(request.include_stop_str_in_output),
         logprobs=request.likeliest,
         token_ids=bool(request.return_token_ids),
         special=request.skip_special_tokens is False,
-        parsed=True,
+        kind=kind,
         tools={tool.function.name: tool.function.parameters for tool in offered(request)},
         opened=opened,
         echo=(prompt.begun or "") if request.echo else "",

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
+from adapter.decode.parsers import Kind
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """`logprobs` None: none; k: those of each token and of the k likeliest. `special`: control tokens are shown, too.
 
-    `parsed`: calls, of `tools` (the schemas of their arguments by name), and reasoning are told apart from content;
-    `opened` says that the answer begins inside reasoning. `echo` is shown before each answer.
+    `kind` tells calls, of `tools` (the schemas of their arguments by name), and reasoning apart from content, None:
+    nothing does; `opened` says that the answer begins inside reasoning. `echo` is shown before each answer.
     """
 
     stops: tuple[str, ...] = ()
@@ -20,7 +22,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     token_ids: bool = False
     special: bool = False
-    parsed: bool = False
+    kind: Kind | None = None
     tools: Mapping[str, Mapping[str, Any] | None] = {}
     opened: bool = False
     echo: str = ""

@@ -262,7 +262,7 @@ def test_any_cut_of_anything(kind: Kind, text: str, data: st.DataObject) -> None
 
 def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
     """Of an answer of which each token comes for itself."""
-    reader = model.reader(0, View(parsed=True, tools={"get_weather": None}, logprobs=0, **view))
+    reader = model.reader(0, View(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
     found: list[Event] = []
     for token in tokens:
         reader.take(Delta(0, [token], [TokenLogprobs(-1.0, (), ())]), found.append)

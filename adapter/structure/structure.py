@@ -48,14 +48,14 @@ async def structure(
     form = form_of(request)
     if form is None and not request.tools:
         return None
-    forced = _forced(request)
-    if form is not None and forced:
+    must = forced(request)
+    if form is not None and must:
         raise _clash(f"A 'tool_choice' that asks for a call cannot go with '{form.place.param}'.", form.place.param)
-    await _check([*_of_tools(request, forced), *_of_form(form)])
+    await _check([*_of_tools(request, must), *_of_form(form)])
     try:
         if form is not None:
             return _answer(form, request, kind, special, opened)
-        return _lark(_calls(request, kind, special, opened, forced))
+        return _lark(_calls(request, kind, special, opened, must))
     except UnsupportedSchema as error:
         name, *path = error.path
         raise _place_of_tool(request, name).refusal(path, error.reason) from error
@@ -70,7 +70,7 @@ async def completion_structure(request: SamplingRequest) -> Grammar | None:
     return form.grammar
 
 
-def _forced(request: ChatCompletionRequest) -> bool:
+def forced(request: ChatCompletionRequest) -> bool:
     """Whether the answer must be a call."""
     choice = request.tool_choice
     if isinstance(choice, AllowedToolsChoice):
@@ -79,10 +79,10 @@ def _forced(request: ChatCompletionRequest) -> bool:
 
 
 def _calls(
-    request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool, forced: bool
+    request: ChatCompletionRequest, kind: Kind, special: Mapping[str, int], opened: bool, must: bool
 ) -> str | None:
-    tools, several = _parameters(request, forced), _several(request)
-    if forced:
+    tools, several = parameters(request, must), _several(request)
+    if must:
         return kind.grammar(tools, several, special, opened)
     bound = not several or any(tool.function.strict for tool in offered(request))
     return kind.free(tools, several, special, opened) if tools and bound else None
@@ -93,7 +93,7 @@ def _answer(
 ) -> Grammar:
     """The form, after reasoning where the model reasons, or calls where it may call."""
     body = form.body
-    whole = kind.answer(body or '""', special, opened, _parameters(request), _several(request))
+    whole = kind.answer(body or '""', special, opened, parameters(request), _several(request))
     if whole is not None and body is None:
         raise _clash(f"'{form.place.param}' cannot go with tools or reasoning.", form.place.param)
     return _lark(whole) or form.grammar
@@ -107,10 +107,10 @@ def _several(request: ChatCompletionRequest) -> bool:
     return request.parallel_tool_calls is not False and not isinstance(request.tool_choice, NamedTool)
 
 
-def _parameters(request: ChatCompletionRequest, forced: bool = False) -> dict[str, Mapping[str, Any] | None]:
+def parameters(request: ChatCompletionRequest, must: bool = False) -> dict[str, Mapping[str, Any] | None]:
     """Of the tools that may be called. Those that nothing enforces are of any kind."""
     return {
-        tool.function.name: tool.function.parameters if forced or tool.function.strict else _ANY
+        tool.function.name: tool.function.parameters if must or tool.function.strict else _ANY
         for tool in offered(request)
     }
 
@@ -120,10 +120,10 @@ def _place_of_tool(request: ChatCompletionRequest, name: str) -> Place:
     return Place(f"tools[{index}].function.parameters", f"function '{name}'", "invalid_function_parameters")
 
 
-def _of_tools(request: ChatCompletionRequest, forced: bool) -> Iterator[_Checked]:
+def _of_tools(request: ChatCompletionRequest, must: bool) -> Iterator[_Checked]:
     for tool in offered(request):
         strict = bool(tool.function.strict)
-        if tool.function.parameters is not None and (strict or forced):
+        if tool.function.parameters is not None and (strict or must):
             schema = tool.function.parameters if strict else as_object(tool.function.parameters)
             yield _Checked(schema, _place_of_tool(request, tool.function.name), strict, written(schema))
 

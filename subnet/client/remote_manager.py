@@ -18,7 +18,8 @@ from subnet.client.prober import Prober
 from subnet.client.remote import Remote
 from subnet.client.status import Status, refusal
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
-from subnet.node_info import Capabilities, Lane, ModelCard
+from subnet.generation import GrammarKind
+from subnet.node_info import Lane, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
 
@@ -93,11 +94,11 @@ class RemoteManager:
         # Where a model is on both lanes, the last one stands: that of tokens.
         return {card.id: card for card in sorted(here, key=lambda card: card.lane == "token")}
 
-    def capabilities(self, model: str | None) -> Capabilities:
-        """Of the first healthy node that serves `model`. Raises NoNodeAvailable."""
-        info = self._candidates(model)[0].info
-        assert info is not None
-        return info.capabilities
+    def grammars(self, model: str | None) -> frozenset[GrammarKind]:
+        """The kinds that every healthy node of `model` on the token lane keeps to."""
+        here = (remote for remote in self.remotes if remote.fault is None and remote.serves(model, "token"))
+        kinds = [frozenset(remote.info.capabilities.grammars) for remote in here if remote.info is not None]
+        return frozenset[GrammarKind].intersection(*kinds) if kinds else frozenset()
 
     async def artefact(self, sha256: str) -> bytes:
         """From the first node that hands it out. Raises NoNodeAvailable."""
