@@ -119,10 +119,11 @@ async def test_a_server_that_was_restarted_is_described_anew() -> None:
             assert engine.card.context_length == 512
 
 
-async def test_a_tokenizer_that_is_not_here_is_said() -> None:
-    """With what to set."""
+@pytest.mark.parametrize(("names", "spec"), [([], {"tokenizer": "/nowhere"}), (["stranger"], {})])
+async def test_a_tokenizer_that_cannot_be_had_is_said(names: list[str], spec: dict[str, Any]) -> None:
+    """With what to set: where there is none, and where it is another than the server's."""
     with pytest.raises(SettingsError, match="set `tokenizer`"):
-        async with playing(tokenizer="/nowhere"):
+        async with playing(*names, **spec):
             raise AssertionError("it has none")
 
 

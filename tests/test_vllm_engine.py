@@ -183,7 +183,10 @@ async def test_a_server_that_was_restarted_is_described_anew() -> None:
             assert engine.card.context_length == 512
 
 
-@pytest.mark.parametrize(("name", "words"), [("elsewhere", "set `tokenizer`"), ("ancient", "0.10.2 or later")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("elsewhere", "set `tokenizer`"), ("stranger", "not that of its model"), ("ancient", "0.10.2 or later")],
+)
 async def test_what_cannot_be_served_by_tokens_is_said(name: str, words: str) -> None:
     """No tokenizer, or no ids: in one line, with what to do."""
     with pytest.raises(SettingsError, match=words) as caught:

@@ -14,7 +14,7 @@ from subnet.engines.llama_server.grammar import kinds, limited
 from subnet.engines.llama_server.split import Vocabulary
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.engine import RemoteEngine
-from subnet.engines.remote.model import Model, describe_reference, names
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
 from subnet.errors import WireError
 from subnet.generation import Job
 from subnet.models.card import name_of
@@ -79,6 +79,7 @@ class LlamaServerEngine(RemoteEngine):
             context_length=self._spec.context_length or said.default_generation_settings.n_ctx,
             chat_template=said.chat_template,
         )
+        await self._compare(artefact, {"content": SAMPLE, "add_special": False})
         self._server = Server(
             self._http,
             Vocabulary(TokenizerArtefact.from_bytes(artefact).pieces),

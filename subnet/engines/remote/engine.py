@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from subnet.engines.base import Emit, Engine
 from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.model import Model
-from subnet.errors import ContextLengthExceeded, NodeError, NodeTimeout, SettingsError
+from subnet.engines.remote.model import Model, reads_sample
+from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Job
 from subnet.upstream.http import Http
 from subnet.upstream.spec import NodeSpec
@@ -99,6 +99,19 @@ class RemoteEngine(Engine):
             self.card, self.artefact = self._model.card, self._model.artefact
             self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
         self._said, self._checked = said, self._clock()
+
+    async def _compare(self, artefact: bytes, question: dict[str, Any]) -> None:
+        """Have the server tokenize SAMPLE, if it can. Raises SettingsError where its ids mean something else here."""
+        try:
+            answer = await self._http.post("/tokenize", question)
+        except NodeLost:
+            raise
+        except (NodeError, RequestError):
+            return
+        if not reads_sample(artefact, answer):
+            raise SettingsError(
+                f"the tokenizer found for {self._http.peer} is not that of its model; set `tokenizer` to the right one"
+            )
 
     @abstractmethod
     async def _ask(self) -> Any:

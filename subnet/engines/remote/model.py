@@ -13,8 +13,11 @@ from subnet.errors import SettingsError
 from subnet.models.card import describe
 from subnet.models.pretrained import describe_pretrained
 from subnet.models.resolve import resolve
-from subnet.node_info import Capabilities, ModelCard
+from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact
 from subnet.upstream.spec import NodeSpec
+
+SAMPLE = "A naïve café, 12 中 🎉"
+"""What a server and the tokenizer found for it must agree about."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,3 +62,12 @@ def _described(reference: str, model_id: str) -> tuple[ModelCard, bytes]:
         return describe(resolve(reference, logger.info), model_id)
     path = Path(reference)
     return describe_pretrained(path.parent if path.name == "tokenizer.json" else reference, model_id)
+
+
+def reads_sample(artefact: bytes, answer: Any) -> bool:
+    """Whether the ids in a server's answer, {"tokens": [...]}, are SAMPLE by this artefact; some begin with a space."""
+    pieces = TokenizerArtefact.from_bytes(artefact).pieces
+    try:
+        return b"".join(pieces[token] for token in answer["tokens"]).strip() == SAMPLE.encode()
+    except (LookupError, TypeError):
+        return False

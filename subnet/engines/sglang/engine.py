@@ -9,7 +9,7 @@ import msgspec
 
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.engine import RemoteEngine
-from subnet.engines.remote.model import Model, describe_reference, names
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
 from subnet.engines.remote.pieces import pieces
 from subnet.engines.sglang.api import FinishReason, Increments, Output, request
 from subnet.errors import NodeError, NodeLost, WireError
@@ -75,6 +75,7 @@ class SglangEngine(RemoteEngine):
             served,
             context_length=self._spec.context_length or said.entry.max_model_len,
         )
+        await self._compare(artefact, {"model": own, "prompt": SAMPLE, "add_special_tokens": False})
         capabilities = Capabilities(
             resume="continue",
             top_logprobs=20,

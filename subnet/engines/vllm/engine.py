@@ -9,7 +9,7 @@ import msgspec
 
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.engine import RemoteEngine
-from subnet.engines.remote.model import Model, describe_reference, names
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
 from subnet.engines.remote.pieces import LEAST_LOGPROB, pieces
 from subnet.engines.vllm.api import Choice, Chunk, request, scored, scores, version_of
 from subnet.errors import EngineFailed, NodeError, NodeLost, SettingsError, WireError
@@ -78,6 +78,7 @@ class VllmEngine(RemoteEngine):
             served,
             context_length=self._spec.context_length or entry.max_model_len or base.max_model_len,
         )
+        await self._compare(artefact, {"model": own, "prompt": SAMPLE, "add_special_tokens": False})
         capabilities = Capabilities(
             resume="continue",
             top_logprobs=20,
