@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,10 @@ from subnet.errors import (
     Unauthorized,
     WireError,
 )
+from subnet.protocols.openai.answer import Answer
+from subnet.protocols.openai.choice import Choice
+from subnet.protocols.openai.quirks import words
+from subnet.upstream.sse import Event
 from tests.chat_node import HELLO, Heard, heard_from, heard_of, node
 from tests.provider import (
     TEXT,
@@ -194,6 +199,13 @@ async def test_any_split_is_the_same_answer(size: int) -> None:
         (raw(event(chunk({"content": 1}))), WireError, ""),
         (raw(event(chunk({"content": [1]}))), WireError, ""),
         (raw(event(chunk({"content": "x"}, index=1))), WireError, ""),
+        (raw(event('{"choices": ' + "[" * 100_000)), WireError, ""),
+        (raw(event('{"choices": [{"delta": {"content": ' + '[{"type": "a", "a": ' * 300 + "1")), WireError, ""),
+        (
+            whole({"choices": [chunk(finish="error", error={"message": "slow down", "code": 429})["choices"][0]]}),
+            RateLimited,
+            "",
+        ),
         (raw(event(chunk({"content": "x"}, index=-1))), WireError, ""),
         (broken(2, {"message": "Provider disconnected", "code": 502}), NodeError, "One two"),
         (broken(2, {"message": "slow down", "code": 429}), RateLimited, "One two"),
@@ -287,6 +299,37 @@ async def test_an_error_of_the_listener_ends_the_work_on_the_server() -> None:
         with pytest.raises(LookupError):
             await protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), refuse_it)
         await asyncio.wait_for(provider.chats[0].gone.wait(), 5)
+
+
+FIELDS = words(
+    "choices index delta message content type text thinking reasoning refusal tool_calls function_call function id name"
+    " arguments finish_reason logprobs token logprob bytes top_logprobs usage prompt_tokens error code x_groq"
+)
+PLAIN = st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.sampled_from(["", "x", "stop", "error", "{}"])
+JSON = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(FIELDS)), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"choices": st.lists(JSON, max_size=2)}) | JSON, max_size=4))
+def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) -> None:
+    """Nothing that a server says breaks the gateway."""
+    heard = Heard()
+    answer = Answer("peer", [Choice(0, logprobs=True), Choice(1)], heard.emit, lambda body: NodeError(str(body)))
+    try:
+        for each in chunks:
+            answer.take(Event(msgspec.json.encode(each).decode()))
+        answer.done = True
+        answer.end()
+    except SubnetError:
+        return
+    for choice in (0, 1):
+        heard.calls(choice)
+        assert len(heard.finishes(choice)) == (
+            choice in {delta.choice for delta in heard.deltas if delta.finish_reason}
+        )
 
 
 # What servers call their things.
@@ -453,6 +496,14 @@ OPENAI = [
             [call(": 1}", None, index=0, id=None)],
             [call("{}", "g", index=1, id="b")],
         ],
+        # A new id in each piece, as of older ones of vLLM.
+        [
+            [call("", "f", index=0, id="a")],
+            [call('{"x"', index=0, id="i")],
+            [call(": 1}", index=0, id="j")],
+            [call("{}", "g", index=1, id="b")],
+        ],
+        [[call("", "f", id="a")], [call('{"x"', id="i")], [call(": 1}", id="j")], [call("{}", "g", id="b")]],
         # Indexes that begin elsewhere, and the name after the id.
         [[call("", "f", index=5, id="a")], [call('{"x": 1}', index=5)], [call("{}", "g", index=9, id="b")]],
         [

@@ -149,14 +149,12 @@ def test_whether_a_server_goes_on_is_declared(spec: dict[str, Any], prefills: bo
 async def test_a_server_that_refuses_to_go_on_is_not_at_its_end() -> None:
     """Another node may: what the client asked for was right. The server is not asked for that again."""
     said = "This model does not support assistant message prefill. The conversation must end with a user message."
-    async with (
-        Provider(refuse(400, said), refuse(400), answer()) as provider,
-        node(provider.url, prefill=True) as protocol,
-    ):
-        assert (await protocol.rpc_info()).capabilities.prefill
-        with pytest.raises(NodeError, match="begun"):
-            await heard_of(protocol, begun="One")
-        assert not (await protocol.rpc_info()).capabilities.prefill
+    scripts = [refuse(400, code="context_length_exceeded"), refuse(400, said), refuse(400)]
+    async with Provider(*scripts) as provider, node(provider.url, prefill=True) as protocol:
+        for prefills in (True, False):
+            with pytest.raises(NodeError, match="begun"):
+                await heard_of(protocol, begun="One")
+            assert (await protocol.rpc_info()).capabilities.prefill is prefills
         with pytest.raises(InvalidRequest):
             await heard_of(protocol)
 
@@ -346,6 +344,7 @@ async def test_a_server_without_a_list_has_the_models_that_are_named(status: int
         (refuse(403), Unauthorized),
         (refuse(429, retry_after=100), RateLimited),
         (refuse(500), NodeError),
+        (refuse(400, "say who you are"), NodeError),
         (reset(), NodeLost),
         (whole({"data": {}}), WireError),
         (whole(1), WireError),

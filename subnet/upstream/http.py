@@ -170,7 +170,7 @@ class Http:
             raise WireError(f"{self.peer} answered with more than {_LONGEST} bytes")
         try:
             body = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self.peer} answered {response.url.path} with what is no JSON: {error}") from error
         if has_error(body):
             raise self.refused(body)
@@ -182,7 +182,7 @@ class Http:
         data = (await self._read(response, _LONGEST_ERROR))[:_LONGEST_ERROR]
         try:
             body = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             body = data.decode(errors="replace")
         return self._hidden(refusal(self.peer, response.status, body, response.headers))
 

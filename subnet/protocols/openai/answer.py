@@ -66,7 +66,7 @@ class Answer:
     def _decoded(self, event: Event) -> Any:
         try:
             return msgspec.json.decode(event.data.encode())
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             if event.name == "error":
                 return event.data
             raise WireError(f"{self._peer} sent an event that is no JSON") from error
@@ -92,6 +92,8 @@ class Answer:
         # Without an index it is the first.
         if not isinstance(raw, dict) or not isinstance(index, int | None) or not 0 <= (index or 0) < len(self._choices):
             raise WireError(f"{self._peer} sent a choice that was not asked for")
+        if has_error(raw):
+            raise self._refused(raw)
         try:
             delta = self._choices[index or 0].read(raw)
         except NodeError as error:

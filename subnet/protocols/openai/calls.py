@@ -81,11 +81,11 @@ class Calls:
         """The call that a piece may belong to."""
         if key is not None:
             known = next((call for call in reversed(self._calls) if call.key == key), None)
-        elif id:
-            return next((call for call in self._calls if call.id == id), None)
         else:
-            known = self._calls[-1] if self._calls else None
-        return None if known is None or (id and known.id and id != known.id) else known
+            known = next((call for call in self._calls if id and call.id == id), None)
+        if known is None and key is None and self._calls:
+            known = self._calls[-1]
+        return known
 
     def _add(self, call: _Call, name: str, arguments: str) -> CallDelta | None:
         call.arguments.append(arguments)
@@ -100,8 +100,11 @@ class Calls:
 
 def _begins(call: _Call, id: str, name: str, arguments: str, *, again: bool) -> bool:
     """Whether a piece that goes by the same key as `call` is of another one. `again`: it is in the same chunk."""
-    if not name or not call.name or (id and id == call.id):
+    # A piece without a name is never the first, whatever its id is: older ones of vLLM have a new id in each.
+    if not name or not call.name:
         return False
+    if id and call.id:
+        return id != call.id
     return again or name != call.name or (bool(arguments) and call.complete)
 
 

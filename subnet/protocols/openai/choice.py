@@ -95,7 +95,10 @@ def _parts(parts: list[Any]) -> Iterator[tuple[str, str]]:
         else:
             kind = _text(part.get("type"))
             inner = part.get(kind, part.get("text"))
-            yield kind, "".join(text for _, text in _parts(inner)) if isinstance(inner, list) else _text(inner)
+            texts = (
+                [each.get("text") for each in inner if isinstance(each, dict)] if isinstance(inner, list) else [inner]
+            )
+            yield kind, "".join(map(_text, texts))
 
 
 def _text(value: Any) -> str:

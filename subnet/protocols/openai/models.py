@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from subnet.errors import NodeBusy, NodeError, Unauthorized
+from subnet.errors import NodeBusy, NodeError, RequestError, Unauthorized
 from subnet.node_info import Modality, ModelCard
 from subnet.protocols.openai.listing import Lister, Listing
 from subnet.upstream.http import Http
@@ -53,6 +53,8 @@ class Models:
             wait = _FRESH if error.retry_after is None else error.retry_after
         except Unauthorized as error:
             self._error = error
+        except RequestError as error:
+            self._error, wait = NodeError(f"{self._spec.peer} refuses to list its models: {error.message}"), 0.0
         except NodeError as error:
             self._error, wait = error, error.retry_after or 0.0
         self._until = time.monotonic() + wait

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncGenerator
 
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
-from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost
+from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
 from subnet.node_info import Capabilities, NodeInfo
@@ -77,14 +77,14 @@ class OpenAIProtocol(Protocol):
             # Whether it is still there is to be seen when it is next asked how it is.
             self._models.forget()
             raise
-        except InvalidRequest as error:
+        except (InvalidRequest, ContextLengthExceeded) as error:
             if request.begun:
                 raise self._no_prefill(error) from error
             raise
         finally:
             self._running -= wanted
 
-    def _no_prefill(self, error: InvalidRequest) -> NodeError:
+    def _no_prefill(self, error: RequestError) -> NodeError:
         """A request that was right until it was to be gone on with is no mistake of the client's."""
         if _BEGUN.search(error.message):
             self._prefill = False
