@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.engines.transformers.pace import MANY, PassPace
+from subnet.engines.transformers.pace import PassPace
 
 
 def settled(one: float, each: float, pace: PassPace | None = None) -> PassPace:
@@ -14,7 +14,7 @@ def settled(one: float, each: float, pace: PassPace | None = None) -> PassPace:
     pace = pace or PassPace()
     pace.passed(1, one + each)
     for _ in range(60):
-        rows = max(MANY, pace.rows())
+        rows = pace.rows()
         pace.passed(rows, one + rows * each)
         pace.passed(1, one + each)
     return pace

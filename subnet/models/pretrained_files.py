@@ -56,5 +56,9 @@ def _download(repo: str, patterns: Sequence[str], report: Callable[[str], None])
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except Exception as error:  # it raises its own errors, those of its HTTP client, and OSError
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise SettingsError(f"{repo} cannot be fetched: {reason}") from error
+        raise SettingsError(f"{repo} cannot be fetched: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What it says first; its kind, if it says nothing. Errors of these packages go on for pages."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

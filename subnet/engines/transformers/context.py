@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from subnet.engines.stepping import Context, Row
-from subnet.engines.transformers.pace import MANY, PassPace
+from subnet.engines.transformers.pace import FIRST, PassPace
 from subnet.errors import SettingsError
 
 _BY_SEQUENCE = itemgetter(2)
@@ -81,7 +81,8 @@ class TorchContext(Context):
     def try_out(self) -> None:
         """Read a few tokens and forget them: what cannot work fails here, and `pace` has something to go by. Raises
         whatever the model does."""
-        for count in (1, 1, MANY):
+        # The first pass takes longer, and is none that `pace` heeds.
+        for count in (2, 1, 1, FIRST):
             self._read(0, [0] * count)
         self.keep(0, 0)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 from tokenizers import Tokenizer
@@ -18,6 +18,9 @@ from subnet.errors import SettingsError
 from subnet.models.pretrained import describe_pretrained
 from subnet.models.pretrained_files import DESCRIPTION, find_folder
 from subnet.node_info import TokenizerArtefact
+
+if TYPE_CHECKING:
+    from subnet.engines.transformers.context import TorchContext
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -63,25 +66,14 @@ class TransformersEngine(SteppedEngine):
         return self
 
     def _load(self) -> None:
-        try:
-            # Only here, so that a missing package is an error in one line.
-            from subnet.engines.transformers.context import TorchContext
-            from subnet.engines.transformers.model import load_model, one_line
-        except ImportError as error:
-            raise SettingsError(
-                f"the transformers engine needs packages of its own, pip install '.[transformers]': {error}"
-            ) from error
+        open_context = _opener()
         folder = find_folder(self._reference, (*DESCRIPTION, *_WEIGHTS), self._report)
         model_id = self._model_id or (None if folder == Path(self._reference).expanduser() else str(self._reference))
         card, self.artefact = describe_pretrained(folder, model_id)
         self.card = msgspec.structs.replace(card, context_length=self._context_length(card.context_length))
         self._tokenizer = Tokenizer.from_str(TokenizerArtefact.from_bytes(self.artefact).tokenizer_json or "")
         self._tokenizer.encode_special_tokens = True
-        self._context = TorchContext(load_model(folder, self._threads), self.capacity, self._pace)
-        try:
-            self._context.try_out()
-        except Exception as error:
-            raise SettingsError(f"{folder} is loaded, but does not run: {one_line(error)}") from error
+        self._context = open_context(folder, self._threads, self.capacity, self._pace)
 
     def _context_length(self, trained: int) -> int:
         wanted = self._wanted_length
@@ -97,3 +89,14 @@ class TransformersEngine(SteppedEngine):
 
     def _tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _opener() -> Callable[[Path, int, int, PassPace], TorchContext]:
+    try:
+        # Only here, so that a missing package is an error in one line.
+        from subnet.engines.transformers.model import open_context
+    except ImportError as error:
+        raise SettingsError(
+            f"the transformers engine needs packages of its own, pip install '.[transformers]': {error}"
+        ) from error
+    return open_context

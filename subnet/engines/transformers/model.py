@@ -9,15 +9,27 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from subnet.engines.transformers.context import TorchContext
+from subnet.engines.transformers.pace import PassPace
 from subnet.errors import SettingsError
+from subnet.models.pretrained_files import first_line
 
 
-def load_model(folder: Path, threads: int) -> Any:
-    """In the precision of its files, on the accelerator that torch finds, or else on `threads` threads of this process
-    (which torch has once for all). No code of the folder is run, and only safetensors are read.
+def open_context(folder: Path, threads: int, sequences: int, pace: PassPace) -> TorchContext:
+    """A model in the precision of its files, on the accelerator that torch finds, or else on `threads` threads of this
+    process (which torch has once for all). No code of the folder is run, and only safetensors are read.
 
-    Raises SettingsError, in one line, for a folder that is not a whole model.
+    Raises SettingsError, in one line, for a folder that is not a whole model, or one that does not run.
     """
+    context = TorchContext(_load(folder, threads), sequences, pace)
+    try:
+        context.try_out()
+    except Exception as error:  # torch's own errors, and whatever the model's code makes of its configuration
+        raise SettingsError(f"{folder} is loaded, but does not run: {first_line(error)}") from error
+    return context
+
+
+def _load(folder: Path, threads: int) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
@@ -27,14 +39,10 @@ def load_model(folder: Path, threads: int) -> Any:
         )
         model = model.to(_device()).eval()
     except Exception as error:  # it raises its own errors, those of torch and of safetensors, and OSError
-        raise SettingsError(f"{folder} is not a model that transformers can load: {one_line(error)}") from error
+        raise SettingsError(f"{folder} is not a model that transformers can load: {first_line(error)}") from error
     if missing := sorted(told["missing_keys"]):
         raise SettingsError(f"{folder} is not a whole model: it lacks {len(missing)} weights, {missing[0]} among them")
     return model
-
-
-def one_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _device() -> Any:

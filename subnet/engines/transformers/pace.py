@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from subnet.engines.stepping.prefill import Pace
 
-MANY = 16
-"""From so many tokens on, a pass tells what one of them costs."""
+FIRST = 16
+"""Tokens of the first piece, before anything is known."""
 
 _LEAST, _MOST = 4, 512
 _SECONDS = 0.08
@@ -25,7 +25,7 @@ class PassPace(Pace):
 
     def rows(self) -> int:
         if self._one is None or self._each is None:
-            return MANY
+            return FIRST
         spare = max(_SECONDS, _TIMES * self._one) - self._one
         return max(_LEAST, min(_MOST, int(spare / self._each)))
 
@@ -36,8 +36,8 @@ class PassPace(Pace):
         """One pass has read so many tokens of one sequence."""
         if rows == 1:
             self._one = _nearer(self._one, seconds)
-        elif rows >= MANY and self._one is not None:
-            self._each = _nearer(self._each, max(seconds - self._one, 1e-6) / rows)
+        elif rows >= _LEAST and self._one is not None:
+            self._each = _nearer(self._each, max(seconds - self._one, 1e-6) / (rows - 1))
 
 
 def _nearer(known: float | None, found: float) -> float:
