@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,19 +12,15 @@ import msgspec
 
 from subnet.errors import NodeError, SubnetError, WireError
 from subnet.upstream.access import Access
+from subnet.upstream.bodies import error_of, json_of, linger
 from subnet.upstream.faults import translated
 from subnet.upstream.refusals import has_error, refusal
 from subnet.upstream.spec import NodeSpec
 from subnet.upstream.sse import Event, SseParser
 from subnet.version import VERSION
 
-# Of a JSON answer, and of an error's, in bytes.
-_LONGEST = 64 << 20
-_LONGEST_ERROR = 64 << 10
 # How long an idle connection is kept, in seconds; providers do so for a minute.
 _IDLE = 15.0
-# For the last bytes of an answer that was read to its end, so that its connection can be used again. In seconds.
-_LINGER = 0.05
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
 
 
@@ -99,7 +94,7 @@ class Http:
             whole = response.content_type == "application/json"
             async with aclosing(self._whole(response) if whole else self._events(response)) as iterator:
                 yield Events(iterator, whole=whole)
-            await _linger(response)
+            await linger(response)
 
     def refused(self, body: Any) -> SubnetError:
         """The error for an error that came as an event."""
@@ -165,13 +160,7 @@ class Http:
         return aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
 
     async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        data = await self._read(response, _LONGEST)
-        if len(data) > _LONGEST:
-            raise WireError(f"{self.peer} answered with more than {_LONGEST} bytes")
-        try:
-            body = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WireError(f"{self.peer} answered {response.url.path} with what is no JSON: {error}") from error
+        body = await json_of(response, self.peer)
         if has_error(body):
             raise self.refused(body)
         return body
@@ -179,29 +168,8 @@ class Http:
     async def _refusal(self, response: aiohttp.ClientResponse) -> SubnetError:
         if response.status < 400:
             return NodeError(f"{self.peer} answered {response.status}: it is elsewhere, name that address instead")
-        data = (await self._read(response, _LONGEST_ERROR))[:_LONGEST_ERROR]
-        try:
-            body = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            body = data.decode(errors="replace")
+        body = await error_of(response, self.peer)
         return self._hidden(refusal(self.peer, response.status, body, response.headers))
-
-    async def _read(self, response: aiohttp.ClientResponse, longest: int) -> bytes:
-        """The body, at least its first `longest` bytes."""
-        data = bytearray()
-        with translated(self.peer):
-            async for piece in response.content.iter_any():
-                data += piece
-                if len(data) > longest:
-                    break
-        return bytes(data)
 
     def _hidden(self, error: SubnetError) -> SubnetError:
         return type(error)(self._access.hide(error.message), retry_after=error.retry_after, param=error.param)
-
-
-async def _linger(response: aiohttp.ClientResponse) -> None:
-    """Whoever stops at the last event may leave some bytes that end the response."""
-    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-        async with asyncio.timeout(_LINGER):
-            await response.content.readany()
