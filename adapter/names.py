@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +10,6 @@ import msgspec
 class Names(msgspec.Struct, frozen=True, kw_only=True):
     """`aliases` say what is served under another name; `fallbacks` what is asked, in order, when a model cannot answer,
     by its name or by an alias, and then what these have; `default` is for clients that send a name of their own.
-    Nothing leads back to itself.
     """
 
     aliases: Mapping[str, str] = {}
@@ -26,12 +25,16 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
 
     def chain(self, name: str, known: Collection[str]) -> tuple[str, ...]:
         """The models to ask for `name`, in order, each once."""
-        return tuple(dict.fromkeys(self._chained(name, self.model(name, known))))
+        found: dict[str, None] = {}
+        self._follow(name, self.model(name, known), found)
+        return tuple(found)
 
-    def _chained(self, name: str, model: str) -> Iterator[str]:
-        yield model
+    def _follow(self, name: str, model: str, found: dict[str, None]) -> None:
+        if model in found:
+            return
+        found[model] = None
         for other in self.fallbacks.get(name) or self.fallbacks.get(model) or ():
-            yield from self._chained(other, self._resolved(other))
+            self._follow(other, self._resolved(other), found)
 
     def _resolved(self, name: str) -> str:
         for _ in self.aliases:

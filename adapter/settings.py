@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
@@ -34,7 +34,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Raises SettingsError for names that go round in a circle, and for two nodes of one name."""
+    """Raises SettingsError for aliases that go round in a circle, and for two nodes of one name."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def __post_init__(self) -> None:
-        _check_names(self.aliases, self.fallbacks)
+        _check_names(self.aliases)
         peers: dict[str, NodeSpec] = {}
         for node in self.nodes:
             if peers.setdefault(node.peer, node) != node:
@@ -131,16 +131,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
-def _check_names(aliases: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]]) -> None:
-    graph = {name: list(others) for name, others in fallbacks.items()}
-    for name, model in aliases.items():
-        graph.setdefault(name, []).append(model)
+def _check_names(aliases: Mapping[str, str]) -> None:
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter({name: [model] for name, model in aliases.items()}).prepare()
     except CycleError as error:
-        raise SettingsError(
-            f"aliases and fallbacks go round in a circle: {' -> '.join(error.args[1][::-1])}"
-        ) from error
+        raise SettingsError(f"aliases go round in a circle: {' -> '.join(error.args[1][::-1])}") from error
 
 
 def _is_format(text: str) -> bool:

@@ -29,6 +29,12 @@ def test_a_chain_has_each_model_once() -> None:
     assert names.chain("smol", ()) == ("smol",)
 
 
+def test_two_that_stand_in_for_each_other() -> None:
+    """Each is asked once, whichever is first."""
+    names = Names(aliases={"gpt": "a"}, fallbacks={"a": ("b",), "b": ("a", "gpt")})
+    assert (names.chain("a", ()), names.chain("b", ())) == (("a", "b"), ("b", "a"))
+
+
 def test_a_model_with_fallbacks_is_no_stranger() -> None:
     """A model that is away is not taken for a name of the client's own."""
     names = Names(fallbacks={"qwen": ("phi",)}, default="llama")

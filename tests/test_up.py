@@ -108,7 +108,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         (["serve", "--node", "gpu-1:8000"], "adapter: --node[0]: 'gpu-1:8000': expected an address like http://"),
         (
             ["serve", "--node", "http://a", "--alias", "a=b,b=a"],
-            "adapter: aliases and fallbacks go round in a circle: ",
+            "adapter: aliases go round in a circle: ",
         ),
         (["up", "--config", "nowhere.toml"], "nowhere.toml"),
     ],
