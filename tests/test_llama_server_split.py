@@ -91,9 +91,11 @@ def test_of_several_ways_the_first_learned_counts() -> None:
     assert decoded(PIECES, iter([("🎉", [0x89], 3)])) == [early, 0x8E, 0x89]
 
 
-@pytest.mark.parametrize("event", [("\ufffda", [ord("a")], 2), ("🎉", [ord("a")], 2), ("🎉", [0x89], 9)])
+@pytest.mark.parametrize(
+    "event", [("\ufffda", [ord("a")], 2), ("🎉", [ord("a")], 2), ("🎉", [0x89], 9), ("a", [ord("a")], 0)]
+)
 def test_what_cannot_be_is_not_guessed(event: tuple[str, list[int], int]) -> None:
-    """Bytes that are no text, a text that does not end with its token, more tokens than bytes: Unreadable."""
+    """Bytes that are no text, a text that does not end with its token, more tokens than bytes, no count: Unreadable."""
     with pytest.raises(Unreadable):
         decoded(PIECES, iter([event]))
 

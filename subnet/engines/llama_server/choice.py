@@ -83,6 +83,8 @@ class Choice:
 
     async def _more(self, part: Part, tokens: Tokens) -> None:
         self._release()
+        if part.content and not part.tokens:
+            raise EngineFailed(f"{self._server.http.peer} tells no token ids: it is older than return_tokens")
         ids = tokens.decode(part.content, part.tokens, part.tokens_predicted)
         scores = await self._scores(ids, part)
         if part.content:

@@ -63,6 +63,8 @@ class Tokens:
     def decode(self, content: str, tokens: Sequence[int], count: int) -> list[int]:
         """What an event adds: its `content`, its `tokens`, and the `count` of tokens up to it. Raises Unreadable."""
         missing = count - self.known - len(tokens)
+        if missing < 0 and self._counted:
+            raise Unreadable
         found = self._missing(content.encode(), tokens, missing) if missing > 0 and tokens else []
         self.known += len(found) + len(tokens)
         return [*found, *tokens]
