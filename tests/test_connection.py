@@ -1,0 +1,252 @@
+"""The client's end of a connection, with a node of any manners at the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import aiohttp
+import msgspec
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from subnet import MockProtocol, Sampling, TokenAuthorizer, columns, frames
+from subnet.authorizers.base import AuthorizerBase, RequestT
+from subnet.errors import NodeBusy, NodeError, NodeLost, Unauthorized, WireError
+from subnet.generation import Delta
+from subnet.messages import Accepted, Cancel, ChoiceStart, Deltas, Failed, Generate, InfoReply, InfoRequest, Message
+from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import pack, token_ids
+
+REQUEST = Generate(
+    model=None,
+    prompt=pack(token_ids([1])),
+    sampling=Sampling(),
+    starts=(ChoiceStart(0, pack(np.array([], np.int32))),),
+)
+END = Delta(0, [8], None, "stop")
+
+
+class Peer:
+    """A node's end."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+
+    async def heard(self) -> Message:
+        return frames.decode(await self.socket.receive_bytes())
+
+    async def asked(self) -> int:
+        """The call of a request for tokens."""
+        message = await self.heard()
+        assert isinstance(message, Generate)
+        return message.call
+
+    async def say(self, *messages: Message) -> None:
+        for message in messages:
+            await self.socket.send_bytes(frames.encode(message))
+
+    async def describe(self) -> None:
+        """Answer what must be a request for its description."""
+        message = await self.heard()
+        assert isinstance(message, InfoRequest)
+        await self.say(InfoReply(message.call, await MockProtocol().rpc_info()))
+
+
+@asynccontextmanager
+async def node(
+    manners: Callable[[Peer], Awaitable[None]], authorizer: AuthorizerBase | None = None
+) -> AsyncIterator[WebSocketProtocol]:
+    """What reaches a node that has these `manners` in each connection, and closes it then."""
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await manners(Peer(socket))
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/subnet", handler)
+    async with TestServer(application) as server, asyncio.timeout(20):
+        remote = WebSocketProtocol(str(server.make_url("/")), authorizer)
+        try:
+            yield remote
+        finally:
+            await remote.aclose()
+
+
+def deltas(call: int, *said: Delta) -> Deltas:
+    return columns.pack([(call, delta) for delta in said])
+
+
+async def test_a_connection_that_is_lost() -> None:
+    """Its calls fail at once, and the next one makes another."""
+
+    async def once(peer: Peer) -> None:
+        if isinstance(message := await peer.heard(), InfoRequest):
+            await peer.say(InfoReply(message.call, await MockProtocol().rpc_info()))
+
+    async with node(once) as remote:
+        with pytest.raises(NodeLost, match="was lost"):
+            await remote.rpc_inference(REQUEST, lambda delta: None)
+        before = monotonic()
+        assert (await remote.rpc_info()).engine == "mock"
+        assert before < remote.heard <= monotonic()
+
+
+class Signing(TokenAuthorizer):
+    """Takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__("secret")
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def sign_request(self, request: RequestT) -> RequestT:
+        self.begun.set()
+        await self.go_on.wait()
+        return await super().sign_request(request)
+
+
+async def test_a_connection_that_is_lost_before_it_is_used() -> None:
+    """Nothing is asked of it, and so nothing is waited for."""
+    signing = Signing()
+
+    async def leaves(peer: Peer) -> None:
+        await peer.asked()
+
+    async with node(leaves, signing) as remote:
+        embedding = asyncio.create_task(remote.rpc_embed([token_ids([1])]))
+        await signing.begun.wait()
+        with pytest.raises(NodeLost):
+            await remote.rpc_inference(REQUEST, lambda delta: None)
+        signing.go_on.set()
+        with pytest.raises(NodeLost):
+            await embedding
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("hello", "sent a TEXT message"),
+        (frames.encode(Cancel(1)), "which only clients send"),
+        (bytes((frames.VERSION, 99)) + b"\x80", "unknown frame type 99"),
+        (bytes((frames.VERSION, 7)) + b"\xc1", "broken Deltas"),
+        (frames.encode(Deltas(b"abc", b"", b"", b"", b"")), "cut off"),
+    ],
+)
+async def test_what_makes_no_sense(said: str | bytes, why: str) -> None:
+    """It ends the connection, with a reason for either side."""
+    codes = []
+
+    async def nonsense(peer: Peer) -> None:
+        await peer.asked()
+        await (peer.socket.send_str(said) if isinstance(said, str) else peer.socket.send_bytes(said))
+        message = await peer.socket.receive()
+        codes.append((message.data, message.extra))
+
+    async with node(nonsense) as remote:
+        with pytest.raises(WireError, match=why):
+            await remote.rpc_inference(REQUEST, lambda delta: None)
+        while not codes:
+            await asyncio.sleep(0.01)
+    assert codes == [(aiohttp.WSCloseCode.PROTOCOL_ERROR, WireError.code)]
+
+
+async def test_what_cannot_be_sent() -> None:
+    """A request that no frame holds fails; the next is made on another connection."""
+    large = msgspec.structs.replace(REQUEST, text="x" * frames.MAX_FRAME)
+    async with node(Peer.describe) as remote:
+        with pytest.raises(NodeError, match="larger than"):
+            await remote.rpc_inference(large, lambda delta: None)
+        assert (await remote.rpc_info()).engine == "mock"
+
+
+async def test_a_refusal() -> None:
+    """It comes with all that the node said of it."""
+
+    async def full(peer: Peer) -> None:
+        await peer.say(Failed(await peer.asked(), NodeBusy.code, "full", retry_after=3.5))
+        await peer.heard()
+
+    async with node(full) as remote:
+        with pytest.raises(NodeBusy, match="full") as refused:
+            await remote.rpc_inference(REQUEST, lambda delta: None)
+    assert refused.value.retry_after == 3.5
+
+
+async def test_tokens_before_the_check() -> None:
+    """They are held until it is done, and then given in their order."""
+    checked: list[Delta] = []
+    given: list[Delta] = []
+
+    async def hasty(peer: Peer) -> None:
+        call = await peer.asked()
+        await peer.say(Accepted(call), deltas(call, Delta(0, [7]), END))
+        await peer.describe()
+
+    async with node(hasty) as remote:
+
+        async def check(accepted: Accepted) -> None:
+            await remote.rpc_info()  # is answered after the tokens
+            checked.extend(given)
+
+        await remote.rpc_inference(REQUEST, given.append, check)
+    assert checked == []
+    assert [delta.tokens for delta in given] == [[7], [8]]
+
+
+async def test_tokens_instead_of_a_proof() -> None:
+    """Who did not say who it is is not believed a token."""
+
+    async def stranger(peer: Peer) -> None:
+        await peer.say(deltas(await peer.asked(), END))
+        await peer.heard()
+
+    async def check(accepted: Accepted) -> None:
+        raise AssertionError
+
+    given: list[Delta] = []
+    async with node(stranger) as remote:
+        with pytest.raises(Unauthorized):
+            await remote.rpc_inference(REQUEST, given.append, check)
+    assert given == []
+
+
+async def test_an_answer_that_ended_is_not_cancelled() -> None:
+    """The node hears no more of it."""
+
+    async def whole(peer: Peer) -> None:
+        call = await peer.asked()
+        await peer.say(Accepted(call), deltas(call, END))
+        await peer.describe()
+
+    async with node(whole) as remote:
+        await remote.rpc_inference(REQUEST, lambda delta: None)
+        assert (await remote.rpc_info()).engine == "mock"
+
+
+async def test_who_takes_no_more() -> None:
+    """What it raises ends the call, here and at the node; it is given nothing after that."""
+    heard: list[Message] = []
+    given: list[list[int]] = []
+
+    async def talkative(peer: Peer) -> None:
+        call = await peer.asked()
+        await peer.say(Accepted(call), deltas(call, Delta(0, [7]), END))
+        heard.append(await peer.heard())
+
+    def take(delta: Delta) -> None:
+        given.append(list(delta.tokens))
+        raise ZeroDivisionError
+
+    async with node(talkative) as remote:
+        with pytest.raises(ZeroDivisionError):
+            await remote.rpc_inference(REQUEST, take)
+        while not heard:
+            await asyncio.sleep(0.01)
+    assert given == [[7]]
+    assert heard == [Cancel(1)]
