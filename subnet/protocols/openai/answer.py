@@ -19,7 +19,8 @@ _ALIVE = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"
 
 
 class Answer:
-    """Gives `emit` what `choices` get, in the order in which the server counts them. `usage` is the last that it told.
+    """Gives `emit` what `choices` get, in the order in which the server counts them. `usage` is the last that it told,
+    `done` that it said so, `finished` that each choice had its end.
 
     `refused` makes an error of what a server says of its own; `peer` is what errors call it.
     """
@@ -29,15 +30,11 @@ class Answer:
     ) -> None:
         self.usage: ChatUsage | None = None
         self.done = False
+        self.finished = False
         self._peer = peer
         self._choices = choices
         self._emit = emit
         self._refused = refused
-
-    @property
-    def finished(self) -> bool:
-        """Whether each choice had its end."""
-        return all(choice.finished for choice in self._choices)
 
     def take(self, event: Event) -> None:
         """Raises NodeError, or what the server's error is."""
@@ -88,17 +85,19 @@ class Answer:
             self._live()
 
     def _choice(self, raw: Any) -> None:
-        index = raw.get("index") if isinstance(raw, dict) else None
         # Without an index it is the first.
-        if not isinstance(raw, dict) or not isinstance(index, int | None) or not 0 <= (index or 0) < len(self._choices):
+        index = (raw.get("index") or 0) if isinstance(raw, dict) else None
+        if not isinstance(index, int) or not 0 <= index < len(self._choices):
             raise WireError(f"{self._peer} sent a choice that was not asked for")
-        if has_error(raw):
+        if raw.get("error"):
             raise self._refused(raw)
         try:
-            delta = self._choices[index or 0].read(raw)
+            delta = self._choices[index].read(raw)
         except NodeError as error:
             raise type(error)(f"{self._peer}: {error.message}") from error
         if delta is not None:
+            if delta.finish_reason is not None:
+                self.finished = all(choice.finished for choice in self._choices)
             self._emit(delta)
 
     def _live(self) -> None:

@@ -15,6 +15,8 @@ from subnet.protocols.openai.repeated import Repeated
 # DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same in two of them.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
+_TEXT_ALONE = {"content"}
+
 
 class Choice:
     """Reads `choices[]` of chunks, or of a whole answer, as deltas of choice `number`.
@@ -29,6 +31,7 @@ class Choice:
         self._calls = Calls()
         self._repeated = Repeated(begun)
         self._logprobs = logprobs
+        self._plain = not begun and not logprobs
 
     def read(self, raw: dict[str, Any]) -> ChatDelta | None:
         """None for what comes after the end. Raises WireError, or NodeError for an answer that was broken off."""
@@ -38,6 +41,9 @@ class Choice:
         said = raw.get("delta") or raw.get("message") or {}
         if not isinstance(said, dict):
             raise WireError("a delta that is no object")
+        if self._plain and said.keys() == _TEXT_ALONE and type(said["content"]) is str and not raw.get("finish_reason"):
+            # Nearly all are so.
+            return ChatDelta(self.number, said["content"])
         delta = self._said(said)
         if self._logprobs and "logprobs" in raw and not self._repeated.pending:
             delta.logprobs = read_logprobs(raw["logprobs"])

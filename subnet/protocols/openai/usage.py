@@ -12,12 +12,14 @@ def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
     """From `usage` of a chunk or a whole answer, `x_groq.usage` (Groq), `usage` of its choice (Moonshot), or
     `prompt_eval_count` (Ollama). None where it has none that makes sense.
     """
-    choices = chunk.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    for place in (chunk, chunk.get("x_groq"), first):
-        if isinstance(place, dict) and isinstance(found := place.get("usage"), dict):
-            return _usage(found)
-    return _usage(chunk) if "prompt_eval_count" in chunk else None
+    found = chunk.get("usage")
+    if found is None and (choices := chunk.get("choices")) and isinstance(choices, list):
+        found = _part(choices[0], "usage")
+    if found is None and "x_groq" in chunk:
+        found = _part(chunk["x_groq"], "usage")
+    if found is None and "prompt_eval_count" in chunk:
+        found = chunk
+    return _usage(found) if isinstance(found, dict) else None
 
 
 def summed(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
@@ -31,6 +33,10 @@ def summed(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
         cached_tokens=max(usage.cached_tokens for usage in told),
         reasoning_tokens=sum(usage.reasoning_tokens for usage in told),
     )
+
+
+def _part(whole: Any, name: str) -> Any:
+    return whole.get(name) if isinstance(whole, dict) else None
 
 
 def _usage(found: dict[str, Any]) -> ChatUsage | None:
