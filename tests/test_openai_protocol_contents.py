@@ -1,0 +1,335 @@
+"""What servers put into their chunks: text, reasoning, calls, logprobs, usage, and why they ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subnet.chat import ChatUsage
+from subnet.errors import (
+    NodeError,
+    SubnetError,
+    WireError,
+)
+from subnet.protocols.openai.answer import Answer
+from subnet.protocols.openai.choice import Choice
+from subnet.protocols.openai.quirks import words
+from subnet.upstream.sse import Event
+from tests.chat_node import Heard, heard_from
+from tests.provider import (
+    TEXT,
+    Pause,
+    Script,
+    answer,
+    chunk,
+    events,
+    pieces,
+    usage_of,
+)
+
+PIECES = len(pieces(TEXT))
+USED = ChatUsage(prompt_tokens=7, completion_tokens=PIECES)
+
+
+FIELDS = words(
+    "choices index delta message content type text thinking reasoning refusal tool_calls function_call function id name"
+    " arguments finish_reason logprobs token logprob bytes top_logprobs usage prompt_tokens error code x_groq"
+)
+PLAIN = st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.sampled_from(["", "x", "stop", "error", "{}"])
+JSON = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(FIELDS)), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"choices": st.lists(JSON, max_size=2)}) | JSON, max_size=4))
+def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) -> None:
+    """Nothing that a server says breaks the gateway."""
+    heard = Heard()
+    answer = Answer("peer", [Choice(0, logprobs=True), Choice(1)], heard.emit, lambda body: NodeError(str(body)))
+    try:
+        for each in chunks:
+            answer.take(Event(msgspec.json.encode(each).decode()))
+        answer.done = True
+        answer.end()
+    except SubnetError:
+        return
+    for choice in (0, 1):
+        heard.calls(choice)
+        assert len(heard.finishes(choice)) == (
+            choice in {delta.choice for delta in heard.deltas if delta.finish_reason}
+        )
+
+
+# What servers call their things.
+
+
+@pytest.mark.parametrize(
+    ("deltas", "text", "reasoning"),
+    [
+        ([{"role": "assistant", "content": None}, {"content": "a"}, {"role": "assistant", "content": "b"}], "ab", ""),
+        ([None, {}, {"content": "a"}], "a", ""),
+        ([{"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"content": ["c"]}], "abc", ""),
+        (
+            [{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}, {"content": "a"}],
+            "a",
+            "hm",
+        ),
+        ([{"reasoning_content": "h"}, {"reasoning_content": "m"}, {"content": "a"}], "a", "hm"),
+        ([{"reasoning": "hm", "content": ""}, {"content": "a"}], "a", "hm"),
+        ([{"thinking": "hm"}, {"content": "a"}], "a", "hm"),
+        (
+            [{"reasoning": "hm", "reasoning_content": "hm", "reasoning_details": [{"text": "hm"}]}, {"content": "a"}],
+            "a",
+            "hm",
+        ),
+        ([{"reasoning_content": None, "reasoning": {"effort": 1}, "content": "a"}], "a", ""),
+    ],
+)
+async def test_text_and_reasoning_are_found(deltas: list[Any], text: str, reasoning: str) -> None:
+    """In whichever field and form."""
+    heard = await heard_from(events(*(chunk(delta) for delta in deltas), chunk(finish="stop")))
+    assert (heard.text(), heard.reasoning()) == (text, reasoning)
+
+
+async def test_a_refusal_is_no_text() -> None:
+    """In its own field, or as a part of content."""
+    heard = await heard_from(
+        events(chunk({"refusal": "I "}), chunk({"content": [{"type": "refusal", "refusal": "won't"}]}))
+    )
+    assert (heard.text(), heard.refusal()) == ("", "I won't")
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("stop", "stop"),
+        ("eos", "stop"),
+        ("eos_token", "stop"),
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("STOP", "stop"),
+        ("whatever", "stop"),
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("content_filter", "content_filter"),
+        ("content-filter", "content_filter"),
+        ("SAFETY", "content_filter"),
+        ("tool_calls", "tool_calls"),
+        ("tool_use", "tool_calls"),
+        ("function_call", "tool_calls"),
+    ],
+)
+async def test_a_finish_is_told_in_the_words_of_openai(told: str, meant: str) -> None:
+    """Known words of others, and unknown ones."""
+    heard = await heard_from(events(chunk({"content": "x"}, ""), chunk({"content": "y"}), chunk(finish=told)))
+    assert (heard.text(), heard.finishes()) == ("xy", [meant])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [{**chunk(finish="stop"), **usage_of(7, 6)}],
+        [chunk(finish="stop"), {**chunk(), "choices": [], **usage_of(7, 6)}],
+        [{"choices": [], **usage_of(7, 6)}, chunk(finish="stop")],
+        [{**chunk(), **usage_of(7, 1)}, {**chunk(), **usage_of(7, 5)}, {**chunk(finish="stop"), **usage_of(7, 6)}],
+        [{**chunk(finish="stop"), "x_groq": usage_of(7, 6)}],
+        [chunk(finish="stop", **usage_of(7, 6))],
+        [{**chunk(finish="stop"), "prompt_eval_count": 7, "eval_count": 6}],
+        [{**chunk(finish="stop"), "usage": {"input_tokens": 7, "output_tokens": 6}}],
+        [{**chunk(finish="stop"), **usage_of(7, 6)}, {"choices": [], "usage": None}],
+        [
+            {**chunk(finish="stop"), **usage_of(7, 6)},
+            {"choices": [], "usage": {"prompt_tokens": "?", "completion_tokens": -1}},
+        ],
+    ],
+)
+async def test_usage_is_found_wherever_it_is(told: list[Any]) -> None:
+    """The last that makes sense, for some count as they go."""
+    assert (await heard_from(events(chunk({"content": TEXT}), *told))).usage == USED
+
+
+@pytest.mark.parametrize(
+    ("more", "cached", "reasoning"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 2}}, 3, 2),
+        ({"prompt_cache_hit_tokens": 3}, 3, 0),
+        ({"cached_tokens": 3}, 3, 0),
+        ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
+    ],
+)
+async def test_usage_has_its_details(more: dict[str, Any], cached: int, reasoning: int) -> None:
+    """OpenAI's, DeepSeek's and Moonshot's."""
+    heard = await heard_from(events({**chunk({"content": "x"}, "stop"), **usage_of(7, 6, **more)}))
+    assert heard.usage == ChatUsage(
+        prompt_tokens=7, completion_tokens=6, cached_tokens=cached, reasoning_tokens=reasoning
+    )
+
+
+async def test_a_server_that_ends_without_an_end_is_not_waited_for() -> None:
+    """Every choice has its finish, and nothing more comes: neither usage nor [DONE], nor the end of the response."""
+    heard = await heard_from(Script([*answer(usage=False, done=False).steps, Pause()]))
+    assert (heard.text(), heard.finishes(), heard.usage) == (TEXT, ["stop"], None)
+
+
+# Tool calls.
+
+
+def call(arguments: Any = None, name: str | None = None, **more: Any) -> dict[str, Any]:
+    function = {} if name is None else {"name": name}
+    return {**more, "function": {**function, **({} if arguments is None else {"arguments": arguments})}}
+
+
+OPENAI = [
+    [call("", "f", index=0, id="a")],
+    [call('{"x"', index=0)],
+    [call(": 1}", index=0)],
+    [call("{}", "g", index=1, id="b")],
+]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        OPENAI,
+        [[call('{"x": 1}', "f", index=0, id="a"), call("{}", "g", index=1, id="b")]],
+        # Ollama and Gemini: index 0 for all, or none, whole calls.
+        [[call('{"x": 1}', "f", index=0, id="a")], [call("{}", "g", index=0, id="b")]],
+        [[call('{"x": 1}', "f", index=0, id="a"), call("{}", "g", index=0, id="b")]],
+        [[call('{"x": 1}', "f", index=0), call("{}", "g", index=0)]],
+        [[call('{"x": 1}', "f"), call("{}", "g")]],
+        [[call('{"x": 1}', "f", id="a")], [call("{}", "g", id="b")]],
+        # No ids.
+        [[call("", "f", index=0)], [call('{"x"', index=0)], [call(": 1}", index=0)], [call("{}", "g", index=1)]],
+        # No indexes: pieces by id, and by order.
+        [[call("", "f", id="a")], [call('{"x"', id="a")], [call(": 1}", id="a")], [call("{}", "g", id="b")]],
+        [[call("", "f", id="a")], [call('{"x"')], [call(": 1}")], [call("{}", "g", id="b")]],
+        # Ids and names repeated.
+        [
+            [call("", "f", index=0, id="a")],
+            [call('{"x"', "f", index=0, id="a")],
+            [call(": 1}", "f", index=0, id="a")],
+            [call("{}", "g", index=1, id="b")],
+        ],
+        [
+            [call("", "f", index=0)],
+            [call('{"x"', "f", index=0)],
+            [call(": 1}", "f", index=0)],
+            [call("{}", "g", index=1)],
+        ],
+        [
+            [call("", "f", index=0, id="a")],
+            [call('{"x"', "", index=0, id="")],
+            [call(": 1}", None, index=0, id=None)],
+            [call("{}", "g", index=1, id="b")],
+        ],
+        # A new id in each piece, as of older ones of vLLM.
+        [
+            [call("", "f", index=0, id="a")],
+            [call('{"x"', index=0, id="i")],
+            [call(": 1}", index=0, id="j")],
+            [call("{}", "g", index=1, id="b")],
+        ],
+        [[call("", "f", id="a")], [call('{"x"', id="i")], [call(": 1}", id="j")], [call("{}", "g", id="b")]],
+        # Indexes that begin elsewhere, and the name after the id.
+        [[call("", "f", index=5, id="a")], [call('{"x": 1}', index=5)], [call("{}", "g", index=9, id="b")]],
+        [
+            [call("", index=0, id="a")],
+            [call('{"x"', "f", index=0)],
+            [call(": 1}", index=0)],
+            [call("{}", "g", index=1, id="b")],
+        ],
+    ],
+)
+async def test_calls_are_numbered_named_and_identified_once(chunks: list[list[Any]]) -> None:
+    """However the server counts, names and identifies them; a stop after them is theirs."""
+    script = events(*(chunk({"tool_calls": calls}) for calls in chunks), chunk(finish="stop"))
+    heard = await heard_from(script)
+    assert heard.calls() == [("f", '{"x": 1}'), ("g", "{}")]
+    assert heard.finishes() == ["tool_calls"]
+
+
+async def test_the_ids_of_the_server_are_kept() -> None:
+    """The client gives them back to it."""
+    heard = await heard_from(events(*(chunk({"tool_calls": calls}) for calls in OPENAI), chunk(finish="tool_calls")))
+    assert [piece.id for delta in heard.deltas for piece in delta.calls if piece.id] == ["a", "b"]
+
+
+async def test_arguments_may_be_an_object() -> None:
+    """As in Ollama's own API."""
+    heard = await heard_from(events(chunk({"tool_calls": [call({"x": [1, "é"]}, "f")]})))
+    assert (heard.calls(), heard.finishes()) == ([("f", '{"x":[1,"é"]}')], ["tool_calls"])
+
+
+async def test_the_older_function_call_is_a_call() -> None:
+    """In pieces, too."""
+    script = events(
+        chunk({"function_call": {"name": "f", "arguments": ""}}),
+        chunk({"function_call": {"arguments": "{}"}}),
+        chunk(finish="function_call"),
+    )
+    heard = await heard_from(script)
+    assert (heard.calls(), heard.finishes()) == ([("f", "{}")], ["tool_calls"])
+
+
+@pytest.mark.parametrize("calls", [{"a": 1}, [1], [{"index": 0}], [call("{}", index=0)]])
+async def test_calls_of_nothing_are_malformed(calls: Any) -> None:
+    """There is nothing to be called."""
+    with pytest.raises(WireError):
+        await heard_from(events(chunk({"tool_calls": calls}), chunk(finish="stop")))
+
+
+# Logprobs.
+
+
+async def test_logprobs_are_checked_and_completed() -> None:
+    """Bytes are those of the text where the server does not tell; what else is in an entry goes."""
+    told = {
+        "content": [
+            {"token": "é", "logprob": -1, "id": 5, "top_logprobs": [{"token": "a", "logprob": -2.5, "bytes": [97]}]}
+        ]
+    }
+    heard = await heard_from(
+        events(chunk({"content": "é"}, logprobs=told), chunk(finish="stop", logprobs=None)), logprobs=True
+    )
+    assert heard.logprobs() == [
+        {
+            "token": "é",
+            "logprob": -1.0,
+            "bytes": [195, 169],
+            "top_logprobs": [{"token": "a", "logprob": -2.5, "bytes": [97]}],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        1,
+        {"logprob": -1.0},
+        {"token": "a"},
+        {"token": "a", "logprob": "low"},
+        {"token": "a", "logprob": True},
+        {"token": "a", "logprob": -1.0, "bytes": [256]},
+        {"token": "a", "logprob": -1.0, "bytes": "a"},
+        {"token": "a", "logprob": -1.0, "top_logprobs": {"a": -1.0}},
+        {"token": "a", "logprob": -1.0, "top_logprobs": [{}]},
+    ],
+)
+async def test_logprobs_that_are_none_are_malformed(entry: Any) -> None:
+    """They are not passed on."""
+    with pytest.raises(WireError):
+        await heard_from(events(chunk({"content": "a"}, logprobs={"content": [entry]})), logprobs=True)
+
+
+async def test_logprobs_that_nobody_asked_for_go() -> None:
+    """Nor are they looked at."""
+    heard = await heard_from(events(chunk({"content": "a"}, "stop", logprobs={"content": [1]})))
+    assert (heard.text(), heard.logprobs()) == ("a", [])

@@ -1,0 +1,343 @@
+"""What servers refuse, and when they want to be asked again."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from time import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subnet.errors import (
+    ContentRefused,
+    ContextLengthExceeded,
+    InvalidRequest,
+    NodeBusy,
+    NodeError,
+    RateLimited,
+    RequestError,
+    SubnetError,
+    Unauthorized,
+)
+from subnet.upstream.refusals import UNPAID, NotFound, refusal
+from subnet.upstream.retry_after import retry_after
+
+# What servers say, and which error it is: status, body, error, param.
+REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [
+    # OpenAI
+    (
+        400,
+        {"error": {"message": "bad", "type": "invalid_request_error", "param": "temperature"}},
+        InvalidRequest,
+        "temperature",
+    ),
+    (
+        400,
+        {"error": {"message": "too long", "code": "context_length_exceeded", "param": "messages"}},
+        ContextLengthExceeded,
+        "messages",
+    ),
+    (400, {"error": {"message": "no", "code": "content_policy_violation"}}, ContentRefused, None),
+    (401, {"error": {"message": "Incorrect API key provided: sk-..", "code": "invalid_api_key"}}, Unauthorized, None),
+    (403, {"error": {"message": "Country, region, or territory not supported"}}, Unauthorized, None),
+    (404, {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}, NotFound, None),
+    (429, {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}, RateLimited, None),
+    (429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, RateLimited, None),
+    (500, {"error": {"message": "The server had an error", "type": "server_error"}}, NodeError, None),
+    (503, {"error": {"message": "The engine is currently overloaded, please try again later"}}, NodeBusy, None),
+    # Azure
+    (
+        400,
+        {
+            "error": {
+                "message": "The response was filtered due to Azure OpenAI's content management policy.",
+                "param": "prompt",
+                "code": "content_filter",
+                "innererror": {"code": "ResponsibleAIPolicyViolation"},
+            }
+        },
+        ContentRefused,
+        "prompt",
+    ),
+    # vLLM, its older form too
+    (
+        400,
+        {
+            "error": {
+                "message": "This model's maximum context length is 512 tokens.",
+                "type": "BadRequestError",
+                "code": 400,
+            }
+        },
+        ContextLengthExceeded,
+        None,
+    ),
+    (
+        400,
+        {"object": "error", "message": "This model's maximum context length is 512 tokens.", "code": 400},
+        ContextLengthExceeded,
+        None,
+    ),
+    (
+        400,
+        {"error": {"message": "The decoder prompt (length 9) is longer than the maximum model length of 8."}},
+        ContextLengthExceeded,
+        None,
+    ),
+    # SGLang
+    (
+        400,
+        {"object": "error", "message": "The input (9 tokens) is longer than the model's context length (8 tokens)."},
+        ContextLengthExceeded,
+        None,
+    ),
+    # llama-server
+    (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "message": "request (9 tokens) exceeds it",
+                "type": "exceed_context_size_error",
+                "n_ctx": 8,
+            }
+        },
+        ContextLengthExceeded,
+        None,
+    ),
+    (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, NodeError, None),
+    # Ollama
+    (
+        400,
+        {"error": {"message": "the input length exceeds the context length", "type": "invalid_request_error"}},
+        ContextLengthExceeded,
+        None,
+    ),
+    (503, {"error": "server busy, please try again.  maximum pending requests exceeded"}, NodeBusy, None),
+    (404, {"error": {"message": "model 'x' not found", "type": "not_found_error"}}, NotFound, None),
+    # Text Generation Inference
+    (
+        422,
+        {
+            "error": "Input validation error: `inputs` must have less than 8 tokens. Given: 9",
+            "error_type": "validation",
+        },
+        ContextLengthExceeded,
+        None,
+    ),
+    (
+        422,
+        {
+            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8",
+            "error_type": "validation",
+        },
+        ContextLengthExceeded,
+        None,
+    ),
+    (429, {"error": "Model is overloaded", "error_type": "overloaded"}, RateLimited, None),
+    # Mistral, and FastAPI
+    (
+        422,
+        {"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Extra inputs"}]}},
+        InvalidRequest,
+        "n",
+    ),
+    (
+        422,
+        {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Field required"}]},
+        InvalidRequest,
+        "messages.0.role",
+    ),
+    (
+        400,
+        {"object": "error", "message": "Prompt contains 9 tokens, too large for model with 8 maximum context length"},
+        ContextLengthExceeded,
+        None,
+    ),
+    # Anthropic
+    (
+        400,
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8"}},
+        ContextLengthExceeded,
+        None,
+    ),
+    (
+        400,
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}},
+        RateLimited,
+        None,
+    ),
+    (400, {"type": "error", "error": {"message": "Output blocked by content filtering policy"}}, ContentRefused, None),
+    (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, NodeBusy, None),
+    # Gemini
+    (
+        400,
+        [{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}],
+        Unauthorized,
+        None,
+    ),
+    (
+        400,
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "The input token count (9) exceeds the maximum number of tokens allowed (8).",
+                }
+            }
+        ],
+        ContextLengthExceeded,
+        None,
+    ),
+    (429, [{"error": {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED"}}], RateLimited, None),
+    # Groq
+    (
+        413,
+        {"error": {"message": "Request too large", "type": "tokens", "code": "rate_limit_exceeded"}},
+        RateLimited,
+        None,
+    ),
+    # OpenRouter
+    (402, {"error": {"code": 402, "message": "Insufficient credits"}}, RateLimited, None),
+    (
+        403,
+        {"error": {"code": 403, "message": "Your chosen model requires moderation and your input was flagged"}},
+        ContentRefused,
+        None,
+    ),
+    # DeepSeek
+    (400, {"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}, ContentRefused, None),
+    # whoever
+    (400, "nonsense", InvalidRequest, None),
+    (413, "<html>Request Entity Too Large</html>", InvalidRequest, None),
+    (405, "", NotFound, None),
+    (408, "", NodeError, None),
+    (409, "", NodeError, None),
+    (425, "", NodeError, None),
+    (502, "<html>Bad Gateway</html>", NodeError, None),
+    (504, None, NodeError, None),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "error", "param"), REFUSALS)
+def test_a_refusal_is_the_error_that_it_means(
+    status: int, body: Any, error: type[SubnetError], param: str | None
+) -> None:
+    """Each server's own way to say it."""
+    found = refusal("peer", status, body)
+    assert type(found) is (NodeError if error is NodeError else error)
+    assert found.param == param
+    assert found.message
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"error": {"message": "busy", "code": 429}}, RateLimited),
+        ({"error": {"message": "busy", "code": "429"}}, RateLimited),
+        ({"error": {"message": "busy", "type": "rate_limit_error"}}, RateLimited),
+        ({"error": {"message": "no such key", "type": "authentication_error"}}, Unauthorized),
+        ({"error": {"message": "wrong", "type": "invalid_request_error", "param": "stop"}}, InvalidRequest),
+        ({"error": {"message": "wrong", "code": 400, "type": "BadRequestError"}}, InvalidRequest),
+        ({"error": {"message": "too long", "type": "exceed_context_size_error"}}, ContextLengthExceeded),
+        ({"error": {"message": "Overloaded", "type": "overloaded_error"}}, NodeBusy),
+        ({"error": {"message": "Provider disconnected", "code": 502}}, NodeError),
+        ({"error": {"message": "oh"}}, NodeError),
+        ({"error": "oh"}, NodeError),
+        ({"error": {}}, NodeError),
+        ([{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED"}}], RateLimited),
+        ("oh", NodeError),
+    ],
+)
+def test_an_error_without_a_status_is_known_by_its_name(body: Any, error: type[SubnetError]) -> None:
+    """As events have it, and answers with status 200."""
+    assert type(refusal("peer", 200, body)) is error
+
+
+@given(
+    status=st.integers(200, 599),
+    body=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["error", "message", "detail", "code", "type", "param", "loc", "msg", "metadata", "details"]
+                ),
+                inner,
+            )
+        ),
+        max_leaves=8,
+    ),
+)
+def test_any_answer_makes_an_error(status: int, body: Any) -> None:
+    """However odd its shape; a request error only for what is the request's fault."""
+    found = refusal("peer", status, body, {"retry-after": str(body)[:20]})
+    assert isinstance(found, NodeError | RequestError)
+    assert not isinstance(found, RequestError) or status in (400, 403, 413, 422, 500) or status < 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After-Ms": "1500", "Retry-After": "9"}, 1.5),
+        ({"Retry-After": "3"}, 3.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "-1"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-reset-tokens": "20ms"}, 360.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-reset-tokens": "1.5s",
+                "x-ratelimit-remaining-requests": "5",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            1.5,
+        ),
+        ({"x-ratelimit-reset-tokens": "1h2m3s"}, 3723.0),
+        ({"x-ratelimit-reset-tokens": "later"}, None),
+        ({}, None),
+    ],
+)
+def test_when_to_ask_again_is_read_from_headers(headers: dict[str, str], seconds: float | None) -> None:
+    """Of all servers' own ones, the most exact first."""
+    assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_when_to_ask_again_may_be_a_moment() -> None:
+    """An HTTP date, or milliseconds since 1970 in OpenRouter's header or body."""
+    moment = time() + 100
+    body = {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int(moment * 1000))}}}}
+    for found in (
+        retry_after({"retry-after": formatdate(moment, usegmt=True)}),
+        retry_after({"x-ratelimit-reset": str(int(moment * 1000))}),
+        retry_after({}, body),
+    ):
+        assert found is not None
+        assert 90 < found <= 100
+    assert retry_after({"retry-after": formatdate(moment - 1000, usegmt=True)}) == 0
+
+
+def test_when_to_ask_again_may_be_said_in_the_body() -> None:
+    """Gemini's RetryInfo, OpenAI's and Groq's sentence."""
+    body = {"error": {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}]}}
+    assert retry_after({}, body) == 34
+    assert retry_after({}, {}, "Rate limit reached. Please try again in 7m1.5s. Visit ...") == 421.5
+
+
+def test_who_did_not_pay_is_asked_again_much_later() -> None:
+    """Whatever else the server says of when."""
+    for status, body in ((429, {"error": {"code": "insufficient_quota", "message": "quota"}}), (402, "pay")):
+        assert refusal("peer", status, body, {"retry-after": "1"}).retry_after == UNPAID
+
+
+def test_a_server_that_says_when_is_busy() -> None:
+    """A 503 without a word of when is a failure; with it, the server is full."""
+    assert type(refusal("peer", 503, "")) is NodeError
+    busy = refusal("peer", 503, "", {"retry-after": "2"})
+    assert (type(busy), busy.retry_after) == (NodeBusy, 2)
