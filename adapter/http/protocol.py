@@ -41,6 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         caller = Caller(self.cycle, turn_of(self.loop), self._callers)
         offer(self.cycle.scope, caller)  # type: ignore[arg-type]
+        self.cycle.send = caller.send  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():

@@ -51,7 +51,6 @@ class _Body:
 
     async def end(self) -> None:
         await (self._starting or self._start())
-        self._caller.flush()
         await self._send({"type": "http.response.body"})
 
     def close(self) -> None:
@@ -64,7 +63,6 @@ class _Body:
             self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
-        self._caller.begin()
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
         self._started = True
         if self._held:
