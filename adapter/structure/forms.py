@@ -13,7 +13,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 from adapter.errors import BadRequest
 from adapter.schema.formats import Json, JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
 from adapter.schema.sampling import SamplingRequest
-from adapter.structure.json_schemas import written
+from adapter.structure.json_schemas import in_lark, written
 from subnet.generation import Grammar
 
 LONGEST_TEXT = 16 * 1024
@@ -54,8 +54,8 @@ class Form(msgspec.Struct, frozen=True):
     @property
     def body(self) -> str | None:
         """As a Lark expression, to be a part of a larger grammar; None for one that is a whole of its own."""
-        if self.grammar.kind == "json_schema":
-            return f"%json {self.grammar.text}"
+        if self.schema is not None:
+            return in_lark(self.schema)
         if self.grammar.kind == "regex":
             return f"/{_SLASH_OR_LINE.sub(_in_lark, self.grammar.text)}/"
         return None

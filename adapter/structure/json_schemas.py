@@ -18,7 +18,8 @@ LONGEST = 256 * 1024
 _SEARCHED = 512 * 1024
 """Characters of schemas that are tried to find the place of one fault."""
 
-# What else changes how llguidance reads a schema, and what no answer needs: white space without end.
+# What changes how llguidance reads a schema, and what no answer needs: white space without end.
+_GUIDANCE = "x-guidance"
 _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 
 _MAPS = ("$defs", "definitions", "properties", "patternProperties")
@@ -33,8 +34,13 @@ _checked: Recent[tuple[str, bool], Fault] = Recent(16 * 2**20)
 
 
 def written(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON, with bounds on white space."""
-    return msgspec.json.encode({**schema, "x-guidance": _OPTIONS}).decode()
+    """The schema as JSON, for any engine."""
+    return msgspec.json.encode({key: value for key, value in schema.items() if key != _GUIDANCE}).decode()
+
+
+def in_lark(schema: Mapping[str, Any]) -> str:
+    """The schema as a Lark expression, with bounds on white space."""
+    return f"%json {msgspec.json.encode({**schema, _GUIDANCE: _OPTIONS}).decode()}"
 
 
 def is_checked(text: str, strict: bool) -> bool:

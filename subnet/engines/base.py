@@ -51,8 +51,9 @@ class Engine(ABC):
         Calls `emit` on the event loop's thread, in order per choice, as soon as tokens exist; exactly one delta
         per choice has a finish_reason, and it is the last of that choice. Returns after the last one.
         It may emit deltas without tokens and finish reason, as a sign of life of choices that wait or whose prompt is
-        being read; never when nothing moved. `cached_tokens` stands on the first other delta of a choice: tokens of
-        the prompt that were left from earlier jobs, at most all but one, 0 for a job with delivered tokens.
+        being read; never when nothing moved. `cached_tokens` stands on one other delta of a choice, the first if it can
+        be known by then: tokens of the prompt that were left from earlier jobs, at most all but one, 0 for a job with
+        delivered tokens.
         Cancelling the call frees the job's slots within one engine step. The caller sees to it that no more
         than `capacity` choices run at once.
 

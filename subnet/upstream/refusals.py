@@ -52,6 +52,7 @@ _TOO_LONG = _words(
     "exceed_context_size",
     "context window",
     "maximum context length",
+    "maximum allowed length",
     "maximum (model|prompt|input) length",
     "available context size",
     "the (model's |max(imum)? )?context length",
