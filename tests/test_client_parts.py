@@ -12,7 +12,7 @@ import pytest
 from subnet import Limits, TokenAuthorizer
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
-from subnet.errors import EngineFailed, NodeBusy, NoNodeAvailable, Unauthorized
+from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, Unauthorized
 from subnet.generation import Sampling
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.tensors import pack, token_ids
@@ -128,6 +128,23 @@ async def test_a_process_that_was_held_up() -> None:
 async def test_cancellation_is_not_a_timeout() -> None:
     """A task that is cancelled from outside stays cancelled."""
     watchdog = Watchdog()
+    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watchdog.close()
+
+
+async def test_interrupted_twice() -> None:
+    """The first reason counts; the next wait knows nothing of it, and when nobody waits there is nothing to break."""
+    watchdog = Watchdog()
+    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
+    await asyncio.sleep(0)
+    assert [watchdog.interrupt(NodeLost("first")), watchdog.interrupt(NodeLost("second"))] == [True, True]
+    with pytest.raises(NodeLost, match="first"):
+        await task
+    assert not watchdog.interrupt(NodeLost("third"))
     task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
     await asyncio.sleep(0)
     task.cancel()

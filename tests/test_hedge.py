@@ -29,8 +29,11 @@ def test_off_by_default() -> None:
     """Nothing is hedged unless a quantile is set, nor before enough is known."""
     off, new = Hedger(), Hedger(0.9)
     for hedger in (off, new):
-        hedger.answered(1.0)
+        for _ in range(19):
+            hedger.answered(1.0)
         assert hedger.delay() is None
+        hedger.answered(1.0)
+    assert (off.delay(), new.delay()) == (None, 1.0)
 
 
 def test_the_quantile_of_recent_first_tokens() -> None:
@@ -93,8 +96,9 @@ async def test_without_hedging_nobody_else_is_asked() -> None:
 async def test_an_error_leaves_the_race_to_the_other() -> None:
     """The second may fail: the first goes on. When both do, the session hears of it, and no place stays taken."""
     slow, broken = MockProtocol([Pause(0.1), 10], peer="slow"), MockProtocol([EngineFailed("x")], peer="broken")
-    async with raced(slow, broken, warm()) as (tokens, _):
+    async with raced(slow, broken, warm()) as (tokens, manager):
         assert tokens == [10]
+        assert [remote.trouble for remote in manager.remotes] == ["", "x"]
     slow.script = [Pause(0.1), EngineFailed("y")]
     async with RemoteManager([slow, broken], probe_interval=60.0) as manager:
         await manager.ready()
@@ -102,6 +106,15 @@ async def test_an_error_leaves_the_race_to_the_other() -> None:
             with pytest.raises(NodeError):
                 await anext(session.generate([1]))
         assert [remote.running for remote in manager.remotes] == [0, 0]
+
+
+async def test_nobody_else_is_asked_after_an_error() -> None:
+    """What failed before it was late is no race: that the session tries again is another matter."""
+    broken, other = MockProtocol([EngineFailed("x")], peer="broken"), MockProtocol([20], peer="other")
+    with pytest.raises(EngineFailed):
+        async with raced(broken, other, warm()):
+            raise AssertionError
+    assert not other.requests
 
 
 class Lingering(MockProtocol):

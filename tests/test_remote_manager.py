@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from time import monotonic
 
 import msgspec
 import pytest
 
-from subnet import MockProtocol, RemoteManager
+from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.client.policies import Policy, Want
 from subnet.client.remote import Remote
 from subnet.errors import (
@@ -24,6 +24,7 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.node_info import NodeInfo
+from subnet.protocols.mock import Pause
 from subnet.tensors import token_ids
 
 
@@ -233,6 +234,18 @@ async def test_the_breaker_in_the_table() -> None:
         probe.answered()
         assert state(manager)[0] == "healthy"
         manager.lease(None)
+
+
+async def test_the_request_that_tries_a_node() -> None:
+    """With its first token the node serves everyone again, however long the rest of the answer will be."""
+    clock = Clock()
+    async with watching(MockProtocol([10, Pause()], peer="a"), clock=clock) as manager:
+        for _ in range(3):
+            manager.lease(None).failed(EngineFailed("x"))
+        clock.now += 1
+        async with SessionManager(manager).session() as session, aclosing(session.generate([1])) as deltas:
+            assert (await anext(deltas)).tokens == [10]
+            assert state(manager)[0] == "healthy"
 
 
 async def test_a_restarted_node_is_tried_at_once() -> None:

@@ -15,7 +15,9 @@ from subnet.errors import (
     FirstTokenTimeout,
     InvalidRequest,
     NodeBusy,
+    NodeError,
     NodeLost,
+    NodeTimeout,
     NoNodeAvailable,
     SessionClosed,
     StallTimeout,
@@ -24,6 +26,7 @@ from subnet.errors import (
 )
 from subnet.generation import Delta, TokenLogprobs
 from subnet.messages import Generate
+from subnet.protocols.base import Check, Emit
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 
@@ -147,18 +150,44 @@ async def test_the_clients_own_mistake() -> None:
     assert len(node.requests) == 5
 
 
-@pytest.mark.parametrize(("script", "error"), [([HANG], FirstTokenTimeout), ([10, HANG], StallTimeout)])
-async def test_silence(script: list[int | Pause], error: type[SubnetError]) -> None:
-    """A silent node is given up, and when there is no other the error says what happened."""
+@pytest.mark.parametrize(
+    ("script", "limits", "error", "why"),
+    [
+        ([HANG], Limits(first_token=0.1, stall=60.0, attempts=1), FirstTokenTimeout, r"no token within 0\.1 s"),
+        ([10, HANG], Limits(first_token=60.0, stall=0.1, attempts=1), StallTimeout, r"no further token within 0\.1 s"),
+        ([10, Pause(0.15)] * 9, Limits(attempt=0.2, attempts=1), NodeTimeout, r"not done within 0\.2 s"),
+    ],
+)
+async def test_silence(script: list[Step], limits: Limits, error: type[SubnetError], why: str) -> None:
+    """A node that is silent, or slow, is given up, and when there is no other the error says what happened."""
     node = MockProtocol(script)
     async with (
+        asyncio.timeout(20),
         subnet(node) as manager,
-        SessionManager(manager, limits=Limits(stall=0.05, first_token=0.05, attempts=1)).session() as session,
+        SessionManager(manager, limits=limits).session() as session,
     ):
-        with pytest.raises(error):
+        with pytest.raises(error, match=why):
             async for _ in session.generate([1]):
                 pass
     assert node.open == 0
+
+
+class Brief(MockProtocol):
+    """Has nothing more to say after one token, and does not say that it has ended."""
+
+    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+        emit(Delta(0, [10]))
+
+
+async def test_a_node_that_ends_too_early() -> None:
+    """That is its failure: another goes on; without one the error says so."""
+    async with subnet(Brief(peer="brief"), other := MockProtocol([10, 11, 12])) as manager:
+        assert tokens(await generated(manager)) == [10, 11, 12]
+        assert len(other.requests) == 1
+    async with subnet(Brief()) as manager:
+        async with SessionManager(manager, limits=Limits(attempts=1)).session() as session:
+            with pytest.raises(NodeError, match="before its end"):
+                await session.run([1], None, lambda delta: None)
 
 
 async def test_a_slow_consumer_is_no_stall() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -75,6 +77,30 @@ def test_cut_columns_are_refused(step: list[columns.Row], data: st.DataObject) -
     cut = msgspec.structs.replace(frame, **{name: getattr(frame, name)[:-1]})
     with pytest.raises(WireError):
         columns.unpack(cut)
+
+
+TOLD = columns.pack([(1, Delta(0, [7, 8], [TokenLogprobs(-1.0, (3,), (-2.0,))] * 2))])
+ONE = columns.pack([(1, Delta(0, [7], [TokenLogprobs(-1.0, (3,), (-2.0,))]))])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokens": TOLD.tokens + TOLD.tokens},
+        {"tokens": ONE.tokens},
+        {"ends": b"\x03"},
+        {"logprobs": ONE.logprobs},
+        {"logprobs": {1: TOLD.logprobs[0]}},
+        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x02")}},
+        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x01\x00")}},
+        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=ONE.logprobs[0].top_ids)}},
+    ],
+)
+def test_columns_that_disagree(changed: dict[str, Any]) -> None:
+    """Whole columns of other lengths, too, are noticed before any row is handed out."""
+    assert len(list(columns.unpack(TOLD))) == 1
+    with pytest.raises(WireError):
+        columns.unpack(msgspec.structs.replace(TOLD, **changed))
 
 
 def test_messages_round_trip() -> None:
