@@ -100,6 +100,25 @@ def test_providers_are_known_by_their_hosts() -> None:
     assert posted("vllm", body, url="https://api.mistral.ai/v1") == body
 
 
+@pytest.mark.parametrize(
+    ("spec", "role"),
+    [
+        ({"url": "https://api.openai.com/v1"}, "developer"),
+        ({"url": "https://ours.openai.azure.com/openai/v1"}, "developer"),
+        ({"url": "https://openrouter.ai/api/v1"}, "developer"),
+        ({"url": "https://api.deepseek.com"}, "system"),
+        ({"url": "http://h"}, "system"),
+        ({"url": "http://h", "kind": "vllm"}, "system"),
+    ],
+)
+def test_developers_are_the_system_where_nobody_knows_them(spec: dict[str, Any], role: str) -> None:
+    """Most servers, and most chat templates behind them, refuse the role."""
+    messages = [{"role": "developer", "content": "Be brief."}, *HELLO]
+    body = body_of(ChatRequest(model="m", body={"messages": messages}), quirks_of(NodeSpec(**spec)), "m")
+    assert body["messages"] == [{"role": role, "content": "Be brief."}, *HELLO]
+    assert messages[0]["role"] == "developer"
+
+
 # Answers that were begun.
 
 

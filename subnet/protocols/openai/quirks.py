@@ -14,6 +14,7 @@ from subnet.upstream.spec import Kind, NodeSpec
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """`known`: the parameters that it takes; it ignores others without a word. None: it refuses by itself, or takes
     what it can. `refused` are those that it takes for nothing, or for something else. `renamed`: its own names.
+    `developer`: it knows that role; others, and OpenAI too, take "system" for the same.
 
     `single`: it makes one answer per request. `model`: what its only model is called there. `stop_list`: stop strings
     come in a list only. `prefill`: it goes on with a last message of the assistant, if `prefill_body` is in the request
@@ -23,6 +24,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     known: frozenset[str] | None = None
     refused: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = {}
+    developer: bool = False
     single: bool = False
     model: str | None = None
     stop_list: bool = False
@@ -41,7 +43,6 @@ _LENGTH = {"max_completion_tokens": "max_tokens"}
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 _KINDS: Mapping[Kind, Quirks] = {
-    "openai": Quirks(),
     # docs.vllm.ai, "OpenAI-Compatible Server", extra parameters of the chat API.
     "vllm": Quirks(prefill=True, prefill_body=_CONTINUE),
     # sgl-project/sglang python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
@@ -79,7 +80,11 @@ _KINDS: Mapping[Kind, Quirks] = {
     ),
 }
 
+# Also those below a name.
 _HOSTS: Mapping[str, Quirks] = {
+    # platform.openai.com/docs/api-reference/chat/create, messages; Azure's is the same.
+    "api.openai.com": Quirks(developer=True),
+    "openai.azure.com": Quirks(developer=True),
     # docs.mistral.ai, "Prefix" and the API reference; answers include the prefix.
     "api.mistral.ai": Quirks(
         renamed={**_LENGTH, "seed": "random_seed"}, prefill=True, prefill_message={"prefix": True}, repeats=True
@@ -94,7 +99,7 @@ _HOSTS: Mapping[str, Quirks] = {
     # api-docs.deepseek.com, "Create Chat Completion" and "Chat Prefix Completion (Beta)", at .../beta only.
     "api.deepseek.com": Quirks(renamed=_LENGTH, prefill_message={"prefix": True}),
     # openrouter.ai/docs, "Assistant Prefill": whether it works depends on the model and on who runs it.
-    "openrouter.ai": Quirks(repeats=True),
+    "openrouter.ai": Quirks(developer=True, repeats=True),
 }
 
 
@@ -102,10 +107,14 @@ def quirks_of(spec: NodeSpec) -> Quirks:
     """Those of the server that `spec` names; what it says of prefill itself is more than what is known of its kind."""
     address = urlsplit(spec.url)
     kind: Kind = spec.kind or "openai"
-    found = _HOSTS.get(address.hostname or "", _KINDS["openai"]) if kind == "openai" else _KINDS.get(kind, Quirks())
+    found = _provider(address.hostname or "") if kind == "openai" else _KINDS.get(kind, Quirks())
     if address.hostname == "api.deepseek.com" and address.path.startswith("/beta"):
         found = msgspec.structs.replace(found, prefill=True)
     if spec.prefill is not None and spec.prefill != found.prefill:
         # Nobody documented how: it may begin anew.
         found = msgspec.structs.replace(found, prefill=spec.prefill, repeats=True)
     return found
+
+
+def _provider(host: str) -> Quirks:
+    return next((quirks for name, quirks in _HOSTS.items() if f".{host}".endswith(f".{name}")), Quirks())

@@ -58,6 +58,8 @@ def body_of(
     body = {name: value for name, value in body.items() if _sent(name, value, quirks)}
     if quirks.stop_list and isinstance(body.get("stop"), str):
         body["stop"] = [body["stop"]]
+    if not quirks.developer:
+        body["messages"] = [_for_all(message) for message in body["messages"]]
     if request.begun:
         begun = {"role": "assistant", "content": request.begun, **quirks.prefill_message}
         body |= {"messages": [*body["messages"], begun], **quirks.prefill_body}
@@ -72,6 +74,10 @@ def reseeded(body: dict[str, Any], number: int) -> dict[str, Any]:
     """The request of a choice that is asked for on its own: with the same seed all would say the same."""
     name = next((name for name in ("seed", "random_seed") if isinstance(body.get(name), int)), None)
     return body if name is None else {**body, name: body[name] + number}
+
+
+def _for_all(message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
 def _without_tools(body: dict[str, Any], quirks: Quirks) -> dict[str, Any]:
