@@ -9,6 +9,7 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,3 +241,31 @@ def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
     assert (choice["reasoning"], choice["content"].strip()) == ("Hm, é.", "Hello")
     assert (choice["calls"], choice["reason"]) == ([arguments, arguments], "tool_calls")
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+
+
+HALF = 0xC3
+"""A token that begins a character."""
+
+
+@pytest.mark.parametrize(
+    ("said", "thought", "spelled"),
+    [
+        (tokens("<think>Hm.</think>Hello"), 4, b"Hello"),
+        (tokens(f"<think>Hm.</think>{CALL}"), 4, b""),
+        (tokens(f"Hello{CALL}"), 0, b"Hello"),
+        ((*tokens("<think>Hm.</think>"), HALF, 0xA9, *tokens("x")), 4, b"\xc3\xa9x"),
+        ((*tokens("<think>H"), HALF, 0xA9, *tokens("</think>x")), 4, b"x"),
+        ((*tokens("<think>Hm."), HALF), 3, b""),
+        ((*tokens(f"Hello{CALL}"), HALF), 0, b"Hello"),
+        ((*tokens("Hello"), HALF), 0, b"Hello\xc3"),
+    ],
+)
+def test_whose_a_token_is(said: Tokens, thought: int, spelled: bytes) -> None:
+    """It counts as reasoning, or has its logprob shown beside the content, with the character that it is a part of. A
+    mark that ends reasoning is reasoning, one that begins it is not.
+    """
+    fields = {"logprobs": True, "tools": [TOOL]}
+    answer = streamed([each(Said(said, "stop"))], fields)
+    assert answer == whole([Said(said, "stop")], fields)
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == thought
+    assert b"".join(bytes(one["bytes"]) for one in answer["choices"][0]["logprobs"]) == spelled
