@@ -126,15 +126,18 @@ async def test_jobs_at_once_equal_their_solo_runs(engine: TransformersEngine, fo
             assert (await run(alone, prompt, seed=3, max_tokens=16))[0] == tokens
 
 
-async def test_choices_of_a_job_share_the_prompt(engine: TransformersEngine) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_choices_of_a_job_share_the_prompt(tmp_path: Path, kind: str) -> None:
     """Several choices differ among themselves, and each is what it would be alone."""
     starts = tuple(Start(choice, token_ids([])) for choice in range(3))
+    sampling = Sampling(seed=4, max_tokens=12, ignore_eos=True)
     deltas: list[Delta] = []
-    await engine.run(Job(LONG, Sampling(seed=4, max_tokens=12, ignore_eos=True), starts), deltas.append)
+    alone: list[Delta] = []
+    async with make_engine(tiny_model(tmp_path, kind)) as engine:
+        await engine.run(Job(LONG, sampling, starts), deltas.append)
+        await engine.run(Job(LONG, sampling, starts[2:]), alone.append)
     answers = [[t for delta in deltas if delta.choice == choice for t in delta.tokens] for choice in range(3)]
     assert len({tuple(answer) for answer in answers}) == 3
-    alone: list[Delta] = []
-    await engine.run(Job(LONG, Sampling(seed=4, max_tokens=12, ignore_eos=True), starts[2:]), alone.append)
     assert [token for delta in alone for token in delta.tokens] == answers[2]
 
 

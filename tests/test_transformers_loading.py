@@ -17,6 +17,7 @@ from subnet.errors import SettingsError
 from subnet.node.run import make_engine
 from subnet.node.settings import NodeSettings
 from subnet.node_info import TokenizerArtefact
+from tests.hub import environment, serving
 from tests.pretrained import folder_of
 from tests.tiny_model import tiny_model
 
@@ -53,6 +54,16 @@ def test_a_node_needs_to_be_told_its_model() -> None:
     """There is no model of this form in the package."""
     with pytest.raises(SettingsError, match="needs a model"):
         make_engine(NodeSettings(engine="transformers"), print)
+
+
+FROM_HUB = """
+import asyncio
+from subnet.engines.transformers import TransformersEngine
+async def main():
+    async with TransformersEngine("tiny/model", threads=1) as engine:
+        print(engine.card.id, engine.card.context_length)
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -123,6 +134,18 @@ async def test_a_kind_that_remembers_in_another_way_is_refused(tmp_path: Path) -
     config = transformers.MambaConfig(vocab_size=352, hidden_size=32, num_hidden_layers=2, state_size=8)
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     assert "models of the kind MambaForCausalLM are not supported" in await refused(folder_of(tmp_path))
+
+
+def test_a_model_of_the_hub_is_fetched(tiny: Path, tmp_path: Path) -> None:
+    """Its weights too, and nothing else; it is called as it is there."""
+    (tiny / "pytorch_model.bin").write_bytes(b"not wanted")
+    with serving(tiny) as hub:
+        environ = os.environ | environment(hub.address, tmp_path / "home") | {"PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "-c", FROM_HUB]
+        told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=True)
+    assert told.stdout.splitlines()[1:] == ["tiny/model 256"]
+    assert "model.safetensors" in hub.asked
+    assert "pytorch_model.bin" not in hub.asked
 
 
 async def test_the_card_says_what_the_package_knows(tiny: Path) -> None:
