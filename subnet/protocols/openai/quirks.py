@@ -48,7 +48,7 @@ _KINDS: Mapping[Kind, Quirks] = {
     # sgl-project/sglang python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
-    # Older ones know max_tokens only and refuse n, newer ones send the usage of each choice: both seen.
+    # Older ones know max_tokens only and refuse n; newer ones, asked for n, send the usage of each choice on its own.
     "llama-server": Quirks(renamed=_LENGTH, prefill=True, single=True),
     # ollama/ollama openai/openai.go ChatCompletionRequest has these fields; docs/api/openai-compatibility.mdx.
     "ollama": Quirks(
