@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
-from subnet.client.token_ledger import TokenLedger as Ledger
-from subnet.client.resume import Diverged, way
+from subnet.client.resume import Diverged, Resumption, way
 from subnet.client.together import together
+from subnet.client.token_ledger import TokenLedger as Ledger
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import EngineFailed, NodeLost
-from subnet.generation import Grammar, Job, Start
+from subnet.generation import Grammar, Job, Start, TokenLogprobs
 from subnet.messages import Accepted, Generate
 from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
@@ -123,6 +123,13 @@ async def test_an_unseeded_answer_is_continued() -> None:
     assert len(unpack(second.requests[0].prompt)) == len(PROMPT) + 5
 
 
+@pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
+async def test_choices_of_which_nothing_came(resume: Resume) -> None:
+    """They are asked for together, so that a node reads their prompt once."""
+    *_, second = await answer(resume, (0,), Sampling(), choices=3)
+    assert [[start.choice for start in request.starts] for request in second.requests] == [[0, 1, 2]]
+
+
 def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
     made = Ledger(None, token_ids(PROMPT), sampling, 1, None)
     made.record(Delta(0, [1]))
@@ -138,6 +145,7 @@ def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
         (Sampling(seed=1), "replay"),
         (Sampling(frequency_penalty=1.0), "replay"),
         (Sampling(presence_penalty=1.0), "replay"),
+        (Sampling(repetition_penalty=1.1), "replay"),
         (Sampling(grammar=Grammar("json_schema", "{}")), "replay"),
     ],
 )
@@ -153,6 +161,25 @@ def test_after_a_replay_that_diverged() -> None:
     assert way(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
     with pytest.raises(Diverged):
         way(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
+
+
+def test_what_comes_again() -> None:
+    """However a replay is cut, what was delivered is left out, with its logprobs, and the end is not."""
+    told = [TokenLogprobs(-float(token), (), ()) for token in range(4)]
+
+    def replay() -> Resumption:
+        made = ledger(Sampling(seed=1))
+        made.record(Delta(0, [2]))
+        return Resumption(made, "replay")
+
+    again = replay()
+    assert again.new(Delta(0, [1], told[1:2])) is None
+    assert again.new(Delta(0, [2, 3], told[2:4])) == Delta(0, [3], told[3:4])
+    assert again.new(Delta(0, [4], None, "stop")) == Delta(0, [4], None, "stop")
+    assert replay().new(Delta(0, [1, 2], None, "length")) == Delta(0, [], None, "length")
+    for other in (Delta(0, [1], None, "stop"), Delta(0, [], None, "stop"), Delta(0, [1, 3])):
+        with pytest.raises(Diverged):
+            replay().new(other)
 
 
 async def test_no_place_stays_taken_where_nothing_helps() -> None:
