@@ -119,8 +119,10 @@ async def test_several_deaths_and_choices(resume: Resume) -> None:
 
 async def test_an_unseeded_answer_is_continued() -> None:
     """Without a seed of the user's nobody can tell a continued answer from another draw: nothing is repeated."""
-    *_, second = await answer("continue", (5,), Sampling())
-    assert len(unpack(second.requests[0].prompt)) == len(PROMPT) + 5
+    *_, second = await answer("continue", (5,), Sampling(min_tokens=8, max_tokens=11))
+    (asked,) = second.requests
+    assert len(unpack(asked.prompt)) == len(PROMPT) + 5
+    assert (asked.sampling.min_tokens, asked.sampling.max_tokens) == (3, 6)
 
 
 @pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
