@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from string import ascii_lowercase
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from subnet import Limits, TokenAuthorizer
 from subnet.client.retry import Retry
 from subnet.client.watchdog import Watchdog
-from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, Unauthorized
+from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
 from subnet.messages import Accepted, ChoiceStart, Generate
 from subnet.tensors import pack, token_ids
@@ -20,13 +21,14 @@ from subnet.tensors import pack, token_ids
 
 def test_retries_are_bounded_and_back_off() -> None:
     """The first is at once, later ones within a doubling bound, and the last error is raised."""
-    retry = Retry(Limits(attempts=4, backoff=1.0, backoff_max=1.5, total=60.0), lambda: 0.0)
-    pauses = [retry.failed(EngineFailed("x"), peer) for peer in "abc"]
-    assert pauses[0] == 0.0
-    assert all(0 <= pause <= bound for pause, bound in zip(pauses[1:], (1.5, 1.5), strict=True))
+    retry = Retry(Limits(attempts=27, backoff=0.001, backoff_max=1.5, total=60.0), lambda: 0.0)
+    first, *pauses = [retry.failed(EngineFailed("x"), peer) for peer in ascii_lowercase]
+    assert first == 0.0
+    assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
+    assert max(pauses) > 0.15  # by chance it is less once in 10 to the 15
     with pytest.raises(EngineFailed):
-        retry.failed(EngineFailed("x"), "d")
-    assert retry.excluded == set("abcd")
+        retry.failed(EngineFailed("x"), "last")
+    assert retry.excluded == {*ascii_lowercase, "last"}
 
 
 def test_waiting_is_bounded_and_no_attempt() -> None:
@@ -46,11 +48,23 @@ def test_waiting_is_bounded_and_no_attempt() -> None:
         retry.waited(NodeBusy("full"))
 
 
+def test_who_is_asked_too_often_says_when() -> None:
+    """What is longer than the patience is not waited for at all."""
+    retry = Retry(Limits(patience=5.0), lambda: 0.0)
+    assert retry.waited(RateLimited("too often", retry_after=4.0)) > 0
+    assert retry.waited(RateLimited("too often")) > 0
+    with pytest.raises(RateLimited):
+        retry.waited(RateLimited("too often", retry_after=6.0))
+
+
 def test_progress_renews_the_attempts() -> None:
-    """An answer may outlive more nodes than there are attempts."""
-    retry = Retry(Limits(attempts=2), lambda: 0.0)
+    """An answer may outlive more nodes than there are attempts, and wait for each as long as for the first."""
+    now = [0.0]
+    retry = Retry(Limits(attempts=2, patience=5.0), lambda: now[0])
     for _ in range(5):
         retry.failed(EngineFailed("x"), "a")
+        assert retry.waited(NodeBusy("full")) > 0
+        now[0] += 4.0
         retry.progressed()
 
 
@@ -104,6 +118,27 @@ async def test_a_watchdog_hears() -> None:
     with pytest.raises(TimeoutError):
         await watchdog.wait(end, 0.6)
     assert heard == 10
+    watchdog.close()
+
+
+async def test_signs_of_life_are_not_believed_for_ever() -> None:
+    """Who is alive and has nothing to say is waited for longer, but not without end."""
+    watchdog, alive = Watchdog(), 0
+    loop = asyncio.get_running_loop()
+    end = loop.create_future()
+
+    def live() -> None:
+        nonlocal alive
+        alive += 1
+        watchdog.alive()
+        if not end.done():
+            loop.call_later(0.02, live)
+
+    live()
+    with pytest.raises(TimeoutError):
+        await watchdog.wait(end, 0.3, 1.0)
+    assert end.cancelled()
+    assert alive > 1
     watchdog.close()
 
 

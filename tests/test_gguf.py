@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 
 from subnet.engines.llama_cpp import NativeTokenizer
 from subnet.errors import SettingsError
-from subnet.models.card import describe, name_of
+from subnet.models.card import describe
 from subnet.models.gguf import read_metadata
+from subnet.models.names import name_of
 from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact, digest
 

@@ -16,15 +16,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Times are in seconds.
 
     The first token may take `first_token` plus what the prompt explains at `prefill_rate` tokens per second; each
-    later one `stall`; an attempt as a whole `attempt`, None: as long as it takes. Without any new token a session
-    makes at most `attempts` attempts and goes on for at most `total`; between attempts it waits up to `backoff`,
-    doubled each time, up to `backoff_max`. When a node failed and no other is there, or all are full, it waits up to
-    `patience`.
+    later one `stall`; both may take longer while there are signs of life, up to `alive`; an attempt as a whole may take
+    `attempt`, None: as long as it takes. Without any new token a session makes at most `attempts` attempts and goes on
+    for at most `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`. When a node
+    failed and no other is there, or all are full, it waits up to `patience`.
     """
 
     first_token: float = 10.0
     prefill_rate: float = 50.0
     stall: float = 5.0
+    alive: float = 600.0
     total: float = 60.0
     attempt: float | None = None
     attempts: int = 4

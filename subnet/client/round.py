@@ -31,6 +31,7 @@ class Round(Generic[D]):
         self._within = limits.first_token_within(ledger.size + ledger.delivered)
         self._stall = limits.stall
         self._most = limits.attempt
+        self._alive = max(limits.alive, self._within)
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
 
     async def run(self, delay: float | None = None, second: Callable[[], Attempt[D] | None] = lambda: None) -> None:
@@ -41,7 +42,7 @@ class Round(Generic[D]):
         work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
         try:
             async with asyncio.timeout(self._most) as whole:
-                await self._watchdog.wait(work, self._within)
+                await self._watchdog.wait(work, self._within, self._alive)
         except TimeoutError:
             if whole.expired():
                 raise self.attempt.late_in_all(self._most or 0) from None
@@ -109,9 +110,10 @@ class _Way(Generic[D]):
         self._emit = emit
 
     def take(self, delta: D) -> None:
-        self._watchdog.heard()
         if not delta.tokens and delta.finish_reason is None:
+            self._watchdog.alive()
             return
+        self._watchdog.heard()
         round_, attempt = self._round, self._attempt
         if not (round_.answered and round_.attempt is attempt) and not round_.first(attempt):
             return

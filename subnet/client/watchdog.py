@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from math import inf
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,24 +23,26 @@ class Watchdog:
     what came meanwhile to be read.
     """
 
-    __slots__ = ("_error", "_heard", "_loop", "_patience", "_timer", "_waiting")
+    __slots__ = ("_alive", "_error", "_heard", "_loop", "_most", "_patience", "_timer", "_waiting")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[object] | None = None
         self._patience: float | None = None
+        self._most = inf
         self._heard = 0.0
+        self._alive = 0.0
         self._error: Exception | None = None
 
-    async def wait(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
-        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor anything was `heard`,
-        or the error that `interrupt` was given.
+    async def wait(self, awaitable: Awaitable[T], seconds: float | None = None, most: float = inf) -> T:
+        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor anything was `heard`, nor
+        was it `alive`, which alone counts for `most` seconds; or the error that `interrupt` was given.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._begin(task, seconds)
+        self._begin(task, seconds, most)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -51,8 +54,12 @@ class Watchdog:
             self._waiting, self._patience = None, None
 
     def heard(self) -> None:
-        """There was a sign of life just now."""
+        """There was what is waited for just now, or some of it."""
         self._heard = self._loop.time()
+
+    def alive(self) -> None:
+        """There was a sign of life just now, and no more than that."""
+        self._alive = self._loop.time()
 
     def expect(self, seconds: float | None) -> None:
         """From now on so many seconds of silence are too much; None: any."""
@@ -78,8 +85,8 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
 
-    def _begin(self, task: asyncio.Task[object], seconds: float | None) -> None:
-        self._waiting, self._error = task, None
+    def _begin(self, task: asyncio.Task[object], seconds: float | None, most: float) -> None:
+        self._waiting, self._error, self._most = task, None, most
         self.expect(seconds)
 
     def _look_at(self, when: float, *, again: bool = True) -> None:
@@ -89,7 +96,8 @@ class Watchdog:
         self._timer = None
         if self._patience is None:
             return
-        now, due = self._loop.time(), self._heard + self._patience
+        now = self._loop.time()
+        due = min(max(self._heard, self._alive) + self._patience, self._heard + self._most)
         if now < due:
             self._look_at(due)
         elif again and now - when > _HELD_UP:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
 from subnet.models.gguf import Metadata, read_metadata
+from subnet.models.names import name_of
 from subnet.models.vocabulary import (
     USER_DEFINED,
     Vocabulary,
@@ -19,7 +19,6 @@ from subnet.models.vocabulary import (
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
 _LONGEST_CONTEXT = 8192
-_QUANTISATION = re.compile(r"[-._](?:I?Q\d\w*|B?F(?:16|32)|MXFP4\w*|UD-\w+)$", re.IGNORECASE)
 
 
 def describe(
@@ -47,11 +46,6 @@ def describe(
         created=int(path.stat().st_mtime),
     )
     return card, artefact
-
-
-def name_of(path: Path) -> str:
-    """A model's id from its file's name, without the quantisation."""
-    return _QUANTISATION.sub("", path.stem) or path.stem
 
 
 def _artefact(metadata: Metadata, vocabulary: Vocabulary, tokenizer_json: Path | None) -> TokenizerArtefact:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from subnet.engines.remote.engine import RemoteEngine
 from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
 from subnet.errors import WireError
 from subnet.generation import Job
-from subnet.models.card import name_of
+from subnet.models.names import plain_name
 from subnet.node_info import Capabilities, TokenizerArtefact
 
 # In seconds.
@@ -124,5 +123,4 @@ class LlamaServerEngine(RemoteEngine):
 
 def _name(said: Props) -> str:
     """Its alias, which is the file's path where none was given."""
-    name = said.model_alias or said.model_path
-    return name_of(Path(name)) if name.endswith(".gguf") else name
+    return plain_name(said.model_alias or said.model_path)

@@ -11,11 +11,11 @@ from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.errors import InvalidRequest, NodeLost
 from subnet.protocols.openai.answer import Answer
 from subnet.protocols.openai.choice import Choice
+from subnet.protocols.openai.models import Models
 from subnet.protocols.openai.quirks import Quirks
 from subnet.protocols.openai.request import body_of, reseeded
 from subnet.protocols.openai.usage import summed
 from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
 
 # What one request used, and the choices that the server left out of it.
 Used = tuple[ChatUsage | None, list[Choice]]
@@ -29,9 +29,9 @@ class Asking:
     last said anything, by time.monotonic.
     """
 
-    def __init__(self, spec: NodeSpec, http: Http, quirks: Quirks) -> None:
+    def __init__(self, models: Models, http: Http, quirks: Quirks) -> None:
         self.heard = 0.0
-        self._spec = spec
+        self._models = models
         self._http = http
         self._quirks = quirks
         self._single = quirks.single
@@ -60,7 +60,7 @@ class Asking:
         return ChatUsage(prompt_tokens=0, completion_tokens=0), choices
 
     async def _asked(self, request: ChatRequest, choices: Sequence[Choice], emit: EmitChat) -> Used:
-        model = self._spec.models.get(request.model) or self._quirks.model or request.model
+        model = self._models.theirs(request.model, self._quirks.model)
         body = body_of(request, self._quirks, model, choices=len(choices), usage=self._usage)
         if len(choices) == 1:
             body = reseeded(body, choices[0].number)

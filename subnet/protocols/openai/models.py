@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from subnet.errors import NodeBusy, NodeError, RequestError, Unauthorized
+from subnet.models.names import plain_name
 from subnet.node_info import Modality, ModelCard
 from subnet.protocols.openai.listing import Lister, Listing
 from subnet.upstream.http import Http
@@ -26,8 +28,13 @@ class Models:
         self._lister = Lister(spec, http)
         self._asking = asyncio.Lock()
         self._cards: tuple[ModelCard, ...] = ()
+        self._theirs: Mapping[str, str] = spec.models
         self._error: NodeError | None = None
         self._until = 0.0
+
+    def theirs(self, name: str, any_model: str | None = None) -> str:
+        """What the server calls the model `name`; `any_model` is its word for whichever it serves."""
+        return self._spec.models.get(name) or any_model or self._theirs.get(name, name)
 
     async def cards(self) -> tuple[ModelCard, ...]:
         """Raises NodeError."""
@@ -61,8 +68,8 @@ class Models:
 
     def _made(self, found: list[Listing]) -> tuple[ModelCard, ...]:
         by_name = {name: listing for listing in found for name in listing.names}
-        wanted = self._spec.models or {listing.names[0]: listing.names[0] for listing in found}
-        return tuple(self._card(name, by_name.get(theirs)) for name, theirs in wanted.items())
+        self._theirs = self._spec.models or {plain_name(listing.names[0]): listing.names[0] for listing in found}
+        return tuple(self._card(name, by_name.get(theirs)) for name, theirs in self._theirs.items())
 
     def _card(self, name: str, listing: Listing | None) -> ModelCard:
         modalities: tuple[Modality, ...] = () if listing is None else listing.modalities

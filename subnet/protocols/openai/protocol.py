@@ -38,7 +38,7 @@ class OpenAIProtocol(Protocol):
         self._quirks = quirks_of(spec)
         self._http = Http(spec)
         self._models = Models(spec, self._http)
-        self._asking = Asking(spec, self._http, self._quirks)
+        self._asking = Asking(self._models, self._http, self._quirks)
         self._id = f"chat-{secrets.token_hex(4)}"
         self._prefill = self._quirks.prefill
         self._running = 0
