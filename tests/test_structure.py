@@ -87,7 +87,9 @@ async def test_any_text(fields: dict[str, Any]) -> None:
         ({"response_format": json_schema(WEATHER)}, '{"city": "x"}', "{}"),
         ({"structured_outputs": {"json": WEATHER}}, '{"city":"x"}', '{"city": 1}'),
         ({"structured_outputs": {"json_object": True}}, "{}", "1"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": True}}}, '{"a": 1}', "1"),
         ({"guided_json": '{"type": "integer"}'}, "17", '"17"'),
+        ({"response_format": {"type": "text"}, "guided_regex": "a+"}, "aa", "b"),
         ({"guided_regex": "a/b|\\d+"}, "a/b", "ab"),
         ({"guided_choice": ["yes.", "(n o)/\n"]}, "(n o)/\n", "yes!"),
         ({"structured_outputs": {"grammar": 'start: "a" | "b" /c+/'}}, "bcc", "c"),
@@ -246,12 +248,16 @@ GRAMMAR = {"guided_grammar": 'start: "a"'}
         ({"guided_grammar": "root ::= [a-z\\"}, "guided_grammar"),
         ({"guided_grammar": "root ::= " + "(" * 10_000}, "guided_grammar"),
         ({"guided_regex": "a" * 70_000}, "guided_regex"),
+        ({"guided_grammar": f"start: {'nothing' * 1000}"}, "guided_grammar"),
         ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": '{"a": ' * 100_000}, "guided_json"),
     ],
 )
 async def test_what_does_not_go(fields: dict[str, Any], param: str) -> None:
-    """What contradicts itself, or is no such thing, is named."""
-    assert (await refusal(**fields)).param == param
+    """What contradicts itself, or is no such thing, is named, in few words."""
+    error = await refusal(**fields)
+    assert error.param == param
+    assert len(error.message) < 400
 
 
 def inside(part: object) -> dict[str, Any]:
@@ -288,6 +294,9 @@ async def test_a_fault_among_definitions() -> None:
     schema = {"$defs": {"age": {"type": "integer", "multipleOf": 0}}} | inside({"$ref": "#/$defs/age"})
     error = await refusal(response_format=json_schema(schema))
     assert error.param == "response_format.json_schema.schema.$defs.age.multipleOf"
+    part = {"type": "object", "properties": {"age": {"$ref": "#/$defs/age"}, "name": {"format": "nothing"}}}
+    error = await refusal(response_format=json_schema({"$defs": {"age": {"type": "integer"}}} | inside(part)))
+    assert error.param == "response_format.json_schema.schema.properties.age.properties.name.format"
 
 
 async def test_schemas_too_large_or_too_deep() -> None:
