@@ -345,6 +345,7 @@ async def test_strict_schemas() -> None:
         ({"anyOf": [STRICT, STRICT]}, ".type"),
         (WEATHER, ".additionalProperties"),
         ({**STRICT, "required": []}, ".required"),
+        ({**STRICT, "required": "city"}, ".required"),
         (strict_object(a={"type": "string", "default": "x"}), ".properties.a.default"),
         (strict_object(a={"oneOf": [{"type": "string"}]}), ".properties.a.oneOf"),
         (strict_object(a={"allOf": [{"type": "string"}]}), ".properties.a.allOf"),
@@ -354,7 +355,9 @@ async def test_strict_schemas() -> None:
         (strict_object(a={"type": "string", "format": "uri"}), ".properties.a.format"),
         (strict_object(a={"$ref": "#/$defs/b", "title": "x"}), ".properties.a.title"),
         (strict_object(a=True), ".properties.a"),
+        (strict_object(a={"enum": [1], "properties": {"b": {"type": "string"}}}), ".properties.a.additionalProperties"),
         (strict_object(a={"enum": [f"v{number}" for number in range(1001)]}), ""),
+        (strict_object(a={"enum": ["x" * 119_999, "y"]}), ""),
         (strict_object(a={"type": "integer", "minimum": "x"}), ".properties.a.minimum"),
     ],
 )
@@ -366,12 +369,35 @@ async def test_what_strict_forbids(schema: dict[str, Any], path: str) -> None:
     assert error.param == f"tools[0].function.parameters{path}"
 
 
-async def test_strict_nested_too_deep() -> None:
-    """Ten levels are OpenAI's bound."""
+def nested(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
-    for _ in range(11):
+    for _ in range(levels):
         schema = strict_object(a=schema)
-    assert (await refusal(response_format=json_schema(schema, strict=True))).message.endswith("10 levels deep.")
+    return schema
+
+
+def listed(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels - 1):
+        schema = {"type": "array", "items": schema}
+    return strict_object(a=schema)
+
+
+def defined(levels: int) -> dict[str, Any]:
+    return strict_object(a={"$ref": "#/$defs/b"}) | {"$defs": {"b": nested(levels)}}
+
+
+@pytest.mark.parametrize("make", [nested, listed, defined])
+async def test_strict_nested_too_deep(make: Callable[[int], dict[str, Any]]) -> None:
+    """Ten levels are OpenAI's bound: of properties and of items, from where a schema or a definition begins."""
+    assert await grammar(response_format=json_schema(make(10), strict=True)) is not None
+    assert (await refusal(response_format=json_schema(make(11), strict=True))).message.endswith("10 levels deep.")
+
+
+async def test_strict_just_within_bounds() -> None:
+    """A thousand values, and 120,000 characters of names and values, are taken."""
+    for values in ([f"v{number}" for number in range(1000)], ["x" * 119_999]):
+        assert await grammar(response_format=json_schema(strict_object(a={"enum": values}), strict=True)) is not None
 
 
 def test_recent() -> None:
