@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from openai import AsyncOpenAI
 
 from adapter.errors import BodyTooSlow, answer_to
 from adapter.http.access import Record
+from adapter.http.caller import offer
 from adapter.http.request import Request
 from adapter.routes.answers import read_body
 from adapter.running.serving import bind
@@ -158,6 +160,8 @@ async def test_body_that_does_not_come() -> None:
         await asyncio.Event().wait()
 
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
+    caller: Any = SimpleNamespace(received=False)
+    offer(scope, caller)
     parts: Any = None
     request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:

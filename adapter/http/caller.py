@@ -36,6 +36,11 @@ class Caller:
         self._bare = False
         self._parts: list[bytes] = []
 
+    @property
+    def received(self) -> bool:
+        """Whether all of the request's body is here."""
+        return not self._cycle.more_body
+
     def watch(self, on_gone: Callable[[], object] | None) -> None:
         """Call `on_gone` when the client leaves; None: no longer."""
         self._on_gone = on_gone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapter.http.access import Record
 from adapter.http.asgi import Receive, Scope
+from adapter.http.caller import caller_of
 from adapter.parts import Parts
 
 
@@ -31,6 +32,11 @@ class Request:
     def header(self, name: bytes) -> str | None:
         """`name` in lower case."""
         return next((value.decode("latin-1") for known, value in self.scope["headers"] if known == name), None)
+
+    @property
+    def received(self) -> bool:
+        """Whether all of its body is here."""
+        return caller_of(self.scope).received
 
     @property
     def content_length(self) -> int:

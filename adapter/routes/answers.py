@@ -38,7 +38,10 @@ async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -
     size = 0
     more = True
     while more and size <= limit * _PATIENCE:
-        message = await _next(request.receive, silence)
+        # A clock costs more than to take what is here already.
+        message = await (request.receive() if request.received else _within(silence, request.receive))
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection")
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
         if size <= limit:
@@ -50,15 +53,12 @@ async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -
     return b"".join(parts)
 
 
-async def _next(receive: Receive, silence: float) -> Message:
+async def _within(silence: float, receive: Receive) -> Message:
     try:
         async with asyncio.timeout(silence):
-            message = await receive()
+            return await receive()
     except TimeoutError as error:
         raise BodyTooSlow(f"Nothing more of the request came for {silence:.0f} seconds.") from error
-    if message["type"] == "http.disconnect":
-        raise ClientGone("the client closed the connection")
-    return message
 
 
 def _too_large(limit: int) -> BodyTooLarge:
