@@ -148,6 +148,8 @@ class WebSocketProtocol(Protocol):
             await http.close()
 
     async def _connected(self) -> Connection:
+        if self._connection is not None and self._connection.alive:
+            return self._connection
         async with self._connecting:
             if self._connection is None or not self._connection.alive:
                 if self._connection is not None:
