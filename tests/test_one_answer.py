@@ -243,6 +243,12 @@ def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
+def test_a_call_that_was_cut() -> None:
+    """It ends as what was cut, not as a call, even where one call is whole."""
+    (choice,) = whole([Said(tokens(f"{CALL}<tool_call>"), "length")], {"tools": [TOOL]})["choices"]
+    assert (len(choice["calls"]), choice["reason"]) == (1, "length")
+
+
 HALF = 0xC3
 """A token that begins a character."""
 

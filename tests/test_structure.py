@@ -278,7 +278,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("part", "path"), FAULTS)
 async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
-    """In a format, in the arguments of a call, and in `guided_json`."""
+    """In a format, in the arguments of a call, and in `guided_json`, for plain prompts too."""
     schema = inside(part)
     error = await refusal(response_format=json_schema(schema))
     assert error.param == f"response_format.json_schema.schema.properties.age.{path}"
@@ -287,6 +287,9 @@ async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
     assert error.param == f"tools[1].function.parameters.properties.age.{path}"
     assert error.code == "invalid_function_parameters"
     assert (await refusal(guided_json=schema)).param == f"guided_json.properties.age.{path}"
+    with pytest.raises(BadRequest) as plain:
+        await completion_structure(request(guided_json=schema))
+    assert plain.value.param == f"guided_json.properties.age.{path}"
 
 
 async def test_a_fault_among_definitions() -> None:
@@ -345,7 +348,7 @@ async def test_strict_schemas() -> None:
         ({"anyOf": [STRICT, STRICT]}, ".type"),
         (WEATHER, ".additionalProperties"),
         ({**STRICT, "required": []}, ".required"),
-        ({**STRICT, "required": "city"}, ".required"),
+        ({**STRICT, "required": 5}, ".required"),
         (strict_object(a={"type": "string", "default": "x"}), ".properties.a.default"),
         (strict_object(a={"oneOf": [{"type": "string"}]}), ".properties.a.oneOf"),
         (strict_object(a={"allOf": [{"type": "string"}]}), ".properties.a.allOf"),
