@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.decode import Detokenizer, TokenTable
+from adapter.decode.logprobs import Teller
+from adapter.schema.logprobs import TokenLogprob, TopLogprob
+from subnet.generation import TokenLogprobs
 
 BYTES = TokenTable([bytes([value]) for value in range(256)], control=())
 
@@ -64,11 +67,26 @@ def test_control_tokens_say_nothing() -> None:
 def test_tokens_beyond_the_vocabulary_say_nothing() -> None:
     """Models whose output is padded may draw them."""
     detokenizer = Detokenizer(TokenTable([b"a", b"\xc3"], control=()))
-    assert detokenizer.decode([0, 7, 0]) == "aa"
-    assert detokenizer.decode([1, 7]) == ""
+    assert detokenizer.decode([0, 2, 7, 0]) == "aa"
+    assert detokenizer.decode([1, 2]) == ""
 
 
 def test_an_unfinished_character_is_not_shown() -> None:
     """An answer that ends in the middle of a character ends before it."""
     detokenizer = Detokenizer(BYTES)
     assert detokenizer.decode([0x61, 0xE2, 0x82]) == "a"
+
+
+def test_what_is_shown_of_logprobs() -> None:
+    """Of so many of the likeliest: parts of characters, tokens beyond the vocabulary, and those that cannot come."""
+    teller = Teller([b"a", b"\xc3"], 2)
+    nothing = float("-inf")
+    assert teller.told(1, TokenLogprobs(nothing, (2, 0, 1), (-0.5, nothing, -7.0))) == TokenLogprob(
+        token="\ufffd",
+        logprob=-9999.0,
+        bytes=[0xC3],
+        top_logprobs=[
+            TopLogprob(token="", logprob=-0.5, bytes=[]),
+            TopLogprob(token="a", logprob=-9999.0, bytes=[0x61]),
+        ],
+    )
