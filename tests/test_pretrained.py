@@ -91,12 +91,14 @@ def test_kinds_of_tokens(tmp_path: Path) -> None:
     """Special ones are control tokens, and so are those that the configuration names or that end a turn; other added
     ones are matched as their text."""
     tokenizer = byte_level()
-    tokenizer.add_tokens(["<pad>", "<turn>", "<tool>"])
-    think, pad, turn, tool = (id_of(tokenizer, text) for text in (THINK, "<pad>", "<turn>", "<tool>"))
-    config = {"eos_token": {"content": END}, "additional_special_tokens": ["<pad>", "<not there>"]}
+    tokenizer.add_tokens(["<pad>", "<turn>", "<tool>", "<mask>"])
+    think, pad, turn, tool, mask = (id_of(tokenizer, text) for text in (THINK, "<pad>", "<turn>", "<tool>", "<mask>"))
+    added = {str(tool): {"content": "<tool>", "special": False}, str(mask): {"content": "<mask>", "special": True}}
+    config: dict[str, Any] = {"eos_token": {"content": END}, "additional_special_tokens": ["<pad>", "<not there>"]}
+    config["added_tokens_decoder"] = added
     folder = folder_of(tmp_path, tokenizer, tokenizer_config=config, generation_config={"eos_token_id": [1, turn]})
     card, artefact = described(folder)
-    assert (artefact.control, artefact.user_defined) == ([0, 1, pad, turn], [think, tool])
+    assert (artefact.control, artefact.user_defined) == ([0, 1, pad, turn, mask], [think, tool])
     assert [artefact.pieces[token] for token in (0, pad, tool)] == [START.encode(), b"<pad>", b"<tool>"]
     assert card.stop_tokens == (1, turn)
     assert {think, tool} <= set(load_tokenizer(artefact).encode_text(f"a<tool>{THINK}{START}").tolist())

@@ -107,7 +107,8 @@ def _chat_template(folder: Path, settings: Document) -> str | None:
         return _read_template(folder / TEMPLATE)
     template = settings.get("chat_template")
     if isinstance(template, list):
-        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
+        named = (each for each in template if isinstance(each, dict))
+        template = next((each.get("template") for each in named if each.get("name") == "default"), None)
     return template if isinstance(template, str) else None
 
 
@@ -123,6 +124,8 @@ def _special_texts(settings: Document) -> set[str]:
     for name in _MORE_SPECIAL:
         more = settings.get(name) or []
         tokens += more.values() if isinstance(more, dict) else more
+    added = (settings.get("added_tokens_decoder") or {}).values()
+    tokens += [token for token in added if isinstance(token, dict) and token.get("special")]
     return {_text(token) for token in tokens} - {""}
 
 
