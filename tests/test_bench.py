@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from itertools import pairwise
 from typing import cast
 
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subnet.engines.echo import EchoEngine
+from subnet.node.run import listening
+from subnet.node.server import Node
+from tests.bench.direct import first_tokens
 from tests.bench.figures import Incomplete, check
-from tests.bench.load import Answer, Asking
+from tests.bench.load import Answer, Asking, Load, drive
 from tests.bench.replay import pieces
 from tests.bench.table import Row, table
 
@@ -48,6 +53,24 @@ async def answer(*parts: bytes) -> Answer:
     for part in parts:
         made.data_received(part)
     return made
+
+
+async def test_connections_that_nobody_takes() -> None:
+    """They are answers that are not right, and the rest of the load goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = closed.getsockname()
+    answers = await drive(f"http://{address[0]}:{address[1]}", Load(3, 2, answers=2, pause=0.001))
+    assert len(answers) == 6
+    with pytest.raises(Incomplete, match=r"6 of 6 .* status none"):
+        check(answers, 2)
+
+
+async def test_the_same_load_without_a_gateway() -> None:
+    """Every answer is asked of the node, and its first token timed."""
+    async with EchoEngine() as engine, listening(Node(engine), "127.0.0.1", 0) as address:
+        waited = await first_tokens(address, Load(3, 5, answers=2))
+    assert len({number for number, _ in waited}) == 6
+    assert all(seconds > 0 for _, seconds in waited)
 
 
 @given(st.lists(st.integers(1, len(HEAD + CHUNKED) - 1), unique=True, max_size=5))

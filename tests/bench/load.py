@@ -6,9 +6,10 @@ import asyncio
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from itertools import count
+from random import Random
 from time import perf_counter
 from typing import cast
 from urllib.parse import urlsplit
@@ -27,13 +28,15 @@ AROUND = 3
 class Load(msgspec.Struct, frozen=True):
     """`streams` at once, each of `answers` answers of `tokens` tokens, one after the other.
 
-    They start `ramp` a second, so that a thousand connects are not what is measured.
+    They start `ramp` a second, so that a thousand connects are not what is measured. Before each answer they wait up to
+    `pause` seconds, by chance: else all that come later begin at the moment when the others of that step end.
     """
 
     streams: int
     tokens: int
     answers: int = 1
     ramp: float = 400.0
+    pause: float = 0.0
     model: str = "echo"
 
 
@@ -83,18 +86,38 @@ class Answer(asyncio.Protocol):
 
 async def drive(url: str, load: Load, started: Callable[[int], None] = lambda number: None) -> list[Answer]:
     """Run the load; answers in the order they were asked for. `started` is called with how many streams there are."""
-    answers, begin = list[Answer](), perf_counter()
+    answers, most = list[Answer](), 0
 
-    async def stream(number: int) -> None:
-        await asyncio.sleep(begin + number / load.ramp - perf_counter())
-        started(number + 1)
-        for _ in range(load.answers):
+    async def one(stream: int) -> None:
+        nonlocal most
+        if stream >= most:
+            most = stream + 1
+            started(most)
+        try:
             answer = await ask(url, load.model, load.tokens)
+        except OSError:
+            # Nobody took the connection: an answer without status, events or end.
+            answers.append(Answer(b"", stream))
+        else:
             answers.append(answer)
             await answer.done
 
-    await asyncio.gather(*map(stream, range(load.streams)))
+    await asyncio.gather(*each(load, one))
     return answers
+
+
+def each(load: Load, ask: Callable[[int], Awaitable[None]]) -> Iterator[Coroutine[None, None, None]]:
+    """The streams of a load, for `ask` with their numbers."""
+    begin = perf_counter()
+
+    async def stream(number: int) -> None:
+        dice = Random(number)
+        await asyncio.sleep(begin + number / load.ramp - perf_counter())
+        for _ in range(load.answers):
+            await asyncio.sleep(dice.uniform(0, load.pause))
+            await ask(number)
+
+    return map(stream, range(load.streams))
 
 
 async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.") -> Answer:

@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 import uvloop
 
+from tests.bench.direct import first_tokens
 from tests.bench.figures import Incomplete, check, measure, percentiles
 from tests.bench.load import Answer, Asking, Load, ask, drive, numbers, request
 from tests.bench.programs import BACK, Program, gateway, node, python, running
@@ -22,9 +23,11 @@ _LONG = "Tell me of the sea and of all that swims in it. " * 2084
 
 def first_token(runs: int, short: bool) -> list[Row]:
     """Added is what the client waits from its first byte sent to the first token read, without what the engine of
-    the node takes by its own watch: the wire, the node's server and the load's own delays count as the gateway's.
+    the node takes by its own watch: the wire, the node's server and the load's own delays count as the gateway's. So
+    beside it is the same of who asks the node itself. Each stream ends and asks again at its own times, while the
+    others run: 100 streams are open, they do not begin together.
     """
-    load = Load(100, 100, answers=2 if short else 6, ramp=50)
+    load = Load(100, 100, answers=2 if short else 6, ramp=50, pause=0.2)
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "first"
         with (
@@ -32,22 +35,37 @@ def first_token(runs: int, short: bool) -> list[Row]:
             gateway(timed) as front,
         ):
             measure(front, WARM)
-            added = [_added(front, load, file) for _ in range(runs)]
+            both = [
+                (_added(_through(front, load), load, file), _added(_past(timed, load), load, file)) for _ in range(runs)
+            ]
     how = "without what the engine took by its own watch"
     return [
-        Row(what=f"time to first token added, {name}, 100 streams", unit="ms", goal=goal, values=values, note=how)
-        for name, goal, values in zip(("p50", "p99"), (1.0, 5.0), map(list, zip(*added, strict=True)), strict=True)
+        Row(
+            what=f"time to first token added, {name}, 100 streams",
+            unit="ms",
+            goal=goal,
+            values=[through[at] for through, _ in both],
+            beside={"asking the node itself": [past[at] for _, past in both]},
+            note=how,
+        )
+        for at, (name, goal) in enumerate((("p50", 1.0), ("p99", 5.0)))
     ]
 
 
-def _added(front: Program, load: Load, file: Path) -> tuple[float, ...]:
-    skipped = len(file.read_text().splitlines())
+def _through(front: Program, load: Load) -> list[tuple[int, float]]:
     answers = uvloop.run(drive(front.url, load))
     check(answers, load.tokens)
-    engine = dict(line.split() for line in file.read_text().splitlines()[skipped:])
+    return [(answer.number, answer.first - answer.sent) for answer in answers]
+
+
+def _past(timed: Program, load: Load) -> list[tuple[int, float]]:
+    return uvloop.run(first_tokens(timed.url, load))
+
+
+def _added(waited: list[tuple[int, float]], load: Load, file: Path) -> tuple[float, ...]:
+    engine = dict(line.split() for line in file.read_text().splitlines())
     # The first of each stream come in the rhythm of the ramp.
-    later = answers[load.streams :]
-    return percentiles([1000 * (one.first - one.sent - float(engine[str(one.number)])) for one in later], 50, 99)
+    return percentiles([1000 * (wait - float(engine[str(number)])) for number, wait in waited[load.streams :]], 50, 99)
 
 
 def short_answers(runs: int, short: bool) -> list[Row]:
