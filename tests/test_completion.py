@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 from adapter.aside import LARGE, aside
+from adapter.chunks import ChunkWriter, Head
 from adapter.completion import Completion
 from adapter.errors import ModelNotFound
+from adapter.event_stream import event_stream
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.models import Model, Models
 from adapter.preparation import Rules, prepare
@@ -155,6 +157,23 @@ async def test_start_of_a_stop_string_at_the_end() -> None:
 async def test_cached_tokens() -> None:
     """Those of the prompt that the node had already."""
     assert used(await answer(MockProtocol([Delta(0, [65], cached_tokens=5)])))[3] == 5
+    several = MockProtocol([Delta(0, [65], cached_tokens=5), Delta(1, [65], cached_tokens=3)])
+    assert used(await answer(several, n=2))[3] == 5
+
+
+async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
+    """The client hears that there was one, the operator which; the stream has no end."""
+
+    async def fails(emit: Callable[[Event], None]) -> None:
+        emit(TextDelta(0, "Hi"))
+        raise ZeroDivisionError("a detail")
+
+    parts: list[bytes] = []
+    head = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
+    await event_stream(fails, lambda: ChunkWriter(head), parts.append)
+    assert parts[-1].startswith(b'data: {"error":')
+    assert b"detail" not in parts[-1]
+    assert "a detail" in caplog.text
 
 
 async def test_several_choices() -> None:
