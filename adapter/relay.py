@@ -34,7 +34,7 @@ class Relay(Answer):
         if request.return_token_ids:
             message = f"'return_token_ids' is not supported for '{card.id}', whose server does not tell them."
             raise BadRequest(message, param="return_token_ids", code="unsupported_parameter")
-        given = msgspec.json.decode(body, type=dict[str, Any])
+        given = _decoded(body)
         self._card = card
         self._key = request.key
         self._priority = request.priority or 0
@@ -77,7 +77,10 @@ class Relay(Answer):
 
         name = self._card.id
         async with sessions.session(name, key=self._key, priority=self._priority, patient=patient) as self._session:
-            await self._session.chat(self._request, take)
+            try:
+                await self._session.chat(self._request, take)
+            except RecursionError as error:
+                raise _unreadable("it is nested too deeply") from error
         assert self.ledger is not None
         emit(Used(self.usage, tuple(self.ledger.nodes)))
 
@@ -98,3 +101,15 @@ class Relay(Answer):
                 yield CallArguments(choice, call.index, call.arguments)
         if delta.finish_reason is not None:
             yield Finished(choice, delta.finish_reason)
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    """All of it: what the gateway does not know itself was not looked at before. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _unreadable(str(error)) from error
+
+
+def _unreadable(why: str) -> BadRequest:
+    return BadRequest(f"We could not parse the JSON body of your request: {why}.", code="invalid_json")

@@ -21,6 +21,8 @@ from subnet.version import VERSION
 
 # How long an idle connection is kept, in seconds; providers do so for a minute.
 _IDLE = 15.0
+# Of the events of one answer, in bytes: who sends more does not come to an end.
+_LONGEST = 256 << 20
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
 
 
@@ -101,9 +103,12 @@ class Http:
         return self._hidden(refusal(self.peer, 200, body))
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
-        parser = SseParser()
+        parser, size = SseParser(), 0
         with translated(self.peer):
             async for data in response.content.iter_any():
+                size += len(data)
+                if size > _LONGEST:
+                    raise WireError(f"{self.peer} sent more than {_LONGEST} bytes")
                 for event in parser.feed(data):
                     yield event
         for event in parser.flush():

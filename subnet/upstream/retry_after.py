@@ -12,11 +12,13 @@ from typing import Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# In seconds: who says more than a day says nonsense, and is asked again all the same.
+_LONGEST = 86400.0
 _AGAIN = re.compile(rf"(?:try again|retry) in ({_DURATION.pattern})")
 
 
 def retry_after(headers: Mapping[str, str], body: Any = None, message: str = "") -> float | None:
-    """Seconds from now, or None where the server does not say. The first of these that says something:
+    """Seconds from now, a day at most, or None where the server does not say. The first of these that says something:
 
     `retry-after-ms` (Azure), `retry-after` in seconds or as a date (RFC 9110), `x-ratelimit-reset-requests` and
     `-tokens` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since 1970, also in the body's
@@ -32,7 +34,7 @@ def retry_after(headers: Mapping[str, str], body: Any = None, message: str = "")
         found = _retry_info(body)
     if found is None and (again := _AGAIN.search(message)) is not None:
         found = _duration(again[1])
-    return found
+    return None if found is None else min(found, _LONGEST)
 
 
 def _reset(told: Mapping[str, str]) -> float | None:

@@ -66,7 +66,7 @@ def _named(part: Any) -> list[str]:
 
 def _status(names: list[str]) -> int:
     for name in names:
-        if name.isdecimal() and 400 <= int(name) < 600:
+        if len(name) == 3 and name.isdecimal() and 400 <= int(name) < 600:
             return int(name)
     for pattern, status in _STATUSES:
         if any(re.search(pattern, name, re.IGNORECASE) for name in names):

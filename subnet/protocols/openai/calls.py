@@ -10,6 +10,9 @@ import msgspec
 from subnet.chat import CallDelta
 from subnet.errors import WireError
 
+# Of one answer: far more than any model makes.
+_MOST = 1024
+
 
 class _Call:
     """A call of the server's: `key` and `id` are what it goes by there. `number` is ours, once it is known what is
@@ -29,7 +32,7 @@ class _Call:
     def complete(self) -> bool:
         try:
             msgspec.json.decode("".join(self.arguments).encode())
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return False
         return True
 
@@ -72,10 +75,16 @@ class Calls:
         arguments = _arguments(function.get("arguments"))
         call = self._find(key, id)
         if call is None or _begins(call, id, name, arguments, again=call in seen):
-            call = _Call(key, id)
-            self._calls.append(call)
+            call = self._begin(key, id)
         seen.add(call)
         return self._add(call, name, arguments)
+
+    def _begin(self, key: object, id: str) -> _Call:
+        if len(self._calls) >= _MOST:
+            raise WireError(f"more than {_MOST} tool calls")
+        call = _Call(key, id)
+        self._calls.append(call)
+        return call
 
     def _find(self, key: object, id: str) -> _Call | None:
         """The call that a piece may belong to."""

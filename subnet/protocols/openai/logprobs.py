@@ -31,10 +31,16 @@ def _entry(entry: Any) -> dict[str, Any]:
     token = entry.get("token") if isinstance(entry, dict) else None
     if not isinstance(token, str):
         raise WireError("a logprob without its token")
-    logprob = entry.get("logprob")
-    if not isinstance(logprob, int | float) or isinstance(logprob, bool) or not math.isfinite(logprob):
+    return {"token": token, "logprob": _number(entry.get("logprob")), "bytes": _bytes(entry.get("bytes"), token)}
+
+
+def _number(value: Any) -> float:
+    # Not -1e400: JSON has integers that no float holds.
+    if type(value) is int and abs(value) < 1 << 53:
+        return float(value)
+    if type(value) is not float or not math.isfinite(value):
         raise WireError("a token without its logprob")
-    return {"token": token, "logprob": float(logprob), "bytes": _bytes(entry.get("bytes"), token)}
+    return value
 
 
 def _bytes(value: Any, token: str) -> list[int]:

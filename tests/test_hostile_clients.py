@@ -1,0 +1,48 @@
+"""What clients send on the chat lane that only its server may know: passed on, or refused in one clear line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fakes import ASK
+from tests.provider import TEXT, Provider
+from tests.test_providers import CHAT, served
+
+PLACES = [{"more": "@"}, {"metadata": {"more": "@"}}, {"messages": [{"role": "user", "content": "Hi", "more": "@"}]}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "9" * 5000])
+async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, object], stream: bool) -> None:
+    """Also where the gateway itself does not look."""
+    body = json.dumps(ASK | {"stream": stream} | place).replace('"@"', value)
+    async with served(provider := Provider()) as http:
+        response = await http.post(CHAT, content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_json"
+    assert not provider.chats
+
+
+async def test_whole_numbers_may_be_long() -> None:
+    """They are passed on to the last digit."""
+    async with served(provider := Provider()) as http:
+        response = await http.post(CHAT, content=json.dumps(ASK | {"more": 10**400}))
+    assert response.json()["choices"][0]["message"]["content"] == TEXT
+    assert provider.chats[0].body["more"] == 10**400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_nested_too_deeply_is_refused(stream: bool) -> None:
+    """However deep the stack is at which it is read, read again, and written."""
+    answered = 0
+    async with served(provider := Provider()) as http:
+        for depth in range(900, 960, 3):
+            body = json.dumps(ASK | {"stream": stream, "more": "@"}).replace('"@"', f"{'[' * depth}{']' * depth}")
+            response = await http.post(CHAT, content=body)
+            assert response.status_code in (200, 400)
+            answered += response.status_code == 200
+        assert (await http.get("/nodes")).json()["nodes"][0]["state"] == "healthy"
+    assert 0 < answered == len(provider.chats) < 20
