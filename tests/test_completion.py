@@ -161,6 +161,16 @@ async def test_cached_tokens() -> None:
     assert used(await answer(several, n=2))[3] == 5
 
 
+async def test_echo() -> None:
+    """Each choice begins, once, with what the assistant had said."""
+    begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
+    node = MockProtocol([Delta(index, [byte]) for byte in b"it is" for index in range(2)])
+    events = await answer(
+        node, messages=begun, continue_final_message=True, add_generation_prompt=False, echo=True, n=2
+    )
+    assert [text_of(events, index) for index in range(2)] == ["So it is", "So it is"]
+
+
 async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     """The client hears that there was one, the operator which; the stream has no end."""
 
