@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: Annotated[bool, Meta(description="one line for every request")] = True
     model: Annotated[str | None, Meta(description="`up`: a GGUF file, or owner/repo:file.gguf")] = None
     engine: Annotated[
-        Literal["llama.cpp", "echo"], Meta(description="`up`: what runs the model in the local nodes")
+        Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: what runs the model in the local nodes")
     ] = "llama.cpp"
     local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: how many nodes to start here")] = 2
     concurrency: Annotated[_Count, Meta(description="`up`: answers that a local node writes at once")] = 4

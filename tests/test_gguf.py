@@ -16,6 +16,7 @@ from subnet.models.card import describe
 from subnet.models.gguf import read_metadata
 from subnet.models.names import name_of
 from subnet.models.resolve import resolve
+from subnet.models.vocabulary import Vocabulary
 from subnet.node_info import TokenizerArtefact, digest
 
 KINDS = {"u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "u64": 10, "i64": 11, "f64": 12}
@@ -204,6 +205,14 @@ def test_sentencepiece_models_tokenize_as_in_llama_cpp(sentencepiece: Path, text
     assert joined == (b" " + text.encode() if text else b"")
 
 
+def test_what_ends_a_turn() -> None:
+    """A mark that ends turns in most models ends a message of a turn in those that have marks of their own for that."""
+    types = [3, 3, 3, 3]
+    harmony = Vocabulary("gpt2", ["<|start|>", "<|end|>", "<|return|>", "<|call|>"], types)
+    assert (harmony.ends(), harmony.control()) == ([2, 3], [0, 1, 2, 3])
+    assert Vocabulary("gpt2", ["<|user|>", "<|end|>", "a", "<|endoftext|>"], [3, 3, 1, 3]).ends() == [1, 3]
+
+
 def test_an_unknown_tokenizer_asks_for_a_tokenizer_json(tmp_path: Path) -> None:
     """A pre-tokenizer that we do not know, and a kind that we cannot do, are errors that say what to do."""
     entries: dict[str, tuple[str, Any]] = {
@@ -226,6 +235,11 @@ def test_a_given_tokenizer_json_is_used(tmp_path: Path, sentencepiece: Path) -> 
     path.write_text(given_text, encoding="utf-8")
     artefact = TokenizerArtefact.from_bytes(describe(resolve(None, print), tokenizer_json=path)[1])
     assert (artefact.tokenizer_json, artefact.pattern, artefact.merges) == (given_text, None, None)
+    added = Tokenizer.from_str(given_text)
+    added.add_tokens(["<tool>"])
+    path.write_text(added.to_str(), encoding="utf-8")
+    artefact = TokenizerArtefact.from_bytes(describe(resolve(None, print), tokenizer_json=path)[1])
+    assert artefact.user_defined == [added.token_to_id("<tool>")]
     path.write_text("{", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"not a tokenizer\.json"):
         describe(sentencepiece, tokenizer_json=path)

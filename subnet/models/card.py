@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
@@ -61,13 +64,19 @@ def _artefact(metadata: Metadata, vocabulary: Vocabulary, tokenizer_json: Path |
     return TokenizerArtefact(
         pieces=vocabulary.pieces(),
         control=vocabulary.control(),
-        user_defined=vocabulary.of_type(USER_DEFINED),
+        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added(text)}),
         pattern=pattern,
         merges=merges,
         tokenizer_json=text,
         bos_id=_special(metadata, vocabulary, "bos"),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", vocabulary.kind == "llama")),
     )
+
+
+def _added(tokenizer_json: str | None) -> Iterator[int]:
+    """The ids of what is matched in any text before everything else, by a tokenizer.json."""
+    document = {} if tokenizer_json is None else msgspec.json.decode(tokenizer_json, type=dict[str, Any])
+    return (token["id"] for token in document.get("added_tokens") or () if not token["special"])
 
 
 def _read_tokenizer(path: Path) -> str:

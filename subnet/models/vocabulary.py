@@ -22,6 +22,9 @@ _END_TEXTS = frozenset(
         "<｜end▁of▁sentence｜>",  # noqa: RUF001
     ]
 )
+# In gpt-oss's format a turn is of several messages, and what ends one elsewhere ends a message here.
+_HARMONY = {"<|return|>", "<|call|>"}
+_END_OF_MESSAGE = {"<|end|>"}
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -53,7 +56,8 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
     def ends(self) -> list[int]:
         """Tokens whose text says that they end a turn."""
-        return [t for t, text in enumerate(self.texts) if text in _END_TEXTS and self.types[t] != USER_DEFINED]
+        among = _END_TEXTS - _END_OF_MESSAGE if set(self.texts) >= _HARMONY else _END_TEXTS
+        return [t for t, text in enumerate(self.texts) if text in among and self.types[t] != USER_DEFINED]
 
     def pieces(self) -> list[bytes]:
         plain = {NORMAL, UNUSED, BYTE}
