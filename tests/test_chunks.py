@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapter.chunks import DONE, ChunkWriter, Head
 from adapter.collector import Collector
 from adapter.event_stream import event_stream
-from adapter.events import Event, Finished, TextDelta, Used
+from adapter.events import CallBegun, Event, Finished, TextDelta, Used
 from adapter.schema.responses import PromptTokensDetails, Usage
 from subnet.errors import NodeLost
 from tests.fakes import events_of
@@ -168,3 +168,21 @@ def test_any_text_survives(text: str, include_usage: bool) -> None:
     (event,) = events_of(data)
     assert isinstance(event, dict)
     assert event["choices"] == choice({"content": text})
+
+
+def test_what_is_said_once() -> None:
+    """The prompt's token ids are in the first chunk; the nodes are named where there were several."""
+    writer = ChunkWriter(HEAD, choices=2, prompt_token_ids=[1, 2])
+    chunks = events_of(b"".join(writer.encode(TextDelta(index, "x")) for index in (0, 1, 0)))
+    assert [chunk.get("prompt_token_ids") for chunk in chunks] == [[1, 2], None, None, None, None]
+    assert writer.encode(Used(USAGE, ("a",))) == b""
+    assert writer.encode(Used(USAGE, ("a", "b"))) == b": nodes a, b\n\n"
+
+
+def test_what_each_chunk_says() -> None:
+    """What was used so far, where that is asked for; a choice that begins with a call has no content."""
+    writer = ChunkWriter(HEAD, include_usage=True, usage=lambda: USAGE)
+    begun = CallBegun(0, 0, "call_1", "add")
+    chunks = events_of(writer.encode(begun) + writer.encode(TextDelta(0, "x")))
+    assert [chunk["usage"] for chunk in chunks] == [USAGE_JSON] * 3
+    assert chunks[0]["choices"][0]["delta"]["content"] is None
