@@ -60,6 +60,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="prompt tokens a second that the slowest node gets through")
     ] = 50.0
     stall_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
+    chat_first_token_timeout: Annotated[
+        float, Meta(gt=0, description="the same on the chat lane, where a server may think unseen")
+    ] = 120.0
+    chat_stall_timeout: Annotated[
+        float, Meta(gt=0, description="seconds to wait between two pieces on the chat lane")
+    ] = 30.0
     attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
     total_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
     patience: Annotated[

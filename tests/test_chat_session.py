@@ -146,6 +146,17 @@ async def test_a_node_may_have_limits_of_its_own() -> None:
         await answer(asking(), node, limits=patient)
 
 
+async def test_servers_that_think_unseen() -> None:
+    """On the chat lane there are limits of its own; what is set for a node is more."""
+    impatient = Limits(first_token=60, stall=60, chat_stall=0.05, attempts=1)
+    with pytest.raises(StallTimeout):
+        await answer(asking(), MockChatProtocol(["Once ", Pause(None)]), limits=impatient)
+    patient = MockChatProtocol(["Once ", Pause(0.2), "upon"])
+    patient.timeouts = Timeouts(stall=60)
+    deltas, _, _ = await answer(asking(), patient, limits=impatient)
+    assert message(deltas)[1] == "Once upon"
+
+
 async def test_usage_is_estimated_where_nobody_tells() -> None:
     """As many tokens as pieces came, at least."""
     _, usage, _ = await answer(asking(), MockChatProtocol(SAID))

@@ -80,6 +80,16 @@ def test_a_long_answer_may_lose_its_node() -> None:
         retry.failed(EngineFailed("x"), "b")
 
 
+def test_a_failure_that_was_noticed_late_is_retried() -> None:
+    """Waiting for a first token may have taken all the time there is: another node has not been tried yet."""
+    now = [0.0]
+    retry = Retry(Limits(attempts=4, total=60.0), lambda: now[0])
+    now[0] = 120.0
+    assert retry.failed(EngineFailed("x"), "a") == 0.0
+    with pytest.raises(EngineFailed):
+        retry.failed(EngineFailed("x"), "b")
+
+
 async def test_a_watchdog_bites() -> None:
     """Waiting too long raises TimeoutError, and the task goes on uncancelled."""
     watchdog = Watchdog()

@@ -78,6 +78,8 @@ def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:
         limits,
         first_token=spec.first_token_timeout or limits.first_token,
         stall=spec.stall_timeout or limits.stall,
+        chat_first_token=spec.first_token_timeout or limits.chat_first_token,
+        chat_stall=spec.stall_timeout or limits.chat_stall,
         total=spec.total_timeout or limits.total,
     )
 
@@ -87,6 +89,8 @@ def _limits(settings: Settings) -> Limits:
         first_token=settings.first_token_timeout,
         prefill_rate=settings.prefill_rate,
         stall=settings.stall_timeout,
+        chat_first_token=settings.chat_first_token_timeout,
+        chat_stall=settings.chat_stall_timeout,
         total=settings.total_timeout,
         attempts=settings.attempts,
         patience=settings.patience,

@@ -63,7 +63,7 @@ class Delivery(Generic[D]):
     async def _play(self, first: Attempt[D]) -> None:
         """One round; of its failures those are raised that are the last."""
         ledger, retry = self._ledger, self._retry
-        round_ = Round(first, ledger, self._watchdog, self._limits.on(first.lease.remote), self._emit)
+        round_ = Round(first, ledger, self._watchdog, self._limits.on(first.lease.remote, ledger.lane), self._emit)
         delivered, self._lost = ledger.delivered, True
         try:
             await self._race(round_)

@@ -46,9 +46,10 @@ class Retry:
     def failed(self, error: SubnetError, peer: str) -> float:
         """How long to wait before the next attempt, in seconds. Raises `error` when there shall be none.
 
-        The first failure is retried at once, on another node; then backoff doubles, with full jitter
-        (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A node that refused for want of
-        room was not tried: that is no failure, and its Retry-After keeps others from asking it, see Lease.failed.
+        The first failure is retried at once, on another node, however late it was noticed; then backoff doubles, with
+        full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A node that refused for
+        want of room was not tried: that is no failure, and its Retry-After keeps others from asking it, see
+        Lease.failed.
         """
         self.excluded.add(peer)
         if isinstance(error, NodeBusy):
@@ -59,6 +60,7 @@ class Retry:
         pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
         if self._failures == 1:
             pause = 0.0
-        if self._failures >= limits.attempts or self._clock() + pause - self._since > limits.total:
+        late = self._failures > 1 and self._clock() + pause - self._since > limits.total
+        if self._failures >= limits.attempts or late:
             raise error
         return pause
