@@ -37,7 +37,9 @@ class Answer(ABC):
     def ledger(self) -> Ledger[Any] | None: ...
 
     @abstractmethod
-    async def run(self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: bool = True) -> None:
-        """Emit the answer's events as they come. Cancelling the call cancels the work on the node. One that is not
-        `patient` does not wait for room. Raises SubnetError.
+    async def run(
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Emit the answer's events as they come. Cancelling the call cancels the work on the node. While it
+        is not `patient`, it does not wait for room. Raises SubnetError.
         """

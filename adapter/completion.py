@@ -93,7 +93,9 @@ class Completion(Answer):
     def fingerprint(self) -> str:
         return self.model.fingerprint
 
-    async def run(self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: bool = True) -> None:
+    async def run(
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+    ) -> None:
         """The end of the last choice cancels the work on the node, too."""
         self._emit = emit
         name = self.model.card.id

@@ -70,7 +70,9 @@ class Relay(Answer):
         ledger = None if self._session is None else self._session.ledger
         return ledger if isinstance(ledger, ChatLedger) else None
 
-    async def run(self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: bool = True) -> None:
+    async def run(
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+    ) -> None:
         def take(delta: ChatDelta) -> None:
             for event in self._events(delta):
                 emit(event)

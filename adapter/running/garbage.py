@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 # New objects between two looks at the young ones. Nearly all that a request makes is freed without being looked for.
-_YOUNG = 10_000
+_YOUNG = 30_000
 
 
 def settle() -> None:

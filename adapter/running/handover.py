@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 _LARGEST = 1 << 16
+# New connections in a turn of the event loop, which takes long where there are many streams.
+_AT_ONCE = 256
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 
@@ -69,17 +71,22 @@ class Taker:
             self._channel.send(b"%d" % self._over)
 
     def _take(self, make_protocol: MakeProtocol, on_end: Callable[[], None]) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                said, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
+            except BlockingIOError:
+                break
+            except OSError:
+                said, descriptors = b"", []
+            if not said:
+                asyncio.get_running_loop().remove_reader(self._channel)
+                on_end()
+                break
+            self._serve(descriptors, make_protocol)
+
+    def _serve(self, descriptors: Sequence[int], make_protocol: MakeProtocol) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            said, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
-        except BlockingIOError:
-            return
-        except OSError:
-            said, descriptors = b"", []
-        if not said:
-            loop.remove_reader(self._channel)
-            on_end()
-        elif not descriptors:
+        if not descriptors:
             # The process has no more of them: the connection is closed already.
             self.over()
         for descriptor in descriptors:

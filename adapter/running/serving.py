@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from adapter.http.asgi import ASGIApp
+from adapter.http.listener import Listener
 from adapter.http.protocol import HttpProtocol
 from adapter.running.handover import Taker
 from adapter.running.life import Life
@@ -25,6 +26,23 @@ Ready = Callable[[Sequence[str]], None]
 
 class _Server(uvicorn.Server):
     """Leaves signals to us: nodes, gateway and sockets end in an order of our own."""
+
+    def __init__(self, config: uvicorn.Config, source: Listener | Taker) -> None:
+        super().__init__(config)
+        self._source = source
+
+    def take_in(self, on_end: Callable[[], None]) -> None:
+        """Serve the connections of the source; `on_end` is called when there can be no more of them."""
+        source = self._source
+        if isinstance(source, Taker):
+            source.start(lambda: _Handed(self, source), on_end)
+        else:
+            source.start(lambda: HttpProtocol(self.config, self.server_state, {}))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if isinstance(self._source, Listener):
+            self._source.stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -61,14 +79,13 @@ async def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACE,
     )
-    server = _Server(config)
+    server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
     with signals(lambda: _leave(server, life, report)):
-        task = asyncio.create_task(server.serve(sockets=[source] if isinstance(source, socket.socket) else []))
+        task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            if isinstance(source, Taker):
-                source.start(lambda: _Handed(server, source), lambda: _leave(server, life, report))
+            server.take_in(lambda: _leave(server, life, report))
             ready()
         await task
 

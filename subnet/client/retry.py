@@ -11,11 +11,16 @@ from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
 
 
 class Retry:
-    """The attempts of one session. Any new token makes the budget whole again."""
+    """The attempts of one session. Any new token makes the budget whole again. While it is not `patient`, it does not
+    wait.
+    """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = monotonic, patient: Callable[[], bool] = lambda: True
+    ) -> None:
         self.excluded: set[str] = set()
         self._limits = limits
+        self._patient = patient
         self._clock = clock
         self._failures = 0
         self._since = clock()
@@ -36,7 +41,8 @@ class Retry:
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        alone, left = isinstance(error, NoNodeAvailable), self._limits.patience - (now - self._waiting_since)
+        patience = self._limits.patience if self._patient() else 0.0
+        alone, left = isinstance(error, NoNodeAvailable), patience - (now - self._waiting_since)
         longer = isinstance(error, RateLimited) and (error.retry_after or 0) > left
         if (alone and self._cause is None) or left < 0 or longer:
             # Why the nodes are out says more than that they are.

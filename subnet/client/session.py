@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -36,8 +36,9 @@ class Session:
     """One interaction with the subnet, which may pass through several nodes. Close it, or use SessionManager.
 
     `model` None takes any node; a `key` keeps sessions that belong together on one node, where the policy looks at
-    it; the smaller its `priority`, the sooner it gets room on nodes that are full. Without an `authorizer` of its own
-    it uses that of the manager. `ledger` is that of the last generation, None before the first.
+    it; the smaller its `priority`, the sooner it gets room on nodes that are full. While it is not `patient`, it waits
+    neither for room nor for nodes to come back. Without an `authorizer` of its own it uses that of the manager.
+    `ledger` is that of the last generation, None before the first.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Session:
         model: str | None = None,
         key: str | None = None,
         priority: int = 0,
+        patient: Callable[[], bool] = lambda: True,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Session:
         self._model = model
         self._key = key
         self._priority = priority
+        self._patient = patient
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
@@ -150,6 +153,7 @@ class Session:
             limits=self._limits,
             hedger=self._hedger,
             watchdog=self._watchdog,
+            patient=self._patient,
         )
         try:
             await delivery.run(self._priority)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-
-import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.hedge import Hedger
@@ -37,22 +35,27 @@ class SessionManager:
 
     @asynccontextmanager
     async def session(
-        self, model: str | None = None, *, key: str | None = None, priority: int = 0, patient: bool = True
+        self,
+        model: str | None = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        patient: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[Session]:
         """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation.
 
         `key` keeps sessions that belong together on one node, where the policy looks at it; when all nodes are full,
-        the smaller `priority` gets room first, and of the same who came first. One that is not `patient` does not wait
-        for room, nor for nodes to come back.
+        the smaller `priority` gets room first, and of the same who came first. While it is not `patient`, it waits
+        neither for room nor for nodes to come back.
         """
-        limits = self._limits_of(model)
         session = Session(
             self._remote_manager,
             self._authorizer,
             model=model,
             key=key,
             priority=priority,
-            limits=limits if patient else msgspec.structs.replace(limits, patience=0.0),
+            patient=patient,
+            limits=self._limits_of(model),
             hedger=self._hedger,
         )
         try:

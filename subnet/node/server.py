@@ -21,6 +21,10 @@ from subnet.version import VERSION
 
 logger = logging.getLogger(__name__)
 
+# Seconds of silence after which a gateway is asked for a sign of life, for which it has half as long. One that is busy
+# reads what thousands of streams sent it before it hears that.
+_HEARTBEAT = 30.0
+
 
 class Node:
     """Offers `engine`, which the caller has entered. Refuses work beyond its capacity with NodeBusy."""
@@ -80,7 +84,7 @@ class Node:
         return app
 
     async def _subnet(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=10.0, timeout=1.0, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=_HEARTBEAT, timeout=1.0, compress=False)
         await socket.prepare(request)
         logger.info("gateway %s connected", request.remote)
         async with NodeConnection(self, socket) as connection:
