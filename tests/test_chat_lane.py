@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapter.settings import Settings
-from subnet.chat import CallDelta, ChatDelta, ChatUsage
+from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
+from subnet.client import Limits
 from subnet.errors import (
     ContentRefused,
     ContextLengthExceeded,
@@ -24,6 +26,7 @@ from subnet.errors import (
     RateLimited,
     Unauthorized,
 )
+from subnet.node_info import NodeInfo
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import MockChatProtocol
@@ -243,6 +246,43 @@ async def test_no_other_model_goes_on_with_an_answer() -> None:
         body = (await http.post(CHAT, json=ASK | {"stream": True})).content
     assert b"[DONE]" not in body
     assert other.requests == []
+
+
+class _Returning(MockChatProtocol):
+    """Lost after its first word, and away until it was asked ten times how it is."""
+
+    def __init__(self) -> None:
+        super().__init__(self._said, peer="mock")
+        self._away = 0
+
+    def _said(self, request: ChatRequest) -> list[str | Exception]:
+        if len(self.requests) > 1:
+            return ["Once ", "upon"]
+        self._away = 10
+        return ["Once ", NodeLost("gone")]
+
+    async def rpc_info(self) -> NodeInfo:
+        if self._away:
+            self._away -= 1
+            raise NodeLost("gone")
+        return await super().rpc_info()
+
+
+@pytest.mark.parametrize(("stream", "answered", "asked"), [(True, "mock", 2), (False, "other", 1)])
+async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, answered: str, asked: int) -> None:
+    """As long as if there were no fallback; an answer that nobody saw yet is the fallback's at once."""
+    node, settings = _Returning(), Settings(access_log=False, fallbacks={"mock": ("other",)})
+    async with (
+        gateway(node, chat("other", "Hi"), settings=settings, limits=Limits(patience=60.0)) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        async with asyncio.timeout(5):
+            while len((await http.get("/readyz")).json().get("models", ())) < 2:
+                pass
+        body = (await http.post(CHAT, json=ASK | {"stream": stream})).content
+    events = events_of(body) if stream else [json.loads(body)]
+    assert {event["model"] for event in events if event != "[DONE]"} == {answered}
+    assert (b"[DONE]" in body, len(node.requests)) == (stream, asked)
 
 
 async def test_a_client_that_leaves() -> None:
