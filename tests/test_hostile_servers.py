@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from subnet.errors import NodeError, RateLimited, WireError
+from subnet.errors import InvalidRequest, NodeError, RateLimited, WireError
 from subnet.upstream.retry_after import retry_after
-from tests.chat_node import heard_from
-from tests.provider import Script, chunk, event, events, raw, refuse, whole
+from tests.chat_node import heard_from, heard_of, node
+from tests.provider import Provider, Script, chunk, event, events, raw, refuse, whole
 
 # More digits than a float holds, or a whole number in decimal text.
 DIGITS = "9" * 4000
@@ -89,3 +89,21 @@ async def test_an_answer_without_an_end_has_one() -> None:
     piece = event(chunk({"content": "x" * (1 << 20)}))
     with pytest.raises(WireError, match="sent more than"):
         await heard_from(raw(*[piece] * 260))
+
+
+@pytest.mark.parametrize("count", [-1, 1 << 31, 10**30, 7.0, "7", True, None, [7]])
+async def test_usage_that_cannot_be_is_none(count: Any) -> None:
+    """It would spoil all sums that it goes into."""
+    used = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": count}}
+    heard = await heard_from(events(chunk({"content": "a"}), chunk(finish="stop"), used))
+    assert (heard.text(), heard.usage) == ("a", None)
+
+
+async def test_a_key_is_hidden_wherever_a_server_repeats_it() -> None:
+    """In the sentence, and in the name of the parameter that it finds wrong."""
+    key = "sk-a-secret-of-somebody"
+    refusal = refuse(400, f"not with {key}", param=f"Bearer {key}")
+    async with Provider(refusal) as provider, node(provider.url, api_key=key) as protocol:
+        with pytest.raises(InvalidRequest) as refused:
+            await heard_of(protocol)
+    assert key not in f"{refused.value.message} {refused.value.param}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.answer import Answer
+from adapter.aside import aside
 from adapter.chain import Chain
 from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
@@ -28,7 +29,7 @@ async def chat_completions(request: Request) -> ASGIApp:
     async def prepared(name: str) -> Answer:
         card = models.card(name)
         if card.lane == "chat":
-            return Relay(card, wanted, body)
+            return await aside(len(body), Relay, card, wanted, body)
         return await prepare(wanted, models, name=name, size=len(body), rules=rules_of(settings))
 
     chain = Chain(models.chain(wanted.model), prepared)

@@ -177,4 +177,7 @@ class Http:
         return self._hidden(refusal(self.peer, response.status, body, response.headers))
 
     def _hidden(self, error: SubnetError) -> SubnetError:
-        return type(error)(self._access.hide(error.message), retry_after=error.retry_after, param=error.param)
+        hide, param = self._access.hide, error.param
+        return type(error)(
+            hide(error.message), retry_after=error.retry_after, param=None if param is None else hide(param)
+        )

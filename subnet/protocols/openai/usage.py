@@ -7,6 +7,8 @@ from typing import Any
 
 from subnet.chat import ChatUsage
 
+_MOST = 1 << 31
+
 
 def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
     """From `usage` of a chunk or a whole answer, `x_groq.usage` (Groq), `usage` of its choice (Moonshot), or
@@ -56,7 +58,7 @@ def _usage(found: dict[str, Any]) -> ChatUsage | None:
 
 
 def _count(place: Any, *names: str) -> int | None:
-    """The first of `names` that is a count."""
+    """The first of `names` that is a count: one that is far beyond all contexts would spoil every sum."""
     if not isinstance(place, dict):
         return None
-    return next((value for name in names if type(value := place.get(name)) is int and value >= 0), None)
+    return next((value for name in names if type(value := place.get(name)) is int and 0 <= value < _MOST), None)
