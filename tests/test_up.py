@@ -197,3 +197,13 @@ def test_a_gateway_that_is_told_to_end(tmp_path: Path) -> None:
             reason = chunk.choices[0].finish_reason or reason
         assert (text, reason) == expected
         assert running.process.wait(20) == 0
+
+
+def test_who_must_bring_a_key_is_told(tmp_path: Path) -> None:
+    """The line to paste has a place for it, and nothing that is printed has the key itself."""
+    with adapter_up(*ECHO, "--local-nodes", "1", "--api-key", "sk-of-a-client", directory=str(tmp_path)) as running:
+        until(lambda: any("curl" in line for line in running.lines))
+    said = "".join(running.lines)
+    assert f"(base_url={running.url}/v1, one of the api_keys)" in said
+    assert 'completions -H "authorization: Bearer $KEY"' in said
+    assert "sk-of-a-client" not in said

@@ -66,7 +66,9 @@ async def _gateway(settings: Settings, report: Report) -> None:
     with bind(settings.host, settings.port) as listener:
         address = f"http://{settings.host}:{listener.getsockname()[1]}"
         run = gateway.run if settings.workers == 1 else workers.serve
-        await run(settings, listener, report, lambda models: report(_banner(address, models)))
+        await run(
+            settings, listener, report, lambda models: report(_banner(address, models, locked=bool(settings.api_keys)))
+        )
 
 
 def _arguments(settings: Settings) -> list[str]:
@@ -84,13 +86,15 @@ def _arguments(settings: Settings) -> list[str]:
     return [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
 
 
-def _banner(address: str, models: Sequence[str]) -> str:
+def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
+    """`locked`: clients must bring a key."""
+    key = ' -H "authorization: Bearer $KEY"' if locked else ""
     curl = (
-        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        f"  curl {address}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
         f'    -d \'{{"model": "{models[0] if models else "MODEL"}", "stream": true, '
         f'"messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
     return (
-        f"\nready on {address}  (base_url={address}/v1, any api_key)\n"
+        f"\nready on {address}  (base_url={address}/v1, {'one of the api_keys' if locked else 'any api_key'})\n"
         f"model: {', '.join(models) or 'none yet: no node has answered'}\n\n{curl}\n"
     )
