@@ -33,6 +33,7 @@ class Completion(Answer):
         "_first",
         "_names",
         "_session",
+        "_used",
         "choices",
         "key",
         "model",
@@ -68,10 +69,15 @@ class Completion(Answer):
         self._echo = view.echo
         self._session: Session | None = None
         self._cached = 0
+        self._used: Usage | None = None
         self._emit: Callable[[Event], None] = lambda event: None
 
     @property
     def usage(self) -> Usage:
+        # Of a complete answer it is asked for three times.
+        return self._used or self._so_far()
+
+    def _so_far(self) -> Usage:
         prompt, completion = len(self.prompt), sum(choice.tokens for choice in self.choices)
         return Usage(
             prompt_tokens=prompt,
@@ -106,7 +112,8 @@ class Completion(Answer):
         if not all(choice.finished for choice in self.choices):
             raise EngineFailed("the answer ended without a finish reason")
         assert self.ledger is not None
-        emit(Used(self.usage, tuple(self.ledger.nodes)))
+        self._used = self._so_far()
+        emit(Used(self._used, tuple(self.ledger.nodes)))
 
     def _take(self, delta: Delta) -> None:
         if self._echo:

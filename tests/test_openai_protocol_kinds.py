@@ -81,6 +81,7 @@ def test_parameters_are_put_as_the_server_knows_them(
         ("tgi", "presence_penalty", 0.5),
         ("tgi", "logit_bias", {"1": 2}),
         ("lmstudio", "logprobs", True),
+        ("llama-server", "guided_regex", "a+"),
     ],
 )
 async def test_what_a_server_would_drop_is_refused_by_name(kind: str, name: str, value: Any) -> None:

@@ -49,7 +49,13 @@ _KINDS: Mapping[Kind, Quirks] = {
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
     # Older ones know max_tokens only and refuse n; newer ones, asked for n, send the usage of each choice on its own.
-    "llama-server": Quirks(renamed=_LENGTH, prefill=True, single=True),
+    # A form in vLLM's words is dropped without a word (seen).
+    "llama-server": Quirks(
+        renamed=_LENGTH,
+        refused=words("structured_outputs guided_json guided_regex guided_choice guided_grammar"),
+        prefill=True,
+        single=True,
+    ),
     # ollama/ollama openai/openai.go ChatCompletionRequest has these fields; docs/api/openai-compatibility.mdx.
     "ollama": Quirks(
         known=words(
