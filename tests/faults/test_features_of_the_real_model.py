@@ -23,7 +23,7 @@ NODE = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
 @pytest.fixture(scope="module")
 def pool() -> Iterator[lab.Pool]:
     """Two nodes, and a gateway of usual patience that keeps a user with one of them."""
-    with lab.pool(NODE, NODE, flags=("--policy", "sticky")) as pool:
+    with lab.pool(NODE, NODE, flags=("--policy", "sticky"), one_by_one=True) as pool:
         yield pool
 
 

@@ -80,7 +80,7 @@ REAL = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
 @pytest.fixture(scope="module")
 def real() -> Iterator[lab.Pool]:
     """Three nodes with the real model; a gateway with its usual patience."""
-    with lab.pool(REAL, REAL, REAL, flags=()) as pool:
+    with lab.pool(REAL, REAL, REAL, flags=(), one_by_one=True) as pool:
         yield pool
 
 
