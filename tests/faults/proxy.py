@@ -123,9 +123,10 @@ class Link:
             await self.proxy.pause(self.proxy.delay)
         if passed is not None and self.proxy.mangle is not None:
             payload, self.proxy.mangle = self.proxy.mangle(payload), None
+        fault = None if passed is None else self.proxy.trap.due(passed)
         await self._pass(write_frame(first, payload))
-        if passed is not None:
-            self.proxy.trap.passed(self, passed)
+        if fault is not None:
+            self.proxy.trap.spring(fault, self)
 
     async def _pass(self, data: bytes) -> None:
         await self.proxy.flowing.wait()

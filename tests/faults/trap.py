@@ -26,8 +26,14 @@ class Trap:
         self.sprung = 0
         self._planned = deque(planned)
 
-    def passed(self, link: Link, tokens: int) -> None:
+    def due(self, tokens: int) -> Fault | None:
+        """What is to happen once this many tokens are through. Ask before they are: the last of them may end the
+        answer, and by the time they are through the next answer's faults may be set.
+        """
         if self._planned and tokens >= self._planned[0][0]:
-            _, fault = self._planned.popleft()
-            fault(link)
-            self.sprung += 1
+            return self._planned.popleft()[1]
+        return None
+
+    def spring(self, fault: Fault, link: Link) -> None:
+        fault(link)
+        self.sprung += 1
