@@ -123,7 +123,8 @@ class Link:
             await self.proxy.pause(self.proxy.delay)
         if passed is not None and self.proxy.mangle is not None:
             payload, self.proxy.mangle = self.proxy.mangle(payload), None
-        fault = None if passed is None else self.proxy.trap.due(passed)
+        cut = self.to_gateway.is_closing()
+        fault = None if passed is None or cut else self.proxy.trap.due(passed)
         await self._pass(write_frame(first, payload))
         if fault is not None:
             self.proxy.trap.spring(fault, self)
