@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import NamedTuple
 
-from adapter.choices import ChoiceReader, Emit
+from adapter.choices import ChoiceReader
 from adapter.decode import Detokenizer, StopScanner
 from adapter.decode.logprobs import Teller
 from adapter.decode.parsers import Parser
@@ -57,71 +57,71 @@ class AlignedReader(ChoiceReader):
         self._in_content = True
         self._thinking = False
 
-    def take(self, delta: Delta, emit: Emit) -> None:
+    def take(self, delta: Delta) -> None:
         if self.finished:
             return None
         for token, logprobs in zip(delta.tokens, delta.logprobs or repeat(None), strict=False):
-            self._read(token, logprobs, emit)
+            self._read(token, logprobs)
             if self._stopped:
-                return self._finish("stop", emit)
+                return self._finish("stop")
         if delta.finish_reason is not None:
-            self._finish(delta.finish_reason, emit)
+            self._finish(delta.finish_reason)
         return None
 
     @property
     def _stopped(self) -> bool:
         return self._scanner is not None and self._scanner.stopped is not None
 
-    def _read(self, token: int, logprobs: TokenLogprobs | None, emit: Emit) -> None:
+    def _read(self, token: int, logprobs: TokenLogprobs | None) -> None:
         self.tokens += 1
         text = self._detokenizer.decode((token,))
         start, self._decoded = self._decoded, self._decoded + len(text)
         self._waiting.append(_Token(start, self._decoded + self._detokenizer.holds, token, logprobs))
-        self._show(text if self._scanner is None else self._scanner.decode(text), emit)
+        self._show(text if self._scanner is None else self._scanner.decode(text))
 
-    def _show(self, text: str, emit: Emit) -> None:
+    def _show(self, text: str) -> None:
         if self._parser is not None:
             for part in self._parser.decode(text):
-                self._give(part, emit)
+                self._give(part)
         elif text:
-            self._give(Content(text, len(text)), emit)
+            self._give(Content(text, len(text)))
 
-    def _give(self, part: Part, emit: Emit) -> None:
+    def _give(self, part: Part) -> None:
         self._shown += part.size
         tokens = self._taken(lambda token: token.end <= self._shown)
         self._in_content = isinstance(part, Content)
         match part:
             case Content():
                 self._thinking = False
-                self._say(part.text, tokens, emit)
+                self._say(part.text, tokens)
             case Reasoning():
                 self._thinking = True
-                emit(ReasoningDelta(self._index, part.text))
+                self.emit(ReasoningDelta(self._index, part.text))
             case ToolCallBegin():
                 self._called, self._thinking = True, False
-                emit(CallBegun(self._index, part.index, "call_" + secrets.token_hex(12), part.name))
+                self.emit(CallBegun(self._index, part.index, "call_" + secrets.token_hex(12), part.name))
             case ToolArguments():
-                emit(CallArguments(self._index, part.index, part.text))
+                self.emit(CallArguments(self._index, part.index, part.text))
         self.reasoning_tokens += len(tokens) if self._thinking else 0
 
-    def _finish(self, reason: FinishReason, emit: Emit) -> None:
+    def _finish(self, reason: FinishReason) -> None:
         stopped = self._stopped
         if self._scanner is not None and not stopped:
-            self._show(self._scanner.flush(), emit)
+            self._show(self._scanner.flush())
         if self._parser is not None:
             for part in self._parser.flush():
-                self._give(part, emit)
+                self._give(part)
         # Of what a stop string cut off only the token counts of which a part is shown; else those of half a character.
         tokens = self._taken(lambda token: not stopped or token.start < self._shown)
-        self._say("", tokens if self._in_content else [], emit)
+        self._say("", tokens if self._in_content else [])
         self.finished = True
-        emit(Finished(self._index, "tool_calls" if self._called and reason == "stop" else reason))
+        self.emit(Finished(self._index, "tool_calls" if self._called and reason == "stop" else reason))
 
-    def _say(self, text: str, tokens: list[_Token], emit: Emit) -> None:
+    def _say(self, text: str, tokens: list[_Token]) -> None:
         """Nothing where there is nothing to say."""
         logprobs, offsets, token_ids = self._told(tokens), self._offsets(tokens), self._given_ids()
         if text or logprobs or token_ids:
-            emit(TextDelta(self._index, text, logprobs, token_ids, offsets))
+            self.emit(TextDelta(self._index, text, logprobs, token_ids, offsets))
 
     def _taken(self, wanted: Callable[[_Token], bool]) -> list[_Token]:
         tokens = []

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from adapter.answer import Answer
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
+from adapter.event_stream import Emit, Start
 from adapter.events import Event
 from adapter.http.request_id import current_request
 from subnet.client import SessionManager
@@ -16,7 +17,6 @@ from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNo
 logger = logging.getLogger(__name__)
 
 Prepare = Callable[[str], Awaitable[Answer]]
-Emit = Callable[[Event], None]
 
 # Another model may do what these say of one.
 _ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
@@ -53,22 +53,27 @@ class Chain:
             except Exception as error:
                 self._next(name, error)
 
-    async def run(self, sessions: SessionManager, emit: Emit) -> None:
+    async def run(self, sessions: SessionManager, start: Start) -> None:
         """As Answer.run, of the first model that answers; `ready` comes before. What was begun by one model no other
-        goes on with.
+        goes on with. `start` gives what takes an answer from its beginning.
         """
         if not self._names:
-            return await self._run(sessions, emit)
+            return await self._run(sessions, start())
 
-        def take(event: Event) -> None:
-            self._begun = True
-            emit(event)
+        def started() -> Emit:
+            emit = start()
 
-        return await self.collect(sessions, lambda: take)
+            def take(event: Event) -> None:
+                self._begun = True
+                emit(event)
 
-    async def collect(self, sessions: SessionManager, start: Callable[[], Emit]) -> None:
-        """As `run`, for who shows nothing of an answer before it is whole. `start` gives what takes one from its
-        beginning: what was lost and cannot be gone on with is forgotten, and asked for once more.
+            return take
+
+        return await self.collect(sessions, started)
+
+    async def collect(self, sessions: SessionManager, start: Start) -> None:
+        """As `run`, for who shows nothing of an answer before it is whole: what was lost and cannot be gone on with is
+        forgotten, and asked for once more.
         """
         again = True
         while True:

@@ -13,22 +13,27 @@ Emit = Callable[[Event], None]
 
 
 class ChoiceReader(ABC):
-    """`tokens` counts those that made the answer, `reasoning_tokens` those of them that nobody sees as content."""
+    """Gives the events of a choice to `emit`, which is to be set before anything is taken.
 
-    __slots__ = ("finished", "reasoning_tokens", "tokens")
+    `tokens` counts those that made the answer, `reasoning_tokens` those of them that nobody sees as content.
+    """
+
+    __slots__ = ("emit", "finished", "reasoning_tokens", "tokens")
 
     def __init__(self) -> None:
+        self.emit: Emit = _unheard
         self.tokens = 0
         self.reasoning_tokens = 0
         self.finished = False
 
     @abstractmethod
-    def take(self, delta: Delta, emit: Emit) -> None:
+    def take(self, delta: Delta) -> None:
         """Emit what `delta` adds: nothing for a choice that is complete."""
 
 
 class PlainReader(ChoiceReader):
-    """Shows all text as it comes. This is the way that most tokens take, so it is a short one.
+    """Shows all text as it comes, and ends when the node does. This is the way that most tokens take, so it is a short
+    one.
 
     All that is on it has slots: with hundreds of streams a token finds nothing of its stream in the processor's cache,
     and what it costs is how many places in memory it looks at.
@@ -41,10 +46,15 @@ class PlainReader(ChoiceReader):
         self._index = index
         self._detokenizer = detokenizer
 
-    def take(self, delta: Delta, emit: Emit) -> None:
+    def take(self, delta: Delta) -> None:
+        emit = self.emit
         self.tokens += len(delta.tokens)
         if text := self._detokenizer.decode(delta.tokens):
             emit(TextDelta(self._index, text))
         if delta.finish_reason is not None:
             self.finished = True
             emit(Finished(self._index, delta.finish_reason))
+
+
+def _unheard(event: Event) -> None:
+    raise AssertionError("nobody takes the events of this choice")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import lru_cache
 from time import time
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
 
+from adapter.event_stream import Chunks
 from adapter.events import (
     CallArguments,
     CallBegun,
@@ -21,15 +23,15 @@ from adapter.events import (
     TextDelta,
     Used,
 )
+from adapter.http.push import Write
 from adapter.schema.chunks import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
 from adapter.schema.logprobs import Logprobs
 from adapter.schema.responses import Usage
 
-DONE = b"data: [DONE]\n\n"
-
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
 _encode = msgspec.json.encode
+_OPENING = b'data: {"id":'
 _MARK = "\x00"
 
 
@@ -48,18 +50,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ChunkWriter:
-    """Events of one answer -> bytes. A plain text costs one JSON string between prepared bytes.
+class ChunkWriter(Chunks):
+    """Chunks of chat completions. A plain text costs one JSON string between prepared bytes.
 
     `usage` is asked for every chunk where each shall say what was used so far; `prompt_token_ids` are told in the
-    first chunk.
+    first chunk. Who looks finds the nodes of an answer that passed through several in a comment, which clients of
+    server-sent events ignore.
     """
 
-    __slots__ = ("_around", "_first", "_head", "_include_usage", "_reasoning", "_silent", "_usage")
+    __slots__ = ("_after", "_before", "_first", "_head", "_id", "_include_usage", "_reasoning", "_silent", "_usage")
 
     def __init__(
         self,
         head: Head,
+        write: Write,
         *,
         choices: int = 1,
         include_usage: bool = False,
@@ -67,31 +71,38 @@ class ChunkWriter:
         reasoning: ReasoningField = "reasoning_content",
         prompt_token_ids: list[int] | None = None,
     ) -> None:
+        super().__init__(write)
         self._head = msgspec.structs.asdict(head)
         self._include_usage = include_usage
         self._usage = usage
         self._reasoning = reasoning
         self._first: dict[str, Any] = {} if prompt_token_ids is None else {"prompt_token_ids": prompt_token_ids}
         self._silent = set(range(choices))
-        self._around = [self._around_text(index) for index in range(choices)]
+        # Of the bytes around a text only the id is this answer's own: the others are shared by all answers of a second,
+        # so that they are in the processor's cache.
+        self._id = _encode(head.id)
+        self._before: tuple[bytes, ...] = (b"",) * choices
+        self._after = b""
+
+    def emit(self, event: Event) -> None:
+        plain = type(event) is TextDelta and event.logprobs is None and event.token_ids is None
+        if plain and (before := self._before[event.choice]):
+            write = self._write
+            write(b"".join((_OPENING, self._id, before, _encode(event.text), self._after)))
+        else:
+            super().emit(event)
 
     def encode(self, event: Event) -> bytes:
-        """Empty for the usage that nobody asked for. Who looks finds the nodes of an answer that passed through
-        several in a comment, which clients of server-sent events ignore.
-        """
-        if self._silent and not isinstance(event, Used) and event.choice in self._silent:
-            return self._role(event) + self.encode(event)
-        if type(event) is TextDelta and event.logprobs is None and event.token_ids is None and self._usage is None:
-            before, after = self._around[event.choice]
-            return before + _encode(event.text) + after
         if isinstance(event, Used):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
             return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if len(event.nodes) > 1 else b"")
-        return self._chunk([self._choice(event)], **self._used_so_far())
+        role = self._role(event) if event.choice in self._silent else b""
+        return role + self._chunk([self._choice(event)], **self._used_so_far())
 
     def _role(self, event: ChoiceEvent) -> bytes:
         """Once for each choice, before anything of it. A choice that begins with a call has null for its content."""
         self._silent.discard(event.choice)
+        self._prepare(event.choice)
         content = None if isinstance(event, CallBegun) else ""
         delta = ChunkDelta(role="assistant", content=content, refusal=None)
         first, self._first = self._first, {}
@@ -123,12 +134,34 @@ class ChunkWriter:
 
     def _chunk(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
-        return b"data: " + _encode(ChatCompletionChunk(choices=choices, **fields)) + b"\n\n"
+        return _event(ChatCompletionChunk(choices=choices, **fields))
 
-    def _around_text(self, index: int) -> tuple[bytes, bytes]:
-        chunk = self._chunk([ChunkChoice(index=index, delta=ChunkDelta(content=_MARK))])
-        before, after = chunk.rsplit(_encode(_MARK), 1)
-        return before, after
+    def _prepare(self, index: int) -> None:
+        """From now on a text of this choice goes the short way, unless more is to be told with it."""
+        if self._usage is None:
+            head = self._head
+            around = _around(head["created"], head["model"], head["system_fingerprint"], self._include_usage, index)
+            self._before = (*self._before[:index], around[0], *self._before[index + 1 :])
+            self._after = around[1]
+
+
+@lru_cache(maxsize=1024)
+def _around(created: int, model: str, fingerprint: str, include_usage: bool, index: int) -> tuple[bytes, bytes]:
+    """What stands in a chunk between its id and its text, and what after that."""
+    chunk = ChatCompletionChunk(
+        id="",
+        created=created,
+        model=model,
+        system_fingerprint=fingerprint,
+        choices=[ChunkChoice(index=index, delta=ChunkDelta(content=_MARK))],
+        usage=None if include_usage else UNSET,
+    )
+    before, after = _event(chunk).removeprefix(_OPENING + _encode("")).rsplit(_encode(_MARK), 1)
+    return before, after
+
+
+def _event(chunk: ChatCompletionChunk) -> bytes:
+    return b"data: " + _encode(chunk) + b"\n\n"
 
 
 def reasoning_fields(text: str, field: ReasoningField) -> dict[str, Any]:

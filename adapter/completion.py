@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from adapter.answer import Answer
+from adapter.choices import PlainReader
 from adapter.events import Event, TextDelta, Used
 from adapter.models import Model
 from adapter.naming import naming
@@ -14,6 +15,7 @@ from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetail
 from adapter.view import View
 from subnet.client import Session, SessionManager
 from subnet.client.ledger import Ledger
+from subnet.client.token_ledger import TokenLedger
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Sampling
 from subnet.node_info import ModelCard
@@ -27,9 +29,7 @@ class Completion(Answer):
     """
 
     __slots__ = (
-        "_cached",
         "_echo",
-        "_emit",
         "_first",
         "_names",
         "_session",
@@ -68,9 +68,7 @@ class Completion(Answer):
         self._names = names or {}
         self._echo = view.echo
         self._session: Session | None = None
-        self._cached = 0
         self._used: Usage | None = None
-        self._emit: Callable[[Event], None] = lambda event: None
 
     @property
     def usage(self) -> Usage:
@@ -78,12 +76,13 @@ class Completion(Answer):
         return self._used or self._so_far()
 
     def _so_far(self) -> Usage:
+        cached = self.ledger.cached if isinstance(self.ledger, TokenLedger) else 0
         prompt, completion = len(self.prompt), sum(choice.tokens for choice in self.choices)
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._cached),
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
             completion_tokens_details=CompletionTokensDetails(sum(choice.reasoning_tokens for choice in self.choices)),
         )
 
@@ -103,10 +102,15 @@ class Completion(Answer):
         self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
     ) -> None:
         """The end of the last choice cancels the work on the node, too."""
-        self._emit = emit
+        for choice in self.choices:
+            choice.emit = emit
+        take = self._take
+        if len(self.choices) == 1 and not self._echo and isinstance(self.choices[0], PlainReader):
+            # It ends when the node does, so that there is nothing to look after.
+            take = self.choices[0].take
         name = self.model.card.id
         async with sessions.session(name, key=self.key, priority=self.priority, patient=patient) as self._session:
-            run = self._session.run(self.prompt, self.sampling, self._take, choices=len(self.choices), text=self.text)
+            run = self._session.run(self.prompt, self.sampling, take, choices=len(self.choices), text=self.text)
             with suppress(_Complete), naming(self._names):
                 await run
         if not all(choice.finished for choice in self.choices):
@@ -118,17 +122,15 @@ class Completion(Answer):
     def _take(self, delta: Delta) -> None:
         if self._echo:
             self._show_echo()
-        if delta.cached_tokens:
-            self._cached = max(self._cached, delta.cached_tokens)
         choice = self.choices[delta.choice]
-        choice.take(delta, self._emit)
+        choice.take(delta)
         if choice.finished and all(choice.finished for choice in self.choices) and self._goes_on():
             raise _Complete
 
     def _show_echo(self) -> None:
         echo, self._echo = self._echo, ""
-        for index in range(len(self.choices)):
-            self._emit(TextDelta(self._first + index, echo))
+        for index, choice in enumerate(self.choices, self._first):
+            choice.emit(TextDelta(index, echo))
 
     def _goes_on(self) -> bool:
         return self.ledger is not None and not self.ledger.complete

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
-from adapter.chunks import DONE
 from adapter.errors import answer_to, report
 from adapter.events import Event
 from adapter.http.push import Write
+
+DONE = b"data: [DONE]\n\n"
 
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -17,46 +18,47 @@ HEADERS = {
 }
 
 
-class Encoder(Protocol):
-    """Empty for an event that nothing is to be written for."""
-
-    def encode(self, event: Event) -> bytes: ...
-
-
-Run = Callable[[Callable[[Event], None]], Awaitable[None]]
+Emit = Callable[[Event], None]
+Start = Callable[[], Emit]
+"""Makes what takes the events of an answer from its beginning."""
 
 
-async def event_stream(run: Run, chunks: Callable[[], Encoder], write: Write) -> None:
-    """Write what `run` emits, by an encoder that `chunks` makes for the first event. An error of `run` is raised as
-    long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that a cut
-    answer never looks finished.
-    """
-    writer = _Writer(chunks, write)
-    try:
-        await run(writer.emit)
-        write(DONE)
-    except Exception as error:
-        if not writer.begun:
-            raise
-        report(error)
-        write(b"data: " + answer_to(error).body + b"\n\n")
+class Chunks(ABC):
+    """Writes the events of one answer. `begun`: something was written."""
 
+    __slots__ = ("_write", "begun")
 
-class _Writer:
-    """`begun`: something was written."""
-
-    __slots__ = ("_chunks", "_make", "_write", "begun")
-
-    def __init__(self, make: Callable[[], Encoder], write: Write) -> None:
+    def __init__(self, write: Write) -> None:
         self.begun = False
-        self._make = make
-        self._chunks: Encoder | None = None
         self._write = write
 
     def emit(self, event: Event) -> None:
-        chunks = self._chunks
-        if chunks is None:
-            chunks = self._chunks = self._make()
-        if data := chunks.encode(event):
+        if data := self.encode(event):
             self.begun = True
             self._write(data)
+
+    @abstractmethod
+    def encode(self, event: Event) -> bytes:
+        """Empty for an event that nothing is to be written for."""
+
+
+async def event_stream(run: Callable[[Start], Awaitable[None]], make: Callable[[Write], Chunks], write: Write) -> None:
+    """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
+    raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that
+    a cut answer never looks finished.
+    """
+    chunks: Chunks | None = None
+
+    def start() -> Emit:
+        nonlocal chunks
+        chunks = make(write)
+        return chunks.emit
+
+    try:
+        await run(start)
+        write(DONE)
+    except Exception as error:
+        if chunks is None or not chunks.begun:
+            raise
+        report(error)
+        write(b"data: " + answer_to(error).body + b"\n\n")

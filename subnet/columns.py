@@ -14,6 +14,7 @@ from subnet.messages import Deltas, RowLogprobs
 _ENDS: tuple[FinishReason | None, ...] = (None, "stop", "length")
 _END_NUMBERS = {reason: number for number, reason in enumerate(_ENDS)}
 MAX_ROW = 65_535
+_ONE = struct.pack("<H", 1)
 
 Row = tuple[int, Delta]
 
@@ -57,16 +58,17 @@ def _rows(
     frame: Deltas,
     logprobs: dict[int, list[TokenLogprobs]],
 ) -> Iterator[Row]:
-    at = 0
     cached = frame.cached
-    rare = bool(cached or logprobs)
+    if frame.counts == _ONE * len(calls) and not (cached or logprobs):
+        # What a step of an engine is nearly always: a token for each.
+        for call, choice, token, end in zip(calls, choices, tokens, frame.ends, strict=True):
+            yield call, Delta(choice, [token], None, _ENDS[end])
+        return
+    at = 0
     for row, (call, choice, count, end) in enumerate(zip(calls, choices, counts, frame.ends, strict=True)):
         mine = tokens[at : at + count]
         at += count
-        if rare:
-            yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
-        else:
-            yield call, Delta(choice, mine, None, _ENDS[end])
+        yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
 
 
 def _column(data: bytes, dtype: str) -> list[int]:

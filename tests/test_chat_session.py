@@ -13,7 +13,7 @@ from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
 from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.client.chat_ledger import ChatLedger
 from subnet.client.chat_resume import Replay
-from subnet.client.ledger import Ledger
+from subnet.client.ledger import Ledger, enter
 from subnet.client.resume import Diverged
 from subnet.errors import NodeBusy, NodeError, NodeLost, RateLimited, StallTimeout, WireError
 from subnet.protocols.base import Protocol, Timeouts
@@ -190,7 +190,7 @@ def test_what_no_honest_server_sends() -> None:
     ledger = ChatLedger(asking())
     for delta in (ChatDelta(1, "x"), ChatDelta(-1, "x"), ChatDelta(0, calls=(CallDelta(0, arguments="{}"),))):
         with pytest.raises(WireError):
-            ledger.record(delta)
+            enter(ledger.choices, delta)
 
 
 PIECES = st.lists(st.text("ab", min_size=1, max_size=3), max_size=5)
@@ -210,7 +210,7 @@ def test_any_split_of_a_replay(
     ledger = ChatLedger(asking())
     delivered = whole[: min(cut, len(whole))]
     for delta in delivered:
-        ledger.record(delta)
+        enter(ledger.choices, delta)
     replay = Replay(ledger.choices[0])
     again = [
         *(ChatDelta(0, reasoning=piece) for piece in split("".join(reasoning), sizes)),

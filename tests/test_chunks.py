@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.chunks import DONE, ChunkWriter, Head
+from adapter.chunks import ChunkWriter, Head
 from adapter.collector import Collector
-from adapter.event_stream import event_stream
+from adapter.event_stream import DONE, Start, event_stream
 from adapter.events import CallBegun, Event, Finished, TextDelta, Used
 from adapter.schema.responses import PromptTokensDetails, Usage
 from subnet.errors import NodeLost
@@ -37,20 +37,21 @@ USAGE_JSON = {
 ROLE = {"role": "assistant", "content": "", "refusal": None}
 
 
-async def written(events: Sequence[Event | Exception], writer: ChunkWriter) -> list[bytes]:
-    async def run(emit: Callable[[Event], None]) -> None:
+async def written(events: Sequence[Event | Exception], **options: Any) -> list[bytes]:
+    async def run(start: Start) -> None:
+        emit = start()
         for event in events:
             if isinstance(event, Exception):
                 raise event
             emit(event)
 
     parts: list[bytes] = []
-    await event_stream(run, lambda: writer, parts.append)
+    await event_stream(run, lambda write: ChunkWriter(HEAD, write, **options), parts.append)
     return parts
 
 
 async def streamed(events: Sequence[Event | Exception], **options: Any) -> list[Any]:
-    return events_of(b"".join(await written(events, ChunkWriter(HEAD, **options))))
+    return events_of(b"".join(await written(events, **options)))
 
 
 def choice(delta: dict[str, Any], index: int = 0, reason: str | None = None) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ async def test_error_before_the_first_event() -> None:
 
 async def test_one_item_per_event() -> None:
     """Role and first content go out together; every later event is one item."""
-    items = await written(ANSWER, ChunkWriter(HEAD))
+    items = await written(ANSWER)
     assert len(items) == len(ANSWER)
     role, first = events_of(items[0])
     assert (role["choices"], first["choices"]) == (choice(ROLE), choice({"content": "Hi"}))
@@ -161,9 +162,11 @@ def test_ids_differ() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
 def test_any_text_survives(text: str, include_usage: bool) -> None:
     """Prepared bytes around a text are as good as the encoding of the whole chunk, in one event."""
-    writer = ChunkWriter(HEAD, include_usage=include_usage)
-    writer.encode(TextDelta(0, "first"))
-    data = writer.encode(TextDelta(0, text))
+    parts: list[bytes] = []
+    writer = ChunkWriter(HEAD, parts.append, include_usage=include_usage)
+    writer.emit(TextDelta(0, "first"))
+    writer.emit(TextDelta(0, text))
+    data = parts[-1]
     assert data.count(b"\n") == 2
     (event,) = events_of(data)
     assert isinstance(event, dict)
@@ -172,7 +175,7 @@ def test_any_text_survives(text: str, include_usage: bool) -> None:
 
 def test_what_is_said_once() -> None:
     """The prompt's token ids are in the first chunk; the nodes are named where there were several."""
-    writer = ChunkWriter(HEAD, choices=2, prompt_token_ids=[1, 2])
+    writer = ChunkWriter(HEAD, print, choices=2, prompt_token_ids=[1, 2])
     chunks = events_of(b"".join(writer.encode(TextDelta(index, "x")) for index in (0, 1, 0)))
     assert [chunk.get("prompt_token_ids") for chunk in chunks] == [[1, 2], None, None, None, None]
     assert writer.encode(Used(USAGE, ("a",))) == b""
@@ -181,7 +184,7 @@ def test_what_is_said_once() -> None:
 
 def test_what_each_chunk_says() -> None:
     """What was used so far, where that is asked for; a choice that begins with a call has no content."""
-    writer = ChunkWriter(HEAD, include_usage=True, usage=lambda: USAGE)
+    writer = ChunkWriter(HEAD, print, include_usage=True, usage=lambda: USAGE)
     begun = CallBegun(0, 0, "call_1", "add")
     chunks = events_of(writer.encode(begun) + writer.encode(TextDelta(0, "x")))
     assert [chunk["usage"] for chunk in chunks] == [USAGE_JSON] * 3

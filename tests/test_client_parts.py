@@ -12,7 +12,7 @@ import pytest
 
 from subnet import Limits, TokenAuthorizer
 from subnet.client.retry import Retry
-from subnet.client.watchdog import Watchdog
+from subnet.client.watchdog import Pulse, Watchdog
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
 from subnet.messages import Accepted, ChoiceStart, Generate
@@ -113,40 +113,40 @@ async def test_a_shorter_wait_after_a_longer_one() -> None:
 
 async def test_a_watchdog_hears() -> None:
     """As long as there are signs of life, a wait may take any time; silence is counted from the last one."""
-    watchdog, heard = Watchdog(), 0
+    watchdog, pulse, heard = Watchdog(), Pulse(), 0
     loop = asyncio.get_running_loop()
     end = loop.create_future()
 
     def hear() -> None:
         nonlocal heard
         heard += 1
-        watchdog.heard()
+        pulse.heard = time.monotonic()
         if heard < 10:
             loop.call_later(0.1, hear)
 
     hear()
     with pytest.raises(TimeoutError):
-        await watchdog.wait(end, 0.6)
+        await watchdog.wait(end, 0.6, pulses=[pulse])
     assert heard == 10
     watchdog.close()
 
 
 async def test_signs_of_life_are_not_believed_for_ever() -> None:
     """Who is alive and has nothing to say is waited for longer, but not without end."""
-    watchdog, alive = Watchdog(), 0
+    watchdog, pulse, alive = Watchdog(), Pulse(), 0
     loop = asyncio.get_running_loop()
     end = loop.create_future()
 
     def live() -> None:
         nonlocal alive
         alive += 1
-        watchdog.alive()
+        pulse.alive = time.monotonic()
         if not end.done():
             loop.call_later(0.02, live)
 
     live()
     with pytest.raises(TimeoutError):
-        await watchdog.wait(end, 0.3, 1.0)
+        await watchdog.wait(end, 0.3, 1.0, [pulse])
     assert end.cancelled()
     assert alive > 1
     watchdog.close()

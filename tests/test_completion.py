@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from adapter.aside import LARGE, aside
 from adapter.chunks import ChunkWriter, Head
 from adapter.completion import Completion
 from adapter.errors import ModelNotFound
-from adapter.event_stream import event_stream
+from adapter.event_stream import Start, event_stream
 from adapter.events import Event, Finished, TextDelta, Used
 from adapter.models import Model, Models
 from adapter.preparation import Rules, prepare
@@ -174,13 +174,13 @@ async def test_echo() -> None:
 async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     """The client hears that there was one, the operator which; the stream has no end."""
 
-    async def fails(emit: Callable[[Event], None]) -> None:
-        emit(TextDelta(0, "Hi"))
+    async def fails(start: Start) -> None:
+        start()(TextDelta(0, "Hi"))
         raise ZeroDivisionError("a detail")
 
     parts: list[bytes] = []
     head = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
-    await event_stream(fails, lambda: ChunkWriter(head), parts.append)
+    await event_stream(fails, lambda write: ChunkWriter(head, write), parts.append)
     assert parts[-1].startswith(b'data: {"error":')
     assert b"detail" not in parts[-1]
     assert "a detail" in caplog.text

@@ -264,9 +264,10 @@ def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
     """Of an answer of which each token comes for itself."""
     reader = model.reader(0, View(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
     found: list[Event] = []
+    reader.emit = found.append
     for token in tokens:
-        reader.take(Delta(0, [token], [TokenLogprobs(-1.0, (), ())]), found.append)
-    reader.take(Delta(0, [], finish_reason="stop"), found.append)
+        reader.take(Delta(0, [token], [TokenLogprobs(-1.0, (), ())]))
+    reader.take(Delta(0, [], finish_reason="stop"))
     return found
 
 

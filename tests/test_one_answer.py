@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -129,8 +130,8 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
             await completion.run(sessions, collector.take)
             return msgspec.json.encode(collector.whole(HEAD, prompt_token_ids=ids))
         parts: list[bytes] = []
-        writer = ChunkWriter(HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
-        await event_stream(lambda emit: completion.run(sessions, emit), lambda: writer, parts.append)
+        make = partial(ChunkWriter, HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
+        await event_stream(lambda start: completion.run(sessions, start()), make, parts.append)
         return b"".join(parts)
 
 

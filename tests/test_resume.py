@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
+from subnet.client.ledger import enter
 from subnet.client.resume import Diverged, Resumption, way
 from subnet.client.together import together
 from subnet.client.token_ledger import TokenLedger as Ledger
@@ -134,7 +135,7 @@ async def test_choices_of_which_nothing_came(resume: Resume) -> None:
 
 def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
     made = Ledger(None, token_ids(PROMPT), sampling, 1, None)
-    made.record(Delta(0, [1]))
+    enter(made.choices, Delta(0, [1]))
     made.diverged = diverged
     return made
 
@@ -171,7 +172,7 @@ def test_what_comes_again() -> None:
 
     def replay() -> Resumption:
         made = ledger(Sampling(seed=1))
-        made.record(Delta(0, [2]))
+        enter(made.choices, Delta(0, [2]))
         return Resumption(made, "replay")
 
     again = replay()

@@ -73,7 +73,7 @@ def put_together(chunks: list[Any]) -> list[Any]:
 def test_streamed_is_whole(answer: tuple[list[Opening], list[Event]]) -> None:
     """What a client puts together from the chunks is the answer that is not streamed."""
     openings, events = answer
-    writer = TextChunkWriter(HEAD, openings, choices=2, include_usage=True)
+    writer = TextChunkWriter(HEAD, openings, print, choices=2, include_usage=True)
     collector = TextCollector(HEAD, openings, choices=2, logprobs=True)
     data = b""
     for event in events:
@@ -92,8 +92,8 @@ def test_streamed_is_whole(answer: tuple[list[Opening], list[Event]]) -> None:
 @given(TEXTS)
 def test_plain_text_is_a_chunk(text: str) -> None:
     """The short way of plain text makes what the long way makes."""
-    short = TextChunkWriter(HEAD, [Opening()]).encode(TextDelta(0, text))
-    long = TextChunkWriter(HEAD, [Opening()]).encode(TextDelta(0, text, None, []))
+    short = TextChunkWriter(HEAD, [Opening()], print).encode(TextDelta(0, text))
+    long = TextChunkWriter(HEAD, [Opening()], print).encode(TextDelta(0, text, None, []))
     assert json.loads(short[6:])["choices"] == [
         {name: value for name, value in choice.items() if name != "token_ids"}
         for choice in json.loads(long[6:])["choices"]

@@ -53,13 +53,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        for caller in self._callers:
+            caller.pause()
         self._cutting = self.loop.call_later(self.patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._go_on()
         for caller in self._callers:
-            caller.flush()
+            caller.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

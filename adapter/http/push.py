@@ -22,50 +22,36 @@ class PushedResponse:
         self._headers = encoded(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _Body(caller_of(scope), send, self._headers)
+        caller = caller_of(scope)
+        start = _Start(caller, send, self._headers)
+        caller.await_first(start.begin)
         try:
-            await self._produce(body.write)
-            await body.end()
+            await self._produce(caller.write)
+            await start.made()
+            await send({"type": "http.response.body"})
         finally:
-            body.close()
+            start.give_up()
 
 
-class _Body:
-    """Parts may come anywhere, but a start is sent by a task; what comes meanwhile is held."""
-
-    __slots__ = ("_caller", "_headers", "_held", "_send", "_started", "_starting")
+class _Start:
+    """Of an answer. Its first part may come anywhere, but a start is sent by a task."""
 
     def __init__(self, caller: Caller, send: Send, headers: Headers) -> None:
         self._caller = caller
         self._send = send
         self._headers = headers
-        self._held: list[bytes] = []
-        self._starting: asyncio.Task[None] | None = None
-        self._started = False
+        self._task: asyncio.Task[None] | None = None
 
-    def write(self, data: bytes) -> None:
-        if self._started:
-            self._caller.write(data)
-        else:
-            self._hold(data)
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._make())
 
-    async def end(self) -> None:
-        await (self._starting or self._start())
-        await self._send({"type": "http.response.body"})
+    async def made(self) -> None:
+        await (self._task or self._make())
 
-    def close(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
+    def give_up(self) -> None:
+        if self._task is not None and self._task.cancel():
+            self._caller.discard()
 
-    def _hold(self, data: bytes) -> None:
-        self._held.append(data)
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
-
-    async def _start(self) -> None:
+    async def _make(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        self._started = True
-        if self._held:
-            self._caller.write(b"".join(self._held))
-            self._caller.flush()
-            self._held.clear()
+        self._caller.flush()

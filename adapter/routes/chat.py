@@ -12,7 +12,7 @@ from adapter.collector import Collector
 from adapter.completion import Completion
 from adapter.event_stream import HEADERS, event_stream
 from adapter.http.asgi import ASGIApp
-from adapter.http.push import PushedResponse
+from adapter.http.push import PushedResponse, Write
 from adapter.http.request import Request
 from adapter.preparation import prepare
 from adapter.relay import Relay
@@ -38,17 +38,18 @@ async def chat_completions(request: Request) -> ASGIApp:
     # What is unknown here may be known to a server that takes messages: it gets all.
     headers = ignored if chain.answer.card.lane == "token" else {}
     if wanted.stream:
-        stream = partial(event_stream, partial(chain.run, sessions), lambda: _writer(wanted, chain, settings))
+        stream = partial(event_stream, partial(chain.run, sessions), partial(_writer, wanted, chain, settings))
         return PushedResponse(stream, {**HEADERS, **headers})
     collector = Collector(choices=wanted.n or 1, reasoning=settings.reasoning_field)
     await chain.collect(sessions, collector.begin)
     return json_answer(collector.whole(_head(chain.answer), prompt_token_ids=_ids(wanted, chain)), headers=headers)
 
 
-def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings) -> ChunkWriter:
+def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings, write: Write) -> ChunkWriter:
     answer = chain.answer
     return ChunkWriter(
         _head(answer),
+        write,
         choices=wanted.n or 1,
         include_usage=wanted.include_usage,
         usage=(lambda: answer.usage) if wanted.continuous_usage else None,

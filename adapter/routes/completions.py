@@ -25,14 +25,16 @@ async def completions(request: Request) -> ASGIApp:
     head = Head.new(answer.model.card.id, answer.model.fingerprint, "cmpl-")
     run = partial(answer.run, sessions)
     if wanted.stream:
-        chunks = TextChunkWriter(
+        make = partial(
+            TextChunkWriter,
             head,
             openings,
             choices=answer.choices,
             include_usage=wanted.include_usage,
             usage=(lambda: answer.usage) if wanted.continuous_usage else None,
         )
-        return PushedResponse(partial(event_stream, run, lambda: chunks), {**HEADERS, **headers})
+        stream = partial(event_stream, lambda start: run(start()), make)
+        return PushedResponse(stream, {**HEADERS, **headers})
     collector = TextCollector(
         head, openings, choices=answer.choices, kept=wanted.n or 1, logprobs=wanted.likeliest is not None
     )

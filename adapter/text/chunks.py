@@ -9,7 +9,9 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.chunks import Head
+from adapter.event_stream import Chunks
 from adapter.events import Event, Finished, TextDelta, Used
+from adapter.http.push import Write
 from adapter.schema.completions import TextChoice, TextCompletion
 from adapter.schema.responses import Usage
 from adapter.text.answer import Opening
@@ -19,8 +21,8 @@ _encode = msgspec.json.encode
 _MARK = "\x00"
 
 
-class TextChunkWriter:
-    """Events of one answer -> bytes. A plain text costs one JSON string between prepared bytes.
+class TextChunkWriter(Chunks):
+    """Chunks of text completions. A plain text costs one JSON string between prepared bytes.
 
     `openings` has one for each prompt, which has so many `choices`. `usage` is asked for every chunk where each shall
     say what was used so far.
@@ -30,11 +32,13 @@ class TextChunkWriter:
         self,
         head: Head,
         openings: Sequence[Opening],
+        write: Write,
         *,
         choices: int = 1,
         include_usage: bool = False,
         usage: Callable[[], Usage] | None = None,
     ) -> None:
+        super().__init__(write)
         self._head = msgspec.structs.asdict(head)
         self._openings = [opening for opening in openings for _ in range(choices)]
         self._silent = {index for index, opening in enumerate(self._openings) if opening != Opening()}
@@ -43,7 +47,7 @@ class TextChunkWriter:
         self._around = [self._around_text(index) for index in range(len(self._openings))]
 
     def encode(self, event: Event) -> bytes:
-        """Empty for what says nothing. As ChunkWriter's, with what a choice shows of its prompt before its first."""
+        """As ChunkWriter's, with what a choice shows of its prompt before its first."""
         if isinstance(event, Used):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
             return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if event.nodes else b"")

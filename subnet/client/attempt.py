@@ -18,7 +18,7 @@ class Attempt(ABC, Generic[D]):
     """
 
     lease: Lease
-    choices: Sequence[Choice]
+    choices: Sequence[Choice[D]]
     filters: bool
 
     @abstractmethod

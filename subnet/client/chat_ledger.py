@@ -61,7 +61,6 @@ class ChatChoice:
         return not (self.reasoning or self.refusal or self.calls)
 
     def add(self, delta: ChatDelta) -> None:
-        """Raises WireError for a call that was not begun."""
         self.tokens += delta.tokens
         self.uncounted += delta.tokens
         self.entries += len(delta.logprobs or ())
@@ -123,11 +122,6 @@ class ChatLedger(Ledger[ChatDelta]):
             cached_tokens=max((usage.cached_tokens for usage in reported), default=0),
             reasoning_tokens=sum(usage.reasoning_tokens for usage in reported),
         )
-
-    def record(self, delta: ChatDelta) -> None:
-        if not 0 <= delta.choice < len(self.choices) or (choice := self.choices[delta.choice]).finished:
-            raise WireError("a delta for a choice that was not asked for, or is complete")
-        choice.add(delta)
 
     def close_full(self) -> list[ChatDelta]:
         limit = self.limit

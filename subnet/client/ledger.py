@@ -8,18 +8,23 @@ from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
 from subnet.client.policies import Want
+from subnet.errors import WireError
 from subnet.generation import Delta
 from subnet.node_info import Lane
 
 D = TypeVar("D", bound=Delta | ChatDelta)
+E = TypeVar("E", bound=Delta | ChatDelta, contravariant=True)
 Take = Callable[[D], None]
 
 
-class Choice(Protocol):
+class Choice(Protocol[E]):
     """One of the answers, and whether it is complete."""
 
     index: int
     finished: bool
+
+    def add(self, delta: E) -> None:
+        """Raises WireError for what no honest node sends, of a choice that is not complete."""
 
 
 class Ledger(ABC, Generic[D]):
@@ -43,7 +48,7 @@ class Ledger(ABC, Generic[D]):
 
     @property
     @abstractmethod
-    def choices(self) -> Sequence[Choice]: ...
+    def choices(self) -> Sequence[Choice[D]]: ...
 
     @property
     @abstractmethod
@@ -55,9 +60,14 @@ class Ledger(ABC, Generic[D]):
         return all(choice.finished for choice in self.choices)
 
     @abstractmethod
-    def record(self, delta: D) -> None:
-        """Enter what a node sent, before it is handed on. Raises WireError for what no honest node sends."""
-
-    @abstractmethod
     def close_full(self) -> list[D]:
         """End the choices that have all their tokens but lack a finish reason, lost with their node."""
+
+
+def enter(choices: Sequence[Choice[D]], delta: D) -> None:
+    """Enter what a node sent into the `choices` of a ledger, before it is handed on. Raises WireError for what no honest
+    node sends.
+    """
+    if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
+        raise WireError("a delta for a choice that was not asked for, or is complete")
+    choice.add(delta)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Generic
 
 from subnet.client.attempt import Attempt
-from subnet.client.ledger import D, Ledger, Take
+from subnet.client.ledger import D, Ledger, Take, enter
 from subnet.client.limits import Limits
 from subnet.client.together import ended
-from subnet.client.watchdog import Watchdog
+from subnet.client.watchdog import Pulse, Watchdog
 from subnet.errors import NodeError
 
 
@@ -33,6 +34,7 @@ class Round(Generic[D]):
         self._most = limits.attempt
         self._alive = max(limits.alive, self._within)
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
+        self._flows: list[Flow[D]] = []
 
     async def run(self, delay: float | None = None, second: Callable[[], Attempt[D] | None] = lambda: None) -> None:
         """Until the node has given all; after `delay` seconds without an answer `second` is asked for another attempt.
@@ -42,7 +44,7 @@ class Round(Generic[D]):
         work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
         try:
             async with asyncio.timeout(self._most) as whole:
-                await self._watchdog.wait(work, self._within, self._alive)
+                await self._watchdog.wait(work, self._within, self._alive, self._flows)
         except TimeoutError:
             if whole.expired():
                 raise self.attempt.late_in_all(self._most or 0) from None
@@ -69,7 +71,9 @@ class Round(Generic[D]):
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
 
     def _taker(self, attempt: Attempt[D]) -> Take[D]:
-        return _Way(self, attempt, self._ledger, self._watchdog, self._emit).take
+        flow = Flow(self, attempt, self._ledger, self._emit)
+        self._flows.append(flow)
+        return flow.take
 
     def first(self, attempt: Attempt[D]) -> bool:
         """Something of an attempt came; whether it is the one to go on with."""
@@ -94,30 +98,37 @@ class Round(Generic[D]):
                 attempt.lease.abandoned()
 
 
-class _Way(Generic[D]):
-    """The way of a delta of `attempt`: all of it that every token passes."""
+class Flow(Pulse, Generic[D]):
+    """The way of what one attempt gives: all of it that every token passes, so that it looks at few places in memory.
 
-    __slots__ = ("_attempt", "_emit", "_filters", "_ledger", "_round", "_watchdog")
+    It is settled once the attempt was the first to answer, unless some of what it gives was delivered already.
+    """
 
-    def __init__(
-        self, round_: Round[D], attempt: Attempt[D], ledger: Ledger[D], watchdog: Watchdog, emit: Take[D]
-    ) -> None:
+    __slots__ = ("_attempt", "_choices", "_emit", "_round", "_settled")
+
+    def __init__(self, round_: Round[D], attempt: Attempt[D], ledger: Ledger[D], emit: Take[D]) -> None:
+        super().__init__()
         self._round = round_
         self._attempt = attempt
-        self._filters = attempt.filters
-        self._ledger = ledger
-        self._watchdog = watchdog
+        self._choices = ledger.choices
         self._emit = emit
+        self._settled = False
 
     def take(self, delta: D) -> None:
         if not delta.tokens and delta.finish_reason is None:
-            self._watchdog.alive()
+            self.alive = monotonic()
             return
-        self._watchdog.heard()
+        self.heard = monotonic()
+        new = delta if self._settled else self._new(delta)
+        if new is not None:
+            enter(self._choices, new)
+            emit = self._emit
+            emit(new)
+
+    def _new(self, delta: D) -> D | None:
+        """What of `delta` is to be delivered."""
         round_, attempt = self._round, self._attempt
         if not (round_.answered and round_.attempt is attempt) and not round_.first(attempt):
-            return
-        rest = attempt.new(delta) if self._filters else delta
-        if rest is not None:
-            self._ledger.record(rest)
-            self._emit(rest)
+            return None
+        self._settled = not attempt.filters
+        return attempt.new(delta) if attempt.filters else delta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from random import getrandbits
 
@@ -19,14 +20,31 @@ NOTHING = pack(np.empty(0, np.int32))
 
 
 class Choice:
-    """One of the answers: the tokens delivered so far, and whether it is complete."""
+    """One of the answers: the tokens delivered so far, at most `most`, and whether it is complete. `cached` is how many
+    of its prompt a node had in its cache.
+    """
 
-    __slots__ = ("finished", "index", "tokens")
+    __slots__ = ("_most", "_with_logprobs", "cached", "finished", "index", "tokens")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, most: int, with_logprobs: bool) -> None:
         self.index = index
         self.tokens: list[int] = []
+        self.cached = 0
         self.finished = False
+        self._most = most
+        self._with_logprobs = with_logprobs
+
+    def add(self, delta: Delta) -> None:
+        new = delta.tokens
+        if len(self.tokens) + len(new) > self._most:
+            raise WireError(f"more tokens than the {self._most} asked for")
+        if self._with_logprobs and len(delta.logprobs or ()) != len(new):
+            raise WireError("tokens without the logprobs asked for")
+        self.tokens += new
+        if delta.cached_tokens:
+            self.cached = max(self.cached, delta.cached_tokens)
+        if delta.finish_reason is not None:
+            self.finished = True
 
 
 class TokenLedger(Ledger[Delta]):
@@ -34,10 +52,10 @@ class TokenLedger(Ledger[Delta]):
     caller chose it.
     """
 
-    __slots__ = ("_most", "_with_logprobs", "choices", "prompt", "sampling", "seeded", "text")
+    __slots__ = ("choices", "prompt", "sampling", "seeded", "text")
 
     lane = "token"
-    choices: list[Choice]
+    choices: tuple[Choice, ...]
 
     def __init__(
         self,
@@ -53,10 +71,9 @@ class TokenLedger(Ledger[Delta]):
         self.text = text
         seed = getrandbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
-        self._most = 2**63 if sampling.max_tokens is None else sampling.max_tokens
-        self._with_logprobs = sampling.logprobs is not None
         self.seeded = sampling.seed is not None
-        self.choices = [Choice(index) for index in range(choices)]
+        most = sys.maxsize if sampling.max_tokens is None else sampling.max_tokens
+        self.choices = tuple(Choice(index, most, sampling.logprobs is not None) for index in range(choices))
 
     @property
     def unfinished(self) -> list[Choice]:
@@ -66,17 +83,10 @@ class TokenLedger(Ledger[Delta]):
     def delivered(self) -> int:
         return sum(len(choice.tokens) for choice in self.choices)
 
-    def record(self, delta: Delta) -> None:
-        tokens, choices = delta.tokens, self.choices
-        if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
-            raise WireError("a delta for a choice that was not asked for, or is complete")
-        if len(choice.tokens) + len(tokens) > self._most:
-            raise WireError(f"more tokens than the {self._most} asked for")
-        if self._with_logprobs and len(delta.logprobs or ()) != len(tokens):
-            raise WireError("tokens without the logprobs asked for")
-        choice.tokens += tokens
-        if delta.finish_reason is not None:
-            choice.finished = True
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that a node had in its cache."""
+        return max(choice.cached for choice in self.choices)
 
     def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
         """Ask a node for what is missing of `choices`; without what was delivered, for them from their beginning."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from math import inf
 from typing import TypeVar
 
@@ -13,17 +13,29 @@ T = TypeVar("T")
 _HELD_UP = 0.1
 
 
+class Pulse:
+    """When there was something of what is waited for (`heard`), and when no more than a sign of life (`alive`), by
+    time.monotonic.
+    """
+
+    __slots__ = ("alive", "heard")
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self.alive = 0.0
+
+
 class Watchdog:
     """Bounds the silence of what one task at a time waits for.
 
     asyncio.timeout would set and cancel a timer for every token. Here there is one timer, which looks, when it
-    fires, how much longer it should have waited; a token costs a clock reading. Close it when done.
+    fires, how much longer it should have waited; a token costs a clock reading, kept in a pulse. Close it when done.
 
     When it fires late, the silence may be this process's own deafness: it waits once more, as long as it was late, for
     what came meanwhile to be read.
     """
 
-    __slots__ = ("_alive", "_error", "_heard", "_loop", "_most", "_patience", "_timer", "_waiting")
+    __slots__ = ("_error", "_loop", "_most", "_patience", "_pulses", "_since", "_timer", "_waiting")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -31,18 +43,24 @@ class Watchdog:
         self._waiting: asyncio.Task[object] | None = None
         self._patience: float | None = None
         self._most = inf
-        self._heard = 0.0
-        self._alive = 0.0
+        self._since = 0.0
+        self._pulses: Sequence[Pulse] = ()
         self._error: Exception | None = None
 
-    async def wait(self, awaitable: Awaitable[T], seconds: float | None = None, most: float = inf) -> T:
-        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor anything was `heard`, nor
-        was it `alive`, which alone counts for `most` seconds; or the error that `interrupt` was given.
+    async def wait(
+        self,
+        awaitable: Awaitable[T],
+        seconds: float | None = None,
+        most: float = inf,
+        pulses: Sequence[Pulse] = (),
+    ) -> T:
+        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor one of `pulses` heard
+        anything, nor was alive, which alone counts for `most` seconds; or the error that `interrupt` was given.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._begin(task, seconds, most)
+        self._begin(task, seconds, most, pulses)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -51,25 +69,17 @@ class Watchdog:
                 raise self._error from None
             raise
         finally:
-            self._waiting, self._patience = None, None
-
-    def heard(self) -> None:
-        """There was what is waited for just now, or some of it."""
-        self._heard = self._loop.time()
-
-    def alive(self) -> None:
-        """There was a sign of life just now, and no more than that."""
-        self._alive = self._loop.time()
+            self._waiting, self._patience, self._pulses = None, None, ()
 
     def expect(self, seconds: float | None) -> None:
         """From now on so many seconds of silence are too much; None: any."""
         self._patience = seconds
-        self.heard()
+        self._since = self._loop.time()
         if seconds is None:
             return
-        if self._timer is None or self._timer.when() > self._heard + seconds:
+        if self._timer is None or self._timer.when() > self._since + seconds:
             self.close()
-            self._look_at(self._heard + seconds)
+            self._look_at(self._since + seconds)
 
     def interrupt(self, error: Exception) -> bool:
         """Raise `error` at whoever waits now; False if nobody does."""
@@ -85,8 +95,8 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
 
-    def _begin(self, task: asyncio.Task[object], seconds: float | None, most: float) -> None:
-        self._waiting, self._error, self._most = task, None, most
+    def _begin(self, task: asyncio.Task[object], seconds: float | None, most: float, pulses: Sequence[Pulse]) -> None:
+        self._waiting, self._error, self._most, self._pulses = task, None, most, pulses
         self.expect(seconds)
 
     def _look_at(self, when: float, *, again: bool = True) -> None:
@@ -97,7 +107,9 @@ class Watchdog:
         if self._patience is None:
             return
         now = self._loop.time()
-        due = min(max(self._heard, self._alive) + self._patience, self._heard + self._most)
+        heard = max([self._since, *(pulse.heard for pulse in self._pulses)])
+        alive = max([heard, *(pulse.alive for pulse in self._pulses)])
+        due = min(alive + self._patience, heard + self._most)
         if now < due:
             self._look_at(due)
         elif again and now - when > _HELD_UP:

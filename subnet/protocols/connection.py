@@ -124,7 +124,8 @@ class Connection:
             if (call := calls.get(number)) is None:
                 continue
             try:
-                call.take(delta)
+                take = call.take
+                take(delta)
             except Exception as error:
                 self._cancel(call)
                 call.failed(error)
