@@ -85,12 +85,12 @@ class ChunkWriter(Chunks):
         self._after = b""
 
     def emit(self, event: Event) -> None:
-        plain = type(event) is TextDelta and event.logprobs is None and event.token_ids is None
-        if plain and (before := self._before[event.choice]):
-            write = self._write
-            write(b"".join((_OPENING, self._id, before, _encode(event.text), self._after)))
-        else:
-            super().emit(event)
+        if type(event) is not TextDelta or event.logprobs is not None or event.token_ids is not None:
+            return super().emit(event)
+        if not (before := self._before[event.choice]):
+            return super().emit(event)
+        write = self._write
+        return write(b"".join((_OPENING, self._id, before, _encode(event.text), self._after)))
 
     def encode(self, event: Event) -> bytes:
         if isinstance(event, Used):

@@ -65,7 +65,7 @@ class Ledger(ABC, Generic[D]):
 
 
 def enter(choices: Sequence[Choice[D]], delta: D) -> None:
-    """Enter what a node sent into the `choices` of a ledger, before it is handed on. Raises WireError for what no honest
+    """Enter what a node sent into the choices of a ledger, before it is handed on. Raises WireError for what no honest
     node sends.
     """
     if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
