@@ -45,6 +45,7 @@ class AlignedReader(ChoiceReader):
         token_ids: bool = False,
     ) -> None:
         super().__init__()
+        self.tokens: int = 0
         self._index = index
         self._detokenizer = detokenizer
         self._scanner = scanner

@@ -15,14 +15,15 @@ Emit = Callable[[Event], None]
 class ChoiceReader(ABC):
     """Gives the events of a choice to `emit`, which is to be set before anything is taken.
 
-    `tokens` counts those that made the answer, `reasoning_tokens` those of them that nobody sees as content.
+    `tokens` counts those that made the answer, None: all that were delivered did; `reasoning_tokens` those of them that
+    nobody sees as content.
     """
 
     __slots__ = ("emit", "finished", "reasoning_tokens", "tokens")
 
     def __init__(self) -> None:
         self.emit: Emit = _unheard
-        self.tokens = 0
+        self.tokens: int | None = None
         self.reasoning_tokens = 0
         self.finished = False
 
@@ -48,7 +49,6 @@ class PlainReader(ChoiceReader):
 
     def take(self, delta: Delta) -> None:
         emit = self.emit
-        self.tokens += len(delta.tokens)
         if text := self._detokenizer.decode(delta.tokens):
             emit(TextDelta(self._index, text))
         if delta.finish_reason is not None:

@@ -141,8 +141,14 @@ class ChunkWriter(Chunks):
         if self._usage is None:
             head = self._head
             around = _around(head["created"], head["model"], head["system_fingerprint"], self._include_usage, index)
-            self._before = (*self._before[:index], around[0], *self._before[index + 1 :])
+            self._before = _shared((*self._before[:index], around[0], *self._before[index + 1 :]))
             self._after = around[1]
+
+
+@lru_cache(maxsize=1024)
+def _shared(before: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The same one for all who have equal ones."""
+    return before
 
 
 @lru_cache(maxsize=1024)

@@ -76,8 +76,16 @@ class Completion(Answer):
         return self._used or self._so_far()
 
     def _so_far(self) -> Usage:
-        cached = self.ledger.cached if isinstance(self.ledger, TokenLedger) else 0
-        prompt, completion = len(self.prompt), sum(choice.tokens for choice in self.choices)
+        ledger = None if self._session is None else self._session.ledger
+        delivered = [0] * len(self.choices)
+        cached = 0
+        if isinstance(ledger, TokenLedger):
+            delivered, cached = [len(choice.tokens) for choice in ledger.choices], ledger.cached
+        prompt = len(self.prompt)
+        completion = sum(
+            all_of_it if choice.tokens is None else choice.tokens
+            for choice, all_of_it in zip(self.choices, delivered, strict=True)
+        )
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,

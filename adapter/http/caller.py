@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from adapter.http.asgi import Message, Scope
 from adapter.http.head import Header, head
 from adapter.http.turn import Turn
+from adapter.http.wire import Wire
 
 _KEY = "adapter.http.caller"
 
@@ -36,18 +37,18 @@ class Caller:
         "_on_first",
         "_on_gone",
         "_part",
-        "_transport",
+        "_started",
         "_turn",
-        "_waits",
         "_watched",
+        "_wire",
         "gone",
     )
 
-    def __init__(self, cycle: RequestResponseCycle, turn: Turn, watched: set[Caller]) -> None:
+    def __init__(self, cycle: RequestResponseCycle, wire: Wire, turn: Turn, watched: set[Caller]) -> None:
         """`watched`: those of a connection whose requests are under way."""
         self.gone = False
         self._cycle = cycle
-        self._transport = cycle.transport
+        self._wire = wire
         self._turn = turn
         self._watched = watched
         self._on_gone: Callable[[], object] | None = None
@@ -55,7 +56,7 @@ class Caller:
         self._head = b""
         self._bare = False
         self._chunked = False
-        self._waits = True
+        self._started = False
         self._part = b""
         self._more: list[bytes] | None = None
 
@@ -100,29 +101,20 @@ class Caller:
             self._keep(data)
             return
         self._part = data
-        if self._waits:
+        if self._started:
+            self._turn.at_end(self.flush)
+        else:
             on_first, self._on_first = self._on_first, _nothing
             on_first()
-        else:
-            self._turn.at_end(self.flush)
 
     def flush(self) -> None:
         """Write at once what may be written."""
-        if self._part and not self._waits:
+        if self._part and self._started and not self._wire.full:
             self._write()
 
     def discard(self) -> None:
         """Forget what waits."""
         self._part, self._more = b"", None
-
-    def pause(self) -> None:
-        """The client is slow."""
-        self._waits = True
-
-    def resume(self) -> None:
-        """It no longer is."""
-        self._waits = not self._cycle.response_started
-        self.flush()
 
     def hang_up(self) -> None:
         """The client left."""
@@ -147,7 +139,7 @@ class Caller:
         if self._chunked:
             more.append((b"transfer-encoding", b"chunked"))
         self._head = head(status, [*cycle.default_headers, *headers, *more])
-        self._waits = cycle.flow.write_paused
+        self._started = True
 
     def _keep(self, data: bytes) -> None:
         """After what is kept already."""
@@ -171,15 +163,15 @@ class Caller:
             data = b""
         if self._head:
             data, self._head = self._head + data, b""
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        if data:
+            self._wire.write(data)
 
     def _complete(self) -> None:
         cycle = self._cycle
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            self._wire.close()
         cycle.on_response()
 
 

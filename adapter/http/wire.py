@@ -1,0 +1,49 @@
+"""The socket of a connection."""
+
+from __future__ import annotations
+
+import os
+from asyncio import Transport
+
+
+class Wire:
+    """Writes to the socket that `transport` has. The transport gets what the socket does not take at once: asked for
+    every write, it would cost as much again, as it looks at much before it does the same.
+
+    `full`: what was written before has not been sent yet. It is the protocol that hears of it from its transport, to
+    which no amount is too small to tell.
+    """
+
+    __slots__ = ("_fd", "_transport", "full")
+
+    def __init__(self, transport: Transport) -> None:
+        transport.set_write_buffer_limits(0)
+        self.full = False
+        self._transport = transport
+        # What is not a socket is written to by its transport.
+        self._fd = -1 if (own := transport.get_extra_info("socket")) is None else own.fileno()
+
+    def write(self, data: bytes) -> None:
+        """All of it, sooner or later; nothing once it is closed."""
+        if self.full or self._fd < 0:
+            if not self._transport.is_closing():
+                self._transport.write(data)
+            return
+        try:
+            sent = os.write(self._fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # Its protocol hears of the loss as of any other.
+            return self._transport.abort()
+        if sent < len(data):
+            self._transport.write(memoryview(data)[sent:])
+
+    def close(self) -> None:
+        """Once all that was written is sent."""
+        self._fd = -1
+        self._transport.close()
+
+    def lost(self) -> None:
+        """There is no socket any more."""
+        self._fd = -1
