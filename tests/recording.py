@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adapter.http.protocol import HttpProtocol
+from adapter.http.wire import Wire
 from tests.checked import Checker
 
 
@@ -17,6 +18,8 @@ class Recording:
         kept: list[_Copying] = []
 
         class Kept(base):  # type: ignore[misc, valid-type]
+            wires = _CopyingWire
+
             def connection_made(self, transport: asyncio.Transport) -> None:
                 kept.append(_Copying(transport))
                 super().connection_made(kept[-1])
@@ -37,19 +40,34 @@ class Recording:
 
 
 class _Copying:
-    """A transport; `said` is what was written to it, `known` whether that can be read without the questions."""
+    """A transport; `said` is what was written to it and to its wire, `known` whether that can be read without the
+    questions.
+    """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.said = bytearray()
         self.known = True
-        self._transport = transport
+        self.itself = transport
 
     def write(self, data: bytes) -> None:
         self.said += data
-        self._transport.write(data)
+        self.itself.write(data)
 
     def writelines(self, parts: Iterable[bytes]) -> None:
         self.write(b"".join(parts))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.itself, name)
+
+
+class _CopyingWire(Wire):
+    __slots__ = ("_copying",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        assert isinstance(transport, _Copying)
+        super().__init__(transport.itself)
+        self._copying = transport
+
+    def write(self, data: bytes) -> None:
+        self._copying.said += data
+        super().write(data)

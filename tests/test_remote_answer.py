@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from subnet.engines.remote.answer import Answer
@@ -20,6 +20,7 @@ def answer(most: int = 100, **sampling: Any) -> tuple[Answer, list[Delta]]:
     return Answer(2, Sampling(**sampling), [END], most, deltas.append), deltas
 
 
+@example([0, 0, END], {0, 1, 2, 3}, 2)
 @given(LISTS, st.sets(st.integers(0, 10)), st.integers(1, 12))
 def test_any_pieces_end_at_the_same_place(tokens: list[int], cuts: set[int], most: int) -> None:
     """Before the first end or stop token, or at the limit: once, whatever comes after it."""

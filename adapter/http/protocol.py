@@ -20,11 +20,12 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     patience = 120.0
+    wires: type[Wire] = Wire
     _cutting: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wire = Wire(transport)
+        self._wire = self.wires(transport)
         self._callers: set[Caller] = set()
         self._expect_request()
 

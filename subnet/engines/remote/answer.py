@@ -46,7 +46,8 @@ class Answer:
         stop = next((at for at, token in enumerate(tokens) if token in self._stops), None)
         if stop is not None:
             tokens, reason = tokens[:stop], "stop"
-        if len(tokens) > self.left or (len(tokens) == self.left and reason is None):
+        # A token that ends an answer which is full already was not asked for: it may come or not.
+        if len(tokens) > self.left or (len(tokens) == self.left and (reason is None or stop is not None)):
             tokens, reason = tokens[: self.left], "length"
         if tokens or reason is not None:
             self._tell(list(tokens), logprobs, reason)
