@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from adapter.http.outlet import Outlet
 from adapter.http.protocol import HttpProtocol
-from adapter.http.wire import Wire
 from tests.checked import Checker
 
 
@@ -18,7 +18,7 @@ class Recording:
         kept: list[_Copying] = []
 
         class Kept(base):  # type: ignore[misc, valid-type]
-            wires = _CopyingWire
+            outlets = _CopyingOutlet
 
             def connection_made(self, transport: asyncio.Transport) -> None:
                 kept.append(_Copying(transport))
@@ -40,7 +40,7 @@ class Recording:
 
 
 class _Copying:
-    """A transport; `said` is what was written to it and to its wire, `known` whether that can be read without the
+    """A transport; `said` is what was written to it and to its outlet, `known` whether that can be read without the
     questions.
     """
 
@@ -60,7 +60,7 @@ class _Copying:
         return getattr(self.itself, name)
 
 
-class _CopyingWire(Wire):
+class _CopyingOutlet(Outlet):
     __slots__ = ("_copying",)
 
     def __init__(self, transport: asyncio.Transport) -> None:

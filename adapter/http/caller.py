@@ -8,8 +8,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from adapter.http.asgi import Message, Scope
 from adapter.http.head import Header, head
+from adapter.http.outlet import Outlet
 from adapter.http.turn import Turn
-from adapter.http.wire import Wire
 
 _KEY = "adapter.http.caller"
 
@@ -36,19 +36,19 @@ class Caller:
         "_more",
         "_on_first",
         "_on_gone",
+        "_outlet",
         "_part",
         "_started",
         "_turn",
         "_watched",
-        "_wire",
         "gone",
     )
 
-    def __init__(self, cycle: RequestResponseCycle, wire: Wire, turn: Turn, watched: set[Caller]) -> None:
+    def __init__(self, cycle: RequestResponseCycle, outlet: Outlet, turn: Turn, watched: set[Caller]) -> None:
         """`watched`: those of a connection whose requests are under way."""
         self.gone = False
         self._cycle = cycle
-        self._wire = wire
+        self._outlet = outlet
         self._turn = turn
         self._watched = watched
         self._on_gone: Callable[[], object] | None = None
@@ -109,7 +109,7 @@ class Caller:
 
     def flush(self) -> None:
         """Write at once what may be written."""
-        if self._part and self._started and not self._wire.full:
+        if self._part and self._started and not self._outlet.full:
             self._write()
 
     def discard(self) -> None:
@@ -164,14 +164,14 @@ class Caller:
         if self._head:
             data, self._head = self._head + data, b""
         if data:
-            self._wire.write(data)
+            self._outlet.write(data)
 
     def _complete(self) -> None:
         cycle = self._cycle
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self._wire.close()
+            self._outlet.close()
         cycle.on_response()
 
 

@@ -9,9 +9,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapter.errors import BadRequest, answer_to
 from adapter.http.caller import Caller, offer
+from adapter.http.outlet import Outlet
 from adapter.http.request_id import request_id
 from adapter.http.turn import turn_of
-from adapter.http.wire import Wire
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -20,12 +20,12 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     patience = 120.0
-    wires: type[Wire] = Wire
+    outlets: type[Outlet] = Outlet
     _cutting: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wire = self.wires(transport)
+        self._outlet = self.outlets(transport)
         self._callers: set[Caller] = set()
         self._expect_request()
 
@@ -42,7 +42,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
-        caller = Caller(self.cycle, self._wire, turn_of(self.loop), self._callers)
+        caller = Caller(self.cycle, self._outlet, turn_of(self.loop), self._callers)
         offer(self.cycle.scope, caller)  # type: ignore[arg-type]
         self.cycle.send = caller.send  # type: ignore[method-assign, assignment]
 
@@ -56,19 +56,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._wire.full = True
+        self._outlet.full = True
         self._cutting = self.loop.call_later(self.patience, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._wire.full = False
+        self._outlet.full = False
         self._go_on()
         for caller in self._callers:
             caller.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._wire.lost()
+        self._outlet.lost()
         self._go_on()
         for caller in list(self._callers):
             caller.hang_up()
@@ -79,8 +79,8 @@ class HttpProtocol(HttpToolsProtocol):
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
             f"x-request-id: {request_id(None)}\r\nconnection: close\r\n\r\n"
         )
-        self._wire.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
-        self._wire.close()
+        self._outlet.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
+        self._outlet.close()
 
     def _expect_request(self) -> None:
         """Where none is under way: uvicorn waits for ever for the first one, and for the rest of a head."""

@@ -6,7 +6,7 @@ import os
 from asyncio import Transport
 
 
-class Wire:
+class Outlet:
     """Writes to the socket that `transport` has. The transport gets what the socket does not take at once: asked for
     every write, it would cost as much again, as it looks at much before it does the same.
 
@@ -20,8 +20,9 @@ class Wire:
         transport.set_write_buffer_limits(0)
         self.full = False
         self._transport = transport
-        # What is not a socket is written to by its transport.
-        self._fd = -1 if (own := transport.get_extra_info("socket")) is None else own.fileno()
+        own = transport.get_extra_info("socket")
+        # What is more than a socket, or none, is written to by its transport.
+        self._fd = -1 if own is None or transport.get_extra_info("sslcontext") is not None else own.fileno()
 
     def write(self, data: bytes) -> None:
         """All of it, sooner or later; nothing once it is closed."""
@@ -35,7 +36,8 @@ class Wire:
             sent = 0
         except OSError:
             # Its protocol hears of the loss as of any other.
-            return self._transport.abort()
+            self._transport.abort()
+            return
         if sent < len(data):
             self._transport.write(memoryview(data)[sent:])
 

@@ -1,0 +1,127 @@
+"""What is written past the event loop's transport arrives as if it were not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import cast
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.http.outlet import Outlet
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+LARGE = 4 * 2**20
+
+
+class Server(asyncio.Protocol):
+    """As HttpProtocol has its outlet."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        self.paused = 0
+        self.own: socket.socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.outlet = Outlet(self.transport)
+
+    def pause_writing(self) -> None:
+        self.paused += 1
+        self.outlet.full = True
+
+    def resume_writing(self) -> None:
+        self.outlet.full = False
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(10):
+            await self.lost.wait()
+            while self.own.fileno() >= 0:
+                await asyncio.sleep(0)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.outlet.lost()
+        self.lost.set()
+
+
+async def connected() -> tuple[Server, socket.socket]:
+    """A server, and the socket at the other end."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    _, server = await asyncio.get_running_loop().connect_accepted_socket(Server, ours)
+    server.own = ours
+    return server, theirs
+
+
+@pytest.mark.parametrize("make", LOOPS)
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 1, 250, 70_000, LARGE]), max_size=6))
+def test_all_of_it_in_order(make: Callable[[], asyncio.AbstractEventLoop], sizes: list[int]) -> None:
+    """However much is written before the other end reads, and whether the socket takes it at once or not."""
+    parts = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+    async def main() -> tuple[bytes, int]:
+        server, theirs = await connected()
+        for part in parts:
+            server.outlet.write(part)
+        server.outlet.close()
+        server.outlet.write(b"too late")
+        with closing(theirs):
+            said = await asyncio.to_thread(all_of, theirs)
+            await server.ended()
+        return said, server.paused
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        said, paused = runner.run(main())
+    assert said == b"".join(parts)
+    assert paused or sum(sizes) < LARGE
+
+
+def all_of(end: socket.socket) -> bytes:
+    said = bytearray()
+    while data := end.recv(65536):
+        said += data
+    return bytes(said)
+
+
+@pytest.mark.parametrize("make", LOOPS)
+def test_who_went_away(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Writing to who is gone raises nothing; the protocol hears of it."""
+
+    async def main() -> None:
+        server, theirs = await connected()
+        theirs.close()
+        while not server.lost.is_set():
+            server.outlet.write(b"x")
+            await asyncio.sleep(0)
+        await server.ended()
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize("make", LOOPS)
+def test_another_socket_of_the_same_number(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """What comes too late for one client does not reach the next, who has the number of the closed socket."""
+
+    async def main() -> None:
+        server, theirs = await connected()
+        number = server.transport.get_extra_info("socket").fileno()
+        theirs.close()
+        await server.ended()
+        with ExitStack() as stack:
+            ends = [stack.enter_context(end) for _ in range(8) for end in socket.socketpair()]
+            assert number in [end.fileno() for end in ends]
+            server.outlet.write(b"x")
+            for end in ends:
+                end.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    end.recv(1)
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main())
