@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import lru_cache
+from random import getrandbits
 from time import time
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def new(cls, model: str, fingerprint: str, prefix: str = "chatcmpl-") -> Head:
         return cls(
-            id=f"{prefix}{secrets.token_hex(14)}", created=int(time()), model=model, system_fingerprint=fingerprint
+            id=f"{prefix}{getrandbits(112):028x}", created=int(time()), model=model, system_fingerprint=fingerprint
         )
 
 

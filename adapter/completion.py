@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from adapter.answer import Answer
 from adapter.choices import PlainReader
 from adapter.events import Event, TextDelta, Used
 from adapter.models import Model
-from adapter.naming import naming
+from adapter.naming import renamed
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.view import View
 from subnet.client import Session, SessionManager
 from subnet.client.ledger import Ledger
 from subnet.client.token_ledger import TokenLedger
-from subnet.errors import EngineFailed
+from subnet.errors import EngineFailed, RequestError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
@@ -110,22 +109,27 @@ class Completion(Answer):
         self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
     ) -> None:
         """The end of the last choice cancels the work on the node, too."""
-        for choice in self.choices:
-            choice.emit = emit
-        take = self._take
-        if len(self.choices) == 1 and not self._echo and isinstance(self.choices[0], PlainReader):
-            # It ends when the node does, so that there is nothing to look after.
-            take = self.choices[0].take
+        take, count = self._taker(emit), len(self.choices)
         name = self.model.card.id
         async with sessions.session(name, key=self.key, priority=self.priority, patient=patient) as self._session:
-            run = self._session.run(self.prompt, self.sampling, take, choices=len(self.choices), text=self.text)
-            with suppress(_Complete), naming(self._names):
-                await run
+            try:
+                await self._session.run(self.prompt, self.sampling, take, choices=count, text=self.text)
+            except _Complete:
+                pass
+            except RequestError as error:
+                raise renamed(error, self._names) from error.__cause__
         if not all(choice.finished for choice in self.choices):
             raise EngineFailed("the answer ended without a finish reason")
         assert self.ledger is not None
         self._used = self._so_far()
         emit(Used(self._used, tuple(self.ledger.nodes)))
+
+    def _taker(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
+        """What takes the deltas; it is the reader itself of an answer that ends when the node does."""
+        for choice in self.choices:
+            choice.emit = emit
+        alone = self.choices[0] if len(self.choices) == 1 and not self._echo else None
+        return alone.take if isinstance(alone, PlainReader) else self._take
 
     def _take(self, delta: Delta) -> None:
         if self._echo:

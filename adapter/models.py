@@ -135,10 +135,11 @@ class Models:
         self._latest: dict[str, Model] = {}
         self._seen: set[str] = set()
 
-    def cards(self) -> dict[str, ModelCard]:
+    def cards(self) -> Mapping[str, ModelCard]:
         """Of the models that some healthy node serves now."""
         cards = self._manager.models()
-        self._seen.update(cards)
+        if not self._seen.issuperset(cards):
+            self._seen.update(cards)
         return cards
 
     def chain(self, name: str) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ class Models:
         """Those of `cards`, and under their aliases again."""
         cards = self.cards()
         aliases = {alias: cards.get(self._names.model(alias, cards)) for alias in self._names.aliases}
-        return cards | {alias: card for alias, card in aliases.items() if card is not None}
+        return {**cards} | {alias: card for alias, card in aliases.items() if card is not None}
 
     def grammars(self, model: Model) -> frozenset[GrammarKind]:
         """Those that all the nodes of `model` keep to."""

@@ -12,17 +12,22 @@ from subnet.errors import RequestError
 
 @contextmanager
 def naming(names: Mapping[str, str]) -> Iterator[None]:
-    """Refusals that name one of `names` name what it stands for instead."""
+    """Refusals are `renamed`."""
     try:
         yield
     except RequestError as error:
-        own = names.get(error.param or "")
-        if own is None:
-            raise
-        message = error.message
-        if message.endswith(f": {error.param}"):
-            message = message.removesuffix(error.param or "") + own
-        raise type(error)(message, param=own) from error
+        raise renamed(error, names) from error.__cause__
+
+
+def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
+    """A refusal that names one of `names` names what it stands for instead."""
+    own = names.get(error.param or "")
+    if own is None:
+        return error
+    message = error.message
+    if message.endswith(f": {error.param}"):
+        message = message.removesuffix(error.param or "") + own
+    return type(error)(message, param=own)
 
 
 def grammar_name(request: SamplingRequest) -> str:

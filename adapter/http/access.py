@@ -15,7 +15,6 @@ import msgspec
 from adapter.answer import Answer
 from adapter.http.asgi import Scope
 from adapter.http.request_id import current_request, request_id
-from adapter.http.turn import turn_of
 from adapter.metrics import Metrics
 from subnet.client.ledger import Ledger
 
@@ -65,7 +64,7 @@ class _Lines:
 
     def add(self, line: bytes) -> None:
         if not self._lines:
-            turn_of(asyncio.get_running_loop()).at_end(self._write)
+            asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(line)
 
     def _write(self) -> None:

@@ -28,6 +28,9 @@ _WORDS = frozenset(
 )
 """What templates look for in messages and tools: never changed, even if a control token starts or ends like one."""
 
+_LISTS = (list, tuple)
+_DICTS = (dict, Mapping)
+
 _NEVER = "(?!)"
 
 _Trie = dict[str, "_Trie"]
@@ -66,10 +69,10 @@ class Guard:
         """Raises _TakenError when the mark is in there already."""
         if isinstance(value, str):
             return value if value in _WORDS else self._text(value, mark)
-        if isinstance(value, dict | Mapping):
-            return {self._copy(key, mark): self._copy(item, mark) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, _LISTS):
             return [self._copy(item, mark) for item in value]
+        if isinstance(value, _DICTS):
+            return {self._copy(key, mark): self._copy(item, mark) for key, item in value.items()}
         return value
 
     def _text(self, text: str, mark: str) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 from numpy.typing import ArrayLike
 
 from subnet import frames
 from subnet.client.token_ledger import TokenLedger
-from subnet.errors import InvalidRequest, WireError
+from subnet.errors import InvalidRequest
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds, token_ids
 
 # What columns.py has room for.
 MAX_CHOICES = 65_535
 MAX_LOGPROBS = 255
+# Bytes of a choice in a request, and more.
+_START = 64
+
+_encode = msgspec.msgpack.encode
 
 
 def checked_prompt(prompt: ArrayLike) -> TokenIds:
@@ -37,9 +42,11 @@ def check_sampling(sampling: Sampling, choices: int) -> None:
 def check_travels(ledger: TokenLedger) -> None:
     """Whether the request fits a frame, whatever its parts are. Raises InvalidRequest."""
     try:
-        frames.encode(ledger.request(ledger.choices))
-    except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
+        size = len(_encode((ledger.model, ledger.sampling, ledger.text)))
+    except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequest(f"the request cannot be sent: {error}") from error
+    if size + ledger.prompt.nbytes + len(ledger.choices) * _START > frames.MAX_FRAME:
+        raise InvalidRequest(f"the request cannot be sent: it is larger than {frames.MAX_FRAME} bytes")
 
 
 def _check(name: str, value: int | None, least: int, most: int) -> None:

@@ -46,7 +46,7 @@ class Place:
         self.order = order
         self._model = model
         self._waiting = waiting
-        self._stirred = asyncio.Event()
+        self._stirred: asyncio.Event | None = None
 
     @property
     def first(self) -> bool:
@@ -59,12 +59,15 @@ class Place:
 
     async def wait(self, seconds: float) -> None:
         """Until there may be room for this one: for the first at most so many seconds, the others look more seldom."""
+        self._stirred = self._stirred or asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds if self.first else max(seconds, _SELDOM)):
                 await self._stirred.wait()
         self._stirred.clear()
 
     def wake(self) -> None:
+        """It may wait, or be about to."""
+        self._stirred = self._stirred or asyncio.Event()
         self._stirred.set()
 
     def __enter__(self) -> Place:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
@@ -54,6 +54,7 @@ class RemoteManager:
         self._probe_timeout = probe_timeout
         self._clock = clock
         self._probers: dict[str, Prober] = {}
+        self._models: dict[str, ModelCard] | None = None
 
     @property
     def remotes(self) -> list[Remote]:
@@ -77,8 +78,8 @@ class RemoteManager:
         """Forget a node; what still runs on it fails over. Unknown peers are ignored."""
         prober = self._probers.pop(peer, None)
         if prober is not None:
-            await prober.aclose()
             self._notify()
+            await prober.aclose()
 
     async def ready(self, model: str | None = None) -> Remote:
         """Wait until some node serves `model` (None: any)."""
@@ -87,8 +88,13 @@ class RemoteManager:
                 return self._candidates(model)[0]
             await self._changed.wait()
 
-    def models(self) -> dict[str, ModelCard]:
+    def models(self) -> Mapping[str, ModelCard]:
         """The models that some healthy node serves now."""
+        if self._models is None:
+            self._models = self._found()
+        return self._models
+
+    def _found(self) -> dict[str, ModelCard]:
         healthy = (remote.info for remote in self.remotes if remote.fault is None)
         here = (card for info in healthy if info is not None and not info.draining for card in info.cards)
         # Where a model is on both lanes, the last one stands: that of tokens.
@@ -168,6 +174,8 @@ class RemoteManager:
         return able
 
     def _notify(self) -> None:
+        """Something was heard of a node, or it is no longer in the table."""
+        self._models = None
         self._changed.set()
         self._changed.clear()
 

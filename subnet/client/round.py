@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Generic
+from typing import Any, Generic
 
 from subnet.client.attempt import Attempt
 from subnet.client.ledger import D, Ledger, Take, enter
@@ -42,16 +42,23 @@ class Round(Generic[D]):
         Raises NodeError for a node that failed, was silent for too long or ended too early, and what `emit` raises.
         """
         work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
+        watched = self._watchdog.wait(work, self._within, self._alive, self._flows, then=self._stall)
         try:
-            async with asyncio.timeout(self._most) as whole:
-                await self._watchdog.wait(work, self._within, self._alive, self._flows)
+            await (watched if self._most is None else self._bounded(watched, self._most))
         except TimeoutError:
-            if whole.expired():
-                raise self.attempt.late_in_all(self._most or 0) from None
             within = self._stall if self.answered else self._within
             raise self.attempt.late(first=not self.answered, within=within) from None
         if not all(choice.finished for choice in self.attempt.choices):
             raise self.attempt.ended()
+
+    async def _bounded(self, watched: Coroutine[Any, Any, None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds) as whole:
+                await watched
+        except TimeoutError:
+            if whole.expired():
+                raise self.attempt.late_in_all(seconds) from None
+            raise
 
     async def _race(self, delay: float, second: Callable[[], Attempt[D] | None]) -> None:
         """An error of one leaves the race to the other; when both fail, that of the first is raised."""

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +34,7 @@ from subnet.tensors import TokenIds
 
 
 class Session:
-    """One interaction with the subnet, which may pass through several nodes. Close it, or use SessionManager.
+    """One interaction with the subnet, which may pass through several nodes. `async with` closes it; else close it.
 
     `model` None takes any node; a `key` keeps sessions that belong together on one node, where the policy looks at
     it; the smaller its `priority`, the sooner it gets room on nodes that are full. While it is not `patient`, it waits
@@ -63,8 +64,16 @@ class Session:
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
-        self._over = asyncio.Event()
+        self._over: asyncio.Event | None = None
         self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def run_protocol_task(self, prompt: str, tensor: ArrayLike) -> AsyncGenerator[TokenIds, None]:
         """Generate after `tensor` (token ids, one-dimensional), whose text is `prompt`, with default sampling.
@@ -135,6 +144,7 @@ class Session:
         """End what runs. Safe to call twice."""
         self._closed = True
         if self._watchdog is not None and self._watchdog.interrupt(SessionClosed("the session was closed")):
+            self._over = self._over or asyncio.Event()
             await self._over.wait()
 
     def _check_free(self) -> None:
@@ -144,7 +154,6 @@ class Session:
     async def _deliver(self, ledger: Ledger[D], attempt: Try[D], emit: Take[D]) -> None:
         self.ledger = ledger
         self._watchdog = Watchdog()
-        self._over.clear()
         delivery = Delivery(
             ledger,
             attempt,
@@ -160,5 +169,6 @@ class Session:
         finally:
             self._watchdog.close()
             self._watchdog = None
-            self._over.set()
+            if self._over is not None:
+                self._over.set()
             self._manager.line.stir(self._model)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.hedge import Hedger
@@ -33,22 +32,22 @@ class SessionManager:
         self._model_limits = model_limits or {}
         self._hedger = hedger or Hedger()
 
-    @asynccontextmanager
-    async def session(
+    def session(
         self,
         model: str | None = None,
         *,
         key: str | None = None,
         priority: int = 0,
         patient: Callable[[], bool] = lambda: True,
-    ) -> AsyncIterator[Session]:
-        """A session on any node that serves `model` (None: any model); closed on leaving, also by cancellation.
+    ) -> Session:
+        """For `async with`: a session on any node that serves `model` (None: any model), closed on leaving, also by
+        cancellation.
 
         `key` keeps sessions that belong together on one node, where the policy looks at it; when all nodes are full,
         the smaller `priority` gets room first, and of the same who came first. While it is not `patient`, it waits
         neither for room nor for nodes to come back.
         """
-        session = Session(
+        return Session(
             self._remote_manager,
             self._authorizer,
             model=model,
@@ -58,10 +57,6 @@ class SessionManager:
             limits=self._limits_of(model),
             hedger=self._hedger,
         )
-        try:
-            yield session
-        finally:
-            await session.close()
 
     def text_reader(self, model: str, *, priority: int = 0) -> TextReader:
         """For embeddings, and for logprobs of a prompt."""

@@ -53,14 +53,18 @@ class Watchdog:
         seconds: float | None = None,
         most: float = inf,
         pulses: Sequence[Pulse] = (),
+        *,
+        then: float = inf,
     ) -> T:
         """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor one of `pulses` heard
-        anything, nor was alive, which alone counts for `most` seconds; or the error that `interrupt` was given.
+        anything, nor was alive, which alone counts for `most` seconds; or the error that `interrupt` was given. Where
+        it is known that less is to be expected `then`, the timer is set for that at once.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        self._begin(task, seconds, most, pulses)
+        self._begin(task, most, pulses)
+        self.expect(seconds, then)
         try:
             return await awaitable
         except asyncio.CancelledError:
@@ -71,15 +75,16 @@ class Watchdog:
         finally:
             self._waiting, self._patience, self._pulses = None, None, ()
 
-    def expect(self, seconds: float | None) -> None:
-        """From now on so many seconds of silence are too much; None: any."""
+    def expect(self, seconds: float | None, then: float = inf) -> None:
+        """From now on so many seconds of silence are too much, None: any; `then` as in `wait`."""
         self._patience = seconds
         self._since = self._loop.time()
         if seconds is None:
             return
-        if self._timer is None or self._timer.when() > self._since + seconds:
+        look = self._since + min(seconds, then)
+        if self._timer is None or self._timer.when() > look:
             self.close()
-            self._look_at(self._since + seconds)
+            self._look_at(look)
 
     def interrupt(self, error: Exception) -> bool:
         """Raise `error` at whoever waits now; False if nobody does."""
@@ -95,9 +100,8 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
 
-    def _begin(self, task: asyncio.Task[object], seconds: float | None, most: float, pulses: Sequence[Pulse]) -> None:
+    def _begin(self, task: asyncio.Task[object], most: float, pulses: Sequence[Pulse]) -> None:
         self._waiting, self._error, self._most, self._pulses = task, None, most, pulses
-        self.expect(seconds)
 
     def _look_at(self, when: float, *, again: bool = True) -> None:
         self._timer = self._loop.call_at(when, self._look, when, again)

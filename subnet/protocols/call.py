@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
 
 from subnet.errors import Unauthorized
 from subnet.generation import Delta
@@ -11,15 +13,16 @@ from subnet.messages import Reply
 
 
 class Call:
-    """What the connection to `peer` heard of call `number`, of which the `choices` are to be finished.
+    """What the connection to `peer` heard of call `number`, of which the `choices` are to be finished. `with` calls
+    `leave` in the end.
 
     Deltas go to `take`: they are held until `flow` says where to, so that a node can be checked before anything of it
     is believed. A delta costs no wake-up of the task that waits here.
     """
 
-    __slots__ = ("_error", "_held", "_peer", "_reply", "_unfinished", "_waiter", "number", "take")
+    __slots__ = ("_error", "_held", "_leave", "_peer", "_reply", "_unfinished", "_waiter", "number", "take")
 
-    def __init__(self, number: int, peer: str, choices: Iterable[int] = ()) -> None:
+    def __init__(self, number: int, peer: str, leave: Callable[[Call], None], choices: Iterable[int] = ()) -> None:
         self.number = number
         self.take: Callable[[Delta], None] = self._hold
         self._peer = peer
@@ -28,6 +31,15 @@ class Call:
         self._held: list[Delta] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._leave = leave
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(self)
 
     def flow(self, emit: Callable[[Delta], None]) -> None:
         """Give `emit` what was held, and from now on every delta."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import count
 from time import monotonic
 
@@ -48,17 +47,15 @@ class Connection:
     def alive(self) -> bool:
         return self._error is None
 
-    @contextmanager
-    def call(self, choices: Iterable[int] = ()) -> Iterator[Call]:
-        """A new call; leaving before the node ended it cancels it there. Raises NodeLost on a broken connection."""
+    def call(self, choices: Iterable[int] = ()) -> Call:
+        """For `with`: a new call; leaving before the node ended it cancels it there. Raises NodeLost on a broken
+        connection.
+        """
         if self._error is not None:
             raise NodeLost(self._error.message)
-        call = Call(next(self._numbers), self._peer, choices)
+        call = Call(next(self._numbers), self._peer, self._cancel, choices)
         self._calls[call.number] = call
-        try:
-            yield call
-        finally:
-            self._cancel(call)
+        return call
 
     def post(self, message: Message) -> None:
         """Send it as soon as may be."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from time import monotonic
 
 import numpy as np
@@ -76,12 +75,18 @@ class UpstreamProtocol(Protocol):
         return self._inner.rpc_inference_stream(request)
 
     async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
-        with self._doubting():
+        try:
             await self._inner.rpc_inference(request, emit, check)
+        except NodeLost:
+            self._doubt()
+            raise
 
     async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
-        with self._doubting():
+        try:
             return await self._inner.rpc_chat(request, emit)
+        except NodeLost:
+            self._doubt()
+            raise
 
     async def aclose(self) -> None:
         finding, self._finding = self._finding, None
@@ -96,14 +101,9 @@ class UpstreamProtocol(Protocol):
             raise NodeLost(f"{self.peer} was not reached yet")
         return self._finder.reached.protocol
 
-    @contextmanager
-    def _doubting(self) -> Iterator[None]:
+    def _doubt(self) -> None:
         """Who was lost once may be another from now on."""
-        try:
-            yield
-        except NodeLost:
-            self._well = False
-            raise
+        self._well = False
 
     async def _find(self) -> None:
         """Who asks may stop waiting: what was begun goes on, as the next one waits for it too."""
