@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -44,11 +45,13 @@ class Watched(MockProtocol):
 
 
 @asynccontextmanager
-async def client(url: str, *, stream: bool) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def client(
+    url: str, *, stream: bool = False, fields: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A bare connection on which the request has been sent."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    body = json.dumps({**ASK, "stream": stream}).encode()
+    body = json.dumps(fields or {**ASK, "stream": stream}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     try:

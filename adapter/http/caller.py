@@ -47,7 +47,7 @@ class Caller:
     def __init__(self, cycle: RequestResponseCycle, outlet: Outlet, turn: Turn, watched: set[Caller]) -> None:
         """`watched`: those of a connection whose requests are under way."""
         self.gone = False
-        self._cycle = cycle
+        self._cycle: RequestResponseCycle | None = cycle
         self._outlet = outlet
         self._turn = turn
         self._watched = watched
@@ -63,15 +63,17 @@ class Caller:
     @property
     def received(self) -> bool:
         """Whether all of the request's body is here."""
-        return not self._cycle.more_body
+        return self._cycle is None or not self._cycle.more_body
 
     def watch(self, on_gone: Callable[[], object] | None) -> None:
         """Call `on_gone` when the client leaves; None: no longer."""
         self._on_gone = on_gone
-        if on_gone is None:
-            self._watched.discard(self)
-        else:
+        if on_gone is not None:
             self._watched.add(self)
+            return
+        self._watched.discard(self)
+        if self.gone:
+            self._let_go()
 
     def await_first(self, on_first: Callable[[], object]) -> None:
         """Call `on_first`, once, when the first part comes: it shall start the answer."""
@@ -80,21 +82,21 @@ class Caller:
     async def send(self, message: Message) -> None:
         """ASGI's own; what uvicorn sends with writes head and body one after the other, and takes longer."""
         cycle = self._cycle
-        if cycle.response_complete:
+        if cycle is None and not self.gone:
             raise RuntimeError("the answer is complete already")
-        if cycle.flow.write_paused and not cycle.disconnected:
+        if cycle is not None and cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
-        if cycle.disconnected:
+        if cycle is None or cycle.disconnected:
             return
         if message["type"] == "http.response.start":
-            self._start(message["status"], message["headers"])
+            self._start(cycle, message["status"], message["headers"])
             return
         if body := message.get("body"):
             self._keep(body)
         last = not message.get("more_body", False)
         self._write(last=last)
         if last:
-            self._complete()
+            self._complete(cycle)
 
     def write(self, data: bytes) -> None:
         if self._part:
@@ -119,13 +121,14 @@ class Caller:
     def hang_up(self) -> None:
         """The client left."""
         self.gone = True
-        # Of pipelined requests uvicorn tells the last one only.
-        self._cycle.disconnected = True
+        if self._cycle is not None:
+            # Of pipelined requests uvicorn tells the last one only.
+            self._cycle.disconnected = True
         if self._on_gone is not None:
             self._on_gone()
 
-    def _start(self, status: int, headers: Sequence[Header]) -> None:
-        cycle, more = self._cycle, list[Header]()
+    def _start(self, cycle: RequestResponseCycle, status: int, headers: Sequence[Header]) -> None:
+        more = list[Header]()
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
@@ -166,13 +169,17 @@ class Caller:
         if data:
             self._outlet.write(data)
 
-    def _complete(self) -> None:
-        cycle = self._cycle
+    def _complete(self, cycle: RequestResponseCycle) -> None:
+        self._let_go()
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
             self._outlet.close()
         cycle.on_response()
+
+    def _let_go(self) -> None:
+        """Uvicorn's part knows this one: neither is to wait for the garbage collector."""
+        self._cycle = None
 
 
 def _nothing() -> None: ...

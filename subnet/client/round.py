@@ -48,6 +48,9 @@ class Round(Generic[D]):
         except TimeoutError:
             within = self._stall if self.answered else self._within
             raise self.attempt.late(first=not self.answered, within=within) from None
+        finally:
+            # They know this round.
+            self._flows.clear()
         if not all(choice.finished for choice in self.attempt.choices):
             raise self.attempt.ended()
 

@@ -143,6 +143,8 @@ class Session:
     async def close(self) -> None:
         """End what runs. Safe to call twice."""
         self._closed = True
+        # Who asks for patience may hold this session: nobody is to wait for the garbage collector.
+        self._patient = _always
         if self._watchdog is not None and self._watchdog.interrupt(SessionClosed("the session was closed")):
             self._over = self._over or asyncio.Event()
             await self._over.wait()
@@ -172,3 +174,7 @@ class Session:
             if self._over is not None:
                 self._over.set()
             self._manager.line.stir(self._model)
+
+
+def _always() -> bool:
+    return True

@@ -40,6 +40,8 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leave(self)
+        # What it holds itself with would keep it for the garbage collector.
+        self.take = _nobody
 
     def flow(self, emit: Callable[[Delta], None]) -> None:
         """Give `emit` what was held, and from now on every delta."""
@@ -93,3 +95,6 @@ class Call:
         if self._reply is None:
             raise Unauthorized(f"{self._peer} did not prove who it is")
         self._held.append(delta)
+
+
+def _nobody(delta: Delta) -> None: ...
