@@ -14,7 +14,7 @@ from litestar.exceptions import NotFoundException
 
 from adapter.errors import ClientGone, UnknownUrl, answer_to, report
 from adapter.http.access import Access, Record
-from adapter.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from adapter.http.asgi import ASGIApp, Receive, Scope, Send
 from adapter.http.authorization import Keys
 from adapter.http.caller import caller_of
 from adapter.http.connected import while_connected
@@ -69,24 +69,14 @@ class App:
             return await self._app(scope, receive, send)
         record = self._access.begun(scope)
         scope[RECORD] = record
+        caller = caller_of(scope)
+        caller.on_answer(record.answered)
         try:
             with suppress(ClientGone):
-                await while_connected(caller_of(scope), self._app(scope, receive, _sending(record, send)))
+                await while_connected(caller, self._app(scope, receive, send))
         finally:
             self._access.ended(scope, record)
         return None
-
-
-def _sending(record: Record, send: Send) -> Send:
-    """`send` with the headers that every answer has."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            record.status = message["status"]
-            message["headers"] = [*message["headers"], *record.headers()]
-        await send(message)
-
-    return sending
 
 
 def _cors(origins: Iterable[str]) -> CORSConfig | None:

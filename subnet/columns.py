@@ -35,11 +35,16 @@ def pack(rows: Sequence[Row]) -> Deltas:
     )
 
 
+def calls(frame: Deltas) -> list[int]:
+    """Those that `frame` speaks of, row by row. Raises WireError."""
+    return _column(frame.calls, "<u4")
+
+
 def unpack(frame: Deltas) -> Iterator[Row]:
     """The rows of `frame`, in order. Raises WireError, before the first row, where columns disagree."""
-    calls, choices, counts = _column(frame.calls, "<u4"), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
+    numbers, choices, counts = calls(frame), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
     tokens = _column(frame.tokens, "<i4")
-    rows = len(calls)
+    rows = len(numbers)
     if len(choices) != rows or len(counts) != rows or len(frame.ends) != rows or sum(counts) != len(tokens):
         raise WireError("columns of different lengths")
     if max(frame.ends, default=0) >= len(_ENDS):
@@ -47,7 +52,7 @@ def unpack(frame: Deltas) -> Iterator[Row]:
     logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
     if any(row >= rows or len(logprobs[row]) != counts[row] for row in logprobs):
         raise WireError("logprobs that belong to no tokens")
-    return _rows(calls, choices, counts, tokens, frame, logprobs)
+    return _rows(numbers, choices, counts, tokens, frame, logprobs)
 
 
 def _rows(

@@ -77,11 +77,29 @@ async def produce(write: Write) -> None:
 
 
 async def test_parts_are_written_together() -> None:
-    """The head goes with the first of a turn, the end with the last: two turns, two writes."""
+    """The head goes with the first, at once; then those of a turn are one write, and the end goes with the last."""
     transport = await answered(PushedResponse(produce, {"x-a": "b"}))
     assert transport.written == [
-        b"HTTP/1.1 200 OK\r\nx-a: b\r\ntransfer-encoding: chunked\r\n\r\n6\r\nonetwo\r\n",
+        b"HTTP/1.1 200 OK\r\nx-a: b\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n",
+        b"3\r\ntwo\r\n",
         b"9\r\nthreefour\r\n0\r\n\r\n",
+    ]
+
+
+async def test_a_start_that_nothing_followed() -> None:
+    """Another may take its place, so that what goes wrong before the first part is told with a status of its own."""
+
+    async def fails(write: Write) -> None:
+        raise ValueError("no")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(ValueError, match="no"):
+            await PushedResponse(fails, {"x-a": "b"})(scope, receive, send)
+        await Response(b"no", status=500, media_type="text/plain")(scope, receive, send)
+
+    transport = await answered(app)
+    assert transport.written == [
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nno"
     ]
 
 

@@ -229,6 +229,30 @@ async def test_an_answer_that_ended_is_not_cancelled() -> None:
         assert (await remote.rpc_info()).engine == "mock"
 
 
+async def test_first_tokens_come_first() -> None:
+    """Of one frame, before what others go on with; those of one answer stay in their order."""
+    given: list[tuple[str, list[int]]] = []
+
+    async def busy(peer: Peer) -> None:
+        old = await peer.asked()
+        await peer.say(Accepted(old), deltas(old, Delta(0, [1])))
+        new = await peer.asked()
+        rows = [(old, Delta(0, [2])), (new, Delta(0, [7])), (old, END), (new, END)]
+        await peer.say(Accepted(new), columns.pack(rows))
+        await peer.socket.receive()
+
+    async def ask(remote: WebSocketProtocol, name: str) -> None:
+        await remote.rpc_inference(REQUEST, lambda delta: given.append((name, delta.tokens)))
+
+    async with node(busy) as remote:
+        first = asyncio.create_task(ask(remote, "old"))
+        while not given:
+            await asyncio.sleep(0.001)
+        await ask(remote, "new")
+        await first
+    assert given == [("old", [1]), ("new", [7]), ("new", [8]), ("old", [2]), ("old", [8])]
+
+
 async def test_who_takes_no_more() -> None:
     """What it raises ends the call, here and at the node; it is given nothing after that."""
     heard: list[Message] = []

@@ -44,8 +44,9 @@ class Record(msgspec.Struct):
         found = [completion.ledger for completion in self.completions]
         return [ledger for ledger in found if ledger is not None and ledger.nodes]
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """What every answer tells of its request."""
+    def answered(self, status: int) -> list[tuple[bytes, bytes]]:
+        """Now it is; what every answer tells of its request."""
+        self.status = status
         milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
         headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
         if ledgers := self.ledgers:

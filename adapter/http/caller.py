@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -11,6 +11,8 @@ from adapter.http.head import Header, head
 from adapter.http.outlet import Outlet
 from adapter.http.turn import Turn
 
+Tell = Callable[[int], Iterable[Header]]
+
 _KEY = "adapter.http.caller"
 
 
@@ -18,11 +20,12 @@ class Caller:
     """Sends an answer, takes parts of its body with neither a task nor a message for each, and tells when the client
     leaves.
 
-    The head goes out with the first part, and the end with the last, so that a short answer is one write. All parts of
-    one turn of the event loop are written at its end, as one: a turn brings what nodes sent to many clients, and the
-    processor is quicker at one thing after the other than at all of it by turns. And when the gateway is behind, a turn
-    brings several parts for one client. What comes before the answer was started waits here, and so does what a slow
-    client has not taken.
+    An answer begins with the first part of its body: a start that nothing followed may be replaced by another, so that
+    an error before it can still be a plain answer. The head goes out with the first part, and the end with the last, so
+    that a short answer is one write. The first part does not wait; all other parts of one turn of the event loop are
+    written at its end, as one: a turn brings what nodes sent to many clients, and the processor is quicker at one thing
+    after the other than at all of it by turns. And when the gateway is behind, a turn brings several parts for one
+    client. What a slow client has not taken waits here, too.
 
     Every token passes through one of these. With hundreds of streams it finds nothing of its own in the processor's
     cache, so what it costs is how many places in memory it looks at: one part is kept without a list around it.
@@ -34,11 +37,12 @@ class Caller:
         "_cycle",
         "_head",
         "_more",
-        "_on_first",
         "_on_gone",
         "_outlet",
         "_part",
+        "_start",
         "_started",
+        "_tell",
         "_turn",
         "_watched",
         "gone",
@@ -52,7 +56,8 @@ class Caller:
         self._turn = turn
         self._watched = watched
         self._on_gone: Callable[[], object] | None = None
-        self._on_first: Callable[[], object] = _nothing
+        self._tell: Tell = _nothing
+        self._start: tuple[int, Sequence[Header]] | None = None
         self._head = b""
         self._bare = False
         self._chunked = False
@@ -75,9 +80,9 @@ class Caller:
         if self.gone:
             self._let_go()
 
-    def await_first(self, on_first: Callable[[], object]) -> None:
-        """Call `on_first`, once, when the first part comes: it shall start the answer."""
-        self._on_first = on_first
+    def on_answer(self, tell: Tell) -> None:
+        """Have `tell` asked, with the status, for the headers that every answer has, when one begins."""
+        self._tell = tell
 
     async def send(self, message: Message) -> None:
         """ASGI's own; what uvicorn sends with writes head and body one after the other, and takes longer."""
@@ -89,8 +94,9 @@ class Caller:
         if cycle is None or cycle.disconnected:
             return
         if message["type"] == "http.response.start":
-            self._start(cycle, message["status"], message["headers"])
+            self._start = (message["status"], message["headers"])
             return
+        self._begin(cycle)
         if body := message.get("body"):
             self._keep(body)
         last = not message.get("more_body", False)
@@ -105,18 +111,14 @@ class Caller:
         self._part = data
         if self._started:
             self._turn.at_end(self.flush)
-        else:
-            on_first, self._on_first = self._on_first, _nothing
-            on_first()
+        elif self._cycle is not None:
+            self._begin(self._cycle)
+            self.flush()
 
     def flush(self) -> None:
         """Write at once what may be written."""
         if self._part and self._started and not self._outlet.full:
             self._write()
-
-    def discard(self) -> None:
-        """Forget what waits."""
-        self._part, self._more = b"", None
 
     def hang_up(self) -> None:
         """The client left."""
@@ -127,8 +129,12 @@ class Caller:
         if self._on_gone is not None:
             self._on_gone()
 
-    def _start(self, cycle: RequestResponseCycle, status: int, headers: Sequence[Header]) -> None:
-        more = list[Header]()
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        """Unless it has begun."""
+        if self._started or self._start is None:
+            return
+        status, headers = self._start
+        more = list(self._tell(status))
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
@@ -178,11 +184,13 @@ class Caller:
         cycle.on_response()
 
     def _let_go(self) -> None:
-        """Uvicorn's part knows this one: neither is to wait for the garbage collector."""
+        """Of what knows this one, too: nothing is to wait for the garbage collector."""
         self._cycle = None
+        self._tell = _nothing
 
 
-def _nothing() -> None: ...
+def _nothing(status: int) -> Iterable[Header]:
+    return ()
 
 
 def offer(scope: Scope, caller: Caller) -> None:

@@ -8,9 +8,7 @@ from functools import lru_cache
 
 
 class Turn:
-    """Puts off what is better done once for all that happens in a turn of `loop`, and for what that leads to: tasks
-    that a turn wakes come first, so that a new answer's beginning does not wait for all that others go on with.
-    """
+    """Puts off what is better done once for all that happens in a turn of `loop`."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
@@ -19,7 +17,7 @@ class Turn:
     def at_end(self, job: Callable[[], None]) -> None:
         """Call `job` when all that is ready now has been done. What it raises is logged, and keeps no other from it."""
         if not self._jobs:
-            self._loop.call_soon(self._loop.call_soon, self._run)
+            self._loop.call_soon(self._run)
         self._jobs.append(job)
 
     def _run(self) -> None:

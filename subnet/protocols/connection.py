@@ -38,6 +38,7 @@ class Connection:
         self._socket = socket
         self._peer = peer
         self._calls: dict[int, Call] = {}
+        self._fresh: set[int] = set()
         self._numbers = count(1)
         self._outbox = Outbox()
         self._error: NodeError | None = None
@@ -55,6 +56,7 @@ class Connection:
             raise NodeLost(self._error.message)
         call = Call(next(self._numbers), self._peer, self._cancel, choices)
         self._calls[call.number] = call
+        self._fresh.add(call.number)
         return call
 
     def post(self, message: Message) -> None:
@@ -116,7 +118,7 @@ class Connection:
 
     def _deliver(self, deltas: Deltas) -> None:
         calls = self._calls
-        for number, delta in columns.unpack(deltas):
+        for number, delta in self._rows(deltas):
             # A call that was cancelled a moment ago may still be spoken of.
             if (call := calls.get(number)) is None:
                 continue
@@ -130,7 +132,16 @@ class Connection:
                 if delta.finish_reason is not None and call.finished(delta.choice):
                     calls.pop(number, None)
 
+    def _rows(self, deltas: Deltas) -> Iterable[columns.Row]:
+        """Those of calls that have nothing yet come first: what others go on with may come a moment later."""
+        rows = columns.unpack(deltas)
+        if not self._fresh or not (fresh := self._fresh.intersection(columns.calls(deltas))):
+            return rows
+        self._fresh -= fresh
+        return sorted(rows, key=lambda row: row[0] not in fresh)
+
     def _cancel(self, call: Call) -> None:
+        self._fresh.discard(call.number)
         if self._calls.pop(call.number, None) is not None:
             self._outbox.post(Cancel(call.number))
 

@@ -22,10 +22,9 @@ _LONG = "Tell me of the sea and of all that swims in it. " * 2084
 
 
 def first_token(runs: int, short: bool) -> list[Row]:
-    """Added is what the client waits from its first byte sent to the first token read, without what the engine of
-    the node takes by its own watch: the wire, the node's server and the load's own delays count as the gateway's. So
-    beside it is the same of who asks the node itself. Each stream ends and asks again at its own times, while the
-    others run: 100 streams are open, they do not begin together.
+    """What a client waits from its first byte sent to the first token read, without what the engine takes by its own
+    watch, and less the median of who asks the node itself in the same way: that is what the gateway adds. Each stream
+    ends and asks again at its own times, while the others run: 100 streams are open, they do not begin together.
     """
     load = Load(100, 100, answers=2 if short else 6, ramp=50, pause=0.2)
     with tempfile.TemporaryDirectory() as directory:
@@ -36,17 +35,16 @@ def first_token(runs: int, short: bool) -> list[Row]:
         ):
             measure(front, WARM)
             both = [
-                (_added(_through(front, load), load, file), _added(_past(timed, load), load, file)) for _ in range(runs)
+                (_waits(_through(front, load), load, file), _waits(_past(timed, load), load, file)) for _ in range(runs)
             ]
-    how = "without what the engine took by its own watch"
     return [
         Row(
             what=f"time to first token added, {name}, 100 streams",
             unit="ms",
             goal=goal,
-            values=[through[at] for through, _ in both],
-            beside={"asking the node itself": [past[at] for _, past in both]},
-            note=how,
+            values=[through[at] - past[0] for through, past in both],
+            note=f"{median(through[at] for through, _ in both):.2f} through the gateway, "
+            f"{median(past[at] for _, past in both):.2f} past it",
         )
         for at, (name, goal) in enumerate((("p50", 1.0), ("p99", 5.0)))
     ]
@@ -62,7 +60,7 @@ def _past(timed: Program, load: Load) -> list[tuple[int, float]]:
     return uvloop.run(first_tokens(timed.url, load))
 
 
-def _added(waited: list[tuple[int, float]], load: Load, file: Path) -> tuple[float, ...]:
+def _waits(waited: list[tuple[int, float]], load: Load, file: Path) -> tuple[float, ...]:
     engine = dict(line.split() for line in file.read_text().splitlines())
     # The first of each stream come in the rhythm of the ramp.
     return percentiles([1000 * (wait - float(engine[str(number)])) for number, wait in waited[load.streams :]], 50, 99)
