@@ -179,7 +179,7 @@ class Models:
             message = f"The model '{name}' is on a server that takes messages only: ask /v1/chat/completions."
             raise BadRequest(message, param="model", code="unsupported_model")
         latest = self._latest.get(name)
-        if latest is not None and latest.card == card:
+        if latest is not None and (latest.card is card or latest.card == card):
             return latest
         key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(name))
         if key not in self._loads:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class Remote:
     """A node as this gateway knows it.
 
-    `info` is what it last said of itself, None before the first answer; `fault` is why it is away, None when it is
-    here, and `arrivals` counts how often it came; `leases` are the requests that this gateway has on it now, oldest
-    first; `trouble` is the last failure of one. Until `busy_until` it is left alone, as it is full, or `limited`: asked
-    too often.
+    `info` is what it last said of itself, None before the first answer; `name` what it calls itself, in printable
+    ASCII, for headers, where it tells strangers less than its address; `fault` is why it is away, None when it is here,
+    and `arrivals` counts how often it came; `leases` are the requests that this gateway has on it now, oldest first;
+    `trouble` is the last failure of one. Until `busy_until` it is left alone, as it is full, or `limited`: asked too
+    often.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -32,16 +33,11 @@ class Remote:
         self.limited = False
         self.breaker = Breaker()
         self.leases: dict[Lease, None] = {}
+        self.name = "unknown"
         self.trouble = ""
         self._others = 0
         self._state = "away"
         self._since: float | None = None
-
-    @property
-    def name(self) -> str:
-        """What it calls itself, in printable ASCII, for headers; it tells strangers less than its address."""
-        given = "unknown" if self.info is None else self.info.node_id
-        return "".join(char if " " <= char <= "~" else "?" for char in given)
 
     @property
     def running(self) -> int:
@@ -100,6 +96,7 @@ class Remote:
         self.fault = None
         self._others = max(0, info.running - self.running)
         self.info = info
+        self.name = "".join(char if " " <= char <= "~" else "?" for char in info.node_id)
         self.status(now)
 
     def went(self, fault: str, now: float) -> None:
