@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tests.bench import yardsticks
 from tests.bench.figures import Figures, measure
 from tests.bench.load import Load
 from tests.bench.programs import Program
-from tests.bench.streaming import RATE, WARM, recorded, two_nodes
+from tests.bench.streaming import RATE, recorded, two_nodes
 
 STREAMS = (1, 5, 20, 50, 100, 200, 400, 700, 1000, 1400, 2000)
 _TICKS = (1, 5, 20, 50, 100, 200, 400, 1000, 2000)
@@ -24,14 +25,18 @@ def draw(file: Path, short: bool) -> None:
     except ImportError:
         raise SystemExit("bench: a plot needs matplotlib (pip install matplotlib)") from None
     tokens = 100 if short else 400
-    with two_nodes(RATE) as front:
-        recording = recorded(front, tokens)
-        measure(front, WARM)
-        curves = {"subnet-adapter": _curve(front, tokens)}
-    if (path := yardsticks.nginx_path()) is not None:
-        with yardsticks.nginx(path, recording, RATE) as front:
-            measure(front, Load(20, tokens))
-            curves["nginx, passing the same through"] = _curve(front, tokens)
+    with ExitStack() as stack:
+        programs = {"subnet-adapter": stack.enter_context(two_nodes(RATE))}
+        if (path := yardsticks.nginx_path()) is not None:
+            recording = recorded(programs["subnet-adapter"], tokens)
+            nginx = yardsticks.nginx(path, recording, RATE)
+            programs["nginx, passing the same through"] = stack.enter_context(nginx)
+        for program in programs.values():
+            measure(program, Load(20, tokens))
+        curves: dict[str, list[Figures]] = {name: [] for name in programs}
+        for streams in STREAMS:
+            for name, program in programs.items():
+                curves[name].append(_point(name, program, Load(streams, tokens)))
     paint(pyplot, curves, file)
 
 
@@ -54,12 +59,10 @@ def paint(pyplot: Any, curves: dict[str, list[Figures]], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else {})
 
 
-def _curve(front: Program, tokens: int) -> list[Figures]:
-    curve = []
-    for streams in STREAMS:
-        curve.append(figures := measure(front, Load(streams, tokens), RATE))
-        print(f"{streams} streams: {figures.cpu:.1f} microseconds, gap p99 {figures.gap[1]:.0f} ms", flush=True)
-    return curve
+def _point(name: str, program: Program, load: Load) -> Figures:
+    figures = measure(program, load, RATE)
+    print(f"{name}, {load.streams}: {figures.cpu:.1f} microseconds, gap p99 {figures.gap[1]:.0f} ms", flush=True)
+    return figures
 
 
 def _finish(axes: Any, label: str) -> None:

@@ -9,8 +9,8 @@ import uvloop
 
 from tests.bench.figures import check, measure
 from tests.bench.load import Load, drive
-from tests.bench.programs import can_have_workers
-from tests.bench.streaming import RATE, WARM, several, two_nodes
+from tests.bench.programs import can_have_workers, gateway, node
+from tests.bench.streaming import RATE, WARM, two_nodes
 from tests.bench.table import Row
 
 
@@ -52,25 +52,26 @@ def workers(runs: int, short: bool) -> list[Row]:
     """What two workers could take, next to one.
 
     Load and nodes need a core too, so two full cores of workers cannot be seen here. Instead: with the same load on
-    one and on two, the sum of their CPU per token, and the share of the busier one. Two are at their limit when that
-    one is.
+    one and on two by turns, the sum of their CPU per token, and the share of the busier one. Two are at their limit
+    when that one is.
     """
     if not can_have_workers():
         return []
     load = Load(400, 100 if short else 300)
-    with two_nodes(RATE) as front:
-        one = median(figures.cpu for figures in several(front, load, runs))
-    with two_nodes(RATE, workers=2) as front:
-        two = several(front, load, runs)
-    busier = median(max(figures.shares) for figures in two)
-    note = f"from CPU per token ({one:.1f} and {median(figures.cpu for figures in two):.1f} microseconds) "
+    with node(RATE) as a, node(RATE) as b, gateway(a, b) as single, gateway(a, b, workers=2) as double:
+        for front in (single, double):
+            measure(front, WARM)
+        pairs = [(measure(single, load, RATE), measure(double, load, RATE)) for _ in range(runs)]
+    one, two = (median(pair[at].cpu for pair in pairs) for at in (0, 1))
+    busier = median(max(both.shares) for _, both in pairs)
+    note = f"from CPU per token ({one:.1f} and {two:.1f} microseconds) "
     return [
         Row(
             what="two workers next to one",
             unit="times",
             goal=1.8,
             more=True,
-            values=[one / figures.cpu / max(figures.shares) for figures in two],
+            values=[alone.cpu / both.cpu / max(both.shares) for alone, both in pairs],
             note=note + f"and the busier one's share ({100 * busier:.0f} %)",
         )
     ]

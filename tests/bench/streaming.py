@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from statistics import median
 from urllib.parse import urlsplit
@@ -20,20 +20,25 @@ WARM = Load(20, 50)
 
 
 def cost(runs: int, short: bool) -> list[Row]:
-    """What a token costs, and beside it the same stream through nginx, and out of a plain ASGI application."""
+    """What a token costs, and beside it the same stream through nginx, and out of a plain ASGI application. They run by
+    turns: the machine is not the same from one minute to the next.
+    """
     load = Load(400, 100 if short else 500)
-    with two_nodes(RATE) as front:
+    with ExitStack() as stack:
+        front = stack.enter_context(two_nodes(RATE))
         recording = recorded(front, load.tokens)
-        ours = several(front, load, runs)
-    beside = {}
-    if (path := yardsticks.nginx_path()) is not None:
-        name = f"nginx {yardsticks.nginx_version(path)} passing it through"
-        beside[name] = beside_it(yardsticks.nginx(path, recording, RATE), load, runs)
-    beside["raw ASGI on uvicorn"] = beside_it(yardsticks.raw_asgi(recording, RATE), load, runs)
+        programs = {"": front}
+        if (path := yardsticks.nginx_path()) is not None:
+            name = f"nginx {yardsticks.nginx_version(path)} passing it through"
+            programs[name] = stack.enter_context(yardsticks.nginx(path, recording, RATE))
+        programs["raw ASGI on uvicorn"] = stack.enter_context(yardsticks.raw_asgi(recording, RATE))
+        for program in programs.values():
+            measure(program, Load(20, load.tokens))
+        turns = [{name: measure(program, load).cpu for name, program in programs.items()} for _ in range(runs)]
+    ours, *beside = [(name, [turn[name] for turn in turns]) for name in programs]
     note = "" if path else "no nginx found: install nginx-light, and it is measured too"
-    values = [figures.cpu for figures in ours]
     what = f"CPU per token, {load.streams} streams x {RATE:.0f} tokens/s"
-    return [Row(what=what, unit="microseconds", goal=12, values=values, beside=beside, note=note)]
+    return [Row(what=what, unit="microseconds", goal=12, values=ours[1], beside=dict(beside), note=note)]
 
 
 def keeping_up(runs: int, short: bool) -> list[Row]:
@@ -79,9 +84,9 @@ def ten_thousand(runs: int, short: bool) -> list[Row]:
 
 
 @contextmanager
-def two_nodes(rate: float, workers: int = 1) -> Iterator[Program]:
+def two_nodes(rate: float) -> Iterator[Program]:
     """A gateway in front of two nodes."""
-    with node(rate) as one, node(rate) as two, gateway(one, two, workers=workers) as front:
+    with node(rate) as one, node(rate) as two, gateway(one, two) as front:
         yield front
 
 
@@ -89,12 +94,6 @@ def several(program: Program, load: Load, runs: int, rate: float = RATE) -> list
     """Figures of several runs, after one that is not counted."""
     measure(program, WARM)
     return [measure(program, load, rate) for _ in range(runs)]
-
-
-def beside_it(started: AbstractContextManager[Program], load: Load, runs: int) -> list[float]:
-    with started as program:
-        measure(program, Load(20, load.tokens))
-        return [measure(program, load).cpu for _ in range(runs)]
 
 
 def recorded(front: Program, tokens: int) -> bytes:
