@@ -14,6 +14,7 @@ from subnet.messages import Deltas, RowLogprobs
 _ENDS: tuple[FinishReason | None, ...] = (None, "stop", "length")
 _END_NUMBERS = {reason: number for number, reason in enumerate(_ENDS)}
 MAX_ROW = 65_535
+_LARGEST = 2**31
 _ONE = struct.pack("<H", 1)
 
 Row = tuple[int, Delta]
@@ -50,8 +51,12 @@ def unpack(frame: Deltas) -> Iterator[Row]:
     if max(frame.ends, default=0) >= len(_ENDS):
         raise WireError("an unknown finish reason")
     logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
-    if any(row >= rows or len(logprobs[row]) != counts[row] for row in logprobs):
+    if any(not 0 <= row < rows or len(logprobs[row]) != counts[row] for row in logprobs):
         raise WireError("logprobs that belong to no tokens")
+    if any(not 0 <= row < rows or not 0 <= cached <= _LARGEST for row, cached in frame.cached.items()):
+        raise WireError("cached tokens of no prompt")
+    if min(tokens, default=0) < 0:
+        raise WireError("a token id below 0")
     return _rows(numbers, choices, counts, tokens, frame, logprobs)
 
 

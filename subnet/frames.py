@@ -56,8 +56,8 @@ class UnknownFrame(WireError):
 def encode(message: Message) -> bytes:
     """Raises WireError when the frame would be larger than a receiver takes."""
     frame = _HEADERS[type(message)] + _ENCODER.encode(message)
-    if len(frame) > MAX_FRAME:
-        raise WireError(f"a frame of {len(frame)} bytes is larger than {MAX_FRAME}")
+    if len(frame) >= MAX_FRAME:
+        raise WireError(f"a frame of {len(frame)} bytes is larger than the {MAX_FRAME - 1} that a receiver takes")
     return frame
 
 

@@ -12,7 +12,7 @@ from subnet.generation import Delta
 from subnet.messages import Deltas, Message
 
 Send = Callable[[bytes], Awaitable[None]]
-Item = Message | columns.Row
+Item = bytes | columns.Row
 
 # A peer that reads nothing for long must not get a frame that is larger than it takes.
 _MOST_ROWS = 32_768
@@ -32,8 +32,10 @@ class Outbox:
         self._empty.set()
 
     def post(self, message: Message) -> None:
+        """Raises what `frames.encode` does: what cannot be sent is the affair of who wants to send it."""
+        frame = frames.encode(message)
         self._wake()
-        self._items.append(message)
+        self._items.append(frame)
 
     def post_delta(self, call: int, delta: Delta) -> None:
         if not self._items:
@@ -61,15 +63,15 @@ class Outbox:
 
 
 def to_frames(items: list[Item]) -> list[bytes]:
-    """The frames that carry `items`: one for each message, one for each run of deltas between messages."""
-    encoded: list[bytes] = []
+    """The frames that carry `items`: those that are some already, and one for each run of deltas between them."""
+    ready: list[bytes] = []
     # `type` is called without a Python frame; this runs for each token.
     for kind, run in groupby(items, type):
-        if issubclass(kind, tuple):
-            encoded.extend(map(frames.encode, _packed(cast(Iterator[columns.Row], run))))
+        if kind is bytes:
+            ready.extend(cast(Iterator[bytes], run))
         else:
-            encoded.extend(map(frames.encode, cast(Iterator[Message], run)))
-    return encoded
+            ready.extend(map(frames.encode, _packed(cast(Iterator[columns.Row], run))))
+    return ready
 
 
 def _packed(rows: Iterator[columns.Row]) -> Iterator[Deltas]:

@@ -181,20 +181,81 @@ async def test_cancellation_is_not_a_timeout() -> None:
     watchdog.close()
 
 
-async def test_interrupted_twice() -> None:
-    """The first reason counts; the next wait knows nothing of it, and when nobody waits there is nothing to break."""
+async def test_ended_twice() -> None:
+    """The first reason counts, also for who would wait after that."""
     watchdog = Watchdog()
     task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
     await asyncio.sleep(0)
-    assert [watchdog.interrupt(NodeLost("first")), watchdog.interrupt(NodeLost("second"))] == [True, True]
+    watchdog.end(NodeLost("first"))
+    watchdog.end(NodeLost("second"))
     with pytest.raises(NodeLost, match="first"):
         await task
-    assert not watchdog.interrupt(NodeLost("third"))
-    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(NodeLost, match="first"):
+        await watchdog.wait(asyncio.sleep(60))
+    watchdog.close()
+
+
+async def test_ended_while_it_bites() -> None:
+    """Who is given up and takes long to end hears the last word, not that of the silence before it."""
+    watchdog, given_up = Watchdog(), asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(watchdog.wait(slow(), 0.01))
+    await given_up.wait()
+    watchdog.end(NodeLost("over"))
+    with pytest.raises(NodeLost, match="over"):
         await task
+    watchdog.close()
+
+
+class OtherClock(asyncio.SelectorEventLoop):
+    """Counts from elsewhere, as some loops do where a machine slept."""
+
+    def time(self) -> float:
+        return super().time() + 3600
+
+
+def test_the_clock_of_a_loop() -> None:
+    """It is not that of the pulses, and need not be."""
+
+    async def main() -> None:
+        watchdog, pulse = Watchdog(), Pulse()
+        loop = asyncio.get_running_loop()
+        end = loop.create_future()
+
+        def hear(times: int) -> None:
+            pulse.heard = time.monotonic()
+            if times:
+                loop.call_later(0.05, hear, times - 1)
+            else:
+                end.set_result(None)
+
+        hear(10)
+        await watchdog.wait(end, 0.3, pulses=[pulse])
+        with pytest.raises(TimeoutError):
+            await watchdog.wait(loop.create_future(), 0.01, pulses=[pulse])
+        watchdog.close()
+
+    with asyncio.Runner(loop_factory=OtherClock) as runner:
+        runner.run(main())
+
+
+async def test_lateness_is_what_came_after_the_silence() -> None:
+    """A timer that is set for less, early, does not make silence last longer when the process was held up."""
+    watchdog, loop = Watchdog(), asyncio.get_running_loop()
+    begin = loop.time()
+    loop.call_soon(time.sleep, 2.0)
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError, match=r"^$"):
+            await watchdog.wait(loop.create_future(), 1.8, then=0.01)
+    # A fifth of a second late for a silence of 1.8: as much once more, not two seconds.
+    assert loop.time() - begin < 3.8
     watchdog.close()
 
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from subnet import MockProtocol, Sampling, TokenAuthorizer, columns, frames
 from subnet.authorizers.base import AuthorizerBase, RequestT
-from subnet.errors import NodeBusy, NodeError, NodeLost, Unauthorized, WireError
+from subnet.errors import InvalidRequest, NodeBusy, NodeLost, Unauthorized, WireError
 from subnet.generation import Delta
 from subnet.messages import Accepted, Cancel, ChoiceStart, Deltas, Failed, Generate, InfoReply, InfoRequest, Message
 from subnet.protocols.websocket import WebSocketProtocol
@@ -157,12 +157,29 @@ async def test_what_makes_no_sense(said: str | bytes, why: str) -> None:
 
 
 async def test_what_cannot_be_sent() -> None:
-    """A request that no frame holds fails; the next is made on another connection."""
+    """A request that no frame holds fails, and none of the others on its connection does."""
+    given: list[list[int]] = []
+
+    async def manners(peer: Peer) -> None:
+        call = await peer.asked()
+        # Of the calls that could not be made it hears that they are over.
+        while isinstance(message := await peer.heard(), Cancel):
+            pass
+        assert isinstance(message, InfoRequest)
+        await peer.say(InfoReply(message.call, await MockProtocol().rpc_info()), Accepted(call), deltas(call, END))
+        await peer.socket.receive()
+
     large = msgspec.structs.replace(REQUEST, text="x" * frames.MAX_FRAME)
-    async with node(Peer.describe) as remote:
-        with pytest.raises(NodeError, match="larger than"):
-            await remote.rpc_inference(large, lambda delta: None)
+    odd = msgspec.structs.replace(REQUEST, text="\ud800")
+    async with node(manners) as remote:
+        other = asyncio.create_task(remote.rpc_inference(REQUEST, lambda delta: given.append(delta.tokens)))
+        await asyncio.sleep(0)
+        for request in (large, odd):
+            with pytest.raises(InvalidRequest, match="cannot be sent"):
+                await remote.rpc_inference(request, lambda delta: None)
         assert (await remote.rpc_info()).engine == "mock"
+        await other
+    assert given == [[8]]
 
 
 async def test_a_refusal() -> None:

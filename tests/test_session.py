@@ -24,8 +24,9 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.generation import Delta, TokenLogprobs
+from subnet.generation import Delta, Grammar, TokenLogprobs
 from subnet.messages import Generate
+from subnet.node_info import Capabilities
 from subnet.protocols.base import Check, Emit
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
@@ -300,6 +301,11 @@ async def test_closing_between_two_tokens() -> None:
         (Sampling(logprobs=300), None, 1),
         (Sampling(), "\ud800", 1),
         (Sampling(), None, 0),
+        (Sampling(), "x" * 2**25, 1),
+        (Sampling(max_tokens=5.5), None, 1),  # type: ignore[arg-type]
+        (Sampling(stop_tokens=(True,)), None, 1),
+        (Sampling(logit_bias={2**70: 1.0}), None, 1),
+        (Sampling(grammar=Grammar("prose", "x")), None, 1),  # type: ignore[arg-type]
     ],
 )
 async def test_what_no_node_could_do(sampling: Sampling, text: str | None, choices: int) -> None:
@@ -367,3 +373,36 @@ async def test_a_scripted_node_cuts_logprobs_with_their_tokens() -> None:
     async with subnet(bad, good) as manager:
         deltas = await generated(manager, Sampling(max_tokens=2, logprobs=0))
     assert [entry.logprob for delta in deltas for entry in delta.logprobs or ()] == [-10.0, -11.0]
+
+
+async def test_closing_while_a_lost_node_is_left() -> None:
+    """What is given up may take its time to end; no other node is asked after that, and nothing more is emitted."""
+    given_up = asyncio.Event()
+
+    class Slow(MockProtocol):
+        async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+            try:
+                await super().rpc_inference(request, emit, check)
+            finally:
+                given_up.set()
+                await asyncio.sleep(0.05)
+
+    other = MockProtocol([10], peer="b")
+    async with subnet(Slow([10, HANG], peer="a"), other) as manager:
+        session = Session(manager, limits=QUICK)
+        task = asyncio.create_task(session.run([1], None, lambda delta: None))
+        await given_up.wait()
+        await session.close()
+        with pytest.raises(SessionClosed):
+            await task
+    assert not other.requests
+
+
+async def test_a_node_that_sends_no_tokens() -> None:
+    """What it sent cannot be carried on, and the node that was to do that is not held for it."""
+    nodes = [MockProtocol([Delta(0, [-1]), NodeLost("gone")], peer="a")]
+    nodes.append(MockProtocol([10], peer="b", capabilities=Capabilities(resume="continue")))
+    async with subnet(*nodes) as manager:
+        with pytest.raises(ValueError, match="token ids"):
+            await Session(manager, limits=QUICK).run([1], None, lambda delta: None)
+        assert [remote.running for remote in manager.remotes] == [0, 0]

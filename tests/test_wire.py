@@ -22,6 +22,7 @@ from subnet.messages import (
     Failed,
     Generate,
     InfoRequest,
+    RowLogprobs,
     ScoreReply,
     ScoreRequest,
 )
@@ -42,7 +43,7 @@ def token_logprobs(draw: st.DrawFn) -> TokenLogprobs:
 
 @st.composite
 def rows(draw: st.DrawFn) -> columns.Row:
-    tokens = draw(st.lists(int32, max_size=6))
+    tokens = draw(st.lists(st.integers(0, 2**31 - 1), max_size=6))
     logprobs = draw(st.none() | st.lists(token_logprobs(), min_size=len(tokens), max_size=len(tokens)))
     end: FinishReason | None = draw(st.sampled_from([None, "stop", "length"]))
     delta = Delta(draw(st.integers(0, 65535)), tokens, logprobs, end, draw(st.integers(0, 99)))
@@ -55,6 +56,41 @@ def test_columns_round_trip(step: list[columns.Row]) -> None:
     frame = frames.decode(frames.encode(columns.pack(step)))
     assert isinstance(frame, Deltas)
     assert list(columns.unpack(frame)) == step
+
+
+COLUMNS = st.builds(
+    Deltas,
+    calls=st.binary(max_size=8),
+    choices=st.binary(max_size=4),
+    counts=st.sampled_from([b"", b"\x01\x00", b"\x00\x00\x01\x00", b"\x02\x00"]),
+    tokens=st.binary(max_size=8),
+    ends=st.binary(max_size=2),
+    cached=st.dictionaries(st.integers(-2, 2), st.integers(-1, 2**40), max_size=1),
+    logprobs=st.dictionaries(
+        st.integers(-2, 2),
+        st.builds(
+            RowLogprobs,
+            logprobs=st.binary(max_size=4),
+            widths=st.binary(max_size=1),
+            top_ids=st.binary(max_size=4),
+            top_logprobs=st.binary(max_size=4),
+        ),
+        max_size=1,
+    ),
+)
+
+
+@given(COLUMNS)
+def test_any_columns_are_rows_or_refused(frame: Deltas) -> None:
+    """Before the first row, and nothing of a frame that is taken is left out."""
+    try:
+        rows = columns.unpack(frame)
+    except WireError:
+        return
+    deltas = [delta for _, delta in rows]
+    assert all(token >= 0 for delta in deltas for token in delta.tokens)
+    assert sum(delta.logprobs is not None for delta in deltas) == len(frame.logprobs)
+    assert sum(delta.cached_tokens for delta in deltas) == sum(frame.cached.values())
 
 
 @given(st.binary(max_size=200))
@@ -91,6 +127,11 @@ ONE = columns.pack([(1, Delta(0, [7], [TokenLogprobs(-1.0, (3,), (-2.0,))]))])
         {"ends": b"\x03"},
         {"logprobs": ONE.logprobs},
         {"logprobs": {1: TOLD.logprobs[0]}},
+        {"logprobs": {-1: TOLD.logprobs[0]}},
+        {"tokens": TOLD.tokens[:4] + b"\xff\xff\xff\xff"},
+        {"cached": {1: 5}},
+        {"cached": {0: -5}},
+        {"cached": {0: 2**62}},
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x02")}},
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x01\x00")}},
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=ONE.logprobs[0].top_ids)}},
@@ -177,7 +218,7 @@ def test_token_ids_are_private() -> None:
 def test_one_frame_per_run_of_deltas() -> None:
     """Deltas that wait together share a frame; messages keep their place among them."""
     delta = Delta(0, [1])
-    sent = [frames.decode(f) for f in to_frames([(1, delta), (2, delta), InfoRequest(3), (1, delta)])]
+    sent = [frames.decode(f) for f in to_frames([(1, delta), (2, delta), frames.encode(InfoRequest(3)), (1, delta)])]
     assert [type(message).__name__ for message in sent] == ["Deltas", "InfoRequest", "Deltas"]
     assert isinstance(sent[0], Deltas)
     assert [call for call, _ in columns.unpack(sent[0])] == [1, 2]

@@ -14,10 +14,12 @@ from subnet.tensors import TokenIds, token_ids
 # What columns.py has room for.
 MAX_CHOICES = 65_535
 MAX_LOGPROBS = 255
-# Bytes of a choice in a request, and more.
-_START = 64
+# Bytes of a choice in a request, and of all the rest, at most.
+_CHOICE = 64
+_REST = 1024
 
 _encode = msgspec.msgpack.encode
+_decode = msgspec.msgpack.Decoder(tuple[str | None, Sampling, str | None]).decode
 
 
 def checked_prompt(prompt: ArrayLike) -> TokenIds:
@@ -40,12 +42,13 @@ def check_sampling(sampling: Sampling, choices: int) -> None:
 
 
 def check_travels(ledger: TokenLedger) -> None:
-    """Whether the request fits a frame, whatever its parts are. Raises InvalidRequest."""
+    """Whether a node can read the request, whatever its parts are, and it fits a frame. Raises InvalidRequest."""
     try:
-        size = len(_encode((ledger.model, ledger.sampling, ledger.text)))
-    except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError, TypeError) as error:
+        sent = _encode((ledger.model, ledger.sampling, ledger.text))
+        _decode(sent)
+    except (msgspec.MsgspecError, OverflowError, UnicodeError, TypeError) as error:
         raise InvalidRequest(f"the request cannot be sent: {error}") from error
-    if size + ledger.prompt.nbytes + len(ledger.choices) * _START > frames.MAX_FRAME:
+    if len(sent) + ledger.prompt.nbytes + len(ledger.choices) * _CHOICE + _REST > frames.MAX_FRAME:
         raise InvalidRequest(f"the request cannot be sent: it is larger than {frames.MAX_FRAME} bytes")
 
 

@@ -105,7 +105,7 @@ class Delivery(Generic[D]):
         ledger = self._ledger
         try:
             attempt = self._try(lease, min(self._most, lease.remote.capacity))
-        except Diverged:
+        except BaseException:
             lease.abandoned()
             raise
         if self._lost or ledger.peers[-1:] != [lease.remote.peer]:

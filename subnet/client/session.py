@@ -145,7 +145,8 @@ class Session:
         self._closed = True
         # Who asks for patience may hold this session: nobody is to wait for the garbage collector.
         self._patient = _always
-        if self._watchdog is not None and self._watchdog.interrupt(SessionClosed("the session was closed")):
+        if self._watchdog is not None:
+            self._watchdog.end(SessionClosed("the session was closed"))
             self._over = self._over or asyncio.Event()
             await self._over.wait()
 

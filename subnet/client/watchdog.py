@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from math import inf
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -35,17 +36,19 @@ class Watchdog:
     what came meanwhile to be read.
     """
 
-    __slots__ = ("_error", "_loop", "_most", "_patience", "_pulses", "_since", "_timer", "_waiting")
+    __slots__ = ("_end", "_error", "_loop", "_most", "_next", "_patience", "_pulses", "_since", "_timer", "_waiting")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._next = inf
         self._waiting: asyncio.Task[object] | None = None
         self._patience: float | None = None
         self._most = inf
         self._since = 0.0
         self._pulses: Sequence[Pulse] = ()
         self._error: Exception | None = None
+        self._end: Exception | None = None
 
     async def wait(
         self,
@@ -57,12 +60,16 @@ class Watchdog:
         then: float = inf,
     ) -> T:
         """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor one of `pulses` heard
-        anything, nor was alive, which alone counts for `most` seconds; or the error that `interrupt` was given. Where
-        it is known that less is to be expected `then`, the timer is set for that at once.
+        anything, nor was alive, which alone counts for `most` seconds; or the error that `end` was given. Where it is
+        known that less is to be expected `then`, the timer is set for that at once.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
+        if self._end is not None:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+            raise self._end
         self._begin(task, most, pulses)
         self.expect(seconds, then)
         try:
@@ -70,7 +77,7 @@ class Watchdog:
         except asyncio.CancelledError:
             # Someone else may have cancelled the task at the same time: then that counts.
             if self._error is not None and task.uncancel() <= cancelling:
-                raise self._error from None
+                raise (self._end or self._error) from None
             raise
         finally:
             self._waiting, self._patience, self._pulses = None, None, ()
@@ -78,45 +85,45 @@ class Watchdog:
     def expect(self, seconds: float | None, then: float = inf) -> None:
         """From now on so many seconds of silence are too much, None: any; `then` as in `wait`."""
         self._patience = seconds
-        self._since = self._loop.time()
-        if seconds is None:
-            return
-        look = self._since + min(seconds, then)
-        if self._timer is None or self._timer.when() > look:
+        self._since = monotonic()
+        if seconds is not None and (look := self._since + min(seconds, then)) < self._next:
             self.close()
             self._look_at(look)
 
-    def interrupt(self, error: Exception) -> bool:
-        """Raise `error` at whoever waits now; False if nobody does."""
-        if self._waiting is None:
-            return False
-        if self._error is None:
-            self._error = error
-            self._waiting.cancel()
-        return True
+    def end(self, error: Exception) -> None:
+        """Raise `error`, the first that is given, at whoever waits now, and at all who would wait after that."""
+        self._end = self._end or error
+        self._interrupt(self._end)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._next = None, inf
 
     def _begin(self, task: asyncio.Task[object], most: float, pulses: Sequence[Pulse]) -> None:
         self._waiting, self._error, self._most, self._pulses = task, None, most, pulses
 
-    def _look_at(self, when: float, *, again: bool = True) -> None:
-        self._timer = self._loop.call_at(when, self._look, when, again)
+    def _interrupt(self, error: Exception) -> None:
+        if self._waiting is not None and self._error is None:
+            self._error = error
+            self._waiting.cancel()
 
-    def _look(self, when: float, again: bool) -> None:
-        self._timer = None
+    def _look_at(self, when: float, *, again: bool = True) -> None:
+        # By the clock of the pulses: that of a loop may be another. A loop may round to whole milliseconds.
+        self._next = when
+        self._timer = self._loop.call_later(max(0.0, when - monotonic()) + 0.001, self._look, again)
+
+    def _look(self, again: bool) -> None:
+        self._timer, self._next = None, inf
         if self._patience is None:
             return
-        now = self._loop.time()
+        now = monotonic()
         heard = max([self._since, *(pulse.heard for pulse in self._pulses)])
         alive = max([heard, *(pulse.alive for pulse in self._pulses)])
         due = min(alive + self._patience, heard + self._most)
         if now < due:
             self._look_at(due)
-        elif again and now - when > _HELD_UP:
-            self._look_at(now + (now - when), again=False)
+        elif again and now - due > _HELD_UP:
+            self._look_at(now + (now - due), again=False)
         else:
-            self.interrupt(TimeoutError())
+            self._interrupt(TimeoutError())

@@ -137,8 +137,10 @@ class Connection:
         rows = columns.unpack(deltas)
         if not self._fresh or not (fresh := self._fresh.intersection(columns.calls(deltas))):
             return rows
-        self._fresh -= fresh
-        return sorted(rows, key=lambda row: row[0] not in fresh)
+        ordered = sorted(rows, key=lambda row: row[0] not in fresh)
+        # A sign of life is nothing yet.
+        self._fresh.difference_update(number for number, delta in ordered if delta.tokens)
+        return ordered
 
     def _cancel(self, call: Call) -> None:
         self._fresh.discard(call.number)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from subnet import frames
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
-from subnet.errors import NodeLost, NodeTimeout, WireError
+from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.messages import (
     MOST_TEXTS,
@@ -29,6 +29,7 @@ from subnet.messages import (
     Generate,
     InfoReply,
     InfoRequest,
+    Message,
     Reply,
     ScoreReply,
     ScoreRequest,
@@ -113,7 +114,7 @@ class WebSocketProtocol(Protocol):
         connection = await self._connected()
         request = await self._sign(request)
         with connection.call() as call:
-            connection.post(msgspec.structs.replace(request, call=call.number))
+            _post(connection, msgspec.structs.replace(request, call=call.number))
             reply = await call.reply()
         if not isinstance(reply, kind):
             raise WireError(f"{self.peer} answered {type(request).__name__} with {type(reply).__name__}")
@@ -127,7 +128,7 @@ class WebSocketProtocol(Protocol):
     async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
         connection = await self._connected()
         with connection.call(start.choice for start in request.starts) as call:
-            connection.post(msgspec.structs.replace(request, call=call.number))
+            _post(connection, msgspec.structs.replace(request, call=call.number))
             if check is not None:
                 await check(_accepted(await call.reply()))
             call.flow(emit)
@@ -184,6 +185,14 @@ class WebSocketProtocol(Protocol):
                 yield
         except TimeoutError as error:
             raise NodeTimeout(f"{self.peer} did not answer {what} within {self._call_timeout} s") from error
+
+
+def _post(connection: Connection, message: Message) -> None:
+    """Raises InvalidRequest for what no frame holds: the node is not to blame, nor is another answer to suffer."""
+    try:
+        connection.post(message)
+    except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
+        raise InvalidRequest(f"the request cannot be sent: {error}") from error
 
 
 def _accepted(reply: Reply) -> Accepted:
