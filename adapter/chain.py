@@ -57,7 +57,7 @@ class Chain:
         """As Answer.run, of the first model that answers; `ready` comes before. What was begun by one model no other
         goes on with. `start` gives what takes an answer from its beginning.
         """
-        if not self._names:
+        if not self._names and self._error is None:
             return await self._run(sessions, start())
 
         def started() -> Emit:

@@ -75,16 +75,12 @@ class Completion(Answer):
         return self._used or self._so_far()
 
     def _so_far(self) -> Usage:
-        ledger = None if self._session is None else self._session.ledger
-        delivered = [0] * len(self.choices)
-        cached = 0
-        if isinstance(ledger, TokenLedger):
-            delivered, cached = [len(choice.tokens) for choice in ledger.choices], ledger.cached
-        prompt = len(self.prompt)
-        completion = sum(
-            all_of_it if choice.tokens is None else choice.tokens
-            for choice, all_of_it in zip(self.choices, delivered, strict=True)
-        )
+        ledger = self.ledger
+        prompt, completion, cached = len(self.prompt), 0, 0
+        if isinstance(ledger, TokenLedger) and not self._echo:
+            cached = ledger.cached
+            for choice, delivered in zip(self.choices, ledger.choices, strict=True):
+                completion += len(delivered.tokens) if choice.tokens is None else choice.tokens
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
@@ -140,9 +136,9 @@ class Completion(Answer):
             raise _Complete
 
     def _show_echo(self) -> None:
-        echo, self._echo = self._echo, ""
         for index, choice in enumerate(self.choices, self._first):
-            choice.emit(TextDelta(index, echo))
+            choice.emit(TextDelta(index, self._echo))
+        self._echo = ""
 
     def _goes_on(self) -> bool:
         return self.ledger is not None and not self.ledger.complete

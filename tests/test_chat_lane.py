@@ -28,7 +28,7 @@ from subnet.errors import (
 )
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import Protocol
-from subnet.protocols.mock import Pause
+from subnet.protocols.mock import MockProtocol, Pause
 from subnet.protocols.mock_chat import MockChatProtocol
 from tests.fakes import ASK, events_of, gateway, saying
 
@@ -219,6 +219,15 @@ async def test_a_fallback_with_more_room() -> None:
     async with client(small, saying("Hello", model="large", peer="large"), fallbacks={"small": ("large",)}) as http:
         answer = (await http.post(CHAT, json=ASK | {"model": "small"})).json()
     assert (answer["model"], small.requests) == ("large", [])
+
+
+async def test_a_fallback_that_breaks() -> None:
+    """After its first word it is its own error that ends the answer, not why another model was not asked."""
+    small = saying("Hi", model="small", peer="small", context_length=8)
+    large = MockProtocol([*b"He", EngineFailed("x")], model="large", peer="large")
+    async with client(small, large, fallbacks={"small": ("large",)}) as http:
+        answer = await http.post(CHAT, json=ASK | {"model": "small", "stream": True})
+    assert events_of(answer.content)[-1]["error"]["code"] == "node_failed"
 
 
 @pytest.mark.parametrize("error", [ContentRefused("no"), InvalidRequest("no", param="top_k")])

@@ -171,6 +171,16 @@ async def test_echo() -> None:
     assert [text_of(events, index) for index in range(2)] == ["So it is", "So it is"]
 
 
+async def test_what_an_echo_uses() -> None:
+    """Nothing: it is counted as a part of the prompt."""
+    begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
+    async with subnet(saying("it")) as (models, sessions):
+        wish = request(messages=begun, continue_final_message=True, add_generation_prompt=False, echo=True)
+        completion, used = await prepare(wish, models), list[int]()
+        await completion.run(sessions, lambda event: used.append(completion.usage.completion_tokens))
+    assert used == [0, 1, 2, 2, 2]
+
+
 async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     """The client hears that there was one, the operator which; the stream has no end."""
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import socket
+import struct
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
 from adapter.http.protocol import HttpProtocol
-from subnet.protocols.mock import Pause
+from subnet.generation import Delta
+from subnet.messages import Accepted, Generate
+from subnet.protocols.mock import MockProtocol, Pause
 from tests.fakes import ASK, events_of, gateway, saying
-from tests.test_disconnect import PATIENT, Watched
+from tests.test_disconnect import PATIENT, Watched, Wordy
 
 WISH = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
@@ -103,3 +110,92 @@ async def test_a_request_that_never_comes(begun: bytes) -> None:
             async with asyncio.timeout(5):
                 assert await reader.read() == b""
         writer.close()
+
+
+async def test_junk_behind_a_request() -> None:
+    """The answer that is under way is not disturbed, and is the last one."""
+    proceed, heard = asyncio.Event(), asyncio.Event()
+
+    class Heard(HttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if data.startswith(b"\x00"):
+                heard.set()
+
+    async with gateway(Waiting(proceed), limits=PATIENT, http=Heard) as url:
+        reader, writer = await connect(url)
+        writer.write(request(stream=True))
+        said = await reader.readuntil(b'"content":"A"')
+        writer.write(b"\x00\x00\r\n\r\n" + request())
+        await heard.wait()
+        proceed.set()
+        said += await reader.read()
+        writer.close()
+    assert said.count(b"HTTP/1.1") == 1
+    assert said.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+class Waiting(MockProtocol):
+    """Says A, and B when it may."""
+
+    def __init__(self, proceed: asyncio.Event) -> None:
+        super().__init__()
+        self._proceed = proceed
+
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        yield Delta(0, [65])
+        await self._proceed.wait()
+        yield Delta(0, [66], finish_reason="stop")
+
+
+async def test_junk_in_a_request() -> None:
+    """Who sends no HTTP in the middle of a body is told."""
+    async with gateway(saying("Hi")) as url:
+        reader, writer = await connect(url)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"2\r\n{}\r\n")
+        await asyncio.sleep(0)
+        writer.write(b"not a size\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+async def test_connections_that_were_reset_are_forgotten() -> None:
+    """At once, not when they would have been closed."""
+    protocols = WeakSet[HttpProtocol]()
+
+    class Known(HttpProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            protocols.add(self)
+            super().connection_made(transport)
+
+    async with gateway(saying("Hi"), http=Known) as url:
+        reader, writer = await connect(url)
+        writer.write(request())
+        await reader.readuntil(b"}}")
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            while protocols:
+                gc.collect()
+                await asyncio.sleep(0.01)
+
+
+class Impatient(HttpProtocol):
+    patience = 0.4
+
+
+async def test_a_slow_client() -> None:
+    """Who goes on reading gets all, however long it takes in all."""
+    large, size = Wordy(), 0
+    async with gateway(large, limits=PATIENT, http=Impatient) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.socket() as end:
+            end.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(end, (host, int(port)))
+            await loop.sock_sendall(end, request(stream=True))
+            while size < 2**26 and (data := await loop.sock_recv(end, 2**20)):
+                size += len(data)
+                await asyncio.sleep(0.01)
+    assert size >= 2**26

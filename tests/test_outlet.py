@@ -82,6 +82,27 @@ def test_all_of_it_in_order(make: Callable[[], asyncio.AbstractEventLoop], sizes
     assert paused or sum(sizes) < LARGE
 
 
+@pytest.mark.parametrize("make", LOOPS)
+def test_no_hole(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A transport that closes on its own takes no rest of what the socket took a part of: nothing follows that part."""
+
+    async def main() -> bytes:
+        server, theirs = await connected()
+        server.transport.close()
+        server.outlet.write(b"x" * LARGE)
+        with closing(theirs):
+            said = bytearray(theirs.recv(LARGE))
+            server.outlet.write(b"end")
+            said += await asyncio.to_thread(all_of, theirs)
+            await server.ended()
+        return bytes(said)
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        said = runner.run(main())
+    assert said == b"x" * len(said)
+    assert len(said) < LARGE
+
+
 def all_of(end: socket.socket) -> bytes:
     said = bytearray()
     while data := end.recv(65536):

@@ -135,7 +135,6 @@ class Caller:
             return
         status, headers = self._start
         more = list(self._tell(status))
-        cycle.response_started = True
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
@@ -148,7 +147,7 @@ class Caller:
         if self._chunked:
             more.append((b"transfer-encoding", b"chunked"))
         self._head = head(status, [*cycle.default_headers, *headers, *more])
-        self._started = True
+        self._started = cycle.response_started = True
 
     def _keep(self, data: bytes) -> None:
         """After what is kept already."""

@@ -38,14 +38,19 @@ class Outlet:
             # Its protocol hears of the loss as of any other.
             self._transport.abort()
             return
-        if sent < len(data):
+        if sent == len(data):
+            return
+        if self._transport.is_closing():
+            # It takes nothing any more: what would come after a hole must not go out, either.
+            self.lost()
+        else:
             self._transport.write(memoryview(data)[sent:])
 
     def close(self) -> None:
         """Once all that was written is sent."""
-        self._fd = -1
+        self.lost()
         self._transport.close()
 
     def lost(self) -> None:
-        """There is no socket any more."""
+        """The transport closes, or is closed: there is no socket any more."""
         self._fd = -1

@@ -13,15 +13,20 @@ from adapter.http.outlet import Outlet
 from adapter.http.request_id import request_id
 from adapter.http.turn import turn_of
 
+# Bytes that a client takes in the time of `patience`, unless it takes all.
+_LEAST = 64 * 1024
+
 
 class HttpProtocol(HttpToolsProtocol):
-    """A connection is cut when for `patience` seconds its client has taken too little for a send to go on. One without
-    a request is closed after as long as one is kept alive, also when it never had any, or only a part of a head.
+    """A connection is cut when a send cannot go on and its client takes next to nothing for `patience` seconds. One
+    without a request is closed after as long as one is kept alive, also when it never had any, or only a part of a
+    head.
     """
 
     patience = 120.0
     outlets: type[Outlet] = Outlet
     _cutting: TimerHandle | None = None
+    _deaf = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -30,13 +35,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         self._unset_keepalive_if_required()
         try:
             self._feed(data)
         except HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse()
         else:
             self._expect_request()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self._outlet.lost()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -57,7 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._outlet.full = True
-        self._cutting = self.loop.call_later(self.patience, self.transport.abort)
+        self._wait_for(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -68,6 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
         self._outlet.lost()
         self._go_on()
         for caller in list(self._callers):
@@ -81,6 +93,14 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self._outlet.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
         self._outlet.close()
+
+    def _refuse(self) -> None:
+        """What is no HTTP; where it follows a request that is being answered, that is the last one."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self._deaf = True
+            self.cycle.keep_alive = False
 
     def _expect_request(self) -> None:
         """Where none is under way: uvicorn waits for ever for the first one, and for the rest of a head."""
@@ -112,6 +132,17 @@ class HttpProtocol(HttpToolsProtocol):
             raise HttpParserError("this is no proxy")
         lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""])
+
+    def _wait_for(self, unsent: int) -> None:
+        """So many bytes have to become fewer."""
+        self._cutting = self.loop.call_later(self.patience, self._look, unsent)
+
+    def _look(self, before: int) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent > before - _LEAST:
+            self.transport.abort()
+        else:
+            self._wait_for(unsent)
 
     def _go_on(self) -> None:
         if self._cutting is not None:
