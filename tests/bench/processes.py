@@ -9,7 +9,7 @@ import uvloop
 
 from tests.bench.figures import check, measure
 from tests.bench.load import Load, drive
-from tests.bench.programs import can_have_workers, gateway, node
+from tests.bench.programs import BACK, FRONT, can_have_workers, gateway, node
 from tests.bench.streaming import RATE, WARM, two_nodes
 from tests.bench.table import Row
 
@@ -49,29 +49,37 @@ def flat(runs: int, short: bool, minutes: float = 2.0) -> list[Row]:
 
 
 def workers(runs: int, short: bool) -> list[Row]:
-    """What two workers could take, next to one.
+    """What two workers could take, next to one, from CPU per token with the same load on one and on two by turns.
 
-    Load and nodes need a core too, so two full cores of workers cannot be seen here. Instead: with the same load on
-    one and on two by turns, the sum of their CPU per token, and the share of the busier one. Two are at their limit
-    when that one is.
+    Load and nodes need a core, too. So of two workers one has a core for itself, as the single one has, and counts: it
+    gets every second connection, and the other would be as quick on a core of its own.
     """
     if not can_have_workers():
         return []
     load = Load(400, 100 if short else 300)
     with node(RATE) as a, node(RATE) as b, gateway(a, b) as single, gateway(a, b, workers=2) as double:
+        _, alone, beside = double.processes
+        alone.cpu_affinity([FRONT])
+        beside.cpu_affinity([BACK])
         for front in (single, double):
             measure(front, WARM)
         pairs = [(measure(single, load, RATE), measure(double, load, RATE)) for _ in range(runs)]
-    one, two = (median(pair[at].cpu for pair in pairs) for at in (0, 1))
-    busier = median(max(both.shares) for _, both in pairs)
-    note = f"from CPU per token ({one:.1f} and {two:.1f} microseconds) "
+    one, first, second = (
+        median(cpus)
+        for cpus in (
+            [pair[0].cpu for pair in pairs],
+            [2 * both.cpu * both.shares[1] for _, both in pairs],
+            [2 * both.cpu * both.shares[2] for _, both in pairs],
+        )
+    )
     return [
         Row(
             what="two workers next to one",
             unit="times",
             goal=1.8,
             more=True,
-            values=[alone.cpu / both.cpu / max(both.shares) for alone, both in pairs],
-            note=note + f"and the busier one's share ({100 * busier:.0f} %)",
+            values=[single.cpu / (both.cpu * both.shares[1]) for single, both in pairs],
+            note=f"{first:.1f} microseconds per token of the worker with a core for itself, {one:.1f} of a single one; "
+            f"{second:.1f} of that beside load and nodes",
         )
     ]
