@@ -49,37 +49,33 @@ def flat(runs: int, short: bool, minutes: float = 2.0) -> list[Row]:
 
 
 def workers(runs: int, short: bool) -> list[Row]:
-    """What two workers could take, next to one, from CPU per token with the same load on one and on two by turns.
+    """What two workers could take, next to one: CPU per token, by turns, each worker with the streams that one has.
 
     Load and nodes need a core, too. So of two workers one has a core for itself, as the single one has, and counts: it
-    gets every second connection, and the other would be as quick on a core of its own.
+    gets every second connection, and the other would be as quick on a core of its own. What hands out connections
+    counts in full.
     """
     if not can_have_workers():
         return []
-    load = Load(400, 100 if short else 300)
+    tokens = 100 if short else 500
+    load, twice = Load(400, tokens), Load(800, tokens, ramp=800)
     with node(RATE) as a, node(RATE) as b, gateway(a, b) as single, gateway(a, b, workers=2) as double:
         _, alone, beside = double.processes
         alone.cpu_affinity([FRONT])
         beside.cpu_affinity([BACK])
         for front in (single, double):
             measure(front, WARM)
-        pairs = [(measure(single, load, RATE), measure(double, load, RATE)) for _ in range(runs)]
-    one, first, second = (
-        median(cpus)
-        for cpus in (
-            [pair[0].cpu for pair in pairs],
-            [2 * both.cpu * both.shares[1] for _, both in pairs],
-            [2 * both.cpu * both.shares[2] for _, both in pairs],
-        )
-    )
+        pairs = [(measure(single, load, RATE).cpu, measure(double, twice, RATE)) for _ in range(runs)]
+    parts = [(one, *(both.cpu * share for share in both.shares)) for one, both in pairs]
+    one, hands, first, second = map(median, zip(*parts, strict=True))
     return [
         Row(
             what="two workers next to one",
             unit="times",
             goal=1.8,
             more=True,
-            values=[single.cpu / (both.cpu * both.shares[1]) for single, both in pairs],
-            note=f"{first:.1f} microseconds per token of the worker with a core for itself, {one:.1f} of a single one; "
-            f"{second:.1f} of that beside load and nodes",
+            values=[2 * one / (hands + 2 * first) for one, hands, first, _ in parts],
+            note=f"{2 * first:.1f} microseconds per token of the worker with a core for itself, {one:.1f} of a single "
+            f"one; {2 * second:.1f} of that beside load and nodes, {hands:.2f} of what hands out connections",
         )
     ]
