@@ -108,6 +108,8 @@ def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
     logprobs, ids, tops = _floats(packed.logprobs), _column(packed.top_ids, "<i4"), _floats(packed.top_logprobs)
     if len(packed.widths) != len(logprobs) or not len(ids) == len(tops) == sum(packed.widths):
         raise WireError("logprobs of different lengths")
+    if min(ids, default=0) < 0:
+        raise WireError("a token id below 0")
     entries, at = [], 0
     for logprob, width in zip(logprobs, packed.widths, strict=True):
         entries.append(TokenLogprobs(logprob, tuple(ids[at : at + width]), tuple(tops[at : at + width])))

@@ -161,6 +161,12 @@ async def test_cached_tokens() -> None:
     assert used(await answer(several, n=2))[3] == 5
 
 
+async def test_cached_tokens_of_more_than_the_prompt() -> None:
+    """A node that goes on with an answer may count what it was given of that: it is not told."""
+    prompt, *_, cached = used(await answer(MockProtocol([Delta(0, [65], cached_tokens=10_000)])))
+    assert cached == prompt
+
+
 async def test_echo() -> None:
     """Each choice begins, once, with what the assistant had said."""
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from subnet.engines.remote.answer import Answer
+from subnet.errors import WireError
 from subnet.generation import Delta, Sampling, TokenLogprobs
 
 END, STOP = 9, 8
@@ -74,3 +76,14 @@ def test_what_was_cached_is_told_once() -> None:
     cached.add([1])
     cached.add([2])
     assert [delta.cached_tokens for delta in deltas] == [0, 5, 0]
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**31, -(2**70)])
+def test_what_is_no_token_id_is_refused(wrong: int) -> None:
+    """Whether it was drawn, or only likely: nothing of it is told."""
+    drawn, deltas = answer(logprobs=1)
+    with pytest.raises(WireError, match="no token id"):
+        drawn.add([1, wrong], [TokenLogprobs(-1.0), TokenLogprobs(-1.0)])
+    with pytest.raises(WireError, match="no token id"):
+        drawn.add([1], [TokenLogprobs(-1.0, (1, wrong), (-1.0, -2.0))])
+    assert deltas == []

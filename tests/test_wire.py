@@ -29,21 +29,21 @@ from subnet.messages import (
 from subnet.outbox import to_frames
 from subnet.tensors import Tensor, pack, token_ids, unpack
 
-int32 = st.integers(-(2**31), 2**31 - 1)
+token_id_numbers = st.integers(0, 2**31 - 1)
 float32 = st.floats(width=32, allow_nan=False)
 
 
 @st.composite
 def token_logprobs(draw: st.DrawFn) -> TokenLogprobs:
     width = draw(st.integers(0, 5))
-    ids = draw(st.lists(int32, min_size=width, max_size=width))
+    ids = draw(st.lists(token_id_numbers, min_size=width, max_size=width))
     tops = draw(st.lists(float32, min_size=width, max_size=width))
     return TokenLogprobs(draw(float32), tuple(ids), tuple(tops))
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> columns.Row:
-    tokens = draw(st.lists(st.integers(0, 2**31 - 1), max_size=6))
+    tokens = draw(st.lists(token_id_numbers, max_size=6))
     logprobs = draw(st.none() | st.lists(token_logprobs(), min_size=len(tokens), max_size=len(tokens)))
     end: FinishReason | None = draw(st.sampled_from([None, "stop", "length"]))
     delta = Delta(draw(st.integers(0, 65535)), tokens, logprobs, end, draw(st.integers(0, 99)))
@@ -135,6 +135,7 @@ ONE = columns.pack([(1, Delta(0, [7], [TokenLogprobs(-1.0, (3,), (-2.0,))]))])
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x02")}},
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x01\x00")}},
         {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=ONE.logprobs[0].top_ids)}},
+        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=b"\xff\xff\xff\xff" * 2)}},
     ],
 )
 def test_columns_that_disagree(changed: dict[str, Any]) -> None:

@@ -85,8 +85,8 @@ class TokenLedger(Ledger[Delta]):
 
     @property
     def cached(self) -> int:
-        """Tokens of the prompt that a node had in its cache."""
-        return max(choice.cached for choice in self.choices)
+        """Tokens of the prompt that a node had in its cache: one that goes on with an answer may have more than those."""
+        return min(len(self.prompt), max(choice.cached for choice in self.choices))
 
     def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
         """Ask a node for what is missing of `choices`; without what was delivered, for them from their beginning."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 
 from subnet.engines.base import Emit
+from subnet.errors import WireError
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
 
 
@@ -40,9 +42,12 @@ class Answer:
         logprobs: Sequence[TokenLogprobs] | None = None,
         reason: FinishReason | None = None,
     ) -> None:
-        """More of it. `logprobs` are as long as `tokens`, where they are wanted; `reason` ends it after them."""
+        """More of it. `logprobs` are as long as `tokens`, where they are wanted; `reason` ends it after them. Raises
+        WireError for what is no token id.
+        """
         if self.finished:
             return
+        _check(tokens, logprobs or ())
         stop = next((at for at, token in enumerate(tokens) if token in self._stops), None)
         if stop is not None:
             tokens, reason = tokens[:stop], "stop"
@@ -58,3 +63,9 @@ class Answer:
         scores = list(logprobs or ())[: len(tokens)] if self._scored else None
         cached, self.cached = self.cached, 0
         self._emit(Delta(self.number, tokens, scores, reason, cached))
+
+
+def _check(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> None:
+    ids = chain(tokens, *(entry.top_ids for entry in logprobs))
+    if wrong := [token for token in ids if not 0 <= token < 2**31]:
+        raise WireError(f"{wrong[0]} is no token id")
