@@ -85,7 +85,7 @@ class TokenLedger(Ledger[Delta]):
 
     @property
     def cached(self) -> int:
-        """Tokens of the prompt that a node had in its cache: one that goes on with an answer may have more than those."""
+        """Tokens of the prompt that a node had in its cache. One that goes on with an answer may have more than it."""
         return min(len(self.prompt), max(choice.cached for choice in self.choices))
 
     def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
