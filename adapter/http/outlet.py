@@ -7,11 +7,12 @@ from asyncio import Transport
 
 
 class Outlet:
-    """Writes to the socket that `transport` has. The transport gets what the socket does not take at once: asked for
-    every write, it would cost as much again, as it looks at much before it does the same.
+    """Writes straight to the socket of `transport`. What the socket does not take at once goes through the transport,
+    which sends it later. Through the transport every write would cost twice as much: uvloop checks and queues a lot
+    before it makes the same system call.
 
-    `full`: what was written before has not been sent yet. It is the protocol that hears of it from its transport, to
-    which no amount is too small to tell.
+    `full`: something written before has not been sent yet. The protocol sets it when its transport pauses it, which it
+    does for a single byte: the limit of its buffer is 0.
     """
 
     __slots__ = ("_fd", "_transport", "full")
