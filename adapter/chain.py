@@ -51,7 +51,9 @@ class Chain:
                 self.answers.append(await self._prepare(name))
                 return
             except Exception as error:
-                self._next(name, error)
+                goes_on = self._goes_on(name, error)
+            if not goes_on:
+                raise self._due()
 
     async def run(self, sessions: SessionManager, start: Start) -> None:
         """As Answer.run, of the first model that answers; `ready` comes before. What was begun by one model no other
@@ -81,10 +83,12 @@ class Chain:
                 return await self._run(sessions, start())
             except Exception as error:
                 if again and isinstance(error, Diverged) and not self._begun:
-                    again = False
+                    goes_on, again = True, False
                     self._names.insert(0, self.answer.card.id)
                 else:
-                    self._next(self.answer.card.id, error)
+                    goes_on = self._goes_on(self.answer.card.id, error)
+            if not goes_on:
+                raise self._due()
             await self.ready()
 
     async def _run(self, sessions: SessionManager, emit: Emit) -> None:
@@ -95,14 +99,22 @@ class Chain:
                 raise
             raise self._error from error
 
-    def _next(self, name: str, error: Exception) -> None:
-        """Raises when no other model shall be asked."""
+    def _goes_on(self, name: str, error: Exception) -> bool:
+        """Whether another model shall be asked; if not, an error is due."""
         unfit = self._error is not None and isinstance(error, _UNFIT)
         if self._begun or isinstance(error, ContentRefused) or not (unfit or isinstance(error, _ELSEWHERE)):
-            raise error
+            self._error = error
+            return False
         self._error = self._error or error
         if not self._names:
-            raise self._error
+            return False
         logger.warning(
             "request %s: %s cannot answer, next is %s: %s", current_request.get(), name, self._names[0], error
         )
+        return True
+
+    def _due(self) -> Exception:
+        """The error to raise. It is not kept: it will hold the frames that it is raised through, and they hold this."""
+        error, self._error = self._error, None
+        assert error is not None
+        return error

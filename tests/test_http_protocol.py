@@ -135,6 +135,37 @@ async def test_junk_behind_a_request() -> None:
     assert said.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
+
+
+@pytest.mark.parametrize("between", [b"", request(stream=True)])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_broken_request_behind_another(at_once: bool, between: bytes) -> None:
+    """Those before it are answered, then the connection ends: it has no answer of its own."""
+    proceed, heard = asyncio.Event(), asyncio.Event()
+
+    class Heard(HttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if data.endswith(BROKEN):
+                heard.set()
+
+    async with gateway(Waiting(proceed), limits=PATIENT, http=Heard) as url:
+        reader, writer = await connect(url)
+        writer.write(request(stream=True) + (between + BROKEN if at_once else b""))
+        said = await reader.readuntil(b'"content":"A"')
+        if not at_once:
+            writer.write(between + BROKEN)
+        await heard.wait()
+        proceed.set()
+        said += await reader.read()
+        writer.close()
+    answers = 2 if between else 1
+    assert said.count(b"HTTP/1.1") == said.count(b"HTTP/1.1 200") == answers
+    assert said.count(b"data: [DONE]\n\n\r\n0\r\n\r\n") == answers
+    assert said.endswith(b"\r\n0\r\n\r\n")
+
+
 class Waiting(MockProtocol):
     """Says A, and B when it may."""
 

@@ -24,7 +24,7 @@ class Server(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
-        self.paused = 0
+        self.paused = self.resumed = 0
         self.own: socket.socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,6 +36,7 @@ class Server(asyncio.Protocol):
         self.outlet.full = True
 
     def resume_writing(self) -> None:
+        self.resumed += 1
         self.outlet.full = False
 
     async def ended(self) -> None:
@@ -80,6 +81,32 @@ def test_all_of_it_in_order(make: Callable[[], asyncio.AbstractEventLoop], sizes
         said, paused = runner.run(main())
     assert said == b"".join(parts)
     assert paused or sum(sizes) < LARGE
+
+
+@pytest.mark.parametrize("make", LOOPS)
+@settings(max_examples=20, deadline=None)
+@given(parts=st.lists(st.tuples(st.sampled_from([1, 250, 70_000, LARGE]), st.booleans()), min_size=1, max_size=8))
+def test_full_and_free_by_turns(make: Callable[[], asyncio.AbstractEventLoop], parts: list[tuple[int, bool]]) -> None:
+    """While the other end reads: what is written past the transport follows what went through it, and the other way."""
+
+    async def main() -> tuple[bytes, int, int]:
+        server, theirs = await connected()
+        reading = asyncio.create_task(asyncio.to_thread(all_of, theirs))
+        for number, (size, wait) in enumerate(parts):
+            server.outlet.write(bytes([number]) * size)
+            while wait and server.outlet.full:
+                await asyncio.sleep(0)
+        server.outlet.close()
+        with closing(theirs):
+            said = await reading
+            await server.ended()
+        return said, server.paused, server.resumed
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        said, paused, resumed = runner.run(main())
+    assert said == b"".join(bytes([number]) * size for number, (size, _) in enumerate(parts))
+    # Of large parts that are waited for, each goes from one to the other and back.
+    assert paused >= resumed >= sum(wait and size == LARGE for size, wait in parts)
 
 
 @pytest.mark.parametrize("make", LOOPS)

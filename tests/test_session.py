@@ -327,6 +327,15 @@ async def test_signs_of_life() -> None:
     assert [(delta.tokens, delta.finish_reason) for delta in deltas] == [([10], None), ([], "stop")]
 
 
+async def test_silence_between_tokens_may_be_longer_than_signs_of_life() -> None:
+    """These are more than a token, not less: what is waited for without them is waited for in any case."""
+    steps: list[Delta | Pause | int] = [10, Pause(0.3), 11]
+    async with subnet(MockProtocol(steps)) as manager:
+        limits = Limits(first_token=0.1, prefill_rate=1e9, stall=60, alive=0.1, attempts=1)
+        async with SessionManager(manager, limits=limits).session() as session:
+            assert [t async for delta in session.generate([1]) for t in delta.tokens] == [10, 11]
+
+
 async def test_leaving_the_manager_ends_what_waits() -> None:
     """Nobody waits for a node of a manager that is gone."""
     async with RemoteManager([MockProtocol([HANG])]) as manager:

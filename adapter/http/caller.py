@@ -140,6 +140,7 @@ class Caller:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             more.append((b"connection", b"close"))
+        # An answer that has no body, whatever is written.
         self._bare = status in (204, 304) or cycle.scope["method"] == "HEAD"
         measured = self._bare or any(name == b"content-length" for name, _ in headers)
         # Who does not know of chunks reads until the connection ends.

@@ -11,8 +11,8 @@ class Outlet:
     which sends it later. Through the transport every write would cost twice as much: uvloop checks and queues a lot
     before it makes the same system call.
 
-    `full`: something written before has not been sent yet. The protocol sets it when its transport pauses it, which it
-    does for a single byte: the limit of its buffer is 0.
+    `full`: the transport still has bytes to send, and everything must queue behind them. The protocol sets it in
+    `pause_writing`; as the limit of the transport's buffer is 0, a single unsent byte is enough for that.
     """
 
     __slots__ = ("_fd", "_transport", "full")
@@ -22,7 +22,7 @@ class Outlet:
         self.full = False
         self._transport = transport
         own = transport.get_extra_info("socket")
-        # What is more than a socket, or none, is written to by its transport.
+        # With TLS, or without a socket, only the transport can write.
         self._fd = -1 if own is None or transport.get_extra_info("sslcontext") is not None else own.fileno()
 
     def write(self, data: bytes) -> None:

@@ -65,6 +65,12 @@ class HttpProtocol(HttpToolsProtocol):
             # Only who reads notices that the other end has gone.
             self.flow.resume_reading()
 
+    def on_response_complete(self) -> None:
+        last = self._deaf and not self.pipeline
+        super().on_response_complete()
+        if last:
+            self._outlet.close()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._outlet.full = True
@@ -95,12 +101,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._outlet.close()
 
     def _refuse(self) -> None:
-        """What is no HTTP; where it follows a request that is being answered, that is the last one."""
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        """What is no HTTP. Requests that came before it are still answered, and the connection ends after the last."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
             self.send_400_response("Invalid HTTP request received.")
+            return
+        self._deaf = True
+        if cycle.more_body:
+            # It is what waits last, and what is wrong.
+            self.pipeline.popleft()
         else:
-            self._deaf = True
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
 
     def _expect_request(self) -> None:
         """Where none is under way: uvicorn waits for ever for the first one, and for the rest of a head."""

@@ -55,11 +55,14 @@ class Delivery(Generic[D]):
         spent, and what `emit` raises.
         """
         place = self._manager.line.place(self._ledger.model, priority)
-        while not self._ledger.complete:
-            lease = await self._lease(place)
-            await self._play(self._attempt(lease))
-            for delta in self._ledger.close_full():
-                self._emit(delta)
+        try:
+            while not self._ledger.complete:
+                lease = await self._lease(place)
+                await self._play(self._attempt(lease))
+                for delta in self._ledger.close_full():
+                    self._emit(delta)
+        finally:
+            self._retry.over()
 
     async def _play(self, first: Attempt[D]) -> None:
         """One round; of its failures those are raised that are the last."""

@@ -27,6 +27,10 @@ class Retry:
         self._cause: SubnetError | None = None
         self._waiting_since: float | None = None
 
+    def over(self) -> None:
+        """Forget why: an error holds the frames that it was raised through, and they hold this, a cycle."""
+        self._cause = None
+
     def progressed(self) -> None:
         """A new token came, now or just before: how long the answer took until then does not count."""
         self._waiting_since = None

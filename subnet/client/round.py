@@ -32,7 +32,7 @@ class Round(Generic[D]):
         self._within = limits.first_token_within(ledger.size + ledger.delivered)
         self._stall = limits.stall
         self._most = limits.attempt
-        self._alive = max(limits.alive, self._within)
+        self._alive = max(limits.alive, self._within, self._stall)
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
         self._flows: list[Flow[D]] = []
 
@@ -49,7 +49,7 @@ class Round(Generic[D]):
             within = self._stall if self.answered else self._within
             raise self.attempt.late(first=not self.answered, within=within) from None
         finally:
-            # They know this round.
+            # The round holds its flows, and they hold it: a cycle otherwise.
             self._flows.clear()
         if not all(choice.finished for choice in self.attempt.choices):
             raise self.attempt.ended()
@@ -111,7 +111,8 @@ class Round(Generic[D]):
 class Flow(Pulse, Generic[D]):
     """The way of what one attempt gives: all of it that every token passes, so that it looks at few places in memory.
 
-    It is settled once the attempt was the first to answer, unless some of what it gives was delivered already.
+    Settled: the attempt was the first to answer, and nothing that it gives repeats what was delivered. From then on a
+    delta passes without a look at the round.
     """
 
     __slots__ = ("_attempt", "_choices", "_emit", "_round", "_settled")

@@ -143,7 +143,7 @@ class Session:
     async def close(self) -> None:
         """End what runs. Safe to call twice."""
         self._closed = True
-        # Who asks for patience may hold this session: nobody is to wait for the garbage collector.
+        # It may belong to who holds this session: a cycle otherwise.
         self._patient = _always
         if self._watchdog is not None:
             self._watchdog.end(SessionClosed("the session was closed"))

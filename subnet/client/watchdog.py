@@ -60,8 +60,9 @@ class Watchdog:
         then: float = inf,
     ) -> T:
         """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor one of `pulses` heard
-        anything, nor was alive, which alone counts for `most` seconds; or the error that `end` was given. Where it is
-        known that less is to be expected `then`, the timer is set for that at once.
+        anything, nor was alive, which alone counts for `most` seconds; or the error that `end` was given. `then` is
+        the patience that `expect` will be given later: when it is the shorter one, the timer fires early once, and
+        `expect` need not set another.
         """
         task = asyncio.current_task()
         assert task is not None

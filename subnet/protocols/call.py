@@ -40,8 +40,8 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leave(self)
-        # What it holds itself with would keep it for the garbage collector.
-        self.take = _nobody
+        # Both may lead back here, `take` as a method of its own, the error by the frames it was raised through: cycles.
+        self.take, self._error = _nobody, None
 
     def flow(self, emit: Callable[[Delta], None]) -> None:
         """Give `emit` what was held, and from now on every delta."""

@@ -152,5 +152,6 @@ class Connection:
             return
         self._error = error
         for call in self._calls.values():
-            call.failed(error)
+            # Each its own: an error holds the frames it is raised through, and this connection holds `error`.
+            call.failed(type(error)(error.message))
         self._calls.clear()

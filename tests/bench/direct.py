@@ -18,7 +18,7 @@ _START = ChoiceStart(0, pack(token_ids([])))
 
 
 async def first_tokens(url: str, load: Load) -> list[tuple[int, float]]:
-    """Each answer's seed, and the seconds to its first token, in the order they were asked for."""
+    """Each answer's seed, and the seconds to its first token, in the order they ended; all are equally long."""
     node, waited = WebSocketProtocol(url), list[tuple[int, float]]()
 
     async def ask(stream: int) -> None:

@@ -10,7 +10,7 @@ import uvloop
 from tests.bench.figures import check, measure
 from tests.bench.load import Load, drive
 from tests.bench.programs import BACK, FRONT, can_have_workers, gateway, node
-from tests.bench.streaming import RATE, WARM, two_nodes
+from tests.bench.streaming import RATE, WARM, late, two_nodes
 from tests.bench.table import Row
 
 
@@ -65,9 +65,13 @@ def workers(runs: int, short: bool) -> list[Row]:
         beside.cpu_affinity([BACK])
         for front in (single, double):
             measure(front, WARM)
-        pairs = [(measure(single, load, RATE).cpu, measure(double, twice, RATE)) for _ in range(runs)]
-    parts = [(one, *(both.cpu * share for share in both.shares)) for one, both in pairs]
+        pairs = [(measure(single, load, RATE), measure(double, twice, RATE)) for _ in range(runs)]
+    parts = [(one.cpu, *(both.cpu * share for share in both.shares)) for one, both in pairs]
     one, hands, first, second = map(median, zip(*parts, strict=True))
+    note = (
+        f"{2 * first:.1f} microseconds per token of the worker with a core for itself, {one:.1f} of a single one; "
+        f"{2 * second:.1f} of that beside load and nodes, {hands:.2f} of what hands out connections"
+    )
     return [
         Row(
             what="two workers next to one",
@@ -75,7 +79,6 @@ def workers(runs: int, short: bool) -> list[Row]:
             goal=1.8,
             more=True,
             values=[2 * one / (hands + 2 * first) for one, hands, first, _ in parts],
-            note=f"{2 * first:.1f} microseconds per token of the worker with a core for itself, {one:.1f} of a single "
-            f"one; {2 * second:.1f} of that beside load and nodes, {hands:.2f} of what hands out connections",
+            note="; ".join(filter(None, [note, late(figures for pair in pairs for figures in pair)])),
         )
     ]

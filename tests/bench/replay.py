@@ -79,20 +79,42 @@ async def serve(body: list[bytes], rate: float) -> None:
         await asyncio.sleep(due - loop.time())
 
 
+class Steps:
+    """`rate` of them a second, as long as someone waits for the next."""
+
+    def __init__(self, rate: float) -> None:
+        self._interval = 1 / rate
+        self._due = 0.0
+        self._next: asyncio.Future[None] | None = None
+
+    def next(self) -> asyncio.Future[None]:
+        """Done at the next step."""
+        if self._next is None:
+            loop = asyncio.get_running_loop()
+            self._next = loop.create_future()
+            due, now = self._due + self._interval, loop.time()
+            self._due = due if due > now - 1 else now
+            loop.call_at(self._due, self._step)
+        return self._next
+
+    def _step(self) -> None:
+        if self._next is not None:
+            self._next.set_result(None)
+            self._next = None
+
+
 def application(body: list[bytes], rate: float) -> Callable[..., Awaitable[None]]:
-    """An ASGI application that does nothing but this."""
+    """An ASGI application that does nothing but this. All answers step together, as those of an engine do."""
+    steps = Steps(rate)
 
     async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         while (await receive()).get("more_body"):
             pass
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        time = asyncio.get_running_loop().time
-        due = time()
         for piece in body:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            due += 1 / rate
-            await asyncio.sleep(due - time())
+            await steps.next()
         await send({"type": "http.response.body", "body": b""})
 
     return app
