@@ -18,6 +18,8 @@ _NAMES = {both: name for name, dtype in _DTYPES.items() for both in (dtype, dtyp
 
 
 _LARGEST = np.iinfo(np.int32).max
+# So many numbers Python looks through sooner than numpy has got ready to.
+_FEW = 1024
 
 
 class Tensor(msgspec.Struct, array_like=True, frozen=True):
@@ -58,6 +60,13 @@ def token_ids(tokens: ArrayLike) -> TokenIds:
         array = array[0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError("token ids are a one-dimensional array of integers")
-    if array.min() < 0 or (array.dtype != np.int32 and array.max() > _LARGEST):
+    if not _all_ids(array):
         raise ValueError("token ids lie between 0 and 2**31 - 1")
     return array.astype(np.int32, copy=True)
+
+
+def _all_ids(array: NDArray[np.integer]) -> bool:
+    if array.size <= _FEW:
+        numbers = array.tolist()
+        return bool(min(numbers) >= 0 and max(numbers) <= _LARGEST)
+    return bool(array.min() >= 0 and (array.dtype == np.int32 or array.max() <= _LARGEST))

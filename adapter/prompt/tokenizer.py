@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -36,7 +37,8 @@ class Tokenizer(ABC):
         self.pieces = artefact.pieces
         self.control = frozenset(artefact.control)
         self.vocab_size = len(artefact.pieces)
-        self._bos = [artefact.bos_id] if artefact.add_bos and artefact.bos_id is not None else []
+        bos = artefact.bos_id if artefact.add_bos else None
+        self._bos = [] if bos is None else [np.array([bos], np.int32)]
         self.special = _ids_by_text(artefact.pieces, artefact.control)
         self._user_defined_ids = _ids_by_text(artefact.pieces, artefact.user_defined)
         self._control_texts = _longest_first(self.special)
@@ -56,7 +58,7 @@ class Tokenizer(ABC):
     def encode_bare(self, text: str) -> TokenIds:
         """Plain text as a whole prompt, one that no template of the model made: starts with the beginning-of-sequence
         token where the model wants one. Raises InvalidRequest."""
-        return _join([np.array(self._bos, np.int32), *self._plain(_without_surrogates(text))])
+        return _join([*self._bos, *self._plain(_without_surrogates(text))])
 
     def encode_prompt(self, text: str, mark: str = "") -> TokenIds:
         """What a chat template rendered: control tokens' texts become control tokens, save where `mark` breaks them
@@ -103,7 +105,7 @@ class BytePairTokenizer(Tokenizer):
         missing = [byte for byte in (bytes([value]) for value in range(256)) if byte not in ranks]
         ranks |= {byte: len(artefact.merges) + index for index, byte in enumerate(missing)}
         self._lacks_bytes = bool(missing)
-        self._ids = np.array([*artefact.merges, *([-1] * len(missing))], np.int32)
+        self._ids = array("i", [*artefact.merges, *([-1] * len(missing))])
         try:
             self._encoding = tiktoken.Encoding(
                 "model", pat_str=artefact.pattern, mergeable_ranks=ranks, special_tokens={}
@@ -112,14 +114,17 @@ class BytePairTokenizer(Tokenizer):
             raise SettingsError(f"the model's tokenizer is not usable: {error}") from error
 
     def _encode(self, text: str) -> TokenIds:
-        ids: TokenIds = self._ids[self._ranks(text)]
+        ids = self._few(text) if len(text) <= SHORT else self._many(text)
         return ids[ids >= 0] if self._lacks_bytes else ids
 
-    def _ranks(self, text: str) -> NDArray[np.uint32]:
-        if len(text) <= SHORT:
-            return np.array(self._encoding.encode_ordinary(text), np.uint32)
+    def _few(self, text: str) -> TokenIds:
+        """Without numpy's ways of picking, which take longer than all the rest of it."""
+        return np.array([*map(self._ids.__getitem__, self._encoding.encode_ordinary(text))], np.int32)
+
+    def _many(self, text: str) -> TokenIds:
         try:
-            return self._encoding.encode_to_numpy(text, disallowed_special=())
+            ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
+            return np.frombuffer(self._ids, np.int32)[ranks]
         except ValueError as error:
             raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
 
