@@ -106,6 +106,11 @@ async def test_answers_and_refusals(stream: bool, fields: dict[str, Any]) -> Non
             await settled()
 
 
+def alive() -> set[Any]:
+    """What there is of requests."""
+    return {one for one in gc.get_objects() if isinstance(one, Delivery | Completion | Caller)}
+
+
 class Link:
     """A way to the node at `target`, at `address`, until it is cut."""
 
@@ -150,6 +155,7 @@ async def test_a_switch() -> None:
     async with node(100) as (name, one), node(100) as (_, two), Link(one) as first, Link(two) as second:
         async with gateway(*[WebSocketProtocol(link.address) for link in (first, second)]) as url:
             await asked(url, fields)
+            others = alive()
             # The node's side of what is cut: one for each connection, not for each request.
             with no_cycles("subnet.node.connection.NodeConnection", "subnet.outbox.Outbox"):
                 async with client(url, fields=fields) as (reader, _):
@@ -157,7 +163,7 @@ async def test_a_switch() -> None:
                     (first if name.encode() in head else second).cut()
                     rest = await to_the_end(reader)
                 await settled()
-                kept = [one for one in gc.get_objects() if isinstance(one, Delivery | Completion | Caller)]
+                kept = alive() - others
     assert b"[DONE]" in rest
     assert b": nodes " in rest
     assert not kept
