@@ -103,6 +103,14 @@ async def test_a_start_that_nothing_followed() -> None:
     ]
 
 
+async def test_a_head_that_cannot_be() -> None:
+    """Nothing of it is sent, so that its client can be told."""
+    transport = await answered(Response(b"yes", headers={"x-a": "b\r\nx-c: d"}))
+    (said,) = transport.written
+    assert said.startswith(b"HTTP/1.1 500 ")
+    assert b"x-c" not in said
+
+
 async def test_parts_without_chunks() -> None:
     """For HTTP/1.0 the end of the connection is that of the answer."""
     transport = await answered(PushedResponse(produce, {}), version="1.0")

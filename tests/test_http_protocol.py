@@ -8,19 +8,20 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import pytest
+import uvloop
 
 from adapter.http.protocol import HttpProtocol
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
 from subnet.protocols.mock import MockProtocol, Pause
 from tests.fakes import ASK, events_of, gateway, saying
-from tests.test_disconnect import PATIENT, Watched, Wordy
+from tests.test_disconnect import PATIENT, Watched, Wordy, gone
 
 WISH = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
@@ -112,71 +113,127 @@ async def test_a_request_that_never_comes(begun: bytes) -> None:
         writer.close()
 
 
-async def test_junk_behind_a_request() -> None:
-    """The answer that is under way is not disturbed, and is the last one."""
-    proceed, heard = asyncio.Event(), asyncio.Event()
+class Hearing:
+    """What connections of `protocol` were sent, which would be kept for an hour."""
 
-    class Heard(HttpProtocol):
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if data.startswith(b"\x00"):
-                heard.set()
+    def __init__(self) -> None:
+        self.protocol: type[HttpProtocol] = self._made()
+        self._said = b""
+        self._more = asyncio.Event()
 
-    async with gateway(Waiting(proceed), limits=PATIENT, http=Heard) as url:
-        reader, writer = await connect(url)
-        writer.write(request(stream=True))
-        said = await reader.readuntil(b'"content":"A"')
-        writer.write(b"\x00\x00\r\n\r\n" + request())
-        await heard.wait()
-        proceed.set()
-        said += await reader.read()
-        writer.close()
-    assert said.count(b"HTTP/1.1") == 1
-    assert said.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    async def hear(self, end: bytes) -> None:
+        """Until that is the last of it."""
+        while not self._said.endswith(end):
+            self._more.clear()
+            await self._more.wait()
 
+    def _made(hearing) -> type[HttpProtocol]:  # noqa: N805
+        class Heard(HttpProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                self.timeout_keep_alive = 3600
+                super().connection_made(transport)
 
-BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                hearing._said += data
+                hearing._more.set()
 
-
-@pytest.mark.parametrize("between", [b"", request(stream=True)])
-@pytest.mark.parametrize("at_once", [False, True])
-async def test_a_broken_request_behind_another(at_once: bool, between: bytes) -> None:
-    """Those before it are answered, then the connection ends: it has no answer of its own."""
-    proceed, heard = asyncio.Event(), asyncio.Event()
-
-    class Heard(HttpProtocol):
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if data.endswith(BROKEN):
-                heard.set()
-
-    async with gateway(Waiting(proceed), limits=PATIENT, http=Heard) as url:
-        reader, writer = await connect(url)
-        writer.write(request(stream=True) + (between + BROKEN if at_once else b""))
-        said = await reader.readuntil(b'"content":"A"')
-        if not at_once:
-            writer.write(between + BROKEN)
-        await heard.wait()
-        proceed.set()
-        said += await reader.read()
-        writer.close()
-    answers = 2 if between else 1
-    assert said.count(b"HTTP/1.1") == said.count(b"HTTP/1.1 200") == answers
-    assert said.count(b"data: [DONE]\n\n\r\n0\r\n\r\n") == answers
-    assert said.endswith(b"\r\n0\r\n\r\n")
+        return Heard
 
 
 class Waiting(MockProtocol):
     """Says A, and B when it may."""
 
-    def __init__(self, proceed: asyncio.Event) -> None:
+    def __init__(self, may: asyncio.Semaphore) -> None:
         super().__init__()
-        self._proceed = proceed
+        self._may = may
 
     async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         yield Delta(0, [65])
-        await self._proceed.wait()
+        await self._may.acquire()
         yield Delta(0, [66], finish_reason="stop")
+
+
+JUNK = b"\x00\x00\r\n\r\n"
+BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
+BEGUN = b'"content":"A"'
+ENDED = b"data: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+async def test_junk_behind_a_request() -> None:
+    """The answer that is under way is not disturbed, and is the last one."""
+    may, hearing = asyncio.Semaphore(0), Hearing()
+    async with gateway(Waiting(may), limits=PATIENT, http=hearing.protocol) as url, asyncio.timeout(10):
+        reader, writer = await connect(url)
+        writer.write(request(stream=True))
+        said = await reader.readuntil(BEGUN)
+        writer.write(JUNK + request())
+        await hearing.hear(request())
+        may.release()
+        said += await reader.read()
+        writer.close()
+    assert said.count(b"HTTP/1.1") == 1
+    assert said.endswith(ENDED)
+
+
+async def test_junk_behind_a_request_that_has_no_answer_yet() -> None:
+    """It is told that the connection ends."""
+    async with gateway(saying("Hi"), http=Hearing().protocol) as url, asyncio.timeout(10):
+        reader, writer = await connect(url)
+        writer.write(request() + JUNK)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in head
+    assert json.loads(body)["choices"][0]["message"]["content"] == "Hi"
+
+
+@pytest.mark.parametrize("between", [b"", request(stream=True)])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_broken_request_behind_another(at_once: bool, between: bytes) -> None:
+    """Those before it are answered, then the connection ends: it has no answer of its own, nor has what follows it."""
+    may, hearing = asyncio.Semaphore(0), Hearing()
+    async with gateway(Waiting(may), limits=PATIENT, http=hearing.protocol) as url, asyncio.timeout(10):
+        reader, writer = await connect(url)
+        writer.write(request(stream=True) + (between + BROKEN if at_once else b""))
+        said = await reader.readuntil(BEGUN)
+        if not at_once:
+            writer.write(between + BROKEN)
+        await hearing.hear(BROKEN)
+        may.release()
+        if between:
+            said += await reader.readuntil(ENDED) + await reader.readuntil(BEGUN)
+            writer.write(JUNK)
+            await hearing.hear(JUNK)
+            may.release()
+        said += await reader.read()
+        writer.close()
+    answers = 2 if between else 1
+    assert said.count(b"HTTP/1.1") == said.count(b"HTTP/1.1 200") == said.count(ENDED) == answers
+    assert said.endswith(ENDED)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_says_that_nothing_more_will_be_asked(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """And has not read all yet, gets what was on its way, and no part without those before it."""
+    node = Wordy()
+
+    async def main() -> bytes:
+        async with gateway(node, limits=PATIENT) as url, asyncio.timeout(20):
+            before = asyncio.all_tasks()
+            reader, writer = await connect(url)
+            writer.write(request(stream=True))
+            said = await reader.readuntil(b"xxxx")
+            writer.write_eof()
+            said += await reader.read()
+            writer.close()
+            await gone(node, before)
+        return said
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        said = runner.run(main())
+    assert b"xxxx" in said
+    assert BEGUN not in said or said.count(b"x" * 2**20) == 64
 
 
 async def test_junk_in_a_request() -> None:

@@ -193,6 +193,15 @@ def test_tensors_round_trip(ids: list[int]) -> None:
     assert tensor.data == np.array(ids, "<i4").tobytes()
 
 
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize("wrong", [-1, 2**31, -(2**40), 2.0])
+def test_what_is_no_token_id(before: int, wrong: float) -> None:
+    """However many there are: that of many is found in another way than that of few."""
+    assert token_ids([1] * before + [2**31 - 1]).tolist()[-1] == 2**31 - 1
+    with pytest.raises(ValueError, match="token ids"):
+        token_ids([1] * before + [wrong])
+
+
 @pytest.mark.parametrize(
     "tensor", [Tensor("int32", (2,), b"1234"), Tensor("int8", (1,), b"1"), Tensor("int32", (-1, -1), b"1234")]
 )

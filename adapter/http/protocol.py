@@ -45,10 +45,6 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._expect_request()
 
-    def eof_received(self) -> None:
-        super().eof_received()
-        self._outlet.lost()
-
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
