@@ -7,6 +7,7 @@ import socket
 from itertools import pairwise
 from typing import cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,10 @@ from subnet.engines.echo import EchoEngine
 from subnet.node.run import listening
 from subnet.node.server import Node
 from tests.bench.direct import first_tokens
-from tests.bench.figures import Incomplete, check
+from tests.bench.figures import Figures, Incomplete, check
 from tests.bench.load import Answer, Asking, Load, drive
 from tests.bench.replay import pieces
+from tests.bench.streaming import late
 from tests.bench.table import Row, table
 
 EVENTS = [
@@ -63,6 +65,16 @@ async def test_connections_that_nobody_takes() -> None:
     assert len(answers) == 6
     with pytest.raises(Incomplete, match=r"6 of 6 .* status none"):
         check(answers, 2)
+
+
+def test_streams_that_fell_behind_are_told() -> None:
+    """Of all runs together, and only where there are any."""
+    kept = Figures(
+        streams=2, complete=2, per_second=1, per_cpu_second=1, cpu=1, gap=(1, 1, 1), behind=0, shares=[1], memory=1
+    )
+    assert late([kept, kept]) == ""
+    fell = msgspec.structs.replace(kept, behind=2)
+    assert late([kept, fell, fell]).startswith("4 streams fell behind")
 
 
 async def test_the_same_load_without_a_gateway() -> None:

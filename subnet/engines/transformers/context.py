@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from subnet.engines.stepping import Context, Row
 from subnet.engines.transformers.pace import FIRST, PassPace
 from subnet.errors import SettingsError
 
 _BY_SEQUENCE = itemgetter(2)
+# What a model calls its cache, since transformers 5.24 and before.
+_CACHE = ("cache", "past_key_values")
 
 
 class TorchContext(Context):
@@ -31,8 +34,10 @@ class TorchContext(Context):
 
     def __init__(self, model: Any, sequences: int, pace: PassPace) -> None:
         takes = inspect.signature(model.forward).parameters
-        if "past_key_values" not in takes:
+        names = [name for name in _CACHE if name in takes]
+        if not names or not _looks_back(model):
             raise SettingsError(f"models of the kind {type(model).__name__} are not supported: they have no cache")
+        self._cache = names[0]
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model
         self._pace = pace
@@ -54,7 +59,8 @@ class TorchContext(Context):
         started = time.monotonic()
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=self._model.device)
-            read = self._model(input_ids=ids, past_key_values=self._caches[sequence], use_cache=True, **self._options)
+            given = {self._cache: self._caches[sequence], **self._options}
+            read = self._model(input_ids=ids, use_cache=True, **given)
             logits: NDArray[np.float32] = read.logits[0, -1].float().cpu().numpy()
         self._pace.passed(len(tokens), time.monotonic() - started)
         self._held[sequence] += len(tokens)
@@ -93,3 +99,9 @@ class TorchContext(Context):
 
     def _empty(self) -> Any:
         return DynamicCache(config=self._model.config)
+
+
+def _looks_back(model: Any) -> bool:
+    """Whether there is more to its memory than states, as Mamba's is: a prompt in pieces is read wrongly by those."""
+    layers = DynamicCache(config=model.config).layers
+    return any(type(layer) is DynamicLayer for layer in layers) or all(hasattr(layer, "keys") for layer in layers)
