@@ -29,8 +29,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What holds for one model. Times are in seconds; None: as for all."""
 
     first_token_timeout: _Seconds | None = None
-    stall_timeout: _Seconds | None = None
-    total_timeout: _Seconds | None = None
+    inter_token_timeout: _Seconds | None = None
+    attempt_timeout: _Seconds | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,20 +59,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefill_rate: Annotated[
         float, Meta(gt=0, description="prompt tokens a second that the slowest node gets through")
     ] = 50.0
-    stall_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
+    inter_token_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
     chat_first_token_timeout: Annotated[
         float, Meta(gt=0, description="the same on the chat lane, where a server may think unseen")
     ] = 120.0
-    chat_stall_timeout: Annotated[
+    chat_inter_token_timeout: Annotated[
         float, Meta(gt=0, description="seconds to wait between two pieces on the chat lane")
     ] = 30.0
-    attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
-    total_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
-    patience: Annotated[
+    max_attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
+    retry_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
+    queue_timeout: Annotated[
         float, Meta(ge=0, description="seconds to wait for room on a full node, or for a lost one to come back")
     ] = 10.0
     policy: Annotated[PolicyName, Meta(description="how the node for a request is chosen")] = "round-robin"
-    probe_timeout: Annotated[
+    health_check_timeout: Annotated[
         float, Meta(gt=0, description="seconds in which a node must say how it is; it is asked every 2 s")
     ] = 3.0
     hedge_quantile: Annotated[

@@ -13,7 +13,7 @@ SubnetError
 │   ├── NodeLeaving            about to end: takes no new work, hands over what it has
 │   ├── NodeTimeout
 │   │   ├── FirstTokenTimeout
-│   │   └── StallTimeout
+│   │   └── InterTokenTimeout
 │   ├── Unauthorized           the two do not trust each other
 │   ├── EngineFailed           the engine behind the node broke
 │   └── WireError              bytes that do not decode, or say what they must not
@@ -92,8 +92,8 @@ class FirstTokenTimeout(NodeTimeout):
     code = "first_token_timeout"
 
 
-class StallTimeout(NodeTimeout):
-    code = "stall_timeout"
+class InterTokenTimeout(NodeTimeout):
+    code = "inter_token_timeout"
 
 
 class Unauthorized(NodeError):

@@ -23,7 +23,15 @@ from tests.recording import Recording
 PROMPT = "User: Hello\nAssistant:"
 """What ASK becomes with the default template; a scripted node's tokens are bytes."""
 ASK: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
-QUICK = Limits(first_token=0.2, prefill_rate=1e6, stall=0.2, total=1.0, attempts=2, backoff=0.001, patience=0.2)
+QUICK = Limits(
+    first_token_timeout=0.2,
+    prefill_rate=1e6,
+    inter_token_timeout=0.2,
+    retry_timeout=1.0,
+    max_attempts=2,
+    backoff=0.001,
+    queue_timeout=0.2,
+)
 
 
 def saying(text: str, *more: Step, **card: Any) -> MockProtocol:

@@ -282,7 +282,7 @@ async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, an
     """As long as if there were no fallback; an answer that nobody saw yet is the fallback's at once."""
     node, settings = _Returning(), Settings(access_log=False, fallbacks={"mock": ("other",)})
     async with (
-        gateway(node, chat("other", "Hi"), settings=settings, limits=Limits(patience=60.0)) as url,
+        gateway(node, chat("other", "Hi"), settings=settings, limits=Limits(queue_timeout=60.0)) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         async with asyncio.timeout(5):

@@ -15,12 +15,20 @@ from subnet.client.chat_ledger import ChatLedger
 from subnet.client.chat_resume import Replay
 from subnet.client.ledger import Ledger, enter
 from subnet.client.resume import Diverged
-from subnet.errors import NodeBusy, NodeError, NodeLost, RateLimited, StallTimeout, WireError
+from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeLost, RateLimited, WireError
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import ChatStep, MockChatProtocol
 
-QUICK = Limits(first_token=0.2, prefill_rate=1e6, stall=0.2, total=1.0, attempts=3, backoff=0.001, patience=0.2)
+QUICK = Limits(
+    first_token_timeout=0.2,
+    prefill_rate=1e6,
+    inter_token_timeout=0.2,
+    retry_timeout=1.0,
+    max_attempts=3,
+    backoff=0.001,
+    queue_timeout=0.2,
+)
 LOST = NodeLost("the connection broke")
 SAID: list[ChatStep] = ["Once ", "upon ", "a ", "time"]
 CALLING: list[ChatStep] = [
@@ -136,23 +144,23 @@ async def test_silence_is_noticed() -> None:
 async def test_a_node_may_have_limits_of_its_own() -> None:
     """What is set for one node holds there alone."""
     node = MockChatProtocol(["Once ", Pause(None)])
-    node.timeouts = Timeouts(stall=0.05)
-    patient = Limits(stall=60, attempts=1)
-    with pytest.raises(StallTimeout, match=r"within 0\.1 s|within 0\.0 s"):
+    node.timeouts = Timeouts(inter_token=0.05)
+    patient = Limits(inter_token_timeout=60, max_attempts=1)
+    with pytest.raises(InterTokenTimeout, match=r"within 0\.1 s|within 0\.0 s"):
         await answer(asking(), node, limits=patient)
     node = MockChatProtocol([*SAID, Pause(None)])
-    node.timeouts = Timeouts(total=0.05)
+    node.timeouts = Timeouts(attempt=0.05)
     with pytest.raises(NodeError, match="was not done within"):
         await answer(asking(), node, limits=patient)
 
 
 async def test_servers_that_think_unseen() -> None:
     """On the chat lane there are limits of its own; what is set for a node is more."""
-    impatient = Limits(first_token=60, stall=60, chat_stall=0.05, attempts=1)
-    with pytest.raises(StallTimeout):
+    impatient = Limits(first_token_timeout=60, inter_token_timeout=60, chat_inter_token_timeout=0.05, max_attempts=1)
+    with pytest.raises(InterTokenTimeout):
         await answer(asking(), MockChatProtocol(["Once ", Pause(None)]), limits=impatient)
     patient = MockChatProtocol(["Once ", Pause(0.2), "upon"])
-    patient.timeouts = Timeouts(stall=60)
+    patient.timeouts = Timeouts(inter_token=60)
     deltas, _, _ = await answer(asking(), patient, limits=impatient)
     assert message(deltas)[1] == "Once upon"
 

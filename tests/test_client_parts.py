@@ -21,7 +21,7 @@ from subnet.tensors import pack, token_ids
 
 def test_retries_are_bounded_and_back_off() -> None:
     """The first is at once, later ones within a doubling bound, and the last error is raised."""
-    retry = Retry(Limits(attempts=27, backoff=0.001, backoff_max=1.5, total=60.0), lambda: 0.0)
+    retry = Retry(Limits(max_attempts=27, backoff=0.001, backoff_max=1.5, retry_timeout=60.0), lambda: 0.0)
     first, *pauses = [retry.failed(EngineFailed("x"), peer) for peer in ascii_lowercase]
     assert first == 0.0
     assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
@@ -34,7 +34,7 @@ def test_retries_are_bounded_and_back_off() -> None:
 def test_waiting_is_bounded_and_no_attempt() -> None:
     """For room, or for a node to come back, a session waits as long as its patience; the cause is what is raised."""
     now = [0.0]
-    retry = Retry(Limits(attempts=2, patience=5.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     with pytest.raises(NoNodeAvailable):
         retry.waited(NoNodeAvailable("nobody"))
     assert retry.failed(NodeBusy("full"), "a") == 0.0
@@ -50,7 +50,7 @@ def test_waiting_is_bounded_and_no_attempt() -> None:
 
 def test_who_is_asked_too_often_says_when() -> None:
     """What is longer than the patience is not waited for at all."""
-    retry = Retry(Limits(patience=5.0), lambda: 0.0)
+    retry = Retry(Limits(queue_timeout=5.0), lambda: 0.0)
     assert retry.waited(RateLimited("too often", retry_after=4.0)) > 0
     assert retry.waited(RateLimited("too often")) > 0
     with pytest.raises(RateLimited):
@@ -60,7 +60,7 @@ def test_who_is_asked_too_often_says_when() -> None:
 def test_progress_renews_the_attempts() -> None:
     """An answer may outlive more nodes than there are attempts, and wait for each as long as for the first."""
     now = [0.0]
-    retry = Retry(Limits(attempts=2, patience=5.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     for _ in range(5):
         retry.failed(EngineFailed("x"), "a")
         assert retry.waited(NodeBusy("full")) > 0
@@ -71,7 +71,7 @@ def test_progress_renews_the_attempts() -> None:
 def test_a_long_answer_may_lose_its_node() -> None:
     """The bound on trying counts from the last token, not from the question."""
     now = [0.0]
-    retry = Retry(Limits(attempts=4, total=60.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 300.0
     retry.progressed()
     assert retry.failed(EngineFailed("x"), "a") == 0.0
@@ -83,7 +83,7 @@ def test_a_long_answer_may_lose_its_node() -> None:
 def test_a_failure_that_was_noticed_late_is_retried() -> None:
     """Waiting for a first token may have taken all the time there is: another node has not been tried yet."""
     now = [0.0]
-    retry = Retry(Limits(attempts=4, total=60.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 120.0
     assert retry.failed(EngineFailed("x"), "a") == 0.0
     with pytest.raises(EngineFailed):

@@ -19,7 +19,7 @@ from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from tests.fakes import ASK, gateway
 
 # No timeout of the gateway's own may end what the client's leaving should end.
-PATIENT = Limits(first_token=3600, stall=3600, total=3600)
+PATIENT = Limits(first_token_timeout=3600, inter_token_timeout=3600, retry_timeout=3600)
 
 Steps = Callable[[Generate], Iterator[Step]]
 

@@ -478,8 +478,8 @@ async def test_closed_while_it_looks() -> None:
 
 def test_timeouts_of_its_own() -> None:
     """What was set for the node alone is where a session looks for it."""
-    own = UpstreamProtocol(NodeSpec(url="http://a", stall_timeout=3.0)).timeouts
-    assert (own.first_token, own.stall, own.total) == (None, 3.0, None)
+    own = UpstreamProtocol(NodeSpec(url="http://a", inter_token_timeout=3.0)).timeouts
+    assert (own.first_token, own.inter_token, own.attempt) == (None, 3.0, None)
 
 
 async def test_a_real_llama_server() -> None:

@@ -61,7 +61,7 @@ async def raced(
     async with RemoteManager([slow, quick], probe_interval=60.0) as manager:
         while any(remote.fault for remote in manager.remotes):
             await asyncio.sleep(0)
-        limits = Limits(first_token=5.0, stall=5.0, attempts=1)
+        limits = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, max_attempts=1)
         async with SessionManager(manager, limits=limits, hedger=hedger).session() as session:
             yield [t async for delta in session.generate([1]) for t in delta.tokens], manager
 
@@ -102,7 +102,7 @@ async def test_an_error_leaves_the_race_to_the_other() -> None:
     slow.script = [Pause(0.1), EngineFailed("y")]
     async with RemoteManager([slow, broken], probe_interval=60.0) as manager:
         await manager.ready()
-        async with SessionManager(manager, limits=Limits(attempts=1), hedger=warm()).session() as session:
+        async with SessionManager(manager, limits=Limits(max_attempts=1), hedger=warm()).session() as session:
             with pytest.raises(NodeError):
                 await anext(session.generate([1]))
         assert [remote.running for remote in manager.remotes] == [0, 0]

@@ -34,7 +34,7 @@ LONG, SHORT = 2048, 256
 SPLIT = {10813: 12.0, 232: 12.0, 227: 12.0, 7906: 12.0, 251: 12.0}
 """A bias to the parts of 🎉 and 中."""
 FORCED = 'start: "a🎉b中語é🦜"'
-LIMITS = Limits(first_token=20.0, stall=20.0, total=60.0, attempts=4, backoff=0.001)
+LIMITS = Limits(first_token_timeout=20.0, inter_token_timeout=20.0, retry_timeout=60.0, max_attempts=4, backoff=0.001)
 ENDLESS = Job(chat("Count."), Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
 
 

@@ -111,7 +111,7 @@ def opening_frames(count: int) -> list[bytes]:
 async def test_a_full_node_refuses() -> None:
     """Work above its capacity gets NodeBusy with a Retry-After, and the slots come back."""
     async with node(EchoOptions(rate=100.0, size=50, capacity=2)) as (served, address):
-        async with sessions(address, limits=Limits(patience=0.0)) as manager:
+        async with sessions(address, limits=Limits(queue_timeout=0.0)) as manager:
             async with manager.session() as one, aclosing(one.generate([1], choices=2)) as deltas:
                 await anext(deltas)
                 with pytest.raises(NodeBusy) as caught:
@@ -184,7 +184,7 @@ async def test_an_engine_that_breaks() -> None:
     """The client hears that it broke, not how; the slot is free again."""
     engine: Engine = Broken()
     async with engine, listening(served := Node(engine), "127.0.0.1", 0) as address:
-        async with sessions(address, limits=Limits(attempts=1)) as manager:
+        async with sessions(address, limits=Limits(max_attempts=1)) as manager:
             with pytest.raises(NodeError) as caught:
                 await ask(manager, b"x")
     assert "secret" not in str(caught.value)
@@ -206,7 +206,7 @@ async def test_a_node_that_comes_back() -> None:
             manager = RemoteManager([address], probe_interval=0.1)
             await manager.__aenter__()
             await manager.ready()
-        sessions_of = SessionManager(manager, limits=Limits(attempts=1))
+        sessions_of = SessionManager(manager, limits=Limits(max_attempts=1))
         with pytest.raises((NodeError,)):
             await ask(sessions_of, b"x")
         async with listening(Node(engine), "127.0.0.1", port):
@@ -403,7 +403,7 @@ async def test_a_reading_that_is_given_up_frees_its_slot() -> None:
 async def test_a_slot_is_free_once_it_was_cancelled() -> None:
     """With one slot, an answer that is given up makes room for the next request at once: none is refused."""
     async with node(EchoOptions(rate=100.0, capacity=1)) as (_, address):
-        async with sessions(address, limits=Limits(patience=0.0)) as manager:
+        async with sessions(address, limits=Limits(queue_timeout=0.0)) as manager:
             for _ in range(10):
                 async with manager.session() as session, aclosing(session.generate([1])) as deltas:
                     await anext(deltas)

@@ -15,7 +15,7 @@ from subnet.messages import Generate
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 
-PATIENT = Limits(patience=60.0)
+PATIENT = Limits(queue_timeout=60.0)
 
 
 def number(request: Generate) -> int:
@@ -79,7 +79,7 @@ async def test_patience_ends_in_line_too() -> None:
         first = asyncio.create_task(ask(manager, 1))
         await asyncio.sleep(0)
         with pytest.raises(NodeBusy, match="capacity"):
-            await ask(manager, 2, limits=Limits(patience=0.01))
+            await ask(manager, 2, limits=Limits(queue_timeout=0.01))
         holder.cancel()
         await first
         assert [number(request) for request in node.requests] == [0, 1]

@@ -36,7 +36,15 @@ from tests.provider import (
 )
 
 CHAT = "/v1/chat/completions"
-LIMITS = Limits(first_token=0.3, prefill_rate=1e6, stall=0.3, total=2.0, attempts=3, backoff=0.01, patience=0.2)
+LIMITS = Limits(
+    first_token_timeout=0.3,
+    prefill_rate=1e6,
+    inter_token_timeout=0.3,
+    retry_timeout=2.0,
+    max_attempts=3,
+    backoff=0.01,
+    queue_timeout=0.2,
+)
 POLICY = refuse(400, "rejected by our content policy", code="content_policy_violation")
 TOO_LONG = refuse(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
 TRAILING = refuse(400, "The last message must not be of the assistant.", param="messages")
@@ -175,7 +183,7 @@ async def test_a_fallback(fault: Scripted) -> None:
         said = (await http.post(CHAT, json=ASK)).json()
     assert (said["model"], said["choices"][0]["message"]["content"]) == ("other", "From the other.")
     assert said["usage"]["completion_tokens"] == len(pieces("From the other."))
-    assert len(bad.chats) <= LIMITS.attempts
+    assert len(bad.chats) <= LIMITS.max_attempts
     assert len(other.chats) == 1
 
 

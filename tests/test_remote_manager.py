@@ -15,12 +15,12 @@ from subnet.client.policies import Policy, Want
 from subnet.client.remote import Remote
 from subnet.errors import (
     EngineFailed,
+    InterTokenTimeout,
     NodeBusy,
     NodeError,
     NodeLeaving,
     NodeLost,
     NoNodeAvailable,
-    StallTimeout,
     Unauthorized,
 )
 from subnet.node_info import NodeInfo
@@ -79,7 +79,7 @@ class Clock:
 async def watching(
     *nodes: MockProtocol, interval: float = 60.0, patience: float = 60.0, clock: Callable[[], float] | None = None
 ) -> AsyncIterator[RemoteManager]:
-    manager = RemoteManager(nodes, probe_interval=interval, probe_timeout=patience, clock=clock or Clock())
+    manager = RemoteManager(nodes, probe_interval=interval, health_check_timeout=patience, clock=clock or Clock())
     async with manager:
         for node in nodes:
             if isinstance(node, Asked):
@@ -118,7 +118,7 @@ async def test_an_answer_from_before_the_failure() -> None:
     node = Asked()
     async with watching(node, interval=0.01) as manager:
         under_way = await node.question()
-        manager.lease(None).failed(StallTimeout("silence"))
+        manager.lease(None).failed(InterTokenTimeout("silence"))
         under_way.set_result(await node.info())
         again = await node.question()
         assert state(manager) == ("away", "silence")

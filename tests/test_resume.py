@@ -21,7 +21,7 @@ from subnet.protocols.base import Protocol
 from subnet.pulled import pulled
 from subnet.tensors import token_ids, unpack
 
-QUICK = Limits(first_token=5.0, stall=5.0, backoff=0.001, attempts=3)
+QUICK = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, backoff=0.001, max_attempts=3)
 PROMPT = list(b"a prompt")
 
 

@@ -13,6 +13,7 @@ from subnet import Limits, MockProtocol, RemoteManager, Sampling, Session, Sessi
 from subnet.errors import (
     EngineFailed,
     FirstTokenTimeout,
+    InterTokenTimeout,
     InvalidRequest,
     NodeBusy,
     NodeError,
@@ -20,7 +21,6 @@ from subnet.errors import (
     NodeTimeout,
     NoNodeAvailable,
     SessionClosed,
-    StallTimeout,
     SubnetError,
     Unauthorized,
 )
@@ -31,7 +31,7 @@ from subnet.protocols.base import Check, Emit
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 
-QUICK = Limits(first_token=0.2, stall=0.2, backoff=0.001, total=5.0, patience=2.0)
+QUICK = Limits(first_token_timeout=0.2, inter_token_timeout=0.2, backoff=0.001, retry_timeout=5.0, queue_timeout=2.0)
 HANG = Pause()
 
 
@@ -154,9 +154,19 @@ async def test_the_clients_own_mistake() -> None:
 @pytest.mark.parametrize(
     ("script", "limits", "error", "why"),
     [
-        ([HANG], Limits(first_token=0.1, stall=60.0, attempts=1), FirstTokenTimeout, r"no token within 0\.1 s"),
-        ([10, HANG], Limits(first_token=60.0, stall=0.1, attempts=1), StallTimeout, r"no further token within 0\.1 s"),
-        ([10, Pause(0.15)] * 9, Limits(attempt=0.2, attempts=1), NodeTimeout, r"not done within 0\.2 s"),
+        (
+            [HANG],
+            Limits(first_token_timeout=0.1, inter_token_timeout=60.0, max_attempts=1),
+            FirstTokenTimeout,
+            r"no token within 0\.1 s",
+        ),
+        (
+            [10, HANG],
+            Limits(first_token_timeout=60.0, inter_token_timeout=0.1, max_attempts=1),
+            InterTokenTimeout,
+            r"no further token within 0\.1 s",
+        ),
+        ([10, Pause(0.15)] * 9, Limits(attempt_timeout=0.2, max_attempts=1), NodeTimeout, r"not done within 0\.2 s"),
     ],
 )
 async def test_silence(script: list[Step], limits: Limits, error: type[SubnetError], why: str) -> None:
@@ -186,7 +196,7 @@ async def test_a_node_that_ends_too_early() -> None:
         assert tokens(await generated(manager)) == [10, 11, 12]
         assert len(other.requests) == 1
     async with subnet(Brief()) as manager:
-        async with SessionManager(manager, limits=Limits(attempts=1)).session() as session:
+        async with SessionManager(manager, limits=Limits(max_attempts=1)).session() as session:
             with pytest.raises(NodeError, match="before its end"):
                 await session.run([1], None, lambda delta: None)
 
@@ -194,7 +204,7 @@ async def test_a_node_that_ends_too_early() -> None:
 async def test_a_slow_consumer_is_no_stall() -> None:
     """Only the wait for the node counts, not what the caller does with a token."""
     async with subnet(MockProtocol([10, 11])) as manager:
-        limits = Limits(stall=0.01, attempts=1)
+        limits = Limits(inter_token_timeout=0.01, max_attempts=1)
         async with SessionManager(manager, limits=limits).session() as session:
             seen = []
             async for delta in session.generate([1]):
@@ -209,7 +219,7 @@ async def test_attempts_are_bounded() -> None:
     async with subnet(*nodes) as manager:
         with pytest.raises(EngineFailed):
             await generated(manager)
-    assert sum(len(node.requests) for node in nodes) == QUICK.attempts
+    assert sum(len(node.requests) for node in nodes) == QUICK.max_attempts
 
 
 async def test_no_node() -> None:
@@ -321,7 +331,7 @@ async def test_signs_of_life() -> None:
     """A node that says it is busy is waited for; what it says is not passed on."""
     alive: list[Delta | Pause | int] = [Pause(0.1), Delta(0, []), Pause(0.1), Delta(0, []), Pause(0.1), 10]
     async with subnet(MockProtocol(alive)) as manager:
-        limits = Limits(first_token=0.2, prefill_rate=1e9, attempts=1)
+        limits = Limits(first_token_timeout=0.2, prefill_rate=1e9, max_attempts=1)
         async with SessionManager(manager, limits=limits).session() as session:
             deltas = [delta async for delta in session.generate([1])]
     assert [(delta.tokens, delta.finish_reason) for delta in deltas] == [([10], None), ([], "stop")]
@@ -331,7 +341,9 @@ async def test_silence_between_tokens_may_be_longer_than_signs_of_life() -> None
     """These are more than a token, not less: what is waited for without them is waited for in any case."""
     steps: list[Delta | Pause | int] = [10, Pause(0.3), 11]
     async with subnet(MockProtocol(steps)) as manager:
-        limits = Limits(first_token=0.1, prefill_rate=1e9, stall=60, alive=0.1, attempts=1)
+        limits = Limits(
+            first_token_timeout=0.1, prefill_rate=1e9, inter_token_timeout=60, keep_alive_timeout=0.1, max_attempts=1
+        )
         async with SessionManager(manager, limits=limits).session() as session:
             assert [t async for delta in session.generate([1]) for t in delta.tokens] == [10, 11]
 
@@ -340,7 +352,7 @@ async def test_leaving_the_manager_ends_what_waits() -> None:
     """Nobody waits for a node of a manager that is gone."""
     async with RemoteManager([MockProtocol([HANG])]) as manager:
         await manager.ready()
-        session = Session(manager, limits=Limits(attempts=1))
+        session = Session(manager, limits=Limits(max_attempts=1))
         waiting = asyncio.ensure_future(anext(session.generate([1])))
         while not manager.remotes[0].running:
             await asyncio.sleep(0)

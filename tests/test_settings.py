@@ -35,9 +35,9 @@ def test_nothing_given() -> None:
 
 def test_later_wins(file: Path) -> None:
     """Flags win over the environment, which wins over the file."""
-    file.write_text('host = "1.1.1.1"\nport = 1\nattempts = 1\n')
-    settings = load(str(file), environ={"ADAPTER_PORT": "2", "ADAPTER_ATTEMPTS": "2"}, flags={"attempts": 3})
-    assert (settings.host, settings.port, settings.attempts) == ("1.1.1.1", 2, 3)
+    file.write_text('host = "1.1.1.1"\nport = 1\nmax_attempts = 1\n')
+    settings = load(str(file), environ={"ADAPTER_PORT": "2", "ADAPTER_MAX_ATTEMPTS": "2"}, flags={"max_attempts": 3})
+    assert (settings.host, settings.port, settings.max_attempts) == ("1.1.1.1", 2, 3)
 
 
 def test_flag_not_given() -> None:
@@ -47,17 +47,21 @@ def test_flag_not_given() -> None:
 
 def test_types_from_text() -> None:
     """The environment is text: numbers, lists with commas and booleans come out of it."""
-    environ = {"ADAPTER_NODES": "http://a:1, http://b:2", "ADAPTER_ACCESS_LOG": "false", "ADAPTER_STALL_TIMEOUT": "2.5"}
+    environ = {
+        "ADAPTER_NODES": "http://a:1, http://b:2",
+        "ADAPTER_ACCESS_LOG": "false",
+        "ADAPTER_INTER_TOKEN_TIMEOUT": "2.5",
+    }
     settings = load(environ=environ)
     assert settings.nodes == (NodeSpec(url="http://a:1"), NodeSpec(url="http://b:2"))
     assert settings.access_log is False
-    assert settings.stall_timeout == 2.5
+    assert settings.inter_token_timeout == 2.5
 
 
 def test_lists_and_numbers_from_toml(file: Path) -> None:
     """TOML's own types are taken as they are; an integer does where a number is wanted."""
     file.write_text('cors_origins = ["*"]\nstall_timeout = 2\n')
-    assert load(str(file), environ={}) == Settings(cors_origins=("*",), stall_timeout=2.0)
+    assert load(str(file), environ={}) == Settings(cors_origins=("*",), inter_token_timeout=2.0)
 
 
 def test_file_in_the_working_directory(tmp_path: Path, file: Path) -> None:
@@ -79,8 +83,8 @@ def test_file_named_in_the_environment(file: Path) -> None:
         ("prot = 1", "adapter.toml: prot: there is no such setting"),
         ('port = "1"', "adapter.toml: port: expected integer, got text"),
         ("port = 70000", "adapter.toml: port: expected integer <= 65535"),
-        ("stall_timeout = 0", "adapter.toml: stall_timeout: expected number > 0.0"),
-        ("stall_timeout = nan", "adapter.toml: stall_timeout: expected number > 0.0"),
+        ("inter_token_timeout = 0", "adapter.toml: inter_token_timeout: expected number > 0.0"),
+        ("inter_token_timeout = nan", "adapter.toml: inter_token_timeout: expected number > 0.0"),
         ('log_level = "loud"', "adapter.toml: log_level: expected one of debug, error, info, warning"),
         ("context_length = 0", "adapter.toml: context_length: expected integer >= 1"),
         ("cors_origins = [1]", "adapter.toml: cors_origins[0]: expected text, got integer"),

@@ -170,7 +170,7 @@ def test_an_unknown_kind() -> None:
         ),
         ('[[nodes]]\nurl = "http://a"\nproxy = "a"', "nodes[0]: proxy: expected an address like http://host:3128"),
         ("[models.a]\nstall = 1", "models[...].stall: there is no such setting"),
-        ("[models.a]\nstall_timeout = 0", "models[...].stall_timeout: expected number > 0.0"),
+        ("[models.a]\ninter_token_timeout = 0", "models[...].inter_token_timeout: expected number > 0.0"),
         ("[aliases]\na = 1", "aliases[...]: expected text, got integer"),
         ('models = "a"', "models: expected table, got text"),
         ("nodes = [1]", "nodes[0]: expected table, got integer"),

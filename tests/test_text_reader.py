@@ -58,7 +58,7 @@ async def test_attempts_are_bounded() -> None:
     async with reading(node(Pause(), peer="a"), node(Pause(), peer="b"), node(Pause(), peer="c")) as (reader, remotes):
         with pytest.raises(NodeTimeout):
             await reader.score(TEXT, 0)
-        assert sum(bool(remote.trouble) for remote in remotes.remotes) == QUICK.attempts
+        assert sum(bool(remote.trouble) for remote in remotes.remotes) == QUICK.max_attempts
 
 
 async def test_only_those_that_can() -> None:

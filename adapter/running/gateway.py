@@ -48,7 +48,7 @@ async def run(
     policy = POLICIES[settings.policy]()
     nodes = [UpstreamProtocol(node, authorizer, found or report) for node in settings.nodes]
     async with RemoteManager(
-        nodes, authorizer=authorizer, policy=policy, probe_timeout=settings.probe_timeout
+        nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = _limits(settings)
@@ -76,22 +76,22 @@ async def _known(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol
 def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:
     return msgspec.structs.replace(
         limits,
-        first_token=spec.first_token_timeout or limits.first_token,
-        stall=spec.stall_timeout or limits.stall,
-        chat_first_token=spec.first_token_timeout or limits.chat_first_token,
-        chat_stall=spec.stall_timeout or limits.chat_stall,
-        total=spec.total_timeout or limits.total,
+        first_token_timeout=spec.first_token_timeout or limits.first_token_timeout,
+        inter_token_timeout=spec.inter_token_timeout or limits.inter_token_timeout,
+        chat_first_token_timeout=spec.first_token_timeout or limits.chat_first_token_timeout,
+        chat_inter_token_timeout=spec.inter_token_timeout or limits.chat_inter_token_timeout,
+        attempt_timeout=spec.attempt_timeout,
     )
 
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        first_token=settings.first_token_timeout,
+        first_token_timeout=settings.first_token_timeout,
         prefill_rate=settings.prefill_rate,
-        stall=settings.stall_timeout,
-        chat_first_token=settings.chat_first_token_timeout,
-        chat_stall=settings.chat_stall_timeout,
-        total=settings.total_timeout,
-        attempts=settings.attempts,
-        patience=settings.patience,
+        inter_token_timeout=settings.inter_token_timeout,
+        chat_first_token_timeout=settings.chat_first_token_timeout,
+        chat_inter_token_timeout=settings.chat_inter_token_timeout,
+        retry_timeout=settings.retry_timeout,
+        max_attempts=settings.max_attempts,
+        queue_timeout=settings.queue_timeout,
     )

@@ -8,7 +8,7 @@ from typing import Generic
 
 from subnet.client.lease import Lease
 from subnet.client.ledger import Choice, D, Take
-from subnet.errors import FirstTokenTimeout, NodeError, NodeTimeout, StallTimeout, WireError
+from subnet.errors import FirstTokenTimeout, InterTokenTimeout, NodeError, NodeTimeout, WireError
 
 
 class Attempt(ABC, Generic[D]):
@@ -34,7 +34,7 @@ class Attempt(ABC, Generic[D]):
         peer = self.lease.remote.peer
         if first:
             return FirstTokenTimeout(f"{peer} gave no token within {within:.1f} s")
-        return StallTimeout(f"{peer} gave no further token within {within:.1f} s")
+        return InterTokenTimeout(f"{peer} gave no further token within {within:.1f} s")
 
     def late_in_all(self, within: float) -> NodeError:
         """The error that says that the node was not done in the time that it has."""

@@ -1,4 +1,4 @@
-"""How long a session waits, and how often it tries."""
+"""Timeouts and retry limits of a session."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are in seconds.
+    """Timeouts in seconds, and the number of attempts.
 
-    The first token may take `first_token` plus what the prompt explains at `prefill_rate` tokens per second; each
-    later one `stall`; both may take longer while there are signs of life, up to `alive`; an attempt as a whole may take
-    `attempt`, None: as long as it takes. Without any new token a session makes at most `attempts` attempts and goes on
-    for at most `total`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`. When a node
-    failed and no other is there, or all are full, it waits up to `patience`.
+    The first token may take `first_token_timeout` plus the time that `prefill_rate` (prompt tokens per second) allows
+    for the prompt; each later one `inter_token_timeout`. Keep-alives extend both, up to `keep_alive_timeout`. A single
+    attempt may take `attempt_timeout`; None: no limit. Without any new token a session makes at most `max_attempts`
+    attempts within `retry_timeout`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`.
+    While every node is full or unreachable, it waits up to `queue_timeout` for capacity.
 
-    `chat_first_token` and `chat_stall` hold on the chat lane, where a server may think unseen; None: as elsewhere.
+    `chat_first_token_timeout` and `chat_inter_token_timeout` replace the first two on the chat lane, where a server may
+    reason without sending anything; None: the same as on the token lane.
     """
 
-    first_token: float = 10.0
+    first_token_timeout: float = 10.0
     prefill_rate: float = 50.0
-    stall: float = 5.0
-    chat_first_token: float | None = None
-    chat_stall: float | None = None
-    alive: float = 600.0
-    total: float = 60.0
-    attempt: float | None = None
-    attempts: int = 4
-    patience: float = 10.0
+    inter_token_timeout: float = 5.0
+    chat_first_token_timeout: float | None = None
+    chat_inter_token_timeout: float | None = None
+    keep_alive_timeout: float = 600.0
+    retry_timeout: float = 60.0
+    attempt_timeout: float | None = None
+    max_attempts: int = 4
+    queue_timeout: float = 10.0
     backoff: float = 0.05
     backoff_max: float = 2.0
 
@@ -46,10 +47,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         chat = lane == "chat"
         return msgspec.structs.replace(
             self,
-            first_token=own.first_token or (chat and self.chat_first_token) or self.first_token,
-            stall=own.stall or (chat and self.chat_stall) or self.stall,
-            attempt=own.total or self.attempt,
+            first_token_timeout=own.first_token or (chat and self.chat_first_token_timeout) or self.first_token_timeout,
+            inter_token_timeout=own.inter_token or (chat and self.chat_inter_token_timeout) or self.inter_token_timeout,
+            attempt_timeout=own.attempt or self.attempt_timeout,
         )
 
     def first_token_within(self, prompt_tokens: int) -> float:
-        return self.first_token + prompt_tokens / self.prefill_rate
+        return self.first_token_timeout + prompt_tokens / self.prefill_rate

@@ -31,7 +31,7 @@ class RemoteManager:
 
     `nodes` are URLs of subnet nodes or Protocol objects. Used as `async with RemoteManager(...) as manager`;
     leaving closes the protocols, those it was given too. A node is asked how it is every `probe_interval` seconds,
-    and is away when it does not say within `probe_timeout` seconds.
+    and is away when it does not say within `health_check_timeout` seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RemoteManager:
         authorizer: AuthorizerBase | None = None,
         policy: Policy | None = None,
         probe_interval: float = 2.0,
-        probe_timeout: float = 3.0,
+        health_check_timeout: float = 3.0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._initial = list(nodes)
@@ -51,7 +51,7 @@ class RemoteManager:
         self._closed = False
         self._policy = policy or RoundRobin()
         self._probe_interval = probe_interval
-        self._probe_timeout = probe_timeout
+        self._probe_timeout = health_check_timeout
         self._clock = clock
         self._probers: dict[str, Prober] = {}
         self._models: dict[str, ModelCard] | None = None

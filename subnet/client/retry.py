@@ -45,7 +45,7 @@ class Retry:
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        patience = self._limits.patience if self._patient() else 0.0
+        patience = self._limits.queue_timeout if self._patient() else 0.0
         alone, left = isinstance(error, NoNodeAvailable), patience - (now - self._waiting_since)
         longer = isinstance(error, RateLimited) and (error.retry_after or 0) > left
         if (alone and self._cause is None) or left < 0 or longer:
@@ -70,7 +70,7 @@ class Retry:
         pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
         if self._failures == 1:
             pause = 0.0
-        late = self._failures > 1 and self._clock() + pause - self._since > limits.total
-        if self._failures >= limits.attempts or late:
+        late = self._failures > 1 and self._clock() + pause - self._since > limits.retry_timeout
+        if self._failures >= limits.max_attempts or late:
             raise error
         return pause

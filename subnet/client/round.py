@@ -30,9 +30,9 @@ class Round(Generic[D]):
         self._watchdog = watchdog
         self._emit = emit
         self._within = limits.first_token_within(ledger.size + ledger.delivered)
-        self._stall = limits.stall
-        self._most = limits.attempt
-        self._alive = max(limits.alive, self._within, self._stall)
+        self._stall = limits.inter_token_timeout
+        self._most = limits.attempt_timeout
+        self._alive = max(limits.keep_alive_timeout, self._within, self._stall)
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
         self._flows: list[Flow[D]] = []
 

@@ -25,8 +25,8 @@ class Timeouts(msgspec.Struct, frozen=True):
     """What was set for one node alone, in seconds: until the first token, between two, for a request in all."""
 
     first_token: float | None = None
-    stall: float | None = None
-    total: float | None = None
+    inter_token: float | None = None
+    attempt: float | None = None
 
 
 NONE = Timeouts()

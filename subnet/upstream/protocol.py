@@ -39,7 +39,7 @@ class UpstreamProtocol(Protocol):
         self.spec = spec
         self.tried = asyncio.Event()
         self.peer = spec.peer
-        own = Timeouts(spec.first_token_timeout, spec.stall_timeout, spec.total_timeout)
+        own = Timeouts(spec.first_token_timeout, spec.inter_token_timeout, spec.attempt_timeout)
         self.timeouts = own if own != NONE else NONE
         self._finder = Finder(spec, authorizer, report, clock)
         self._finding: asyncio.Task[None] | None = None

@@ -49,8 +49,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ca_bundle: _Text | None = None
     connect_timeout: _Seconds = 5.0
     first_token_timeout: _Seconds | None = None
-    stall_timeout: _Seconds | None = None
-    total_timeout: _Seconds | None = None
+    inter_token_timeout: _Seconds | None = None
+    attempt_timeout: _Seconds | None = None
 
     def __post_init__(self) -> None:
         _check_url(self.url)

@@ -13,7 +13,7 @@ from subnet.client.policies import Policy
 from subnet.client.remote import Remote
 from subnet.generation import FinishReason, TokenLogprobs
 
-LIMITS = Limits(first_token=30.0, stall=30.0, patience=30.0)
+LIMITS = Limits(first_token_timeout=30.0, inter_token_timeout=30.0, queue_timeout=30.0)
 """A killed node is noticed by its connection; a slow machine is no fault."""
 
 

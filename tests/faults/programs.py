@@ -23,7 +23,7 @@ from tests.faults.asking import get
 ROOT = Path(__file__).parents[2]
 ECHO = ("subnet.cli", "node", "--engine", "echo", "--concurrency", "256")
 PACED = (*ECHO, "--echo-rate", "200")
-QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--stall-timeout", "0.5")
+QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--inter-token-timeout", "0.5")
 """Flags of a gateway that notices soon."""
 
 

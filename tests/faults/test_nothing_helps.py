@@ -14,7 +14,7 @@ from tests.faults.conftest import Record
 from tests.faults.dying import killed
 from tests.processes import until
 
-SHORT = (*programs.QUICK, "--attempts", "2")
+SHORT = (*programs.QUICK, "--max-attempts", "2")
 
 
 @pytest.fixture(scope="module")

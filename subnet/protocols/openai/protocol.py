@@ -33,7 +33,7 @@ class OpenAIProtocol(Protocol):
 
     def __init__(self, spec: NodeSpec) -> None:
         self.peer = spec.peer
-        self.timeouts = Timeouts(spec.first_token_timeout, spec.stall_timeout, spec.total_timeout)
+        self.timeouts = Timeouts(spec.first_token_timeout, spec.inter_token_timeout, spec.attempt_timeout)
         self._spec = spec
         self._quirks = quirks_of(spec)
         self._http = Http(spec)

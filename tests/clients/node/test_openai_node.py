@@ -19,7 +19,7 @@ NOWHERE = "http://127.0.0.1:9"
 @pytest.fixture(scope="module")
 def locked() -> Iterator[str]:
     """A gateway that wants the key "right", and whose one node is not there."""
-    with gateway([NOWHERE], ["--api-key", "right", "--patience", "0.5"]) as made:
+    with gateway([NOWHERE], ["--api-key", "right", "--queue-timeout", "0.5"]) as made:
         yield made.url + "/v1"
 
 
