@@ -109,4 +109,4 @@ def test_markdown() -> None:
     assert {row.count(" | ") for row in (head, *rows)} == {3}
     assert line == "|---|---|---|---|"
     store = next(row for row in rows if row.startswith("| `store`"))
-    assert store == "| `store` | rejected |  | nothing is stored here; taken as `false` |"
+    assert store == "| `store` | rejected |  | responses are not stored; only `false` is accepted |"

@@ -37,6 +37,7 @@ ARGUMENTS = "messages[0].tool_calls[0].function.arguments"
 
 MISSING = "missing_required_parameter"
 ALLOWED = "tool_choice.allowed_tools"
+STRUCTURED = "Invalid value for 'structured_outputs'"
 
 
 def assistant(**fields: Any) -> dict[str, Any]:
@@ -296,11 +297,52 @@ def test_number_beyond_floats(number: str) -> None:
 
 def test_hints() -> None:
     """What replaced the deprecated, and what is possible instead, is said."""
-    assert "user, assistant, tool" in refusal(body(messages=[{"role": "function", "content": "x"}])).message
+    assert "'user', 'assistant', and 'tool'." in refusal(body(messages=[{"role": "function", "content": "x"}])).message
     assert "'tool_calls'" in refusal(body(**assistant(function_call={}))).message
     assert "'tools'" in refusal(body(functions=[{}])).message
-    assert "minimal, low" in refusal(body(reasoning_effort="huge")).message
+    assert "'minimal', 'low'" in refusal(body(reasoning_effort="huge")).message
     assert "letters, digits" in refusal(body(**tool(name="a b"))).message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 3}, "Invalid value for 'temperature': expected a number between 0 and 2, but got 3."),
+        ({"typical_p": 0}, "Invalid value for 'typical_p': expected a number greater than 0, but got 0."),
+        ({"max_tokens": 0}, "Invalid value for 'max_tokens': expected an integer of at least 1, but got 0."),
+        (
+            {"stop_token_ids": [1, -1]},
+            "Invalid value for 'stop_token_ids[1]': expected an integer of at least 0, but got -1.",
+        ),
+        ({"stop": ["a"] * 5}, "Invalid value for 'stop': expected an array of at most 4 items, but got 5."),
+        ({"stop": ["a", ""]}, "Invalid value for 'stop[1]': expected a non-empty string."),
+        ({"stop": 1}, "Invalid type for 'stop': expected a string or an array, but got an integer instead."),
+        ({"n": 1.5}, "Invalid type for 'n': expected an integer, but got a decimal number instead."),
+        ({"messages": None}, "Invalid type for 'messages': expected an array, but got null instead."),
+        (
+            {"logit_bias": {"a": 1}},
+            "Invalid type for 'logit_bias': expected every key to be an integer, but got a string instead.",
+        ),
+        (
+            {"logit_bias": {"1": 101}},
+            "Invalid value for 'logit_bias': expected every value to be a number between -100 and 100.",
+        ),
+        (
+            {"verbosity": "x"},
+            "Invalid value for 'verbosity': 'x' is not supported. Supported values are: 'low', 'medium', and 'high'.",
+        ),
+        ({"stream": True, "stream_options": {"x": 1}}, "Unknown parameter: 'stream_options.x'."),
+        ({"tools": [{"type": "function"}]}, "Missing required parameter: 'tools[0].function'."),
+        (
+            {"structured_outputs": {"regex": "a", "grammar": "b"}},
+            f"{STRUCTURED}: exactly one of json, regex, choice, grammar, json_object must be set, got 2.",
+        ),
+        ({"store": True}, "Unsupported parameter: 'store' (responses are not stored). Only false is accepted."),
+    ],
+)
+def test_messages_of_refusals(fields: dict[str, Any], message: str) -> None:
+    """A refusal says what was expected and what was got."""
+    assert refusal(body(**fields)).message == message
 
 
 def test_unknown_parameters() -> None:

@@ -40,26 +40,28 @@ def check_completion(request: CompletionRequest) -> None:
     _check_input("prompt", request.prompt)
     most = MOST_INPUTS // count(request.prompt)
     if (request.n or 1) > most:
-        raise _wrong("n", f"so many prompts can have {most} completions each")
+        raise _wrong("n", f"expected at most {most} for this number of prompts, but got {request.n}")
     if request.best_of is None:
         return
     if request.best_of < (request.n or 1):
-        raise _wrong("best_of", "it must not be less than 'n'")
+        raise _wrong("best_of", f"expected at least 'n', which is {request.n or 1}, but got {request.best_of}")
     if request.best_of > most:
-        raise _wrong("best_of", f"so many prompts can have {most} completions each")
+        raise _wrong("best_of", f"expected at most {most} for this number of prompts, but got {request.best_of}")
     if request.best_of > 1 and request.stream:
-        raise _clash("The best of several completions cannot be streamed.", "best_of")
+        raise _clash("Streaming is not supported when 'best_of' is greater than 1.", "best_of")
 
 
 def check_embedding(request: EmbeddingRequest) -> None:
     _check_input("input", request.input)
     if "" in request.inputs:
-        raise _wrong("input" if isinstance(request.input, str) else f"input[{request.inputs.index('')}]", "it is empty")
+        place = "input" if isinstance(request.input, str) else f"input[{request.inputs.index('')}]"
+        raise _wrong(place, "expected a non-empty string")
 
 
 def check_tokenize(request: TokenizeRequest) -> None:
     if request.prompt is None and request.messages is None:
-        raise BadRequest("Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
+        message = "Missing required parameter: 'prompt' or 'messages'."
+        raise BadRequest(message, param="prompt", code="missing_required_parameter")
     if request.prompt is not None and request.messages is not None:
         raise _clash("Setting 'prompt' and 'messages' at the same time is not supported.", "prompt")
     _check_messages(request.messages or [])
@@ -76,7 +78,7 @@ def check_modalities(messages: Collection[Message], understood: Collection[str])
                 kind = part.__struct_config__.tag
                 raise _wrong(
                     f"messages[{index}].content[{number}].type",
-                    f"this model takes no parts of type '{kind}', only of 'text'",
+                    f"this model does not support content parts of type '{kind}'",
                 )
 
 
@@ -84,7 +86,8 @@ def _check_sampling(request: SamplingRequest, limit: int | None) -> None:
     if request.stream_options is not None and not request.stream:
         raise _clash("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if request.min_tokens and limit is not None and request.min_tokens > limit:
-        raise _wrong("min_tokens", f"it must not be more than the {limit} tokens that the answer may have")
+        why = f"expected at most {limit}, the maximum number of tokens to generate, but got {request.min_tokens}"
+        raise _wrong("min_tokens", why)
     _check_structure(request)
 
 
@@ -100,14 +103,14 @@ def _check_structure(request: SamplingRequest) -> None:
         forms = [name for name in wanted.__struct_fields__ if getattr(wanted, name) not in (None, False)]
         if len(forms) != 1:
             among = ", ".join(wanted.__struct_fields__)
-            raise _wrong("structured_outputs", f"just one of {among} must be given, not {len(forms)}")
+            raise _wrong("structured_outputs", f"exactly one of {among} must be set, got {len(forms)}")
 
 
 def _check_messages(messages: Collection[Message]) -> None:
     for index, said in enumerate(messages):
         if type(said) is AssistantMessage and said.content is None and not said.tool_calls and said.refusal is None:
             place = f"messages[{index}].content"
-            message = f"Invalid value for '{place}': expected a string or an array, got null."
+            message = f"Invalid type for '{place}': expected a string or an array, but got null instead."
             raise BadRequest(message, param=place, code="invalid_type")
 
 
@@ -124,7 +127,7 @@ def _check_tool_choice(request: ChatCompletionRequest) -> None:
 
 
 def _no_such_tool(place: str, name: str) -> BadRequest:
-    return _wrong(f"{place}.function.name", f"'{name[:64]}' is not among the 'tools'")
+    return _wrong(f"{place}.function.name", f"'{name[:64]}' is not in 'tools'")
 
 
 def _check_input(name: str, given: Input) -> None:
@@ -133,12 +136,12 @@ def _check_input(name: str, given: Input) -> None:
     odd = odd_one(given)
     if odd is not None:
         raise BadRequest(
-            f"Invalid value for '{name}[{odd}]': it is of another kind than '{name}[0]'.",
+            f"Invalid type for '{name}[{odd}]': expected the same type as '{name}[0]'.",
             param=f"{name}[{odd}]",
             code="invalid_type",
         )
     if count(given) > MOST_INPUTS:
-        raise _wrong(name, f"expected at most {MOST_INPUTS} of them")
+        raise _wrong(name, f"expected at most {MOST_INPUTS} inputs, but got {count(given)}")
 
 
 def _wrong(place: str, why: str) -> BadRequest:

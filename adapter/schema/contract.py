@@ -28,7 +28,8 @@ class Contract:
         """
         if len(given) > MOST:
             name = list(given)[MOST][:64]
-            raise BadRequest(f"Too many parameters: more than {MOST}, with '{name}'.", param=name, code="invalid_value")
+            message = f"Too many parameters: expected at most {MOST}, but got {len(given)}. '{name}' is one too many."
+            raise BadRequest(message, param=name, code="invalid_value")
         if not self._rejected.keys().isdisjoint(given):
             self._refuse(given)
         unknown = tuple(sorted(name for name in given if name not in self._known))
@@ -54,7 +55,7 @@ def table() -> str:
     rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
     for row in TABLE:
         cells = [row.fate if endpoint in row.on else "" for endpoint in BOTH]
-        taken = f"; taken as {_either(row.neutral, '`')}" if row.neutral else ""
+        taken = f"; only {_either(row.neutral, '`')} is accepted" if row.neutral else ""
         rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{taken} |")
     return "\n".join(rows) + "\n"
 
@@ -75,9 +76,9 @@ def _same(value: object, neutral: object) -> bool:
 
 
 def _unsupported(name: str, neutral: tuple[object, ...], why: str = "") -> BadRequest:
-    exceptions = f", except as {_either(neutral)}" if neutral else ""
-    reason = ": " + why.replace("`", "'") if why else ""
-    message = f"Unsupported parameter: '{name}' is not supported here{exceptions}{reason}."
+    reason = " (" + why.replace("`", "'") + ")" if why else ""
+    exceptions = f" Only {_either(neutral)} is accepted." if neutral else ""
+    message = f"Unsupported parameter: '{name}'{reason}.{exceptions}"
     return BadRequest(message, param=name, code="unsupported_parameter")
 
 

@@ -27,6 +27,7 @@ class Reader(Generic[R]):
     """Of the requests of one endpoint. `check` sees what types and ranges cannot."""
 
     def __init__(self, struct: type[R], contract: Contract, check: Callable[[R], None] | None = None) -> None:
+        self._struct = struct
         self._decoder = msgspec.json.Decoder(struct)
         self._contract = contract
         self._check = check
@@ -35,16 +36,17 @@ class Reader(Generic[R]):
         """The request, and the names of those of its parameters that nobody knows: with `strict` these are refused,
         too. Raises BadRequest.
         """
+        given: dict[str, msgspec.Raw] = {}
         try:
             body.decode()
             given = _GIVEN.decode(body)
             request = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise misfit(str(error)) from error
+            raise misfit(str(error), given, self._struct) from error
         except UnicodeDecodeError as error:
-            raise _malformed("it is not UTF-8") from error
+            raise _malformed("it is not valid UTF-8") from error
         except (msgspec.DecodeError, RecursionError) as error:
-            hint = " (a surrogate without its pair)" if _LONE_SURROGATE.search(body) else ""
+            hint = " (unpaired surrogate)" if _LONE_SURROGATE.search(body) else ""
             raise _malformed(f"{error}{hint}") from error
         ignored = self._contract.check(given, strict=strict)
         if self._check is not None:
