@@ -109,7 +109,7 @@ class Chain:
         if not self._names:
             return False
         logger.warning(
-            "request %s: %s cannot answer, next is %s: %s", current_request.get(), name, self._names[0], error
+            "request %s: model %s failed, falling back to %s: %s", current_request.get(), name, self._names[0], error
         )
         return True
 

@@ -115,7 +115,7 @@ class Completion(Answer):
             except RequestError as error:
                 raise renamed(error, self._names) from error.__cause__
         if not all(choice.finished for choice in self.choices):
-            raise EngineFailed("the answer ended without a finish reason")
+            raise EngineFailed("the generation ended without a finish reason")
         assert self.ledger is not None
         self._used = self._so_far()
         emit(Used(self._used, tuple(self.ledger.nodes)))

@@ -45,7 +45,7 @@ def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
     most = vectors.shape[1]
     if dimensions > most:
         raise BadRequest(
-            f"Invalid value for 'dimensions': the embeddings of this model have {most}, not {dimensions}.",
+            f"Invalid value for 'dimensions': expected at most {most} for this model, but got {dimensions}.",
             param="dimensions",
             code="invalid_value",
         )

@@ -109,16 +109,23 @@ _TABLE: dict[type[Exception], Row] = {
     RequestError: Row(400, _CLIENT, "invalid_value"),
     ModelUnusable: Row(503, _SERVER, "model_unusable"),
     # The nodes refuse this gateway's credentials, not its client's.
-    Unauthorized: Row(502, _SERVER, "node_refused", "The nodes refuse this gateway."),
+    Unauthorized: Row(502, _SERVER, "node_refused", "The upstream nodes rejected this gateway's credentials."),
     NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
     # Of the servers behind: the client that waits as long as it is told is served.
-    RateLimited: Row(429, "requests", "rate_limit_exceeded", "Rate limit reached. Try again later.", 1.0),
-    NodeBusy: Row(503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Try again later.", 1.0),
+    RateLimited: Row(429, "requests", "rate_limit_exceeded", "Rate limit reached. Please try again later.", 1.0),
+    NodeBusy: Row(
+        503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Please try again later.", 1.0
+    ),
     # Which wait was too long says nothing to a client: after a switch of nodes it is a first token again.
-    NodeTimeout: Row(504, _SERVER, "model_timeout", "The model did not answer in time."),
-    NodeError: Row(503, _SERVER, "node_failed", "No node that was tried could answer. Try again later.", 1.0),
+    NodeTimeout: Row(504, _SERVER, "model_timeout", "The request timed out waiting for the model."),
+    NodeError: Row(503, _SERVER, "node_failed", "No node could complete the request. Please try again later.", 1.0),
     SessionClosed: Row(503, _SERVER, "shutting_down", "The gateway is shutting down.", 1.0),
-    Exception: Row(500, _SERVER, "internal_error", "The server had an error. Try again later."),
+    Exception: Row(
+        500,
+        _SERVER,
+        "internal_error",
+        "The server had an error while processing your request. Please try again later.",
+    ),
 }
 
 

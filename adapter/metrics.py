@@ -47,14 +47,24 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._shown = _sums() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
         self._shown.register(_Nodes(remotes))
-        self._requests = Counter("adapter_requests", "Requests that ended", ["status"], registry=self.registry)
-        self._answers = Counter("adapter_answers", "Answers asked of nodes", ["model"], registry=self.registry)
-        self._switches = Counter(
-            "adapter_switches", "Times another node was asked for an answer", ["model"], registry=self.registry
+        self._requests = Counter(
+            "adapter_requests", "Finished HTTP requests, by status code", ["status"], registry=self.registry
         )
-        self._tokens = Counter("adapter_tokens", "Tokens", ["model", "kind"], registry=self.registry)
+        self._answers = Counter(
+            "adapter_answers", "Generations run on nodes, by model", ["model"], registry=self.registry
+        )
+        self._switches = Counter(
+            "adapter_switches", "Failovers to another node, by model", ["model"], registry=self.registry
+        )
+        self._tokens = Counter(
+            "adapter_tokens", "Prompt and completion tokens, by model", ["model", "kind"], registry=self.registry
+        )
         self._seconds = Histogram(
-            "adapter_answer_seconds", "From request to end", ["model"], buckets=_SECONDS, registry=self.registry
+            "adapter_answer_seconds",
+            "Request duration in seconds, by model",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         # A label costs more to look up than to count.
         self._of_status = lru_cache(self._status)
@@ -91,7 +101,7 @@ class _Nodes(Collector):
         self._remotes = remotes
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("adapter_nodes", "Nodes, by how they are", labels=["state"])
+        family = GaugeMetricFamily("adapter_nodes", "Nodes, by state", labels=["state"])
         states = collections.Counter(str(self._remotes.status(remote).state) for remote in self._remotes.remotes)
         for state, count in states.items():
             family.add_metric([state], count)

@@ -164,9 +164,9 @@ class Models:
         if name in cards:
             return cards[name]
         if name in self._seen or not self._seen:
-            raise NoNodeAvailable(f"No node serves the model '{name}' now.", retry_after=1.0, param="model")
+            raise NoNodeAvailable(f"No node is currently serving the model '{name}'.", retry_after=1.0, param="model")
         raise ModelNotFound(
-            f"The model '{name}' does not exist. Served here: {', '.join(sorted(cards)) or 'none now'}.", param="model"
+            f"The model '{name}' does not exist. Available models: {', '.join(sorted(cards)) or 'none'}.", param="model"
         )
 
     async def get(self, name: str) -> Model:
@@ -176,7 +176,7 @@ class Models:
         card = self.card(name)
         name = card.id
         if card.lane == "chat":
-            message = f"The model '{name}' is on a server that takes messages only: ask /v1/chat/completions."
+            message = f"The model '{name}' only supports chat completions. Use /v1/chat/completions instead."
             raise BadRequest(message, param="model", code="unsupported_model")
         latest = self._latest.get(name)
         if latest is not None and (latest.card is card or latest.card == card):
@@ -202,8 +202,8 @@ class Models:
         try:
             return await asyncio.to_thread(Parts, card, data, self._tool_formats.get(card.id))
         except SettingsError as error:
-            logger.error("the model '%s' cannot be used: %s", card.id, error)
-            raise ModelUnusable(f"The model '{card.id}' cannot be used here.", param="model") from error
+            logger.error("model '%s' cannot be loaded: %s", card.id, error)
+            raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error
 
     def _forget_failed(self, key: _Key, task: asyncio.Task[Parts]) -> None:
         failed = task.cancelled() or not isinstance(task.exception(), ModelUnusable | None)

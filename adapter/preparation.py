@@ -93,9 +93,10 @@ def sampling_of(
 ) -> Sampling:
     """`most` new tokens at most. Raises BadRequest for a token that the model does not have."""
     bias = request.logit_bias or {}
-    if bias and max(bias) >= model.tokenizer.vocab_size:
+    size = model.tokenizer.vocab_size
+    if bias and max(bias) >= size:
         raise BadRequest(
-            f"Invalid value for 'logit_bias': the model has no token {max(bias)}.",
+            f"Invalid value for 'logit_bias': expected token ids below {size}, but got {max(bias)}.",
             param="logit_bias",
             code="invalid_value",
         )

@@ -32,7 +32,7 @@ class Relay(Answer):
     def __init__(self, card: ModelCard, request: ChatCompletionRequest, body: bytes) -> None:
         check_modalities(request.messages, card.modalities)
         if request.return_token_ids:
-            message = f"'return_token_ids' is not supported for '{card.id}', whose server does not tell them."
+            message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
             raise BadRequest(message, param="return_token_ids", code="unsupported_parameter")
         given = _decoded(body)
         self._card = card

@@ -65,5 +65,5 @@ def _name(given: str | None, models: Models) -> str:
     names = list(models.cards())
     if len(names) == 1:
         return names[0]
-    message = f"Missing required parameter: 'model'. Served here: {', '.join(sorted(names)) or 'none now'}."
+    message = f"Missing required parameter: 'model'. Available models: {', '.join(sorted(names)) or 'none'}."
     raise BadRequest(message, param="model", code="missing_required_parameter")

@@ -108,7 +108,7 @@ async def test_cut_stream() -> None:
     events = await streamed([TextDelta(0, "Hi"), NodeLost("10.0.0.7 is gone")])
     assert events[-1] == {
         "error": {
-            "message": "No node that was tried could answer. Try again later.",
+            "message": "No node could complete the request. Please try again later.",
             "type": "server_error",
             "param": None,
             "code": "node_failed",

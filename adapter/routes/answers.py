@@ -58,11 +58,12 @@ async def _within(silence: float, receive: Receive) -> Message:
         async with asyncio.timeout(silence):
             return await receive()
     except TimeoutError as error:
-        raise BodyTooSlow(f"Nothing more of the request came for {silence:.0f} seconds.") from error
+        message = f"Timed out waiting for the request body: no data received for {silence:.0f} seconds."
+        raise BodyTooSlow(message) from error
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request is larger than the {limit} bytes that are taken here.")
+    return BodyTooLarge(f"The request body is too large: the maximum is {limit} bytes.")
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -24,7 +24,7 @@ async def readyz(request: Request) -> Response:
     if request.parts.life.leaving:
         raise SessionClosed("The gateway is shutting down.")
     if not models.cards():
-        raise NoNodeAvailable("No node serves a model now.", retry_after=1.0)
+        raise NoNodeAvailable("No node is currently serving a model.", retry_after=1.0)
     return json_answer(Health(status="ok", models=sorted(models.cards())))
 
 

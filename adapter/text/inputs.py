@@ -53,9 +53,8 @@ def known_tokens(model: Model, tokens: Sequence[int], place: str) -> TokenIds:
     if odd is None:
         return token_ids(tokens)
     name = f"{place}[{odd}]"
-    raise BadRequest(
-        f"Invalid value for '{name}': the model has no token {tokens[odd]}.", param=name, code="invalid_value"
-    )
+    message = f"Invalid value for '{name}': expected a token id below {size}, but got {tokens[odd]}."
+    raise BadRequest(message, param=name, code="invalid_value")
 
 
 def text_of(model: Model, tokens: Sequence[int]) -> str:
@@ -88,5 +87,6 @@ def check_length(model: Model, tokens: TokenIds, place: str) -> None:
 
 def _some(tokens: TokenIds, place: str) -> TokenIds:
     if len(tokens) == 0:
-        raise BadRequest(f"Invalid value for '{place}': it has no tokens.", param=place, code="invalid_value")
+        message = f"Invalid value for '{place}': expected at least one token, but got none."
+        raise BadRequest(message, param=place, code="invalid_value")
     return tokens
