@@ -14,16 +14,16 @@ from adapter.schema.responses import ErrorResponse
 from subnet.version import VERSION
 
 _REASONS = {
-    400: "The request is wrong; `param` names the place.",
-    401: "The client's key is none of the gateway's.",
-    404: "There is no such model.",
-    408: "The request did not arrive in time.",
-    413: "The request is too large.",
-    429: "The servers behind are asked more often than they may be; Retry-After says when to try again.",
-    500: "The gateway has an error.",
-    502: "The nodes refuse this gateway.",
-    503: "Nobody can answer now; Retry-After says when to try again.",
-    504: "The model did not answer in time.",
+    400: "Invalid request; `param` names the invalid parameter.",
+    401: "Missing or invalid API key.",
+    404: "The model does not exist.",
+    408: "Timed out waiting for the request body.",
+    413: "The request body is too large.",
+    429: "Rate limit of the upstream servers reached; `Retry-After` says when to retry.",
+    500: "Internal server error.",
+    502: "The upstream nodes rejected this gateway's credentials.",
+    503: "No node is available; `Retry-After` says when to retry.",
+    504: "The request timed out waiting for the model.",
 }
 
 
@@ -40,7 +40,7 @@ def document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for one in OPERATIONS:
         paths.setdefault(one.path, {})[one.method] = _operation(one, named)
-    info = {"title": "adapter", "version": VERSION, "summary": "Chat with the models of a subnet."}
+    info = {"title": "adapter", "version": VERSION, "summary": "OpenAI-compatible API for the models of a subnet."}
     components = {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
     # The empty one: a gateway without keys serves all.
     security: list[dict[str, list[str]]] = [{"key": []}, {}]
@@ -53,7 +53,7 @@ def _operation(one: Operation, named: dict[type, dict[str, Any]]) -> dict[str, A
     if one.stream:
         content["text/event-stream"] = {"schema": named[one.stream]}
     failure = {"application/json": {"schema": named[ErrorResponse]}}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+    responses: dict[str, Any] = {"200": {"description": "Success.", "content": content}}
     responses |= {str(status): {"description": _REASONS[status], "content": failure} for status in one.errors}
     found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "responses": responses}
     if one.request:
