@@ -113,7 +113,7 @@ def test_deep_nesting_is_refused() -> None:
     value: Any = "x"
     for _ in range(100_000):
         value = [value]
-    with pytest.raises(InvalidRequest, match="nested too deep"):
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
         Guard(CONTROL).protect(value)
 
 

@@ -149,5 +149,5 @@ def test_models_without_calls() -> None:
 def test_what_cannot_be_promised() -> None:
     """It is refused as for calls that are forced."""
     tools = {"f": {"properties": {"day": {"type": "string", "format": "date"}}}}
-    with pytest.raises(UnsupportedSchema, match="cannot promise"):
+    with pytest.raises(UnsupportedSchema, match="is not supported by this model's tool call format"):
         only("glm").free(tools, False, {})

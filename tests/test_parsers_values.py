@@ -124,5 +124,5 @@ def test_what_an_operator_says() -> None:
     assert named("hermes") == ("hermes", None)
     assert named("none/think") == ("none", "think")
     for wrong in ("", "hermes/", "/think", "hermes/think/"):
-        with pytest.raises(ValueError, match="is not one of"):
+        with pytest.raises(ValueError, match="expected one of"):
             named(wrong)

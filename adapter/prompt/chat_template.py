@@ -75,7 +75,7 @@ class ChatTemplate:
             return self._adapt(messages, given, add_generation_prompt)
         except Exception as error:  # whatever went wrong in there, the messages did not suit the template
             reason = str(error) or type(error).__name__
-            message = f"the model's chat template does not accept the messages: {reason}"
+            message = f"The model's chat template rejected the messages: {reason}"
             raise InvalidRequest(message, param="messages") from error
 
     def _open(self, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ class ChatTemplate:
         last = {**messages[-1], "content": tools_as_text.joined(messages[-1].get("content")) + _END}
         text, end, _ = self._adapt([*messages[:-1], last], given, False).rpartition(_END)
         if not end:
-            raise TemplateError("it does not show the last message, which is to be continued")
+            raise TemplateError("it does not render the last message, which is to be continued")
         return text
 
     def _adapt(self, messages: Sequence[Message], given: Mapping[str, Any], opens: bool) -> str:
@@ -97,7 +97,7 @@ class ChatTemplate:
         for piece in self._template.root_render_func(context):
             size += len(piece)
             if size > LONGEST:
-                raise SecurityError(f"it renders more than {LONGEST} characters")
+                raise SecurityError(f"the rendered prompt exceeds {LONGEST} characters")
             pieces.append(piece)
         return "".join(pieces)
 

@@ -62,8 +62,9 @@ class Guard:
                 except _TakenError:
                     continue
         except RecursionError as error:
-            raise InvalidRequest("the messages are nested too deep", param="messages") from error
-        raise InvalidRequest("the messages use all of Unicode's noncharacters", param="messages")
+            raise InvalidRequest("The messages are nested too deeply.", param="messages") from error
+        message = "The messages contain every Unicode noncharacter; at least one must be unused."
+        raise InvalidRequest(message, param="messages")
 
     def _copy(self, value: Any, mark: str) -> Any:
         """Raises _TakenError when the mark is in there already."""

@@ -34,9 +34,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
-            raise SecurityError("powers are not allowed")
+            raise SecurityError("the ** operator is not allowed")
         if _length(left, right) > LONGEST:
-            raise SecurityError(f"a product has more than {LONGEST} items")
+            raise SecurityError(f"the result of a multiplication exceeds {LONGEST} items")
         return super().call_binop(context, operator, left, right)
 
 

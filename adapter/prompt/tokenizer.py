@@ -111,7 +111,7 @@ class BytePairTokenizer(Tokenizer):
                 "model", pat_str=artefact.pattern, mergeable_ranks=ranks, special_tokens={}
             )
         except ValueError as error:
-            raise SettingsError(f"the model's tokenizer is not usable: {error}") from error
+            raise SettingsError(f"invalid tokenizer: {error}") from error
 
     def _encode(self, text: str) -> TokenIds:
         ids = self._few(text) if len(text) <= SHORT else self._many(text)
@@ -126,7 +126,7 @@ class BytePairTokenizer(Tokenizer):
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
             return np.frombuffer(self._ids, np.int32)[ranks]
         except ValueError as error:
-            raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
+            raise InvalidRequest(f"The text cannot be tokenized: {error}", param="messages") from error
 
 
 class JsonTokenizer(Tokenizer):
@@ -140,7 +140,7 @@ class JsonTokenizer(Tokenizer):
         try:
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
         except Exception as error:  # the package raises nothing more precise
-            raise InvalidRequest(f"the text cannot be tokenized: {error}", param="messages") from error
+            raise InvalidRequest(f"The text cannot be tokenized: {error}", param="messages") from error
 
 
 def load_tokenizer(artefact: TokenizerArtefact) -> Tokenizer:
@@ -149,7 +149,7 @@ def load_tokenizer(artefact: TokenizerArtefact) -> Tokenizer:
         return BytePairTokenizer(artefact)
     if artefact.tokenizer_json is not None:
         return JsonTokenizer(artefact)
-    raise SettingsError("the model's tokenizer has neither merges nor a tokenizer.json")
+    raise SettingsError("invalid tokenizer: expected BPE merges or a tokenizer.json, but got neither")
 
 
 def _ids_by_text(pieces: Sequence[bytes], ids: Iterable[int]) -> dict[str, int]:

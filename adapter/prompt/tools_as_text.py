@@ -62,7 +62,7 @@ def _introduce(said: list[Message], instructions: str, knows_system: bool) -> No
     elif knows_system:
         said.insert(0, {"role": "system", "content": instructions})
     else:
-        raise TemplateError("tools need a user message")
+        raise TemplateError("tools require at least one user message")
 
 
 def _without_calls(messages: Iterable[Message]) -> list[Message]:

@@ -30,9 +30,9 @@ def variables(
     """
     given = dict(chat_template_kwargs or {})
     for name in given.keys() & OURS:
-        raise _refused(f"chat_template_kwargs.{name}", "it is not for a request to set")
+        raise _refused(f"chat_template_kwargs.{name}", "this variable is reserved")
     if verbosity is not None and "verbosity" not in known and verbosity != "medium":
-        raise _refused("verbosity", "this model's template knows no verbosity")
+        raise _refused("verbosity", "the model's chat template does not support verbosity")
     effort = {} if reasoning_effort is None else _effort(reasoning_effort, known)
     return effort | ({} if verbosity is None else {"verbosity": verbosity}) | given
 
@@ -42,7 +42,7 @@ def _effort(effort: str, known: Collection[str]) -> dict[str, Any]:
     if "reasoning_effort" in known:
         found["reasoning_effort"] = effort
     if not found and effort != "none":
-        raise _refused("reasoning_effort", "this model's template knows no reasoning effort")
+        raise _refused("reasoning_effort", "the model's chat template does not support reasoning effort")
     return found
 
 

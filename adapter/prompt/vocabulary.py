@@ -23,7 +23,7 @@ def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
         _hide(document["model"], frozenset(artefact.control))
         return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
     except Exception as error:  # the package raises nothing more precise
-        raise SettingsError(f"the model's tokenizer is not usable: {error}") from error
+        raise SettingsError(f"invalid tokenizer: {error}") from error
 
 
 def _hide(model: dict[str, Any], control: frozenset[int]) -> None:

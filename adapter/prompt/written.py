@@ -95,13 +95,13 @@ def own_template(source: str, permitted: bool, bos_token: str = "", eos_token: s
     """A template that a request brings itself, which its loops can make run for any time: so only where the operator
     permits it. Takes milliseconds, and is kept. Raises InvalidRequest."""
     if not permitted:
-        raise InvalidRequest("'chat_template' is not allowed here: the model's own is used.", param="chat_template")
+        raise InvalidRequest("Custom chat templates are not allowed on this gateway.", param="chat_template")
     if len(source) > LONGEST_TEMPLATE:
-        raise InvalidRequest(f"'chat_template' has more than {LONGEST_TEMPLATE} characters.", param="chat_template")
+        raise _refused("chat_template", f"expected at most {LONGEST_TEMPLATE} characters, but got {len(source)}")
     try:
         return _compiled(source, bos_token, eos_token)
     except SettingsError as error:
-        raise InvalidRequest(f"Invalid value for 'chat_template': {error}.", param="chat_template") from error
+        raise _refused("chat_template", str(error)) from error
 
 
 _compiled = lru_cache(maxsize=16)(ChatTemplate)
@@ -109,14 +109,14 @@ _compiled = lru_cache(maxsize=16)(ChatTemplate)
 
 def _check(conversation: Conversation, template: ChatTemplate) -> None:
     if conversation.documents and "documents" not in template.variables:
-        raise _refused("documents", "this model's template knows no documents")
+        raise _refused("documents", "the model's chat template does not support documents")
     if not conversation.continue_final_message:
         return
     last = conversation.messages[-1]
     if conversation.add_generation_prompt:
-        raise _refused("continue_final_message", "it cannot go with 'add_generation_prompt'")
+        raise _refused("continue_final_message", "it cannot be combined with 'add_generation_prompt'")
     if last["role"] != "assistant" or last.get("tool_calls"):
-        raise _refused("continue_final_message", "the last message must be text of the assistant")
+        raise _refused("continue_final_message", "the last message must be an assistant message without tool calls")
 
 
 def _refused(place: str, why: str) -> InvalidRequest:

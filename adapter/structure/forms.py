@@ -115,7 +115,7 @@ def _parsed(given: Json, place: Place) -> dict[str, Any]:
     try:
         return msgspec.json.decode(given, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise place.refusal((), f"it is not the text of a JSON schema: {error}") from error
+        raise place.refusal((), f"expected a JSON schema as an object or as a JSON string: {error}") from error
 
 
 def _lark(text: str, place: Place) -> str:
@@ -127,7 +127,7 @@ def _lark(text: str, place: Place) -> str:
 
 def _tried(grammar: Grammar, place: Place) -> Grammar:
     if len(grammar.text) > LONGEST_TEXT:
-        raise _wrong(place, f"it has more than {LONGEST_TEXT} characters")
+        raise _wrong(place, f"expected at most {LONGEST_TEXT} characters")
     make = LLMatcher.grammar_from_regex if grammar.kind == "regex" else LLMatcher.grammar_from_lark
     wrong, messages = LLMatcher.validate_grammar_with_warnings(make(grammar.text))
     if wrong:

@@ -60,7 +60,7 @@ def fault(schema: Mapping[str, Any], text: str, strict: bool = False) -> Fault |
 
 def _find(schema: Mapping[str, Any], text: str) -> Fault | None:
     if len(text) > LONGEST:
-        return Fault((), f"it has more than {LONGEST} characters")
+        return Fault((), f"the schema has {len(text)} characters, but the maximum is {LONGEST}")
     reason = _reason(text)
     if reason is None:
         return None

@@ -33,11 +33,11 @@ class Fault(NamedTuple):
 def strict_fault(schema: Mapping[str, Any]) -> Fault | None:
     """The first place that breaks the rules."""
     if schema.get("type") != "object":
-        return Fault(("type",), "the schema must be of 'type': 'object' and not use 'anyOf' at its top")
+        return Fault(("type",), "the schema must have type 'object' and must not have 'anyOf' at the top level")
     try:
         return next(_faults(schema, (), 0), None) or _too_much(schema)
     except RecursionError:
-        return Fault((), "it is nested too deep")
+        return Fault((), "the schema is nested too deeply")
 
 
 def _faults(schema: Any, path: Path, level: int) -> Iterator[Fault]:
@@ -45,7 +45,7 @@ def _faults(schema: Any, path: Path, level: int) -> Iterator[Fault]:
         yield Fault(path, "a schema must be an object")
         return
     if level > MOST_LEVELS:
-        yield Fault(path, f"it is nested more than {MOST_LEVELS} levels deep")
+        yield Fault(path, f"the schema must not be nested more than {MOST_LEVELS} levels deep")
         return
     yield from _keywords(schema, path)
     properties = schema.get("properties")
@@ -60,13 +60,14 @@ def _keywords(schema: Mapping[str, Any], path: Path) -> Iterator[Fault]:
         if key not in _PERMITTED:
             yield Fault((*path, key), f"'{key}' is not permitted")
     if "$ref" in schema and (beside := [key for key in schema if key not in ("$ref", "$defs", "definitions")]):
-        yield Fault((*path, beside[0]), f"'$ref' cannot have keywords beside it, such as '{beside[0]}'")
+        yield Fault((*path, beside[0]), f"'$ref' must not have sibling keywords, but got '{beside[0]}'")
     if not _KINDS & schema.keys():
         yield Fault(path, "the schema must have a 'type' key")
     if schema.get("type") == "array" and "items" not in schema:
-        yield Fault(path, "an array schema needs 'items'")
+        yield Fault(path, "an array schema must have an 'items' key")
     if "format" in schema and schema["format"] not in _FORMATS:
-        yield Fault((*path, "format"), f"this format is not supported. Supported are: {', '.join(sorted(_FORMATS))}")
+        reason = f"format '{str(schema['format'])[:64]}' is not supported"
+        yield Fault((*path, "format"), f"{reason}. Supported formats are: {', '.join(sorted(_FORMATS))}")
 
 
 def _object(schema: Mapping[str, Any], properties: object, path: Path) -> Iterator[Fault]:
@@ -107,7 +108,7 @@ def _too_much(schema: Mapping[str, Any]) -> Fault | None:
         (names, LONGEST_NAMES, "characters in names and enum values"),
     ):
         if count > most:
-            return Fault((), f"the schema has {count} {what}, more than {most}")
+            return Fault((), f"the schema has {count} {what}, but the maximum is {most}")
     return None
 
 

@@ -50,7 +50,8 @@ async def structure(
         return None
     must = forced(request)
     if form is not None and must:
-        raise _clash(f"A 'tool_choice' that asks for a call cannot go with '{form.place.param}'.", form.place.param)
+        message = f"A 'tool_choice' that forces a tool call cannot be combined with '{form.place.param}'."
+        raise _clash(message, form.place.param)
     await _check([*_of_tools(request, must), *_of_form(form)])
     try:
         if form is not None:
@@ -95,7 +96,7 @@ def _answer(
     body = form.body
     whole = kind.answer(body or '""', special, opened, parameters(request), _several(request))
     if whole is not None and body is None:
-        raise _clash(f"'{form.place.param}' cannot go with tools or reasoning.", form.place.param)
+        raise _clash(f"'{form.place.param}' cannot be combined with tools or reasoning.", form.place.param)
     return _lark(whole) or form.grammar
 
 

@@ -150,5 +150,5 @@ def _tags(template: str, name: str | None) -> Tags | None:
 
 def _named(table: Mapping[str, T], name: str) -> T:
     if name not in table:
-        raise ValueError(f"'{name}' is not one of {', '.join([*table, NONE])}")
+        raise ValueError(f"unknown name '{name}': expected one of {', '.join([*table, NONE])}")
     return table[name]

@@ -49,7 +49,7 @@ def load(pieces: Sequence[bytes]) -> ReadHeader:
     try:
         encoding = encoding_of(pieces)
     except (HarmonyError, OSError) as error:
-        logger.warning("harmony headers are read without openai-harmony: %s", error)
+        logger.warning("openai-harmony cannot be used, parsing harmony headers as plain text instead: %s", error)
         return read_as_text
     return lru_cache(256)(partial(_read, encoding))
 

@@ -31,9 +31,9 @@ def members(name: str, schema: Schema | None) -> list[Member] | None:
         return None
     properties, required = own.get("properties") or {}, own.get("required") or []
     if not isinstance(properties, Mapping) or not isinstance(required, list):
-        raise UnsupportedSchema((name,), "that is no schema of an object")
+        raise UnsupportedSchema((name,), "expected 'properties' to be an object and 'required' to be an array")
     if unknown := [key for key in required if key not in properties]:
-        raise UnsupportedSchema((name, "required"), f"'{unknown[0]}' is not among the properties")
+        raise UnsupportedSchema((name, "required"), f"'{unknown[0]}' is listed in 'required' but not in 'properties'")
     shared = {key: own[key] for key in _SHARED if key in own}
     return [
         Member(key, {**shared, **member} if isinstance(member, Mapping) else member, key in required, (name, key))
@@ -48,7 +48,8 @@ def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
         return f"{lark.json(member.schema)} {quoted(line)} {lark.mark(end)}"
     for keyword in ("pattern", "format"):
         if keyword in member.schema:
-            raise UnsupportedSchema((*member.path, keyword), "this model's format of calls cannot promise that")
+            reason = f"'{keyword}' is not supported by this model's tool call format"
+            raise UnsupportedSchema((*member.path, keyword), reason)
     if (named := values(member.schema)) is not None:
         texts = [value for value in named if isinstance(value, str)]
         return f"{lark.either(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
