@@ -57,4 +57,4 @@ class PlainReader(ChoiceReader):
 
 
 def _unheard(event: Event) -> None:
-    raise AssertionError("nobody takes the events of this choice")
+    raise AssertionError("emit was not set before the first delta")

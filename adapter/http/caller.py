@@ -88,7 +88,7 @@ class Caller:
         """ASGI's own; what uvicorn sends with writes head and body one after the other, and takes longer."""
         cycle = self._cycle
         if cycle is None and not self.gone:
-            raise RuntimeError("the answer is complete already")
+            raise RuntimeError("the response is already complete")
         if cycle is not None and cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if cycle is None or cycle.disconnected:

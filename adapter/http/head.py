@@ -14,5 +14,5 @@ def head(status: int, headers: Iterable[Header]) -> bytes:
     lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
     data = b"".join(lines)
     if data.count(b"\n") != len(lines) or data.count(b"\r") != len(lines):
-        raise ValueError("a header of several lines")
+        raise ValueError("a header must not contain line breaks")
     return data + b"\r\n"

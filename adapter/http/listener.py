@@ -49,7 +49,7 @@ class Listener:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:
-                logger.error("cannot take in connections: %s", error)
+                logger.error("cannot accept connections: %s", error)
                 self._loop.remove_reader(self._listening)
                 self._pause = self._loop.call_later(_PAUSE, self.start, make_protocol)
                 return

@@ -136,7 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _head_without_wish(self) -> bytes:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            raise HttpParserError("this is no proxy")
+            raise HttpParserError("CONNECT is not supported")
         lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""])
 

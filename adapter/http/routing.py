@@ -63,7 +63,7 @@ def _endpoint(request: Request, endpoints: Mapping[str, Endpoint]) -> Endpoint:
     allowed = ", ".join([*head, *endpoints, "OPTIONS"])
     if request.method == "OPTIONS":
         return _options(allowed)
-    raise WrongMethod(f"Not allowed to {request.method} on {request.path}", allowed)
+    raise WrongMethod(f"Invalid method for URL ({request.method} {request.path})", allowed)
 
 
 def _options(allowed: str) -> Endpoint:

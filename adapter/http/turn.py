@@ -26,7 +26,7 @@ class Turn:
             try:
                 job()
             except Exception as error:
-                self._loop.call_exception_handler({"message": "at the end of a turn", "exception": error})
+                self._loop.call_exception_handler({"message": "error in an end-of-turn callback", "exception": error})
 
 
 @lru_cache(maxsize=4)
