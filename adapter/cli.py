@@ -1,22 +1,136 @@
-"""The `adapter` command, before anything that takes time."""
+"""The `adapter` command. What a command needs is imported when it is used, so that help appears at once."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Sequence
 
+from subnet.config.parser import Parser
+from subnet.errors import SettingsError, SubnetError
+from subnet.version import VERSION
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; Ctrl-C, or SIGTERM, at any moment is an end without a traceback."""
+_UP = """\
+Run a gateway and local nodes, each in a process of its own. Ctrl-C stops them all.
+
+examples:
+  adapter up                                          two nodes with a small demo model, SmolLM2-135M
+  adapter up --model ~/models/qwen.gguf --local-nodes 1
+  adapter up --model owner/repo:file.gguf             downloaded from the Hugging Face hub, once
+  adapter up --node http://gpu-1:9000                 and one more node, on another machine
+"""
+_SERVE = """\
+Run a gateway in front of nodes that run elsewhere: subnet nodes (see `subnet node --help`), vLLM, SGLang, llama-server,
+Ollama, TGI, LM Studio, or any server with an OpenAI-compatible API. The type of each server is detected and printed.
+
+examples:
+  adapter serve --node http://gpu-1:8000 --node http://localhost:11434/v1
+  adapter serve --node vllm=http://gpu-1:8000 --alias gpt-4o-mini=Qwen/Qwen3-8B --host 0.0.0.0
+  ADAPTER_SECRET=... adapter serve --config gateway.toml
+"""
+_NODES = """\
+Print the nodes of a running gateway, one line each.
+
+  state     healthy, unreachable, draining, full, breaker-open (no requests) or breaker-half-open (being tested)
+  for       time in that state
+  requests  requests of this gateway that run on the node
+  slots     slots in use and in total, as of the last health check
+  reason    why the node gets no requests
+
+examples:
+  adapter nodes
+  adapter nodes --url http://gateway:8000 --json
+"""
+_SETTINGS = "\nSettings also come from adapter.toml and the environment (ADAPTER_PORT=8001); flags take precedence.\n"
+_ONLY_UP = {"model", "engine", "local_nodes", "concurrency", "context_length", "threads"}
+_URL = "http://127.0.0.1:8000"
+
+
+def main() -> None:
+    """Run the command; Ctrl-C or SIGTERM at any moment ends it without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # The imports take half a second, in which someone may well change their mind.
-        from adapter.running.commandline import main as run
-
-        run(arguments)
+        run()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Raises SystemExit with one line per mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.start(options)
+    except SettingsError as error:
+        sys.exit(error.report("adapter"))
+    except SubnetError as error:
+        sys.exit(f"adapter: {error}")
+
+
+def _gateway(options: argparse.Namespace) -> None:
+    from adapter.settings import reader
+
+    flags = {name: value for name, value in vars(options).items() if name not in ("start", "command", "config")}
+    settings = reader.load(options.config, flags=flags)
+
+    # Only now: a second of imports, for which nobody with a typo in a setting should wait.
+    import asyncio
+
+    import uvloop
+
+    from adapter.running import commands
+    from adapter.running.gateway import set_up_logging
+
+    set_up_logging(settings.log_level)
+    if options.command == "up":
+        settings = commands.with_model(settings, _say)
+    serve = commands.up if options.command == "up" else commands.serve
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, _say))
+
+
+def _nodes(options: argparse.Namespace) -> None:
+    from adapter.running import node_table
+
+    data = node_table.fetch(options.url, options.api_key)
+    table = node_table.read(options.url, data)
+    _say(data.decode() if options.json else node_table.written(table))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="adapter", description="An OpenAI-compatible chat API in front of inference nodes.")
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
+    up = commands.add_parser("up", help="run a gateway and the nodes behind it on this machine", description=_UP)
+    up.epilog, up.fill = _SETTINGS, _up_flags
+    up.set_defaults(start=_gateway)
+    serve = commands.add_parser(
+        "serve", help="run a gateway in front of nodes and servers that run elsewhere", description=_SERVE
+    )
+    serve.epilog, serve.fill = _SETTINGS, _serve_flags
+    serve.set_defaults(start=_gateway)
+    nodes = commands.add_parser("nodes", help="print the nodes of a running gateway", description=_NODES)
+    nodes.add_argument("--url", default=_URL, help="address of the gateway (default: %(default)s)")
+    nodes.add_argument("--api-key", metavar="KEY", help="API key of the gateway, if it requires one")
+    nodes.add_argument("--json", action="store_true", help="print the response of GET /nodes")
+    nodes.set_defaults(start=_nodes)
+    return parser
+
+
+def _up_flags(parser: argparse.ArgumentParser) -> None:
+    from adapter.settings import reader
+
+    reader.add_flags(parser)
+
+
+def _serve_flags(parser: argparse.ArgumentParser) -> None:
+    from adapter.settings import reader
+
+    reader.add_flags(parser, *(field.name for field in reader.fields if field.name not in _ONLY_UP))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a gateway can be told: the one table that help, checks and the README's settings come from."""
+"""Settings of a gateway: the table that its help, checks and reference come from."""
 
 from __future__ import annotations
 
@@ -9,108 +9,121 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from adapter.decode.parsers import FORMATS, NONE, REASONING, named
 from subnet.client.policies import PolicyName
+from subnet.config import SettingsReader
 from subnet.errors import SettingsError
-from subnet.settings import SettingsReader
 from subnet.upstream.spec import NodeSpec
 
 _Count = Annotated[int, Meta(ge=1)]
 _Seconds = Annotated[float, Meta(gt=0)]
 _Name = Annotated[str, Meta(min_length=1)]
 _SECRETS = ("secret", "api_keys")
-_FORMS = (
-    f"model=calls or model=calls/reasoning, with calls one of {', '.join([*FORMATS, NONE])}"
-    f" and reasoning one of {', '.join([*REASONING, NONE])}"
-)
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What holds for one model. Times are in seconds; None: as for all."""
+    """Timeouts of one model, in seconds; None: the gateway's settings."""
 
-    first_token_timeout: _Seconds | None = None
-    inter_token_timeout: _Seconds | None = None
-    attempt_timeout: _Seconds | None = None
+    first_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time to the first token, in seconds; none: the gateway's setting")
+    ] = None
+    inter_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; none: the gateway's setting")
+    ] = None
+    attempt_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; none: no limit")
+    ] = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Raises SettingsError for aliases that go round in a circle, and for two nodes of one name."""
+    """Settings of a gateway.
+
+    Raises SettingsError for aliases that form a cycle, for two nodes with one name, and for an unknown tool format.
+    """
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
-    workers: Annotated[int, Meta(ge=1, le=256, description="gateway processes behind the one address")] = 1
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0: any free port")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="number of gateway processes")] = 1
     nodes: Annotated[
-        tuple[NodeSpec, ...], Meta(description="addresses of the nodes to use; a kind may lead: vllm=http://gpu-1:8000")
+        tuple[NodeSpec, ...],
+        Meta(description="addresses of nodes or upstream servers; the type may come first: vllm=http://gpu-1:8000"),
     ] = ()
-    aliases: Annotated[dict[_Name, _Name], Meta(description="other names of models, as name=model")] = {}
+    aliases: Annotated[dict[_Name, _Name], Meta(description="additional names of models, as name=model")] = {}
     fallbacks: Annotated[
         dict[_Name, tuple[_Name, ...]],
-        Meta(description="models to be asked instead, in order, when a model cannot answer, as model=other,other"),
+        Meta(description="models to try, in order, when a model cannot answer, as model=other,other"),
     ] = {}
-    default_model: Annotated[_Name | None, Meta(description="model for requests that name one nobody serves")] = None
-    models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of single models")] = {}
-    secret: Annotated[str | None, Meta(description="secret that gateway and nodes share")] = None
-    api_keys: Annotated[
-        tuple[_Name, ...], Meta(description="keys of which a client must bring one; none: all are served")
-    ] = ()
+    default_model: Annotated[
+        _Name | None, Meta(description="model that answers requests for unknown models; none: they get a 404")
+    ] = None
+    models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of individual models")] = {}
+    secret: Annotated[str | None, Meta(description="secret shared with the subnet nodes (HMAC-SHA256)")] = None
+    api_keys: Annotated[tuple[_Name, ...], Meta(description="API keys of clients; none: clients need no key")] = ()
     first_token_timeout: Annotated[
-        float, Meta(gt=0, description="seconds to wait for a first token, beyond what the prompt's length explains")
+        float,
+        Meta(gt=0, description="maximum time to the first token, in seconds, plus the time that prefill_rate allows"),
     ] = 10.0
     prefill_rate: Annotated[
-        float, Meta(gt=0, description="prompt tokens a second that the slowest node gets through")
+        float, Meta(gt=0, description="prompt tokens per second that the slowest node can process")
     ] = 50.0
-    inter_token_timeout: Annotated[float, Meta(gt=0, description="seconds to wait between two tokens")] = 5.0
+    inter_token_timeout: Annotated[
+        float, Meta(gt=0, description="maximum time between two tokens, in seconds; then another node takes over")
+    ] = 5.0
     chat_first_token_timeout: Annotated[
-        float, Meta(gt=0, description="the same on the chat lane, where a server may think unseen")
+        float, Meta(gt=0, description="first_token_timeout on the chat lane, where a server may reason unseen")
     ] = 120.0
-    chat_inter_token_timeout: Annotated[
-        float, Meta(gt=0, description="seconds to wait between two pieces on the chat lane")
-    ] = 30.0
-    max_attempts: Annotated[_Count, Meta(description="attempts to make without any new token")] = 4
-    retry_timeout: Annotated[float, Meta(gt=0, description="seconds to go on trying without any new token")] = 60.0
+    chat_inter_token_timeout: Annotated[float, Meta(gt=0, description="inter_token_timeout on the chat lane")] = 30.0
+    max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
+    retry_timeout: Annotated[
+        float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")
+    ] = 60.0
     queue_timeout: Annotated[
-        float, Meta(ge=0, description="seconds to wait for room on a full node, or for a lost one to come back")
+        float,
+        Meta(ge=0, description="maximum time a request waits for capacity or for an unreachable node, in seconds"),
     ] = 10.0
-    policy: Annotated[PolicyName, Meta(description="how the node for a request is chosen")] = "round-robin"
+    policy: Annotated[PolicyName, Meta(description="how a node is chosen for each request")] = "round-robin"
     health_check_timeout: Annotated[
-        float, Meta(gt=0, description="seconds in which a node must say how it is; it is asked every 2 s")
+        float, Meta(gt=0, description="timeout of a node's health check, in seconds; nodes are checked every 2 s")
     ] = 3.0
     hedge_quantile: Annotated[
         float,
         Meta(
-            ge=0, lt=1, description="ask a second node when a first token is later than this share of recent; 0: never"
+            ge=0,
+            lt=1,
+            description="ask a second node when the first token takes longer than this quantile of recent ones; 0: off",
         ),
     ] = 0.0
-    hedge_share: Annotated[
-        float, Meta(ge=0, le=1, description="share of requests for which a second node may be asked")
-    ] = 0.1
-    max_body: Annotated[int, Meta(ge=1024, description="bytes of the largest request taken")] = 8 * 1024 * 1024
+    hedge_share: Annotated[float, Meta(ge=0, le=1, description="maximum share of requests that may be hedged")] = 0.1
+    max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
     default_max_tokens: Annotated[
-        _Count | None, Meta(description="length of an answer whose request names none; none: what the context holds")
+        _Count | None, Meta(description="max_tokens of requests that set none; none: the rest of the context")
     ] = None
-    strict: Annotated[bool, Meta(description="refuse parameters that nobody knows")] = False
+    strict: Annotated[bool, Meta(description="reject unknown request parameters instead of ignoring them")] = False
     reasoning_field: Annotated[
-        Literal["reasoning_content", "reasoning", "both"], Meta(description="where an answer has its reasoning")
+        Literal["reasoning_content", "reasoning", "both"], Meta(description="field of a message that holds reasoning")
     ] = "reasoning_content"
     tool_format: Annotated[
         tuple[str, ...],
-        Meta(description="how a model writes calls and reasoning, as model=calls/reasoning, or model=calls"),
+        Meta(description="format of tool calls and reasoning, as model=calls or model=calls/reasoning"),
     ] = ()
-    allow_chat_template: Annotated[bool, Meta(description="a request may bring its own chat template")] = False
-    cors_origins: Annotated[tuple[str, ...], Meta(description="web origins whose pages may call, or *")] = ()
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
-    ] = "info"
-    access_log: Annotated[bool, Meta(description="one line for every request")] = True
-    model: Annotated[str | None, Meta(description="`up`: a GGUF file, or owner/repo:file.gguf")] = None
+    allow_chat_template: Annotated[bool, Meta(description="allow requests to bring their own chat template")] = False
+    cors_origins: Annotated[
+        tuple[str, ...], Meta(description="web origins that may call from a browser, or * for all")
+    ] = ()
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
+    access_log: Annotated[bool, Meta(description="log one line per request")] = True
+    model: Annotated[
+        str | None, Meta(description="`up`: model of the local nodes, a GGUF file or owner/repo:file.gguf")
+    ] = None
     engine: Annotated[
-        Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: what runs the model in the local nodes")
+        Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: engine of the local nodes")
     ] = "llama.cpp"
-    local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: how many nodes to start here")] = 2
-    concurrency: Annotated[_Count, Meta(description="`up`: answers that a local node writes at once")] = 4
-    context_length: Annotated[_Count | None, Meta(description="`up`: tokens of context; none: the model's own")] = None
+    local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: number of local nodes")] = 2
+    concurrency: Annotated[_Count, Meta(description="`up`: maximum number of answers at once, for each local node")] = 4
+    context_length: Annotated[
+        _Count | None, Meta(description="`up`: context length in tokens; none: the maximum of the model")
+    ] = None
     threads: Annotated[
-        _Count | None, Meta(description="`up`: threads of a local node; none: its share of the cores")
+        _Count | None, Meta(description="`up`: threads of each local node; none: an equal share of the cores")
     ] = None
 
     def __post_init__(self) -> None:
@@ -118,16 +131,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         peers: dict[str, NodeSpec] = {}
         for node in self.nodes:
             if peers.setdefault(node.peer, node) != node:
-                raise SettingsError(f"nodes: {node.peer} is there twice, and not the same: give one a name of its own")
+                raise SettingsError(
+                    f"nodes: {node.peer} is given twice with different settings; set `name` for one of them"
+                )
+        self.tool_formats()
 
     def tool_formats(self) -> dict[str, str]:
-        """How models write tool calls, by model: what `tool_format` says, "calls" or "calls/reasoning". Raises
-        SettingsError."""
+        """Returns the format of tool calls by model, "calls" or "calls/reasoning". Raises SettingsError."""
+        if not self.tool_format:
+            return {}
+        from adapter.decode.parsers import FORMATS, NONE, REASONING, named
+
         found = {}
         for entry in self.tool_format:
             model, _, text = entry.rpartition("=")
-            if not model or not _is_format(text):
-                raise SettingsError(f"--tool-format {entry}: expected {_FORMS}")
+            try:
+                named(text)
+            except ValueError:
+                model = ""
+            if not model:
+                raise SettingsError(
+                    f"tool_format: expected model=calls or model=calls/reasoning, got {entry!r};"
+                    f" calls is one of {', '.join([*FORMATS, NONE])},"
+                    f" reasoning is one of {', '.join([*REASONING, NONE])}"
+                )
             found[model] = text
         return found
 
@@ -141,15 +168,7 @@ def _check_names(aliases: Mapping[str, str]) -> None:
     try:
         TopologicalSorter({name: [model] for name, model in aliases.items()}).prepare()
     except CycleError as error:
-        raise SettingsError(f"aliases go round in a circle: {' -> '.join(error.args[1][::-1])}") from error
-
-
-def _is_format(text: str) -> bool:
-    try:
-        named(text)
-    except ValueError:
-        return False
-    return True
+        raise SettingsError(f"aliases form a cycle: {' -> '.join(error.args[1][::-1])}") from error
 
 
 reader = SettingsReader(Settings, "ADAPTER_", "adapter.toml")

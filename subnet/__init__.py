@@ -1,9 +1,16 @@
 """A subnet of inference nodes: sessions that survive their nodes."""
 
-from subnet.authorizers import AuthorizerBase, TokenAuthorizer
-from subnet.client import Limits, RemoteManager, Session, SessionManager
-from subnet.generation import Delta, Sampling
-from subnet.protocols.mock import MockProtocol
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subnet.authorizers import AuthorizerBase, TokenAuthorizer
+    from subnet.client.limits import Limits
+    from subnet.client.remote_manager import RemoteManager
+    from subnet.client.session import Session
+    from subnet.client.session_manager import SessionManager
+    from subnet.generation import Delta, Sampling
+    from subnet.protocols.mock import MockProtocol
 
 __all__ = [
     "AuthorizerBase",
@@ -16,3 +23,22 @@ __all__ = [
     "SessionManager",
     "TokenAuthorizer",
 ]
+
+_HOMES = {
+    "AuthorizerBase": "subnet.authorizers",
+    "Delta": "subnet.generation",
+    "Limits": "subnet.client.limits",
+    "MockProtocol": "subnet.protocols.mock",
+    "RemoteManager": "subnet.client.remote_manager",
+    "Sampling": "subnet.generation",
+    "Session": "subnet.client.session",
+    "SessionManager": "subnet.client.session_manager",
+    "TokenAuthorizer": "subnet.authorizers",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: aiohttp and numpy take half a second, which `subnet --help` need not wait for.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'subnet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,42 +1,52 @@
-"""The `subnet` command."""
+"""The `subnet` command. What it needs is imported when it is used, so that help appears at once."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from subnet.errors import SubnetError
-from subnet.node.run import run
-from subnet.node.settings import reader
+from subnet.config.parser import Parser
+from subnet.errors import SettingsError, SubnetError
 from subnet.version import VERSION
 
 _NODE = """\
-Run one node: load a model and offer it to gateways over the subnet's wire.
+Run one node: load a model and serve it to gateways.
 
 examples:
-  subnet node                                        the small model that comes with the package
+  subnet node                                        a small demo model, SmolLM2-135M
   subnet node --model ~/models/qwen.gguf --port 9001
   subnet node --model owner/repo:file.gguf --host 0.0.0.0 --secret "$SECRET"
   subnet node --engine echo --echo-rate 50           no model at all, for tests
 
-Every setting can also stand in node.toml or in the environment (SUBNET_PORT=9001).
-Then tell a gateway of it: adapter serve --node http://this-host:9001
+Settings also come from node.toml and the environment (SUBNET_PORT=9001); flags take precedence.
+Then start a gateway in front of it: adapter serve --node http://this-host:9001
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Mistakes in settings and nodes that cannot start end it with one line each."""
     options = _parser().parse_args(arguments)
-    flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
     try:
-        settings = reader.load(options.config, flags=flags)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        asyncio.run(run(settings, _say))
+        _node(options)
+    except SettingsError as error:
+        sys.exit(error.report("subnet"))
     except SubnetError as error:
         sys.exit(f"subnet: {error}")
+
+
+def _node(options: argparse.Namespace) -> None:
+    import asyncio
+    import logging
+
+    from subnet.node.run import run
+    from subnet.node.settings import reader
+
+    flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
+    settings = reader.load(options.config, flags=flags)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    asyncio.run(run(settings, _say))
 
 
 def _say(line: str) -> None:
@@ -45,15 +55,19 @@ def _say(line: str) -> None:
         print(line, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="subnet", description="A subnet of inference nodes.")
+def _parser() -> Parser:
+    parser = Parser(prog="subnet", description="A subnet of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    node = commands.add_parser(
-        "node", help="run one node", description=_NODE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    reader.add_flags(node)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
+    node = commands.add_parser("node", help="run one node", description=_NODE)
+    node.fill = _flags
     return parser
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    from subnet.node.settings import reader
+
+    reader.add_flags(parser)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,26 @@
-"""Every error that crosses a boundary of the subnet.
+"""All errors that cross the boundaries of the subnet.
 
 SubnetError
-├── SettingsError              a wrong setting, in one clear line
-├── RequestError               the request itself is wrong: never retried, never held against a node
+├── SettingsError              an invalid setting, in one line
+├── RequestError               the request is invalid: never retried, not counted as a failure of the node
 │   ├── InvalidRequest
 │   ├── ContextLengthExceeded
-│   └── ContentRefused         the server's own rules forbid an answer
-├── NodeError                  this node could not do it: another may
-│   ├── NodeLost               not reachable, or the connection broke
-│   ├── NodeBusy               no capacity left
-│   │   └── RateLimited        this gateway asks the server more often than it may
-│   ├── NodeLeaving            about to end: takes no new work, hands over what it has
+│   └── ContentRefused         the upstream server's content policy rejected the request
+├── NodeError                  this node failed: another node may succeed
+│   ├── NodeLost               the node is unreachable, or the connection was lost
+│   ├── NodeBusy               the node is at capacity
+│   │   └── RateLimited        the upstream server rate-limits this gateway
+│   ├── NodeLeaving            the node is shutting down: it accepts no new requests and hands over running ones
 │   ├── NodeTimeout
 │   │   ├── FirstTokenTimeout
 │   │   └── InterTokenTimeout
-│   ├── Unauthorized           the two do not trust each other
-│   ├── EngineFailed           the engine behind the node broke
-│   └── WireError              bytes that do not decode, or say what they must not
-├── NoNodeAvailable            nobody is left to ask
+│   ├── Unauthorized           authentication failed
+│   ├── EngineFailed           the node's engine failed
+│   └── WireError              invalid data from the other side
+├── NoNodeAvailable            no node can take the request
 └── SessionClosed              used after close
 
-Errors travel as `(code, message, retry_after, param)`; `from_code` makes the same class again on the other side.
+Errors are sent as `(code, message, retry_after, param)`; `from_code` restores the class on the other side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from typing import ClassVar
 
 
 class SubnetError(Exception):
-    """Base of all of them. `code` names the class on the wire; `retry_after` is in seconds, or None."""
+    """Base class of all errors of the subnet.
+
+    `code` identifies the class on the wire, `retry_after` is in seconds, and `param` names the invalid parameter.
+    """
 
     code: ClassVar[str] = "subnet_error"
 
@@ -41,78 +44,119 @@ class SubnetError(Exception):
 
 
 class SettingsError(SubnetError):
+    """A setting is missing or invalid."""
+
+    """Invalid settings, one line of text per mistake."""
+
     code = "settings_error"
+
+    def report(self, program: str) -> str:
+        """Returns the text that `program` prints before it exits."""
+        lines = str(self).splitlines()
+        if len(lines) == 1:
+            return f"{program}: {self}"
+        return "\n  ".join([f"{program}: {len(lines)} invalid settings", *lines])
 
 
 class RequestError(SubnetError):
-    """The same request would fail on every node."""
+    """The request would fail on every node."""
 
     code = "request_error"
 
 
 class InvalidRequest(RequestError):
+    """A parameter of the request is invalid or unsupported."""
+
     code = "invalid_request"
 
 
 class ContextLengthExceeded(RequestError):
+    """The prompt does not fit into the model's context."""
+
     code = "context_length_exceeded"
 
 
 class ContentRefused(RequestError):
+    """The upstream server's content policy rejected the request."""
+
     code = "content_refused"
 
 
 class NodeError(SubnetError):
-    """Another node may succeed where this one did not."""
+    """A node failed; another node may succeed."""
 
     code = "node_error"
 
 
 class NodeLost(NodeError):
+    """The node is unreachable, or the connection to it was lost."""
+
     code = "node_lost"
 
 
 class NodeBusy(NodeError):
+    """The node is at capacity."""
+
     code = "node_busy"
 
 
 class RateLimited(NodeBusy):
+    """The upstream server rate-limits this gateway."""
+
     code = "rate_limited"
 
 
 class NodeLeaving(NodeError):
+    """The node is shutting down."""
+
     code = "node_leaving"
 
 
 class NodeTimeout(NodeError):
+    """The node did not answer in time."""
+
     code = "node_timeout"
 
 
 class FirstTokenTimeout(NodeTimeout):
+    """The node sent no first token in time."""
+
     code = "first_token_timeout"
 
 
 class InterTokenTimeout(NodeTimeout):
+    """The node sent no further token in time."""
+
     code = "inter_token_timeout"
 
 
 class Unauthorized(NodeError):
+    """Authentication failed between this process and a node or an upstream server."""
+
     code = "unauthorized"
 
 
 class EngineFailed(NodeError):
+    """The node's engine failed."""
+
     code = "engine_failed"
 
 
 class WireError(NodeError):
+    """The other side sent data that cannot be decoded, or that is not allowed."""
+
     code = "wire_error"
 
 
 class NoNodeAvailable(SubnetError):
+    """No node can take the request."""
+
     code = "no_node_available"
 
 
 class SessionClosed(SubnetError):
+    """The session or its manager was closed."""
+
     code = "session_closed"
 
 
@@ -127,5 +171,5 @@ _BY_CODE = _tree(SubnetError)
 
 
 def from_code(code: str, message: str, *, retry_after: float | None = None, param: str | None = None) -> SubnetError:
-    """The error that `code` names; a code of a newer version becomes a plain NodeError."""
+    """Make the error with that `code`; an unknown code becomes a NodeError."""
     return _BY_CODE.get(code, NodeError)(message, retry_after=retry_after, param=param)

@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from subnet.node_info import GrammarKind
 from subnet.tensors import TokenIds
 
 FinishReason = Literal["stop", "length"]
-GrammarKind = Literal["json_schema", "regex", "lark"]
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -24,13 +24,13 @@ class Grammar(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How tokens are drawn. The defaults are OpenAI's; an engine's own are neutralised.
+    """Sampling parameters. The defaults are OpenAI's, and override the engine's own.
 
-    `seed` is always set by the session before a node sees it. Choice `i` draws from its own stream,
-    derived from (seed, i). `stop_tokens` end a choice with "stop" and are not delivered, beside the
-    model's own end-of-generation tokens (which `ignore_eos` switches off).
-    `typical_p` below 1 is locally typical sampling (https://arxiv.org/abs/2202.00666).
-    `logprobs` None: none wanted; k: that of each token and of the k likeliest beside it.
+    The session always sets a `seed` before it asks a node. Each choice `i` has its own random stream, derived from
+    (seed, i). A token in `stop_tokens` ends a choice with "stop" and is not delivered, like the model's own
+    end-of-generation tokens (which `ignore_eos` disables). `typical_p` below 1 enables locally typical sampling
+    (https://arxiv.org/abs/2202.00666). `logprobs` None: no logprobs; k: those of each token and of its k most likely
+    alternatives.
     """
 
     temperature: float = 1.0
@@ -63,10 +63,10 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """What one step adds to one choice.
+    """New tokens of one choice.
 
-    `logprobs` is None, or as long as `tokens`. `finish_reason` is set on the last delta of a choice, which
-    may carry tokens too. Tokens that end generation (end of turn, stop tokens) are never among `tokens`.
+    `logprobs` is None, or as long as `tokens`. `finish_reason` is set on the last delta of a choice, which may also
+    have tokens. Tokens that end the generation (end of turn, stop tokens) are never in `tokens`.
     """
 
     choice: int

@@ -8,10 +8,10 @@ from typing import Literal
 import msgspec
 
 from subnet.errors import WireError
-from subnet.generation import GrammarKind
 
 Resume = Literal["continue", "replay", "exact"]
 Lane = Literal["token", "chat"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
 Modality = Literal["image", "audio", "file"]
 
 
@@ -43,7 +43,7 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         try:
             return msgspec.msgpack.decode(data, type=cls)
         except msgspec.DecodeError as error:
-            raise WireError(f"not a tokenizer artefact: {error}") from error
+            raise WireError(f"invalid tokenizer artefact: {error}") from error
 
 
 def digest(data: bytes) -> str:

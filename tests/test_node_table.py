@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.running.commandline import main
+from adapter.cli import run
 from adapter.running.node_table import fetch, read, written
 from adapter.schema.health import NodeRow, NodeTable
 from subnet import MockProtocol
@@ -33,11 +33,11 @@ async def test_the_table() -> None:
                 assert (await client.post("/v1/chat/completions", json=ASK)).status_code == 200
             table = msgspec.json.decode((await client.get("/nodes")).content, type=NodeTable)
     states = {row.peer: (row.state, row.requests) for row in table.nodes}
-    assert states == {"full": ("full", 0), "well": ("healthy", 0), "dead": ("away", 0)}
+    assert states == {"full": ("full", 0), "well": ("healthy", 0), "dead": ("unreachable", 0)}
     faults = {row.peer: row.fault for row in table.nodes}
     assert faults["well"] is None
     assert faults["dead"] == "cannot connect to dead: nobody is there"
-    assert (faults["full"] or "").startswith("it refused a request for want of room; to be asked again in ")
+    assert (faults["full"] or "").startswith("the node rejected a request for lack of capacity; retry in ")
     assert all(0 <= table.time - row.since < 60 for row in table.nodes)
     assert abs(table.time - time.time()) < 60
 
@@ -49,7 +49,7 @@ async def test_a_breaker_in_the_table() -> None:
             await client.post("/v1/chat/completions", json=ASK)
         (row,) = (await client.get("/nodes")).json()["nodes"]
     assert row["state"] in ("breaker-open", "breaker-half-open")
-    assert row["fault"].startswith("3 failures in a row, the last: out of memory; ")
+    assert row["fault"].startswith("3 consecutive failures, last error: out of memory; ")
 
 
 async def test_fetched_from_a_gateway() -> None:
@@ -58,7 +58,7 @@ async def test_fetched_from_a_gateway() -> None:
         data = await asyncio.to_thread(fetch, url + "/")
         lines = written(read(url, data)).splitlines()
     assert lines[0].split() == [
-        *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "why")
+        *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
     ]
     assert lines[1].split()[:2] == ["http://gpu-1:9000", "healthy"]
 
@@ -77,15 +77,15 @@ def test_columns() -> None:
         time=1000 + 90,
         nodes=[
             msgspec.structs.replace(well, engine="vllm", lane="token"),
-            row("http://b:1", state="away", since=1085, fault="cannot connect"),
+            row("http://b:1", state="unreachable", since=1085, fault="cannot connect"),
         ],
     )
     assert written(table).splitlines() == [
-        "address            state    for    requests  slots  process  engine  lane   models  why",
-        "http://gpu-1:9000  healthy  1m30s  3         12/16  4711     vllm    token  m +2    -",
-        "http://b:1         away     5s     0         -      -        -       -      -       cannot connect",
+        "address            state        for    requests  slots  process  engine  lane   models  reason",
+        "http://gpu-1:9000  healthy      1m30s  3         12/16  4711     vllm    token  m +2    -",
+        "http://b:1         unreachable  5s     0         -      -        -       -      -       cannot connect",
     ]
-    assert written(NodeTable(time=0, nodes=[])) == "no node is known"
+    assert written(NodeTable(time=0, nodes=[])) == "no nodes"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_no_gateway() -> None:
         port = server.getsockname()[1]
     with pytest.raises(SettingsError) as caught:
         fetch(f"http://127.0.0.1:{port}")
-    assert str(caught.value) == f"no gateway answers at http://127.0.0.1:{port}: Connection refused"
+    assert str(caught.value) == f"cannot reach a gateway at http://127.0.0.1:{port}: Connection refused"
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "file:///etc/passwd", "http://", "http://a:b"])
@@ -121,22 +121,22 @@ def test_not_an_address(url: str) -> None:
 async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     """It prints the table, or with --json what the gateway said."""
     async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
-        await asyncio.to_thread(main, ["nodes", "--url", url])
+        await asyncio.to_thread(run, ["nodes", "--url", url])
         assert "http://gpu-1:9000  healthy" in capsys.readouterr().out
-        await asyncio.to_thread(main, ["nodes", "--url", url, "--json"])
+        await asyncio.to_thread(run, ["nodes", "--url", url, "--json"])
         assert msgspec.json.decode(capsys.readouterr().out)["nodes"][0]["state"] == "healthy"
 
 
 def test_the_command_without_a_gateway() -> None:
     """It ends with one line and not with a traceback."""
-    with pytest.raises(SystemExit, match=r"^adapter: no gateway answers at http://127\.0\.0\.1:9: "):
-        main(["nodes", "--url", "http://127.0.0.1:9"])
+    with pytest.raises(SystemExit, match=r"^adapter: cannot reach a gateway at http://127\.0\.0\.1:9: "):
+        run(["nodes", "--url", "http://127.0.0.1:9"])
 
 
 async def test_another_server() -> None:
     """Something else may listen there."""
     async with gateway(saying("Hi")) as url:
-        with pytest.raises(SettingsError, match="it answers 404 to GET /nodes"):
+        with pytest.raises(SettingsError, match="GET /nodes returned 404"):
             await asyncio.to_thread(fetch, url + "/v1")
     for data in (b"<html>", b"[]", b'{"nodes": []}'):
         with pytest.raises(SettingsError, match="is not a gateway"):

@@ -12,17 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet import MockProtocol
-from subnet.client.policies import (
-    POLICIES,
-    LeastLoaded,
-    Policy,
-    PolicyName,
-    PowerOfTwo,
-    PrefixAffinity,
-    RoundRobin,
-    Sticky,
-    Want,
-)
+from subnet.client.policies import PolicyName
+from subnet.client.policies.base import Policy, Want
+from subnet.client.policies.least_loaded import LeastLoaded
+from subnet.client.policies.power_of_two import PowerOfTwo
+from subnet.client.policies.prefix_affinity import PrefixAffinity
+from subnet.client.policies.registry import POLICIES
+from subnet.client.policies.round_robin import RoundRobin
+from subnet.client.policies.sticky import Sticky
 from subnet.client.remote import Remote
 from subnet.node_info import Capabilities, ModelCard, NodeInfo
 from subnet.tensors import token_ids

@@ -77,7 +77,7 @@ def test_a_node_dies_in_the_middle(tmp_path: Path) -> None:
         assert usage is not None
         assert usage.completion_tokens == 60
         until(lambda: len(processes(running.url) - {killed}) == 2)
-    assert any("starting it again" in line for line in running.lines)
+    assert any("restarting it" in line for line in running.lines)
 
 
 def busy_node(url: str) -> int:
@@ -96,19 +96,21 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = run("up", *ECHO, "--port", str(port), directory=tmp_path)
-    assert said == f"adapter: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert said == (
+        f"adapter: cannot listen on 127.0.0.1:{port}: Address already in use; choose another port with --port"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["up", "--model", "nowhere.gguf"], "nowhere.gguf"),
-        (["up", "--port", "many"], "adapter: --port: expected integer, got text"),
-        (["serve"], "adapter: no node is named"),
-        (["serve", "--node", "gpu-1:8000"], "adapter: --node[0]: 'gpu-1:8000': expected an address like http://"),
+        (["up", "--port", "many"], "adapter: --port: expected an integer from 0 to 65535, got 'many'"),
+        (["serve"], "adapter: no nodes configured"),
+        (["serve", "--node", "gpu-1:8000"], "adapter: --node[0]: 'gpu-1:8000': expected an address such as http://"),
         (
             ["serve", "--node", "http://a", "--alias", "a=b,b=a"],
-            "adapter: aliases go round in a circle: ",
+            "adapter: aliases form a cycle: ",
         ),
         (["up", "--config", "nowhere.toml"], "nowhere.toml"),
     ],
@@ -123,14 +125,17 @@ def test_a_wrong_setting(arguments: list[str], line: str, tmp_path: Path) -> Non
 def test_a_key_that_is_not_there(tmp_path: Path) -> None:
     """It is known before anything is started."""
     (tmp_path / "adapter.toml").write_text('[[nodes]]\nurl = "http://a"\napi_key_env = "NO_SUCH_KEY"\n')
-    assert run("serve", directory=tmp_path) == "adapter: http://a: the environment has no NO_SUCH_KEY"
+    assert (
+        run("serve", directory=tmp_path)
+        == "adapter: http://a: environment variable NO_SUCH_KEY (api_key_env) is not set"
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_found(workers: int, tmp_path: Path) -> None:
     """A server that is no node of ours is named in one line, with several workers too; its models are in the table."""
     with openai_server() as url:
-        line = f"{url}: a server of OpenAI's API, serves small, large, chat lane: it takes no token ids\n"
+        line = f"{url}: OpenAI-compatible server, serves small, large, chat lane: it does not accept token ids\n"
         flags = ("--local-nodes", "1", "--workers", str(workers), "--node", url)
         with adapter_up(*ECHO, *flags, directory=str(tmp_path)) as running:
             until(lambda: len(processes(running.url)) == 2)
@@ -204,6 +209,6 @@ def test_who_must_bring_a_key_is_told(tmp_path: Path) -> None:
     with adapter_up(*ECHO, "--local-nodes", "1", "--api-key", "sk-of-a-client", directory=str(tmp_path)) as running:
         until(lambda: any("curl" in line for line in running.lines))
     said = "".join(running.lines)
-    assert f"(base_url={running.url}/v1, one of the api_keys)" in said
+    assert f"(base_url: {running.url}/v1, api_key: one of api_keys)" in said
     assert 'completions -H "authorization: Bearer $KEY"' in said
     assert "sk-of-a-client" not in said

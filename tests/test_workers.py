@@ -94,13 +94,13 @@ def test_a_worker_dies(lasting: Running) -> None:
     until(lambda: counted(lasting.url) >= 10)
     killed = before.pop()
     psutil.Process(killed).kill()
-    until(lambda: any("serves again" in line for line in lasting.lines))
+    until(lambda: any("running again" in line for line in lasting.lines))
     assert killed not in workers(lasting)
     assert before < set(workers(lasting))
     assert httpx.get(lasting.url + "/readyz").status_code == 200
     assert counted(lasting.url) >= 11
-    ended = next(line for line in lasting.lines if "ended" in line)
-    assert "ended (signal 9); starting it again in 0.2 s" in ended
+    ended = next(line for line in lasting.lines if "exited" in line)
+    assert "exited (signal 9); restarting it in 0.2 s" in ended
 
 
 def test_told_to_end(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_told_to_end(tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     assert "Traceback" not in "".join(running.lines)
-    assert not any("starting it again" in line for line in running.lines)
+    assert not any("restarting it" in line for line in running.lines)
 
 
 def status(url: str) -> int | None:
@@ -134,7 +134,7 @@ def test_a_second_signal(tmp_path: Path) -> None:
         chunks = stream(running.url, 4000)
         next(chunks)
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: any("once more to end at once" in line for line in running.lines))
+        until(lambda: any("press Ctrl-C again to stop now" in line for line in running.lines))
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
         with pytest.raises(APIError, match="shutting down"):

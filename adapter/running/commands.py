@@ -19,6 +19,9 @@ from subnet.models.resolve import resolve
 from subnet.upstream.access import Access
 from subnet.upstream.spec import NodeSpec
 
+# The demo model may ramble until its context is full, and most clients send no max_tokens.
+_DEMO_MAX_TOKENS = 256
+
 
 def with_model(settings: Settings, report: Report) -> Settings:
     """The settings of `up` with a path as its model: fetched once, before any node starts, where a progress bar is
@@ -26,13 +29,16 @@ def with_model(settings: Settings, report: Report) -> Settings:
     """
     if settings.engine != "llama.cpp":
         return settings
-    return msgspec.structs.replace(settings, model=str(resolve(settings.model, report)))
+    path = str(resolve(settings.model, report))
+    if settings.model is None and settings.default_max_tokens is None:
+        settings = msgspec.structs.replace(settings, default_max_tokens=_DEMO_MAX_TOKENS)
+    return msgspec.structs.replace(settings, model=path)
 
 
 async def serve(settings: Settings, report: Report) -> None:
     """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
     if not settings.nodes:
-        raise SettingsError("no node is named: give --node http://host:8000, or run `adapter up`")
+        raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
     _check(settings)
     await _gateway(settings, report)
 
@@ -47,7 +53,7 @@ async def up(settings: Settings, report: Report) -> None:
     report(f"starting {count} node{'s' if count > 1 else ''}")
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
-        report(f"{count} node{'s' if count > 1 else ''} up in {monotonic() - started:.1f} s")
+        report(f"{count} node{'s' if count > 1 else ''} ready in {monotonic() - started:.1f} s")
         local = (NodeSpec(url=address, kind="subnet") for address in addresses)
         settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret)
         await _gateway(settings, report)
@@ -64,7 +70,7 @@ def _check(settings: Settings) -> None:
 
 async def _gateway(settings: Settings, report: Report) -> None:
     with bind(settings.host, settings.port) as listener:
-        address = f"http://{settings.host}:{listener.getsockname()[1]}"
+        address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         run = gateway.run if settings.workers == 1 else workers.serve
         await run(
             settings, listener, report, lambda models: report(_banner(address, models, locked=bool(settings.api_keys)))
@@ -87,7 +93,7 @@ def _arguments(settings: Settings) -> list[str]:
 
 
 def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
-    """`locked`: clients must bring a key."""
+    """`locked`: clients need an API key."""
     key = ' -H "authorization: Bearer $KEY"' if locked else ""
     curl = (
         f"  curl {address}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
@@ -95,6 +101,12 @@ def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
         f'"messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
     return (
-        f"\nready on {address}  (base_url={address}/v1, {'one of the api_keys' if locked else 'any api_key'})\n"
-        f"model: {', '.join(models) or 'none yet: no node has answered'}\n\n{curl}\n"
+        f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if locked else 'any'})\n"
+        f"models: {', '.join(models) or 'none yet: no node is healthy'}\n\n{curl}\n"
     )
+
+
+def _reachable(host: str) -> str:
+    """A host that a browser can open: one of this machine's for a wildcard address, in brackets for IPv6."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host

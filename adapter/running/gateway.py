@@ -17,10 +17,10 @@ from adapter.running.kept import Report
 from adapter.running.life import Life
 from adapter.running.serving import Ready, serve
 from adapter.settings import ModelSpec, Settings
+from subnet import Limits, RemoteManager, SessionManager
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
-from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.client.hedge import Hedger
-from subnet.client.policies import POLICIES
+from subnet.client.policies.registry import POLICIES
 from subnet.upstream.protocol import UpstreamProtocol
 
 # How long a start waits for a first node, and then for the others, to say which models they serve. In seconds.

@@ -67,12 +67,12 @@ class Kept(ABC):
             failures = 0 if monotonic() - since > _WELL else failures
             pause = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
             failures += 1
-            self._report(f"{self.name} ended ({self._ending()}); starting it again in {pause} s")
+            self._report(f"{self.name} exited ({self._ending()}); restarting it in {pause} s")
             await asyncio.sleep(pause)
             try:
                 words = await self._launch()
             except OSError as error:
-                words = f"it cannot be started: {error.strerror}"
+                words = f"cannot be started: {error.strerror}"
             self._report(f"{self.name}: {words}")
 
     def _ending(self) -> str:

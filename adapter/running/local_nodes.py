@@ -27,7 +27,7 @@ class LocalNode(Kept):
         """Start it, and wait until it serves; its address. Raises SettingsError with its last words."""
         words = await self._launch()
         if self.address is None:
-            raise SettingsError(f"{self.name} did not start: {words or 'no word of why'}")
+            raise SettingsError(f"{self.name} did not start: {words or self._ending()}")
         self._keep()
         return self.address
 

@@ -1,4 +1,4 @@
-"""`adapter nodes`: the live table of a gateway's nodes, for a person or for a script."""
+"""The `adapter nodes` command: prints the nodes of a running gateway."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adapter.schema.health import NodeRow, NodeTable
 from subnet.errors import SettingsError
 
 URL = "http://127.0.0.1:8000"
-"""Where a gateway is unless it was told otherwise."""
+"""The default address of a gateway."""
 # In seconds; a gateway answers from what it knows.
 _TIMEOUT = 5.0
-_HEADS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "why")
+_HEADS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
 
 
 def fetch(url: str, key: str | None = None) -> bytes:
@@ -25,7 +25,7 @@ def fetch(url: str, key: str | None = None) -> bytes:
     what is wrong.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise SettingsError(f"--url {url}: expected an address like {URL}")
+        raise SettingsError(f"--url {url}: expected an address such as {URL}")
     try:
         # The gateway is reached directly, as it reaches its nodes: no proxy of the environment's.
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -34,12 +34,12 @@ def fetch(url: str, key: str | None = None) -> bytes:
             return bytes(answer.read())
     except HTTPError as error:
         if error.code == 401:
-            raise SettingsError(f"{url} asks for one of its keys: give it as --api-key KEY") from error
-        raise SettingsError(f"{url} is not a gateway: it answers {error.code} to GET /nodes") from error
+            raise SettingsError(f"{url} requires an API key: pass it with --api-key KEY") from error
+        raise SettingsError(f"{url} is not a gateway: GET /nodes returned {error.code}") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         said = getattr(reason, "strerror", None) or reason
-        raise SettingsError(f"no gateway answers at {url}: {said}") from error
+        raise SettingsError(f"cannot reach a gateway at {url}: {said}") from error
 
 
 def read(url: str, data: bytes) -> NodeTable:
@@ -47,13 +47,13 @@ def read(url: str, data: bytes) -> NodeTable:
     try:
         return msgspec.json.decode(data, type=NodeTable)
     except msgspec.DecodeError as error:
-        raise SettingsError(f"{url} is not a gateway, or one of another version: {error}") from error
+        raise SettingsError(f"{url} is not a gateway, or has a different version: {error}") from error
 
 
 def written(table: NodeTable) -> str:
     """One line for every node, in columns."""
     if not table.nodes:
-        return "no node is known"
+        return "no nodes"
     rows = [_HEADS, *(tuple(_cells(row, table.time)) for row in table.nodes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_line(row, widths) for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -57,7 +58,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         # In front of what Python adds to the system's words.
         reason = str(error.strerror).partition(" (while")[0]
-        raise SettingsError(f"cannot listen on {host}:{port}: {reason}") from error
+        hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
 
 
 async def serve(
@@ -112,7 +114,7 @@ def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None]) ->
         server.should_exit = True
         return
     life.leaving = True
-    report(f"finishing {running} running request{'s' if running > 1 else ''}; once more to end at once")
+    report(f"finishing {running} running request{'s' if running > 1 else ''}; press Ctrl-C again to stop now")
     asyncio.create_task(_exit_when_idle(server))  # noqa: RUF006 the server outlives it
 
 

@@ -97,10 +97,10 @@ class Worker(Kept):
             said = b""
         if not said:
             await self._process.wait()
-            return "it did not start"
+            return "did not start"
         self._models = msgspec.json.decode(said, type=list[str])
         self._giver = Giver(self._channel)
-        return "serves again"
+        return "running again"
 
     async def _follow(self) -> None:
         assert self._process is not None

@@ -10,7 +10,7 @@ import numpy as np
 
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
 from subnet.client.ledger import Ledger
-from subnet.client.policies import Want
+from subnet.client.policies.base import Want
 from subnet.errors import WireError
 
 # What a policy may compare, in bytes, and how many of them are a token, about.
@@ -75,7 +75,7 @@ class ChatChoice:
         if delta.index == len(self.calls) and delta.name:
             self.calls.append(ChatCall(delta.name))
         if not 0 <= delta.index < len(self.calls):
-            raise WireError("a piece of a call that was not begun")
+            raise WireError("received arguments for an unknown tool call")
         self.calls[delta.index].arguments.append(delta.arguments)
 
 

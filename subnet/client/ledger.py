@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
-from subnet.client.policies import Want
+from subnet.client.policies.base import Want
 from subnet.errors import WireError
 from subnet.generation import Delta
 from subnet.node_info import Lane
@@ -69,5 +69,5 @@ def enter(choices: Sequence[Choice[D]], delta: D) -> None:
     node sends.
     """
     if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
-        raise WireError("a delta for a choice that was not asked for, or is complete")
+        raise WireError("received a delta for an unknown or finished choice")
     choice.add(delta)

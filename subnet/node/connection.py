@@ -75,17 +75,17 @@ class NodeConnection:
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
-                    raise WireError(f"a {message.type.name} message")
+                    raise WireError(f"unexpected {message.type.name} message: expected a binary message")
                 self._receive(message.data)
         except WireError as error:
-            logger.warning("closing a connection: %s", error)
+            logger.warning("closing the connection to a gateway: %s", error)
             await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120])
 
     async def hand_over(self) -> None:
         """End what runs, and tell the gateway so that it carries on elsewhere."""
         for call, task in list(self._calls.items()):
             task.cancel()
-            self._outbox.post(_failed(call, NodeLeaving("the node ended")))
+            self._outbox.post(_failed(call, NodeLeaving("the node has shut down")))
         with suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
                 await self._outbox.emptied()
@@ -105,11 +105,11 @@ class NodeConnection:
                     self._ending.add(task)
                     task.add_done_callback(self._ending.discard)
             case _:
-                raise WireError(f"a {type(message).__name__}, which only nodes send")
+                raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
 
     def _start(self, request: Request) -> None:
         if request.call in self._calls:
-            raise WireError(f"call {request.call} is open already")
+            raise WireError(f"call {request.call} is already open")
         task = asyncio.create_task(self._answer(request))
         self._calls[request.call] = task
         task.add_done_callback(lambda _: self._calls.pop(request.call, None))
@@ -129,18 +129,18 @@ class NodeConnection:
         except SubnetError as error:
             self._outbox.post(_failed(request.call, error))
         except Exception:
-            logger.exception("the engine broke")
-            self._outbox.post(_failed(request.call, EngineFailed("the engine broke; the node's log tells why")))
+            logger.exception("engine error")
+            self._outbox.post(_failed(request.call, EngineFailed("engine error; see the node's log")))
 
     def _artefact(self, request: ArtefactRequest) -> Message:
         artefact = self._node.engine.artefact
         if request.sha256 != digest(artefact):
-            raise NodeError("no such artefact here")
+            raise NodeError(f"unknown artefact {request.sha256[:12]}")
         return ArtefactReply(request.call, artefact)
 
     async def _work(self, request: Work) -> None:
         if request.model not in (None, self._node.engine.card.id):
-            raise NodeError(f"this node serves {self._node.engine.card.id}")
+            raise NodeError(f"unknown model: this node serves {self._node.engine.card.id}")
         if self._ending:
             # What was cancelled before this was asked has its slots free first.
             await asyncio.wait(set(self._ending))
@@ -183,7 +183,7 @@ class NodeConnection:
         try:
             await self._outbox.run(self._socket.send_bytes)
         except (ConnectionError, aiohttp.ClientError):
-            logger.info("a gateway is gone")
+            logger.info("lost the connection to a gateway")
         except Exception:
             logger.exception("cannot write to a gateway")
             await self._socket.close(code=aiohttp.WSCloseCode.INTERNAL_ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -45,7 +46,9 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
         from subnet.engines.transformers import TransformersEngine
 
         if settings.model is None:
-            raise SettingsError("the transformers engine needs a model: a folder, or owner/repo on the hub")
+            raise SettingsError(
+                "the transformers engine needs --model: a folder, or owner/repo on the Hugging Face hub"
+            )
         return TransformersEngine(
             settings.model,
             model_id=settings.model_id,
@@ -87,7 +90,7 @@ def _remote(kind: Literal["vllm", "sglang", "llama-server"], spec: NodeSpec) -> 
 def _spec(settings: NodeSettings) -> NodeSpec:
     """The server that the engine asks. Raises SettingsError."""
     if settings.upstream is None:
-        raise SettingsError(f"the {settings.engine} engine needs an upstream: the address of its server")
+        raise SettingsError(f"the {settings.engine} engine needs --upstream: the address of its server")
     served = settings.model_id or settings.model
     try:
         spec = NodeSpec(
@@ -122,19 +125,21 @@ async def run(settings: NodeSettings, report: Report) -> None:
             try:
                 await stack.enter_async_context(engine)
             except NodeError as error:
-                raise SettingsError(f"the {settings.engine} engine cannot start: {error.message}") from error
+                raise SettingsError(f"cannot start the {settings.engine} engine: {error.message}") from error
         node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
             await leave.wait()
-            report("finishing what runs" if node.running else "stopping")
+            report("finishing running answers" if node.running else "stopping")
             await _first(node.drain(settings.drain_timeout), end.wait())
 
 
 def _starting(settings: NodeSettings) -> str:
     if settings.engine == "echo":
         return "starting the echo engine"
-    return f"loading {settings.model or 'the model'}" if settings.upstream is None else f"asking {settings.upstream}"
+    if settings.upstream is not None:
+        return f"connecting to {settings.upstream}"
+    return f"loading {settings.model or 'the demo model'}"
 
 
 @contextlib.contextmanager
@@ -173,7 +178,9 @@ async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
         try:
             await site.start()
         except OSError as error:
-            raise SettingsError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+            hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
+            reason = os.strerror(error.errno or 0)
+            raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

@@ -57,9 +57,12 @@ class Node:
     async def slots(self, wanted: int) -> AsyncIterator[None]:
         """Hold `wanted` of the engine's slots. Raises NodeBusy, NodeLeaving."""
         if self.draining:
-            raise NodeLeaving("the node is about to end")
+            raise NodeLeaving("the node is shutting down")
         if self.running + wanted > self.engine.capacity:
-            raise NodeBusy(f"{self.running} of {self.engine.capacity} slots are taken", retry_after=0.2)
+            raise NodeBusy(
+                f"{self.running} of {self.engine.capacity} slots are in use, and the request needs {wanted}",
+                retry_after=0.2,
+            )
         self.running += wanted
         self._idle.clear()
         try:
@@ -93,7 +96,7 @@ class Node:
                 await connection.serve()
             finally:
                 self._connections.discard(connection)
-        logger.info("gateway %s left", request.remote)
+        logger.info("gateway %s disconnected", request.remote)
         return socket
 
     async def _healthz(self, request: web.Request) -> web.Response:

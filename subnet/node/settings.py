@@ -1,4 +1,4 @@
-"""What a node can be told."""
+"""Settings of a node: the table that its help, checks and reference come from."""
 
 from __future__ import annotations
 
@@ -7,56 +7,64 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from subnet.settings import SettingsReader
+from subnet.config import SettingsReader
 
 _Count = Annotated[int, Meta(ge=1)]
 _Seconds = Annotated[float, Meta(ge=0)]
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one node process."""
+
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 9000
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0: any free port")] = 9000
     engine: Annotated[
         Literal["llama.cpp", "transformers", "vllm", "sglang", "llama-server", "echo"],
-        Meta(description="what runs the model"),
+        Meta(description="engine that runs the model"),
     ] = "llama.cpp"
     upstream: Annotated[
-        str | None, Meta(description="vllm, sglang, llama-server: address of that server, like http://gpu-1:8000")
+        str | None,
+        Meta(description="address of the upstream server, for the vllm, sglang and llama-server engines"),
     ] = None
     upstream_key_env: Annotated[
-        str | None, Meta(description="variable of the environment with the key of that server")
+        str | None, Meta(description="environment variable with the upstream server's API key")
     ] = None
     model: Annotated[
         str | None,
         Meta(
-            description="a GGUF file, or owner/repo:file.gguf on a hub; for transformers a folder, or owner/repo;"
-            " with an upstream its name there, none: the first"
+            description="model to load: a GGUF file or owner/repo:file.gguf on the Hugging Face hub; for transformers"
+            " a folder or owner/repo; with an upstream, the model's name there (default: its first)"
         ),
     ] = None
-    model_id: Annotated[str | None, Meta(description="name to serve the model under; none: from the file")] = None
+    model_id: Annotated[str | None, Meta(description="name to serve the model under; none: from the file name")] = None
     tokenizer: Annotated[
         str | None,
         Meta(
-            description="a tokenizer.json, where the model file's is not known; with an upstream also a GGUF file,"
-            " a folder or owner/repo, where the upstream's cannot be had"
+            description="tokenizer.json to use if the model's own tokenizer is not supported; with an upstream also a"
+            " GGUF file, a folder or owner/repo"
         ),
     ] = None
     concurrency: Annotated[
-        _Count | None, Meta(description="answers written at once; none: 4, with an upstream 64 or its slots")
+        _Count | None,
+        Meta(description="maximum number of answers at once; none: 4, or with an upstream its own limit or 64"),
     ] = None
-    context_length: Annotated[_Count | None, Meta(description="tokens of context; none: the model's own")] = None
-    threads: Annotated[_Count | None, Meta(description="threads of the model; none: all cores but one")] = None
-    secret: Annotated[str | None, Meta(description="secret that gateways must share")] = None
-    echo_rate: Annotated[_Seconds, Meta(description="echo: tokens a second and answer; 0: no pace")] = 50.0
-    echo_size: Annotated[_Count, Meta(description="echo: tokens of an answer without max_tokens")] = 64
-    echo_delay: Annotated[_Seconds, Meta(description="echo: seconds before the first token")] = 0.0
+    context_length: Annotated[
+        _Count | None, Meta(description="context length in tokens; none: the maximum of the model")
+    ] = None
+    threads: Annotated[_Count | None, Meta(description="threads of the engine; none: one less than the cores")] = None
+    secret: Annotated[str | None, Meta(description="secret shared with the gateways (HMAC-SHA256)")] = None
+    echo_rate: Annotated[_Seconds, Meta(description="echo engine: tokens per second of each answer; 0: unlimited")] = (
+        50.0
+    )
+    echo_size: Annotated[_Count, Meta(description="echo engine: tokens of an answer without max_tokens")] = 64
+    echo_delay: Annotated[_Seconds, Meta(description="echo engine: time before the first token, in seconds")] = 0.0
     drain_timeout: Annotated[
-        _Seconds, Meta(description="seconds that running answers get to finish when the node is told to end")
+        _Seconds, Meta(description="time that running answers get to finish on shutdown, in seconds")
     ] = 30.0
-    with_parent: Annotated[bool, Meta(description="stop when standard input ends, as it does with the parent")] = False
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
-    ] = "info"
+    with_parent: Annotated[
+        bool, Meta(description="exit when standard input closes, as it does when the parent process ends")
+    ] = False
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
 
     def __repr__(self) -> str:
         return f"NodeSettings(engine={self.engine!r}, model={self.model!r}, host={self.host!r}, port={self.port})"

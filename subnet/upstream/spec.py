@@ -1,4 +1,4 @@
-"""What an operator says of a server."""
+"""Settings of one node, as an operator writes them."""
 
 from __future__ import annotations
 
@@ -21,71 +21,93 @@ _Text = Annotated[str, Meta(min_length=1)]
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node to be used. Only `url` must be known: the rest is found out, or has a sane default.
+    """A node that a gateway uses. Only `url` is required: the rest is detected, or has a default.
 
-    `name` is what tables and logs call it, instead of its address. `models`: the names to serve under, with the
-    server's own names of the same models; empty: all, by their own names, as at subnet nodes always. `tokenizer`: a
-    folder, a tokenizer.json, a GGUF file or a hub reference, where the server's own cannot be had. `api_key_env` names
-    a variable of the environment, `api_key_file` a file with the key; at most one of the three is given. `prefill`:
-    whether it goes on with an answer that was begun. Times are in seconds; None: as for all nodes. Raises ValueError
-    for what cannot be.
+    Timeouts are in seconds; None: the gateway's setting of the same name. Raises ValueError for an invalid address, and
+    for more than one API key.
     """
 
-    url: str
-    name: _Text | None = None
-    kind: Kind | None = None
-    lane: Lane | None = None
-    models: Mapping[_Text, _Text] = {}
-    tokenizer: _Text | None = None
-    context_length: Annotated[int, Meta(ge=1)] | None = None
-    concurrency: Annotated[int, Meta(ge=1)] = 64
-    modalities: tuple[Modality, ...] | None = None
-    prefill: bool | None = None
-    api_key: _Text | None = None
-    api_key_env: _Text | None = None
-    api_key_file: _Text | None = None
-    headers: Mapping[str, str] = {}
-    proxy: str | None = None
-    ca_bundle: _Text | None = None
-    connect_timeout: _Seconds = 5.0
-    first_token_timeout: _Seconds | None = None
-    inter_token_timeout: _Seconds | None = None
-    attempt_timeout: _Seconds | None = None
+    url: Annotated[str, Meta(description="address, with or without `/v1`")]
+    name: Annotated[_Text | None, Meta(description="name in tables and logs, instead of the address")] = None
+    kind: Annotated[Kind | None, Meta(description="type of server, instead of detecting it")] = None
+    lane: Annotated[Lane | None, Meta(description="lane to use, instead of the token lane where it is possible")] = None
+    models: Annotated[
+        Mapping[_Text, _Text],
+        Meta(description="models to serve, each with the server's own name for it; empty: all of the server's models"),
+    ] = {}
+    tokenizer: Annotated[
+        _Text | None,
+        Meta(
+            description="folder, tokenizer.json, GGUF file or hub reference of the tokenizer, if the server's cannot be"
+            " loaded"
+        ),
+    ] = None
+    context_length: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="context length in tokens, if the server does not report it"),
+    ] = None
+    concurrency: Annotated[
+        int, Meta(ge=1, description="maximum number of answers at once; further requests are queued")
+    ] = 64
+    modalities: Annotated[
+        tuple[Modality, ...] | None, Meta(description="input types besides text, if the server does not report them")
+    ] = None
+    prefill: Annotated[
+        bool | None, Meta(description="whether the server can continue an assistant message, if it is not known")
+    ] = None
+    api_key: Annotated[_Text | None, Meta(description="API key to send; better one of the next two")] = None
+    api_key_env: Annotated[_Text | None, Meta(description="environment variable with the API key")] = None
+    api_key_file: Annotated[_Text | None, Meta(description="file with the API key")] = None
+    headers: Annotated[Mapping[str, str], Meta(description="additional HTTP headers to send")] = {}
+    proxy: Annotated[str | None, Meta(description="HTTP proxy, like http://host:3128")] = None
+    ca_bundle: Annotated[_Text | None, Meta(description="file with the CA certificates to trust")] = None
+    connect_timeout: Annotated[float, Meta(gt=0, description="maximum time to connect, in seconds")] = 5.0
+    first_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time to the first token, in seconds; none: the gateway's setting")
+    ] = None
+    inter_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; none: the gateway's setting")
+    ] = None
+    attempt_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; none: no limit")
+    ] = None
 
     def __post_init__(self) -> None:
         _check_url(self.url)
         if sum(key is not None for key in (self.api_key, self.api_key_env, self.api_key_file)) > 1:
-            raise ValueError("only one of api_key, api_key_env and api_key_file can be given")
+            raise ValueError("only one of api_key, api_key_env and api_key_file may be set")
         if self.proxy is not None and not _is_url(self.proxy):
-            raise ValueError("proxy: expected an address like http://host:3128")
+            raise ValueError("proxy: expected an address such as http://host:3128")
 
     @classmethod
-    def written(cls, text: str) -> dict[str, str]:
-        """The fields that a line like "http://gpu-1:8000" or "vllm=http://gpu-1:8000" stands for."""
+    def from_text(cls, text: str) -> dict[str, str]:
+        """Returns the fields for a text such as "http://gpu-1:8000" or "vllm=http://gpu-1:8000"."""
         kind, mark, url = text.partition("=")
         return {"kind": kind, "url": url} if mark and "/" not in kind else {"url": text}
 
     @property
     def peer(self) -> str:
-        """What it is called in tables, logs and messages."""
+        """The name used in tables, logs and messages."""
         return self.name or self.url.rstrip("/")
 
     def check(self) -> None:
         """Raises SettingsError for a key or a CA bundle that cannot be read."""
         self.key()
         if self.ca_bundle is not None and not Path(self.ca_bundle).is_file():
-            raise SettingsError(f"{self.peer}: ca_bundle: there is no file {self.ca_bundle}")
+            raise SettingsError(f"{self.peer}: ca_bundle: no such file: {self.ca_bundle}")
 
     def key(self) -> str | None:
-        """The API key, as it is now. Raises SettingsError, which does not repeat it."""
+        """Reads the API key. Raises SettingsError, which does not repeat it."""
         if self.api_key_env is not None:
-            return self._present(os.environ.get(self.api_key_env), f"the environment has no {self.api_key_env}")
+            return self._present(
+                os.environ.get(self.api_key_env), f"environment variable {self.api_key_env} (api_key_env) is not set"
+            )
         if self.api_key_file is not None:
             try:
                 key = Path(self.api_key_file).read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{self.peer}: no key can be read from {self.api_key_file}") from error
-            return self._present(key, f"{self.api_key_file} is empty")
+                raise SettingsError(f"{self.peer}: api_key_file: cannot read {self.api_key_file}") from error
+            return self._present(key, f"api_key_file: {self.api_key_file} is empty")
         return self.api_key
 
     def _present(self, key: str | None, missing: str) -> str:
@@ -99,12 +121,12 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def _check_url(url: str) -> None:
     if "@" in url:
-        # Addresses are shown in tables and logs. It is not repeated here either.
-        raise ValueError("expected an address without user and password; a key is given as api_key")
+        # Addresses appear in tables and logs, so the password must not be part of one; nor is it repeated here.
+        raise ValueError("expected an address without user and password; set api_key instead")
     if not _is_url(url):
-        raise ValueError(f"{url!r}: expected an address like http://host:8000")
+        raise ValueError(f"{url!r}: expected an address such as http://host:8000")
     if "?" in url or "#" in url:
-        raise ValueError("expected an address without ? and #")
+        raise ValueError("expected an address without a query (?) or fragment (#)")
 
 
 def _is_url(url: str) -> bool:

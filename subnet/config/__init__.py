@@ -1,0 +1,5 @@
+"""Settings of a program, read from a TOML file, the environment and the command line."""
+
+from subnet.config.reader import SettingsReader
+
+__all__ = ["SettingsReader"]

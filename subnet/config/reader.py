@@ -1,0 +1,152 @@
+"""Settings from a TOML file, then the environment, then flags, read once into one frozen Struct. The later one wins.
+
+The Struct is the only table: type checks, ranges, the flags' help and the generated reference come from it. Every field
+is `name: Annotated[type, Meta(description=...)] = default`.
+
+We considered pydantic-settings and cyclopts. Neither names the file, variable or flag that a wrong value came from,
+both ignore unknown environment variables, and pydantic costs every gateway process 10 MB of memory; msgspec is here
+anyway. The command line itself is argparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from subnet.config.check import Checker
+from subnet.config.fields import Field, fields
+from subnet.errors import SettingsError
+
+S = TypeVar("S", bound=msgspec.Struct)
+# Name, value, and the place that a message names: "adapter.toml: port", "ADAPTER_PORT", "--port".
+_Given = tuple[str, object, str]
+# Kubernetes adds these to the environment of a pod for a service called "adapter" or "subnet".
+_SERVICE_LINKS = ("SERVICE_", "PORT_")
+_AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+class SettingsReader(Generic[S]):
+    """Reads a `struct` from `file` (if it exists), from variables that start with `prefix`, and from flags."""
+
+    def __init__(self, struct: type[S], prefix: str, file: str) -> None:
+        self._struct = struct
+        self._prefix = prefix
+        self._file = file
+        self.fields = list(fields(struct, prefix))
+
+    def load(
+        self,
+        config: str | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        flags: Mapping[str, object] | None = None,
+    ) -> S:
+        """Returns the settings.
+
+        `config` names a TOML file that must exist; without it the default file is read if it exists. `flags` holds what
+        was given on the command line, by setting name; None means not given. An empty environment variable counts as
+        not set. Outside a file, a list is written with commas and a table as NAME=VALUE with commas.
+
+        Raises SettingsError with one line per mistake, each naming the file, variable or flag, and the path within it.
+        """
+        config = config or environ.get(self._prefix + "CONFIG") or None
+        given = [*self._from_file(config), *self._from_environment(environ), *self._from_flags(flags or {})]
+        table = {field.name: field for field in self.fields}
+        checker = Checker()
+        values: dict[str, Any] = {}
+        for name, value, place in given:
+            if name in table:
+                values[name] = _read(checker, table[name], value, place)
+            else:
+                self._unknown(checker, name, place)
+        if checker.problems:
+            raise SettingsError("\n".join(checker.problems))
+        return msgspec.convert(values, self._struct)
+
+    def add_flags(self, parser: argparse.ArgumentParser, *names: str) -> None:
+        """Adds a flag for each of `names`, or for all settings; a flag that is not given stays None."""
+        parser.add_argument(
+            "--config", metavar="FILE", help=f"TOML file to read (default: ./{self._file}, if it exists)"
+        )
+        for field in self.fields:
+            if field.flag is None or (names and field.name not in names):
+                continue
+            parser.add_argument(
+                field.flag,
+                dest=field.name,
+                metavar=field.metavar,
+                action="append" if field.kind in ("list", "table") else "store",
+                help=f"{field.help}{f' (default: {field.shown})' if field.shown else ''}".replace("%", "%%"),
+            )
+
+    def table(self) -> str:
+        """Returns the settings as a Markdown table."""
+        rows = ["| setting | environment variable, flag | type | default | meaning |", "|---|---|---|---|---|"]
+        for field in self.fields:
+            names = "" if field.flag is None else f"`{field.variable}`, `{field.flag}`"
+            rows.append(f"| `{field.name}` | {names} | {field.kind} | {_code(field.shown)} | {field.help} |")
+        return "\n".join(rows) + "\n"
+
+    def _unknown(self, checker: Checker, name: str, place: str) -> None:
+        if place == self._prefix + name.upper():
+            checker.unknown(place, place, [field.variable for field in self.fields if field.flag])
+        else:
+            checker.unknown(place, name, [field.name for field in self.fields])
+
+    def _from_file(self, config: str | None) -> Iterator[_Given]:
+        path = Path(config or self._file)
+        if config is None and not path.is_file():
+            return
+        try:
+            found = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path}: not UTF-8: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{path}:{_line(path, str(error))}: invalid TOML: {_AT.sub('', str(error))}") from error
+        for name, value in found.items():
+            yield name, value, f"{path}: {name}"
+
+    def _from_environment(self, environ: Mapping[str, str]) -> Iterator[_Given]:
+        for variable, value in environ.items():
+            name = variable.removeprefix(self._prefix)
+            if value.strip() and name not in (variable, "CONFIG") and not name.startswith(_SERVICE_LINKS):
+                yield name.lower(), value, variable
+
+    def _from_flags(self, flags: Mapping[str, object]) -> Iterator[_Given]:
+        written = {field.name: field.flag for field in self.fields}
+        for name, value in flags.items():
+            if value is not None:
+                yield name, value, written.get(name) or name
+
+
+def _line(path: Path, problem: str) -> int:
+    """The number of the line that tomllib complains about."""
+    found = _AT.search(problem)
+    return int(found[1]) if found and found[1] else len(path.read_text("utf-8").splitlines())
+
+
+def struct_table(struct: type[msgspec.Struct]) -> str:
+    """Returns the keys of a table in a settings file as a Markdown table."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{one.name}` | {one.kind} | {_code(one.shown)} | {one.help} |" for one in fields(struct)]
+    return "\n".join(rows) + "\n"
+
+
+def _read(checker: Checker, field: Field, value: object, place: str) -> object:
+    if field.kind == "tables" and isinstance(value, str):
+        checker.problems.append(f"{place}: can only be set in a file, as tables")
+        return None
+    return checker.read(field.info, value, place)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""

