@@ -10,9 +10,9 @@ from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar import Response as LitestarResponse
 from litestar.config.cors import CORSConfig
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import HTTPException, NotFoundException
 
-from adapter.errors import ClientGone, UnknownUrl, answer_to, report
+from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
 from adapter.http.access import Access, Record
 from adapter.http.asgi import ASGIApp, Receive, Scope, Send
 from adapter.http.authorization import Keys
@@ -26,7 +26,7 @@ from adapter.parts import Parts
 from adapter.routes import ROUTES
 from adapter.running.life import Life
 from adapter.settings import Settings
-from subnet.client import RemoteManager, SessionManager
+from subnet import RemoteManager, SessionManager
 
 
 def build_app(
@@ -88,6 +88,9 @@ def _unanswered(request: LitestarRequest[Any, Any, Any], error: Exception) -> Li
     """What happens outside of the endpoints: there is none, or one failed after it had begun to answer."""
     if isinstance(error, NotFoundException):
         error = UnknownUrl(f"Invalid URL ({request.method} {_record(request).path})")
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        # Litestar's own refusals, such as that of an invalid Host header.
+        error = BadRequest(f"{error.detail}.")
     report(error)
     answer = answer_to(error)
     return LitestarResponse(

@@ -8,7 +8,7 @@ from hmac import compare_digest
 
 from adapter.errors import BadKey
 
-OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 """What those may ask that watch over the gateway, and bring no key."""
 
 _MISSING = (
@@ -30,7 +30,7 @@ class Keys:
 
         How long it takes says nothing of the keys.
         """
-        if not self._digests or path.rstrip("/") in OPEN:
+        if not self._digests or (path.rstrip("/") or "/") in OPEN:
             return
         scheme, _, given = (authorization or "").strip().partition(" ")
         given = given.strip()

@@ -7,6 +7,7 @@ from adapter.routes.chat import chat_completions
 from adapter.routes.completions import completions
 from adapter.routes.embeddings import embeddings
 from adapter.routes.health import healthz, list_nodes, readyz
+from adapter.routes.home import home
 from adapter.routes.metrics import show_metrics
 from adapter.routes.models import show_models
 from adapter.routes.openapi import openapi_document
@@ -20,6 +21,7 @@ ROUTES = (
     Route("POST", "/v1/embeddings", embeddings),
     Route("POST", "/tokenize", tokenize),
     Route("POST", "/detokenize", detokenize),
+    Route("GET", "/", home),
     Route("GET", "/v1/models", show_models, below=True),
     Route("GET", "/healthz", healthz),
     Route("GET", "/readyz", readyz),

@@ -7,7 +7,7 @@ import msgspec
 from adapter.schema.chunks import ChatCompletionChunk
 from adapter.schema.completions import CompletionRequest, TextCompletion
 from adapter.schema.embeddings import EmbeddingList, EmbeddingRequest
-from adapter.schema.health import Health, NodeTable
+from adapter.schema.health import Health, Home, NodeTable
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.responses import ChatCompletion, ModelList, ModelObject
 from adapter.schema.tokens import Detokenized, DetokenizeRequest, Rendered, Tokenized, TokenizeRequest
@@ -87,6 +87,9 @@ OPERATIONS = (
         request=DetokenizeRequest,
         answer=Detokenized,
         errors=_PREPARED,
+    ),
+    Operation(
+        method="get", path="/", id="home", summary="Name, version, models and links; HTML for browsers", answer=Home
     ),
     Operation(
         method="get",

@@ -15,6 +15,15 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: list[str] = []
 
 
+class Home(Struct, frozen=True, kw_only=True):
+    """`models` is null where clients need an API key; `links` are paths by name."""
+
+    name: Literal["subnet-adapter"] = "subnet-adapter"
+    version: str
+    models: list[str] | None
+    links: dict[str, str]
+
+
 class NodeRow(Struct, frozen=True, kw_only=True):
     """A node as this gateway knows it.
 
