@@ -21,7 +21,7 @@ def test_it_opens_and_closes() -> None:
         assert breaker.allows(0.0)
         breaker.on_failure(breaker.on_start(0.0), 0.0)
     assert not breaker.allows(0.9)
-    assert (breaker.state(0.9), breaker.reason) == ("open", "3 failures in a row")
+    assert (breaker.state(0.9), breaker.reason) == ("open", "3 consecutive failures")
     assert breaker.allows(1.0)
     probe = breaker.on_start(1.0)
     assert not breaker.allows(1.0)

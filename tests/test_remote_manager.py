@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
-from subnet.client.policies import Policy, Want
+from subnet.client.policies.base import Policy, Want
 from subnet.client.remote import Remote
 from subnet.errors import (
     EngineFailed,
@@ -105,7 +105,7 @@ async def test_a_lost_node_is_away_until_it_answers() -> None:
     node = Asked()
     async with watching(node) as manager:
         manager.lease(None).failed(NodeLost("the connection broke"))
-        assert state(manager) == ("away", "the connection broke")
+        assert state(manager) == ("unreachable", "the connection broke")
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
         await node.say()
@@ -121,7 +121,7 @@ async def test_an_answer_from_before_the_failure() -> None:
         manager.lease(None).failed(InterTokenTimeout("silence"))
         under_way.set_result(await node.info())
         again = await node.question()
-        assert state(manager) == ("away", "silence")
+        assert state(manager) == ("unreachable", "silence")
         again.set_result(await node.info())
         await settled(lambda: state(manager)[0] == "healthy")
 
@@ -144,9 +144,9 @@ async def test_a_silent_node() -> None:
     """
     node = Asked()
     async with watching(node, interval=0.01, patience=0.02) as manager:
-        await settled(lambda: state(manager)[0] == "away")
-        assert state(manager)[1] == "a did not say within 0.02 s how it is"
-        while state(manager)[0] == "away":
+        await settled(lambda: state(manager)[0] == "unreachable")
+        assert state(manager)[1] == "health check of a timed out after 0.02 s"
+        while state(manager)[0] == "unreachable":
             question = await node.question()
             if not question.cancelled():
                 question.set_result(await node.info())
@@ -162,7 +162,7 @@ async def test_a_node_that_is_busy_talking() -> None:
             await settled(unanswered.cancelled)
         assert state(manager) == ("healthy", "")
         node.talks = False
-        await settled(lambda: state(manager)[0] == "away")
+        await settled(lambda: state(manager)[0] == "unreachable")
 
 
 async def test_a_probe_that_breaks() -> None:
@@ -170,8 +170,8 @@ async def test_a_probe_that_breaks() -> None:
     node = Asked()
     async with watching(node, interval=0.01) as manager:
         (await node.question()).set_exception(RuntimeError("a bug"))
-        await settled(lambda: state(manager)[0] == "away")
-        assert state(manager)[1] == "asking a failed: RuntimeError"
+        await settled(lambda: state(manager)[0] == "unreachable")
+        assert state(manager)[1] == "health check of a failed: RuntimeError"
         await node.say()
         await settled(lambda: state(manager)[0] == "healthy")
 
@@ -181,7 +181,7 @@ async def test_a_node_that_leaves() -> None:
     node = Asked()
     async with watching(node) as manager:
         for lease in [manager.lease(None) for _ in range(5)]:
-            lease.failed(NodeLeaving("the node is about to end"))
+            lease.failed(NodeLeaving("the node is shutting down"))
         await node.say(draining=True)
         await settled(lambda: state(manager)[0] == "draining")
         assert manager.remotes[0].breaker.state(0) == "closed"
@@ -194,7 +194,7 @@ async def test_a_node_that_is_full() -> None:
     clock = Clock()
     async with watching(MockProtocol(peer="a"), clock=clock) as manager:
         manager.lease(None).failed(NodeBusy("full", retry_after=3.0))
-        assert state(manager) == ("full", "it refused a request for want of room; to be asked again in 3.0 s")
+        assert state(manager) == ("full", "the node rejected a request for lack of capacity; retry in 3.0 s")
         with pytest.raises(NodeBusy) as refused:
             manager.lease(None)
         assert refused.value.retry_after == 3.0
@@ -207,7 +207,7 @@ async def test_a_node_filled_from_here() -> None:
     """What this gateway itself has sent there is known without asking."""
     async with watching(MockProtocol(peer="a", capacity=2)) as manager:
         leases = [manager.lease(None), manager.lease(None)]
-        assert state(manager) == ("full", "all of its 2 slots are taken from here")
+        assert state(manager) == ("full", "all 2 slots are in use by this gateway")
         with pytest.raises(NodeBusy):
             manager.lease(None)
         leases[0].succeeded()
@@ -220,7 +220,7 @@ async def test_the_breaker_in_the_table() -> None:
     async with watching(MockProtocol(peer="a"), clock=clock) as manager:
         for _ in range(3):
             manager.lease(None).failed(EngineFailed("out of memory"))
-        why = "3 failures in a row, the last: out of memory; to be tried again in 1.0 s"
+        why = "3 consecutive failures, last error: out of memory; retry in 1.0 s"
         assert state(manager) == ("breaker-open", why)
         with pytest.raises(NoNodeAvailable) as refused:
             manager.lease(None)
@@ -228,7 +228,7 @@ async def test_the_breaker_in_the_table() -> None:
         clock.now += 1
         assert state(manager)[0] == "breaker-half-open"
         probe = manager.lease(None)
-        assert state(manager)[1].endswith("one request tries it")
+        assert state(manager)[1].endswith("a trial request is running")
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
         probe.answered()

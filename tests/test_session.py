@@ -158,15 +158,20 @@ async def test_the_clients_own_mistake() -> None:
             [HANG],
             Limits(first_token_timeout=0.1, inter_token_timeout=60.0, max_attempts=1),
             FirstTokenTimeout,
-            r"no token within 0\.1 s",
+            r"sent no first token within 0\.1 s \(first_token_timeout\)",
         ),
         (
             [10, HANG],
             Limits(first_token_timeout=60.0, inter_token_timeout=0.1, max_attempts=1),
             InterTokenTimeout,
-            r"no further token within 0\.1 s",
+            r"sent no token for 0\.1 s \(inter_token_timeout\)",
         ),
-        ([10, Pause(0.15)] * 9, Limits(attempt_timeout=0.2, max_attempts=1), NodeTimeout, r"not done within 0\.2 s"),
+        (
+            [10, Pause(0.15)] * 9,
+            Limits(attempt_timeout=0.2, max_attempts=1),
+            NodeTimeout,
+            r"did not finish within 0\.2 s \(attempt_timeout\)",
+        ),
     ],
 )
 async def test_silence(script: list[Step], limits: Limits, error: type[SubnetError], why: str) -> None:
@@ -197,7 +202,7 @@ async def test_a_node_that_ends_too_early() -> None:
         assert len(other.requests) == 1
     async with subnet(Brief()) as manager:
         async with SessionManager(manager, limits=Limits(max_attempts=1)).session() as session:
-            with pytest.raises(NodeError, match="before its end"):
+            with pytest.raises(NodeError, match="before the answer was complete"):
                 await session.run([1], None, lambda delta: None)
 
 
@@ -376,7 +381,7 @@ async def test_fewer_choices_for_a_node_that_is_rather_full() -> None:
     """A node that has no room for all of them is asked for fewer, so that they need not wait until it is empty."""
 
     def script(request: Generate) -> Sequence[Step]:
-        return [NodeBusy("3 of 4 slots are taken", retry_after=0.001)] if len(request.starts) > 1 else [10]
+        return [NodeBusy("3 of 4 slots are in use", retry_after=0.001)] if len(request.starts) > 1 else [10]
 
     node = MockProtocol(script, capacity=4)
     async with subnet(node) as manager:

@@ -24,23 +24,24 @@ ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, Accepted)
 
 
 class AuthorizerBase(ABC):
-    """A client signs requests and validates responses; a node does the reverse.
+    """Authenticates messages: a client signs requests and validates responses, a node validates requests and signs
+    responses.
 
-    `call` is not part of what is signed: it numbers a message on its connection and is set after signing.
+    Signatures do not cover `call`, which numbers a message on its connection and is set after signing.
     """
 
     @abstractmethod
     async def sign_request(self, request: RequestT) -> RequestT:
-        """The same request with `auth` set."""
+        """Return the request with `auth` set."""
 
     @abstractmethod
     async def validate_request(self, request: Request) -> None:
-        """Raises Unauthorized when the request is not from someone allowed, is stale or was seen before."""
+        """Raise Unauthorized if the request is not authentic, is too old, or is a replay."""
 
     @abstractmethod
     async def sign_response(self, response: ResponseT, request: Request) -> ResponseT:
-        """The same response with `auth` set, bound to its request."""
+        """Return the response with `auth` set, bound to its request."""
 
     @abstractmethod
     async def validate_response(self, response: Response, request: Request) -> None:
-        """Raises Unauthorized when the response is not the answer of an allowed node to this request."""
+        """Raise Unauthorized if the response is not an authentic response to this request."""

@@ -19,14 +19,14 @@ MAX_AGE = 60.0
 
 
 class TokenAuthorizer(AuthorizerBase):
-    """Accepts messages signed with the same secret at most MAX_AGE seconds ago, each nonce once.
+    """Signs messages with a shared secret. Accepts signatures that are at most MAX_AGE seconds old, each nonce once.
 
-    `clock` gives seconds since the epoch; the two ends' clocks must agree within MAX_AGE.
+    `clock` returns seconds since the epoch; the clocks of both sides must agree within MAX_AGE.
     """
 
     def __init__(self, secret: str, *, clock: Callable[[], float] = time.time) -> None:
         if not secret:
-            raise ValueError("an empty secret protects nothing")
+            raise ValueError("the shared secret must not be empty")
         self._key = secret.encode()
         self._clock = clock
         self._seen: dict[bytes, float] = {}
@@ -37,7 +37,7 @@ class TokenAuthorizer(AuthorizerBase):
     async def validate_request(self, request: Request) -> None:
         auth = self._validated(request, b"")
         if auth.nonce in self._seen:
-            raise Unauthorized("a request that was seen before")
+            raise Unauthorized("replayed request: its nonce was already used")
         self._remember(auth)
 
     async def sign_response(self, response: ResponseT, request: Request) -> ResponseT:
@@ -53,11 +53,11 @@ class TokenAuthorizer(AuthorizerBase):
     def _validated(self, message: Request | Response, context: bytes) -> Auth:
         auth = message.auth
         if auth is None:
-            raise Unauthorized("unsigned, where a shared secret is asked for")
+            raise Unauthorized("the message is not signed, but a shared secret is required")
         if auth.scheme != SCHEME or not hmac.compare_digest(self._signature(message, auth, context), auth.signature):
-            raise Unauthorized("signed with another secret")
+            raise Unauthorized("invalid signature: the shared secrets differ")
         if abs(self._clock() - auth.time) > MAX_AGE:
-            raise Unauthorized(f"signed more than {MAX_AGE:.0f} seconds ago, or the clocks differ")
+            raise Unauthorized(f"the signature is more than {MAX_AGE:.0f} s old, or the clocks differ")
         return auth
 
     def _signature(self, message: Request | Response, auth: Auth, context: bytes) -> bytes:

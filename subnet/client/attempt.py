@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic
+from typing import ClassVar, Generic
 
 from subnet.client.lease import Lease
 from subnet.client.ledger import Choice, D, Take
@@ -14,9 +14,11 @@ from subnet.errors import FirstTokenTimeout, InterTokenTimeout, NodeError, NodeT
 class Attempt(ABC, Generic[D]):
     """Asks the node of `lease` for what is lacking of `choices`.
 
-    `filters`: whether deltas must pass through `new`, as some of them repeat what was delivered.
+    `filters`: whether deltas must pass through `new`, as some of them repeat what was delivered. `settings_prefix` is
+    the prefix of the settings that bound the wait for tokens, for error messages.
     """
 
+    settings_prefix: ClassVar[str] = ""
     lease: Lease
     choices: Sequence[Choice[D]]
     filters: bool
@@ -31,15 +33,17 @@ class Attempt(ABC, Generic[D]):
 
     def late(self, *, first: bool, within: float) -> NodeError:
         """The error that says that the node was silent for too long."""
-        peer = self.lease.remote.peer
+        peer, own = self.lease.remote.peer, self.lease.remote.protocol.timeouts
         if first:
-            return FirstTokenTimeout(f"{peer} gave no token within {within:.1f} s")
-        return InterTokenTimeout(f"{peer} gave no further token within {within:.1f} s")
+            setting = f"{'' if own.first_token else self.settings_prefix}first_token_timeout"
+            return FirstTokenTimeout(f"{peer} sent no first token within {within:.1f} s ({setting})")
+        setting = f"{'' if own.inter_token else self.settings_prefix}inter_token_timeout"
+        return InterTokenTimeout(f"{peer} sent no token for {within:.1f} s ({setting})")
 
     def late_in_all(self, within: float) -> NodeError:
         """The error that says that the node was not done in the time that it has."""
-        return NodeTimeout(f"{self.lease.remote.peer} was not done within {within:.1f} s")
+        return NodeTimeout(f"{self.lease.remote.peer} did not finish within {within:.1f} s (attempt_timeout)")
 
     def ended(self) -> NodeError:
         """The error that says that the node ended a stream before its end."""
-        return WireError(f"{self.lease.remote.peer} ended a stream before its end")
+        return WireError(f"{self.lease.remote.peer} closed the stream before the answer was complete")

@@ -79,13 +79,13 @@ class Breaker:
             return
         if self._open_until is not None:
             self._cooldown = min(self._cooldown_max, self._cooldown * 2)
-            self._open(now, "failed again when it was tried")
+            self._open(now, "the trial request failed")
             return
         self._in_a_row += 1
         self._outcomes.append(False)
         failures, of = self._outcomes.count(False), len(self._outcomes)
         if self._in_a_row >= self._threshold:
-            self._open(now, f"{self._in_a_row} failures in a row")
+            self._open(now, f"{self._in_a_row} consecutive failures")
         elif of >= self._least and failures >= self._rate * of:
             self._open(now, f"{failures} of the last {of} requests failed")
 

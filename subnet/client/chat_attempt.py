@@ -17,6 +17,8 @@ class ChatAttempt(Attempt[ChatDelta]):
     Diverged where the node cannot carry the answer on.
     """
 
+    settings_prefix = "chat_"
+
     def __init__(self, lease: Lease, ledger: ChatLedger, most: int) -> None:
         self.choices: list[ChatChoice]
         self.lease = lease

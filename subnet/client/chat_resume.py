@@ -27,7 +27,7 @@ def way(ledger: ChatLedger, prefills: bool) -> Way:
     if sound and (ledger.diverged or not repeatable(ledger.request.body)):
         return "prefill"
     if ledger.diverged:
-        raise Diverged("the answer was lost, and no server repeats its beginning or goes on with it")
+        raise Diverged("the answer was interrupted, and no node could repeat or continue it")
     return "replay"
 
 
@@ -50,7 +50,7 @@ class Replay:
         if not (text or reasoning or refusal or calls or logprobs or delta.finish_reason):
             return None
         if not self._complete:
-            raise Diverged("a replay said something else before it had said what was delivered")
+            raise Diverged("the replayed answer diverged before repeating everything that was delivered")
         return ChatDelta(delta.choice, text, reasoning, refusal, calls, logprobs, delta.finish_reason)
 
     @property
@@ -64,7 +64,7 @@ class Replay:
             return delta
         name, arguments = self._calls[delta.index]
         if delta.name not in ("", name):
-            raise Diverged("a replay calls another function than was delivered")
+            raise Diverged("the replayed answer calls a different function than the one delivered")
         rest = arguments.rest(delta.arguments)
         return CallDelta(delta.index, arguments=rest) if rest else None
 
@@ -90,6 +90,6 @@ class _Said:
     def rest(self, piece: str) -> str:
         skip = min(len(self._expected) - self._seen, len(piece))
         if not self._expected.startswith(piece[:skip], self._seen):
-            raise Diverged("a replay said something else than was delivered")
+            raise Diverged("the replayed answer differs from what was delivered")
         self._seen += skip
         return piece[skip:]

@@ -27,9 +27,9 @@ def checked_prompt(prompt: ArrayLike) -> TokenIds:
     try:
         tokens = token_ids(prompt)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidRequest(str(error), param="prompt") from error
+        raise InvalidRequest(f"Invalid value for 'prompt': {error}.", param="prompt") from error
     if len(tokens) == 0:
-        raise InvalidRequest("the prompt has no tokens", param="prompt")
+        raise InvalidRequest("Invalid value for 'prompt': expected at least one token.", param="prompt")
     return tokens
 
 
@@ -47,11 +47,13 @@ def check_travels(ledger: TokenLedger) -> None:
         sent = _encode((ledger.model, ledger.sampling, ledger.text))
         _decode(sent)
     except (msgspec.MsgspecError, OverflowError, UnicodeError, TypeError) as error:
-        raise InvalidRequest(f"the request cannot be sent: {error}") from error
+        raise InvalidRequest(f"The request cannot be sent: {error}") from error
     if len(sent) + ledger.prompt.nbytes + len(ledger.choices) * _CHOICE + _REST > frames.MAX_FRAME:
-        raise InvalidRequest(f"the request cannot be sent: it is larger than {frames.MAX_FRAME} bytes")
+        raise InvalidRequest(f"The request cannot be sent: it exceeds the maximum of {frames.MAX_FRAME} bytes.")
 
 
 def _check(name: str, value: int | None, least: int, most: int) -> None:
     if value is not None and not least <= value <= most:
-        raise InvalidRequest(f"{name} lies between {least} and {most}", param=name)
+        raise InvalidRequest(
+            f"Invalid value for '{name}': expected an integer between {least} and {most}, but got {value}.", param=name
+        )

@@ -51,7 +51,7 @@ class Lease:
         if isinstance(error, NodeBusy | NodeLeaving):
             remote.breaker.on_abandoned(self._ticket)
         else:
-            remote.trouble = str(error or "no reason was given")
+            remote.trouble = str(error or "unknown error")
             remote.breaker.on_failure(self._ticket, now)
             logger.warning("node %s failed: %s", remote.peer, remote.trouble)
         if isinstance(error, NodeBusy):

@@ -55,7 +55,7 @@ class Place:
     def check(self) -> None:
         """Raises NodeBusy for who is not first."""
         if not self.first:
-            raise NodeBusy("every node is at its capacity, and others wait", retry_after=1.0)
+            raise NodeBusy("all nodes are at capacity and other requests are queued", retry_after=1.0)
 
     async def wait(self, seconds: float) -> None:
         """Until there may be room for this one: for the first at most so many seconds, the others look more seldom."""

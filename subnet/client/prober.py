@@ -73,7 +73,7 @@ class Prober:
             # The answer may be older than the failure.
             return False
         if self.remote.fault is not None:
-            logger.info("node %s is here", self.remote.peer)
+            logger.info("node %s is healthy", self.remote.peer)
         self.remote.came(info, self._clock())
         self._notify()
         return True
@@ -87,7 +87,7 @@ class Prober:
             except TimeoutError as error:
                 # Its answer may wait behind tokens that this process has no time to read.
                 if self.remote.fault is not None or self.remote.protocol.heard < asked:
-                    message = f"{self.remote.peer} did not say within {self._timeout:g} s how it is"
+                    message = f"health check of {self.remote.peer} timed out after {self._timeout:g} s"
                     raise NodeTimeout(message) from error
 
     async def _asked(self) -> NodeInfo:
@@ -97,12 +97,12 @@ class Prober:
             raise
         except Exception as error:
             # Whatever a protocol does, the node goes on being watched.
-            logger.exception("asking %s failed", self.remote.peer)
-            raise NodeError(f"asking {self.remote.peer} failed: {type(error).__name__}") from error
+            logger.exception("health check of %s failed", self.remote.peer)
+            raise NodeError(f"health check of {self.remote.peer} failed: {type(error).__name__}") from error
 
     def _went(self, fault: str) -> None:
         if fault != self.remote.fault:
-            logger.info("node %s is away: %s", self.remote.peer, fault)
+            logger.info("node %s is unreachable: %s", self.remote.peer, fault)
         self.remote.went(fault, self._clock())
         self._notify()
 

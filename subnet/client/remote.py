@@ -27,7 +27,7 @@ class Remote:
         self.protocol = protocol
         self.peer = protocol.peer
         self.info: NodeInfo | None = None
-        self.fault: str | None = "not reached yet"
+        self.fault: str | None = "waiting for the first health check"
         self.arrivals = 0
         self.busy_until = 0.0
         self.limited = False
@@ -36,7 +36,7 @@ class Remote:
         self.name = "unknown"
         self.trouble = ""
         self._others = 0
-        self._state = "away"
+        self._state = "unreachable"
         self._since: float | None = None
 
     @property

@@ -34,7 +34,7 @@ def way(ledger: TokenLedger, declared: Resume) -> Resume:
         return "continue" if declared == "continue" and _tokens_alone(ledger) else "replay"
     if ledger.sampling.grammar is not None:
         # A fresh grammar after half an object would allow what the schema does not.
-        raise Diverged("the answer was lost, and another node does not repeat its beginning")
+        raise Diverged("the answer was interrupted, and another node did not repeat its beginning")
     return "continue"
 
 
@@ -80,7 +80,7 @@ class _Replay:
         self._seen += skip
         ended_early = delta.finish_reason is not None and self._seen < len(self._expected)
         if delta.tokens[:skip] != again or ended_early:
-            raise Diverged("a replay gave other tokens than were delivered")
+            raise Diverged("the replayed tokens differ from those delivered")
         if skip == len(delta.tokens) and delta.finish_reason is None:
             return None
         logprobs = None if delta.logprobs is None else delta.logprobs[skip:]

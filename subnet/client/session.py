@@ -34,12 +34,12 @@ from subnet.tensors import TokenIds
 
 
 class Session:
-    """One interaction with the subnet, which may pass through several nodes. `async with` closes it; else close it.
+    """One interaction with the subnet, which may use several nodes. Use it with `async with`, or call close().
 
-    `model` None takes any node; a `key` keeps sessions that belong together on one node, where the policy looks at
-    it; the smaller its `priority`, the sooner it gets room on nodes that are full. While it is not `patient`, it waits
-    neither for room nor for nodes to come back. Without an `authorizer` of its own it uses that of the manager.
-    `ledger` is that of the last generation, None before the first.
+    `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
+    `priority` number goes first when all nodes are at capacity. While `patient` returns False, the session waits
+    neither for capacity nor for nodes to come back. `authorizer` defaults to the manager's. `ledger` is the ledger of
+    the last generation, None before the first.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Session:
         await self.close()
 
     async def run_protocol_task(self, prompt: str, tensor: ArrayLike) -> AsyncGenerator[TokenIds, None]:
-        """Generate after `tensor` (token ids, one-dimensional), whose text is `prompt`, with default sampling.
+        """Generate from `tensor` (one-dimensional token ids), whose text is `prompt`, with default sampling.
 
-        Yields one-dimensional int32 arrays of new token ids as they come; `tensor` is copied, never written to.
-        Raises as `run` does.
+        Yields one-dimensional int32 arrays of new token ids as they arrive; `tensor` is copied and never modified.
+        Raises the same errors as `run`.
         """
         async with aclosing(self.generate(tensor, text=prompt)) as deltas:
             async for delta in deltas:
@@ -89,7 +89,7 @@ class Session:
     async def generate(
         self, prompt: ArrayLike, sampling: Sampling | None = None, *, choices: int = 1, text: str | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """As `run`, with deltas to iterate over. Closing the generator cancels the work on the node."""
+        """Like `run`, but yields the deltas. Closing the generator cancels the work on the node."""
         push = partial(self.run, prompt, sampling, choices=choices, text=text)
         async with aclosing(pulled(push)) as deltas:
             async for delta in deltas:
@@ -106,14 +106,14 @@ class Session:
         choices: int = 1,
         text: str | None = None,
     ) -> None:
-        """Generate `choices` answers to `prompt` (token ids, one-dimensional), whose text is `text`.
+        """Generate `choices` answers to `prompt` (one-dimensional token ids), whose text is `text`.
 
-        Calls `emit` with each delta as it comes, between two steps of the event loop; each choice ends with one that
-        has a finish_reason. Cancelling the call cancels the work on the node, and so does an error that `emit` raises,
-        which is raised here; a NodeError of its own would pass for one of the node.
+        Calls `emit` with each delta as it arrives, without a task switch; the last delta of each choice has a
+        finish_reason. Cancelling the call cancels the work on the node. An error raised by `emit` does so too, and is
+        raised here; `emit` must not raise a NodeError, which would count as a failure of the node.
 
-        Raises InvalidRequest and ContextLengthExceeded for what no node can do, NoNodeAvailable or the last
-        NodeError when attempts are spent, SessionClosed when the session is closed meanwhile.
+        Raises InvalidRequest or ContextLengthExceeded if no node can handle the request, NoNodeAvailable or the last
+        NodeError after the last attempt, and SessionClosed if the session is closed meanwhile.
         """
         self._check_free()
         sampling = sampling or Sampling()
@@ -127,9 +127,10 @@ class Session:
         await self._deliver(ledger, attempt, emit)
 
     async def chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage:
-        """Have a conversation answered on the chat lane; the usage is estimated where no node told it.
+        """Answer a conversation on the chat lane. Returns the usage, estimated if no node reports it.
 
-        As `run` otherwise. What a node that takes over cannot repeat or go on with raises Diverged, a NodeError.
+        Otherwise like `run`. Raises Diverged, a NodeError, if no other node can repeat or continue an interrupted
+        answer.
         """
         self._check_free()
         ledger = ChatLedger(request, self._key)
@@ -141,7 +142,7 @@ class Session:
         return ledger.usage
 
     async def close(self) -> None:
-        """End what runs. Safe to call twice."""
+        """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
         # It may belong to who holds this session: a cycle otherwise.
         self._patient = _always
@@ -152,7 +153,7 @@ class Session:
 
     def _check_free(self) -> None:
         if self._closed or self._watchdog is not None:
-            raise SessionClosed("the session is closed" if self._closed else "the session runs a generation already")
+            raise SessionClosed("the session is closed" if self._closed else "the session is already generating")
 
     async def _deliver(self, ledger: Ledger[D], attempt: Try[D], emit: Take[D]) -> None:
         self.ledger = ledger

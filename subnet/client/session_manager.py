@@ -13,8 +13,9 @@ from subnet.client.text_reader import TextReader
 
 
 class SessionManager:
-    """A stateless factory: `async with session_manager.session() as session`. Its sessions share the `hedger`;
-    `model_limits` hold instead of `limits` for the models named.
+    """Creates sessions: `async with session_manager.session() as session`.
+
+    `model_limits` override `limits` for individual models. All sessions share the `hedger`.
     """
 
     def __init__(
@@ -40,12 +41,12 @@ class SessionManager:
         priority: int = 0,
         patient: Callable[[], bool] = lambda: True,
     ) -> Session:
-        """For `async with`: a session on any node that serves `model` (None: any model), closed on leaving, also by
-        cancellation.
+        """Create a session on any node that serves `model` (None: any model). `async with` closes it, also when it is
+        cancelled.
 
-        `key` keeps sessions that belong together on one node, where the policy looks at it; when all nodes are full,
-        the smaller `priority` gets room first, and of the same who came first. While it is not `patient`, it waits
-        neither for room nor for nodes to come back.
+        Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
+        requests with a lower `priority` number go first, and requests of the same priority in order of arrival. While
+        `patient` returns False, a session waits neither for capacity nor for nodes to come back.
         """
         return Session(
             self._remote_manager,
@@ -59,13 +60,13 @@ class SessionManager:
         )
 
     def text_reader(self, model: str, *, priority: int = 0) -> TextReader:
-        """For embeddings, and for logprobs of a prompt."""
+        """Create a reader for embeddings and prompt logprobs."""
         return TextReader(self._remote_manager, model, self._limits_of(model), priority=priority)
 
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)
 
     def capacity(self, model: str) -> int:
-        """How many answers the healthy nodes of `model` write at once, at least 1."""
+        """Return how many answers the healthy nodes of `model` can generate at once, at least 1."""
         infos = [remote.info for remote in self._remote_manager.remotes if remote.fault is None]
         return max(1, sum(info.capacity for info in infos if info is not None and info.card(model) is not None))

@@ -12,7 +12,7 @@ from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
 if TYPE_CHECKING:
     from subnet.client.remote import Remote
 
-NodeState = Literal["healthy", "away", "draining", "breaker-open", "breaker-half-open", "full"]
+NodeState = Literal["healthy", "unreachable", "draining", "breaker-open", "breaker-half-open", "full"]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -26,16 +26,16 @@ class Status(msgspec.Struct, frozen=True):
 def status_of(remote: Remote, now: float) -> tuple[NodeState, str | None]:
     """The state, and why."""
     if remote.fault is not None or remote.info is None:
-        return "away", remote.fault
+        return "unreachable", remote.fault
     if remote.info.draining:
-        return "draining", "it is about to end: running answers finish, new ones go elsewhere"
+        return "draining", "the node is shutting down: running requests finish, new ones go to other nodes"
     match remote.breaker.state(now):
         case "open":
             wait = remote.breaker.wait(now)
-            return "breaker-open", f"{_failures(remote)}; to be tried again in {wait:.1f} s"
+            return "breaker-open", f"{_failures(remote)}; retry in {wait:.1f} s"
         case "half-open":
-            under_way = "one request tries it" if not remote.breaker.allows(now) else "the next request tries it"
-            return "breaker-half-open", f"{_failures(remote)}; {under_way}"
+            trial = "the next request is a trial" if remote.breaker.allows(now) else "a trial request is running"
+            return "breaker-half-open", f"{_failures(remote)}; {trial}"
         case "closed":
             return _fullness(remote, now)
 
@@ -44,25 +44,25 @@ def refusal(able: Sequence[Remote], now: float) -> NodeBusy | NoNodeAvailable:
     """Why none of these takes a request now, and when one may."""
     busy = [remote.busy_until - now for remote in able if remote.busy_until > now]
     if busy and all(remote.limited for remote in able if remote.busy_until > now or remote.filled):
-        return RateLimited("every server is asked more often than it may be", retry_after=min(busy))
+        return RateLimited("all nodes are rate-limited", retry_after=min(busy))
     if busy or any(remote.filled for remote in able):
-        return NodeBusy("every node is at its capacity", retry_after=min(busy, default=1.0))
+        return NodeBusy("all nodes are at capacity", retry_after=min(busy, default=1.0))
     wait = min(remote.breaker.wait(now) for remote in able)
-    return NoNodeAvailable("every node that serves the model is failing", retry_after=wait or None)
+    return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=wait or None)
 
 
 def _failures(remote: Remote) -> str:
-    return f"{remote.breaker.reason}, the last: {remote.trouble}"
+    return f"{remote.breaker.reason}, last error: {remote.trouble}"
 
 
 def _fullness(remote: Remote, now: float) -> tuple[NodeState, str | None]:
     if (wait := remote.busy_until - now) > 0:
         if remote.limited:
-            return "full", f"it was asked too often; to be asked again in {wait:.1f} s"
-        return "full", f"it refused a request for want of room; to be asked again in {wait:.1f} s"
+            return "full", f"rate-limited by the upstream server; retry in {wait:.1f} s"
+        return "full", f"the node rejected a request for lack of capacity; retry in {wait:.1f} s"
     info = remote.info
     if info is not None and remote.filled:
-        return "full", f"all of its {info.capacity} slots are taken from here"
+        return "full", f"all {info.capacity} slots are in use by this gateway"
     if info is not None and info.running >= info.capacity:
-        return "full", f"it said that all of its {info.capacity} slots are taken"
+        return "full", f"the node reported that all {info.capacity} slots are in use"
     return "healthy", None
