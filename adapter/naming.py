@@ -24,10 +24,7 @@ def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
     own = names.get(error.param or "")
     if own is None:
         return error
-    message = error.message
-    if message.endswith(f": {error.param}"):
-        message = message.removesuffix(error.param or "") + own
-    return type(error)(message, param=own)
+    return type(error)(error.message.replace(f"'{error.param}'", f"'{own}'"), param=own)
 
 
 def grammar_name(request: SamplingRequest) -> str:

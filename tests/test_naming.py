@@ -33,12 +33,13 @@ SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {}}}
 @pytest.mark.parametrize("stream", [False, True])
 async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any], param: str) -> None:
     """The parameter that brought it is named, in the words, too."""
-    node = MockProtocol([InvalidRequest("the engine of this model cannot do this: grammar", param="grammar")])
+    message = "Unsupported value for 'grammar': this model does not support it."
+    node = MockProtocol([InvalidRequest(message, param="grammar")])
     async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post("/v1/chat/completions", json={**ASK, "stream": stream, **fields})
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, "invalid_value")
-    assert error["message"] == f"the engine of this model cannot do this: {param}"
+    assert error["message"] == f"Unsupported value for '{param}': this model does not support it."
 
 
 @pytest.mark.parametrize("param", ["top_k", None])

@@ -82,8 +82,8 @@ def test_what_was_cached_is_told_once() -> None:
 def test_what_is_no_token_id_is_refused(wrong: int) -> None:
     """Whether it was drawn, or only likely: nothing of it is told."""
     drawn, deltas = answer(logprobs=1)
-    with pytest.raises(WireError, match="no token id"):
+    with pytest.raises(WireError, match="invalid token id: "):
         drawn.add([1, wrong], [TokenLogprobs(-1.0), TokenLogprobs(-1.0)])
-    with pytest.raises(WireError, match="no token id"):
+    with pytest.raises(WireError, match="invalid token id: "):
         drawn.add([1], [TokenLogprobs(-1.0, (1, wrong), (-1.0, -2.0))])
     assert deltas == []

@@ -320,7 +320,8 @@ async def test_refusals(streamed: bool, fields: dict[str, Any], param: str, code
 )
 async def test_refusals_of_nodes(node_says: str, fields: dict[str, Any], param: str) -> None:
     """What a node refuses by its own name is refused by the client's."""
-    node = MockProtocol([InvalidRequest(f"the engine of this model cannot do this: {node_says}", param=node_says)])
+    message = f"Unsupported value for '{node_says}': this model does not support it."
+    node = MockProtocol([InvalidRequest(message, param=node_says)])
     assert await refusal(node, **fields) == (400, param, "invalid_value")
 
 

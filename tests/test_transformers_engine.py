@@ -180,7 +180,7 @@ async def test_a_full_context_ends_with_length(engine: TransformersEngine) -> No
     prompt = token_ids([50] * (CONTEXT - 3))
     tokens, deltas = await run(engine, prompt, ignore_eos=True)
     assert (len(tokens), deltas[-1].finish_reason) == (3, "length")
-    with pytest.raises(ContextLengthExceeded, match=f"{CONTEXT} tokens, but {CONTEXT} tokens"):
+    with pytest.raises(ContextLengthExceeded, match=rf"{CONTEXT} tokens\. However, the request has {CONTEXT} tokens"):
         await run(engine, prompt, tokens)
 
 

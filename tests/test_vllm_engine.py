@@ -81,7 +81,7 @@ async def test_a_model_is_served_under_another_name() -> None:
 
 async def test_a_model_that_is_not_there_is_missed_by_name() -> None:
     """The message lists those that are."""
-    with pytest.raises(NodeError, match="does not serve other: it has smol, smol-poet"):
+    with pytest.raises(NodeError, match="does not serve other; its models: smol, smol-poet"):
         async with playing(models={"mine": "other"}):
             raise AssertionError("it has no such model")
 
@@ -185,7 +185,7 @@ async def test_a_server_that_was_restarted_is_described_anew() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("elsewhere", "set `tokenizer`"), ("stranger", "not that of its model"), ("ancient", "0.10.2 or later")],
+    [("elsewhere", "set `tokenizer`"), ("stranger", "does not match its model"), ("ancient", "0.10.2 or later")],
 )
 async def test_what_cannot_be_served_by_tokens_is_said(name: str, words: str) -> None:
     """No tokenizer, or no ids: in one line, with what to do."""

@@ -67,7 +67,7 @@ class Engine(ABC):
         Only engines with the capability `embeddings`; others raise InvalidRequest. Raises InvalidRequest for a text
         without tokens or with unknown ones, ContextLengthExceeded for one that is too long, EngineFailed.
         """
-        raise InvalidRequest("the engine of this model makes no embeddings", param="model")
+        raise InvalidRequest("This model does not support embeddings.", param="model")
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """How likely the model finds each token but the first after those before it, and the `width` likeliest in its
@@ -75,4 +75,4 @@ class Engine(ABC):
 
         Only engines with the capability `prompt_logprobs`; others raise InvalidRequest. Raises as `embed` does.
         """
-        raise InvalidRequest("the engine of this model gives no logprobs of a prompt", param="logprobs")
+        raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")

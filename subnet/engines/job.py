@@ -32,7 +32,7 @@ def to_job(request: Generate, can: Capabilities) -> Job:
     prompt = _tokens(request.prompt)
     starts = tuple(Start(start.choice, _tokens(start.delivered)) for start in request.starts)
     if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
-        raise InvalidRequest("a request without a prompt, or without distinct choices")
+        raise InvalidRequest("Invalid request: expected a prompt that is not empty, and choices with distinct indexes.")
     sampling = request.sampling
     if sampling.seed is None:
         sampling = msgspec.structs.replace(sampling, seed=0)
@@ -42,18 +42,25 @@ def to_job(request: Generate, can: Capabilities) -> Job:
 def to_texts(request: EmbedRequest, can: Capabilities) -> list[TokenIds]:
     """Raises InvalidRequest, and WireError for tensors that are none."""
     if not can.embeddings:
-        raise InvalidRequest("the engine of this model makes no embeddings", param="model")
+        raise InvalidRequest("This model does not support embeddings.", param="model")
     if len(request.inputs) > MOST_TEXTS:
-        raise InvalidRequest(f"a request for embeddings has {MOST_TEXTS} texts at most", param="input")
+        raise InvalidRequest(
+            f"Invalid value for 'input': expected at most {MOST_TEXTS} texts, but got {len(request.inputs)}.",
+            param="input",
+        )
     return [_tokens(tensor) for tensor in request.inputs]
 
 
 def to_text(request: ScoreRequest, can: Capabilities) -> TokenIds:
     """Raises InvalidRequest, and WireError for a tensor that is none."""
     if not can.prompt_logprobs:
-        raise InvalidRequest("the engine of this model gives no logprobs of a prompt", param="logprobs")
+        raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")
     if not 0 <= request.width <= can.top_logprobs:
-        raise InvalidRequest(f"the engine of this model gives {can.top_logprobs} logprobs at most", param="logprobs")
+        raise InvalidRequest(
+            f"Invalid value for 'logprobs': expected an integer between 0 and {can.top_logprobs} for this model, "
+            f"but got {request.width}.",
+            param="logprobs",
+        )
     return _tokens(request.tokens)
 
 
@@ -82,11 +89,17 @@ def _check(request: Generate, can: Capabilities) -> None:
     }
     for param, refused in refusals.items():
         if refused:
-            raise InvalidRequest(f"the engine of this model cannot do this: {param}", param=param)
+            raise InvalidRequest(f"Unsupported value for '{param}': this model does not support it.", param=param)
     for param, (least, most) in _RANGES.items():
-        if not least <= getattr(wanted, param) <= most:
-            raise InvalidRequest(f"{param} lies between {least:g} and {most:g}", param=param)
+        value = getattr(wanted, param)
+        if not least <= value <= most:
+            raise InvalidRequest(
+                f"Invalid value for '{param}': expected a number between {least:g} and {most:g}, but got {value}.",
+                param=param,
+            )
     if not all(-_LARGE <= bias <= _LARGE for bias in wanted.logit_bias.values()):
-        raise InvalidRequest(f"biases lie between {-_LARGE:g} and {_LARGE:g}", param="logit_bias")
+        raise InvalidRequest(
+            f"Invalid value for 'logit_bias': expected biases between {-_LARGE:g} and {_LARGE:g}.", param="logit_bias"
+        )
     if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
-        raise InvalidRequest(f"choices are numbered from 0 to {_MOST_CHOICES}")
+        raise InvalidRequest(f"Invalid choice index: expected an integer between 0 and {_MOST_CHOICES}.")

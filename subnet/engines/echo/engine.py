@@ -85,7 +85,10 @@ class EchoEngine(Engine):
     async def run(self, job: Job, emit: Emit) -> None:
         longest = max(len(start.delivered) for start in job.starts) + len(job.prompt)
         if longest >= self.card.context_length:
-            raise ContextLengthExceeded(f"{longest} tokens, where {self.card.context_length} are the most")
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.card.context_length} tokens. However, the request has "
+                f"{longest} tokens."
+            )
         if self._options.delay:
             await asyncio.sleep(self._options.delay)
         kind = AdjustedStream if adjusted(job.sampling) else Stream

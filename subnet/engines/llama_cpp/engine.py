@@ -99,8 +99,11 @@ class LlamaCppEngine(SteppedEngine):
     def _check_text(self, tokens: TokenIds) -> None:
         length, vocab = self.card.context_length, self._vocab_size
         if not len(tokens) or highest(tokens) >= vocab:
-            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}, and a text has one at least", param="input")
+            raise InvalidRequest(
+                f"Invalid value for 'input': expected at least one token id, and ids between 0 and {vocab - 1}.",
+                param="input",
+            )
         if len(tokens) > length:
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {length} tokens, but the text has {len(tokens)}."
+                f"This model's maximum context length is {length} tokens. However, the input has {len(tokens)} tokens."
             )

@@ -83,7 +83,9 @@ class NativeContext(Context):
             params.set(native.POOLING, native.POOLING_NONE)
         self._handle = self._library.llama_init_from_model(model.handle, params)
         if not self._handle:
-            raise EngineFailed(f"llama.cpp cannot make a context of {sequences} x {length} tokens: {native.log.take()}")
+            raise EngineFailed(
+                f"llama.cpp cannot create a context of {sequences} x {length} tokens: {native.log.take()}"
+            )
         self._library.llama_set_embeddings(self._handle, with_hidden_states)
         self._memory = self._library.llama_get_memory(self._handle)
         self._batch = self._library.llama_batch_init(batch_size, 0, 1)
@@ -101,7 +103,7 @@ class NativeContext(Context):
         batch.n_tokens = len(rows)
         status = self._library.llama_decode(self._handle, batch)
         if status != 0:
-            raise EngineFailed(f"llama_decode failed with {status}: {native.log.take()}")
+            raise EngineFailed(f"llama_decode failed with status {status}: {native.log.take()}")
         return {sequence: self.logits(index) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
 
     @property
@@ -114,7 +116,7 @@ class NativeContext(Context):
         """Those of a row of the last batch that asked for them, as `decode` gives them."""
         pointer = self._library.llama_get_logits_ith(self._handle, index)
         if not pointer:
-            raise EngineFailed("llama.cpp has no logits for a token that asked for them")
+            raise EngineFailed("llama.cpp returned no logits for a token that needs them")
         return np.ctypeslib.as_array(pointer, (self._vocab_size,))
 
     def hidden_state(self, index: int) -> NDArray[np.float32]:
@@ -122,7 +124,7 @@ class NativeContext(Context):
         decode. Raises EngineFailed."""
         pointer = self._library.llama_get_embeddings_ith(self._handle, index)
         if not pointer:
-            raise EngineFailed("llama.cpp has no hidden state for a token that asked for it")
+            raise EngineFailed("llama.cpp returned no hidden state for a token that needs it")
         return np.ctypeslib.as_array(pointer, (self._dimensions,))
 
     def keep(self, sequence: int, length: int) -> int:

@@ -111,7 +111,7 @@ class LogTail:
     def take(self) -> str:
         """The last error lines in one; they are forgotten."""
         lines, self._lines = self._lines, []
-        return "; ".join(filter(None, lines)) or "llama.cpp gave no reason"
+        return "; ".join(filter(None, lines)) or "llama.cpp reported no error message"
 
 
 log = LogTail()
@@ -122,14 +122,15 @@ def load_library() -> ctypes.CDLL:
     """The library with typed functions. Raises SettingsError if the wheel is missing or another than it must be."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or spec.origin is None:
-        raise SettingsError(f"the llama.cpp engine needs the package {WHEEL}")
+        raise SettingsError(f"the llama.cpp engine requires the package {WHEEL}, which is not installed")
     try:
         library = ctypes.CDLL(str(next(Path(spec.origin).parent.glob("xllamacpp*.so"))))
         for name, (result, *arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (StopIteration, OSError, AttributeError) as error:
-        raise SettingsError(f"the llama.cpp engine needs the package {WHEEL}: {error or 'no library in it'}") from error
+        reason = str(error) or "it contains no library"
+        raise SettingsError(f"the llama.cpp engine requires the package {WHEEL}: {reason}") from error
     _check_layout(library)
     library.llama_log_set(log.callback, None)
     library.llama_backend_init()
@@ -142,4 +143,4 @@ def _check_layout(library: ctypes.CDLL) -> None:
         (library.llama_model_default_params(), _MODEL_DEFAULTS),
     ):
         if any(params.get(offset) != value for offset, value in defaults.items()):
-            raise SettingsError(f"the llama.cpp engine is made for the package {WHEEL}, another version is installed")
+            raise SettingsError(f"the llama.cpp engine requires the package {WHEEL}, but another version is installed")

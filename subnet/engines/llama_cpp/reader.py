@@ -54,7 +54,7 @@ class Reader:
             self._drop()
             self._context = self._made.popleft()
         if self._context is None:
-            raise EngineFailed("a text is read that was not prepared for")
+            raise EngineFailed("internal error: no context was prepared for this text")
         self._context.keep(0, 0)
         return self._context
 
@@ -116,7 +116,7 @@ class Embedding(TextReading[NDArray[np.float32]]):
     def _result(self) -> NDArray[np.float32]:
         norm = 0.0 if self._sum is None else float(np.sqrt(np.square(self._sum).sum()))
         if self._sum is None or not 0 < norm < np.inf:
-            raise EngineFailed("the model gave hidden states that have no direction")
+            raise EngineFailed("the model returned hidden states that cannot be normalised")
         return (self._sum / norm).astype(np.float32)
 
 

@@ -73,7 +73,7 @@ class Choice:
                     if self._answer.finished:
                         return
         if not self._answer.finished:
-            raise NodeLost(f"{self._server.http.peer} ended in the middle of an answer")
+            raise NodeLost(f"{self._server.http.peer} closed the stream in the middle of an answer")
 
     def _progress(self, part: Part) -> None:
         assert part.prompt_progress is not None
@@ -84,7 +84,7 @@ class Choice:
     async def _more(self, part: Part, tokens: Tokens) -> None:
         self._release()
         if part.content and not part.tokens:
-            raise EngineFailed(f"{self._server.http.peer} tells no token ids: it is older than return_tokens")
+            raise EngineFailed(f"{self._server.http.peer} does not return token ids: it is too old for return_tokens")
         ids = tokens.decode(part.content, part.tokens, part.tokens_predicted)
         scores = await self._scores(ids, part)
         if part.content:
@@ -108,7 +108,7 @@ class Choice:
     async def _draw_anew(self) -> None:
         self._held = []
         if self._limits:
-            raise EngineFailed(f"{self._server.http.peer} sent bytes that are no text, although there is a grammar")
+            raise EngineFailed(f"{self._server.http.peer} sent invalid UTF-8 although a grammar is set")
         body = self._request(min(self._answer.left, _ANEW))
         part = _part(await self._server.http.post(PATH, body))
         ended = part.stop_type == "eos"
@@ -143,7 +143,7 @@ class Choice:
         """The `count` likeliest tokens after those."""
         part = _part(await self._server.http.post(PATH, likeliest(before, self._server.harmless, count)))
         if not part.completion_probabilities:
-            raise WireError(f"{self._server.http.peer} gave no probabilities")
+            raise WireError(f"{self._server.http.peer} returned no probabilities")
         return part.completion_probabilities[0]
 
 
@@ -151,4 +151,4 @@ def _part(answer: Any) -> Part:
     try:
         return msgspec.convert(answer, Part)
     except msgspec.ValidationError as error:
-        raise WireError(f"a llama-server answered in another form: {error}") from error
+        raise WireError(f"invalid response from llama-server: {error}") from error

@@ -68,7 +68,7 @@ class LlamaServerEngine(RemoteEngine):
         try:
             return msgspec.convert(await self._http.get("/props"), Props)
         except msgspec.ValidationError as error:
-            raise WireError(f"{self._http.peer} is no llama-server: {error}") from error
+            raise WireError(f"{self._http.peer} is not a llama-server: {error}") from error
 
     async def _learn(self, said: Props) -> Model:
         served, own = names(self._spec, _name(said))

@@ -15,7 +15,8 @@ import msgspec
 from llguidance import LLMatcher
 
 from subnet.errors import InvalidRequest
-from subnet.generation import Grammar, GrammarKind
+from subnet.generation import Grammar
+from subnet.node_info import GrammarKind
 
 MARK = "%llguidance"
 # As in the llama.cpp engine: small models get lost in white space.
@@ -55,4 +56,4 @@ def _lark(grammar: Grammar) -> str:
 
 
 def _unusable(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"the grammar is not usable: {reason.strip().partition(chr(10))[0][:300]}", param="grammar")
+    return InvalidRequest(f"Invalid value for 'grammar': {reason.strip().partition(chr(10))[0][:300]}", param="grammar")

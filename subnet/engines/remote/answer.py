@@ -68,4 +68,4 @@ class Answer:
 def _check(tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> None:
     ids = chain(tokens, *(entry.top_ids for entry in logprobs))
     if wrong := [token for token in ids if not 0 <= token < 2**31]:
-        raise WireError(f"{wrong[0]} is no token id")
+        raise WireError(f"invalid token id: {wrong[0]}")

@@ -62,15 +62,15 @@ class RemoteEngine(Engine):
         try:
             await self._described()
         except SettingsError as error:
-            raise NodeError(f"{self._http.peer} has another model now: {error.message}") from error
+            raise NodeError(f"{self._http.peer} now serves a different model: {error.message}") from error
 
     async def run(self, job: Job, emit: Emit) -> None:
         model = self._model
         room = model.card.context_length - len(job.prompt)
         if room <= 0:
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {model.card.context_length} tokens, but the prompt has "
-                f"{len(job.prompt)} tokens."
+                f"This model's maximum context length is {model.card.context_length} tokens. However, the prompt "
+                f"has {len(job.prompt)} tokens."
             )
         wanted = job.sampling.max_tokens
         most = room if wanted is None else min(wanted, room)
@@ -93,7 +93,7 @@ class RemoteEngine(Engine):
             async with asyncio.timeout(_PATIENCE):
                 said = await self._ask()
         except TimeoutError as error:
-            raise NodeTimeout(f"{self._http.peer} did not say within {_PATIENCE:g} s how it is") from error
+            raise NodeTimeout(f"health check of {self._http.peer} timed out after {_PATIENCE:g} s") from error
         if said != self._said:
             self._model = await self._learn(said)
             self.card, self.artefact = self._model.card, self._model.artefact
@@ -110,7 +110,7 @@ class RemoteEngine(Engine):
             return
         if not reads_sample(artefact, answer):
             raise SettingsError(
-                f"the tokenizer found for {self._http.peer} is not that of its model; set `tokenizer` to the right one"
+                f"the tokenizer found for {self._http.peer} does not match its model; set `tokenizer` to the right one"
             )
 
     @abstractmethod

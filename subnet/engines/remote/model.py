@@ -48,7 +48,7 @@ async def describe_reference(reference: str | None, model_id: str, **told: Any) 
     """
     try:
         if reference is None:
-            raise SettingsError("the server does not say where it has its own")
+            raise SettingsError("the server does not report where its tokenizer is")
         card, artefact = await asyncio.to_thread(_described, reference, model_id)
     except SettingsError as error:
         raise SettingsError(

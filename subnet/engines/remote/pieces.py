@@ -41,7 +41,7 @@ def _piece(http: Http, data: str, kind: type[PieceT]) -> PieceT:
     try:
         piece = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WireError(f"{http.peer} sent an event of another form: {error}") from error
+        raise WireError(f"{http.peer} sent an invalid event: {error}") from error
     if piece.error or piece.object == "error":
         raise http.refused(msgspec.json.decode(data))
     return piece

@@ -9,7 +9,8 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest
-from subnet.generation import Grammar, GrammarKind
+from subnet.generation import Grammar
+from subnet.node_info import GrammarKind
 
 _LONGEST_TEXT = 256 * 1024
 
@@ -49,7 +50,11 @@ class Grammars:
         """Where `output` leads in the grammar. Raises InvalidRequest for a grammar it cannot follow, or output that
         breaks it. Takes up to a second for a large one, without the interpreter lock."""
         if len(grammar.text) > _LONGEST_TEXT:
-            raise InvalidRequest(f"a grammar has {_LONGEST_TEXT} characters at most", param="grammar")
+            raise InvalidRequest(
+                f"Invalid value for 'grammar': expected at most {_LONGEST_TEXT} characters, but got "
+                f"{len(grammar.text)}.",
+                param="grammar",
+            )
         try:
             matcher = LLMatcher(self._tokenizer, _COMPILE[grammar.kind](grammar.text), log_level=0)
         except ValueError as error:
@@ -57,7 +62,9 @@ class Grammars:
         if matcher.is_error():
             raise _unusable(_reason(matcher))
         if output and not matcher.consume_tokens(list(output)):
-            raise InvalidRequest("the tokens delivered so far do not fit the grammar", param="grammar")
+            raise InvalidRequest(
+                "Invalid value for 'grammar': the tokens delivered so far do not match it.", param="grammar"
+            )
         return GrammarState(matcher, self._size)
 
 
@@ -103,7 +110,7 @@ class _Vocabulary:
 
 
 def _unusable(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"the grammar is not usable: {reason}", param="grammar")
+    return InvalidRequest(f"Invalid value for 'grammar': {reason}", param="grammar")
 
 
 def _reason(matcher: LLMatcher) -> str:

@@ -69,7 +69,7 @@ class Sampler:
         best = int(logits.argmax())
         peak = logits[best]
         if np.isnan(peak):
-            raise EngineFailed("the model gave logits that are not numbers")
+            raise EngineFailed("the model returned NaN logits")
         if peak == -np.inf:
             return None
         if self._sampling.temperature == 0:

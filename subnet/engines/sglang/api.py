@@ -76,7 +76,8 @@ def request(job: Job, choice: int, most: int) -> dict[str, Any]:
     sampling = job.sampling
     if sampling.repetition_penalty > _LARGEST_REPETITION:
         raise InvalidRequest(
-            f"the engine of this model takes a repetition_penalty of {_LARGEST_REPETITION:g} at most",
+            f"Invalid value for 'repetition_penalty': expected at most {_LARGEST_REPETITION:g} for this model, but got "
+            f"{sampling.repetition_penalty}.",
             param="repetition_penalty",
         )
     return {

@@ -57,7 +57,7 @@ class SglangEngine(RemoteEngine):
             entries = msgspec.convert(await self._http.get("/v1/models"), Entries)
             return Said(info, entries.data[0])
         except (msgspec.ValidationError, IndexError) as error:
-            raise WireError(f"{self._http.peer} is no SGLang: {error}") from error
+            raise WireError(f"{self._http.peer} is not an SGLang server: {error}") from error
 
     async def _info(self) -> Any:
         newer, older = _INFO
@@ -105,7 +105,7 @@ class SglangEngine(RemoteEngine):
                 else:
                     self._end(ended, ids, scores, answer)
         if not answer.finished:
-            raise NodeLost(f"{self._http.peer} ended in the middle of an answer")
+            raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
 
     def _end(self, ended: FinishReason, ids: list[int], scores: Any, answer: Answer) -> None:
         if ended.type not in ("stop", "length"):

@@ -101,13 +101,16 @@ class SteppedEngine(Engine):
         longest = len(job.prompt) + max(len(start.delivered) for start in job.starts)
         if longest >= length:
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {length} tokens, but {longest} tokens leave no room for more."
+                f"This model's maximum context length is {length} tokens. However, the request has {longest} tokens, "
+                "which leaves no room for more."
             )
         given = (job.prompt, *(start.delivered for start in job.starts))
         if not len(job.prompt) or any(highest(ids) >= vocab for ids in given):
-            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}, and a prompt has one at least")
+            raise InvalidRequest(f"Invalid prompt: expected at least one token id, and ids between 0 and {vocab - 1}.")
         if any(not 0 <= token < vocab for token in job.sampling.logit_bias):
-            raise InvalidRequest(f"token ids lie between 0 and {vocab - 1}", param="logit_bias")
+            raise InvalidRequest(
+                f"Invalid value for 'logit_bias': expected token ids between 0 and {vocab - 1}.", param="logit_bias"
+            )
 
 
 def highest(ids: TokenIds) -> int:

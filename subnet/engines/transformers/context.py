@@ -36,7 +36,7 @@ class TorchContext(Context):
         takes = inspect.signature(model.forward).parameters
         names = [name for name in _CACHE if name in takes]
         if not names or not _looks_back(model):
-            raise SettingsError(f"models of the kind {type(model).__name__} are not supported: they have no cache")
+            raise SettingsError(f"{type(model).__name__} is not supported: it has no key-value cache")
         self._cache = names[0]
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model

@@ -78,7 +78,7 @@ class TransformersEngine(SteppedEngine):
     def _context_length(self, trained: int) -> int:
         wanted = self._wanted_length
         if wanted is not None and not 0 < wanted <= trained:
-            raise SettingsError(f"a context length of {wanted} is not possible: the model has {trained}")
+            raise SettingsError(f"invalid context length {wanted}: expected 1 to {trained}, the model's maximum")
         return wanted or trained
 
     async def __aexit__(
@@ -97,6 +97,6 @@ def _opener() -> Callable[[Path, int, int, PassPace], TorchContext]:
         from subnet.engines.transformers.model import open_context
     except ImportError as error:
         raise SettingsError(
-            f"the transformers engine needs packages of its own, pip install '.[transformers]': {error}"
+            f"the transformers engine requires additional packages (pip install '.[transformers]'): {error}"
         ) from error
     return open_context

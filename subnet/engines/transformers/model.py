@@ -25,7 +25,7 @@ def open_context(folder: Path, threads: int, sequences: int, pace: PassPace) -> 
     try:
         context.try_out()
     except Exception as error:  # torch's own errors, and whatever the model's code makes of its configuration
-        raise SettingsError(f"{folder} is loaded, but does not run: {first_line(error)}") from error
+        raise SettingsError(f"the model in {folder} was loaded but does not run: {first_line(error)}") from error
     return context
 
 
@@ -39,9 +39,9 @@ def _load(folder: Path, threads: int) -> Any:
         )
         model = model.to(_device()).eval()
     except Exception as error:  # it raises its own errors, those of torch and of safetensors, and OSError
-        raise SettingsError(f"{folder} is not a model that transformers can load: {first_line(error)}") from error
+        raise SettingsError(f"transformers cannot load a model from {folder}: {first_line(error)}") from error
     if missing := sorted(told["missing_keys"]):
-        raise SettingsError(f"{folder} is not a whole model: it lacks {len(missing)} weights, {missing[0]} among them")
+        raise SettingsError(f"the model in {folder} is incomplete: {len(missing)} weights missing, e.g. {missing[0]}")
     return model
 
 

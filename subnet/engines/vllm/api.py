@@ -119,7 +119,7 @@ def scores(logprobs: Logprobs, width: int) -> list[TokenLogprobs]:
             for own, top in zip(logprobs.token_logprobs, tops, strict=True)
         ]
     except ValueError as error:
-        raise WireError(f"a vLLM gave logprobs of another form: {error}") from error
+        raise WireError(f"invalid logprobs from vLLM: {error}") from error
 
 
 def scored(own: float, tops: Mapping[int, float], width: int) -> TokenLogprobs:

@@ -59,19 +59,19 @@ class VllmEngine(RemoteEngine):
             entries = msgspec.convert(await self._http.get("/v1/models"), Entries)
             version = str((await self._http.get("/version"))["version"])
         except (msgspec.ValidationError, LookupError, TypeError) as error:
-            raise WireError(f"{self._http.peer} is no vLLM: {error}") from error
+            raise WireError(f"{self._http.peer} is not a vLLM server: {error}") from error
         return Said(entries.data, version)
 
     async def _learn(self, said: Said) -> Model:
         self._version = version_of(said.version)
         if self._version is not None and self._version < _OLDEST:
-            raise SettingsError(f"vLLM {said.version} tells no token ids: 0.10.2 or later is needed")
+            raise SettingsError(f"vLLM {said.version} does not return token ids: version 0.10.2 or later is required")
         by_name = {entry.id: entry for entry in said.entries}
         first = next((entry.id for entry in said.entries if entry.parent is None), "")
         served, own = names(self._spec, first)
         entry = by_name.get(own)
         if entry is None:
-            raise NodeError(f"{self._http.peer} does not serve {own}: it has {', '.join(by_name)}")
+            raise NodeError(f"{self._http.peer} does not serve {own}; its models: {', '.join(by_name)}")
         base = by_name.get(entry.parent or own, entry)
         card, artefact = await describe_reference(
             self._spec.tokenizer or base.root,
@@ -108,19 +108,19 @@ class VllmEngine(RemoteEngine):
                 if answer.finished:
                     return
         if last is None:
-            raise NodeLost(f"{self._http.peer} ended in the middle of an answer")
+            raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
         self._add(last, job, answer)
 
     def _add(self, choice: Choice, job: Job, answer: Answer) -> None:
         if choice.token_ids is None:
-            raise EngineFailed(f"{self._http.peer} tells no token ids")
+            raise EngineFailed(f"{self._http.peer} does not return token ids")
         reason = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason)
         if choice.finish_reason is not None and reason is None:
-            raise EngineFailed(f"{self._http.peer} gave up: {choice.finish_reason}")
+            raise EngineFailed(f"{self._http.peer} aborted the answer: {choice.finish_reason}")
         width = job.sampling.logprobs
         told = None if width is None or choice.logprobs is None else scores(choice.logprobs, width)
         if width is not None and choice.token_ids and (told is None or len(told) != len(choice.token_ids)):
-            raise WireError(f"{self._http.peer} left out logprobs")
+            raise WireError(f"{self._http.peer} did not return the requested logprobs")
         # What ends an answer is the last token.
         answer.add(choice.token_ids[:-1] if reason == "stop" else choice.token_ids, told, reason)
 
@@ -138,7 +138,7 @@ class VllmEngine(RemoteEngine):
             rows: list[dict[str, Any]] = answer["choices"][0]["prompt_logprobs"][1:]
             return [_score(row, token, width) for row, token in zip(rows, tokens[1:].tolist(), strict=True)]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise WireError(f"{self._http.peer} gave logprobs of another form: {error}") from error
+            raise WireError(f"{self._http.peer} returned invalid logprobs: {error}") from error
 
 
 def _score(row: dict[str, Any], token: int, width: int) -> TokenLogprobs:
