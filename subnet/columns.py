@@ -47,16 +47,16 @@ def unpack(frame: Deltas) -> Iterator[Row]:
     tokens = _column(frame.tokens, "<i4")
     rows = len(numbers)
     if len(choices) != rows or len(counts) != rows or len(frame.ends) != rows or sum(counts) != len(tokens):
-        raise WireError("columns of different lengths")
+        raise WireError("invalid frame: columns of different lengths")
     if max(frame.ends, default=0) >= len(_ENDS):
-        raise WireError("an unknown finish reason")
+        raise WireError("invalid frame: unknown finish reason")
     logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
     if any(not 0 <= row < rows or len(logprobs[row]) != counts[row] for row in logprobs):
-        raise WireError("logprobs that belong to no tokens")
+        raise WireError("invalid frame: logprobs do not match the tokens")
     if any(not 0 <= row < rows or not 0 <= cached <= _LARGEST for row, cached in frame.cached.items()):
-        raise WireError("cached tokens of no prompt")
+        raise WireError("invalid frame: invalid number of cached tokens")
     if min(tokens, default=0) < 0:
-        raise WireError("a token id below 0")
+        raise WireError("invalid frame: negative token id")
     return _rows(numbers, choices, counts, tokens, frame, logprobs)
 
 
@@ -85,14 +85,14 @@ def _column(data: bytes, dtype: str) -> list[int]:
     try:
         return np.frombuffer(data, dtype).tolist()  # type: ignore[no-any-return]
     except ValueError as error:
-        raise WireError("a column that is cut off") from error
+        raise WireError("invalid frame: truncated column") from error
 
 
 def _floats(data: bytes) -> list[float]:
     try:
         return np.frombuffer(data, "<f4").tolist()  # type: ignore[no-any-return]
     except ValueError as error:
-        raise WireError("a column that is cut off") from error
+        raise WireError("invalid frame: truncated column") from error
 
 
 def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
@@ -107,9 +107,9 @@ def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
 def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
     logprobs, ids, tops = _floats(packed.logprobs), _column(packed.top_ids, "<i4"), _floats(packed.top_logprobs)
     if len(packed.widths) != len(logprobs) or not len(ids) == len(tops) == sum(packed.widths):
-        raise WireError("logprobs of different lengths")
+        raise WireError("invalid frame: logprob columns of different lengths")
     if min(ids, default=0) < 0:
-        raise WireError("a token id below 0")
+        raise WireError("invalid frame: negative token id")
     entries, at = [], 0
     for logprob, width in zip(logprobs, packed.widths, strict=True):
         entries.append(TokenLogprobs(logprob, tuple(ids[at : at + width]), tuple(tops[at : at + width])))

@@ -57,20 +57,20 @@ def encode(message: Message) -> bytes:
     """Raises WireError when the frame would be larger than a receiver takes."""
     frame = _HEADERS[type(message)] + _ENCODER.encode(message)
     if len(frame) >= MAX_FRAME:
-        raise WireError(f"a frame of {len(frame)} bytes is larger than the {MAX_FRAME - 1} that a receiver takes")
+        raise WireError(f"a frame of {len(frame)} bytes exceeds the maximum of {MAX_FRAME - 1}")
     return frame
 
 
 def decode(frame: bytes) -> Message:
     """Raises WireError."""
     if len(frame) < 2 or len(frame) > MAX_FRAME:
-        raise WireError(f"a frame of {len(frame)} bytes")
+        raise WireError(f"invalid frame size: {len(frame)} bytes")
     if frame[0] != VERSION:
-        raise WireError(f"wire version {frame[0]}, where {VERSION} was expected")
+        raise WireError(f"unsupported wire version {frame[0]}: expected {VERSION}")
     decoder = _DECODERS.get(frame[1])
     if decoder is None:
         raise UnknownFrame(f"unknown frame type {frame[1]}")
     try:
         return decoder.decode(memoryview(frame)[2:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"a broken {_TYPES[frame[1]].__name__} frame: {error}") from error
+        raise WireError(f"invalid {_TYPES[frame[1]].__name__} frame: {error}") from error

@@ -34,7 +34,7 @@ def pack(array: NDArray[np.generic]) -> Tensor:
     """Raises WireError for a dtype that does not travel."""
     name = _NAMES.get(array.dtype)
     if name is None:
-        raise WireError(f"arrays of {array.dtype.name} do not travel")
+        raise WireError(f"unsupported dtype {array.dtype.name}")
     return Tensor(name, array.shape, array.astype(_DTYPES[name], copy=False).tobytes())
 
 
@@ -44,7 +44,7 @@ def unpack(tensor: Tensor) -> NDArray[np.generic]:
     if dtype is None:
         raise WireError(f"unknown dtype {tensor.dtype[:32]!r}")
     if any(side < 0 for side in tensor.shape) or math.prod(tensor.shape) * dtype.itemsize != len(tensor.data):
-        raise WireError(f"{len(tensor.data)} bytes are not a {tensor.dtype} array of shape {tensor.shape}")
+        raise WireError(f"invalid tensor: {len(tensor.data)} bytes do not match {tensor.dtype} of shape {tensor.shape}")
     return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
 
 
@@ -59,9 +59,9 @@ def token_ids(tokens: ArrayLike) -> TokenIds:
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError("token ids are a one-dimensional array of integers")
+        raise ValueError("token ids must be a one-dimensional array of integers")
     if not _all_ids(array):
-        raise ValueError("token ids lie between 0 and 2**31 - 1")
+        raise ValueError("token ids must be between 0 and 2**31 - 1")
     return array.astype(np.int32, copy=True)
 
 

@@ -131,11 +131,11 @@ async def test_a_connection_that_is_lost_before_it_is_used() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ("hello", "sent a TEXT message"),
-        (frames.encode(Cancel(1)), "which only clients send"),
+        ("hello", "sent a TEXT message: expected a binary message"),
+        (frames.encode(Cancel(1)), "unexpected Cancel: only clients send it"),
         (bytes((frames.VERSION, 99)) + b"\x80", "unknown frame type 99"),
-        (bytes((frames.VERSION, 7)) + b"\xc1", "broken Deltas"),
-        (frames.encode(Deltas(b"abc", b"", b"", b"", b"")), "cut off"),
+        (bytes((frames.VERSION, 7)) + b"\xc1", "invalid Deltas"),
+        (frames.encode(Deltas(b"abc", b"", b"", b"", b"")), "truncated column"),
     ],
 )
 async def test_what_makes_no_sense(said: str | bytes, why: str) -> None:

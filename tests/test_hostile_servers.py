@@ -39,7 +39,7 @@ async def test_logprobs_that_are_no_numbers_are_an_error(number: str) -> None:
     """An integer may be larger than all floats."""
     entry = f'{{"token": "a", "logprob": {number}}}'
     broken = f'{{"choices": [{{"index": 0, "delta": {{"content": "a"}}, "logprobs": {{"content": [{entry}]}}}}]}}'
-    with pytest.raises(WireError, match="a token without its logprob"):
+    with pytest.raises(WireError, match="a token has no finite logprob"):
         await heard_from(events(broken), logprobs=True)
 
 

@@ -181,7 +181,7 @@ def test_unknown_types_and_versions() -> None:
 
 def test_size_is_bounded() -> None:
     """A frame too large for the receiver is never sent."""
-    with pytest.raises(WireError, match="larger than"):
+    with pytest.raises(WireError, match="exceeds the maximum"):
         frames.encode(Failed(1, "x", "y" * frames.MAX_FRAME))
 
 

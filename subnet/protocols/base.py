@@ -57,14 +57,14 @@ class Protocol(ABC):
 
         Only for nodes whose capabilities say `embeddings`. `model`: refuse any other. Raises NodeError or RequestError.
         """
-        raise InvalidRequest(f"{self.peer} makes no embeddings", param="model")
+        raise InvalidRequest("This model does not support embeddings.", param="model")
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
         """How likely each token but the first is after those before it, with the `width` likeliest in its place.
 
         Only for nodes whose capabilities say `prompt_logprobs`; else as `rpc_embed`.
         """
-        raise InvalidRequest(f"{self.peer} gives no logprobs of a prompt", param="logprobs")
+        raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")
 
     @abstractmethod
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
@@ -87,7 +87,7 @@ class Protocol(ABC):
             async for received in stream:
                 if isinstance(received, Delta):
                     if check is not None:
-                        raise Unauthorized(f"{self.peer} did not prove who it is")
+                        raise Unauthorized(f"{self.peer} did not authenticate itself")
                     emit(received)
                 elif check is not None:
                     await check(received)
@@ -99,7 +99,7 @@ class Protocol(ABC):
         Only for models whose card says the chat lane. Returns, once every choice has its finish_reason, what was used,
         where the node tells. Raises NodeError or RequestError, at any point.
         """
-        raise InvalidRequest(f"{self.peer} takes tokens, no messages", param="model")
+        raise InvalidRequest("This model accepts token ids only, not chat messages.", param="model")
 
     @abstractmethod
     async def aclose(self) -> None:

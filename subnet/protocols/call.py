@@ -93,7 +93,7 @@ class Call:
 
     def _hold(self, delta: Delta) -> None:
         if self._reply is None:
-            raise Unauthorized(f"{self._peer} did not prove who it is")
+            raise Unauthorized(f"{self._peer} did not authenticate itself")
         self._held.append(delta)
 
 

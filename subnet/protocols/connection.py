@@ -75,7 +75,7 @@ class Connection:
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
-                    raise WireError(f"{self._peer} sent a {message.type.name} message")
+                    raise WireError(f"{self._peer} sent a {message.type.name} message: expected a binary message")
                 self.heard = monotonic()
                 self._receive(frames.decode(message.data))
         except frames.UnknownFrame as unknown:
@@ -114,7 +114,7 @@ class Connection:
                         from_code(message.code, message.message, retry_after=message.retry_after, param=message.param)
                     )
             case _:
-                raise WireError(f"{self._peer} sent a {type(message).__name__}, which only clients send")
+                raise WireError(f"{self._peer} sent an unexpected {type(message).__name__}: only clients send it")
 
     def _deliver(self, deltas: Deltas) -> None:
         calls = self._calls

@@ -72,7 +72,10 @@ class DirectProtocol(Protocol):
         job = to_job(request, self._engine.capabilities)
         wanted = len(job.starts)
         if self._running + wanted > self._engine.capacity:
-            raise NodeBusy(f"{self._running} of {self._engine.capacity} slots are taken", retry_after=0.2)
+            raise NodeBusy(
+                f"{self._running} of {self._engine.capacity} slots are in use, and the request needs {wanted}",
+                retry_after=0.2,
+            )
         self._running += wanted
         try:
             await self._engine.run(job, emit)

@@ -63,16 +63,18 @@ Script = Sequence[Step] | Callable[[Generate], Sequence[Step]]
 
 
 class MockProtocol(Protocol):
-    """Plays `script` for every request: tokens are delivered, a Pause waits, an exception is raised.
+    """A node that plays `script` for every request: it delivers tokens, waits for each Pause and raises exceptions.
 
-    A step is one token, several that arrive together, a whole Delta, a Pause or an exception. Every choice gets
-    the same script; it ends with "stop", or with "length" at max_tokens. A choice that already has tokens goes
-    on after as many, as an engine with exact resume does. A callable makes the script from the request.
+    A step is one token, several tokens that arrive together, a Delta, a Pause or an exception. Every choice gets the
+    same script; it ends with "stop", or with "length" at max_tokens. A choice that already has tokens continues after
+    as many tokens of the script, like an engine with exact resume. If `script` is callable, it returns the script for a
+    request.
 
-    Where `capabilities` say so, a text has an embedding that depends on its tokens alone, and each of its tokens a
-    logprob of -1; pauses and exceptions of a script that is no callable come before.
+    If `capabilities` include embeddings, the embedding of a text depends only on its tokens; if they include prompt
+    logprobs, every token has a logprob of -1. Both first play the pauses and exceptions of a script that is not
+    callable.
 
-    `requests` keeps what was asked, `open` counts streams under way, `cancelled` those closed before their end.
+    `requests` are the requests received, `open` counts running streams, and `cancelled` those closed before their end.
     """
 
     def __init__(

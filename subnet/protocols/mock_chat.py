@@ -67,7 +67,7 @@ class MockChatProtocol(Protocol):
         raise NodeError(f"{self.peer} has no tokenizer")
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        raise InvalidRequest(f"{self.peer} takes messages, no tokens", param="model")
+        raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
         self.requests.append(request)

@@ -86,7 +86,7 @@ class WebSocketProtocol(Protocol):
             data = (await self._ask(ArtefactRequest(0, sha256), ArtefactReply)).data
         # Its name proves it.
         if digest(data) != sha256:
-            raise WireError(f"{self.peer} handed out another artefact than {sha256[:12]}")
+            raise WireError(f"{self.peer} returned an artefact that does not match its digest {sha256[:12]}")
         return data
 
     async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
@@ -100,13 +100,13 @@ class WebSocketProtocol(Protocol):
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
         reply = await self._ask(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
         if len(reply.logprobs) != len(tokens) - 1:
-            raise WireError(f"{self.peer} gave {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
+            raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
         return reply.logprobs
 
     def _vectors(self, tensor: Tensor, count: int) -> NDArray[np.float32]:
         vectors = unpack(tensor)
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
-            raise WireError(f"{self.peer} answered {count} texts with {tensor.dtype} of shape {tensor.shape}")
+            raise WireError(f"{self.peer} returned {tensor.dtype} embeddings of shape {tensor.shape} for {count} texts")
         return vectors.astype(np.float32)
 
     async def _ask(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
@@ -117,7 +117,7 @@ class WebSocketProtocol(Protocol):
             _post(connection, msgspec.structs.replace(request, call=call.number))
             reply = await call.reply()
         if not isinstance(reply, kind):
-            raise WireError(f"{self.peer} answered {type(request).__name__} with {type(reply).__name__}")
+            raise WireError(f"{self.peer} sent an unexpected reply to {type(request).__name__}: {type(reply).__name__}")
         if self._authorizer is not None and not isinstance(reply, ArtefactReply):
             await self._authorizer.validate_response(reply, request)
         return reply
@@ -173,7 +173,8 @@ class WebSocketProtocol(Protocol):
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NodeLost(f"cannot connect to {self.peer}: {_plain(error)}") from error
         except TimeoutError as error:
-            raise NodeLost(f"cannot connect to {self.peer} within {self._connect_timeout} s") from error
+            message = f"connecting to {self.peer} timed out after {self._connect_timeout:g} s (connect_timeout)"
+            raise NodeLost(message) from error
 
     async def _sign(self, request: RequestT) -> RequestT:
         return request if self._authorizer is None else await self._authorizer.sign_request(request)
@@ -184,7 +185,7 @@ class WebSocketProtocol(Protocol):
             async with asyncio.timeout(self._call_timeout):
                 yield
         except TimeoutError as error:
-            raise NodeTimeout(f"{self.peer} did not answer {what} within {self._call_timeout} s") from error
+            raise NodeTimeout(f"{what} of {self.peer} timed out after {self._call_timeout:g} s") from error
 
 
 def _post(connection: Connection, message: Message) -> None:
@@ -192,12 +193,12 @@ def _post(connection: Connection, message: Message) -> None:
     try:
         connection.post(message)
     except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
-        raise InvalidRequest(f"the request cannot be sent: {error}") from error
+        raise InvalidRequest(f"The request cannot be sent: {error}") from error
 
 
 def _accepted(reply: Reply) -> Accepted:
     if not isinstance(reply, Accepted):
-        raise WireError("a node answered a request for tokens with something else")
+        raise WireError(f"unexpected reply to Generate: {type(reply).__name__}")
     return reply
 
 

@@ -52,11 +52,11 @@ class Answer:
         missing = [choice for choice in self._choices if not choice.seen]
         if len(missing) == len(self._choices):
             lost = NodeError if self.done else NodeLost
-            raise lost(f"{self._peer} ended the stream before it answered")
+            raise lost(f"{self._peer} closed the stream without an answer")
         for choice in self._choices:
             if choice.seen and not choice.finished:
                 if not self.done:
-                    raise NodeLost(f"{self._peer} ended the stream in the middle of the answer")
+                    raise NodeLost(f"{self._peer} closed the stream in the middle of the answer")
                 self._emit(choice.end())
         return missing
 
@@ -66,7 +66,7 @@ class Answer:
         except (msgspec.DecodeError, RecursionError) as error:
             if event.name == "error":
                 return event.data
-            raise WireError(f"{self._peer} sent an event that is no JSON") from error
+            raise WireError(f"{self._peer} sent an event that is not valid JSON") from error
 
     def _chunk(self, name: str, chunk: Any) -> None:
         # Gemini sends its errors in a list.
@@ -74,11 +74,11 @@ class Answer:
         if name == "error" or has_error(first):
             raise self._refused(chunk)
         if not isinstance(chunk, dict):
-            raise WireError(f"{self._peer} sent an event that is no object")
+            raise WireError(f"{self._peer} sent an event that is not a JSON object")
         self.usage = read_usage(chunk) or self.usage
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
-            raise WireError(f"{self._peer} sent choices that are no list")
+            raise WireError(f"{self._peer} sent invalid choices: expected a list")
         for raw in choices:
             self._choice(raw)
         if not choices:
@@ -88,7 +88,7 @@ class Answer:
         # Without an index it is the first.
         index = (raw.get("index") or 0) if isinstance(raw, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(self._choices):
-            raise WireError(f"{self._peer} sent a choice that was not asked for")
+            raise WireError(f"{self._peer} sent a choice that was not requested")
         if raw.get("error"):
             raise self._refused(raw)
         try:

@@ -54,7 +54,7 @@ class Calls:
     def read(self, pieces: Any) -> tuple[CallDelta, ...]:
         """From the `tool_calls` of a chunk or a message. Raises WireError."""
         if not isinstance(pieces, list):
-            raise WireError("tool calls that are no list")
+            raise WireError("invalid tool calls: expected a list")
         seen: set[_Call] = set()
         return tuple(delta for piece in pieces if (delta := self._read(piece, seen)) is not None)
 
@@ -65,12 +65,12 @@ class Calls:
     def check(self) -> None:
         """At the end. Raises WireError for a call of nothing."""
         if self._named < len(self._calls):
-            raise WireError("a tool call without a name")
+            raise WireError("invalid tool call: it has no function name")
 
     def _read(self, piece: Any, seen: set[_Call]) -> CallDelta | None:
         function = piece.get("function") if isinstance(piece, dict) else None
         if not isinstance(function, dict):
-            raise WireError("a tool call that calls no function")
+            raise WireError("invalid tool call: it has no function")
         key, id, name = piece.get("index"), _text(piece.get("id")), _text(function.get("name"))
         arguments = _arguments(function.get("arguments"))
         call = self._find(key, id)

@@ -40,7 +40,7 @@ class Choice:
         self.seen = True
         said = raw.get("delta") or raw.get("message") or {}
         if not isinstance(said, dict):
-            raise WireError("a delta that is no object")
+            raise WireError("invalid delta: expected an object")
         if self._plain and said.keys() == _TEXT_ALONE and type(said["content"]) is str and not raw.get("finish_reason"):
             # Nearly all are so.
             return ChatDelta(self.number, said["content"])
@@ -82,7 +82,7 @@ class Choice:
 def _read_parts(content: Any, delta: ChatDelta) -> None:
     """Content as a list of parts: text, and at Mistral {"type": "thinking", "thinking": [parts]}."""
     if not isinstance(content, list):
-        raise WireError("content that is neither text nor a list of parts")
+        raise WireError("invalid content: expected a string or a list of parts")
     for kind, text in _parts(content):
         if kind in ("thinking", "reasoning"):
             delta.reasoning += text
@@ -97,7 +97,7 @@ def _parts(parts: list[Any]) -> Iterator[tuple[str, str]]:
         if isinstance(part, str):
             yield "text", part
         elif not isinstance(part, dict):
-            raise WireError("a part of content that is no object")
+            raise WireError("invalid content part: expected an object")
         else:
             kind = _text(part.get("type"))
             inner = part.get(kind, part.get("text"))

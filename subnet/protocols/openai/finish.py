@@ -27,6 +27,6 @@ def finish_reason(word: object, *, called: bool) -> ChatFinishReason | None:
         return None
     name = word.lower().replace("-", "_")
     if name in _BROKEN:
-        raise NodeError(f"the server broke off: {word[:100]}")
+        raise NodeError(f"the server aborted the answer: {word[:100]}")
     reason = _REASONS.get(name, "stop")
     return "tool_calls" if called and reason == "stop" else reason

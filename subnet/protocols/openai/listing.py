@@ -70,7 +70,7 @@ class Lister:
         except NotFound as error:
             if self._spec.models:
                 return []
-            raise NodeError(f"{self._spec.peer} does not list its models: name them as `models`") from error
+            raise NodeError(f"{self._spec.peer} does not list its models: set `models` for this node") from error
 
     async def _more(self, entry: dict[str, Any]) -> dict[str, Any]:
         """With what the server says elsewhere, if it does."""
@@ -111,7 +111,7 @@ def _entries(body: Any) -> list[dict[str, Any]]:
     # Together sends the list itself.
     found = body if isinstance(body, list) else body.get("data") if isinstance(body, dict) else None
     if not isinstance(found, list):
-        raise WireError("a list of models that is none")
+        raise WireError("invalid model list")
     return [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 

@@ -16,21 +16,21 @@ def read_logprobs(value: Any) -> list[dict[str, Any]] | None:
     if content is None:
         return None
     if not isinstance(content, list):
-        raise WireError("logprobs that are no list")
+        raise WireError("invalid logprobs: expected a list")
     return [_entry(entry) | {"top_logprobs": _top(entry)} for entry in content] or None
 
 
 def _top(entry: Any) -> list[dict[str, Any]]:
     top = entry.get("top_logprobs") or []
     if not isinstance(top, list):
-        raise WireError("top_logprobs that are no list")
+        raise WireError("invalid top_logprobs: expected a list")
     return [_entry(other) for other in top]
 
 
 def _entry(entry: Any) -> dict[str, Any]:
     token = entry.get("token") if isinstance(entry, dict) else None
     if not isinstance(token, str):
-        raise WireError("a logprob without its token")
+        raise WireError("invalid logprobs: an entry has no token")
     return {"token": token, "logprob": _number(entry.get("logprob")), "bytes": _bytes(entry.get("bytes"), token)}
 
 
@@ -39,7 +39,7 @@ def _number(value: Any) -> float:
     if type(value) is int and abs(value) < 1 << 53:
         return float(value)
     if type(value) is not float or not math.isfinite(value):
-        raise WireError("a token without its logprob")
+        raise WireError("invalid logprobs: a token has no finite logprob")
     return value
 
 
@@ -48,5 +48,5 @@ def _bytes(value: Any, token: str) -> list[int]:
     if value is None:
         return list(token.encode("utf-8", "replace"))
     if not isinstance(value, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in value):
-        raise WireError("a token with bytes that are none")
+        raise WireError("invalid logprobs: bytes must be integers between 0 and 255")
     return value

@@ -61,7 +61,7 @@ class Models:
         except Unauthorized as error:
             self._error = error
         except RequestError as error:
-            self._error, wait = NodeError(f"{self._spec.peer} refuses to list its models: {error.message}"), 0.0
+            self._error, wait = NodeError(f"{self._spec.peer} refused to list its models: {error.message}"), 0.0
         except NodeError as error:
             self._error, wait = error, error.retry_after or 0.0
         self._until = time.monotonic() + wait

@@ -59,16 +59,18 @@ class OpenAIProtocol(Protocol):
         )
 
     async def rpc_artefact(self, sha256: str) -> bytes:
-        raise NodeError(f"{self.peer} has no artefacts")
+        raise NodeError(f"{self.peer} does not provide a tokenizer")
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        raise InvalidRequest(f"{self.peer} takes messages, no tokens", param="model")
+        raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
         wanted = len(request.choices)
         if self._running + wanted > self._spec.concurrency:
             raise NodeBusy(
-                f"{self._running} of {self._spec.concurrency} slots of {self.peer} are taken", retry_after=0.2
+                f"{self._running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
+                f"{wanted}",
+                retry_after=0.2,
             )
         self._running += wanted
         try:
@@ -88,7 +90,7 @@ class OpenAIProtocol(Protocol):
         """A request that was right until it was to be gone on with is no mistake of the client's."""
         if _BEGUN.search(error.message):
             self._prefill = False
-        return NodeError(f"{self.peer} does not go on with an answer that was begun: {error.message}")
+        return NodeError(f"{self.peer} cannot continue a partial answer: {error.message}")
 
     async def aclose(self) -> None:
         await self._http.aclose()

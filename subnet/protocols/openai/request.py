@@ -93,5 +93,5 @@ def _sent(name: str, value: Any, quirks: Quirks) -> bool:
     # Neutral ones are not needed, and TGI refuses a top_p of 1.
     taken = name not in quirks.refused if quirks.known is None else name in quirks.known and not neutral
     if not taken and not neutral and name not in _HARMLESS:
-        raise InvalidRequest(f"the server of this model does not know {name}", param=name)
+        raise InvalidRequest(f"Unsupported parameter: '{name}' is not supported with this model.", param=name)
     return taken
