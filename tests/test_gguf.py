@@ -140,7 +140,7 @@ def test_settings_of_a_card_are_checked() -> None:
     path = resolve(None, print)
     card, _ = describe(path, "mine", 512)
     assert (card.id, card.context_length) == ("mine", 512)
-    with pytest.raises(SettingsError, match="8192"):
+    with pytest.raises(SettingsError, match="expected 1 to 8192"):
         describe(path, context_length=9000)
 
 
@@ -220,7 +220,7 @@ def test_an_unknown_tokenizer_asks_for_a_tokenizer_json(tmp_path: Path) -> None:
         "tokenizer.ggml.pre": ("str", "novel"),
         "tokenizer.ggml.tokens": ("[str]", ["a"]),
     }
-    with pytest.raises(SettingsError, match=r"'novel' is not known: pass a tokenizer\.json with --tokenizer"):
+    with pytest.raises(SettingsError, match=r"unknown pre-tokenizer 'novel': pass a tokenizer\.json with --tokenizer"):
         describe(write(tmp_path / "m.gguf", gguf(entries)))
     entries["tokenizer.ggml.model"] = ("str", "bert")
     with pytest.raises(SettingsError, match="bert"):
@@ -241,5 +241,5 @@ def test_a_given_tokenizer_json_is_used(tmp_path: Path, sentencepiece: Path) -> 
     artefact = TokenizerArtefact.from_bytes(describe(resolve(None, print), tokenizer_json=path)[1])
     assert artefact.user_defined == [added.token_to_id("<tool>")]
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"not a tokenizer\.json"):
+    with pytest.raises(SettingsError, match=r"not a valid tokenizer\.json"):
         describe(sentencepiece, tokenizer_json=path)

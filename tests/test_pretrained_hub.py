@@ -43,7 +43,7 @@ def ask(endpoint: str, home: Path) -> str:
 def test_only_the_small_files_are_fetched(hub: Hub, tmp_path: Path) -> None:
     """The card of a model on the hub, after one line to the user; its weights stay there."""
     first, card = ask(hub.address, tmp_path / "home").splitlines()
-    assert first == "fetching files of tiny/model, if they are not here yet"
+    assert first == "downloading tiny/model (cached files are reused)"
     assert card.startswith("tiny/model 512 ")
     assert set(hub.asked) == {"tokenizer.json", "tokenizer_config.json", "config.json"}
 
@@ -55,4 +55,4 @@ def test_a_hub_that_is_away_is_one_clear_error(hub: Hub, tmp_path: Path) -> None
     assert ask(nowhere, home) == known
     lines = ask(nowhere, tmp_path / "empty").splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("error: tiny/model cannot be fetched: ")
+    assert lines[1].startswith("error: tiny/model cannot be downloaded: ")

@@ -24,7 +24,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reference", ["missing.gguf", "folder/missing.gguf", "nonsense", "a/b/c", "a/b:notes.txt"])
 def test_what_is_nowhere_is_one_clear_error(reference: str) -> None:
     """A path that does not exist is not taken for a repository."""
-    with pytest.raises(SettingsError, match="no model file"):
+    with pytest.raises(SettingsError, match="model file not found"):
         resolve(reference, print)
 
 
@@ -41,7 +41,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_a_repository_needs_one_obvious_file() -> None:
     """One GGUF is picked, several are listed, none is said."""
     assert pick("a/b", ["README.md", "m.gguf"]) == "m.gguf"
-    with pytest.raises(SettingsError, match=r"2 GGUF files: say which, as a/b:FILE, of x\.gguf, y\.gguf"):
+    with pytest.raises(SettingsError, match=r"2 GGUF files: choose one as a/b:FILE from x\.gguf, y\.gguf"):
         pick("a/b", ["y.gguf", "x.gguf"])
     with pytest.raises(SettingsError, match="no GGUF"):
         pick("a/b", ["README.md"])

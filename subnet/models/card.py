@@ -84,14 +84,14 @@ def _read_tokenizer(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing more precise
-        raise SettingsError(f"{path} is not a tokenizer.json: {error}") from error
+        raise SettingsError(f"{path} is not a valid tokenizer.json: {error}") from error
     return text
 
 
 def _context_length(metadata: Metadata, wanted: int | None) -> int:
     trained = int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _LONGEST_CONTEXT))
     if wanted is not None and not 0 < wanted <= trained:
-        raise SettingsError(f"a context length of {wanted} is not possible: the model has {trained}")
+        raise SettingsError(f"invalid context length {wanted}: expected 1 to {trained}, the model's maximum")
     return wanted or min(trained, _LONGEST_CONTEXT)
 
 

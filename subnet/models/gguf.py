@@ -29,8 +29,8 @@ def read_metadata(path: Path) -> Metadata:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data).metadata()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SettingsError(f"{path} is not a GGUF file: {reason}") from error
+        problem = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is not a GGUF file: {error}"
+        raise SettingsError(f"{path} {problem}") from error
 
 
 class _Reader:
@@ -43,10 +43,10 @@ class _Reader:
 
     def metadata(self) -> Metadata:
         if self._take(4) != b"GGUF":
-            raise ValueError("it does not start with GGUF")
+            raise ValueError("it does not start with the bytes GGUF")
         version = self._scalar(4)
         if version not in (2, 3):
-            raise ValueError(f"version {version} is not known (2 and 3 are)")
+            raise ValueError(f"unsupported version {version}: expected 2 or 3")
         self._scalar(10)
         count = self._count(13)
         return dict(self._entry() for _ in range(count))
@@ -69,7 +69,7 @@ class _Reader:
             return self._strings(self._count(8))
         if kind == _ARRAY:
             if depth > _DEPTH:
-                raise ValueError("its arrays are nested too deeply")
+                raise ValueError("arrays are nested too deeply")
             return [self._array(depth + 1) for _ in range(self._count(12))]
         dtype = np.dtype(_format(kind))
         return np.frombuffer(self._take(self._count(dtype.itemsize) * dtype.itemsize), dtype)
@@ -83,9 +83,9 @@ class _Reader:
                 found.append(data[at + 8 : end])
                 at = end
         except (struct.error, OverflowError, IndexError) as error:
-            raise ValueError("it is cut short") from error
+            raise ValueError("the file is truncated") from error
         if at > self._size:
-            raise ValueError("it is cut short")
+            raise ValueError("the file is truncated")
         self._at = at
         return found
 
@@ -96,7 +96,7 @@ class _Reader:
         """A number of items, each of which takes at least `smallest` bytes."""
         count: int = self._scalar(10)
         if count * smallest > self._size - self._at:
-            raise ValueError("it is cut short")
+            raise ValueError("the file is truncated")
         return count
 
     def _scalar(self, kind: int) -> Any:
@@ -105,7 +105,7 @@ class _Reader:
 
     def _take(self, size: int) -> bytes:
         if size > self._size - self._at:
-            raise ValueError("it is cut short")
+            raise ValueError("the file is truncated")
         self._at += size
         return self._data[self._at - size : self._at]
 
@@ -113,5 +113,5 @@ class _Reader:
 def _format(kind: int) -> str:
     form = _SCALARS.get(kind)
     if form is None:
-        raise ValueError(f"a value has the unknown type {kind}")
+        raise ValueError(f"unknown value type {kind}")
     return form

@@ -32,7 +32,7 @@ def find_folder(reference: str | Path, patterns: Sequence[str], report: Callable
     if path.is_dir():
         return path
     if path.exists() or not _REPOSITORY.fullmatch(str(reference)):
-        raise SettingsError(f"there is no model folder {reference}")
+        raise SettingsError(f"model folder not found: {reference}")
     return _download(str(reference), patterns, report)
 
 
@@ -52,11 +52,11 @@ def _download(repo: str, patterns: Sequence[str], report: Callable[[str], None])
     # Only here: it takes half a second to import.
     from huggingface_hub import snapshot_download
 
-    report(f"fetching files of {repo}, if they are not here yet")
+    report(f"downloading {repo} (cached files are reused)")
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except Exception as error:  # it raises its own errors, those of its HTTP client, and OSError
-        raise SettingsError(f"{repo} cannot be fetched: {first_line(error)}") from error
+        raise SettingsError(f"{repo} cannot be downloaded: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

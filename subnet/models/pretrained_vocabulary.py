@@ -44,7 +44,7 @@ class PretrainedVocabulary(msgspec.Struct, frozen=True):
             tokenizer = Tokenizer.from_str(text)
             decode = decoding(document.get("decoder"))
         except Exception as error:  # the package raises nothing more precise
-            raise SettingsError(f"{folder / TOKENIZER} is not usable: {error}") from error
+            raise SettingsError(f"{folder / TOKENIZER} cannot be used: {error}") from error
         ids, added = tokenizer.get_vocab(), tokenizer.get_added_tokens_decoder()
         control = {ids[each] for each in special if each in ids}
         control |= {token for token, each in added.items() if each.special or token in ends}
@@ -81,7 +81,7 @@ def decoding(decoder: Document | None) -> Callable[[str], bytes]:
     spaces = [part for part in parts if part["type"] in ("Metaspace", "Replace")]
     if spaces and all(map(_is_space, spaces)) and kinds <= {"Metaspace", "Replace", "ByteFallback", *_JOINS}:
         return bytes_of_sentencepiece if "ByteFallback" in kinds else spaced
-    raise ValueError(f"its decoder ({', '.join(sorted(kinds)) or 'none'}) is of a kind that is not supported")
+    raise ValueError(f"unsupported decoder: {', '.join(sorted(kinds)) or 'none'}")
 
 
 def _flat(decoder: Document | None) -> Iterator[Document]:

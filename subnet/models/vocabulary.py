@@ -40,7 +40,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
         """Raises SettingsError for a file without a vocabulary, or one of another kind."""
         kind, tokens = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.tokens")
         if kind not in ("gpt2", "llama") or not tokens or not isinstance(tokens, list):
-            raise SettingsError(f"the model's tokenizer is of a kind that is not supported ({kind or 'none'})")
+            raise SettingsError(f"unsupported tokenizer type: {kind or 'none'}")
         types = metadata.get("tokenizer.ggml.token_type")
         kinds = [NORMAL] * len(tokens) if types is None else [int(each) for each in types]
         if len(kinds) != len(tokens):
@@ -71,7 +71,7 @@ def byte_pair_pattern(metadata: Metadata) -> str:
     """How a byte-level BPE tokenizer splits text. Raises SettingsError for one that is not known."""
     name = metadata.get("tokenizer.ggml.pre", "none")
     if name not in PATTERNS:
-        raise SettingsError(f"the pre-tokenizer {name!r} is not known: pass a tokenizer.json with --tokenizer")
+        raise SettingsError(f"unknown pre-tokenizer {name!r}: pass a tokenizer.json with --tokenizer")
     return PATTERNS[name]
 
 
@@ -83,7 +83,7 @@ def byte_pair_merges(vocabulary: Vocabulary, merges: Sequence[bytes]) -> list[in
         text = merge.decode("utf-8", "replace").replace(" ", "")
         token = ids.get(text)
         if token is None:
-            raise SettingsError(f"the model's vocabulary lacks {text!r}, which one of its merges makes")
+            raise SettingsError(f"the model's vocabulary has no token {text!r}, which one of its merges produces")
         order[token] = None
     return list(order)
 
@@ -91,7 +91,7 @@ def byte_pair_merges(vocabulary: Vocabulary, merges: Sequence[bytes]) -> list[in
 def sentencepiece_json(vocabulary: Vocabulary, scores: Sequence[float], space_prefix: bool) -> str:
     """A tokenizer.json that does what SentencePiece's BPE does: the pair whose result scores highest merges first."""
     if len(scores) != len(vocabulary.texts):
-        raise SettingsError("the model's vocabulary has no score for every token")
+        raise SettingsError(f"the model's vocabulary has {len(vocabulary.texts)} tokens but {len(scores)} scores")
     ids = {text: token for token, text in enumerate(vocabulary.texts)}
     merges = sorted(
         (-float(scores[token]), ids[text[:cut]], ids[text[cut:]])
