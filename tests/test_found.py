@@ -211,14 +211,14 @@ async def test_a_kind_that_was_set() -> None:
     ("answers", "why"),
     [
         ({}, "answered 404"),
-        ({"/v1/models": {"message": "hello"}}, "lists its models in a way of its own"),
+        ({"/v1/models": {"message": "hello"}}, "returned an unrecognised model list"),
         ({"/healthz": {"status": "ok"}, "/version": {"version": "1"}}, "answered 404"),
     ],
 )
 async def test_a_server_of_something_else(answers: Mapping[str, Any], why: str) -> None:
     """It is named, and what it answered."""
     async with serving(answers) as server:
-        with pytest.raises(NodeError, match=f"^nothing at {server.url} speaks OpenAI's API: .*{why}"):
+        with pytest.raises(NodeError, match=f"^no OpenAI-compatible server at {server.url}: .*{why}"):
             await look(NodeSpec(url=server.url))
 
 
@@ -229,7 +229,7 @@ async def test_a_web_page() -> None:
         return web.Response(text="<html>It works!</html>", content_type="text/html")
 
     async with serving({"*": page}) as server:
-        with pytest.raises(NodeError, match=f"^nothing at {server.url} speaks OpenAI's API"):
+        with pytest.raises(NodeError, match=f"^no OpenAI-compatible server at {server.url}: "):
             await look(NodeSpec(url=server.url))
 
 
@@ -297,7 +297,7 @@ async def test_one_that_says_nothing() -> None:
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(NodeTimeout, match=f"http://127.0.0.1:{port} did not answer within 0.1 s"):
+        with pytest.raises(NodeTimeout, match=f"detecting the server at http://127.0.0.1:{port} timed out after 0.1 s"):
             await look(NodeSpec(url=f"http://127.0.0.1:{port}"), patience=0.1)
         for writer in held:
             writer.close()
@@ -311,7 +311,7 @@ async def test_the_chat_lane() -> None:
         await protocol.rpc_info()
     (line,) = lines
     assert line.startswith(f"{server.url}/v1: Ollama 0.12.6, serves llama3.2, qwen3:1.7b, gemma3 (and 2 more), ")
-    assert line.endswith(", chat lane: it takes no token ids")
+    assert line.endswith(", chat lane: it does not accept token ids")
 
 
 @pytest.mark.parametrize(("answers", "title"), [(VLLM, "vLLM"), (SGLANG, "SGLang"), (LLAMA, "llama-server")])
@@ -329,8 +329,8 @@ async def test_no_tokenizer(answers: Mapping[str, Any], title: str) -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"lane": "chat"}, "as it was set"),
-        ({"modalities": ("image",)}, "its messages may have more than text in them"),
+        ({"lane": "chat"}, "as configured"),
+        ({"modalities": ("image",)}, "it accepts input other than text"),
         ({"models": {"a": "qwen.gguf", "b": "qwen.gguf"}}, "it serves several models"),
     ],
 )
@@ -341,13 +341,15 @@ async def test_why_the_chat_lane(more: dict[str, Any], why: str) -> None:
     assert lines[0].endswith(f"chat lane: {why}")
 
 
-@pytest.mark.parametrize(("answers", "why"), [(OLLAMA, "it takes no token ids"), (LLAMA, "no tokenizer for qwen")])
+@pytest.mark.parametrize(
+    ("answers", "why"), [(OLLAMA, "it does not accept token ids"), (LLAMA, "no tokenizer for qwen")]
+)
 async def test_a_lane_that_cannot_be_had(answers: Mapping[str, Any], why: str) -> None:
     """A lane that was set is used or refused with the reason, and never exchanged for another."""
     async with serving(answers) as server, reached(NodeSpec(url=server.url, lane="token")) as (protocol, lines):
-        with pytest.raises(NodeError, match=f"{server.url}: not used, as its lane is set to token: {why}"):
+        with pytest.raises(NodeError, match=f"{server.url}: not used, because lane is set to token: {why}"):
             await protocol.rpc_info()
-        with pytest.raises(NodeError, match="was not reached yet"):
+        with pytest.raises(NodeError, match="has not been reached yet"):
             await protocol.rpc_artefact("")
     assert len(lines) == 1
 
@@ -357,7 +359,7 @@ async def test_a_node_on_the_chat_lane() -> None:
     engine = EchoEngine()
     async with engine, listening(Node(engine), "127.0.0.1", 0) as url:
         async with reached(NodeSpec(url=url, lane="chat")) as (protocol, _):
-            with pytest.raises(NodeError, match="not used, as its lane is set to chat: a subnet node takes tokens"):
+            with pytest.raises(NodeError, match="not used, because lane is set to chat: subnet nodes"):
                 await protocol.rpc_info()
 
 
@@ -376,8 +378,8 @@ async def test_one_that_comes_up_late() -> None:
         assert [card.id for card in (await protocol.rpc_info()).cards] == ["gpt-4o-mini", "gpt-4o"]
         await server.stop()
     assert lines == [
-        f"cannot connect to {server.url}: Connection refused; asked again until it answers",
-        f"{server.url}: a server of OpenAI's API, serves gpt-4o-mini, gpt-4o, chat lane: it takes no token ids",
+        f"cannot connect to {server.url}: Connection refused; retrying until it answers",
+        f"{server.url}: OpenAI-compatible server, serves gpt-4o-mini, gpt-4o, chat lane: it does not accept token ids",
     ]
 
 
@@ -422,12 +424,12 @@ async def test_one_that_is_nothing_after_a_restart() -> None:
         await server.start({})
         for _ in range(3):
             server.asked.clear()
-            with pytest.raises(NodeError, match="nothing at"):
+            with pytest.raises(NodeError, match="no OpenAI-compatible server at"):
                 await protocol.rpc_info()
         assert not server.asked
         server.answers, now = OPENAI, 11.0
         await protocol.rpc_info()
-    assert [line.split(" ")[0] for line in lines] == [f"{server.url}:", "nothing", f"{server.url}:"]
+    assert [line.split(" ")[0] for line in lines] == [f"{server.url}:", "no", f"{server.url}:"]
 
 
 async def lost(protocol: UpstreamProtocol) -> None:

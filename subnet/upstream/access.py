@@ -59,14 +59,14 @@ class Access:
         except SettingsError as error:
             raise Unauthorized(error.message) from error
         if key is not None and not _KEY.fullmatch(key):
-            raise Unauthorized(f"{self._spec.peer}: the key has characters that no key has")
+            raise Unauthorized(f"{self._spec.peer}: the API key contains invalid characters")
         return key
 
 
 def _check_headers(spec: NodeSpec) -> None:
     for name, value in spec.headers.items():
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise SettingsError(f"{spec.peer}: headers: {name!r} has characters that no header has")
+            raise SettingsError(f"{spec.peer}: headers: {name!r} contains invalid characters")
 
 
 def _environment_proxy(url: str) -> str | None:
@@ -95,4 +95,5 @@ def _ssl(spec: NodeSpec) -> ssl.SSLContext | None:
     try:
         return ssl.create_default_context(cafile=spec.ca_bundle)
     except OSError as error:
-        raise SettingsError(f"{spec.peer}: no certificates in {spec.ca_bundle}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise SettingsError(f"{spec.peer}: ca_bundle: cannot load {spec.ca_bundle}: {reason}") from error

@@ -23,11 +23,11 @@ async def json_of(response: aiohttp.ClientResponse, peer: str) -> Any:
     """The value that is the body. Raises NodeLost where it is cut, WireError where it is none, or more than 64 MiB."""
     data = await _read(response, peer, _LONGEST)
     if len(data) > _LONGEST:
-        raise WireError(f"{peer} answered with more than {_LONGEST} bytes")
+        raise WireError(f"{peer} sent a response of more than {_LONGEST} bytes")
     try:
         return _decoded(data)
     except ValueError as error:
-        raise WireError(f"{peer} answered {response.url.path} with what is no JSON: {error}") from error
+        raise WireError(f"{peer} sent invalid JSON for {response.url.path}: {error}") from error
 
 
 async def error_of(response: aiohttp.ClientResponse, peer: str) -> Any:

@@ -17,11 +17,11 @@ def translated(peer: str) -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientHttpProxyError as error:
-        raise NodeLost(f"the proxy in front of {peer} answered {error.status}") from error
+        raise NodeLost(f"the proxy for {peer} answered {error.status}") from error
     except aiohttp.ClientResponseError as error:
-        raise WireError(f"{peer} does not speak HTTP") from error
+        raise WireError(f"{peer} sent an invalid HTTP response") from error
     except TimeoutError as error:
-        raise NodeLost(f"cannot connect to {peer} in time") from error
+        raise NodeLost(f"connecting to {peer} timed out (connect_timeout)") from error
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
         raise NodeLost(f"cannot connect to {peer}: {_plain(error)}") from error
     except (aiohttp.ClientError, OSError) as error:

@@ -47,7 +47,7 @@ class Finder:
             lasting = isinstance(error, _LASTING)
             self._refusal, self._until = error, self._clock() + (error.retry_after or (_PAUSE if lasting else 0.0))
             if self.reached is None or lasting:
-                self._say(f"{error}; asked again until it answers")
+                self._say(f"{error}; retrying until it answers")
             raise
         if self._spec.kind != "subnet":
             self._say(told(self._spec, found, reached))

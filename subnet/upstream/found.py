@@ -56,7 +56,7 @@ async def look(spec: NodeSpec, before: Kind | None = None, *, patience: float = 
             async with asyncio.timeout(patience):
                 return await _look(http, before)
         except TimeoutError as error:
-            raise NodeTimeout(f"{http.peer} did not answer within {patience:g} s") from error
+            raise NodeTimeout(f"detecting the server at {http.peer} timed out after {patience:g} s") from error
 
 
 async def _look(http: Http, before: Kind | None) -> Found:
@@ -65,7 +65,7 @@ async def _look(http: Http, before: Kind | None) -> Found:
     except _STRANGE as error:
         # A subnet node has no such path, nor has an old TGI.
         if (found := await _first(http, _UNOWNED)) is None:
-            raise Unsuitable(f"nothing at {http.peer} speaks OpenAI's API: {error}") from error
+            raise Unsuitable(f"no OpenAI-compatible server at {http.peer}: {error}") from error
         return found
     found = await _first(http, _likely(models, before), likely=True)
     if found is None and before != "openai":
@@ -119,4 +119,4 @@ async def _models(http: Http) -> list[_Model]:
     try:
         return msgspec.convert(answer, _Models).data or []
     except msgspec.ValidationError as error:
-        raise WireError(f"{http.peer} lists its models in a way of its own") from error
+        raise WireError(f"{http.peer} returned an unrecognised model list") from error

@@ -92,7 +92,7 @@ class Http:
         """
         async with self._response("POST", path, body, accept="text/event-stream") as response:
             if response.content_type == "text/html":
-                raise WireError(f"{self.peer} answered with a web page")
+                raise WireError(f"{self.peer} answered with an HTML page")
             whole = response.content_type == "application/json"
             async with aclosing(self._whole(response) if whole else self._events(response)) as iterator:
                 yield Events(iterator, whole=whole)
@@ -172,7 +172,7 @@ class Http:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> SubnetError:
         if response.status < 400:
-            return NodeError(f"{self.peer} answered {response.status}: it is elsewhere, name that address instead")
+            return NodeError(f"{self.peer} answered {response.status}, a redirect: set the address it redirects to")
         body = await error_of(response, self.peer)
         return self._hidden(refusal(self.peer, response.status, body, response.headers))
 

@@ -101,4 +101,4 @@ PROBES = (
     Probe("tgi", "TGI", ("/info",), _Tgi),
     Probe("subnet", "subnet node", ("/healthz",), _Subnet),
 )
-TITLES: dict[Kind, str] = {probe.kind: probe.title for probe in PROBES} | {"openai": "a server of OpenAI's API"}
+TITLES: dict[Kind, str] = {probe.kind: probe.title for probe in PROBES} | {"openai": "OpenAI-compatible server"}

@@ -36,7 +36,7 @@ async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None 
     """
     if found.kind == "subnet":
         if spec.lane == "chat":
-            raise Unsuitable(f"{spec.peer}: not used, as its lane is set to chat: a subnet node takes tokens")
+            raise Unsuitable(f"{spec.peer}: not used, because lane is set to chat: subnet nodes accept token ids only")
         url = spec.url.rstrip("/").removesuffix("/v1")
         return await _answering(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
     why = _obstacle(spec, found)
@@ -46,7 +46,7 @@ async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None 
         except SettingsError as error:
             why = error.message
     if spec.lane == "token":
-        raise Unsuitable(f"{spec.peer}: not used, as its lane is set to token: {why}")
+        raise Unsuitable(f"{spec.peer}: not used, because lane is set to token: {why}")
     return await _answering(OpenAIProtocol(msgspec.structs.replace(spec, kind=found.kind)), why)
 
 
@@ -55,7 +55,7 @@ def told(spec: NodeSpec, found: Found, reached: Reached) -> str:
     info, why = reached.info, reached.why
     version = info.version if found.kind == "subnet" else found.version
     names = [card.id for card in info.cards]
-    models = ", ".join(names[:_SHOWN]) or "no model yet"
+    models = ", ".join(names[:_SHOWN]) or "no models yet"
     more = f" (and {len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
     lane = "chat" if isinstance(reached.protocol, OpenAIProtocol) else "token"
     line = f"{spec.peer}: {TITLES[found.kind]} {version}".rstrip() + f", serves {models}{more}, {lane} lane"
@@ -66,11 +66,11 @@ def told(spec: NodeSpec, found: Found, reached: Reached) -> str:
 def _obstacle(spec: NodeSpec, found: Found) -> str:
     """Why it can only be on the chat lane, as far as that is known without asking for its tokenizer."""
     if spec.lane == "chat":
-        return "as it was set"
+        return "as configured"
     if found.kind not in _TAKES_TOKENS:
-        return "it takes no token ids"
+        return "it does not accept token ids"
     if spec.modalities:
-        return "its messages may have more than text in them"
+        return "it accepts input other than text"
     if len(spec.models or found.models) > 1:
         return "it serves several models"
     return ""

@@ -98,7 +98,7 @@ class UpstreamProtocol(Protocol):
     @property
     def _inner(self) -> Protocol:
         if self._finder.reached is None:
-            raise NodeLost(f"{self.peer} was not reached yet")
+            raise NodeLost(f"{self.peer} has not been reached yet")
         return self._finder.reached.protocol
 
     def _doubt(self) -> None:

@@ -118,7 +118,7 @@ def refusal(peer: str, status: int, body: Any, headers: Mapping[str, str] | None
     if issubclass(error, NodeError):
         message = f"{peer} answered {status}"
         return error(f"{message}: {said.message}" if said.message else message, retry_after=wait)
-    return error(said.message or f"refused with status {status}", param=said.param)
+    return error(said.message or f"The upstream server rejected the request with status {status}.", param=said.param)
 
 
 def has_error(body: Any) -> bool:

@@ -88,4 +88,4 @@ class SseParser:
 
     def _bound(self, size: int) -> None:
         if size > self._limit:
-            raise WireError(f"an event of more than {self._limit} bytes")
+            raise WireError(f"received an event of more than {self._limit} bytes")
