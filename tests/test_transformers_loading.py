@@ -54,7 +54,7 @@ def test_without_the_packages_it_says_what_to_install() -> None:
 
 def test_a_node_needs_to_be_told_its_model() -> None:
     """There is no model of this form in the package."""
-    with pytest.raises(SettingsError, match="needs a model"):
+    with pytest.raises(SettingsError, match="needs --model"):
         make_engine(NodeSettings(engine="transformers"), print)
 
 

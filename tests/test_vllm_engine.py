@@ -221,7 +221,7 @@ async def test_it_is_a_node_with_a_process_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "needs an upstream"),
+        ({}, "needs --upstream"),
         ({"upstream": "gpu-1"}, "upstream: 'gpu-1'"),
         ({"upstream": "http://gpu-1", "upstream_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
     ],
