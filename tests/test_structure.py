@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -332,6 +333,47 @@ GOOD = strict_object(
     address={"$ref": "#/$defs/address"},
     when={"type": "string", "format": "date-time"},
 ) | {"$defs": {"address": ADDRESS}}
+
+
+KEYWORDS = (
+    *("type", "enum", "const", "anyOf", "oneOf", "allOf", "not", "$ref", "$defs", "definitions", "$schema", "$id"),
+    *("properties", "required", "additionalProperties", "patternProperties", "items", "prefixItems", "minItems"),
+    *("pattern", "format", "minLength", "maxLength", "minimum", "exclusiveMaximum", "multipleOf", "title", "default"),
+)
+ODD = (
+    None,
+    True,
+    -1,
+    1.5,
+    1e30,
+    "x",
+    "",
+    "#/",
+    "#/$defs/x",
+    [],
+    [1],
+    [[]],
+    [None],
+    [{}],
+    {},
+    {"a": 1},
+    {"a": None},
+    {"a": []},
+)
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+@pytest.mark.parametrize("strict", [True, False])
+async def test_odd_values_of_keywords(keyword: str, strict: bool) -> None:
+    """Whatever a keyword holds, the schema is used or refused with a reason; it is never an unexpected error."""
+    for value in ODD:
+        for schema in ({**STRICT, keyword: value}, strict_object(a={"type": "string", keyword: value})):
+            for asked in (
+                {"response_format": json_schema(schema, strict=strict)},
+                {"tools": [tool(schema, strict=strict)], "tool_choice": "required"},
+            ):
+                with suppress(BadRequest):
+                    await grammar(**asked)
 
 
 async def test_strict_schemas() -> None:

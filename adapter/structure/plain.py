@@ -17,7 +17,8 @@ from adapter.schema.requests import ChatCompletionRequest
 from adapter.structure.forms import form_of
 from adapter.structure.json_schemas import written
 from adapter.structure.structure import forced, parameters, structure
-from subnet.generation import Grammar, GrammarKind
+from subnet.generation import Grammar
+from subnet.node_info import GrammarKind
 
 _CALLS = Kind(Llama3Json(), None)
 _FORM = Kind(None, None)

@@ -65,7 +65,7 @@ def _keywords(schema: Mapping[str, Any], path: Path) -> Iterator[Fault]:
         yield Fault(path, "the schema must have a 'type' key")
     if schema.get("type") == "array" and "items" not in schema:
         yield Fault(path, "an array schema must have an 'items' key")
-    if "format" in schema and schema["format"] not in _FORMATS:
+    if "format" in schema and not (isinstance(schema["format"], str) and schema["format"] in _FORMATS):
         reason = f"format '{str(schema['format'])[:64]}' is not supported"
         yield Fault((*path, "format"), f"{reason}. Supported formats are: {', '.join(sorted(_FORMATS))}")
 
