@@ -8,7 +8,7 @@ from typing import Any
 
 from adapter.events import Event
 from adapter.schema.responses import Usage
-from subnet.client import SessionManager
+from subnet import SessionManager
 from subnet.client.ledger import Ledger
 from subnet.node_info import ModelCard
 

@@ -10,7 +10,7 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.event_stream import Emit, Start
 from adapter.events import Event
 from adapter.http.request_id import current_request
-from subnet.client import SessionManager
+from subnet import SessionManager
 from subnet.client.resume import Diverged
 from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
 

@@ -58,7 +58,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Raises SystemExit with one line per mistake."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         options.start(options)
     except SettingsError as error:
@@ -101,7 +101,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Returns the parser; the flags of a command are added when it is used."""
     parser = Parser(prog="adapter", description="An OpenAI-compatible chat API in front of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)

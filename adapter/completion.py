@@ -12,7 +12,7 @@ from adapter.models import Model
 from adapter.naming import renamed
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.view import View
-from subnet.client import Session, SessionManager
+from subnet import Session, SessionManager
 from subnet.client.ledger import Ledger
 from subnet.client.token_ledger import TokenLedger
 from subnet.errors import EngineFailed, RequestError

@@ -15,7 +15,7 @@ from adapter.errors import BadRequest
 from adapter.models import Model, Models
 from adapter.schema.embeddings import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
 from adapter.text.inputs import check_length, plain_tokens
-from subnet.client import SessionManager
+from subnet import SessionManager
 from subnet.client.together import together
 from subnet.tensors import TokenIds
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 
 import msgspec
 
@@ -81,52 +82,111 @@ class ClientGone(AdapterError):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """None for `code` or `message`: the error's own. `retry` is what Retry-After says, in seconds, where the error
-    does not; `close`: the connection ends too. Messages of nodes may tell of addresses and the like, so clients get
-    another one.
+    """How one kind of error is reported, and `when`, for the documentation.
+
+    None for `code` or `message`: the error's own. Messages of nodes may contain addresses and the like, so clients get
+    another one. `retry` is the Retry-After in seconds where the error has none; `close`: the connection is closed too.
     """
 
     status: int
     type: str
     code: str | None
+    when: str
     message: str | None = None
     retry: float | None = None
     close: bool = False
 
 
 _CLIENT, _SERVER = "invalid_request_error", "server_error"
+_LATER = "Please try again later."
 _TABLE: dict[type[Exception], Row] = {
-    BadRequest: Row(400, _CLIENT, None),
-    BadKey: Row(401, _CLIENT, "invalid_api_key"),
-    ModelNotFound: Row(404, _CLIENT, "model_not_found"),
-    UnknownUrl: Row(404, _CLIENT, "unknown_url"),
-    WrongMethod: Row(405, _CLIENT, "method_not_allowed"),
-    BodyTooSlow: Row(408, _CLIENT, "request_timeout", close=True),
-    BodyTooLarge: Row(413, _CLIENT, "request_too_large"),
-    ClientGone: Row(499, _CLIENT, "client_closed_request"),
-    ContextLengthExceeded: Row(400, _CLIENT, "context_length_exceeded"),
-    ContentRefused: Row(400, _CLIENT, "content_policy_violation"),
-    RequestError: Row(400, _CLIENT, "invalid_value"),
-    ModelUnusable: Row(503, _SERVER, "model_unusable"),
-    # The nodes refuse this gateway's credentials, not its client's.
-    Unauthorized: Row(502, _SERVER, "node_refused", "The upstream nodes rejected this gateway's credentials."),
-    NoNodeAvailable: Row(503, _SERVER, "no_node_available", retry=1.0),
-    # Of the servers behind: the client that waits as long as it is told is served.
-    RateLimited: Row(429, "requests", "rate_limit_exceeded", "Rate limit reached. Please try again later.", 1.0),
-    NodeBusy: Row(
-        503, _SERVER, "engine_overloaded", "The engine is currently overloaded. Please try again later.", 1.0
+    BadRequest: Row(400, _CLIENT, None, "The request is invalid; `param` names the place."),
+    ContextLengthExceeded: Row(
+        400,
+        _CLIENT,
+        "context_length_exceeded",
+        "The prompt, or the prompt and `max_tokens`, exceed the context length.",
     ),
-    # Which wait was too long says nothing to a client: after a switch of nodes it is a first token again.
-    NodeTimeout: Row(504, _SERVER, "model_timeout", "The request timed out waiting for the model."),
-    NodeError: Row(503, _SERVER, "node_failed", "No node could complete the request. Please try again later.", 1.0),
-    SessionClosed: Row(503, _SERVER, "shutting_down", "The gateway is shutting down.", 1.0),
+    ContentRefused: Row(
+        400, _CLIENT, "content_policy_violation", "The upstream server's content policy rejected the request."
+    ),
+    RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
+    BadKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
+    ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
+    UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),
+    WrongMethod: Row(405, _CLIENT, "method_not_allowed", "The endpoint has other methods; `Allow` names them."),
+    BodyTooSlow: Row(
+        408,
+        _CLIENT,
+        "request_timeout",
+        "The request body did not arrive in time; the connection is closed.",
+        close=True,
+    ),
+    BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
+    # Of the upstream servers: a client that waits as long as it is told is served.
+    RateLimited: Row(
+        429,
+        "requests",
+        "rate_limit_exceeded",
+        "Every upstream server of the model rate-limits the gateway.",
+        f"Rate limit reached. {_LATER}",
+        1.0,
+    ),
+    ClientGone: Row(
+        499, _CLIENT, "client_closed_request", "The client closed the connection; only in logs and metrics."
+    ),
     Exception: Row(
         500,
         _SERVER,
         "internal_error",
-        "The server had an error while processing your request. Please try again later.",
+        "An unexpected error in the gateway; its log has the traceback.",
+        f"The server had an error while processing your request. {_LATER}",
+    ),
+    # The nodes refuse this gateway's credentials, not its client's.
+    Unauthorized: Row(
+        502,
+        _SERVER,
+        "node_refused",
+        "The nodes reject the gateway's own secret or API key.",
+        "The upstream nodes rejected this gateway's credentials.",
+    ),
+    ModelUnusable: Row(
+        503, _SERVER, "model_unusable", "The model's tokenizer or chat template cannot be used; see the log."
+    ),
+    NoNodeAvailable: Row(503, _SERVER, "no_node_available", "No healthy node serves the model.", retry=1.0),
+    NodeBusy: Row(
+        503,
+        _SERVER,
+        "engine_overloaded",
+        "All nodes stayed at capacity for `queue_timeout`.",
+        f"The engine is currently overloaded. {_LATER}",
+        1.0,
+    ),
+    NodeError: Row(
+        503,
+        _SERVER,
+        "node_failed",
+        "Every attempt on every node failed.",
+        f"No node could complete the request. {_LATER}",
+        1.0,
+    ),
+    SessionClosed: Row(
+        503, _SERVER, "shutting_down", "The gateway is shutting down.", "The gateway is shutting down.", 1.0
+    ),
+    # Which wait was too long says nothing to a client: after a failover it is a first token again.
+    NodeTimeout: Row(
+        504,
+        _SERVER,
+        "model_timeout",
+        "No node produced a token in time.",
+        "The request timed out waiting for the model.",
     ),
 }
+
+
+def rows() -> Iterable[Row]:
+    """Returns every kind of error that a request can end with, by status."""
+    return sorted(_TABLE.values(), key=lambda row: row.status)
 
 
 class Answer(msgspec.Struct, frozen=True):

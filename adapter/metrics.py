@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from adapter.answer import Answer
 from adapter.schema.responses import Usage
-from subnet.client import RemoteManager
+from subnet import RemoteManager
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

@@ -19,10 +19,9 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.names import Names
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
 from adapter.view import View
-from subnet.client import RemoteManager
+from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
-from subnet.generation import GrammarKind
-from subnet.node_info import ModelCard, TokenizerArtefact
+from subnet.node_info import GrammarKind, ModelCard, TokenizerArtefact
 from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)

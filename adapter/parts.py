@@ -9,7 +9,7 @@ from adapter.metrics import Metrics
 from adapter.models import Models
 from adapter.running.life import Life
 from adapter.settings import Settings
-from subnet.client import RemoteManager, SessionManager
+from subnet import RemoteManager, SessionManager
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):

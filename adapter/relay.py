@@ -15,8 +15,8 @@ from adapter.schema.checks import check_modalities
 from adapter.schema.logprobs import TokenLogprob
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
+from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
-from subnet.client import Session, SessionManager
 from subnet.client.chat_ledger import ChatLedger
 from subnet.node_info import ModelCard
 

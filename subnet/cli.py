@@ -27,7 +27,7 @@ Then start a gateway in front of it: adapter serve --node http://this-host:9001
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Mistakes in settings and nodes that cannot start end it with one line each."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         _node(options)
     except SettingsError as error:
@@ -55,7 +55,8 @@ def _say(line: str) -> None:
         print(line, flush=True)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Returns the parser; the flags of a command are added when it is used."""
     parser = Parser(prog="subnet", description="A subnet of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)

@@ -203,7 +203,7 @@ async def test_body_at_the_limit() -> None:
     assert (await call(saying("Hi"), settings=Settings(max_body=2000), content=body)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/x", "/docs", "/schema"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/chat/completions/x", "/docs", "/schema"])
 async def test_unknown_url(path: str) -> None:
     """An unknown route is named."""
     response = await call(method="GET", path=path)

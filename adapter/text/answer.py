@@ -13,7 +13,7 @@ from adapter.events import Event, Finished, Used
 from adapter.schema.logprobs import TextLogprobs
 from adapter.schema.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.text.logprobs import prompt_logprobs
-from subnet.client import SessionManager
+from subnet import SessionManager
 from subnet.client.together import together
 
 # Tokens whose logprobs take so long to write down that it is done aside.

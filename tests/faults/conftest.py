@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.faults import lab, programs
 from tests.faults.cases import FEATURES, Case, cases
 from tests.faults.features import FEATURES as MORE_FEATURES
+
+FAULTS = Path(__file__).parent.parent.parent / ".pytest_cache" / "faults.md"
+"""Where `python -m tests.test_docs` finds the table, to write it into the documentation."""
 
 Record = Callable[[str, object], None]
 
@@ -43,8 +47,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     cells.setdefault(fault, {})[feature] = says if outcome == "passed" else "**FAILED**"
     if cells:
         terminalreporter.section("a node fails")
-        for line in _table(cells):
+        lines = list(_table(cells))
+        for line in lines:
             terminalreporter.write_line(line)
+        FAULTS.parent.mkdir(exist_ok=True)
+        FAULTS.write_text("\n".join(lines) + "\n")
 
 
 def _table(cells: dict[str, dict[str, str]]) -> Iterator[str]:

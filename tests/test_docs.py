@@ -1,0 +1,212 @@
+"""The documents: their tables are generated, their snippets run, their commands and links exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from adapter.cli import build_parser as adapter_parser
+from adapter.errors import rows
+from adapter.metrics import Metrics
+from adapter.routes.operations import OPERATIONS
+from adapter.schema import contract
+from adapter.settings import ModelSpec, Settings, reader
+from subnet import RemoteManager
+from subnet.cli import build_parser as subnet_parser
+from subnet.config.reader import struct_table
+from subnet.node.settings import NodeSettings
+from subnet.node.settings import reader as node_reader
+from subnet.upstream.spec import NodeSpec
+
+ROOT = Path(__file__).parent.parent
+DOCS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "adapter/README.md",
+        "subnet/README.md",
+        "deploy/README.md",
+        "tests/README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    )
+]
+FAULTS = ROOT / ".pytest_cache" / "faults.md"
+"""The fault table of the last run of tests/faults."""
+ADDRESS = "http://127.0.0.1:8000"
+LONGEST_README = 200
+
+_TABLE = re.compile(r"(<!-- ([\w-]+): generated -->\n)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
+
+
+def routes() -> str:
+    lines = ["| endpoint | |", "|---|---|"]
+    lines += [f"| `{one.method.upper()} {one.path}` | {one.summary} |" for one in OPERATIONS]
+    return "\n".join(lines) + "\n"
+
+
+def errors() -> str:
+    lines = ["| status | `type` | `code` | when |", "|---|---|---|---|"]
+    lines += [f"| {row.status} | `{row.type}` | {_code(row.code)} | {row.when} |" for row in rows()]
+    return "\n".join(lines) + "\n"
+
+
+def metrics() -> str:
+    """Of the counters and histograms, and of the one gauge that is made when it is asked for."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in vars(Metrics(RemoteManager([]))).values():
+        if isinstance(metric, MetricWrapperBase):
+            name = f"{metric._name}_total" if metric._type == "counter" else metric._name
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            lines.append(f"| `{name}` | {metric._type} | {labels} | {metric._documentation} |")
+    lines.append("| `adapter_nodes` | gauge | `state` | Nodes, by state |")
+    return "\n".join(lines) + "\n"
+
+
+def _code(code: str | None) -> str:
+    return f"`{code}`" if code else "names the mistake"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": reader.table,
+    "node-settings": node_reader.table,
+    "node-table": lambda: struct_table(NodeSpec),
+    "model-table": lambda: struct_table(ModelSpec),
+    "parameters": contract.table,
+    "routes": routes,
+    "errors": errors,
+    "metrics": metrics,
+}
+
+
+def generated(text: str) -> str:
+    """A document with the tables that the code has; the fault table only where its tests have just run."""
+
+    def table(match: re.Match[str]) -> str:
+        name, old = match[2], match[3]
+        if name == "faults":
+            return match[1] + (FAULTS.read_text() if FAULTS.is_file() else old) + match[4]
+        return match[1] + TABLES[name]() + match[4]
+
+    return _TABLE.sub(table, text)
+
+
+def fences(*kinds: str) -> list[tuple[Path, str, str]]:
+    """Document, language and text of every snippet of these languages."""
+    found = [(path, kind, text) for path in DOCS for kind, text in _FENCE.findall(path.read_text())]
+    return [one for one in found if one[1] in kinds]
+
+
+def identify(value: object) -> str:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else ""
+
+
+@pytest.mark.parametrize("path", DOCS, ids=identify)
+def test_the_tables_are_those_of_the_code(path: Path) -> None:
+    """The tables in a document are the ones that checks come from; `python -m tests.test_docs` writes them."""
+    text = path.read_text()
+    assert [(name, table) for _, name, table, _ in _TABLE.findall(text) if name != "faults"] == [
+        (name, TABLES[name]()) for _, name, _, _ in _TABLE.findall(text) if name != "faults"
+    ]
+    assert text.count("generated -->") == len(_TABLE.findall(text))
+
+
+def test_every_table_is_in_a_document() -> None:
+    """Each table of the code can be looked up."""
+    names = [name for path in DOCS for _, name, _, _ in _TABLE.findall(path.read_text())]
+    assert sorted(names) == sorted([*TABLES, "faults"])
+
+
+@pytest.mark.parametrize(("path", "kind", "code"), fences("sh", "python"), ids=identify)
+def test_snippets_run(path: Path, kind: str, code: str, real: str, tmp_path: Path) -> None:
+    """Each snippet, as it stands there but for the port, prints something and fails at nothing."""
+    command = ["bash", "-ec"] if kind == "sh" else [sys.executable, "-W", "error", "-c"]
+    done = subprocess.run(
+        [*command, code.replace(ADDRESS, real)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert '"error"' not in done.stdout
+
+
+@pytest.mark.parametrize(("path", "kind", "code"), fences("toml"), ids=identify)
+def test_settings_are_valid(path: Path, kind: str, code: str, tmp_path: Path) -> None:
+    """Each settings file in a document is one that a gateway, or a node, accepts."""
+    file = tmp_path / "settings.toml"
+    file.write_text(code)
+    loader = node_reader if code.startswith("# node.toml") else reader
+    assert isinstance(loader.load(str(file), environ={}), Settings | NodeSettings)
+    assert tomllib.loads(code)
+
+
+def commands() -> Iterator[tuple[Path, list[str]]]:
+    """Every line that a reader is told to type, as words, without its environment variables."""
+    for path, _, text in fences("console"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = line.removeprefix("$ ").partition(" # ")[0].split()
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                del words[0]
+            if line.startswith("$ ") and words:
+                yield path, words
+
+
+@pytest.mark.parametrize(("path", "words"), list(commands()), ids=identify)
+def test_commands_exist(path: Path, words: list[str]) -> None:
+    """Commands of ours have the options, and the Makefile the targets, that a document names."""
+    program = words[0].rpartition("/")[2]
+    if program == "make":
+        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        assert {word for word in words[1:] if re.fullmatch("[a-z]+", word)} <= targets
+    elif program in ("adapter", "subnet"):
+        parser = adapter_parser() if program == "adapter" else subnet_parser()
+        parser.parse_args([word.strip("\"'") for word in words[1:]])
+
+
+@pytest.mark.parametrize("path", DOCS, ids=identify)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Links to files and to sections exist, in a table of contents too."""
+    for link in (one for match in _LINK.findall(path.read_text()) for one in match if one):
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, section = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if section:
+            assert section in anchors(target), link
+
+
+def anchors(path: Path) -> set[str]:
+    """The sections of a document, named as GitHub names them."""
+    text = _FENCE.sub("", path.read_text())
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short() -> None:
+    """Nobody reads more before the first command; the rest is reference, beside the code it speaks of."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
+
+
+@pytest.mark.parametrize("path", [path for path in DOCS if path.parent != ROOT], ids=identify)
+def test_a_reference_has_a_table_of_contents(path: Path) -> None:
+    """Every section can be reached from the top."""
+    head, *_ = re.split(r"^## ", path.read_text(), maxsplit=1, flags=re.MULTILINE)
+    sections = re.findall(r"^## (.*)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
+    linked = {link[0].removeprefix("#") for link in _LINK.findall(path.read_text())}
+    named = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in sections}
+    assert named - {"contents"} <= linked, head
+
+
+if __name__ == "__main__":
+    for document in DOCS:
+        document.write_text(generated(document.read_text()))
