@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, description="maximum time a request waits for capacity or for an unreachable node, in seconds"),
     ] = 10.0
-    policy: Annotated[PolicyName, Meta(description="how a node is chosen for each request")] = "round-robin"
+    policy: Annotated[PolicyName, Meta(description="routing policy: how nodes are chosen for requests")] = "round-robin"
     health_check_timeout: Annotated[
         float, Meta(gt=0, description="timeout of a node's health check, in seconds; nodes are checked every 2 s")
     ] = 3.0

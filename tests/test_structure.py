@@ -340,7 +340,7 @@ KEYWORDS = (
     *("properties", "required", "additionalProperties", "patternProperties", "items", "prefixItems", "minItems"),
     *("pattern", "format", "minLength", "maxLength", "minimum", "exclusiveMaximum", "multipleOf", "title", "default"),
 )
-ODD = (
+ODD: tuple[Any, ...] = (
     None,
     True,
     -1,
