@@ -8,7 +8,7 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench lock clean
+.PHONY: help serve test check lint bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -25,6 +25,9 @@ serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS=
 
 test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+
+check: lint ## check style and types and run the fast tests, in under a minute
+	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow" $(ARGS)
 
 lint: .venv/test.done ## check style and types only
 	@$(BIN)/ruff check --quiet --output-format concise && $(BIN)/ruff format --check --quiet
