@@ -44,9 +44,7 @@ class SubnetError(Exception):
 
 
 class SettingsError(SubnetError):
-    """A setting is missing or invalid."""
-
-    """Invalid settings, one line of text per mistake."""
+    """Settings are missing or invalid; the message has one line per mistake."""
 
     code = "settings_error"
 

@@ -183,6 +183,7 @@ def test_text_in_a_file(file: Path) -> None:
         ("ADAPTER_PORT", "x", "ADAPTER_PORT: expected an integer from 0 to 65535, got 'x'"),
         ("ADAPTER_ACCESS_LOG", "maybe", "ADAPTER_ACCESS_LOG: expected true or false, got 'maybe'"),
         ("ADAPTER_PROT", "1", "ADAPTER_PROT: unknown setting; did you mean 'ADAPTER_PORT'?"),
+        ("ADAPTER_PATIENCE", "1", "ADAPTER_PATIENCE: unknown setting"),
         ("ADAPTER_MODELS", "a", "ADAPTER_MODELS: can only be set in a file, as tables"),
     ],
 )

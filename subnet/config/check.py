@@ -43,9 +43,9 @@ class Checker:
             return self._list(info.item_type, value, path)
         return self._scalar(info, value, path)
 
-    def unknown(self, path: str, name: str, names: Iterable[str]) -> None:
-        """Records a name that does not exist, with the closest one that does."""
-        self.problems.append(f"{path}: unknown setting{suggestion(name, names)}")
+    def unknown(self, path: str, name: str, names: Iterable[str], prefix: str = "") -> None:
+        """Records a name that does not exist, with the closest one that does, both without their `prefix`."""
+        self.problems.append(f"{path}: unknown setting{suggestion(name, names, prefix)}")
 
     def _struct(self, info: inspect.StructType, value: Any, path: str) -> Any:
         written = getattr(info.cls, "from_text", None)
@@ -144,11 +144,11 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'port'?` when one of `names` is close to `name`, else nothing."""
+def suggestion(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean 'port'?` when one of `names` is close to `name`, else nothing; `prefix` leads the suggestion."""
     known = {other.lower().replace("-", "_"): other for other in names}
     close = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-    return f"; did you mean '{known[close[0]]}'?" if close else ""
+    return f"; did you mean '{prefix}{known[close[0]]}'?" if close else ""
 
 
 def expected(info: inspect.Type) -> str:

@@ -96,7 +96,8 @@ class SettingsReader(Generic[S]):
 
     def _unknown(self, checker: Checker, name: str, place: str) -> None:
         if place == self._prefix + name.upper():
-            checker.unknown(place, place, [field.variable for field in self.fields if field.flag])
+            names = [field.name.upper() for field in self.fields if field.flag]
+            checker.unknown(place, name, names, self._prefix)
         else:
             checker.unknown(place, name, [field.name for field in self.fields])
 
