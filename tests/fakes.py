@@ -15,7 +15,7 @@ from adapter.app import build_app
 from adapter.http.protocol import HttpProtocol
 from adapter.running.serving import bind
 from adapter.settings import Settings
-from subnet.client import Limits, RemoteManager, SessionManager
+from subnet import Limits, RemoteManager, SessionManager
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol, Step
 from tests.recording import Recording

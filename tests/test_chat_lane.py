@@ -14,8 +14,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapter.settings import Settings
+from subnet import Limits
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
-from subnet.client import Limits
 from subnet.errors import (
     ContentRefused,
     ContextLengthExceeded,

@@ -22,8 +22,8 @@ from adapter.preparation import Rules, prepare
 from adapter.prompt import ChatTemplate, Conversation, Prompt
 from adapter.schema.requests import ChatCompletionRequest
 from adapter.view import View
-from subnet.client import RemoteManager, SessionManager
-from subnet.client.policies import Policy, Want
+from subnet import RemoteManager, SessionManager
+from subnet.client.policies.base import Policy, Want
 from subnet.client.remote import Remote
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapter.http.protocol import HttpProtocol
-from subnet.client import Limits
+from subnet import Limits
 from subnet.generation import Delta
 from subnet.messages import Accepted, Generate
 from subnet.node_info import TokenizerArtefact

@@ -10,7 +10,8 @@ import pytest
 from subnet.engines.llama_server.api import SAMPLING, likeliest, request
 from subnet.engines.llama_server.grammar import kinds, limited
 from subnet.errors import InvalidRequest
-from subnet.generation import Grammar, GrammarKind, Job, Sampling, Start
+from subnet.generation import Grammar, Job, Sampling, Start
+from subnet.node_info import GrammarKind
 from subnet.tensors import token_ids
 from tests.test_vllm_engine import EVERYTHING, unmapped
 

@@ -20,7 +20,7 @@ from adapter.event_stream import event_stream
 from adapter.models import Models
 from adapter.preparation import prepare
 from adapter.schema.requests import ChatCompletionRequest
-from subnet.client import RemoteManager, SessionManager
+from subnet import RemoteManager, SessionManager
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.node_info import Capabilities, TokenizerArtefact
 from subnet.protocols.mock import MockProtocol

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from adapter.settings import Settings
+from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import ChatRequest
-from subnet.client import Limits, RemoteManager, SessionManager
 from subnet.errors import SubnetError
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.upstream.spec import NodeSpec

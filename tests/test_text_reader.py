@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subnet.client import RemoteManager, SessionManager
+from subnet import RemoteManager, SessionManager
 from subnet.client.text_reader import TextReader
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, NodeTimeout, NoNodeAvailable
 from subnet.node_info import Capabilities

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager
-from subnet.client.policies import Policy
+from subnet.client.policies.base import Policy
 from subnet.client.remote import Remote
 from subnet.generation import FinishReason, TokenLogprobs
 
