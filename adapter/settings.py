@@ -94,6 +94,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.0
     hedge_share: Annotated[float, Meta(ge=0, le=1, description="maximum share of requests that may be hedged")] = 0.1
     max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
+    drain_timeout: Annotated[
+        float, Meta(ge=0, description="time that running requests get to finish on shutdown, in seconds")
+    ] = 30.0
     default_max_tokens: Annotated[
         _Count | None, Meta(description="max_tokens of requests that set none; none: the rest of the context")
     ] = None

@@ -204,7 +204,8 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_kubernetes_service_links() -> None:
     """What Kubernetes adds for a service called "adapter" is not taken for settings."""
-    assert load(environ={"ADAPTER_SERVICE_HOST": "10.0.0.1", "ADAPTER_PORT_80_TCP": "tcp://10.0.0.1:80"}) == Settings()
+    links = {"SERVICE_HOST": "10.0.0.1", "PORT": "tcp://10.0.0.1:80", "PORT_80_TCP": "tcp://10.0.0.1:80"}
+    assert load(environ={f"ADAPTER_{name}": value for name, value in links.items()}) == Settings()
 
 
 def test_secrets_are_not_shown() -> None:

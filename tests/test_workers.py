@@ -25,8 +25,8 @@ FLAGS = ("--engine", "echo", "--concurrency", "64", "--workers", "2")
 
 
 @contextmanager
-def two_workers(directory: Path) -> Iterator[Running]:
-    with adapter_up(*FLAGS, directory=str(directory)) as running:
+def two_workers(directory: Path, *flags: str) -> Iterator[Running]:
+    with adapter_up(*FLAGS, *flags, directory=str(directory)) as running:
         yield running
 
 
@@ -139,6 +139,19 @@ def test_a_second_signal(tmp_path: Path) -> None:
         assert running.process.wait(20) == 0
         with pytest.raises(APIError, match="shutting down"):
             list(chunks)
+
+
+def test_the_drain_timeout(tmp_path: Path) -> None:
+    """An answer that is not finished in time ends with an error event and without [DONE], not in silence."""
+    with two_workers(tmp_path, "--drain-timeout", "0.5") as running:
+        chunks = stream(running.url, 4000)
+        next(chunks)
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(APIError, match="shutting down"):
+            list(chunks)
+        assert running.process.wait(20) == 0
+    assert any("drain_timeout of 0.5 s reached; 1 request stopped" in line for line in running.lines)
+    assert "Traceback" not in "".join(running.lines)
 
 
 def test_the_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def _handler(path: str, below: bool, endpoints: Mapping[str, Endpoint], parts: P
         except Exception as error:
             if request.record.status is not None:
                 raise
-            await _failure(error)(scope, receive, send)
+            report(error)
+            await failure(error)(scope, receive, send)
 
     return asgi(path, is_mount=below, copy_scope=False)(answer)
 
@@ -73,7 +74,7 @@ def _options(allowed: str) -> Endpoint:
     return answer
 
 
-def _failure(error: Exception) -> Response:
-    report(error)
+def failure(error: Exception) -> Response:
+    """What a client gets for `error`."""
     answer = answer_to(error)
     return Response(answer.body, status=answer.status, headers=answer.headers)

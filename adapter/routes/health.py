@@ -8,6 +8,7 @@ import msgspec
 
 from adapter.http.request import Request
 from adapter.http.response import Response
+from adapter.http.routing import failure
 from adapter.routes.answers import json_answer
 from adapter.schema.health import Health, NodeRow, NodeTable
 from subnet.client.remote import Remote
@@ -20,12 +21,17 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    models = request.parts.models
-    if request.parts.life.leaving:
-        raise SessionClosed("The gateway is shutting down.")
-    if not models.cards():
-        raise NoNodeAvailable("No node is currently serving a model.", retry_after=1.0)
-    return json_answer(Health(status="ok", models=sorted(models.cards())))
+    """Answers 503 without raising: a load balancer asks often, and each error would be a warning in the log.
+
+    Where clients need an API key, the models are left out: this endpoint needs none.
+    """
+    parts = request.parts
+    if parts.life.leaving:
+        return failure(SessionClosed("The gateway is shutting down."))
+    if not parts.models.cards():
+        return failure(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
+    models = [] if parts.settings.api_keys else sorted(parts.models.cards())
+    return json_answer(Health(status="ok", models=models))
 
 
 async def list_nodes(request: Request) -> Response:

@@ -60,7 +60,14 @@ async def run(
         app = build_app(settings, remote_manager, session_manager, life)
         await _known(remote_manager, nodes)
         settle()
-        await serve(app, source, life, report, lambda: ready(list(remote_manager.models())))
+        await serve(
+            app,
+            source,
+            life,
+            report,
+            lambda: ready(list(remote_manager.models())),
+            drain_timeout=settings.drain_timeout,
+        )
 
 
 async def _known(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:

@@ -19,7 +19,8 @@ from adapter.running.handover import Taker
 from adapter.running.life import Life
 from subnet.errors import SettingsError
 
-_GRACE = 30
+# Seconds that uvicorn waits for connections that have no request running.
+_CLOSE_TIMEOUT = 2
 
 Ready = Callable[[Sequence[str]], None]
 """Is called with the names of models."""
@@ -63,11 +64,19 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    app: ASGIApp, source: socket.socket | Taker, life: Life, report: Callable[[str], None], ready: Callable[[], None]
+    app: ASGIApp,
+    source: socket.socket | Taker,
+    life: Life,
+    report: Callable[[str], None],
+    ready: Callable[[], None],
+    *,
+    drain_timeout: float,
 ) -> None:
-    """Serve `app` to the connections of `source`, a listening socket or another process, until SIGINT or SIGTERM; then
-    let running answers finish, within a grace period; a second signal ends it at once. `ready` is called when it
-    serves, `report` gets a line for a person at each step after that.
+    """Serve `app` to the connections of `source`, a listening socket or another process, until SIGINT or SIGTERM.
+
+    Running requests then get `drain_timeout` seconds to finish; what still runs after that, or after a second signal,
+    is cut with an error event when its session closes. `ready` is called when it serves, `report` gets a line for a
+    person at each step after that.
     """
     config = uvicorn.Config(
         app,
@@ -79,15 +88,15 @@ async def serve(
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
     server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
-    with signals(lambda: _leave(server, life, report)):
+    with signals(lambda: _leave(server, life, report, drain_timeout)):
         task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            server.take_in(lambda: _leave(server, life, report))
+            server.take_in(lambda: _leave(server, life, report, drain_timeout))
             ready()
         await task
 
@@ -104,26 +113,37 @@ class _Handed(HttpProtocol):
         self._taker.over()
 
 
-def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None]) -> None:
+def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None], drain_timeout: float) -> None:
     running = len(server.server_state.tasks)
-    if life.leaving or not running:
-        if life.leaving:
-            # What is cut now was cut on purpose: no traceback for each.
-            logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        server.force_exit = life.leaving
+    if life.leaving:
+        return _cut(server)
+    if not running:
         server.should_exit = True
-        return
+        return None
     life.leaving = True
     report(f"finishing {running} running request{'s' if running > 1 else ''}; press Ctrl-C again to stop now")
-    asyncio.create_task(_exit_when_idle(server))  # noqa: RUF006 the server outlives it
+    asyncio.create_task(_exit_when_idle(server, report, drain_timeout))  # noqa: RUF006 the server outlives it
+    return None
 
 
-async def _exit_when_idle(server: uvicorn.Server) -> None:
+async def _exit_when_idle(server: uvicorn.Server, report: Callable[[str], None], drain_timeout: float) -> None:
     # Until then it goes on listening, so that /readyz can say 503.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE):
+    try:
+        async with asyncio.timeout(drain_timeout):
             while server.server_state.tasks:
                 await asyncio.sleep(0.05)
+        server.should_exit = True
+    except TimeoutError:
+        running = len(server.server_state.tasks)
+        report(f"drain_timeout of {drain_timeout:g} s reached; {running} request{'s' if running > 1 else ''} stopped")
+        _cut(server)
+
+
+def _cut(server: uvicorn.Server) -> None:
+    """Exit without waiting: running requests end with an error when the table of nodes is closed."""
+    # What is cut now was cut on purpose: no traceback for each.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    server.force_exit = True
     server.should_exit = True
 
 

@@ -54,6 +54,15 @@ class Field(msgspec.Struct, frozen=True):
         return choices.replace(", ", "|") or self.kind.replace(" ", "-").upper()
 
     @property
+    def values(self) -> str:
+        """What it takes, for a table of settings: its kind, or the choices."""
+        items = plain_type(self.info.item_type) if isinstance(self.info, inspect.VarTupleType) else self.info
+        if not isinstance(items, inspect.LiteralType):
+            return self.kind
+        choices = ", ".join(f"`{choice}`" for choice in items.values)
+        return choices if items is self.info else f"list of {choices}"
+
+    @property
     def shown(self) -> str:
         """The default as a person writes it; "" for none."""
         if self.default in (None, (), {}):

@@ -91,7 +91,7 @@ class SettingsReader(Generic[S]):
         rows = ["| setting | environment variable, flag | type | default | meaning |", "|---|---|---|---|---|"]
         for field in self.fields:
             names = "" if field.flag is None else f"`{field.variable}`, `{field.flag}`"
-            rows.append(f"| `{field.name}` | {names} | {field.kind} | {_code(field.shown)} | {field.help} |")
+            rows.append(f"| `{field.name}` | {names} | {field.values} | {_code(field.shown)} | {field.help} |")
         return "\n".join(rows) + "\n"
 
     def _unknown(self, checker: Checker, name: str, place: str) -> None:
@@ -119,7 +119,8 @@ class SettingsReader(Generic[S]):
     def _from_environment(self, environ: Mapping[str, str]) -> Iterator[_Given]:
         for variable, value in environ.items():
             name = variable.removeprefix(self._prefix)
-            if value.strip() and name not in (variable, "CONFIG") and not name.startswith(_SERVICE_LINKS):
+            link = name.startswith(_SERVICE_LINKS) or (name == "PORT" and value.startswith("tcp://"))
+            if value.strip() and name not in (variable, "CONFIG") and not link:
                 yield name.lower(), value, variable
 
     def _from_flags(self, flags: Mapping[str, object]) -> Iterator[_Given]:
@@ -138,7 +139,7 @@ def _line(path: Path, problem: str) -> int:
 def struct_table(struct: type[msgspec.Struct]) -> str:
     """Returns the keys of a table in a settings file as a Markdown table."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    rows += [f"| `{one.name}` | {one.kind} | {_code(one.shown)} | {one.help} |" for one in fields(struct)]
+    rows += [f"| `{one.name}` | {one.values} | {_code(one.shown)} | {one.help} |" for one in fields(struct)]
     return "\n".join(rows) + "\n"
 
 
