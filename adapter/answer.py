@@ -38,8 +38,8 @@ class Answer(ABC):
 
     @abstractmethod
     async def run(
-        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         """Emit the answer's events as they come. Cancelling the call cancels the work on the node. While it
-        is not `patient`, it does not wait for room. Raises SubnetError.
+        is not `may_queue`, it does not wait for room. Raises SubnetError.
         """

@@ -93,7 +93,7 @@ class Chain:
 
     async def _run(self, sessions: SessionManager, emit: Emit) -> None:
         try:
-            await self.answer.run(sessions, emit, patient=lambda: self._begun or not self._names)
+            await self.answer.run(sessions, emit, may_queue=lambda: self._begun or not self._names)
         except Exception as error:
             if self._begun or self._error is None or isinstance(error, ContentRefused):
                 raise

@@ -102,12 +102,12 @@ class Completion(Answer):
         return self.model.fingerprint
 
     async def run(
-        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         """The end of the last choice cancels the work on the node, too."""
         take, count = self._taker(emit), len(self.choices)
         name = self.model.card.id
-        async with sessions.session(name, key=self.key, priority=self.priority, patient=patient) as self._session:
+        async with sessions.session(name, key=self.key, priority=self.priority, may_queue=may_queue) as self._session:
             try:
                 await self._session.run(self.prompt, self.sampling, take, choices=count, text=self.text)
             except _Complete:

@@ -71,14 +71,14 @@ class Relay(Answer):
         return ledger if isinstance(ledger, ChatLedger) else None
 
     async def run(
-        self, sessions: SessionManager, emit: Callable[[Event], None], *, patient: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         def take(delta: ChatDelta) -> None:
             for event in self._events(delta):
                 emit(event)
 
         name = self._card.id
-        async with sessions.session(name, key=self._key, priority=self._priority, patient=patient) as self._session:
+        async with sessions.session(name, key=self._key, priority=self._priority, may_queue=may_queue) as self._session:
             try:
                 await self._session.chat(self._request, take)
             except RecursionError as error:

@@ -37,7 +37,7 @@ class Delivery(Generic[D]):
         limits: Limits,
         hedger: Hedger,
         watchdog: Watchdog,
-        patient: Callable[[], bool] = lambda: True,
+        may_queue: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ledger = ledger
         self._try = attempt
@@ -46,7 +46,7 @@ class Delivery(Generic[D]):
         self._limits = limits
         self._hedger = hedger
         self._watchdog = watchdog
-        self._retry = Retry(limits, patient=patient)
+        self._retry = Retry(limits, may_queue=may_queue)
         self._most = len(ledger.choices)
         self._lost = False
 

@@ -11,16 +11,16 @@ from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
 
 
 class Retry:
-    """The attempts of one session. Any new token makes the budget whole again. While it is not `patient`, it does not
+    """The attempts of one session. Any new token makes the budget whole again. While it is not `may_queue`, it does not
     wait.
     """
 
     def __init__(
-        self, limits: Limits, clock: Callable[[], float] = monotonic, patient: Callable[[], bool] = lambda: True
+        self, limits: Limits, clock: Callable[[], float] = monotonic, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         self.excluded: set[str] = set()
         self._limits = limits
-        self._patient = patient
+        self._may_queue = may_queue
         self._clock = clock
         self._failures = 0
         self._since = clock()
@@ -40,13 +40,13 @@ class Retry:
     def waited(self, error: NoNodeAvailable | NodeBusy) -> float:
         """How long to wait for a node to come back, or for room on one, before looking again; waiting is no attempt.
 
-        Raises when patience is at its end, or would be, and at once when no node is there and none was asked yet: then
+        Raises when queue_timeout is at its end, or would be, and at once when no node is there and none was asked yet: then
         the client had better come again.
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        patience = self._limits.queue_timeout if self._patient() else 0.0
-        alone, left = isinstance(error, NoNodeAvailable), patience - (now - self._waiting_since)
+        queue_timeout = self._limits.queue_timeout if self._may_queue() else 0.0
+        alone, left = isinstance(error, NoNodeAvailable), queue_timeout - (now - self._waiting_since)
         longer = isinstance(error, RateLimited) and (error.retry_after or 0) > left
         if (alone and self._cause is None) or left < 0 or longer:
             # Why the nodes are out says more than that they are.

@@ -37,7 +37,7 @@ class Session:
     """One interaction with the subnet, which may use several nodes. Use it with `async with`, or call close().
 
     `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
-    `priority` number goes first when all nodes are at capacity. While `patient` returns False, the session waits
+    `priority` number goes first when all nodes are at capacity. While `may_queue` returns False, the session waits
     neither for capacity nor for nodes to come back. `authorizer` defaults to the manager's. `ledger` is the ledger of
     the last generation, None before the first.
     """
@@ -50,7 +50,7 @@ class Session:
         model: str | None = None,
         key: str | None = None,
         priority: int = 0,
-        patient: Callable[[], bool] = lambda: True,
+        may_queue: Callable[[], bool] = lambda: True,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
     ) -> None:
@@ -60,7 +60,7 @@ class Session:
         self._model = model
         self._key = key
         self._priority = priority
-        self._patient = patient
+        self._may_queue = may_queue
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._watchdog: Watchdog | None = None
@@ -145,7 +145,7 @@ class Session:
         """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
         # It may belong to who holds this session: a cycle otherwise.
-        self._patient = _always
+        self._may_queue = _always
         if self._watchdog is not None:
             self._watchdog.end(SessionClosed("the session was closed"))
             self._over = self._over or asyncio.Event()
@@ -166,7 +166,7 @@ class Session:
             limits=self._limits,
             hedger=self._hedger,
             watchdog=self._watchdog,
-            patient=self._patient,
+            may_queue=self._may_queue,
         )
         try:
             await delivery.run(self._priority)

@@ -39,14 +39,14 @@ class SessionManager:
         *,
         key: str | None = None,
         priority: int = 0,
-        patient: Callable[[], bool] = lambda: True,
+        may_queue: Callable[[], bool] = lambda: True,
     ) -> Session:
         """Create a session on any node that serves `model` (None: any model). `async with` closes it, also when it is
         cancelled.
 
         Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
         requests with a lower `priority` number go first, and requests of the same priority in order of arrival. While
-        `patient` returns False, a session waits neither for capacity nor for nodes to come back.
+        `may_queue` returns False, a session waits neither for capacity nor for nodes to come back.
         """
         return Session(
             self._remote_manager,
@@ -54,7 +54,7 @@ class SessionManager:
             model=model,
             key=key,
             priority=priority,
-            patient=patient,
+            may_queue=may_queue,
             limits=self._limits_of(model),
             hedger=self._hedger,
         )
