@@ -432,3 +432,33 @@ async def test_a_node_that_sends_no_tokens() -> None:
         with pytest.raises(ValueError, match="token ids"):
             await Session(manager, limits=QUICK).run([1], None, lambda delta: None)
         assert [remote.running for remote in manager.remotes] == [0, 0]
+
+
+async def test_another_model_does_not_continue() -> None:
+    """A session that named no model keeps the one that began its answer; another may still begin one."""
+    lost = MockProtocol([10, 11, NodeLost("gone")], peer="a", model="a")
+    async with subnet(lost, MockProtocol([20, 21, 22], peer="b", model="b")) as manager:
+        for _ in range(4):
+            limits = Limits(backoff=0.001, max_attempts=2, queue_timeout=0.05)
+            async with SessionManager(manager, limits=limits).session() as session:
+                tokens: list[int] = []
+                try:
+                    async for delta in session.generate([1]):
+                        tokens += delta.tokens
+                except (NodeError, NoNodeAvailable):
+                    assert tokens == [10, 11]
+                else:
+                    assert tokens == [20, 21, 22]
+    assert lost.requests
+
+
+async def test_the_same_model_continues() -> None:
+    """A session that named no model is continued by a node with the model that began."""
+    lost = MockProtocol([10, 11, NodeLost("gone")], peer="a", model="m")
+    others = MockProtocol([20], peer="b", model="other"), MockProtocol([10, 11, 12], peer="c", model="m")
+    async with subnet(lost, *others) as manager:
+        for _ in range(6):
+            async with SessionManager(manager, limits=QUICK).session() as session:
+                tokens = [token async for delta in session.generate([1]) for token in delta.tokens]
+            assert tokens in ([10, 11, 12], [20])
+    assert lost.requests

@@ -83,6 +83,7 @@ class Delivery(Generic[D]):
                 self._most = max(1, len(round_.attempt.choices) // 2)
             if ledger.delivered > delivered:
                 retry.progressed()
+                self._keep_model(lease)
             await self._watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
         except BaseException:
             # The client's mistake, or its leaving: only what was delivered speaks of the node.
@@ -95,6 +96,12 @@ class Delivery(Generic[D]):
             round_.attempt.lease.succeeded()
             retry.progressed()
             self._lost = False
+
+    def _keep_model(self, lease: Lease) -> None:
+        """An answer that one model began is continued by no other, also where the session did not name one."""
+        if self._ledger.model is None and lease.remote.info is not None:
+            card = lease.remote.info.card(None)
+            self._ledger.model = card.id if card is not None else None
 
     async def _race(self, round_: Round[D]) -> None:
         if self._ledger.delivered:

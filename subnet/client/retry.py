@@ -40,7 +40,7 @@ class Retry:
     def waited(self, error: NoNodeAvailable | NodeBusy) -> float:
         """How long to wait for a node to come back, or for room on one, before looking again; waiting is no attempt.
 
-        Raises when queue_timeout is at its end, or would be, and at once when no node is there and none was asked yet: then
+        Raises when `queue_timeout` is over, or would be, and at once when no node is there and none was asked yet: then
         the client had better come again.
         """
         now = self._clock()
