@@ -56,7 +56,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     echo_rate: Annotated[_Seconds, Meta(description="echo engine: tokens per second of each answer; 0: unlimited")] = (
         50.0
     )
-    echo_size: Annotated[_Count, Meta(description="echo engine: tokens of an answer without max_tokens")] = 64
+    echo_size: Annotated[
+        _Count, Meta(description="echo engine: tokens of an answer without max_tokens; gateways always send one")
+    ] = 64
     echo_delay: Annotated[_Seconds, Meta(description="echo engine: time before the first token, in seconds")] = 0.0
     drain_timeout: Annotated[
         _Seconds, Meta(description="time that running answers get to finish on shutdown, in seconds")

@@ -47,7 +47,8 @@ class Finder:
             lasting = isinstance(error, _LASTING)
             self._refusal, self._until = error, self._clock() + (error.retry_after or (_PAUSE if lasting else 0.0))
             if self.reached is None or lasting:
-                self._say(f"{error}; retrying until it answers")
+                peer = "" if self._spec.peer in str(error) else f"{self._spec.peer}: "
+                self._say(f"{peer}{error}; retrying until it answers")
             raise
         if self._spec.kind != "subnet":
             self._say(told(self._spec, found, reached))
