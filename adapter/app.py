@@ -12,20 +12,20 @@ from litestar import Response as LitestarResponse
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
+from adapter.api.access_log import Access, Record
+from adapter.api.request import Parts
+from adapter.api.routes import ROUTES
+from adapter.api.routing import RECORD, handlers
+from adapter.auth.keys import Keys
+from adapter.config import Settings
 from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
-from adapter.http.access import Access, Record
-from adapter.http.asgi import ASGIApp, Receive, Scope, Send
-from adapter.http.authorization import Keys
-from adapter.http.caller import caller_of
-from adapter.http.connected import while_connected
-from adapter.http.routing import RECORD, handlers
+from adapter.generation.aliases import Names
+from adapter.generation.models import Models
+from adapter.lifecycle import Life
 from adapter.metrics import Metrics
-from adapter.models import Models
-from adapter.names import Names
-from adapter.parts import Parts
-from adapter.routes import ROUTES
-from adapter.running.life import Life
-from adapter.settings import Settings
+from adapter.server.asgi import ASGIApp, Receive, Scope, Send
+from adapter.server.disconnect import while_connected
+from adapter.server.response_writer import caller_of
 from subnet import RemoteManager, SessionManager
 
 

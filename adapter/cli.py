@@ -68,7 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _gateway(options: argparse.Namespace) -> None:
-    from adapter.settings import reader
+    from adapter.config import reader
 
     flags = {name: value for name, value in vars(options).items() if name not in ("start", "command", "config")}
     settings = reader.load(options.config, flags=flags)
@@ -78,8 +78,8 @@ def _gateway(options: argparse.Namespace) -> None:
 
     import uvloop
 
-    from adapter.running import commands
-    from adapter.running.gateway import set_up_logging
+    from adapter.process import commands
+    from adapter.process.gateway import set_up_logging
 
     set_up_logging(settings.log_level)
     if options.command == "up":
@@ -90,7 +90,7 @@ def _gateway(options: argparse.Namespace) -> None:
 
 
 def _nodes(options: argparse.Namespace) -> None:
-    from adapter.running import node_table
+    from adapter.process import nodes_command as node_table
 
     data = node_table.fetch(options.url, options.api_key)
     table = node_table.read(options.url, data)
@@ -123,13 +123,13 @@ def build_parser() -> Parser:
 
 
 def _up_flags(parser: argparse.ArgumentParser) -> None:
-    from adapter.settings import reader
+    from adapter.config import reader
 
     reader.add_flags(parser)
 
 
 def _serve_flags(parser: argparse.ArgumentParser) -> None:
-    from adapter.settings import reader
+    from adapter.config import reader
 
     reader.add_flags(parser, *(field.name for field in reader.fields if field.name not in _ONLY_UP))
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from adapter.http.request_id import current_request
-from adapter.schema.responses import Error, ErrorResponse
+from adapter.api.chat.response import Error, ErrorResponse
+from adapter.request_id import current_request
 from subnet.errors import (
     ContentRefused,
     ContextLengthExceeded,

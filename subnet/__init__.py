@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subnet.authorizers import AuthorizerBase, TokenAuthorizer
-    from subnet.client.limits import Limits
-    from subnet.client.remote_manager import RemoteManager
     from subnet.client.session import Session
     from subnet.client.session_manager import SessionManager
+    from subnet.client.timeouts import Limits
     from subnet.generation import Delta, Sampling
+    from subnet.pool.manager import RemoteManager
     from subnet.protocols.mock import MockProtocol
 
 __all__ = [
@@ -27,9 +27,9 @@ __all__ = [
 _HOMES = {
     "AuthorizerBase": "subnet.authorizers",
     "Delta": "subnet.generation",
-    "Limits": "subnet.client.limits",
+    "Limits": "subnet.client.timeouts",
     "MockProtocol": "subnet.protocols.mock",
-    "RemoteManager": "subnet.client.remote_manager",
+    "RemoteManager": "subnet.pool.manager",
     "Sampling": "subnet.generation",
     "Session": "subnet.client.session",
     "SessionManager": "subnet.client.session_manager",

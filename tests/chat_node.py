@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage
+from subnet.http.node_spec import NodeSpec
 from subnet.protocols.openai import OpenAIProtocol
-from subnet.upstream.spec import NodeSpec
 from tests.provider import Provider, Script
 
 HELLO = [{"role": "user", "content": "Hello"}]

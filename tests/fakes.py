@@ -12,9 +12,9 @@ import msgspec
 import uvicorn
 
 from adapter.app import build_app
-from adapter.http.protocol import HttpProtocol
-from adapter.running.serving import bind
-from adapter.settings import Settings
+from adapter.config import Settings
+from adapter.process.serve import bind
+from adapter.server.protocol import HttpProtocol
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol, Step

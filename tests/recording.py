@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from adapter.http.outlet import Outlet
-from adapter.http.protocol import HttpProtocol
+from adapter.server.protocol import HttpProtocol
+from adapter.server.response_writer import Outlet
 from tests.checked import Checker
 
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
+from adapter.api.access_log import logger as access_logger
+from adapter.api.routes import ROUTES
+from adapter.auth.keys import OPEN, Keys
+from adapter.config import Settings
 from adapter.errors import BadKey
-from adapter.http.access import logger as access_logger
-from adapter.http.authorization import OPEN, Keys
-from adapter.routes import ROUTES
-from adapter.running.node_table import fetch
-from adapter.settings import Settings
+from adapter.process.nodes_command import fetch
 from subnet.errors import SettingsError
 from tests.fakes import ASK, gateway, saying
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.client.breaker import Breaker
+from subnet.pool.breaker import Breaker
 
 
 def opened(breaker: Breaker, now: float = 0.0) -> None:

@@ -8,12 +8,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from adapter.http.asgi import ASGIApp, Receive, Scope, Send
-from adapter.http.caller import caller_of
-from adapter.http.head import head
-from adapter.http.protocol import HttpProtocol
-from adapter.http.push import PushedResponse, Write
-from adapter.http.response import Response
+from adapter.server.asgi import ASGIApp, Receive, Scope, Send
+from adapter.server.protocol import HttpProtocol
+from adapter.server.response_writer import caller_of, head
+from adapter.server.responses import PushedResponse, Response, Write
 
 
 class Memory(asyncio.Transport):

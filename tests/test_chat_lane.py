@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from adapter.settings import Settings
+from adapter.config import Settings
 from subnet import Limits
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import (

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
-from subnet.client.chat_ledger import ChatLedger
-from subnet.client.chat_resume import Replay
-from subnet.client.ledger import Ledger, enter
-from subnet.client.resume import Diverged
+from subnet.client.ledger.base import Ledger, enter
+from subnet.client.ledger.chat import ChatLedger
+from subnet.client.resume.chat import Replay
+from subnet.client.resume.token import Diverged
 from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeLost, RateLimited, WireError
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.mock import Pause

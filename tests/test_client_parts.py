@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from subnet import Limits, TokenAuthorizer
+from subnet.client.deadline import Pulse, Watchdog
 from subnet.client.retry import Retry
-from subnet.client.watchdog import Pulse, Watchdog
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
-from subnet.messages import Accepted, ChoiceStart, Generate
-from subnet.tensors import pack, token_ids
+from subnet.wire.messages import Accepted, ChoiceStart, Generate
+from subnet.wire.tensors import pack, token_ids
 
 
 def test_retries_are_bounded_and_back_off() -> None:

@@ -11,25 +11,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from adapter.aside import LARGE, aside
-from adapter.chunks import ChunkWriter, Head
-from adapter.completion import Completion
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.stream import ChunkWriter, Head
+from adapter.api.sse import Start, event_stream
 from adapter.errors import ModelNotFound
-from adapter.event_stream import Start, event_stream
-from adapter.events import Event, Finished, TextDelta, Used
-from adapter.models import Model, Models
-from adapter.preparation import Rules, prepare
+from adapter.generation.events import Event, Finished, TextDelta, Used
+from adapter.generation.models import Model, Models
+from adapter.generation.output_options import View
+from adapter.generation.prepare import Rules, prepare
+from adapter.generation.token_lane import Completion
+from adapter.offload import LARGE, aside
 from adapter.prompt import ChatTemplate, Conversation, Prompt
-from adapter.schema.requests import ChatCompletionRequest
-from adapter.view import View
 from subnet import RemoteManager, SessionManager
-from subnet.client.policies.base import Policy, Want
-from subnet.client.remote import Remote
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
-from subnet.messages import Generate
+from subnet.pool.node import Remote
+from subnet.pool.policies.base import Policy, Want
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
-from subnet.tensors import token_ids, unpack
+from subnet.wire.messages import Generate
+from subnet.wire.tensors import token_ids, unpack
 from tests.fakes import ASK, PROMPT, QUICK, saying
 
 CHATML = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"

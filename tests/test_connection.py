@@ -14,13 +14,24 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from subnet import MockProtocol, Sampling, TokenAuthorizer, columns, frames
+from subnet import MockProtocol, Sampling, TokenAuthorizer
 from subnet.authorizers.base import AuthorizerBase, RequestT
 from subnet.errors import InvalidRequest, NodeBusy, NodeLost, Unauthorized, WireError
 from subnet.generation import Delta
-from subnet.messages import Accepted, Cancel, ChoiceStart, Deltas, Failed, Generate, InfoReply, InfoRequest, Message
 from subnet.protocols.websocket import WebSocketProtocol
-from subnet.tensors import pack, token_ids
+from subnet.wire import columns, frames
+from subnet.wire.messages import (
+    Accepted,
+    Cancel,
+    ChoiceStart,
+    Deltas,
+    Failed,
+    Generate,
+    InfoReply,
+    InfoRequest,
+    Message,
+)
+from subnet.wire.tensors import pack, token_ids
 
 REQUEST = Generate(
     model=None,

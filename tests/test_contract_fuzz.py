@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from adapter.routes.operations import OPERATIONS, Operation
+from adapter.api.operations import OPERATIONS, Operation
 from tests.checked import check, check_events
 from tests.processes import adapter_up
 

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import pytest
 
-from adapter.completion import Completion
-from adapter.http.caller import Caller
+from adapter.generation.token_lane import Completion
+from adapter.server.response_writer import Caller
 from subnet.chat import ChatDelta
-from subnet.client.delivery import Delivery
+from subnet.client.failover import Delivery
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.node.run import listening
 from subnet.node.server import Node

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from adapter.http.protocol import HttpProtocol
+from adapter.server.protocol import HttpProtocol
 from subnet import Limits
 from subnet.generation import Delta
-from subnet.messages import Accepted, Generate
 from subnet.node_info import TokenizerArtefact
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
+from subnet.wire.messages import Accepted, Generate
 from tests.fakes import ASK, gateway
 
 # No timeout of the gateway's own may end what the client's leaving should end.

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
+from adapter.api import contract
+from adapter.api.operations import OPERATIONS
 from adapter.cli import build_parser as adapter_parser
+from adapter.config import ModelSpec, Settings, reader
 from adapter.errors import rows
 from adapter.metrics import Metrics
-from adapter.routes.operations import OPERATIONS
-from adapter.schema import contract
-from adapter.settings import ModelSpec, Settings, reader
 from subnet import RemoteManager
 from subnet.cli import build_parser as subnet_parser
 from subnet.config.reader import struct_table
+from subnet.http.node_spec import NodeSpec
 from subnet.node.settings import NodeSettings
 from subnet.node.settings import reader as node_reader
-from subnet.upstream.spec import NodeSpec
 
 ROOT = Path(__file__).parent.parent
 DOCS = [

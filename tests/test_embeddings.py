@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from openai import AsyncOpenAI, OpenAI
 
-from adapter.embedding import AT_ONCE, shortened
+from adapter.api.embeddings.embed import AT_ONCE, shortened
 from adapter.errors import BadRequest
 from subnet.errors import EngineFailed, NodeLost
 from subnet.node_info import Capabilities

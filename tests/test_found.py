@@ -13,13 +13,13 @@ import pytest
 from aiohttp import web
 
 from subnet.chat import ChatRequest
+from subnet.detect.detect import Found, look
+from subnet.detect.protocol import UpstreamProtocol
 from subnet.engines.echo import EchoEngine
 from subnet.errors import NodeError, NodeLost, NodeTimeout, Unauthorized
+from subnet.http.node_spec import Kind, NodeSpec
 from subnet.node.run import listening
 from subnet.node.server import Node
-from subnet.upstream.found import Found, look
-from subnet.upstream.protocol import UpstreamProtocol
-from subnet.upstream.spec import Kind, NodeSpec
 from tests.llama_server import llama_server
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapter.running.garbage import settle
+from adapter.process.gateway import settle
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from openai_harmony import Conversation, Role, StreamableParser  # type: ignore[import-untyped]
 from openai_harmony import Message as Written
 
-from adapter.decode.parsers import Kind, choose
-from adapter.decode.parsers.harmony_header import Header, ReadHeader, read_as_text
-from adapter.decode.parsers.harmony_package import LONGEST, RANKS, encoding_of, load
-from adapter.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
-from adapter.models import Model, Parts
-from adapter.view import View
+from adapter.generation.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
+from adapter.generation.models import Model, Parts
+from adapter.generation.output_options import View
+from adapter.tools import Kind, choose
+from adapter.tools.formats.harmony_header import LONGEST, RANKS, Header, ReadHeader, encoding_of, load, read_as_text
 from subnet.generation import Delta, TokenLogprobs
 from subnet.models.patterns import PATTERNS
 from subnet.node_info import ModelCard, TokenizerArtefact, digest

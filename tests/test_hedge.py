@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
-from subnet.client.hedge import Hedger
-from subnet.client.limits import Limits
+from subnet.client.race import Hedger
+from subnet.client.timeouts import Limits
 from subnet.errors import EngineFailed, NodeError
-from subnet.messages import Generate
 from subnet.protocols.base import Check, Emit
 from subnet.protocols.mock import Pause
+from subnet.wire.messages import Generate
 
 
 def warm(quantile: float = 0.95, share: float = 1.0) -> Hedger:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from adapter.settings import Settings
+from adapter.config import Settings
 from subnet.version import VERSION
 from tests.fakes import gateway, saying
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from subnet.errors import InvalidRequest, NodeError, RateLimited, WireError
-from subnet.upstream.retry_after import retry_after
+from subnet.http.retry_after import retry_after
 from tests.chat_node import heard_from, heard_of, node
 from tests.provider import Provider, Script, chunk, event, events, raw, refuse, whole
 

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from adapter.http.access import logger as access_logger
-from adapter.routes import ROUTES
-from adapter.routes.openapi import document
-from adapter.routes.operations import OPERATIONS
-from adapter.schema.responses import ErrorResponse
-from adapter.settings import Settings
+from adapter.api.access_log import logger as access_logger
+from adapter.api.chat.response import ErrorResponse
+from adapter.api.openapi import document
+from adapter.api.operations import OPERATIONS
+from adapter.api.routes import ROUTES
+from adapter.config import Settings
 from subnet.errors import NodeLost
 from subnet.node_info import Capabilities
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying

@@ -14,13 +14,13 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from adapter.api.access_log import Record
+from adapter.api.body import read_body
+from adapter.api.request import Request
+from adapter.config import Settings
 from adapter.errors import BodyTooSlow, answer_to
-from adapter.http.access import Record
-from adapter.http.caller import offer
-from adapter.http.request import Request
-from adapter.routes.answers import read_body
-from adapter.running.serving import bind
-from adapter.settings import Settings
+from adapter.process.serve import bind
+from adapter.server.response_writer import offer
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
 from subnet.protocols.mock import MockProtocol, Pause

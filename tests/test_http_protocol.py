@@ -16,10 +16,10 @@ from weakref import WeakSet
 import pytest
 import uvloop
 
-from adapter.http.protocol import HttpProtocol
+from adapter.server.protocol import HttpProtocol
 from subnet.generation import Delta
-from subnet.messages import Accepted, Generate
 from subnet.protocols.mock import MockProtocol, Pause
+from subnet.wire.messages import Accepted, Generate
 from tests.fakes import ASK, events_of, gateway, saying
 from tests.test_disconnect import PATIENT, Watched, Wordy, gone
 

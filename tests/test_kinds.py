@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapter.decode.parsers import Kind
-from adapter.models import Parts
+from adapter.generation.models import Parts
+from adapter.tools import Kind
 from subnet.node_info import ModelCard, digest
 from subnet.protocols.mock import BYTE_LEVEL
 from tests.test_prompt_tools import CHATML, KNOWS_TOOLS

@@ -33,25 +33,25 @@ FORBIDDEN = [
     ("subnet.errors", "subnet"),
     ("adapter", "subnet.node"),
     ("adapter", "subnet.engines"),
-    ("adapter.schema", "adapter.routes"),
+    ("adapter.schema", "adapter.api.routes"),
     ("adapter.schema", "adapter.prompt"),
     ("adapter.schema", "adapter.decode"),
     ("adapter.schema", "litestar"),
-    ("adapter.prompt", "adapter.routes"),
+    ("adapter.prompt", "adapter.api.routes"),
     ("adapter.prompt", "adapter.decode"),
     ("adapter.prompt", "litestar"),
-    ("adapter.decode", "adapter.routes"),
+    ("adapter.decode", "adapter.api.routes"),
     ("adapter.decode", "adapter.prompt"),
     ("adapter.decode", "litestar"),
-    ("adapter.completion", "adapter.routes"),
-    ("adapter.completion", "litestar"),
-    ("adapter.routes", "adapter.app"),
-    ("adapter.routes", "adapter.cli"),
+    ("adapter.generation.token_lane", "adapter.api.routes"),
+    ("adapter.generation.token_lane", "litestar"),
+    ("adapter.api.routes", "adapter.app"),
+    ("adapter.api.routes", "adapter.cli"),
     ("adapter.app", "adapter.cli"),
 ]
 
 # Starts nodes as processes, so it knows their settings and the line in which one says that it serves.
-ALLOWED = {("adapter.running.local_nodes", "subnet.node")}
+ALLOWED = {("adapter.process.local_nodes", "subnet.node")}
 
 
 def name_of(path: Path) -> str:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.client.line import Line, Place
 from subnet.errors import NodeBusy
+from subnet.pool.wait_queue import Line, Place
 
 # Far longer than any test: who waits so long was forgotten.
 LONG = 1000.0

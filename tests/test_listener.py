@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import uvloop
 
-from adapter.http.listener import Listener
+from adapter.server.listener import Listener
 
 
 class Greeting(asyncio.Protocol):

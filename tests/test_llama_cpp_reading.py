@@ -13,7 +13,7 @@ from subnet.engines.llama_cpp import LlamaCppEngine, native
 from subnet.engines.llama_cpp.model import NativeModel
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.models.resolve import resolve
-from subnet.tensors import token_ids
+from subnet.wire.tensors import token_ids
 from tests.real_engine import CONTEXT, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -18,11 +18,11 @@ from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.engines.llama_server import LlamaServerEngine
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, SettingsError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
+from subnet.http.client import Http
+from subnet.http.node_spec import NodeSpec
 from subnet.node_info import TokenizerArtefact
-from subnet.protocols.direct import DirectProtocol
-from subnet.tensors import token_ids
-from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
+from subnet.protocols.in_process import DirectProtocol
+from subnet.wire.tensors import token_ids
 from tests.llama_server import llama_server
 from tests.processes import Running
 from tests.real_engine import PERSON, chat, make_engine, run

@@ -12,7 +12,7 @@ from subnet.engines.llama_server.grammar import kinds, limited
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, Sampling, Start
 from subnet.node_info import GrammarKind
-from subnet.tensors import token_ids
+from subnet.wire.tensors import token_ids
 from tests.test_vllm_engine import EVERYTHING, unmapped
 
 ALL: tuple[GrammarKind, ...] = ("json_schema", "regex", "lark")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter.names import Names
+from adapter.generation.aliases import Names
 
 
 def test_a_name_is_what_it_stands_for() -> None:

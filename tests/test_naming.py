@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapter.naming import naming
+from adapter.generation.param_names import naming
 from subnet.errors import InvalidRequest
 from subnet.protocols.mock import MockProtocol
 from tests.fakes import ASK, gateway

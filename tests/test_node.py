@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from subnet import Limits, RemoteManager, Sampling, SessionManager, TokenAuthorizer, frames
+from subnet import Limits, RemoteManager, Sampling, SessionManager, TokenAuthorizer
 from subnet.engines.base import Emit, Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized, WireError
 from subnet.generation import Delta, Grammar, Job, TokenLogprobs
-from subnet.messages import Deltas, Failed
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.node_info import Capabilities, TokenizerArtefact, digest
 from subnet.protocols.websocket import WebSocketProtocol
-from subnet.tensors import TokenIds, token_ids
+from subnet.wire import frames
+from subnet.wire.messages import Deltas, Failed
+from subnet.wire.tensors import TokenIds, token_ids
 
 PIECES = 64
 
@@ -95,9 +96,9 @@ async def test_frames_are_columnar() -> None:
 
 
 def opening_frames(count: int) -> list[bytes]:
-    from subnet.client.token_ledger import TokenLedger as Ledger
-    from subnet.messages import Generate
-    from subnet.tensors import token_ids
+    from subnet.client.ledger.token import TokenLedger as Ledger
+    from subnet.wire.messages import Generate
+    from subnet.wire.tensors import token_ids
 
     ledger = Ledger(None, token_ids([1, 2]), Sampling(), 1, None)
     request = ledger.request(ledger.choices)

@@ -10,9 +10,9 @@ import httpx
 import msgspec
 import pytest
 
+from adapter.api.operator.types import NodeRow, NodeTable
 from adapter.cli import run
-from adapter.running.node_table import fetch, read, written
-from adapter.schema.health import NodeRow, NodeTable
+from adapter.process.nodes_command import fetch, read, written
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, SettingsError
 from subnet.node_info import NodeInfo

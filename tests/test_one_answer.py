@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapter.chunks import ChunkWriter, Head
-from adapter.collector import Collector
-from adapter.event_stream import event_stream
-from adapter.models import Models
-from adapter.preparation import prepare
-from adapter.schema.requests import ChatCompletionRequest
+from adapter.api.chat.collect import Collector
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.stream import ChunkWriter, Head
+from adapter.api.sse import event_stream
+from adapter.generation.models import Models
+from adapter.generation.prepare import prepare
 from subnet import RemoteManager, SessionManager
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.node_info import Capabilities, TokenizerArtefact

@@ -15,10 +15,10 @@ from subnet.errors import (
     SubnetError,
     WireError,
 )
+from subnet.http.sse import Event
 from subnet.protocols.openai.answer import Answer
 from subnet.protocols.openai.choice import Choice
 from subnet.protocols.openai.quirks import words
-from subnet.upstream.sse import Event
 from tests.chat_node import Heard, heard_from
 from tests.provider import (
     TEXT,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest, NodeError, NodeLost, RateLimited, SubnetError, Unauthorized, WireError
+from subnet.http.node_spec import NodeSpec
 from subnet.node_info import ModelCard
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.openai.quirks import quirks_of
 from subnet.protocols.openai.repeated import Repeated
 from subnet.protocols.openai.request import body_of
-from subnet.upstream.spec import NodeSpec
 from tests.chat_node import HELLO, heard_of, node
 from tests.provider import Provider, Script, answer, refuse, reset, whole
 

@@ -10,8 +10,8 @@ import pytest
 
 from subnet.chat import ChatRequest
 from subnet.errors import ContextLengthExceeded, NodeLost
-from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
+from subnet.http.client import Http
+from subnet.http.node_spec import NodeSpec
 from tests.chat_node import Heard, heard_of, node
 from tests.llama_server import llama_server
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.completions.types import CompletionRequest
+from adapter.api.contract import Contract, table
+from adapter.api.parameters import BOTH, TABLE, Endpoint, Fate
+from adapter.api.readers import read_completion, read_request
 from adapter.errors import BadRequest
-from adapter.schema.completions import CompletionRequest
-from adapter.schema.contract import Contract, table
-from adapter.schema.parameters import BOTH, TABLE, Endpoint, Fate
-from adapter.schema.reading import read_completion, read_request
-from adapter.schema.requests import ChatCompletionRequest
 from tests import published
 
 STRUCTS: dict[Endpoint, Any] = {"chat": ChatCompletionRequest, "completions": CompletionRequest}

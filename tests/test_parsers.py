@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.decode.parsers import FORMATS, REASONING, Kind, choose
-from adapter.decode.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from adapter.tools import FORMATS, REASONING, Kind, choose
+from adapter.tools.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 
 CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible
 TOOLS = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapter.decode.parsers import FORMATS, Kind, UnsupportedSchema, choose
+from adapter.tools import FORMATS, Kind, UnsupportedSchema, choose
 from tests.test_parsers import message, only
 from tests.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from adapter.decode.parsers import FORMATS, Kind, UnsupportedSchema, choose
+from adapter.tools import FORMATS, Kind, UnsupportedSchema, choose
 from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet import MockProtocol
-from subnet.client.policies import PolicyName
-from subnet.client.policies.base import Policy, Want
-from subnet.client.policies.least_loaded import LeastLoaded
-from subnet.client.policies.power_of_two import PowerOfTwo
-from subnet.client.policies.prefix_affinity import PrefixAffinity
-from subnet.client.policies.registry import POLICIES
-from subnet.client.policies.round_robin import RoundRobin
-from subnet.client.policies.sticky import Sticky
-from subnet.client.remote import Remote
 from subnet.node_info import Capabilities, ModelCard, NodeInfo
-from subnet.tensors import token_ids
+from subnet.pool.node import Remote
+from subnet.pool.policies import PolicyName
+from subnet.pool.policies.base import Policy, Want
+from subnet.pool.policies.least_loaded import LeastLoaded
+from subnet.pool.policies.power_of_two import PowerOfTwo
+from subnet.pool.policies.prefix_affinity import PrefixAffinity
+from subnet.pool.policies.registry import POLICIES
+from subnet.pool.policies.round_robin import RoundRobin
+from subnet.pool.policies.sticky import Sticky
+from subnet.wire.tensors import token_ids
 
 CAPACITY = 8
 PEERS = st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True)

@@ -11,9 +11,9 @@ import pytest
 
 from subnet import Limits, MockProtocol, RemoteManager, SessionManager
 from subnet.errors import NodeBusy
-from subnet.messages import Generate
 from subnet.protocols.mock import Pause, Step
-from subnet.tensors import unpack
+from subnet.wire.messages import Generate
+from subnet.wire.tensors import unpack
 
 PATIENT = Limits(queue_timeout=60.0)
 

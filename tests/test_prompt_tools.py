@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.conversation import conversation
+from adapter.api.chat.request import ChatCompletionRequest
 from adapter.prompt import ChatTemplate, Conversation, Prompt, load_tokenizer, own_template, write
-from adapter.schema.requests import ChatCompletionRequest
+from adapter.prompt.from_openai import conversation
 from subnet.errors import InvalidRequest
 from subnet.node_info import TokenizerArtefact
 

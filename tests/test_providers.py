@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from adapter.settings import Settings
+from adapter.config import Settings
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import ChatRequest
 from subnet.errors import SubnetError
+from subnet.http.node_spec import NodeSpec
 from subnet.protocols.openai import OpenAIProtocol
-from subnet.upstream.spec import NodeSpec
 from tests.fakes import ASK, events_of, gateway
 from tests.provider import (
     TEXT,

@@ -21,8 +21,8 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.upstream.refusals import UNPAID, NotFound, refusal
-from subnet.upstream.retry_after import retry_after
+from subnet.http.error_map import UNPAID, NotFound, refusal
+from subnet.http.retry_after import retry_after
 
 # What servers say, and which error it is: status, body, error, param.
 REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [

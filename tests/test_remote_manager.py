@@ -11,8 +11,6 @@ import msgspec
 import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
-from subnet.client.policies.base import Policy, Want
-from subnet.client.remote import Remote
 from subnet.errors import (
     EngineFailed,
     InterTokenTimeout,
@@ -24,8 +22,10 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.node_info import NodeInfo
+from subnet.pool.node import Remote
+from subnet.pool.policies.base import Policy, Want
 from subnet.protocols.mock import Pause
-from subnet.tensors import token_ids
+from subnet.wire.tensors import token_ids
 
 
 class Asked(MockProtocol):

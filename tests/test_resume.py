@@ -8,18 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
-from subnet.client.ledger import enter
-from subnet.client.resume import Diverged, Resumption, way
-from subnet.client.together import together
-from subnet.client.token_ledger import TokenLedger as Ledger
+from subnet.aio import pulled, together
+from subnet.client.ledger.base import enter
+from subnet.client.ledger.token import TokenLedger as Ledger
+from subnet.client.resume.token import Diverged, Resumption, way
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import EngineFailed, NodeLost
 from subnet.generation import Grammar, Job, Start, TokenLogprobs
-from subnet.messages import Accepted, Generate
 from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
-from subnet.pulled import pulled
-from subnet.tensors import token_ids, unpack
+from subnet.wire.messages import Accepted, Generate
+from subnet.wire.tensors import token_ids, unpack
 
 QUICK = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, backoff=0.001, max_attempts=3)
 PROMPT = list(b"a prompt")

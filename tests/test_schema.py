@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.conversation import plain
+from adapter.api import validation as checks
+from adapter.api.chat.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
+from adapter.api.chat.messages import AssistantMessage, Message
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.tools import NamedTool
+from adapter.api.parameters import TABLE
+from adapter.api.readers import read_request
 from adapter.errors import BadRequest
-from adapter.schema import checks
-from adapter.schema.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
-from adapter.schema.messages import AssistantMessage, Message
-from adapter.schema.parameters import TABLE
-from adapter.schema.reading import read_request
-from adapter.schema.requests import ChatCompletionRequest
-from adapter.schema.tools import NamedTool
+from adapter.prompt.from_openai import plain
 
 USER = {"role": "user", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}

@@ -10,20 +10,24 @@ import openai.types.chat
 import pytest
 from pydantic import BaseModel
 
-from adapter.schema.chunks import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
-from adapter.schema.completions import TextChoice, TextCompletion
-from adapter.schema.embeddings import EmbeddingList, EmbeddingObject, EmbeddingUsage
-from adapter.schema.logprobs import Logprobs, TextLogprobs, TokenLogprob, TopLogprob
-from adapter.schema.messages import CalledFunction, ToolCall
-from adapter.schema.responses import (
+from adapter.api.chat.messages import CalledFunction, ToolCall
+from adapter.api.chat.response import (
     AnswerMessage,
     ChatCompletion,
+    ChatCompletionChunk,
     Choice,
+    ChunkChoice,
+    ChunkDelta,
     CompletionTokensDetails,
+    FunctionDelta,
     PromptTokensDetails,
+    ToolCallDelta,
     Usage,
 )
-from adapter.schema.tokens import Tokenized
+from adapter.api.completions.types import TextChoice, TextCompletion
+from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
+from adapter.api.logprobs import Logprobs, TextLogprobs, TokenLogprob, TopLogprob
+from adapter.api.tokenize.types import Tokenized
 from tests import published
 
 HEAD: dict[str, Any] = {"id": "x-1", "created": 7, "model": "m", "system_fingerprint": "fp_1"}

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.api.completions.types import CompletionRequest
+from adapter.api.embeddings.types import EmbeddingRequest
+from adapter.api.readers import read_completion, read_detokenize, read_embedding, read_tokenize
+from adapter.api.tokenize.types import DetokenizeRequest, TokenizeRequest
 from adapter.errors import BadRequest
-from adapter.schema.completions import CompletionRequest
-from adapter.schema.embeddings import EmbeddingRequest
-from adapter.schema.reading import read_completion, read_detokenize, read_embedding, read_tokenize
-from adapter.schema.tokens import DetokenizeRequest, TokenizeRequest
 
 MISSING = "missing_required_parameter"
 CLASH = "invalid_parameter_combination"

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adapter.settings import Settings, load, reader
+from adapter.config import Settings, load, reader
 from subnet.errors import SettingsError
-from subnet.upstream.spec import NodeSpec
+from subnet.http.node_spec import NodeSpec
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -11,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.settings import ModelSpec, Settings, load
+from adapter.config import ModelSpec, Settings, load
 from subnet.errors import SettingsError
-from subnet.upstream.spec import NodeSpec
+from subnet.http.node_spec import NodeSpec
 
 ROOT = Path(__file__).parent.parent
 FILE = """
@@ -123,13 +121,6 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
     words = [f"{name}={','.join(others)}" for name, others in fallbacks.items()]
     assert load(environ={}, flags={"fallbacks": words}).fallbacks == fallbacks
     assert load(environ={"ADAPTER_FALLBACKS": " , ".join(words)}).fallbacks == fallbacks
-
-
-def test_the_readme() -> None:
-    """Its examples are such as a gateway takes."""
-    examples = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    settings = [msgspec.convert(tomllib.loads(example), Settings) for example in examples]
-    assert any(one.fallbacks for one in settings)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from subnet.engines.sglang import SglangEngine
 from subnet.engines.sglang.api import SAMPLING, Increments, Logprob, Meta, Output
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, NodeLost, SettingsError, SubnetError
 from subnet.generation import Grammar, TokenLogprobs
+from subnet.http.node_spec import NodeSpec
 from subnet.models.card import describe
 from subnet.models.resolve import resolve
-from subnet.upstream.spec import NodeSpec
 from tests.real_engine import run
 from tests.recorded import Recorded, recorded
 from tests.test_vllm_engine import EVERYTHING, PROMPT, SCORES, cancelled, unmapped

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet.errors import WireError
-from subnet.upstream.sse import Event, SseParser
+from subnet.http.sse import Event, SseParser
 
 LINES = st.lists(
     st.sampled_from(

@@ -19,7 +19,7 @@ from subnet.engines.stepping.readings import Reading
 from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Job, Sampling, Start
-from subnet.tensors import token_ids
+from subnet.wire.tensors import token_ids
 
 VOCABULARY = 8
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapter.decode.parsers import choose
 from adapter.prompt import ChatTemplate
+from adapter.tools import choose
 from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.generation import Grammar
 from tests.real_engine import ids_of, run

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from adapter.decode.parsers import Kind, choose
+from adapter.api.chat.request import ChatCompletionRequest
 from adapter.errors import BadRequest
-from adapter.recent import Recent
-from adapter.schema.requests import ChatCompletionRequest
-from adapter.structure.structure import completion_structure, structure
+from adapter.grammar.build import completion_structure, structure
+from adapter.lru import Recent
+from adapter.tools import Kind, choose
 from subnet.generation import Grammar
 
 PLAIN = choose("no marks", None, "none")

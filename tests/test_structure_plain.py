@@ -9,10 +9,10 @@ import httpx
 import jsonschema
 import pytest
 
-from adapter.structure.plain import moved
-from subnet.messages import Generate
+from adapter.grammar.json_schema_only import moved
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import MockProtocol
+from subnet.wire.messages import Generate
 from tests.fakes import ASK, events_of, gateway
 
 CHAT = "/v1/chat/completions"

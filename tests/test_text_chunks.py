@@ -9,13 +9,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.chunks import Head
-from adapter.events import Event, Finished, TextDelta, Used
-from adapter.schema.logprobs import TextLogprobs, TokenLogprob
-from adapter.schema.responses import PromptTokensDetails, Usage
-from adapter.text.answer import Opening
-from adapter.text.chunks import TextChunkWriter
-from adapter.text.collector import TextCollector
+from adapter.api.chat.response import PromptTokensDetails, Usage
+from adapter.api.chat.stream import Head
+from adapter.api.completions.batch import Opening
+from adapter.api.completions.collect import TextCollector
+from adapter.api.completions.stream import TextChunkWriter
+from adapter.api.logprobs import TextLogprobs, TokenLogprob
+from adapter.generation.events import Event, Finished, TextDelta, Used
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_tokens_details=PromptTokensDetails())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from subnet import RemoteManager, SessionManager
-from subnet.client.text_reader import TextReader
+from subnet.client.prompt_scoring import TextReader
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, NodeTimeout, NoNodeAvailable
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import DIMENSIONS, MockProtocol, Pause, Step
-from subnet.tensors import token_ids
+from subnet.wire.tensors import token_ids
 from tests.fakes import QUICK
 
 ABLE = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=5)

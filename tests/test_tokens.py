@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.models import Model, Parts
-from adapter.settings import Settings
-from adapter.text.inputs import offsets_of, prompt_tokens, text_of
+from adapter.config import Settings
+from adapter.generation.models import Model, Parts
+from adapter.prompt.plain_text import offsets_of, prompt_tokens, text_of
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact, digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol
 from tests.fakes import ASK, PROMPT, gateway, saying

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from adapter.http.turn import Turn, turn_of
+from adapter.server.response_writer import Turn, turn_of
 
 
 async def test_jobs_run_once_after_what_is_ready() -> None:

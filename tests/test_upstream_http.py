@@ -25,10 +25,10 @@ from subnet.errors import (
     Unauthorized,
     WireError,
 )
-from subnet.upstream.access import Access
-from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
-from subnet.upstream.sse import Event
+from subnet.http.client import Http
+from subnet.http.credentials import Access
+from subnet.http.node_spec import NodeSpec
+from subnet.http.sse import Event
 from tests.provider import CHAT, Cut, Pause, Provider, Script, answer, cut, event, raw, refuse, reset, silent, whole
 
 KEY = "sk-a-secret-of-somebody"

@@ -18,14 +18,14 @@ from subnet.engines.vllm import VllmEngine
 from subnet.engines.vllm.api import SAMPLING, version_of
 from subnet.errors import ContextLengthExceeded, EngineFailed, NodeError, NodeLost, SettingsError, SubnetError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
+from subnet.http.node_spec import NodeSpec
 from subnet.models.card import describe
 from subnet.models.resolve import resolve
 from subnet.node.run import listening, make_engine
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
-from subnet.protocols.direct import DirectProtocol
-from subnet.tensors import token_ids
-from subnet.upstream.spec import NodeSpec
+from subnet.protocols.in_process import DirectProtocol
+from subnet.wire.tensors import token_ids
 from tests.real_engine import run
 from tests.recorded import Recorded, recorded
 

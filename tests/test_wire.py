@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet import columns, frames
 from subnet.errors import WireError, from_code
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
-from subnet.messages import (
+from subnet.wire import columns, frames
+from subnet.wire.messages import (
     Cancel,
     ChoiceStart,
     Deltas,
@@ -26,8 +26,8 @@ from subnet.messages import (
     ScoreReply,
     ScoreRequest,
 )
-from subnet.outbox import to_frames
-from subnet.tensors import Tensor, pack, token_ids, unpack
+from subnet.wire.outbox import to_frames
+from subnet.wire.tensors import Tensor, pack, token_ids, unpack
 
 token_id_numbers = st.integers(0, 2**31 - 1)
 float32 = st.floats(width=32, allow_nan=False)

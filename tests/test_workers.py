@@ -15,9 +15,9 @@ import psutil
 import pytest
 from openai import APIError, OpenAI
 
-from adapter.running.handover import Giver, Taker, pair
-from adapter.running.workers import Worker
-from adapter.settings import Settings
+from adapter.config import Settings
+from adapter.process.fd_passing import Giver, Taker, pair
+from adapter.process.workers import Worker
 from subnet.errors import SettingsError
 from tests.processes import Running, adapter_up, until
 
@@ -39,7 +39,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def workers(running: Running) -> dict[int, psutil.Process]:
     children = running.nodes()
-    return {child.pid: child for child in children if "adapter.running.worker" in child.cmdline()}
+    return {child.pid: child for child in children if "adapter.process.worker" in child.cmdline()}
 
 
 def connections(running: Running) -> Counter[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapter.schema.logprobs import TokenLogprob, TopLogprob
+from adapter.api.logprobs import TokenLogprob, TopLogprob
 from subnet.generation import TokenLogprobs
 
 NEVER = -9999.0

@@ -2,8 +2,8 @@
 
 from adapter.prompt.chat_template import DEFAULT_TEMPLATE, ChatTemplate
 from adapter.prompt.guard import Guard
+from adapter.prompt.render import Conversation, Prompt, own_template, write
 from adapter.prompt.tokenizer import Tokenizer, load_tokenizer
-from adapter.prompt.written import Conversation, Prompt, own_template, write
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -11,9 +11,41 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 
 from adapter.prompt import tools_as_text
-from adapter.prompt.probes import CALL, NAME, QUESTION, RESULT, SYSTEM, TEXT, TOOL
 from adapter.prompt.sandbox import LONGEST, environment
 from subnet.errors import InvalidRequest, SettingsError
+
+TEXT = "\ufdd0"
+NAME = "probed_function"
+
+QUESTION = {"role": "user", "content": "x"}
+SYSTEM = {"role": "system", "content": TEXT}
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": NAME,
+        "description": "x",
+        "parameters": {
+            "type": "object",
+            "properties": {"x": {"type": "string", "description": "x"}},
+            "required": ["x"],
+        },
+    },
+}
+
+
+RESULT = "probed_result"
+CALL: list[dict[str, Any]] = [
+    QUESTION,
+    {
+        "role": "assistant",
+        "content": "",
+        # Mistral's templates want ids of nine letters and digits.
+        "tool_calls": [{"id": "call00001", "type": "function", "function": {"name": NAME, "arguments": {"x": "y"}}}],
+    },
+    {"role": "tool", "content": RESULT, "tool_call_id": "call00001", "name": NAME},
+]
+
 
 DEFAULT_TEMPLATE = """\
 {%- for message in messages %}

@@ -6,17 +6,19 @@ import re
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 import tiktoken
+import tokenizers
 from numpy.typing import NDArray
 
+from adapter.lru import Recent
 from adapter.prompt.guard import Guard
-from adapter.prompt.vocabulary import plain_tokenizer
-from adapter.recent import Recent
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
-from subnet.tensors import TokenIds
+from subnet.wire.tensors import TokenIds
 
 KEPT = 8 * 2**20
 """Bytes, about, of texts and their tokens that a tokenizer keeps, since system prompts and earlier turns come again."""
@@ -175,3 +177,37 @@ def _join(parts: Sequence[NDArray[np.int32]]) -> TokenIds:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
+    """Knows no control and no user-defined tokens, adds none, and cuts nothing off. Raises SettingsError."""
+    try:
+        document = msgspec.json.decode(artefact.tokenizer_json or "", type=dict[str, Any])
+        ours = {*artefact.control, *artefact.user_defined}
+        document["added_tokens"] = [
+            token for token in document.get("added_tokens", []) if token["id"] not in ours and not token["special"]
+        ]
+        document |= {"post_processor": None, "truncation": None, "padding": None}
+        _hide(document["model"], frozenset(artefact.control))
+        return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
+    except Exception as error:  # the package raises nothing more precise
+        raise SettingsError(f"invalid tokenizer: {error}") from error
+
+
+def _hide(model: dict[str, Any], control: frozenset[int]) -> None:
+    """A vocabulary may list control tokens, and some models match any text that it lists: these get a name that no
+    text has."""
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):
+        model["vocab"] = [
+            [_hidden(token) if token in control else piece, score] for token, (piece, score) in enumerate(vocabulary)
+        ]
+    else:
+        model["vocab"] = {
+            _hidden(token) if token in control and piece != model.get("unk_token") else piece: token
+            for piece, token in vocabulary.items()
+        }
+
+
+def _hidden(token: int) -> str:
+    return f"\ufdd0\ufdd1{token}"

@@ -1,6 +1,6 @@
 """Who may talk to whom."""
 
 from subnet.authorizers.base import AuthorizerBase
-from subnet.authorizers.token import TokenAuthorizer
+from subnet.authorizers.shared_secret import TokenAuthorizer
 
 __all__ = ["AuthorizerBase", "TokenAuthorizer"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
-from subnet.messages import (
+from subnet.wire.messages import (
     Accepted,
     ArtefactRequest,
     EmbedReply,

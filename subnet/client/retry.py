@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
-from subnet.client.limits import Limits
+from subnet.client.timeouts import Limits
 from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
 
 

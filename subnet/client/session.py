@@ -12,25 +12,25 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from subnet.aio import pulled
 from subnet.authorizers import AuthorizerBase
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
-from subnet.client.chat_attempt import ChatAttempt
-from subnet.client.chat_ledger import ChatLedger
-from subnet.client.checks import check_sampling, check_travels, checked_prompt
-from subnet.client.delivery import Delivery, Try
-from subnet.client.hedge import Hedger
-from subnet.client.lease import Lease
-from subnet.client.ledger import D, Ledger, Take
-from subnet.client.limits import Limits
-from subnet.client.remote_manager import RemoteManager
-from subnet.client.token_attempt import TokenAttempt
-from subnet.client.token_ledger import TokenLedger
-from subnet.client.watchdog import Watchdog
+from subnet.client.attempt.chat import ChatAttempt
+from subnet.client.attempt.token import TokenAttempt
+from subnet.client.deadline import Watchdog
+from subnet.client.failover import Delivery, Try
+from subnet.client.ledger.base import D, Ledger, Take
+from subnet.client.ledger.chat import ChatLedger
+from subnet.client.ledger.token import TokenLedger
+from subnet.client.race import Hedger
+from subnet.client.timeouts import Limits
+from subnet.client.validation import check_sampling, check_travels, checked_prompt
 from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
+from subnet.pool.lease import Lease
+from subnet.pool.manager import RemoteManager
 from subnet.protocols.base import Emit
-from subnet.pulled import pulled
-from subnet.tensors import TokenIds
+from subnet.wire.tensors import TokenIds
 
 
 class Session:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from subnet.authorizers import AuthorizerBase
-from subnet.client.hedge import Hedger
-from subnet.client.limits import Limits
-from subnet.client.remote_manager import RemoteManager
+from subnet.client.prompt_scoring import TextReader
+from subnet.client.race import Hedger
 from subnet.client.session import Session
-from subnet.client.text_reader import TextReader
+from subnet.client.timeouts import Limits
+from subnet.pool.manager import RemoteManager
 
 
 class SessionManager:

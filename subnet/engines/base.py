@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from subnet.errors import InvalidRequest
 from subnet.generation import Delta, Job, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard
-from subnet.tensors import TokenIds
+from subnet.wire.tensors import TokenIds
 
 Emit = Callable[[Delta], None]
 

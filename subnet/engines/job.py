@@ -6,9 +6,9 @@ import msgspec
 
 from subnet.errors import InvalidRequest, WireError
 from subnet.generation import Job, Start
-from subnet.messages import MOST_TEXTS, EmbedRequest, Generate, ScoreRequest
 from subnet.node_info import Capabilities
-from subnet.tensors import Tensor, TokenIds, token_ids, unpack
+from subnet.wire.messages import MOST_TEXTS, EmbedRequest, Generate, ScoreRequest
+from subnet.wire.tensors import Tensor, TokenIds, token_ids, unpack
 
 # What columns.py has room for.
 _MOST_CHOICES = 65_535

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from aiohttp import web
 
-from subnet import frames
 from subnet.authorizers.base import ResponseT
 from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta
-from subnet.messages import (
+from subnet.node_info import digest
+from subnet.wire import frames
+from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
@@ -32,9 +33,8 @@ from subnet.messages import (
     ScoreReply,
     ScoreRequest,
 )
-from subnet.node_info import digest
-from subnet.outbox import Outbox
-from subnet.tensors import pack
+from subnet.wire.outbox import Outbox
+from subnet.wire.tensors import pack
 
 if TYPE_CHECKING:
     from subnet.node.server import Node

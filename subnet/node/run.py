@@ -19,9 +19,9 @@ from aiohttp import web
 from subnet.authorizers import TokenAuthorizer
 from subnet.engines.base import Engine
 from subnet.errors import NodeError, SettingsError
+from subnet.http.node_spec import NodeSpec
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
-from subnet.upstream.spec import NodeSpec
 
 Report = Callable[[str], None]
 _CONCURRENCY = 4

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
-from subnet import frames
 from subnet.authorizers import AuthorizerBase
 from subnet.engines.base import Engine
 from subnet.errors import NodeBusy, NodeLeaving
 from subnet.node.connection import NodeConnection
 from subnet.node_info import NodeInfo
 from subnet.version import VERSION
+from subnet.wire import frames
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
-from subnet.messages import Accepted, Generate
 from subnet.node_info import NodeInfo
-from subnet.tensors import TokenIds
+from subnet.wire.messages import Accepted, Generate
+from subnet.wire.tensors import TokenIds
 
 Emit = Callable[[Delta], None]
 Check = Callable[[Accepted], Awaitable[None]]

@@ -9,7 +9,7 @@ from typing import Self
 
 from subnet.errors import Unauthorized
 from subnet.generation import Delta
-from subnet.messages import Reply
+from subnet.wire.messages import Reply
 
 
 class Call:

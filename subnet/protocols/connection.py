@@ -10,9 +10,10 @@ from time import monotonic
 
 import aiohttp
 
-from subnet import columns, frames
 from subnet.errors import NodeError, NodeLost, WireError, from_code
-from subnet.messages import (
+from subnet.protocols.call import Call
+from subnet.wire import columns, frames
+from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     Cancel,
@@ -23,8 +24,7 @@ from subnet.messages import (
     Message,
     ScoreReply,
 )
-from subnet.outbox import Outbox
-from subnet.protocols.call import Call
+from subnet.wire.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 

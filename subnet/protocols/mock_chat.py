@@ -9,10 +9,10 @@ import msgspec
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmitChat
 from subnet.errors import InvalidRequest, NodeError
 from subnet.generation import Delta
-from subnet.messages import Accepted, Generate
 from subnet.node_info import Capabilities, Modality, ModelCard, NodeInfo
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import Pause, Pauses
+from subnet.wire.messages import Accepted, Generate
 
 ChatStep = str | ChatDelta | Pause | Exception
 ChatScript = Sequence[ChatStep] | Callable[[ChatRequest], Sequence[ChatStep]]

@@ -14,12 +14,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet import frames
+from subnet.aio import pulled
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
 from subnet.generation import Delta, TokenLogprobs
-from subnet.messages import (
+from subnet.node_info import NodeInfo, digest
+from subnet.protocols.base import Check, Emit, Protocol
+from subnet.protocols.connection import Connection
+from subnet.wire import frames
+from subnet.wire.messages import (
     MOST_TEXTS,
     Accepted,
     ArtefactReply,
@@ -34,11 +38,7 @@ from subnet.messages import (
     ScoreReply,
     ScoreRequest,
 )
-from subnet.node_info import NodeInfo, digest
-from subnet.protocols.base import Check, Emit, Protocol
-from subnet.protocols.connection import Connection
-from subnet.pulled import pulled
-from subnet.tensors import Tensor, TokenIds, pack, unpack
+from subnet.wire.tensors import Tensor, TokenIds, pack, unpack
 
 ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply)
 

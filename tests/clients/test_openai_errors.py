@@ -13,7 +13,7 @@ from openai import (
     OpenAI,
 )
 
-from adapter.settings import Settings
+from adapter.config import Settings
 from subnet.errors import NodeLost
 from tests.clients.asking import ask
 from tests.fakes import ASK, gateway, saying

@@ -7,8 +7,8 @@ from functools import partial
 
 import msgspec
 
-from subnet import frames
-from subnet.messages import Deltas
+from subnet.wire import frames
+from subnet.wire.messages import Deltas
 from tests.faults.proxy import Link
 from tests.faults.sockets import close, reset
 from tests.faults.trap import Fault

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager
-from subnet.client.policies.base import Policy
-from subnet.client.remote import Remote
 from subnet.generation import FinishReason, TokenLogprobs
+from subnet.pool.node import Remote
+from subnet.pool.policies.base import Policy
 
 LIMITS = Limits(first_token_timeout=30.0, inter_token_timeout=30.0, queue_timeout=30.0)
 """A killed node is noticed by its connection; a slow machine is no fault."""

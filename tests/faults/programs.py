@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import psutil
 
+from subnet.http.node_spec import Kind
 from subnet.node.run import SERVING
-from subnet.upstream.spec import Kind
 from tests.faults.asking import get
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from subnet import columns, frames
 from subnet.errors import WireError
-from subnet.messages import Accepted, Deltas
+from subnet.wire import columns, frames
+from subnet.wire.messages import Accepted, Deltas
 from tests.faults.sockets import close, read_frame, reset, write_frame
 from tests.faults.trap import Trap
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from subnet.upstream.spec import Kind
+from subnet.http.node_spec import Kind
 from tests.faults.answers import Answer
 from tests.faults.asking import Question, ask
 from tests.faults.conftest import Record

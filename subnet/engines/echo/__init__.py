@@ -6,7 +6,7 @@ from their tokens alone, seeded ones only by an engine that knows the position, 
 which tokens are output; and any token lost, doubled or invented on the way changes everything after it.
 """
 
-from subnet.engines.echo.engine import EchoEngine, EchoOptions
+from subnet.engines.echo.echo_engine import EchoEngine, EchoOptions
 from subnet.engines.echo.vocabulary import PIECES
 
 __all__ = ["PIECES", "EchoEngine", "EchoOptions"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from subnet.engines.echo.vocabulary import BETWEEN, LONGEST, PIECES
 from subnet.generation import Delta, FinishReason, Sampling, Start, TokenLogprobs
-from subnet.tensors import TokenIds
+from subnet.wire.tensors import TokenIds
 
 _BYTES = [pack("<i", token) for token in range(len(PIECES))]
 # Odd numbers without a pattern: what differs in any bit differs in most of the higher ones of the product.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subnet.engines.llama_cpp.engine import LlamaCppEngine
+from subnet.engines.llama_cpp.llama_cpp_engine import LlamaCppEngine
 from subnet.engines.llama_cpp.tokenizer import NativeTokenizer
 
 __all__ = ["LlamaCppEngine", "NativeTokenizer"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from subnet.engines.llama_server.engine import LlamaServerEngine
+from subnet.engines.llama_server.llama_server_engine import LlamaServerEngine
 
 __all__ = ["LlamaServerEngine"]

@@ -14,7 +14,7 @@ from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.pieces import pieces
 from subnet.errors import EngineFailed, NodeLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
-from subnet.upstream.http import Http
+from subnet.http.client import Http
 
 PATH = "/completion"
 # How many of the likeliest tokens are asked for at first, where the one that was drawn is looked for.

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from subnet.errors import SettingsError
+from subnet.http.node_spec import NodeSpec
 from subnet.models.card import describe
 from subnet.models.pretrained import describe_pretrained
 from subnet.models.resolve import resolve
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact
-from subnet.upstream.spec import NodeSpec
 
 SAMPLE = "A naïve café, 12 中 🎉"
 """What a server and the tokenizer found for it must agree about."""

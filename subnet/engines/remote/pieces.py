@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from subnet.errors import WireError
-from subnet.upstream.http import Http
+from subnet.http.client import Http
 
 
 class Piece(msgspec.Struct):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from subnet.engines.sglang.engine import SglangEngine
+from subnet.engines.sglang.sglang_engine import SglangEngine
 
 __all__ = ["SglangEngine"]

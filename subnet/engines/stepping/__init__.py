@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from subnet.engines.stepping.context import Context, Row
-from subnet.engines.stepping.engine import SteppedEngine
+from subnet.engines.stepping.stepping_engine import SteppedEngine
 
 __all__ = ["Context", "Row", "SteppedEngine"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from subnet.engines.transformers.engine import TransformersEngine
+from subnet.engines.transformers.transformers_engine import TransformersEngine
 
 __all__ = ["TransformersEngine"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from subnet.engines.vllm.engine import VllmEngine
+from subnet.engines.vllm.vllm_engine import VllmEngine
 
 __all__ = ["VllmEngine"]

@@ -9,10 +9,10 @@ import msgspec
 
 from subnet.chat import ChatDelta, ChatUsage, EmitChat
 from subnet.errors import NodeError, NodeLost, SubnetError, WireError
+from subnet.http.error_map import has_error
+from subnet.http.sse import Event
 from subnet.protocols.openai.choice import Choice
 from subnet.protocols.openai.usage import read_usage
-from subnet.upstream.refusals import has_error
-from subnet.upstream.sse import Event
 
 # What servers send to keep a connection busy, instead of a comment.
 _ALIVE = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})

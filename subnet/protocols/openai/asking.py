@@ -9,13 +9,13 @@ from typing import Any
 
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.errors import InvalidRequest, NodeLost
+from subnet.http.client import Http
 from subnet.protocols.openai.answer import Answer
 from subnet.protocols.openai.choice import Choice
 from subnet.protocols.openai.models import Models
 from subnet.protocols.openai.quirks import Quirks
 from subnet.protocols.openai.request import body_of, reseeded
 from subnet.protocols.openai.usage import summed
-from subnet.upstream.http import Http
 
 # What one request used, and the choices that the server left out of it.
 Used = tuple[ChatUsage | None, list[Choice]]

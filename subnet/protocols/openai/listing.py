@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from subnet.errors import NodeError, WireError
+from subnet.http.client import Http
+from subnet.http.error_map import NotFound
+from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Modality
-from subnet.upstream.http import Http
-from subnet.upstream.refusals import NotFound
-from subnet.upstream.spec import NodeSpec
 
 # vLLM and SGLang; OpenRouter and Together; LM Studio (as loaded); Groq; LM Studio and Mistral; llama-server (`meta`).
 _LENGTHS = (

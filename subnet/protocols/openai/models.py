@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 
 from subnet.errors import NodeBusy, NodeError, RequestError, Unauthorized
+from subnet.http.client import Http
+from subnet.http.node_spec import NodeSpec
 from subnet.models.names import plain_name
 from subnet.node_info import Modality, ModelCard
 from subnet.protocols.openai.listing import Lister, Listing
-from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
 
 # How long a list is believed, and a refusal of the key, in seconds.
 _FRESH = 30.0

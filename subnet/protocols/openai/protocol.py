@@ -9,15 +9,15 @@ from collections.abc import AsyncGenerator
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
 from subnet.generation import Delta
-from subnet.messages import Accepted, Generate
+from subnet.http.client import Http
+from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Capabilities, NodeInfo
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.openai.asking import Asking
 from subnet.protocols.openai.models import Models
 from subnet.protocols.openai.quirks import quirks_of
-from subnet.upstream.http import Http
-from subnet.upstream.spec import NodeSpec
 from subnet.version import VERSION
+from subnet.wire.messages import Accepted, Generate
 
 # How servers refuse a last message of the assistant: Anthropic, Mistral, llama-server, chat templates.
 _BEGUN = re.compile(r"prefill|prefix|last (role|message)|must end with|assistant", re.IGNORECASE)

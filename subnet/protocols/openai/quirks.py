@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from subnet.upstream.spec import Kind, NodeSpec
+from subnet.http.node_spec import Kind, NodeSpec
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):

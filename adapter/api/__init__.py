@@ -1,0 +1,1 @@
+"""What clients see: URLs and JSON shapes. Nothing below knows them."""

@@ -1,0 +1,47 @@
+"""What POST /v1/chat/completions takes. A null is the same as an absent field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from adapter.api.chat.messages import MOST_MESSAGES, Message
+from adapter.api.chat.tools import ToolChoice, Tools
+from adapter.api.sampling import Count, SamplingRequest
+
+MOST_DOCUMENTS = 1024
+
+Messages = Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+
+
+class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
+    """The parameters that are understood; schema/parameters.py says what becomes of each, and has the rest."""
+
+    messages: Messages
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: Annotated[list[dict[str, Any]], Meta(max_length=MOST_DOCUMENTS)] | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """Of new tokens, per choice."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def likeliest(self) -> int | None:
+        """None: no logprobs; k: that of each token, and of the k likeliest."""
+        return (self.top_logprobs or 0) if self.logprobs else None

@@ -1,0 +1,148 @@
+"""What is sent back, beside chunks: see chunks.py for those."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from adapter.api.chat.messages import ToolCall
+from adapter.api.logprobs import Logprobs
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Error(Struct, frozen=True, kw_only=True):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(Struct, frozen=True):
+    error: Error
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    cached_tokens: int = 0
+
+
+class CompletionTokensDetails(Struct, frozen=True):
+    reasoning_tokens: int = 0
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """`completion_tokens` are those that a node delivered, over all choices: the token that ends a turn, which is
+    never delivered, is not counted. After a stop string was found no token counts any more.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
+
+
+class AnswerMessage(Struct, frozen=True, kw_only=True):
+    """`content` is null where there are only calls. What a model thought comes in `reasoning_content`, or in
+    `reasoning`, as the operator chose; both and `tool_calls` are absent where there is nothing to say.
+    """
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """`token_ids` is there where `return_token_ids` asked for it."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason
+    token_ids: list[int] | UnsetType = UNSET
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    """`prompt_token_ids` is there where `return_token_ids` asked for it."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    system_fingerprint: str
+    prompt_token_ids: list[int] | UnsetType = UNSET
+
+
+class ModelObject(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "subnet"
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class FunctionDelta(Struct, frozen=True, kw_only=True):
+    """`name` comes once and whole; the `arguments` of all deltas, put together, are the arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct, frozen=True, kw_only=True):
+    """The first of a call has its `id` and `type` and the function's name; no later one repeats them, as clients
+    join strings that come twice.
+    """
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
+class ChunkDelta(Struct, frozen=True, kw_only=True):
+    """The first of a choice has the role. `content` is null only there, where a choice begins with a call."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, frozen=True, kw_only=True):
+    """`finish_reason` is null in all but the last chunk of a choice; `token_ids` is there where `return_token_ids`
+    asked for it.
+    """
+
+    index: int
+    delta: ChunkDelta
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+    token_ids: list[int] | UnsetType = UNSET
+
+
+class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
+    """`usage` is absent where it was not asked for, null on all chunks but the last where it was.
+
+    `prompt_token_ids` is in the first chunk where `return_token_ids` asked for it.
+    """
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET

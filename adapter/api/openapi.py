@@ -1,0 +1,63 @@
+"""GET /openapi.json: made from the same Structs that requests are read into and answers are written from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from adapter.api.body import json_answer
+from adapter.api.chat.response import ErrorResponse
+from adapter.api.operations import OPERATIONS, Operation
+from adapter.api.request import Request
+from adapter.server.responses import Response
+from subnet.version import VERSION
+
+_REASONS = {
+    400: "Invalid request; `param` names the invalid parameter.",
+    401: "Missing or invalid API key.",
+    404: "The model does not exist.",
+    408: "Timed out waiting for the request body.",
+    413: "The request body is too large.",
+    429: "Rate limit of the upstream servers reached; `Retry-After` says when to retry.",
+    500: "Internal server error.",
+    502: "The upstream nodes rejected this gateway's credentials.",
+    503: "No node is available; `Retry-After` says when to retry.",
+    504: "The request timed out waiting for the model.",
+}
+
+
+async def openapi_document(request: Request) -> Response:
+    return json_answer(document())
+
+
+def document() -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    types = {kind for one in OPERATIONS for kind in (one.request, one.answer, one.stream) if kind} | {ErrorResponse}
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    references, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    named = dict(zip(ordered, references, strict=True))
+    paths: dict[str, Any] = {}
+    for one in OPERATIONS:
+        paths.setdefault(one.path, {})[one.method] = _operation(one, named)
+    info = {"title": "adapter", "version": VERSION, "summary": "OpenAI-compatible API for the models of a subnet."}
+    components = {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
+    # The empty one: a gateway without keys serves all.
+    security: list[dict[str, list[str]]] = [{"key": []}, {}]
+    return {"openapi": "3.1.0", "info": info, "security": security, "paths": paths, "components": components}
+
+
+def _operation(one: Operation, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    plain = {"type": "object" if one.media == "application/json" else "string"}
+    content = {one.media: {"schema": named[one.answer] if one.answer else plain}}
+    if one.stream:
+        content["text/event-stream"] = {"schema": named[one.stream]}
+    failure = {"application/json": {"schema": named[ErrorResponse]}}
+    responses: dict[str, Any] = {"200": {"description": "Success.", "content": content}}
+    responses |= {str(status): {"description": _REASONS[status], "content": failure} for status in one.errors}
+    found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "responses": responses}
+    if one.request:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": named[one.request]}}}
+    if "{model}" in one.path:
+        found["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    return found

@@ -1,0 +1,1 @@
+"""What operators and monitoring ask for: health, metrics, nodes, the page at /."""

@@ -1,0 +1,63 @@
+"""GET /healthz, GET /readyz and GET /nodes"""
+
+from __future__ import annotations
+
+from time import time
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from adapter.api.body import json_answer
+from adapter.api.operator.types import Health, NodeRow, NodeTable
+from adapter.api.request import Request
+from adapter.api.routing import failure
+from adapter.server.responses import Response
+from subnet.errors import NoNodeAvailable, SessionClosed
+from subnet.pool.node import Remote, Status
+
+
+async def healthz(request: Request) -> Response:
+    return json_answer(Health(status="ok"))
+
+
+async def readyz(request: Request) -> Response:
+    """Answers 503 without raising: a load balancer asks often, and each error would be a warning in the log.
+
+    Where clients need an API key, the models are left out: this endpoint needs none.
+    """
+    parts = request.parts
+    if parts.life.leaving:
+        return failure(SessionClosed("The gateway is shutting down."))
+    if not parts.models.cards():
+        return failure(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
+    models = [] if parts.settings.api_keys else sorted(parts.models.cards())
+    return json_answer(Health(status="ok", models=models))
+
+
+async def list_nodes(request: Request) -> Response:
+    remotes = request.parts.remotes
+    now = int(time())
+    rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
+    return json_answer(NodeTable(time=now, nodes=rows))
+
+
+def _row(remote: Remote, status: Status, now: int) -> NodeRow:
+    row = NodeRow(
+        peer=remote.peer,
+        state=status.state,
+        since=now - int(status.seconds),
+        fault=status.why,
+        requests=remote.running,
+    )
+    info = remote.info
+    if info is None:
+        return row
+    said = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
+    first = info.card(None)
+    if first is not None:
+        said |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
+    return msgspec.structs.replace(row, models=[card.id for card in info.cards], **said)
+
+
+async def show_metrics(request: Request) -> Response:
+    return Response(request.parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,58 @@
+"""What the gateway says of itself and its nodes. These are ours: OpenAI has no such endpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from subnet.node_info import Capabilities, Lane
+from subnet.pool.node import NodeState
+
+
+class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    status: Literal["ok"]
+    models: list[str] = []
+
+
+class Home(Struct, frozen=True, kw_only=True):
+    """`models` is null where clients need an API key; `links` are paths by name."""
+
+    name: Literal["subnet-adapter"] = "subnet-adapter"
+    version: str
+    models: list[str] | None
+    links: dict[str, str]
+
+
+class NodeRow(Struct, frozen=True, kw_only=True):
+    """A node as this gateway knows it.
+
+    `peer` is its address; `state` holds since `since` (Unix time, in seconds), and `fault` is why it gets no requests,
+    or fewer, in plain words, null when it is healthy. `requests` are this gateway's on it now; the fields from
+    `node_id` on are what the node last said of itself, null before its first answer. `model` is the first of `models`.
+    """
+
+    peer: str
+    state: NodeState
+    since: int
+    fault: str | None
+    requests: int
+    node_id: str | None = None
+    version: str | None = None
+    engine: str | None = None
+    model: str | None = None
+    models: list[str] | None = None
+    lane: Lane | None = None
+    context_length: int | None = None
+    capacity: int | None = None
+    running: int | None = None
+    draining: bool | None = None
+    process: int | None = None
+    capabilities: Capabilities | None = None
+
+
+class NodeTable(Struct, frozen=True, kw_only=True):
+    """`time` is when it was so, by the gateway's clock (Unix time, in seconds)."""
+
+    time: int
+    nodes: list[NodeRow]

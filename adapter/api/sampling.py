@@ -1,0 +1,95 @@
+"""What a request says of how tokens are drawn and how they are shown: the same for messages and for plain prompts.
+
+The ranges are those of OpenAI's published description; for what it does not have, those of vLLM. A null is the same
+as an absent field. schema/parameters.py has the rest of OpenAI's parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from adapter.api.chat.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
+
+# Far beyond use, to bound what a request costs.
+MOST_BIASES, MOST_STOP_TOKENS = 1024, 128
+
+LARGEST = 2**31 - 1
+
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+TokenId = Annotated[int, Meta(ge=0, le=LARGEST)]
+ModelName = Annotated[str, Meta(min_length=1)]
+_Stop = Annotated[str, Meta(min_length=1)]
+_Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+class StreamOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`include_obfuscation` is taken without effect: nothing is padded here."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class SamplingRequest(Struct, frozen=True, kw_only=True):
+    model: ModelName
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=LARGEST)] | None = None
+    min_p: Share | None = None
+    typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
+    logit_bias: Annotated[dict[TokenId, _Bias], Meta(max_length=MOST_BIASES)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
+    ignore_eos: bool | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MOST_STOP_TOKENS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
+    echo: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Json | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Pattern | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    priority: Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def key(self) -> str | None:
+        """What the client says belongs together, for a policy that keeps it on one node."""
+        return self.prompt_cache_key or self.user or None
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each chunk says what was used so far; only where usage is included at all."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
+    def structured(self) -> StructuredOutputs | None:
+        """`structured_outputs`, or the same in the older words `guided_*`."""
+        older = (self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+        if older == (None, None, None, None):
+            return self.structured_outputs
+        json, regex, choice, grammar = older
+        return StructuredOutputs(json=json, regex=regex, choice=choice, grammar=grammar)

@@ -1,0 +1,64 @@
+"""Events -> a stream of server-sent events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+from adapter.errors import answer_to, report
+from adapter.generation.events import Event
+from adapter.server.responses import Write
+
+DONE = b"data: [DONE]\n\n"
+
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+Emit = Callable[[Event], None]
+Start = Callable[[], Emit]
+"""Makes what takes the events of an answer from its beginning."""
+
+
+class Chunks(ABC):
+    """Writes the events of one answer. `begun`: something was written."""
+
+    __slots__ = ("_write", "begun")
+
+    def __init__(self, write: Write) -> None:
+        self.begun = False
+        self._write = write
+
+    def emit(self, event: Event) -> None:
+        if data := self.encode(event):
+            self.begun = True
+            self._write(data)
+
+    @abstractmethod
+    def encode(self, event: Event) -> bytes:
+        """Empty for an event that nothing is to be written for."""
+
+
+async def event_stream(run: Callable[[Start], Awaitable[None]], make: Callable[[Write], Chunks], write: Write) -> None:
+    """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
+    raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that
+    a cut answer never looks finished.
+    """
+    chunks: Chunks | None = None
+
+    def start() -> Emit:
+        nonlocal chunks
+        chunks = make(write)
+        return chunks.emit
+
+    try:
+        await run(start)
+        write(DONE)
+    except Exception as error:
+        if chunks is None or not chunks.begun:
+            raise
+        report(error)
+        write(b"data: " + answer_to(error).body + b"\n\n")

@@ -1,0 +1,201 @@
+"""msgspec's words for what does not fit -> a BadRequest that names the place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, get_args
+
+import msgspec
+from msgspec import inspect
+
+from adapter.api.chat.request import ReasoningEffort, Verbosity
+from adapter.api.chat.tools import NAME
+from adapter.api.sampling import LARGEST
+from adapter.errors import BadRequest
+
+# No more of a client's own words is repeated to it.
+_LONGEST, _LONGEST_VALUE = 200, 64
+
+_MISSING = re.compile(r"^Object missing required field `(.*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)")
+_TYPE = re.compile(r"^Expected `([a-z |]+)`, got `([a-z]+)`$")
+_BOUND = re.compile(r"^Expected `(int|float)` (<=|>=|<|>) (\S+)$")
+_LENGTH = re.compile(r"^Expected `(array|str|object)` of length (<=|>=) (\d+)$")
+_PATTERN = f"Expected `str` matching regex {NAME!r}"
+_UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (.*)$", re.DOTALL)
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "a boolean",
+    "array": "an array",
+    "object": "an object",
+}
+_UNITS = {"array": "items", "str": "characters", "object": "entries"}
+_BOUNDS = {"<=": "of at most", ">=": "of at least", "<": "less than", ">": "greater than"}
+
+
+def _one_of(*values: str) -> str:
+    *others, last = [f"'{value}'" for value in values]
+    before = f"{', '.join(others)}{',' if len(others) > 1 else ''} and " if others else ""
+    return f"Supported values are: {before}{last}."
+
+
+_PART_TYPES = (
+    "Supported values are: 'text'; in user messages also 'image_url', 'input_audio' and 'file';"
+    " in assistant messages also 'refusal'."
+)
+_HINTS = {
+    re.compile(place): hint
+    for place, hint in (
+        (r"^messages\[\d+\]\.role$", _one_of("system", "developer", "user", "assistant", "tool")),
+        (r"^messages\[\d+\]\.function_call$", "Use 'tool_calls' instead."),
+        (r"^messages\[\d+\]\.audio$", "Audio output is not supported."),
+        (r"^messages\[\d+\]\.content\[\d+\]\.type$", _PART_TYPES),
+        (r"tool_calls\[\d+\]\.type$|^tools\[\d+\]\.type$", _one_of("function")),
+        (r"^tool_choice$", _one_of("none", "auto", "required")),
+        (r"^tool_choice\.type$", _one_of("function", "allowed_tools")),
+        (r"^response_format\.type$", _one_of("text", "json_object", "json_schema")),
+        (r"^reasoning_effort$", _one_of(*get_args(ReasoningEffort))),
+        (r"^verbosity$", _one_of(*get_args(Verbosity))),
+        (r"^encoding_format$", _one_of("float", "base64")),
+    )
+}
+
+
+def misfit(text: str, given: Mapping[str, msgspec.Raw], kind: type[msgspec.Struct]) -> BadRequest:
+    """From words such as "Expected `float` <= 2.0 - at `$.temperature`", about what was `given` for a `kind`."""
+    problem, place = _split(text)
+    if missing := _MISSING.match(problem):
+        place = f"{place}.{missing[1]}".lstrip(".")
+        return BadRequest(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
+    if unknown := _UNKNOWN.match(problem):
+        place = f"{place}.{unknown[1][:64]}".lstrip(".")
+        return BadRequest(f"Unknown parameter: '{place}'.", param=place, code="unknown_parameter")
+    typed = _TYPE.match(problem)
+    if not place:
+        why = f"but got {_name(typed[2], got=True)} instead" if typed else _plain(problem)
+        return BadRequest(f"Invalid request body: expected a JSON object, {why}.", code="invalid_type")
+    code = "invalid_type" if ", got " in problem else "invalid_value"
+    inside = _inside(text)
+    if typed:
+        why = f"expected {inside}{_names(typed[1])}, but got {_name(typed[2], got=True)} instead"
+        return BadRequest(f"Invalid type for '{place}': {why}.{_hint(place)}", param=place, code=code)
+    value = None if inside else _value(given, place)
+    why = _problem(problem, inside, _range(kind, _root(place), problem), value)
+    return BadRequest(f"Invalid value for '{place}': {why}.{_hint(place)}", param=place, code=code)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The problem and the place; a value of a map, or a key, is at the map. The problem may quote the client, who may
+    have written anything, so the place is what comes last.
+    """
+    problem, mark, place = text.rpartition(" - at `")
+    if not mark:
+        return text[:_LONGEST], ""
+    place = place.removeprefix("key` in `").removeprefix("$").removeprefix(".").removesuffix("`")
+    return problem[:_LONGEST], place.removesuffix("[...]")
+
+
+def _inside(text: str) -> str:
+    """Of a map, what is wrong: msgspec does not say which of its keys or values."""
+    place = text.rpartition(" - at `")[2]
+    if place.startswith("key` in `"):
+        return "every key to be "
+    return "every value to be " if place.endswith("[...]`") else ""
+
+
+def _problem(problem: str, inside: str, limits: str, value: object) -> str:
+    """What was expected, and where it is known the `value` that was got."""
+    if limits:
+        return f"expected {inside}{limits}{_got(value)}"
+    if length := _LENGTH.match(problem):
+        if length[2] == ">=" and length[3] == "1":
+            return f"expected {inside}a non-empty {_TYPE_NAMES[length[1]].split()[1]}"
+        size = len(value) if isinstance(value, list | str | dict) else None
+        bound = f"{_BOUNDS[length[2]]} {length[3]} {_UNITS[length[1]]}"
+        return f"expected {inside}{_TYPE_NAMES[length[1]]} {bound}{_got(size)}"
+    if problem == _PATTERN:
+        return f"expected {inside}a string of letters, digits, underscores and dashes{_got(value)}"
+    if unsupported := _UNSUPPORTED.match(problem):
+        return f"{_cut(unsupported[1])} is not supported"
+    return "the number is out of range" if problem.endswith(" out of range") else _plain(problem)
+
+
+def _range(kind: type[msgspec.Struct], root: str, problem: str) -> str:
+    """The numbers that are allowed: by both bounds where the parameter has two, else by the one that was broken."""
+    broken = _BOUND.match(problem)
+    if broken is None:
+        return ""
+    for number in _numbers(kind, root):
+        least, most = number.ge, number.le
+        if least is not None and most is not None and most < LARGEST and float(broken[3]) in (least, most):
+            return f"{_TYPE_NAMES[broken[1]]} between {least} and {most}"
+    return f"{_TYPE_NAMES[broken[1]]} {_BOUNDS[broken[2]]} {broken[3].removesuffix('.0')}"
+
+
+@lru_cache(maxsize=256)
+def _numbers(kind: type[msgspec.Struct], root: str) -> tuple[inspect.IntType | inspect.FloatType, ...]:
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return tuple(number for field in described.fields if field.name == root for number in _within(field.type))
+
+
+def _within(kind: inspect.Type) -> Iterator[inspect.IntType | inspect.FloatType]:
+    match kind:
+        case inspect.IntType() | inspect.FloatType():
+            yield kind
+        case inspect.UnionType(types=types):
+            for one in types:
+                yield from _within(one)
+        case inspect.ListType(item_type=item):
+            yield from _within(item)
+        case inspect.DictType(key_type=key, value_type=value):
+            yield from (*_within(key), *_within(value))
+
+
+def _got(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return ""
+    return f", but got {_cut(repr(value))}"
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "..."
+
+
+def _value(given: Mapping[str, msgspec.Raw], place: str) -> Any:
+    """What the client wrote there; None where that cannot be found again."""
+    try:
+        value: Any = msgspec.json.decode(given[_root(place)])
+        for name, index in _STEP.findall(place)[1:]:
+            value = value[name or int(index)]
+    except (msgspec.DecodeError, RecursionError, LookupError, TypeError):
+        return None
+    return value
+
+
+def _root(place: str) -> str:
+    return re.split(r"[.\[]", place, maxsplit=1)[0]
+
+
+def _plain(problem: str) -> str:
+    names = re.sub(r"`([^`]*)`", lambda found: _names(found[1]), problem)
+    return names[0].lower() + names[1:]
+
+
+def _names(types: str) -> str:
+    *others, last = [_name(name) for name in types.split(" | ") if name != "null" or types == "null"]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _name(kind: str, *, got: bool = False) -> str:
+    return "a decimal number" if got and kind == "float" else _TYPE_NAMES.get(kind, kind)
+
+
+def _hint(place: str) -> str:
+    return next((f" {hint}" for pattern, hint in _HINTS.items() if pattern.search(place)), "")

@@ -1,0 +1,178 @@
+"""Settings of a gateway: the table that its help, checks and reference come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from subnet.config import SettingsReader
+from subnet.errors import SettingsError
+from subnet.http.node_spec import NodeSpec
+from subnet.pool.policies import PolicyName
+
+_Count = Annotated[int, Meta(ge=1)]
+_Seconds = Annotated[float, Meta(gt=0)]
+_Name = Annotated[str, Meta(min_length=1)]
+_SECRETS = ("secret", "api_keys")
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Timeouts of one model, in seconds; None: the gateway's settings."""
+
+    first_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time to the first token, in seconds; none: the gateway's setting")
+    ] = None
+    inter_token_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; none: the gateway's setting")
+    ] = None
+    attempt_timeout: Annotated[
+        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; none: no limit")
+    ] = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of a gateway.
+
+    Raises SettingsError for aliases that form a cycle, for two nodes with one name, and for an unknown tool format.
+    """
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0: any free port")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="number of gateway processes")] = 1
+    nodes: Annotated[
+        tuple[NodeSpec, ...],
+        Meta(description="addresses of nodes or upstream servers; the type may come first: vllm=http://gpu-1:8000"),
+    ] = ()
+    aliases: Annotated[dict[_Name, _Name], Meta(description="additional names of models, as name=model")] = {}
+    fallbacks: Annotated[
+        dict[_Name, tuple[_Name, ...]],
+        Meta(description="models to try, in order, when a model cannot answer, as model=other,other"),
+    ] = {}
+    default_model: Annotated[
+        _Name | None, Meta(description="model that answers requests for unknown models; none: they get a 404")
+    ] = None
+    models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of individual models")] = {}
+    secret: Annotated[str | None, Meta(description="secret shared with the subnet nodes (HMAC-SHA256)")] = None
+    api_keys: Annotated[tuple[_Name, ...], Meta(description="API keys of clients; none: clients need no key")] = ()
+    first_token_timeout: Annotated[
+        float,
+        Meta(gt=0, description="maximum time to the first token, in seconds, plus the time that prefill_rate allows"),
+    ] = 10.0
+    prefill_rate: Annotated[
+        float, Meta(gt=0, description="prompt tokens per second that the slowest node can process")
+    ] = 50.0
+    inter_token_timeout: Annotated[
+        float, Meta(gt=0, description="maximum time between two tokens, in seconds; then another node takes over")
+    ] = 5.0
+    chat_first_token_timeout: Annotated[
+        float, Meta(gt=0, description="first_token_timeout on the chat lane, where a server may reason unseen")
+    ] = 120.0
+    chat_inter_token_timeout: Annotated[float, Meta(gt=0, description="inter_token_timeout on the chat lane")] = 30.0
+    max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
+    retry_timeout: Annotated[
+        float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")
+    ] = 60.0
+    queue_timeout: Annotated[
+        float,
+        Meta(ge=0, description="maximum time a request waits for capacity or for an unreachable node, in seconds"),
+    ] = 10.0
+    policy: Annotated[PolicyName, Meta(description="routing policy: how nodes are chosen for requests")] = "round-robin"
+    health_check_timeout: Annotated[
+        float, Meta(gt=0, description="timeout of a node's health check, in seconds; nodes are checked every 2 s")
+    ] = 3.0
+    hedge_quantile: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="ask a second node when the first token takes longer than this quantile of recent ones; 0: off",
+        ),
+    ] = 0.0
+    hedge_share: Annotated[float, Meta(ge=0, le=1, description="maximum share of requests that may be hedged")] = 0.1
+    max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
+    drain_timeout: Annotated[
+        float, Meta(ge=0, description="time that running requests get to finish on shutdown, in seconds")
+    ] = 30.0
+    default_max_tokens: Annotated[
+        _Count | None, Meta(description="max_tokens of requests that set none; none: the rest of the context")
+    ] = None
+    strict: Annotated[bool, Meta(description="reject unknown request parameters instead of ignoring them")] = False
+    reasoning_field: Annotated[
+        Literal["reasoning_content", "reasoning", "both"], Meta(description="field of a message that holds reasoning")
+    ] = "reasoning_content"
+    tool_format: Annotated[
+        tuple[str, ...],
+        Meta(description="format of tool calls and reasoning, as model=calls or model=calls/reasoning"),
+    ] = ()
+    allow_chat_template: Annotated[bool, Meta(description="allow requests to bring their own chat template")] = False
+    cors_origins: Annotated[
+        tuple[str, ...], Meta(description="web origins that may call from a browser, or * for all")
+    ] = ()
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
+    access_log: Annotated[bool, Meta(description="log one line per request")] = True
+    model: Annotated[
+        str | None, Meta(description="`up`: model of the local nodes, a GGUF file or owner/repo:file.gguf")
+    ] = None
+    engine: Annotated[
+        Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: engine of the local nodes")
+    ] = "llama.cpp"
+    local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: number of local nodes")] = 2
+    concurrency: Annotated[_Count, Meta(description="`up`: maximum number of answers at once, for each local node")] = 4
+    context_length: Annotated[
+        _Count | None, Meta(description="`up`: context length in tokens; none: the maximum of the model")
+    ] = None
+    threads: Annotated[
+        _Count | None, Meta(description="`up`: threads of each local node; none: an equal share of the cores")
+    ] = None
+
+    def __post_init__(self) -> None:
+        _check_names(self.aliases)
+        peers: dict[str, NodeSpec] = {}
+        for node in self.nodes:
+            if peers.setdefault(node.peer, node) != node:
+                raise SettingsError(
+                    f"nodes: {node.peer} is given twice with different settings; set `name` for one of them"
+                )
+        self.tool_formats()
+
+    def tool_formats(self) -> dict[str, str]:
+        """Returns the format of tool calls by model, "calls" or "calls/reasoning". Raises SettingsError."""
+        if not self.tool_format:
+            return {}
+        from adapter.tools import FORMATS, NONE, REASONING, named
+
+        found = {}
+        for entry in self.tool_format:
+            model, _, text = entry.rpartition("=")
+            try:
+                named(text)
+            except ValueError:
+                model = ""
+            if not model:
+                raise SettingsError(
+                    f"tool_format: expected model=calls or model=calls/reasoning, got {entry!r};"
+                    f" calls is one of {', '.join([*FORMATS, NONE])},"
+                    f" reasoning is one of {', '.join([*REASONING, NONE])}"
+                )
+            found[model] = text
+        return found
+
+    def __repr__(self) -> str:
+        hidden = {name: "***" for name in _SECRETS if getattr(self, name)}
+        values = msgspec.structs.asdict(self) | hidden
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def _check_names(aliases: Mapping[str, str]) -> None:
+    try:
+        TopologicalSorter({name: [model] for name, model in aliases.items()}).prepare()
+    except CycleError as error:
+        raise SettingsError(f"aliases form a cycle: {' -> '.join(error.args[1][::-1])}") from error
+
+
+reader = SettingsReader(Settings, "ADAPTER_", "adapter.toml")
+load = reader.load

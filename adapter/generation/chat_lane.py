@@ -1,0 +1,126 @@
+"""The way of an answer on the chat lane: request -> session -> chat deltas -> events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.response import CompletionTokensDetails, PromptTokensDetails, Usage
+from adapter.api.logprobs import TokenLogprob
+from adapter.api.validation import check_modalities
+from adapter.errors import BadRequest
+from adapter.generation.base import Answer
+from adapter.generation.events import (
+    CallArguments,
+    CallBegun,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    Used,
+)
+from adapter.generation.models import fingerprint
+from subnet import Session, SessionManager
+from subnet.chat import ChatDelta, ChatRequest
+from subnet.client.ledger.chat import ChatLedger
+from subnet.node_info import ModelCard
+
+# What the gateway itself does with a request, or the protocol.
+_OURS = frozenset({"model", "n", "stream", "stream_options", "priority"})
+
+
+class Relay(Answer):
+    """What `request`, of which `body` is the JSON, becomes on a server that takes messages. Raises BadRequest for what
+    such a server cannot be asked.
+    """
+
+    def __init__(self, card: ModelCard, request: ChatCompletionRequest, body: bytes) -> None:
+        check_modalities(request.messages, card.modalities)
+        if request.return_token_ids:
+            message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
+            raise BadRequest(message, param="return_token_ids", code="unsupported_parameter")
+        given = _decoded(body)
+        self._card = card
+        self._key = request.key
+        self._priority = request.priority or 0
+        self._request = ChatRequest(
+            model=card.id,
+            body={name: value for name, value in given.items() if value is not None and name not in _OURS},
+            choices=tuple(range(request.n or 1)),
+        )
+        self._session: Session | None = None
+        self._calls = [0] * (request.n or 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self._card)
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def usage(self) -> Usage:
+        used = ChatLedger(self._request).usage if self.ledger is None else self.ledger.usage
+        return Usage(
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            total_tokens=used.prompt_tokens + used.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=used.cached_tokens),
+            completion_tokens_details=CompletionTokensDetails(used.reasoning_tokens),
+        )
+
+    @property
+    def ledger(self) -> ChatLedger | None:
+        ledger = None if self._session is None else self._session.ledger
+        return ledger if isinstance(ledger, ChatLedger) else None
+
+    async def run(
+        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
+    ) -> None:
+        def take(delta: ChatDelta) -> None:
+            for event in self._events(delta):
+                emit(event)
+
+        name = self._card.id
+        async with sessions.session(name, key=self._key, priority=self._priority, may_queue=may_queue) as self._session:
+            try:
+                await self._session.chat(self._request, take)
+            except RecursionError as error:
+                raise _unreadable("it is nested too deeply") from error
+        assert self.ledger is not None
+        emit(Used(self.usage, tuple(self.ledger.nodes)))
+
+    def _events(self, delta: ChatDelta) -> Iterator[Event]:
+        choice = delta.choice
+        if delta.reasoning:
+            yield ReasoningDelta(choice, delta.reasoning)
+        if delta.text or delta.logprobs:
+            logprobs = None if delta.logprobs is None else msgspec.convert(delta.logprobs, list[TokenLogprob])
+            yield TextDelta(choice, delta.text, logprobs)
+        if delta.refusal:
+            yield RefusalDelta(choice, delta.refusal)
+        for call in delta.calls:
+            if call.index == self._calls[choice]:
+                self._calls[choice] += 1
+                yield CallBegun(choice, call.index, call.id, call.name)
+            if call.arguments:
+                yield CallArguments(choice, call.index, call.arguments)
+        if delta.finish_reason is not None:
+            yield Finished(choice, delta.finish_reason)
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    """All of it: what the gateway does not know itself was not looked at before. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _unreadable(str(error)) from error
+
+
+def _unreadable(why: str) -> BadRequest:
+    return BadRequest(f"We could not parse the JSON body of your request: {why}.", code="invalid_json")

@@ -1,0 +1,112 @@
+"""What `adapter serve` and `adapter up` do: put the parts together, and take them apart again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from time import monotonic
+
+import msgspec
+
+from adapter.config import Settings
+from adapter.process import gateway, workers
+from adapter.process.local_nodes import LocalNode, LocalNodes
+from adapter.process.serve import bind
+from adapter.process.supervisor import Report
+from subnet.errors import SettingsError
+from subnet.http.credentials import Access
+from subnet.http.node_spec import NodeSpec
+from subnet.models.resolve import resolve
+
+# The demo model may ramble until its context is full, and most clients send no max_tokens.
+_DEMO_MAX_TOKENS = 256
+
+
+def with_model(settings: Settings, report: Report) -> Settings:
+    """The settings of `up` with a path as its model: fetched once, before any node starts, where a progress bar is
+    seen and Ctrl-C works. Raises SettingsError.
+    """
+    if settings.engine != "llama.cpp":
+        return settings
+    path = str(resolve(settings.model, report))
+    if settings.model is None and settings.default_max_tokens is None:
+        settings = msgspec.structs.replace(settings, default_max_tokens=_DEMO_MAX_TOKENS)
+    return msgspec.structs.replace(settings, model=path)
+
+
+async def serve(settings: Settings, report: Report) -> None:
+    """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
+    if not settings.nodes:
+        raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
+    _check(settings)
+    await _gateway(settings, report)
+
+
+async def up(settings: Settings, report: Report) -> None:
+    """A gateway and local nodes, until a signal. Raises SettingsError."""
+    _check(settings)
+    secret = settings.secret or secrets.token_urlsafe(24)
+    count = settings.local_nodes
+    bind(settings.host, settings.port).close()
+    nodes = [LocalNode(f"node {n + 1}", _arguments(settings), secret, report) for n in range(count)]
+    report(f"starting {count} node{'s' if count > 1 else ''}")
+    started = monotonic()
+    async with LocalNodes(nodes) as addresses:
+        report(f"{count} node{'s' if count > 1 else ''} ready in {monotonic() - started:.1f} s")
+        local = (NodeSpec(url=address, kind="subnet") for address in addresses)
+        settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret)
+        await _gateway(settings, report)
+        report("stopping")
+
+
+def _check(settings: Settings) -> None:
+    """What can be known to be wrong before anything is started. Raises SettingsError."""
+    settings.tool_formats()
+    for node in settings.nodes:
+        node.check()
+        Access(node)
+
+
+async def _gateway(settings: Settings, report: Report) -> None:
+    with bind(settings.host, settings.port) as listener:
+        address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
+        run = gateway.run if settings.workers == 1 else workers.serve
+        await run(
+            settings, listener, report, lambda models: report(_banner(address, models, locked=bool(settings.api_keys)))
+        )
+
+
+def _arguments(settings: Settings) -> list[str]:
+    """Of `subnet node`, for each of the local nodes; they share the cores that the gateway leaves."""
+    threads = settings.threads or max(1, ((os.cpu_count() or 2) - settings.workers) // settings.local_nodes)
+    given = {
+        "--engine": settings.engine,
+        "--model": settings.model,
+        "--concurrency": settings.concurrency,
+        "--context-length": settings.context_length,
+        "--threads": threads,
+        "--log-level": "warning",
+        "--port": 0,
+    }
+    return [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+
+
+def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
+    """`locked`: clients need an API key."""
+    key = ' -H "authorization: Bearer $KEY"' if locked else ""
+    curl = (
+        f"  curl {address}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
+        f'    -d \'{{"model": "{models[0] if models else "MODEL"}", "stream": true, '
+        f'"messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+    )
+    return (
+        f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if locked else 'any'})\n"
+        f"models: {', '.join(models) or 'none yet: no node is healthy'}\n\n{curl}\n"
+    )
+
+
+def _reachable(host: str) -> str:
+    """A host that a browser can open: one of this machine's for a wildcard address, in brackets for IPv6."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host

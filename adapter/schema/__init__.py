@@ -1,1 +1,0 @@
-"""OpenAI's objects, as Structs: what is read, and what is written."""

@@ -1,1 +1,0 @@
-"""Text completions: answers to prompts that are no conversation."""

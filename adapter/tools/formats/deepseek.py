@@ -1,0 +1,89 @@
+"""DeepSeek. Between marks for all the calls and for each of them: `name`, a mark, and the arguments (V3.1); or
+`function`, the mark, the name, and the arguments in a block of code (V3, R1)."""
+
+from __future__ import annotations
+
+from adapter.tools.base import ToolFormat
+from adapter.tools.grammar.lark import LINE, Lark, quoted
+from adapter.tools.parts import Content
+from adapter.tools.source import Source, Tools
+from adapter.tools.text import Reading
+from adapter.tools.values.json_call import named_call
+
+
+def _mark(name: str) -> str:
+    """With a wide bar at either end, and low blocks for spaces."""
+    return "<\uff5c" + name.replace(" ", "\u2581") + "\uff5c>"
+
+
+_CALLS, _CALLS_END = _mark("tool calls begin"), _mark("tool calls end")
+_CALL, _CALL_END, _SEP = _mark("tool call begin"), _mark("tool call end"), _mark("tool sep")
+_BLOCK, _BLOCK_END = "```json", "```"
+
+
+class DeepSeek(ToolFormat):
+    """Reads both, writes V3.1's. The marks around all the calls may be missing."""
+
+    name = "deepseek"
+    visible = (_CALLS, _CALLS_END, _CALL, _CALL_END, _SEP)
+    opening = (_CALLS, _CALL)
+
+    def read(self, source: Source) -> Reading[None]:
+        while (yield from source.pass_until(_CALLS, _CALL, give=Content, trim=True)):
+            mark = yield from source.literal(_CALLS, _CALL)
+            if mark == _CALL:
+                source.at -= len(mark)
+            yield from source.space()
+            found = False
+            while (yield from source.literal(_CALL)) and (yield from self._call(source)):
+                found = True
+            if not found:
+                source.refuse(len(mark))
+                continue
+            source.at = 0
+            yield from source.literal(_CALLS_END)
+            yield from source.space()
+            source.skip()
+
+    def _call(self, source: Source) -> Reading[bool]:
+        name = ((yield from source.before(_SEP, _CALL_END)) or "").strip()
+        yield from source.literal(_SEP)
+        yield from source.space()
+        if name == "function" and (yield from source.peek()) != "{":
+            name = ((yield from source.before("\n", _CALL_END)) or "").strip()
+            yield from source.space()
+            yield from source.literal(_BLOCK)
+            yield from source.space()
+        if not (yield from named_call(source, name)):
+            return False
+        yield from source.literal(_BLOCK_END)
+        yield from source.space()
+        yield from source.literal(_CALL_END)
+        yield from source.space()
+        source.skip()
+        return True
+
+    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+        one = f"{lark.mark(_CALL)} {self._body(lark, tools)} {lark.mark(_CALL_END)}"
+        calls = lark.repeated(one, self._between) if several else one
+        return f"{lark.mark(_CALLS)} {calls} {lark.mark(_CALLS_END)}"
+
+    _between = ""
+
+    def _body(self, lark: Lark, tools: Tools) -> str:
+        return lark.either(
+            f"{quoted(name)} {lark.mark(_SEP)} {lark.arguments(schema)}" for name, schema in tools.items()
+        )
+
+
+class DeepSeekV3(DeepSeek):
+    """Reads both, writes V3's and R1's."""
+
+    name = "deepseek_v3"
+    _between = LINE
+
+    def _body(self, lark: Lark, tools: Tools) -> str:
+        call = lark.either(
+            f"{quoted(f'{name}{chr(10)}{_BLOCK}{chr(10)}')} {lark.arguments(schema)}" for name, schema in tools.items()
+        )
+        return f'"function" {lark.mark(_SEP)} {call} {quoted(chr(10) + _BLOCK_END)}'

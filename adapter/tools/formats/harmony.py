@@ -1,0 +1,132 @@
+"""gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, with more of them after `<|start|>assistant`. Channel
+`analysis` is reasoning, a message `to=functions.name` is a call, the rest is content.
+
+What a header says is read by the package openai-harmony (see harmony_package). The text after it is that up to the next
+mark, which is all that the package would make of its tokens; it is taken here as it comes, since the package takes
+tokens, while stop strings end an answer in its text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from adapter.tools.base import ToolFormat
+from adapter.tools.formats.harmony_header import (
+    CHANNEL,
+    CONSTRAIN,
+    FUNCTIONS,
+    MESSAGE,
+    START,
+    Header,
+    ReadHeader,
+    read_as_text,
+)
+from adapter.tools.grammar.free_text import without
+from adapter.tools.grammar.lark import Lark, quoted
+from adapter.tools.parts import Content, Reasoning
+from adapter.tools.reasoning import Tags
+from adapter.tools.source import Source, Tools
+from adapter.tools.text import Reading
+
+_MARK, _END = "<|", "<|end|>"
+_ENDS = (_END, "<|call|>", "<|return|>")
+_TO = re.compile(r"[^\s<]*\s*[^\s<]*")
+"""A recipient, and what type of text it gets."""
+
+
+class Harmony(ToolFormat):
+    """A header that the end of the text cuts off is skipped; one without a message is content, and so is text outside
+    of messages. A mark `<|start|>` ends a message that has no end. Arguments are what the model wrote, whatever that
+    is."""
+
+    name = "harmony"
+    visible = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
+    reasons = True
+
+    def __init__(self, read_header: ReadHeader = read_as_text) -> None:
+        self._read_header = read_header
+
+    @classmethod
+    def of(cls, pieces: Sequence[bytes]) -> Harmony:
+        """For a model of which token i is `pieces[i]`. Takes about a second."""
+        from adapter.tools.formats.harmony_header import load  # slow, and only these models need it
+
+        return cls(load(pieces))
+
+    def read(self, source: Source) -> Reading[None]:
+        yield from self._first(source)
+        while (yield from source.pass_until(START, CHANNEL, give=Content)):
+            mark = yield from source.literal(START, CHANNEL)
+            yield from self._headed(source, mark)
+
+    def _first(self, source: Source) -> Reading[None]:
+        """The prompt ends in `<|start|>assistant`, so the answer may begin in the midst of a header."""
+        yield from source.space()
+        if (yield from source.literal("to=")):
+            yield from source.match(_TO)
+            if not (yield from source.peek()):
+                source.skip()
+        within = yield from source.literal(CHANNEL, CONSTRAIN, MESSAGE)
+        source.at = 0
+        if within:
+            yield from self._headed(source, "")
+
+    def _headed(self, source: Source, mark: str) -> Reading[None]:
+        rest = yield from source.before(MESSAGE, START, *_ENDS)
+        if rest is None:
+            source.skip()
+        elif (yield from source.literal(MESSAGE)):
+            yield from self._message(source, self._read_header(mark + rest))
+        else:
+            source.refuse(len(mark))
+
+    def _message(self, source: Source, header: Header) -> Reading[None]:
+        if header.function is not None:
+            yield from self._call(source, header.function)
+        else:
+            source.skip()
+            yield from source.pass_until(START, *_ENDS, give=Reasoning if header.reasons else Content)
+        yield from source.literal(*_ENDS)
+        source.skip()
+
+    def _call(self, source: Source, name: str) -> Reading[None]:
+        source.begin(name)
+        yield from source.space()
+        source.skip()
+        if (yield from source.literal(*_ENDS)):
+            source.write("{}")
+            return
+        if (yield from source.peek()) == "{":
+            yield from source.pass_object()
+        yield from source.pass_until(START, *_ENDS, give=source.argument, trim=True)
+
+    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+        """One call: the model ends its turn with it."""
+        return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} {self._call_of(lark, tools)}"
+
+    def _call_of(self, lark: Lark, tools: Tools) -> str:
+        return lark.either(
+            f"{quoted(f'commentary to={FUNCTIONS}{name} ')} {lark.mark(CONSTRAIN)} {quoted('json')}"
+            f" {lark.mark(MESSAGE)} {lark.arguments(schema)}"
+            for name, schema in tools.items()
+        )
+
+    def free(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+        """Text is a message of its own, and so is what introduces a call."""
+        text = without(lark, _MARK)
+        final = f'"final" {lark.mark(MESSAGE)} {text}'
+        introduced = f'"commentary" {lark.mark(MESSAGE)} {text} {self._next(lark)}'
+        call = f"({introduced} {lark.mark(CHANNEL)})? {self._call_of(lark, tools)}"
+        return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} ({final} | {call})"
+
+    def answer(self, lark: Lark, body: str) -> str:
+        return f'{self._reasoning(lark)}? {lark.mark(CHANNEL)} "final" {lark.mark(MESSAGE)} {body}'
+
+    def _reasoning(self, lark: Lark) -> str:
+        message = f'{lark.mark(CHANNEL)} "analysis" {lark.mark(MESSAGE)} {without(lark, _MARK)}'
+        return lark.rule(f"{message} {self._next(lark)}")
+
+    def _next(self, lark: Lark) -> str:
+        """The end of a message, and the beginning of the next."""
+        return f'{lark.mark(_END)} {lark.mark(START)} "assistant"'

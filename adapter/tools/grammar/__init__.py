@@ -1,0 +1,1 @@
+"""Grammars that tool calls are generated under."""

@@ -1,0 +1,49 @@
+"""Reasoning between two tags at the beginning of an answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from adapter.tools.grammar.lark import Lark
+from adapter.tools.parts import Reasoning
+from adapter.tools.source import Source
+from adapter.tools.text import Reading
+
+
+class Tags(msgspec.Struct, frozen=True):
+    """`name` is what an operator calls the pair."""
+
+    name: str
+    opening: str
+    closing: str
+
+    def opened(self, prompt: str) -> bool:
+        """Whether the answer to `prompt` begins inside the reasoning."""
+        return prompt.rstrip().endswith(self.opening)
+
+    def read(self, source: Source, opened: bool) -> Reading[None]:
+        """White space beside the tags is skipped. Reasoning that is never closed lasts to the end."""
+        yield from source.space()
+        if not (yield from source.literal(self.opening)) and not opened:
+            return
+        yield from source.space()
+        source.skip()
+        yield from source.pass_until(self.closing, give=Reasoning, trim=True)
+        yield from source.literal(self.closing)
+        yield from source.space()
+        source.skip()
+
+    def before(self, lark: Lark, answer: str, opened: bool) -> str:
+        """The Lark expression for `answer` with reasoning before it, which may be left out if it was not opened."""
+        end = lark.until(self.closing)
+        if opened:
+            return f"{end} /\\s{{0,4}}/ {answer}"
+        return f"({lark.mark(self.opening)} {end} /\\s{{0,4}}/)? {answer}"
+
+
+TAGS = (
+    Tags("think", "<think>", "</think>"),
+    Tags("mistral", "[THINK]", "[/THINK]"),
+    Tags("seed", "<seed:think>", "</seed:think>"),
+    Tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>"),
+)

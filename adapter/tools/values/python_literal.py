@@ -1,0 +1,82 @@
+"""Values as Python writes them -> JSON. JSON itself passes unchanged."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from adapter.tools.values.typed_values import string
+
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<spare>,(?=\s*[\])}]))|\w+|.""", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U((?:000[0-9a-fA-F]|0010)[0-9a-fA-F]{4})|(.))", re.DOTALL
+)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "\n": ""}
+_WORDS = {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}
+
+
+class PythonValue:
+    """Finds the end of a value, which is before a comma or a bracket that closes more than the value opened."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quote = ""
+        self._escaped = False
+
+    def scan(self, text: str, at: int) -> tuple[int, bool]:
+        """Reads on from `at`: how far it came, and whether that is the end of the value."""
+        for here in range(at, len(text)):
+            if self._ends(text[here]):
+                return here, True
+        return len(text), False
+
+    def _ends(self, char: str) -> bool:
+        if self._escaped:
+            self._escaped = False
+        elif self._quote:
+            self._escaped = char == "\\"
+            self._quote = "" if char == self._quote else self._quote
+        elif char in "'\"":
+            self._quote = char
+        elif char in "([{":
+            self._depth += 1
+        elif char in ")]}":
+            self._depth -= 1
+            return self._depth < 0
+        return char == "," and not self._depth and not self._quote
+
+
+def python_as_json(value: str) -> str:
+    """A string of what was written, where that is no value."""
+    text = "".join(_token(found) for found in _TOKEN.finditer(value.strip()))
+    try:
+        msgspec.json.decode(text)
+        text.encode()
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return string(value.strip())
+    return text
+
+
+def _token(found: re.Match[str]) -> str:
+    text = found[0]
+    if found["spare"]:
+        return ""
+    return _string(text) if text[0] in "'\"" and len(text) > 1 else _WORDS.get(text, text)
+
+
+def _string(text: str) -> str:
+    if text[0] == '"':
+        try:
+            msgspec.json.decode(text)
+            return text
+        except msgspec.MsgspecError:
+            pass
+    return string(_ESCAPE.sub(_unescaped, text[1:-1]))
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code = found[1] or found[2] or found[3]
+    if code:
+        return chr(int(code, 16))
+    return _ESCAPED.get(found[4], found[4] if found[4] in "'\"\\" else found[0])

@@ -1,0 +1,123 @@
+"""Values that are written without JSON's quotes: what they are in JSON, by the schema of the argument."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from adapter.tools.parts import ToolArguments
+from adapter.tools.source import Source
+from adapter.tools.text import Reading
+from adapter.tools.values.json_value import JsonValue
+
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+
+
+def string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def types(schema: object) -> frozenset[str]:
+    """The JSON types that `schema` allows; none where it does not say."""
+    own = _types(schema)
+    if own or not isinstance(schema, Mapping):
+        return own
+    options = schema.get("anyOf") or schema.get("oneOf")
+    members = [_types(option) for option in options] if isinstance(options, list) else []
+    return frozenset().union(*members) if all(members) else frozenset()
+
+
+def _types(schema: object) -> frozenset[str]:
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return frozenset([declared])
+    if isinstance(declared, list):
+        return frozenset(map(str, declared))
+    return frozenset(map(_kind, values(schema) or ()))
+
+
+def values(schema: Mapping[str, object]) -> list[object] | None:
+    """Those that `schema` names as all there are."""
+    named = [schema["const"]] if "const" in schema else schema.get("enum")
+    return named if isinstance(named, list) else None
+
+
+def as_json(text: str, schema: object) -> str:
+    """A value that is JSON (or one of Python's words for it) of a type that `schema` allows is that; all else is
+    a string."""
+    allowed = types(schema)
+    value = _WORDS.get(text.strip(), text.strip())
+    try:
+        kind = _kind(msgspec.json.decode(value))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return string(text)
+    fits = kind in allowed or (kind == "integer" and "number" in allowed)
+    return string(text) if "string" in allowed and not fits else value
+
+
+def pass_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
+    """Gives the value up to one of `ends` as JSON: a string as it comes, others when they are complete. False where
+    the text ends before."""
+    if types(schema) != {"string"}:
+        text = yield from _before(source, ends)
+        if text is not None:
+            source.write(as_json(text, schema))
+        return text is not None
+    source.write('"')
+
+    def escaped(text: str, size: int) -> ToolArguments:
+        return source.argument(string(text)[1:-1], size)
+
+    if complete := (yield from source.pass_until(*ends, give=escaped)):
+        source.write('"')
+    return complete
+
+
+def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
+    """The text up to one of `ends`, but not to one in a JSON value: the first few of them are tried."""
+    first = text = yield from source.before(*ends)
+    place = source.at
+    for _ in range(8):
+        if text is None or text[:1] not in ("{", "[", '"') or _complete(text):
+            return text
+        end = yield from source.literal(*ends)
+        more = yield from source.before(*ends)
+        if more is None:
+            break
+        text += end + more
+    source.at = place
+    return first
+
+
+def _complete(text: str) -> bool:
+    end, complete = JsonValue().scan(text, 0)
+    return complete and not text[end:].strip()
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "null")
+
+
+class Arguments:
+    """Writes the arguments of the call begun last as a JSON object, one after another."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        schema = (source.tools or {}).get(name) or {}
+        properties = schema.get("properties")
+        self._properties = properties if isinstance(properties, Mapping) else {}
+        self._source = source
+        self._opening = "{"
+
+    def key(self, key: str) -> object:
+        """Writes the key; the value comes next. Returns its schema, or None."""
+        self._source.write(f"{self._opening}{string(key)}: ")
+        self._opening = ", "
+        return self._properties.get(key)
+
+    def close(self) -> None:
+        self._source.write("{}" if self._opening == "{" else "}")

@@ -1,0 +1,1 @@
+"""What a session has been promised and given."""

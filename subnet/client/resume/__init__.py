@@ -1,0 +1,1 @@
+"""How an interrupted answer is resumed on another node."""

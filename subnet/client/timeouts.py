@@ -1,0 +1,56 @@
+"""Timeouts and retry limits of a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from subnet.node_info import Lane
+from subnet.protocols.base import NONE
+
+if TYPE_CHECKING:
+    from subnet.pool.node import Remote
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Timeouts in seconds, and the number of attempts.
+
+    The first token may take `first_token_timeout` plus the time that `prefill_rate` (prompt tokens per second) allows
+    for the prompt; each later one `inter_token_timeout`. Keep-alives extend both, up to `keep_alive_timeout`. A single
+    attempt may take `attempt_timeout`; None: no limit. Without any new token a session makes at most `max_attempts`
+    attempts within `retry_timeout`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`.
+    While every node is full or unreachable, it waits up to `queue_timeout` for capacity.
+
+    `chat_first_token_timeout` and `chat_inter_token_timeout` replace the first two on the chat lane, where a server may
+    reason without sending anything; None: the same as on the token lane.
+    """
+
+    first_token_timeout: float = 10.0
+    prefill_rate: float = 50.0
+    inter_token_timeout: float = 5.0
+    chat_first_token_timeout: float | None = None
+    chat_inter_token_timeout: float | None = None
+    keep_alive_timeout: float = 600.0
+    retry_timeout: float = 60.0
+    attempt_timeout: float | None = None
+    max_attempts: int = 4
+    queue_timeout: float = 10.0
+    backoff: float = 0.05
+    backoff_max: float = 2.0
+
+    def on(self, remote: Remote, lane: Lane) -> Limits:
+        """With what holds on that lane, and what was set for that node alone."""
+        own = remote.protocol.timeouts
+        if own is NONE and lane == "token":
+            return self
+        chat = lane == "chat"
+        return msgspec.structs.replace(
+            self,
+            first_token_timeout=own.first_token or (chat and self.chat_first_token_timeout) or self.first_token_timeout,
+            inter_token_timeout=own.inter_token or (chat and self.chat_inter_token_timeout) or self.inter_token_timeout,
+            attempt_timeout=own.attempt or self.attempt_timeout,
+        )
+
+    def first_token_within(self, prompt_tokens: int) -> float:
+        return self.first_token_timeout + prompt_tokens / self.prefill_rate

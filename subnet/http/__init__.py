@@ -1,0 +1,1 @@
+"""The HTTP client for upstream servers: credentials, bodies, errors."""

@@ -1,0 +1,1 @@
+"""The live table of nodes: health checks, circuit breakers, leases, routing policies, the queue."""

@@ -1,0 +1,93 @@
+"""An engine in this process, as a node: for engines that only speak to a server elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subnet.aio import pulled
+from subnet.engines.base import Engine
+from subnet.engines.job import to_job, to_text, to_texts
+from subnet.errors import NodeBusy, NodeError
+from subnet.generation import Delta, TokenLogprobs
+from subnet.node_info import NodeInfo
+from subnet.protocols.base import Check, Emit, Protocol
+from subnet.version import VERSION
+from subnet.wire.messages import Accepted, EmbedRequest, Generate, ScoreRequest
+from subnet.wire.tensors import TokenIds, pack
+
+
+class DirectProtocol(Protocol):
+    """Runs `engine`, which it enters when it is first asked how it is, and leaves in aclose(). There is nobody between
+    who would have to prove anything: requests are not checked for signatures, and nothing is signed.
+    """
+
+    def __init__(self, engine: Engine, peer: str) -> None:
+        self.peer = peer
+        self._engine = engine
+        self._entered = False
+        self._entering = asyncio.Lock()
+        self._running = 0
+        self._id = f"direct-{secrets.token_hex(4)}"
+
+    async def rpc_info(self) -> NodeInfo:
+        async with self._entering:
+            if not self._entered:
+                await self._engine.__aenter__()
+                self._entered = True
+        await self._engine.check()
+        return NodeInfo(
+            node_id=self._id,
+            version=VERSION,
+            engine=self._engine.name,
+            cards=(self._engine.card,),
+            capabilities=self._engine.capabilities,
+            capacity=self._engine.capacity,
+            running=self._running,
+        )
+
+    async def rpc_artefact(self, sha256: str) -> bytes:
+        return self._engine.artefact
+
+    async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
+        self._check(model)
+        request = EmbedRequest(model=model, inputs=tuple(pack(text) for text in inputs))
+        return await self._engine.embed(to_texts(request, self._engine.capabilities))
+
+    async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
+        self._check(model)
+        request = ScoreRequest(model=model, tokens=pack(tokens), width=width)
+        return await self._engine.score(to_text(request, self._engine.capabilities), width)
+
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        return pulled(partial(self.rpc_inference, request))
+
+    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+        self._check(request.model)
+        job = to_job(request, self._engine.capabilities)
+        wanted = len(job.starts)
+        if self._running + wanted > self._engine.capacity:
+            raise NodeBusy(
+                f"{self._running} of {self._engine.capacity} slots are in use, and the request needs {wanted}",
+                retry_after=0.2,
+            )
+        self._running += wanted
+        try:
+            await self._engine.run(job, emit)
+        finally:
+            self._running -= wanted
+
+    async def aclose(self) -> None:
+        async with self._entering:
+            if self._entered:
+                self._entered = False
+                await self._engine.__aexit__(None, None, None)
+
+    def _check(self, model: str | None) -> None:
+        if not self._entered or model not in (None, self._engine.card.id):
+            raise NodeError(f"{self.peer} does not serve {model}")

@@ -1,0 +1,76 @@
+"""Messages as bytes: one version byte, one type byte, then the message in MessagePack.
+
+Fields that this version does not know are ignored; a type that it does not know raises UnknownFrame, which a
+receiver answers once. Everything else that does not decode raises WireError.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from subnet.errors import WireError
+from subnet.wire.messages import (
+    Accepted,
+    ArtefactReply,
+    ArtefactRequest,
+    Cancel,
+    Deltas,
+    EmbedReply,
+    EmbedRequest,
+    Failed,
+    Generate,
+    InfoReply,
+    InfoRequest,
+    Message,
+    ScoreReply,
+    ScoreRequest,
+)
+
+VERSION = 1
+MAX_FRAME = 32 * 1024 * 1024
+
+_TYPES: dict[int, type[Message]] = {
+    1: InfoRequest,
+    2: InfoReply,
+    3: ArtefactRequest,
+    4: ArtefactReply,
+    5: Generate,
+    6: Accepted,
+    7: Deltas,
+    8: Failed,
+    9: Cancel,
+    10: EmbedRequest,
+    11: EmbedReply,
+    12: ScoreRequest,
+    13: ScoreReply,
+}
+_HEADERS = {kind: bytes((VERSION, number)) for number, kind in _TYPES.items()}
+_DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _TYPES.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class UnknownFrame(WireError):
+    """A frame of a type that a newer version may know."""
+
+
+def encode(message: Message) -> bytes:
+    """Raises WireError when the frame would be larger than a receiver takes."""
+    frame = _HEADERS[type(message)] + _ENCODER.encode(message)
+    if len(frame) >= MAX_FRAME:
+        raise WireError(f"a frame of {len(frame)} bytes exceeds the maximum of {MAX_FRAME - 1}")
+    return frame
+
+
+def decode(frame: bytes) -> Message:
+    """Raises WireError."""
+    if len(frame) < 2 or len(frame) > MAX_FRAME:
+        raise WireError(f"invalid frame size: {len(frame)} bytes")
+    if frame[0] != VERSION:
+        raise WireError(f"unsupported wire version {frame[0]}: expected {VERSION}")
+    decoder = _DECODERS.get(frame[1])
+    if decoder is None:
+        raise UnknownFrame(f"unknown frame type {frame[1]}")
+    try:
+        return decoder.decode(memoryview(frame)[2:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"invalid {_TYPES[frame[1]].__name__} frame: {error}") from error
