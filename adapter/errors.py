@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from adapter.api.chat.response import Error, ErrorResponse
 from adapter.request_id import current_request
 from subnet.errors import (
     ContentRefused,
@@ -29,6 +28,17 @@ from subnet.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    error: Error
 
 
 class AdapterError(Exception):

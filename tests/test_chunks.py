@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.response import PromptTokensDetails, Usage
 from adapter.api.chat.stream import ChunkWriter, Head
 from adapter.api.sse import DONE, Start, event_stream
 from adapter.generation.events import CallBegun, Event, Finished, TextDelta, Used
+from adapter.generation.usage import PromptTokensDetails, Usage
 from subnet.errors import NodeLost
 from tests.fakes import events_of
 

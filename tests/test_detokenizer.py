@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.logprobs import TokenLogprob, TopLogprob
+from adapter.decode.logprobs import TokenLogprob, TopLogprob
 from adapter.decode import Detokenizer, TokenTable
 from adapter.decode.logprobs import Teller
 from subnet.generation import TokenLogprobs

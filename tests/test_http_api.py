@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapter.api.access_log import logger as access_logger
-from adapter.api.chat.response import ErrorResponse
+from adapter.errors import ErrorResponse
 from adapter.api.openapi import document
 from adapter.api.operations import OPERATIONS
 from adapter.api.routes import ROUTES

@@ -11,22 +11,12 @@ import pytest
 from pydantic import BaseModel
 
 from adapter.api.chat.messages import CalledFunction, ToolCall
-from adapter.api.chat.response import (
-    AnswerMessage,
-    ChatCompletion,
-    ChatCompletionChunk,
-    Choice,
-    ChunkChoice,
-    ChunkDelta,
-    CompletionTokensDetails,
-    FunctionDelta,
-    PromptTokensDetails,
-    ToolCallDelta,
-    Usage,
-)
+from adapter.api.chat.response import AnswerMessage, ChatCompletion, ChatCompletionChunk, Choice, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
+from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
-from adapter.api.logprobs import Logprobs, TextLogprobs, TokenLogprob, TopLogprob
+from adapter.api.logprobs import Logprobs, TextLogprobs
+from adapter.decode.logprobs import TokenLogprob, TopLogprob
 from adapter.api.tokenize.types import Tokenized
 from tests import published
 

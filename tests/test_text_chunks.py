@@ -9,12 +9,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.chat.response import PromptTokensDetails, Usage
+from adapter.generation.usage import PromptTokensDetails, Usage
 from adapter.api.chat.stream import Head
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.stream import TextChunkWriter
-from adapter.api.logprobs import TextLogprobs, TokenLogprob
+from adapter.api.logprobs import TextLogprobs
+from adapter.decode.logprobs import TokenLogprob
 from adapter.generation.events import Event, Finished, TextDelta, Used
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-
-class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
-    """`bytes` are the token's own, also where `token` shows a part of a character as U+FFFD."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class TokenLogprob(TopLogprob, frozen=True, kw_only=True, gc=False):
-    """`top_logprobs` has the likeliest tokens first; it is empty where none were asked for."""
-
-    top_logprobs: list[TopLogprob]
+from adapter.decode.logprobs import TokenLogprob
 
 
 class Logprobs(Struct, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from adapter.api.body import json_answer
-from adapter.api.chat.response import ErrorResponse
 from adapter.api.operations import OPERATIONS, Operation
 from adapter.api.request import Request
+from adapter.errors import ErrorResponse
 from adapter.server.responses import Response
 from subnet.version import VERSION
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import NamedTuple
 
-from adapter.api.logprobs import TokenLogprob
+from adapter.decode.logprobs import TokenLogprob
 from adapter.decode import Detokenizer, StopScanner
 from adapter.decode.logprobs import Teller
 from adapter.generation.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta

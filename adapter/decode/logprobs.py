@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapter.api.logprobs import TokenLogprob, TopLogprob
+from msgspec import Struct
+
 from subnet.generation import TokenLogprobs
+
+
+class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
+    """`bytes` are the token's own, also where `token` shows a part of a character as U+FFFD."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob, frozen=True, kw_only=True, gc=False):
+    """`top_logprobs` has the likeliest tokens first; it is empty where none were asked for."""
+
+    top_logprobs: list[TopLogprob]
+
 
 NEVER = -9999.0
 """OpenAI's word for the logarithm of nothing, which JSON has no number for."""

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from adapter.api.chat.response import Usage
 from adapter.generation.events import Event
+from adapter.generation.usage import Usage
 from subnet import SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.node_info import ModelCard

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.response import CompletionTokensDetails, PromptTokensDetails, Usage
-from adapter.api.logprobs import TokenLogprob
 from adapter.api.validation import check_modalities
+from adapter.decode.logprobs import TokenLogprob
 from adapter.errors import BadRequest
 from adapter.generation.base import Answer
 from adapter.generation.events import (
@@ -24,6 +23,7 @@ from adapter.generation.events import (
     Used,
 )
 from adapter.generation.models import fingerprint
+from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.ledger.chat import ChatLedger

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from adapter.api.chat.response import FinishReason, Usage
-from adapter.api.logprobs import TokenLogprob
+from adapter.decode.logprobs import TokenLogprob
+from adapter.generation.usage import Usage
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):

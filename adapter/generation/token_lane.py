@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapter.api.chat.response import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.decode.choice import PlainReader
 from adapter.generation.base import Answer
 from adapter.generation.events import Event, TextDelta, Used
 from adapter.generation.models import Model
 from adapter.generation.output_options import View
 from adapter.generation.param_names import renamed
+from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from subnet import Session, SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.client.ledger.token import TokenLedger

@@ -8,14 +8,16 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.messages import CalledFunction, ToolCall
-from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice, FinishReason
+from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import Head, ReasoningField, reasoning_fields
-from adapter.api.logprobs import Logprobs, TokenLogprob
+from adapter.api.logprobs import Logprobs
+from adapter.decode.logprobs import TokenLogprob
 from adapter.generation.events import (
     CallArguments,
     CallBegun,
     Event,
     Finished,
+    FinishReason,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,

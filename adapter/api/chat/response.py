@@ -8,39 +8,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from adapter.api.chat.messages import ToolCall
 from adapter.api.logprobs import Logprobs
-
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
-
-
-class Error(Struct, frozen=True, kw_only=True):
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorResponse(Struct, frozen=True):
-    error: Error
-
-
-class PromptTokensDetails(Struct, frozen=True):
-    cached_tokens: int = 0
-
-
-class CompletionTokensDetails(Struct, frozen=True):
-    reasoning_tokens: int = 0
-
-
-class Usage(Struct, frozen=True, kw_only=True):
-    """`completion_tokens` are those that a node delivered, over all choices: the token that ends a turn, which is
-    never delivered, is not counted. After a stop string was found no token counts any more.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
+from adapter.generation.events import FinishReason
+from adapter.generation.usage import Usage
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):

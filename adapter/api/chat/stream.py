@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta, Usage
+from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
 from adapter.api.logprobs import Logprobs
 from adapter.api.sse import Chunks
 from adapter.generation.events import (
@@ -25,6 +25,7 @@ from adapter.generation.events import (
     TextDelta,
     Used,
 )
+from adapter.generation.usage import Usage
 from adapter.server.responses import Write
 
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from adapter.api.chat.response import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.api.completions.logprobs import prompt_logprobs
 from adapter.api.logprobs import TextLogprobs
 from adapter.generation.events import Event, Finished, Used
 from adapter.generation.token_lane import Completion
+from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.offload import LARGE, aside
 from subnet import SessionManager
-from subnet.aio import together
+from subnet.aio import gather_or_cancel
 
 # Tokens whose logprobs take so long to write down that it is done aside.
 _MANY = 1024
@@ -109,7 +109,7 @@ class TextAnswer:
             async with slots:
                 await work(completion)
 
-        await together([bounded(completion) for completion in self.completions])
+        await gather_or_cancel([bounded(completion) for completion in self.completions])
 
     def _opening(self, completion: Completion, logprobs: TextLogprobs | None) -> Opening:
         return Opening(

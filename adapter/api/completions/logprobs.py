@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from adapter.api.logprobs import TextLogprobs, TokenLogprob, TopLogprob
-from adapter.decode.logprobs import Teller
+from adapter.api.logprobs import TextLogprobs
+from adapter.decode.logprobs import Teller, TokenLogprob, TopLogprob
 from adapter.generation.models import Model
 from adapter.prompt.plain_text import offsets_of
 from subnet.generation import TokenLogprobs

@@ -16,7 +16,7 @@ from adapter.generation.models import Model, Models
 from adapter.offload import aside
 from adapter.prompt.plain_text import check_length, plain_tokens
 from subnet import SessionManager
-from subnet.aio import together
+from subnet.aio import gather_or_cancel
 from subnet.wire.tensors import TokenIds
 
 Vectors = NDArray[np.float32]
@@ -73,7 +73,7 @@ async def _vectors(inputs: Sequence[TokenIds], sessions: SessionManager, model: 
         async with room:
             found[first] = await reader.embed(inputs[first : first + AT_ONCE])
 
-    await together([read(first) for first in range(0, len(inputs), AT_ONCE)])
+    await gather_or_cancel([read(first) for first in range(0, len(inputs), AT_ONCE)])
     return np.concatenate([found[first] for first in sorted(found)])
 
 
