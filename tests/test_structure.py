@@ -13,7 +13,6 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.errors import BadRequest
 from adapter.grammar.build import completion_structure, structure
-from adapter.lru import Recent
 from adapter.tools import Kind, choose
 from subnet.generation import Grammar
 
@@ -443,16 +442,3 @@ async def test_strict_just_within_bounds() -> None:
     """A thousand values, and 120,000 characters of names and values, are taken."""
     for values in ([f"v{number}" for number in range(1000)], ["x" * 119_999]):
         assert await grammar(response_format=json_schema(strict_object(a={"enum": values}), strict=True)) is not None
-
-
-def test_recent() -> None:
-    """What was asked for lately stays, the rest goes, and all of it is within the limit."""
-    recent: Recent[int, str] = Recent(10)
-    recent.put(-1, "too large", 6)
-    assert recent.get(-1) is None
-    recent.put(0, "kept", 1)
-    for number in range(1, 100):
-        recent.put(number, "x", 1)
-        assert recent.get(0) == "kept"
-    assert recent.get(1) is None
-    assert 1 <= sum(recent.get(number) is not None for number in range(100)) <= 10

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from adapter.prompt import Tokenizer, load_tokenizer
+from adapter.prompt.tokenizer import MAX_CACHED_BYTES
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
 
@@ -127,6 +128,12 @@ def test_a_million_spaces(text: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot be tokenized") as caught:
         BYTE_PAIR.encode_text(text)
     assert caught.value.param == "messages"
+
+
+def test_a_prompt_larger_than_the_cache() -> None:
+    """A prompt too large for the tokenizer's cache is tokenized without being cached."""
+    text = "a" * (MAX_CACHED_BYTES // 4 + 1)
+    assert BYTE_PAIR.encode_prompt(text).tolist() == BYTE_PAIR.encode_text(text).tolist()
 
 
 def test_bytes_that_the_vocabulary_lacks_leave_nothing() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from operator import attrgetter
+from threading import Lock
+from typing import Any, NamedTuple
 
 import msgspec
+from cachetools import LRUCache, cached
 from llguidance import LLMatcher
 
 from adapter.grammar.strict_mode import Fault, Path, strict_fault
-from adapter.lru import Recent
 
 LONGEST = 256 * 1024
 """Characters of a schema as JSON: what nodes take."""
@@ -29,8 +31,18 @@ _SINGLE = ("items", "additionalProperties")
 # llguidance's words for a keyword that it does not know; they are about its own options.
 _UNKNOWN = re.compile("Unimplemented keys|oneOf constraints are not supported")
 
-_NONE = Fault((), "")
-_checked: Recent[tuple[str, bool], Fault] = Recent(16 * 2**20)
+_MAX_CACHED = 16 * 2**20
+"""Characters of schemas whose results are cached."""
+
+
+class _Result(NamedTuple):
+    fault: Fault | None
+    size: int
+
+
+# Large requests are checked in threads.
+_cache: LRUCache[tuple[str, bool], _Result] = LRUCache(_MAX_CACHED, getsizeof=attrgetter("size"))
+_cache_lock = Lock()
 
 
 def written(schema: Mapping[str, Any]) -> str:
@@ -45,17 +57,18 @@ def in_lark(schema: Mapping[str, Any]) -> str:
 
 def is_checked(text: str, strict: bool) -> bool:
     """Whether `fault` will know at once."""
-    return _checked.get((text, strict)) is not None
+    return (text, strict) in _cache
 
 
 def fault(schema: Mapping[str, Any], text: str, strict: bool = False) -> Fault | None:
     """The first thing in `schema`, which is `text` as `written`, that engines cannot follow, or that OpenAI's rules
     for strict schemas forbid. Takes up to a second for a large one, without the interpreter lock."""
-    found = _checked.get((text, strict))
-    if found is None:
-        found = (strict_fault(schema) if strict else None) or _find(schema, text) or _NONE
-        _checked.put((text, strict), found, len(text))
-    return None if found is _NONE else found
+    return _checked(schema, text, strict).fault
+
+
+@cached(_cache, key=lambda _, text, strict: (text, strict), lock=_cache_lock)
+def _checked(schema: Mapping[str, Any], text: str, strict: bool) -> _Result:
+    return _Result((strict_fault(schema) if strict else None) or _find(schema, text), len(text))
 
 
 def _find(schema: Mapping[str, Any], text: str) -> Fault | None:

@@ -6,26 +6,35 @@ import re
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
+from operator import attrgetter
+from threading import Lock
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import tiktoken
 import tokenizers
+from cachetools import LRUCache, cachedmethod
 from numpy.typing import NDArray
 
-from adapter.lru import Recent
 from adapter.prompt.guard import Guard
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
 from subnet.wire.tensors import TokenIds
 
-KEPT = 8 * 2**20
-"""Bytes, about, of texts and their tokens that a tokenizer keeps, since system prompts and earlier turns come again."""
+MAX_CACHED_BYTES = 8 * 2**20
+"""Approximate size of the texts and token ids that a tokenizer caches: system prompts and earlier turns recur."""
 
 SHORT = 512
 """Characters that tiktoken's `encode_ordinary`, which is faster, may be given: with more it may panic where
 `encode_to_numpy` raises, since splitting takes more steps than are allowed (a million)."""
+
+
+class _CachedTokens(NamedTuple):
+    """`ids` is int32 data. `size` counts the text as well, in bytes."""
+
+    ids: bytes
+    size: int
 
 
 class Tokenizer(ABC):
@@ -47,7 +56,9 @@ class Tokenizer(ABC):
         self._user_defined_texts = _longest_first(self._user_defined_ids)
         self.guard = Guard(self.special)
         self._control_bytes = {text: np.int32(token).tobytes() for text, token in self.special.items()}
-        self._recent: Recent[str, bytes] = Recent(KEPT)
+        # Large requests are tokenized in threads.
+        self._cache: LRUCache[str, _CachedTokens] = LRUCache(MAX_CACHED_BYTES, getsizeof=attrgetter("size"))
+        self._cache_lock = Lock()
 
     def encode_text(self, text: str) -> TokenIds:
         """Plain text: a control token's text in it becomes ordinary tokens; user-defined tokens are matched first.
@@ -70,16 +81,14 @@ class Tokenizer(ABC):
             if index % 2:
                 parts.append(self._control_bytes[part])
             elif part:
-                parts.append(self._between(part.replace(mark, "") if mark else part))
+                parts.append(self._between(part.replace(mark, "") if mark else part).ids)
         return np.frombuffer(bytearray().join(parts), np.int32)
 
-    def _between(self, text: str) -> bytes:
-        """What stands between two control tokens is tokenized for itself, so that it can be kept."""
-        known = self._recent.get(text)
-        if known is None:
-            known = _join(self._plain(text)).tobytes()
-            self._recent.put(text, known, 4 * len(text) + len(known))
-        return known
+    @cachedmethod(attrgetter("_cache"), key=lambda _, text: text, lock=attrgetter("_cache_lock"))
+    def _between(self, text: str) -> _CachedTokens:
+        """Tokenize the text between two control tokens, which no token spans."""
+        ids = _join(self._plain(text)).tobytes()
+        return _CachedTokens(ids, 4 * len(text) + len(ids))
 
     def _plain(self, text: str) -> list[TokenIds]:
         if not self._user_defined_ids:
