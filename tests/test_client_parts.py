@@ -1,4 +1,4 @@
-"""The parts that decide: retry, watchdog, authorizer."""
+"""Unit tests of the retry budget, the idle deadline and the token authorizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from subnet import Limits, TokenAuthorizer
-from subnet.client.deadline import Pulse, Watchdog
+from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.retry import Retry
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
@@ -20,19 +20,19 @@ from subnet.wire.tensors import pack, token_ids
 
 
 def test_retries_are_bounded_and_back_off() -> None:
-    """The first is at once, later ones within a doubling bound, and the last error is raised."""
+    """The first retry is immediate, later ones wait up to a doubling maximum, and the last error is raised."""
     retry = Retry(Limits(max_attempts=27, backoff=0.001, backoff_max=1.5, retry_timeout=60.0), lambda: 0.0)
     first, *pauses = [retry.failed(EngineFailed("x"), peer) for peer in ascii_lowercase]
     assert first == 0.0
     assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
-    assert max(pauses) > 0.15  # by chance it is less once in 10 to the 15
+    assert max(pauses) > 0.15  # smaller by chance once in 10^15 runs
     with pytest.raises(EngineFailed):
         retry.failed(EngineFailed("x"), "last")
     assert retry.excluded == {*ascii_lowercase, "last"}
 
 
-def test_waiting_is_bounded_and_no_attempt() -> None:
-    """For room, or for a node to come back, a session waits as long as its patience; the cause is what is raised."""
+def test_waiting_for_capacity_ends_after_queue_timeout() -> None:
+    """A session waits for capacity up to queue_timeout, without using attempts, and then raises the last failure."""
     now = [0.0]
     retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     with pytest.raises(NoNodeAvailable):
@@ -48,8 +48,8 @@ def test_waiting_is_bounded_and_no_attempt() -> None:
         retry.waited(NodeBusy("full"))
 
 
-def test_who_is_asked_too_often_says_when() -> None:
-    """What is longer than the patience is not waited for at all."""
+def test_retry_after_longer_than_queue_timeout_fails_at_once() -> None:
+    """A rate limit whose Retry-After exceeds queue_timeout is raised without waiting."""
     retry = Retry(Limits(queue_timeout=5.0), lambda: 0.0)
     assert retry.waited(RateLimited("too often", retry_after=4.0)) > 0
     assert retry.waited(RateLimited("too often")) > 0
@@ -57,8 +57,8 @@ def test_who_is_asked_too_often_says_when() -> None:
         retry.waited(RateLimited("too often", retry_after=6.0))
 
 
-def test_progress_renews_the_attempts() -> None:
-    """An answer may outlive more nodes than there are attempts, and wait for each as long as for the first."""
+def test_progress_restores_the_retry_budget() -> None:
+    """New tokens restore all attempts and the whole queue_timeout."""
     now = [0.0]
     retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     for _ in range(5):
@@ -68,8 +68,8 @@ def test_progress_renews_the_attempts() -> None:
         retry.progressed()
 
 
-def test_a_long_answer_may_lose_its_node() -> None:
-    """The bound on trying counts from the last token, not from the question."""
+def test_retry_timeout_counts_from_the_last_token() -> None:
+    """A long answer that loses its node is retried: retry_timeout counts from the last token."""
     now = [0.0]
     retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 300.0
@@ -80,8 +80,8 @@ def test_a_long_answer_may_lose_its_node() -> None:
         retry.failed(EngineFailed("x"), "b")
 
 
-def test_a_failure_that_was_noticed_late_is_retried() -> None:
-    """Waiting for a first token may have taken all the time there is: another node has not been tried yet."""
+def test_the_first_failure_is_always_retried() -> None:
+    """The first failure is retried even if retry_timeout has already passed, a second one is not."""
     now = [0.0]
     retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 120.0
@@ -90,173 +90,173 @@ def test_a_failure_that_was_noticed_late_is_retried() -> None:
         retry.failed(EngineFailed("x"), "b")
 
 
-async def test_a_watchdog_bites() -> None:
-    """Waiting too long raises TimeoutError, and the task goes on uncancelled."""
-    watchdog = Watchdog()
+async def test_idle_timeout_raises_timeout_error() -> None:
+    """An idle timeout raises TimeoutError and leaves the waiting task uncancelled."""
+    deadline = IdleDeadline()
     with pytest.raises(TimeoutError):
-        await watchdog.wait(asyncio.get_running_loop().create_future(), 0.01)
+        await deadline.wait(asyncio.get_running_loop().create_future(), 0.01)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    watchdog.close()
+    deadline.close()
 
 
-async def test_a_shorter_wait_after_a_longer_one() -> None:
-    """The timer of an earlier, longer wait does not hide a shorter one."""
-    watchdog = Watchdog()
-    await watchdog.wait(asyncio.sleep(0), 60.0)
+async def test_a_shorter_timeout_after_a_longer_one() -> None:
+    """A short timeout fires on time although an earlier wait set a longer timer."""
+    deadline = IdleDeadline()
+    await deadline.wait(asyncio.sleep(0), 60.0)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError, match=r"^$"):
-            await watchdog.wait(asyncio.get_running_loop().create_future(), 0.01)
-    watchdog.close()
+            await deadline.wait(asyncio.get_running_loop().create_future(), 0.01)
+    deadline.close()
 
 
-async def test_a_watchdog_hears() -> None:
-    """As long as there are signs of life, a wait may take any time; silence is counted from the last one."""
-    watchdog, pulse, heard = Watchdog(), Pulse(), 0
+async def test_tokens_restart_the_idle_timeout() -> None:
+    """Every token restarts the idle timeout, so a wait with regular tokens may take any time."""
+    deadline, activity, tokens = IdleDeadline(), Activity(), 0
     loop = asyncio.get_running_loop()
     end = loop.create_future()
 
-    def hear() -> None:
-        nonlocal heard
-        heard += 1
-        pulse.heard = time.monotonic()
-        if heard < 10:
-            loop.call_later(0.1, hear)
+    def receive_token() -> None:
+        nonlocal tokens
+        tokens += 1
+        activity.last_token = time.monotonic()
+        if tokens < 10:
+            loop.call_later(0.1, receive_token)
 
-    hear()
+    receive_token()
     with pytest.raises(TimeoutError):
-        await watchdog.wait(end, 0.6, pulses=[pulse])
-    assert heard == 10
-    watchdog.close()
+        await deadline.wait(end, 0.6, activities=[activity])
+    assert tokens == 10
+    deadline.close()
 
 
-async def test_signs_of_life_are_not_believed_for_ever() -> None:
-    """Who is alive and has nothing to say is waited for longer, but not without end."""
-    watchdog, pulse, alive = Watchdog(), Pulse(), 0
+async def test_keep_alives_extend_the_idle_timeout_up_to_a_maximum() -> None:
+    """Keep-alives without tokens extend the idle timeout up to keep_alive_timeout, then the wait times out."""
+    deadline, activity, keep_alives = IdleDeadline(), Activity(), 0
     loop = asyncio.get_running_loop()
     end = loop.create_future()
 
-    def live() -> None:
-        nonlocal alive
-        alive += 1
-        pulse.alive = time.monotonic()
+    def receive_keep_alive() -> None:
+        nonlocal keep_alives
+        keep_alives += 1
+        activity.last_keep_alive = time.monotonic()
         if not end.done():
-            loop.call_later(0.02, live)
+            loop.call_later(0.02, receive_keep_alive)
 
-    live()
+    receive_keep_alive()
     with pytest.raises(TimeoutError):
-        await watchdog.wait(end, 0.3, 1.0, [pulse])
+        await deadline.wait(end, 0.3, 1.0, [activity])
     assert end.cancelled()
-    assert alive > 1
-    watchdog.close()
+    assert keep_alives > 1
+    deadline.close()
 
 
-async def test_a_process_that_was_held_up() -> None:
-    """What came while this process had no time to read it is no silence of the node; real silence still is."""
-    watchdog, loop = Watchdog(), asyncio.get_running_loop()
+async def test_a_blocked_event_loop_is_not_an_idle_node() -> None:
+    """A result that arrives while the event loop is blocked does not time out; a node that stays silent does."""
+    deadline, loop = IdleDeadline(), asyncio.get_running_loop()
     end = loop.create_future()
 
-    def hold_up(then: Callable[[], object]) -> None:
+    def block(then: Callable[[], object]) -> None:
         time.sleep(0.4)
         loop.call_soon(loop.call_soon, then)
 
-    loop.call_soon(hold_up, lambda: end.set_result(None))
-    await watchdog.wait(end, 0.1)
-    loop.call_soon(hold_up, lambda: None)
+    loop.call_soon(block, lambda: end.set_result(None))
+    await deadline.wait(end, 0.1)
+    loop.call_soon(block, lambda: None)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError, match=r"^$"):
-            await watchdog.wait(loop.create_future(), 0.1)
-    watchdog.close()
+            await deadline.wait(loop.create_future(), 0.1)
+    deadline.close()
 
 
 async def test_cancellation_is_not_a_timeout() -> None:
-    """A task that is cancelled from outside stays cancelled."""
-    watchdog = Watchdog()
-    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
+    """Cancelling a waiting task from outside raises CancelledError, not TimeoutError."""
+    deadline = IdleDeadline()
+    task = asyncio.create_task(deadline.wait(asyncio.Event().wait(), 60.0))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    watchdog.close()
+    deadline.close()
 
 
-async def test_ended_twice() -> None:
-    """The first reason counts, also for who would wait after that."""
-    watchdog = Watchdog()
-    task = asyncio.create_task(watchdog.wait(asyncio.Event().wait(), 60.0))
+async def test_the_first_abort_error_wins() -> None:
+    """A deadline aborted twice raises the first error, in the current wait and in later ones."""
+    deadline = IdleDeadline()
+    task = asyncio.create_task(deadline.wait(asyncio.Event().wait(), 60.0))
     await asyncio.sleep(0)
-    watchdog.end(NodeLost("first"))
-    watchdog.end(NodeLost("second"))
+    deadline.abort(NodeLost("first"))
+    deadline.abort(NodeLost("second"))
     with pytest.raises(NodeLost, match="first"):
         await task
     with pytest.raises(NodeLost, match="first"):
-        await watchdog.wait(asyncio.sleep(60))
-    watchdog.close()
+        await deadline.wait(asyncio.sleep(60))
+    deadline.close()
 
 
-async def test_ended_while_it_bites() -> None:
-    """Who is given up and takes long to end hears the last word, not that of the silence before it."""
-    watchdog, given_up = Watchdog(), asyncio.Event()
+async def test_abort_takes_precedence_over_a_timeout() -> None:
+    """An abort while a timed-out awaitable is still ending raises the abort error instead of TimeoutError."""
+    deadline, cancelled = IdleDeadline(), asyncio.Event()
 
     async def slow() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            given_up.set()
+            cancelled.set()
             await asyncio.sleep(0.01)
 
-    task = asyncio.create_task(watchdog.wait(slow(), 0.01))
-    await given_up.wait()
-    watchdog.end(NodeLost("over"))
+    task = asyncio.create_task(deadline.wait(slow(), 0.01))
+    await cancelled.wait()
+    deadline.abort(NodeLost("over"))
     with pytest.raises(NodeLost, match="over"):
         await task
-    watchdog.close()
+    deadline.close()
 
 
 class OtherClock(asyncio.SelectorEventLoop):
-    """Counts from elsewhere, as some loops do where a machine slept."""
+    """Event loop whose clock differs from time.monotonic, as on some loops after the machine slept."""
 
     def time(self) -> float:
         return super().time() + 3600
 
 
-def test_the_clock_of_a_loop() -> None:
-    """It is not that of the pulses, and need not be."""
+def test_the_event_loop_may_have_another_clock() -> None:
+    """Idle timeouts are right when loop.time() differs from time.monotonic."""
 
     async def main() -> None:
-        watchdog, pulse = Watchdog(), Pulse()
+        deadline, activity = IdleDeadline(), Activity()
         loop = asyncio.get_running_loop()
         end = loop.create_future()
 
-        def hear(times: int) -> None:
-            pulse.heard = time.monotonic()
+        def receive_token(times: int) -> None:
+            activity.last_token = time.monotonic()
             if times:
-                loop.call_later(0.05, hear, times - 1)
+                loop.call_later(0.05, receive_token, times - 1)
             else:
                 end.set_result(None)
 
-        hear(10)
-        await watchdog.wait(end, 0.3, pulses=[pulse])
+        receive_token(10)
+        await deadline.wait(end, 0.3, activities=[activity])
         with pytest.raises(TimeoutError):
-            await watchdog.wait(loop.create_future(), 0.01, pulses=[pulse])
-        watchdog.close()
+            await deadline.wait(loop.create_future(), 0.01, activities=[activity])
+        deadline.close()
 
     with asyncio.Runner(loop_factory=OtherClock) as runner:
         runner.run(main())
 
 
-async def test_lateness_is_what_came_after_the_silence() -> None:
-    """A timer that is set for less, early, does not make silence last longer when the process was held up."""
-    watchdog, loop = Watchdog(), asyncio.get_running_loop()
-    begin = loop.time()
+async def test_an_early_timer_does_not_prolong_the_grace_period() -> None:
+    """The grace period after a blocked event loop is the lag behind the timeout, not behind an early timer."""
+    deadline, loop = IdleDeadline(), asyncio.get_running_loop()
+    started = loop.time()
     loop.call_soon(time.sleep, 2.0)
     async with asyncio.timeout(10):
         with pytest.raises(TimeoutError, match=r"^$"):
-            await watchdog.wait(loop.create_future(), 1.8, then=0.01)
-    # A fifth of a second late for a silence of 1.8: as much once more, not two seconds.
-    assert loop.time() - begin < 3.8
-    watchdog.close()
+            await deadline.wait(loop.create_future(), 1.8, next_timeout=0.01)
+    # 0.2 s late for a timeout of 1.8 s: the grace period is another 0.2 s, not 2 s.
+    assert loop.time() - started < 3.8
+    deadline.close()
 
 
 def request() -> Generate:
@@ -265,7 +265,7 @@ def request() -> Generate:
 
 
 async def test_signed_requests() -> None:
-    """What was signed is accepted once; changed, replayed, stale or unsigned it is not."""
+    """A signed request is accepted once; a modified, replayed, stale or unsigned one is rejected."""
     now = [1000.0]
     sender, receiver = TokenAuthorizer("s", clock=lambda: now[0]), TokenAuthorizer("s", clock=lambda: now[0])
     signed = await sender.sign_request(request())
@@ -281,7 +281,7 @@ async def test_signed_requests() -> None:
 
 
 async def test_signed_responses_belong_to_their_request() -> None:
-    """The answer to one request does not pass as the answer to another."""
+    """A response signed for one request is rejected for another."""
     authorizer = TokenAuthorizer("s")
     one, two = await authorizer.sign_request(request()), await authorizer.sign_request(request())
     accepted = await authorizer.sign_response(Accepted(1), one)

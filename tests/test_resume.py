@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
-from subnet.aio import pulled, together
+from subnet.aio import gather_or_cancel, stream_from_callback
 from subnet.client.ledger.base import enter
 from subnet.client.ledger.token import TokenLedger as Ledger
 from subnet.client.resume.token import Diverged, Resumption, way
@@ -212,7 +212,7 @@ async def test_requests_for_several_choices_end_together() -> None:
             closed.append(name)
 
     with pytest.raises(NodeLost):
-        await together([ask("a", False), ask("b", True)])
+        await gather_or_cancel([ask("a", False), ask("b", True)])
     assert sorted(closed) == ["a", "b"]
 
 
@@ -228,7 +228,7 @@ async def test_who_closes_what_is_pulled_may_be_cancelled() -> None:
             ending.set()
             await asyncio.Event().wait()
 
-    items = pulled(push)
+    items = stream_from_callback(push)
     assert await anext(items) == 1
     closing = asyncio.create_task(items.aclose())
     await ending.wait()

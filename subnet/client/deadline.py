@@ -1,4 +1,4 @@
-"""Notices silence, and can break a wait."""
+"""Idle timeout for streams that costs one clock reading per token."""
 
 from __future__ import annotations
 
@@ -10,121 +10,135 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A timer that is later than this, in seconds, tells that this process had no time for anything.
-_HELD_UP = 0.1
+# A timer that fires later than this, in seconds, shows that the event loop was blocked.
+_MAX_TIMER_LAG = 0.1
 
 
-class Pulse:
-    """When there was something of what is waited for (`heard`), and when no more than a sign of life (`alive`), by
-    time.monotonic.
-    """
+class Activity:
+    """Times of a stream's last token and last keep-alive, by time.monotonic; 0 for none."""
 
-    __slots__ = ("alive", "heard")
+    __slots__ = ("last_keep_alive", "last_token")
 
     def __init__(self) -> None:
-        self.heard = 0.0
-        self.alive = 0.0
+        self.last_token = 0.0
+        self.last_keep_alive = 0.0
 
 
-class Watchdog:
-    """Bounds the silence of what one task at a time waits for.
+class IdleDeadline:
+    """Idle timeout for the awaitables of one task, one at a time. Close it after use.
 
-    asyncio.timeout would set and cancel a timer for every token. Here there is one timer, which looks, when it
-    fires, how much longer it should have waited; a token costs a clock reading, kept in a pulse. Close it when done.
+    asyncio.timeout would set and cancel a timer for every token. This class has a single timer: when it fires, it
+    compares the clock with the recorded activity and, if there was any, fires again later.
 
-    When it fires late, the silence may be this process's own deafness: it waits once more, as long as it was late, for
-    what came meanwhile to be read.
+    When the timer fires late, the event loop was blocked, and tokens may have arrived unread. It then waits once more,
+    for as long as it was late, before it times out.
     """
 
-    __slots__ = ("_end", "_error", "_loop", "_most", "_next", "_patience", "_pulses", "_since", "_timer", "_waiting")
+    __slots__ = (
+        "_abort_error",
+        "_activities",
+        "_error",
+        "_idle_timeout",
+        "_keep_alive_timeout",
+        "_loop",
+        "_scheduled",
+        "_started",
+        "_timer",
+        "_waiting",
+    )
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._next = inf
+        self._scheduled = inf
         self._waiting: asyncio.Task[object] | None = None
-        self._patience: float | None = None
-        self._most = inf
-        self._since = 0.0
-        self._pulses: Sequence[Pulse] = ()
+        self._idle_timeout: float | None = None
+        self._keep_alive_timeout = inf
+        self._started = 0.0
+        self._activities: Sequence[Activity] = ()
         self._error: Exception | None = None
-        self._end: Exception | None = None
+        self._abort_error: Exception | None = None
 
     async def wait(
         self,
         awaitable: Awaitable[T],
-        seconds: float | None = None,
-        most: float = inf,
-        pulses: Sequence[Pulse] = (),
+        idle_timeout: float | None = None,
+        keep_alive_timeout: float = inf,
+        activities: Sequence[Activity] = (),
         *,
-        then: float = inf,
+        next_timeout: float = inf,
     ) -> T:
-        """What `awaitable` gives. Raises TimeoutError when for `seconds` neither it ended nor one of `pulses` heard
-        anything, nor was alive, which alone counts for `most` seconds; or the error that `end` was given. `then` is
-        the patience that `expect` will be given later: when it is the shorter one, the timer fires early once, and
-        `expect` need not set another.
+        """Return the result of `awaitable`. All times are in seconds; an `idle_timeout` of None means no timeout.
+
+        A token in one of `activities` restarts the timeout; keep-alives do so for at most `keep_alive_timeout` seconds
+        after the last token. `next_timeout` is the value that a later `restart` will set: if it is shorter than
+        `idle_timeout`, the timer fires early once, and `restart` need not set another.
+
+        Raises TimeoutError, or the error passed to `abort`.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
-        if self._end is not None:
+        if self._abort_error is not None:
             if asyncio.iscoroutine(awaitable):
                 awaitable.close()
-            raise self._end
-        self._begin(task, most, pulses)
-        self.expect(seconds, then)
+            raise self._abort_error
+        self._begin(task, keep_alive_timeout, activities)
+        self.restart(idle_timeout, next_timeout)
         try:
             return await awaitable
         except asyncio.CancelledError:
-            # Someone else may have cancelled the task at the same time: then that counts.
+            # If the task was also cancelled from outside, that cancellation takes precedence.
             if self._error is not None and task.uncancel() <= cancelling:
-                raise (self._end or self._error) from None
+                raise (self._abort_error or self._error) from None
             raise
         finally:
-            self._waiting, self._patience, self._pulses = None, None, ()
+            self._waiting, self._idle_timeout, self._activities = None, None, ()
 
-    def expect(self, seconds: float | None, then: float = inf) -> None:
-        """From now on so many seconds of silence are too much, None: any; `then` as in `wait`."""
-        self._patience = seconds
-        self._since = monotonic()
-        if seconds is not None and (look := self._since + min(seconds, then)) < self._next:
+    def restart(self, idle_timeout: float | None, next_timeout: float = inf) -> None:
+        """Start a new idle timeout now, in seconds (None: no timeout); `next_timeout` as in `wait`."""
+        self._idle_timeout = idle_timeout
+        self._started = monotonic()
+        if idle_timeout is not None and (when := self._started + min(idle_timeout, next_timeout)) < self._scheduled:
             self.close()
-            self._look_at(look)
+            self._schedule(when)
 
-    def end(self, error: Exception) -> None:
-        """Raise `error`, the first that is given, at whoever waits now, and at all who would wait after that."""
-        self._end = self._end or error
-        self._interrupt(self._end)
+    def abort(self, error: Exception) -> None:
+        """Raise `error` in the current `wait` and in all later ones. After the first call, `error` is ignored."""
+        self._abort_error = self._abort_error or error
+        self._interrupt(self._abort_error)
 
     def close(self) -> None:
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._next = None, inf
+            self._timer, self._scheduled = None, inf
 
-    def _begin(self, task: asyncio.Task[object], most: float, pulses: Sequence[Pulse]) -> None:
-        self._waiting, self._error, self._most, self._pulses = task, None, most, pulses
+    def _begin(self, task: asyncio.Task[object], keep_alive_timeout: float, activities: Sequence[Activity]) -> None:
+        self._waiting, self._error = task, None
+        self._keep_alive_timeout, self._activities = keep_alive_timeout, activities
 
     def _interrupt(self, error: Exception) -> None:
         if self._waiting is not None and self._error is None:
             self._error = error
             self._waiting.cancel()
 
-    def _look_at(self, when: float, *, again: bool = True) -> None:
-        # By the clock of the pulses: that of a loop may be another. A loop may round to whole milliseconds.
-        self._next = when
-        self._timer = self._loop.call_later(max(0.0, when - monotonic()) + 0.001, self._look, again)
+    def _schedule(self, when: float, *, extend: bool = True) -> None:
+        # Activity is recorded by time.monotonic; loop.time() may be a different clock, and rounded to milliseconds.
+        self._scheduled = when
+        self._timer = self._loop.call_later(max(0.0, when - monotonic()) + 0.001, self._check, extend)
 
-    def _look(self, again: bool) -> None:
-        self._timer, self._next = None, inf
-        if self._patience is None:
+    def _check(self, extend: bool) -> None:
+        self._timer, self._scheduled = None, inf
+        if self._idle_timeout is None:
             return
         now = monotonic()
-        heard = max([self._since, *(pulse.heard for pulse in self._pulses)])
-        alive = max([heard, *(pulse.alive for pulse in self._pulses)])
-        due = min(alive + self._patience, heard + self._most)
+        last_token = max([self._started, *(activity.last_token for activity in self._activities)])
+        last_activity = max([last_token, *(activity.last_keep_alive for activity in self._activities)])
+        due = min(last_activity + self._idle_timeout, last_token + self._keep_alive_timeout)
         if now < due:
-            self._look_at(due)
-        elif again and now - due > _HELD_UP:
-            self._look_at(now + (now - due), again=False)
+            self._schedule(due)
+        elif extend and now - due > _MAX_TIMER_LAG:
+            self._schedule(now + (now - due), extend=False)
         else:
             self._interrupt(TimeoutError())

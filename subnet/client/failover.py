@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Generic
 
 from subnet.client.attempt.base import Attempt
-from subnet.client.deadline import Watchdog
+from subnet.client.deadline import IdleDeadline
 from subnet.client.ledger.base import D, Ledger, Take
 from subnet.client.race import Hedger, Round
 from subnet.client.resume.token import Diverged
@@ -35,7 +35,7 @@ class Delivery(Generic[D]):
         manager: RemoteManager,
         limits: Limits,
         hedger: Hedger,
-        watchdog: Watchdog,
+        deadline: IdleDeadline,
         may_queue: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ledger = ledger
@@ -44,7 +44,7 @@ class Delivery(Generic[D]):
         self._manager = manager
         self._limits = limits
         self._hedger = hedger
-        self._watchdog = watchdog
+        self._deadline = deadline
         self._retry = Retry(limits, may_queue=may_queue)
         self._most = len(ledger.choices)
         self._lost = False
@@ -66,7 +66,7 @@ class Delivery(Generic[D]):
     async def _play(self, first: Attempt[D]) -> None:
         """One round; of its failures those are raised that are the last."""
         ledger, retry = self._ledger, self._retry
-        round_ = Round(first, ledger, self._watchdog, self._limits.on(first.lease.remote, ledger.lane), self._emit)
+        round_ = Round(first, ledger, self._deadline, self._limits.on(first.lease.remote, ledger.lane), self._emit)
         delivered, self._lost = ledger.delivered, True
         try:
             await self._race(round_)
@@ -83,7 +83,7 @@ class Delivery(Generic[D]):
             if ledger.delivered > delivered:
                 retry.progressed()
                 self._keep_model(lease)
-            await self._watchdog.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
+            await self._deadline.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
         except BaseException:
             # The client's mistake, or its leaving: only what was delivered speaks of the node.
             if ledger.delivered > delivered:
@@ -131,7 +131,7 @@ class Delivery(Generic[D]):
                     return self._manager.lease(ledger.model, self._retry.excluded, ledger.want, ledger.lane)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = self._retry.waited(error)
-                await self._watchdog.wait(place.wait(pause))
+                await self._deadline.wait(place.wait(pause))
 
     def _second(self, first: Attempt[D]) -> Attempt[D] | None:
         """Another node for the same, where there is one, and asking it is not too often."""

@@ -9,9 +9,9 @@ from math import ceil
 from time import monotonic
 from typing import Any, Generic
 
-from subnet.aio import ended
+from subnet.aio import cancel_and_wait
 from subnet.client.attempt.base import Attempt
-from subnet.client.deadline import Pulse, Watchdog
+from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.ledger.base import D, Ledger, Take, enter
 from subnet.client.timeouts import Limits
 from subnet.errors import NodeError
@@ -63,12 +63,14 @@ class Round(Generic[D]):
     when it does.
     """
 
-    def __init__(self, first: Attempt[D], ledger: Ledger[D], watchdog: Watchdog, limits: Limits, emit: Take[D]) -> None:
+    def __init__(
+        self, first: Attempt[D], ledger: Ledger[D], deadline: IdleDeadline, limits: Limits, emit: Take[D]
+    ) -> None:
         self.attempt = first
         self.answered = False
         self.on_answer: Callable[[], None] = lambda: None
         self._ledger = ledger
-        self._watchdog = watchdog
+        self._deadline = deadline
         self._emit = emit
         self._within = limits.first_token_within(ledger.size + ledger.delivered)
         self._stall = limits.inter_token_timeout
@@ -83,7 +85,7 @@ class Round(Generic[D]):
         Raises NodeError for a node that failed, was silent for too long or ended too early, and what `emit` raises.
         """
         work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
-        watched = self._watchdog.wait(work, self._within, self._alive, self._flows, then=self._stall)
+        watched = self._deadline.wait(work, self._within, self._alive, self._flows, next_timeout=self._stall)
         try:
             await (watched if self._most is None else self._bounded(watched, self._most))
         except TimeoutError:
@@ -116,7 +118,7 @@ class Round(Generic[D]):
         finally:
             # First: who cancels again meanwhile must not leave the other one's lease behind.
             self._let_go()
-            await ended(list(self._tasks.values()))
+            await cancel_and_wait(list(self._tasks.values()))
 
     def _start(self, attempt: Attempt[D]) -> None:
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
@@ -133,7 +135,7 @@ class Round(Generic[D]):
         self.answered, self.attempt = True, attempt
         attempt.lease.answered()
         self.on_answer()
-        self._watchdog.expect(self._stall)
+        self._deadline.restart(self._stall)
         self._let_go()
         return True
 
@@ -149,7 +151,7 @@ class Round(Generic[D]):
                 attempt.lease.abandoned()
 
 
-class Flow(Pulse, Generic[D]):
+class Flow(Activity, Generic[D]):
     """The way of what one attempt gives: all of it that every token passes, so that it looks at few places in memory.
 
     Settled: the attempt was the first to answer, and nothing that it gives repeats what was delivered. From then on a
@@ -168,9 +170,9 @@ class Flow(Pulse, Generic[D]):
 
     def take(self, delta: D) -> None:
         if not delta.tokens and delta.finish_reason is None:
-            self.alive = monotonic()
+            self.last_keep_alive = monotonic()
             return
-        self.heard = monotonic()
+        self.last_token = monotonic()
         new = delta if self._settled else self._new(delta)
         if new is not None:
             enter(self._choices, new)

@@ -12,12 +12,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from subnet.aio import pulled
+from subnet.aio import stream_from_callback
 from subnet.authorizers import AuthorizerBase
 from subnet.chat import ChatRequest, ChatUsage, EmitChat
 from subnet.client.attempt.chat import ChatAttempt
 from subnet.client.attempt.token import TokenAttempt
-from subnet.client.deadline import Watchdog
+from subnet.client.deadline import IdleDeadline
 from subnet.client.failover import Delivery, Try
 from subnet.client.ledger.base import D, Ledger, Take
 from subnet.client.ledger.chat import ChatLedger
@@ -63,7 +63,7 @@ class Session:
         self._may_queue = may_queue
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
-        self._watchdog: Watchdog | None = None
+        self._deadline: IdleDeadline | None = None
         self._over: asyncio.Event | None = None
         self._closed = False
 
@@ -91,7 +91,7 @@ class Session:
     ) -> AsyncGenerator[Delta, None]:
         """Like `run`, but yields the deltas. Closing the generator cancels the work on the node."""
         push = partial(self.run, prompt, sampling, choices=choices, text=text)
-        async with aclosing(pulled(push)) as deltas:
+        async with aclosing(stream_from_callback(push)) as deltas:
             async for delta in deltas:
                 yield delta
                 if self._closed:
@@ -146,18 +146,18 @@ class Session:
         self._closed = True
         # It may belong to who holds this session: a cycle otherwise.
         self._may_queue = _always
-        if self._watchdog is not None:
-            self._watchdog.end(SessionClosed("the session was closed"))
+        if self._deadline is not None:
+            self._deadline.abort(SessionClosed("the session was closed"))
             self._over = self._over or asyncio.Event()
             await self._over.wait()
 
     def _check_free(self) -> None:
-        if self._closed or self._watchdog is not None:
+        if self._closed or self._deadline is not None:
             raise SessionClosed("the session is closed" if self._closed else "the session is already generating")
 
     async def _deliver(self, ledger: Ledger[D], attempt: Try[D], emit: Take[D]) -> None:
         self.ledger = ledger
-        self._watchdog = Watchdog()
+        self._deadline = IdleDeadline()
         delivery = Delivery(
             ledger,
             attempt,
@@ -165,14 +165,14 @@ class Session:
             manager=self._manager,
             limits=self._limits,
             hedger=self._hedger,
-            watchdog=self._watchdog,
+            deadline=self._deadline,
             may_queue=self._may_queue,
         )
         try:
             await delivery.run(self._priority)
         finally:
-            self._watchdog.close()
-            self._watchdog = None
+            self._deadline.close()
+            self._deadline = None
             if self._over is not None:
                 self._over.set()
             self._manager.line.stir(self._model)

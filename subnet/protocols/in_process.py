@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.aio import pulled
+from subnet.aio import stream_from_callback
 from subnet.engines.base import Engine
 from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import NodeBusy, NodeError
@@ -65,7 +65,7 @@ class DirectProtocol(Protocol):
         return await self._engine.score(to_text(request, self._engine.capabilities), width)
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        return pulled(partial(self.rpc_inference, request))
+        return stream_from_callback(partial(self.rpc_inference, request))
 
     async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
         self._check(request.model)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.aio import pulled
+from subnet.aio import stream_from_callback
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
@@ -123,7 +123,7 @@ class WebSocketProtocol(Protocol):
         return reply
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        return pulled(partial(self._pushed, request))
+        return stream_from_callback(partial(self._pushed, request))
 
     async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
         connection = await self._connected()

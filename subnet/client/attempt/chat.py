@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from subnet.aio import together
+from subnet.aio import gather_or_cancel
 from subnet.chat import ChatDelta, ChatRequest, EmitChat
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.chat import ChatChoice, ChatLedger
@@ -29,7 +29,7 @@ class ChatAttempt(Attempt[ChatDelta]):
         self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.filters else {}
 
     async def run(self, emit: EmitChat) -> None:
-        await together([self._ask(request, emit) for request in self._requests()])
+        await gather_or_cancel([self._ask(request, emit) for request in self._requests()])
 
     def new(self, delta: ChatDelta) -> ChatDelta | None:
         replay = self._replays.get(delta.choice)

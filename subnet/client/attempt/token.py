@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subnet.aio import together
+from subnet.aio import gather_or_cancel
 from subnet.authorizers import AuthorizerBase
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.token import TokenLedger
@@ -26,7 +26,7 @@ class TokenAttempt(Attempt[Delta]):
         self.filters = self._resumption.way == "replay"
 
     async def run(self, emit: Emit) -> None:
-        await together([self._ask(request, emit) for request in self._resumption.requests])
+        await gather_or_cancel([self._ask(request, emit) for request in self._resumption.requests])
 
     def new(self, delta: Delta) -> Delta | None:
         return self._resumption.new(delta)
