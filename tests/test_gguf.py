@@ -1,3 +1,5 @@
+"""Reading GGUF files, and the cards and tokenizers made from them."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,7 +16,7 @@ from subnet.engines.llama_cpp import NativeTokenizer
 from subnet.errors import SettingsError
 from subnet.models.card import describe
 from subnet.models.gguf import read_metadata
-from subnet.models.names import name_of
+from subnet.models.names import model_id_from_path
 from subnet.models.resolve import resolve
 from subnet.models.vocabulary import Vocabulary
 from subnet.node_info import TokenizerArtefact, digest
@@ -31,7 +33,7 @@ def string(text: str) -> bytes:
 
 
 def encode(kind: str, value: Any) -> bytes:
-    """A value after its type; "[kind]" is an array."""
+    """Encode a value preceded by its type; "[kind]" is an array."""
     if kind == "str":
         return struct.pack("<I", 8) + string(value)
     if kind.startswith("["):
@@ -61,7 +63,7 @@ EVERY_TYPE: dict[str, tuple[str, Any]] = {
 
 
 def test_every_value_type_is_read(tmp_path: Path) -> None:
-    """Scalars, strings, arrays and arrays of arrays come back as written, in both versions."""
+    """Scalars, strings, arrays and nested arrays of a GGUF file are read unchanged, in versions 2 and 3."""
     for version in (2, 3):
         found = read_metadata(write(tmp_path / "m.gguf", gguf(EVERY_TYPE, version)))
         assert list(found) == list(EVERY_TYPE)
@@ -73,8 +75,8 @@ def test_every_value_type_is_read(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, len(gguf(EVERY_TYPE)) - 1))
-def test_a_file_cut_short_is_one_clear_error(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
-    """No cut makes anything else than a SettingsError of one line."""
+def test_a_truncated_file_raises_a_one_line_error(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
+    """A GGUF file truncated anywhere raises a SettingsError of one line."""
     path = write(tmp_path_factory.getbasetemp() / "cut.gguf", gguf(EVERY_TYPE)[:size])
     with pytest.raises(SettingsError) as caught:
         read_metadata(path)
@@ -82,8 +84,10 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path_factory: pytest.TempPathFa
 
 
 @given(st.binary(max_size=300), st.integers(0, len(gguf(EVERY_TYPE)) - 1))
-def test_hostile_bytes_never_do_more_than_fail(tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int) -> None:
-    """Bytes overwritten anywhere, lengths included, give metadata or a SettingsError, and no MemoryError."""
+def test_corrupt_bytes_raise_only_settings_errors(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int
+) -> None:
+    """A GGUF file with any bytes overwritten gives metadata or a SettingsError, never another error."""
     data = gguf(EVERY_TYPE)
     path = write(tmp_path_factory.getbasetemp() / "junk.gguf", data[:at] + junk + data[at + len(junk) :])
     with contextlib.suppress(SettingsError):
@@ -103,14 +107,14 @@ def test_hostile_bytes_never_do_more_than_fail(tmp_path_factory: pytest.TempPath
         gguf({"a": ("[[[[[[u8]]]]]]", [[[[[[1]]]]]])}),
     ],
 )
-def test_what_is_no_sound_gguf_is_refused(tmp_path: Path, data: bytes) -> None:
-    """Empty, foreign, of another version, with lengths beyond the file, of unknown types, nested without end."""
+def test_an_invalid_gguf_file_is_rejected(tmp_path: Path, data: bytes) -> None:
+    """Files that are empty, foreign, of an unknown version or type, too long or nested too deeply are rejected."""
     with pytest.raises(SettingsError, match="is not a GGUF file"):
         read_metadata(write(tmp_path / "m.gguf", data))
 
 
-def test_names_lose_their_quantisation() -> None:
-    """A model is called by its file's name without the suffix that tells how it was quantised."""
+def test_model_ids_omit_the_quantisation() -> None:
+    """A model id is the file name without its quantisation suffix."""
     names = {
         "SmolLM2-135M-Instruct.Q4_1.gguf": "SmolLM2-135M-Instruct",
         "Llama-3.2-1B-Instruct-Q4_K_M.gguf": "Llama-3.2-1B-Instruct",
@@ -118,11 +122,11 @@ def test_names_lose_their_quantisation() -> None:
         "Qwen2.5-7B-f16.gguf": "Qwen2.5-7B",
         "plain.gguf": "plain",
     }
-    assert {file: name_of(Path(file)) for file in names} == names
+    assert {file: model_id_from_path(Path(file)) for file in names} == names
 
 
-def test_the_card_of_the_default_model() -> None:
-    """Everything a gateway needs is in the card and the artefact that it names."""
+def test_card_of_the_demo_model() -> None:
+    """The demo model's card and artefact contain everything that a gateway needs."""
     card, artefact = describe(resolve(None, print))
     assert (card.id, card.context_length) == ("SmolLM2-135M-Instruct", 8192)
     assert (card.bos_token, card.eos_token) == ("<|im_start|>", "<|im_end|>")
@@ -135,8 +139,8 @@ def test_the_card_of_the_default_model() -> None:
     assert not tokenizer.add_bos
 
 
-def test_settings_of_a_card_are_checked() -> None:
-    """A context beyond what the model was trained for is a clear error; a smaller one and a name are taken."""
+def test_context_length_and_id_are_configurable() -> None:
+    """A context length above the trained one is rejected; a smaller one and a model id are used."""
     path = resolve(None, print)
     card, _ = describe(path, "mine", 512)
     assert (card.id, card.context_length) == ("mine", 512)
@@ -157,7 +161,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_are_the_bytes_that_llama_cpp_tokenizes(text: str) -> None:
-    """The pieces of llama.cpp's own tokens, joined, are the text (bytes that the vocabulary lacks aside)."""
+    """The pieces of llama.cpp's tokens, joined, are the text, except for bytes that the vocabulary lacks."""
     path = resolve(None, print)
     pieces = TokenizerArtefact.from_bytes(describe(path)[1]).pieces
     with NativeTokenizer(path) as native:
@@ -173,7 +177,7 @@ WORDS = ["h", "e", "l", "o", "w", "r", "d", "▁", "he", "ll", "llo", "hello", "
 
 @pytest.fixture(scope="module")
 def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small vocabulary of the SentencePiece kind, without weights."""
+    """Create a GGUF file with a small SentencePiece vocabulary and no weights."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *WORDS]
     types = [2, 3, 3, *[6] * 256, *[1] * len(WORDS)]
     scores = [0.0] * 259 + [-float(index) for index in range(len(WORDS))]
@@ -193,7 +197,7 @@ def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(text=st.text("helowrdé 日\n", max_size=20))
 def test_sentencepiece_models_tokenize_as_in_llama_cpp(sentencepiece: Path, text: str) -> None:
-    """The tokenizer.json made from scores gives llama.cpp's ids, unknown characters as bytes included."""
+    """The tokenizer.json made from a SentencePiece vocabulary gives llama.cpp's ids, byte fallback included."""
     artefact = TokenizerArtefact.from_bytes(describe(sentencepiece)[1])
     assert artefact.tokenizer_json is not None
     assert artefact.add_bos
@@ -205,16 +209,16 @@ def test_sentencepiece_models_tokenize_as_in_llama_cpp(sentencepiece: Path, text
     assert joined == (b" " + text.encode() if text else b"")
 
 
-def test_what_ends_a_turn() -> None:
-    """A mark that ends turns in most models ends a message of a turn in those that have marks of their own for that."""
+def test_end_tokens() -> None:
+    """The text "<|end|>" ends a turn, except in Harmony vocabularies, where it ends a message."""
     types = [3, 3, 3, 3]
     harmony = Vocabulary("gpt2", ["<|start|>", "<|end|>", "<|return|>", "<|call|>"], types)
-    assert (harmony.ends(), harmony.control()) == ([2, 3], [0, 1, 2, 3])
-    assert Vocabulary("gpt2", ["<|user|>", "<|end|>", "a", "<|endoftext|>"], [3, 3, 1, 3]).ends() == [1, 3]
+    assert (harmony.end_tokens(), harmony.control_tokens()) == ([2, 3], [0, 1, 2, 3])
+    assert Vocabulary("gpt2", ["<|user|>", "<|end|>", "a", "<|endoftext|>"], [3, 3, 1, 3]).end_tokens() == [1, 3]
 
 
 def test_an_unknown_tokenizer_asks_for_a_tokenizer_json(tmp_path: Path) -> None:
-    """A pre-tokenizer that we do not know, and a kind that we cannot do, are errors that say what to do."""
+    """An unknown pre-tokenizer or tokenizer type raises an error that says what to do."""
     entries: dict[str, tuple[str, Any]] = {
         "tokenizer.ggml.model": ("str", "gpt2"),
         "tokenizer.ggml.pre": ("str", "novel"),
@@ -228,7 +232,7 @@ def test_an_unknown_tokenizer_asks_for_a_tokenizer_json(tmp_path: Path) -> None:
 
 
 def test_a_given_tokenizer_json_is_used(tmp_path: Path, sentencepiece: Path) -> None:
-    """It replaces the GGUF's tokenizer; one that does not parse is refused."""
+    """A given tokenizer.json replaces the GGUF file's tokenizer, and is rejected if it is invalid."""
     given_text = TokenizerArtefact.from_bytes(describe(sentencepiece)[1]).tokenizer_json
     assert given_text is not None
     path = tmp_path / "tokenizer.json"

@@ -1,4 +1,4 @@
-"""Cards and tokenizers from folders in Hugging Face's form."""
+"""Cards and tokenizers made from folders in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def described(folder: Path) -> tuple[ModelCard, TokenizerArtefact]:
     return card, TokenizerArtefact.from_bytes(artefact)
 
 
-class Pair(NamedTuple):
-    """The package's tokenizer, ours from the same file, and what our tokens say."""
+class TokenizerPair(NamedTuple):
+    """Tokenizer of the `tokenizers` package, our tokenizer from the same file, and its token table."""
 
     theirs: tokenizers.Tokenizer
     ours: Tokenizer
     table: TokenTable
 
 
-def pair_of(folder: Path, theirs: tokenizers.Tokenizer) -> Pair:
+def pair_of(folder: Path, theirs: tokenizers.Tokenizer) -> TokenizerPair:
     artefact = described(folder_of(folder, theirs))[1]
-    return Pair(theirs, load_tokenizer(artefact), TokenTable(artefact.pieces, artefact.control))
+    return TokenizerPair(theirs, load_tokenizer(artefact), TokenTable(artefact.pieces, artefact.control))
 
 
 @pytest.fixture(scope="module", params=[byte_level, byte_fallback, unigram], ids=lambda make: str(make.__name__))
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenizerPair:
     return pair_of(tmp_path_factory.mktemp("model"), request.param())
 
 
 @pytest.fixture(scope="module")
-def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def byte_pair(tmp_path_factory: pytest.TempPathFactory) -> TokenizerPair:
     return pair_of(tmp_path_factory.mktemp("model"), byte_level())
 
 
@@ -61,18 +61,17 @@ TEXT = st.lists(
 
 
 @given(text=TEXT)
-def test_tokens_and_their_text_are_those_of_the_package(pair: Pair, text: str) -> None:
-    """Any text becomes the same tokens, and these say what the package says that they do, which drops the space that
-    it put before the text."""
+def test_encoding_and_decoding_match_the_package(pair: TokenizerPair, text: str) -> None:
+    """Any text is encoded and decoded as the package does, except that the package drops the space it prepends."""
     ids = pair.theirs.encode(text, add_special_tokens=False).ids
     assert pair.ours.encode_text(text).tolist() == ids
-    said = Detokenizer(pair.table).decode(ids)
-    assert said.removeprefix(" " if pair.theirs.normalizer else "") == pair.theirs.decode(ids)
+    message = Detokenizer(pair.table).decode(ids)
+    assert message.removeprefix(" " if pair.theirs.normalizer else "") == pair.theirs.decode(ids)
 
 
 @given(data=st.data())
-def test_any_bytes_are_replaced_as_the_package_does(byte_pair: Pair, data: st.DataObject) -> None:
-    """Tokens that make no whole characters, of byte-level BPE."""
+def test_invalid_utf8_is_replaced_as_in_the_package(byte_pair: TokenizerPair, data: st.DataObject) -> None:
+    """Tokens that form no whole characters are decoded with the same replacement characters as in the package."""
     ids = data.draw(st.lists(st.integers(0, byte_pair.theirs.get_vocab_size() - 1), max_size=12))
     # A character that the end cuts off is not shown: a letter ends it.
     ids.append(id_of(byte_pair.theirs, "a"))
@@ -80,16 +79,16 @@ def test_any_bytes_are_replaced_as_the_package_does(byte_pair: Pair, data: st.Da
 
 
 @pytest.mark.parametrize("text", [f"{START}user\nHi there{END}{START}", END, f"{START}{THINK}so{END} <|end |>"])
-def test_a_prompt_has_control_tokens(byte_pair: Pair, text: str) -> None:
-    """Their texts, as a template writes them, become what the package makes of them; a user's do not."""
+def test_only_prompts_contain_control_tokens(byte_pair: TokenizerPair, text: str) -> None:
+    """The text of a control token becomes that token in a prompt, and ordinary tokens in a user's text."""
     theirs, ours, _ = byte_pair
     assert ours.encode_prompt(text).tolist() == theirs.encode(text).ids
     assert not ours.control.intersection(ours.encode_text(text).tolist())
 
 
-def test_kinds_of_tokens(tmp_path: Path) -> None:
-    """Special ones are control tokens, and so are those that the configuration names or that end a turn; other added
-    ones are matched as their text."""
+def test_token_types(tmp_path: Path) -> None:
+    """Special tokens, those named in the configuration and those that end a turn are control tokens; other added tokens
+    are matched as text."""
     tokenizer = byte_level()
     tokenizer.add_tokens(["<pad>", "<turn>", "<tool>", "<mask>"])
     think, pad, turn, tool, mask = (id_of(tokenizer, text) for text in (THINK, "<pad>", "<turn>", "<tool>", "<mask>"))
@@ -105,8 +104,8 @@ def test_kinds_of_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["the▁▁cat", "the  cat", "a mat, mats", "mat"])
-def test_the_file_says_how_to_match_tokens_of_the_model(tmp_path: Path, text: str) -> None:
-    """Some stand for other text than their own, and some are whole words only."""
+def test_base_vocabulary_is_matched_by_the_tokenizer(tmp_path: Path, text: str) -> None:
+    """Added tokens of the base vocabulary that are not matched as their own text are left to the tokenizer."""
     tokenizer = byte_fallback()
     tokenizer.add_tokens([AddedToken("▁▁", normalized=False), AddedToken("mat", single_word=True)])
     artefact = described(folder_of(tmp_path, tokenizer))[1]
@@ -126,8 +125,8 @@ def test_the_file_says_how_to_match_tokens_of_the_model(tmp_path: Path, text: st
         ({}, {}, "<not there>", ()),
     ],
 )
-def test_ends(tmp_path: Path, generation: Any, config: Any, eos: Any, stops: tuple[int, ...]) -> None:
-    """generation_config.json wins over config.json; the tokenizer's own end is one more."""
+def test_stop_tokens(tmp_path: Path, generation: Any, config: Any, eos: Any, stops: tuple[int, ...]) -> None:
+    """Stop tokens come from generation_config.json, or else config.json, plus the tokenizer's own end token."""
     folder = folder_of(tmp_path, tokenizer_config={"eos_token": eos}, generation_config=generation, config=config)
     assert described(folder)[0].stop_tokens == stops
 
@@ -142,7 +141,7 @@ def test_ends(tmp_path: Path, generation: Any, config: Any, eos: Any, stops: tup
     ],
 )
 def test_context_length(tmp_path: Path, config: Any, length: int) -> None:
-    """What the model was made for, wherever its configuration has it, unless another is given."""
+    """The context length is the trained one, wherever config.json has it, unless another one is given."""
     folder = folder_of(tmp_path, config=config)
     assert described(folder)[0].context_length == length
     assert describe_pretrained(folder, context_length=99)[0].context_length == 99
@@ -158,26 +157,25 @@ def test_context_length(tmp_path: Path, config: Any, length: int) -> None:
     ],
 )
 def test_chat_template(tmp_path: Path, template: Any, wanted: str | None) -> None:
-    """One, or the default of several; a file of its own wins."""
+    """The chat template is the only one or the default of several, unless chat_template.jinja exists."""
     folder = folder_of(tmp_path, tokenizer_config={"chat_template": template})
     assert described(folder)[0].chat_template == wanted
     (folder / "chat_template.jinja").write_text("{{ file }}")
     assert described(folder)[0].chat_template == "{{ file }}"
 
 
-@pytest.mark.parametrize(("told", "adds"), [(None, True), (False, False), (True, True)])
-def test_beginning_of_sequence(tmp_path: Path, told: bool | None, adds: bool) -> None:
-    """Whether a bare prompt starts with it: as the file has it, unless the configuration says."""
-    config = {"bos_token": "<s>"} | ({} if told is None else {"add_bos_token": told})
+@pytest.mark.parametrize(("add_bos_token", "expected"), [(None, True), (False, False), (True, True)])
+def test_beginning_of_sequence_token(tmp_path: Path, add_bos_token: bool | None, expected: bool) -> None:
+    """A bare prompt starts with the BOS token if tokenizer.json adds it, unless the configuration says otherwise."""
+    config = {"bos_token": "<s>"} | ({} if add_bos_token is None else {"add_bos_token": add_bos_token})
     card, artefact = described(folder_of(tmp_path, byte_fallback(), tokenizer_config=config))
-    assert (card.bos_token, artefact.bos_id, artefact.add_bos) == ("<s>", 1, adds)
+    assert (card.bos_token, artefact.bos_id, artefact.add_bos) == ("<s>", 1, expected)
     bare = load_tokenizer(artefact).encode_bare("the cat").tolist()
-    assert bare == byte_fallback().encode("the cat", add_special_tokens=adds).ids
+    assert bare == byte_fallback().encode("the cat", add_special_tokens=expected).ids
 
 
-def test_names(tmp_path: Path) -> None:
-    """A model is called as its folder, or as one says; special_tokens_map.json may say what the configuration does
-    not."""
+def test_model_ids(tmp_path: Path) -> None:
+    """A model id is the folder's name unless one is given; special_tokens_map.json supplements the configuration."""
     folder = folder_of(tmp_path / "Tiny-1B", special_tokens_map={"bos_token": START})
     card = described(folder)[0]
     assert (card.id, card.bos_token) == ("Tiny-1B", START)
@@ -190,8 +188,9 @@ def no_decoder() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
-    """No folder, a folder without a tokenizer, one that does not load, and one whose tokens have no bytes."""
+def test_invalid_folders_raise_one_line_errors(tmp_path: Path) -> None:
+    """A missing folder, one without a tokenizer, an invalid tokenizer and an unsupported decoder raise errors of one
+    line."""
     cases: list[tuple[str | Path, str]] = [
         ("nonsense", "model folder not found"),
         ("a/b/c", "model folder not found"),
@@ -199,8 +198,8 @@ def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
         (folder_of(tmp_path / "words", no_decoder()), "unsupported decoder: WordPiece"),
         (folder_of(tmp_path / "list", config=[1]), "is not a JSON object"),
     ]
-    for reference, said in cases:
-        with pytest.raises(SettingsError, match=said) as caught:
+    for reference, message in cases:
+        with pytest.raises(SettingsError, match=message) as caught:
             describe_pretrained(reference)
         assert "\n" not in caught.value.message
     (tmp_path / "tokenizer.json").write_text('{"model": 1}')
@@ -211,9 +210,9 @@ def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
         describe_pretrained(tmp_path)
 
 
-def test_the_default_model_in_this_form_is_the_same(tmp_path: Path) -> None:
-    """From a tokenizer.json with the GGUF file's vocabulary comes what the GGUF file gives: pieces, kinds of tokens,
-    ends, and the tokens of texts."""
+def test_the_demo_model_in_hugging_face_format_is_the_same(tmp_path: Path) -> None:
+    """The demo model's vocabulary as a tokenizer.json gives the same pieces, token types, stop tokens and encodings as
+    its GGUF file."""
     path = resolve(None, print)
     metadata, (card, data) = read_metadata(path), describe(path)
     known = TokenizerArtefact.from_bytes(data)

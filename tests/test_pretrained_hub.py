@@ -1,4 +1,4 @@
-"""Models of the hub, fetched from one on loopback by the real client, in a process of its own."""
+"""Models on the Hugging Face hub, downloaded by the real client, in a separate process, from a hub on loopback."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 def ask(endpoint: str, home: Path) -> str:
     command, environ = [sys.executable, "-c", ASK], os.environ | environment(endpoint, home)
-    told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
-    return told.stdout
+    completed = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    return completed.stdout
 
 
-def test_only_the_small_files_are_fetched(hub: Hub, tmp_path: Path) -> None:
-    """The card of a model on the hub, after one line to the user; its weights stay there."""
+def test_weights_are_not_downloaded(hub: Hub, tmp_path: Path) -> None:
+    """Describing a model on the hub reports one line and downloads every file but the weights."""
     first, card = ask(hub.address, tmp_path / "home").splitlines()
     assert first == "downloading tiny/model (cached files are reused)"
     assert card.startswith("tiny/model 512 ")
     assert set(hub.asked) == {"tokenizer.json", "tokenizer_config.json", "config.json"}
 
 
-def test_a_hub_that_is_away_is_one_clear_error(hub: Hub, tmp_path: Path) -> None:
-    """In one line, unless the files are here already."""
+def test_an_unreachable_hub_raises_a_one_line_error(hub: Hub, tmp_path: Path) -> None:
+    """An unreachable hub raises an error of one line, unless the files are cached."""
     home, nowhere = tmp_path / "home", "http://127.0.0.1:9"
     known = ask(hub.address, home)
     assert ask(nowhere, home) == known

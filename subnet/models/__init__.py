@@ -1,1 +1,1 @@
-"""Models as files: GGUF metadata, references to models, and the card and tokenizer that a node hands out."""
+"""Model files: GGUF and Hugging Face formats, model references, and the model cards and tokenizers made from them."""

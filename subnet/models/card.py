@@ -1,4 +1,4 @@
-"""What a node says of the GGUF file that it serves: the model card and the tokenizer artefact."""
+"""Model card and tokenizer artefact of a GGUF file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
 from subnet.models.gguf import Metadata, read_metadata
-from subnet.models.names import name_of
+from subnet.models.names import model_id_from_path
 from subnet.models.vocabulary import (
     USER_DEFINED,
     Vocabulary,
@@ -21,7 +21,7 @@ from subnet.models.vocabulary import (
 )
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
-_LONGEST_CONTEXT = 8192
+_MAX_DEFAULT_CONTEXT = 8192
 
 
 def describe(
@@ -30,22 +30,23 @@ def describe(
     context_length: int | None = None,
     tokenizer_json: Path | None = None,
 ) -> tuple[ModelCard, bytes]:
-    """The card, and the artefact as bytes, whose digest the card names.
+    """Return the model card and the encoded tokenizer artefact of the GGUF file at `path`.
 
-    `context_length` defaults to what the model was trained for, at most 8192. `tokenizer_json`, a file of the
-    `tokenizers` package, replaces the tokenizer in the GGUF. Raises SettingsError.
+    The card refers to the artefact by its SHA-256. `context_length` defaults to the trained length, capped at 8192.
+    `tokenizer_json` replaces the tokenizer in the GGUF file; it is in the format of the `tokenizers` package. Raises
+    SettingsError for an invalid file or context length, and for an unsupported tokenizer.
     """
     metadata = read_metadata(path)
     vocabulary = Vocabulary.from_metadata(metadata)
     artefact = _artefact(metadata, vocabulary, tokenizer_json).to_bytes()
     card = ModelCard(
-        id=model_id or name_of(path),
+        id=model_id or model_id_from_path(path),
         context_length=_context_length(metadata, context_length),
         tokenizer=digest(artefact),
         chat_template=metadata.get("tokenizer.chat_template"),
         bos_token=_special_text(metadata, vocabulary, "bos"),
         eos_token=_special_text(metadata, vocabulary, "eos"),
-        stop_tokens=_stop_tokens(metadata, vocabulary),
+        stop_tokens=_find_stop_tokens(metadata, vocabulary),
         created=int(path.stat().st_mtime),
     )
     return card, artefact
@@ -63,18 +64,18 @@ def _artefact(metadata: Metadata, vocabulary: Vocabulary, tokenizer_json: Path |
         text = sentencepiece_json(vocabulary, scores, metadata.get("tokenizer.ggml.add_space_prefix", True))
     return TokenizerArtefact(
         pieces=vocabulary.pieces(),
-        control=vocabulary.control(),
-        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added(text)}),
+        control=vocabulary.control_tokens(),
+        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added_token_ids(text)}),
         pattern=pattern,
         merges=merges,
         tokenizer_json=text,
-        bos_id=_special(metadata, vocabulary, "bos"),
+        bos_id=_special_token(metadata, vocabulary, "bos"),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", vocabulary.kind == "llama")),
     )
 
 
-def _added(tokenizer_json: str | None) -> Iterator[int]:
-    """The ids of what is matched in any text before everything else, by a tokenizer.json."""
+def _added_token_ids(tokenizer_json: str | None) -> Iterator[int]:
+    """Yield the ids of the added tokens of a tokenizer.json that are not special."""
     document = {} if tokenizer_json is None else msgspec.json.decode(tokenizer_json, type=dict[str, Any])
     return (token["id"] for token in document.get("added_tokens") or () if not token["special"])
 
@@ -88,23 +89,23 @@ def _read_tokenizer(path: Path) -> str:
     return text
 
 
-def _context_length(metadata: Metadata, wanted: int | None) -> int:
-    trained = int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _LONGEST_CONTEXT))
-    if wanted is not None and not 0 < wanted <= trained:
-        raise SettingsError(f"invalid context length {wanted}: expected 1 to {trained}, the model's maximum")
-    return wanted or min(trained, _LONGEST_CONTEXT)
+def _context_length(metadata: Metadata, requested: int | None) -> int:
+    trained = int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _MAX_DEFAULT_CONTEXT))
+    if requested is not None and not 0 < requested <= trained:
+        raise SettingsError(f"invalid context length {requested}: expected 1 to {trained}, the model's maximum")
+    return requested or min(trained, _MAX_DEFAULT_CONTEXT)
 
 
-def _special(metadata: Metadata, vocabulary: Vocabulary, name: str) -> int | None:
+def _special_token(metadata: Metadata, vocabulary: Vocabulary, name: str) -> int | None:
     token = metadata.get(f"tokenizer.ggml.{name}_token_id")
     return int(token) if token is not None and 0 <= token < len(vocabulary.texts) else None
 
 
 def _special_text(metadata: Metadata, vocabulary: Vocabulary, name: str) -> str:
-    token = _special(metadata, vocabulary, name)
+    token = _special_token(metadata, vocabulary, name)
     return "" if token is None else vocabulary.texts[token]
 
 
-def _stop_tokens(metadata: Metadata, vocabulary: Vocabulary) -> tuple[int, ...]:
-    named = (_special(metadata, vocabulary, name) for name in ("eos", "eot", "eom"))
-    return tuple(sorted({*(token for token in named if token is not None), *vocabulary.ends()}))
+def _find_stop_tokens(metadata: Metadata, vocabulary: Vocabulary) -> tuple[int, ...]:
+    declared = (_special_token(metadata, vocabulary, name) for name in ("eos", "eot", "eom"))
+    return tuple(sorted({*(token for token in declared if token is not None), *vocabulary.end_tokens()}))

@@ -1,6 +1,7 @@
-"""The metadata of a GGUF file, versions 2 and 3, little-endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+"""Reader for the metadata of GGUF files, versions 2 and 3, little-endian.
 
-The tensors are not read. Every length is checked against the file's size before anything is made of it.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tensors are not read. Every length is checked against
+the file size before it is used.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from subnet.errors import SettingsError
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "?", 10: "<Q", 11: "<q", 12: "<d"}
-_DEPTH = 4
+_MAX_DEPTH = 4
 _U64 = struct.Struct("<Q")
 
 Metadata = dict[str, Any]
-"""Keys to int, float, bool, str, list[bytes] (strings), a numpy array (numbers), or a list (arrays)."""
+"""Mapping of keys to int, float, bool, str, list[bytes] (array of strings), numpy array (numbers) or list (arrays)."""
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Raises SettingsError, in one line, for a file that is missing or not a sound GGUF."""
+    """Return the metadata of the GGUF file at `path`. Raises SettingsError if it is unreadable or malformed."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data).metadata()
@@ -34,15 +35,15 @@ def read_metadata(path: Path) -> Metadata:
 
 
 class _Reader:
-    """A place in the file. Its methods raise ValueError."""
+    """Cursor over the file's bytes. All methods raise ValueError for malformed data."""
 
     def __init__(self, data: mmap.mmap | bytes) -> None:
         self._data = data
         self._size = len(data)
-        self._at = 0
+        self._offset = 0
 
     def metadata(self) -> Metadata:
-        if self._take(4) != b"GGUF":
+        if self._read(4) != b"GGUF":
             raise ValueError("it does not start with the bytes GGUF")
         version = self._scalar(4)
         if version not in (2, 3):
@@ -68,50 +69,50 @@ class _Reader:
         if kind == _STRING:
             return self._strings(self._count(8))
         if kind == _ARRAY:
-            if depth > _DEPTH:
+            if depth > _MAX_DEPTH:
                 raise ValueError("arrays are nested too deeply")
             return [self._array(depth + 1) for _ in range(self._count(12))]
         dtype = np.dtype(_format(kind))
-        return np.frombuffer(self._take(self._count(dtype.itemsize) * dtype.itemsize), dtype)
+        return np.frombuffer(self._read(self._count(dtype.itemsize) * dtype.itemsize), dtype)
 
     def _strings(self, count: int) -> list[bytes]:
-        """The inner loop of reading a vocabulary: hundreds of thousands of strings."""
-        data, at, unpack, found = self._data, self._at, _U64.unpack_from, []
+        # The inner loop of reading a vocabulary: hundreds of thousands of strings.
+        data, at, unpack, strings = self._data, self._offset, _U64.unpack_from, []
         try:
             for _ in range(count):
                 end = at + 8 + unpack(data, at)[0]
-                found.append(data[at + 8 : end])
+                strings.append(data[at + 8 : end])
                 at = end
         except (struct.error, OverflowError, IndexError) as error:
             raise ValueError("the file is truncated") from error
         if at > self._size:
             raise ValueError("the file is truncated")
-        self._at = at
-        return found
+        self._offset = at
+        return strings
 
     def _string(self) -> bytes:
-        return self._take(self._scalar(10))
+        return self._read(self._scalar(10))
 
-    def _count(self, smallest: int) -> int:
-        """A number of items, each of which takes at least `smallest` bytes."""
+    def _count(self, min_size: int) -> int:
+        """Read the length of an array whose items take at least `min_size` bytes each."""
         count: int = self._scalar(10)
-        if count * smallest > self._size - self._at:
+        if count * min_size > self._size - self._offset:
             raise ValueError("the file is truncated")
         return count
 
     def _scalar(self, kind: int) -> Any:
-        form = _format(kind)
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+        format_code = _format(kind)
+        return struct.unpack(format_code, self._read(struct.calcsize(format_code)))[0]
 
-    def _take(self, size: int) -> bytes:
-        if size > self._size - self._at:
+    def _read(self, size: int) -> bytes:
+        if size > self._size - self._offset:
             raise ValueError("the file is truncated")
-        self._at += size
-        return self._data[self._at - size : self._at]
+        self._offset += size
+        return self._data[self._offset - size : self._offset]
 
 
 def _format(kind: int) -> str:
-    form = _SCALARS.get(kind)
-    if form is None:
+    format_code = _SCALARS.get(kind)
+    if format_code is None:
         raise ValueError(f"unknown value type {kind}")
-    return form
+    return format_code

@@ -1,8 +1,8 @@
-"""How byte-level BPE tokenizers split text before merging, by the name that a GGUF file has for it.
+"""Pre-tokenizer patterns of byte-level BPE tokenizers, by the pre-tokenizer name in GGUF files.
 
-Each pattern is what the model's own tokenizer defines (tokenizer.json, or tiktoken's registry for gpt-4o), written for
-the regex dialect of tiktoken. Where a model splits in several passes, they are joined into one pattern; those that
-cannot be joined are left out.
+Each pattern comes from the model's own tokenizer (tokenizer.json, or tiktoken's registry for gpt-4o), in the regex
+dialect of tiktoken. A model that splits in several passes gets one combined pattern; pre-tokenizers whose passes cannot
+be combined are not supported.
 """
 
 from __future__ import annotations

@@ -1,40 +1,43 @@
-"""How vocabularies write the bytes of a token as text."""
+"""Conversion of token texts in a vocabulary to the bytes that they encode."""
 
 from __future__ import annotations
 
 import re
 
 SPACE = "▁"
-"""SentencePiece's stand-in for a space."""
+"""Character that represents a space in SentencePiece vocabularies."""
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 is itself, the rest follows from U+0100 on."""
-    itself = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in itself]
-    return {chr(byte): byte for byte in itself} | {chr(256 + index): byte for index, byte in enumerate(others)}
+    """Return GPT-2's mapping of printable characters to bytes.
+
+    Printable Latin-1 characters map to themselves; all other bytes follow in order from U+0100.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-ALPHABET = _byte_alphabet()
-"""The bytes that byte-level BPE's characters stand for."""
+BYTE_LEVEL_ALPHABET = _byte_alphabet()
+"""Mapping of characters in byte-level BPE vocabularies to the bytes that they represent."""
 
 
-def bytes_of_alphabet(text: str) -> bytes:
-    """A text with a character that stands for no byte is taken as it is."""
+def byte_level_to_bytes(text: str) -> bytes:
+    """Decode the text of a byte-level BPE token. Text outside the byte-level alphabet is encoded as UTF-8."""
     try:
-        return bytes([ALPHABET[char] for char in text])
+        return bytes([BYTE_LEVEL_ALPHABET[char] for char in text])
     except KeyError:
         return text.encode()
 
 
-def bytes_of_sentencepiece(text: str) -> bytes:
-    """`<0x0A>` is one byte, all else is text."""
+def sentencepiece_to_bytes(text: str) -> bytes:
+    """Decode the text of a SentencePiece token: `<0x0A>` is a single byte, anything else is text."""
     byte = _BYTE.fullmatch(text)
-    return bytes([int(byte[1], 16)]) if byte else spaced(text)
+    return bytes([int(byte[1], 16)]) if byte else restore_spaces(text)
 
 
-def spaced(text: str) -> bytes:
-    """As bytes, with spaces for their stand-ins."""
+def restore_spaces(text: str) -> bytes:
+    """Encode the text as UTF-8, with SentencePiece's space character replaced by a space."""
     return text.replace(SPACE, " ").encode()

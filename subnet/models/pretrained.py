@@ -1,4 +1,4 @@
-"""What a node says of a model in Hugging Face's form: the model card and the tokenizer artefact."""
+"""Model card and tokenizer artefact of a model in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ from subnet.models.pretrained_files import (
 from subnet.models.pretrained_vocabulary import PretrainedVocabulary
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
-_CONTEXT = 8192
-"""Tokens of context of a model whose files say nothing of it."""
+_DEFAULT_CONTEXT = 8192
+"""Context length in tokens if config.json does not specify one."""
 
-_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
-_PARTS = ("text_config", "llm_config", "language_config")
-"""Where the configuration of a model that sees or hears has that of its language model."""
+_CONTEXT_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+)
+_LANGUAGE_MODEL_KEYS = ("text_config", "llm_config", "language_config")
+"""Keys under which the config.json of a multimodal model nests the configuration of its language model."""
 
-_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
+_SPECIAL_TOKEN_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_EXTRA_SPECIAL_KEYS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def describe_pretrained(
@@ -39,18 +46,18 @@ def describe_pretrained(
     context_length: int | None = None,
     report: Callable[[str], None] = print,
 ) -> tuple[ModelCard, bytes]:
-    """The card, and the artefact as bytes, whose digest the card names.
+    """Return the model card and the encoded tokenizer artefact of a model in Hugging Face format.
 
-    `reference` is a folder with a tokenizer.json, or "owner/repo" on the Hugging Face hub, of which only the small
-    files are fetched. `context_length` is taken at its word (a server may stretch a model's own) and defaults to what
-    config.json has. What ends a turn is what generation_config.json says, or else config.json, and the tokenizer's own
-    end. Raises SettingsError. Blocks while it downloads.
+    `reference` is a folder with a tokenizer.json, or "owner/repo" on the Hugging Face hub; all files but the weights
+    are then downloaded, which blocks. `context_length` overrides the one in config.json and is not checked against it,
+    because a server may extend a model's context. Stop tokens are those of generation_config.json, or else config.json,
+    plus the tokenizer's end-of-sequence token. Raises SettingsError.
     """
     folder = find_folder(reference, DESCRIPTION, report)
     settings = read_document(folder, SPECIAL_TOKENS) | read_document(folder, TOKENIZER_CONFIG)
     config = read_document(folder, CONFIG)
-    ends = _end_ids(read_document(folder, GENERATION_CONFIG), config)
-    vocabulary = PretrainedVocabulary.read(folder, _special_texts(settings), ends)
+    end_ids = _end_ids(read_document(folder, GENERATION_CONFIG), config)
+    vocabulary = PretrainedVocabulary.read(folder, _special_texts(settings), end_ids)
     bos, eos = _text(settings.get("bos_token")), _text(settings.get("eos_token"))
     artefact = TokenizerArtefact(
         pieces=vocabulary.pieces,
@@ -67,7 +74,7 @@ def describe_pretrained(
         chat_template=_chat_template(folder, settings),
         bos_token=bos,
         eos_token=eos,
-        stop_tokens=tuple(sorted({*ends, *([vocabulary.ids[eos]] if eos in vocabulary.ids else [])})),
+        stop_tokens=tuple(sorted({*end_ids, *([vocabulary.ids[eos]] if eos in vocabulary.ids else [])})),
         created=int((folder / TOKENIZER).stat().st_mtime),
     )
     return card, artefact
@@ -78,31 +85,34 @@ def _name(reference: str | Path, folder: Path) -> str:
 
 
 def _context_length(config: Document) -> int:
-    for part in (config, *_language_models(config)):
-        for name in _LENGTHS:
-            if isinstance(part.get(name), int):
-                return int(part[name])
-    return _CONTEXT
+    for section in (config, *_language_models(config)):
+        for name in _CONTEXT_LENGTH_KEYS:
+            if isinstance(section.get(name), int):
+                return int(section[name])
+    return _DEFAULT_CONTEXT
 
 
 def _language_models(config: Document) -> list[Document]:
-    return [config[name] for name in _PARTS if isinstance(config.get(name), dict)]
+    return [config[name] for name in _LANGUAGE_MODEL_KEYS if isinstance(config.get(name), dict)]
 
 
 def _end_ids(generation: Document, config: Document) -> list[int]:
-    parts = (generation, config, *_language_models(config))
-    told: Any = next((part["eos_token_id"] for part in parts if part.get("eos_token_id") is not None), [])
-    return [token for token in (told if isinstance(told, list) else [told]) if isinstance(token, int)]
+    configs = (generation, config, *_language_models(config))
+    value: Any = next((section["eos_token_id"] for section in configs if section.get("eos_token_id") is not None), [])
+    return [token for token in (value if isinstance(value, list) else [value]) if isinstance(token, int)]
 
 
 def _adds_bos(settings: Document, vocabulary: PretrainedVocabulary, bos: str) -> bool:
-    """The configuration wins over the file's own way, as it does in Hugging Face's package."""
-    told = settings.get("add_bos_token")
-    return bool(told) if told is not None else vocabulary.ids.get(bos, -1) in vocabulary.starts[:1]
+    """Return whether prompts start with the BOS token.
+
+    As in the transformers package, tokenizer_config.json takes precedence over tokenizer.json.
+    """
+    value = settings.get("add_bos_token")
+    return bool(value) if value is not None else vocabulary.ids.get(bos, -1) in vocabulary.prefix_tokens[:1]
 
 
 def _chat_template(folder: Path, settings: Document) -> str | None:
-    """A file of its own wins. Of several by name it is the one called default."""
+    """Return the chat template. A separate file takes precedence; of several named templates, "default" is used."""
     if (folder / TEMPLATE).exists():
         return _read_template(folder / TEMPLATE)
     template = settings.get("chat_template")
@@ -120,8 +130,8 @@ def _read_template(path: Path) -> str:
 
 
 def _special_texts(settings: Document) -> set[str]:
-    tokens = [settings.get(f"{name}_token") for name in _SPECIAL]
-    for name in _MORE_SPECIAL:
+    tokens = [settings.get(f"{name}_token") for name in _SPECIAL_TOKEN_NAMES]
+    for name in _EXTRA_SPECIAL_KEYS:
         more = settings.get(name) or []
         tokens += more.values() if isinstance(more, dict) else more
     added = (settings.get("added_tokens_decoder") or {}).values()
@@ -130,6 +140,6 @@ def _special_texts(settings: Document) -> set[str]:
 
 
 def _text(token: Any) -> str:
-    """Of a token that is written as its text, or as a table with it."""
+    """Return the text of a token that is given as a string or as an object with `content`; "" if there is none."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else ""

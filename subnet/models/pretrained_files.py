@@ -1,4 +1,4 @@
-"""The folder of what Hugging Face calls a pretrained model: on this machine, or fetched from its hub."""
+"""Files of a model in Hugging Face format, from a local folder or downloaded from the hub."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TEMPLATE = "chat_template.jinja"
 TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 DESCRIPTION = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, TEMPLATE, CONFIG, GENERATION_CONFIG)
-"""All but the weights."""
+"""All files of a model but the weights."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_folder(reference: str | Path, patterns: Sequence[str], report: Callable[[str], None]) -> Path:
-    """The folder itself, or one with the files that match `patterns` of "owner/repo" on the Hugging Face hub (fetched
-    once, with a progress bar; `report` gets a line before).
+    """Return the local folder of a model, after downloading it if `reference` is "owner/repo" on the Hugging Face hub.
 
-    Raises SettingsError. Blocks while it downloads.
+    Only files that match `patterns` are downloaded, once, with a progress bar; `report` is called with a line of text
+    before. Blocks while it downloads. Raises SettingsError.
     """
     path = Path(reference).expanduser()
     if path.is_dir():
@@ -37,7 +37,7 @@ def find_folder(reference: str | Path, patterns: Sequence[str], report: Callable
 
 
 def read_document(folder: Path, name: str) -> Document:
-    """The JSON object in that file; an empty one where there is no such file. Raises SettingsError."""
+    """Return the JSON object in file `name` of `folder`, or {} if there is no such file. Raises SettingsError."""
     try:
         return msgspec.json.decode((folder / name).read_bytes(), type=Document)
     except FileNotFoundError:
@@ -49,16 +49,19 @@ def read_document(folder: Path, name: str) -> Document:
 
 
 def _download(repo: str, patterns: Sequence[str], report: Callable[[str], None]) -> Path:
-    # Only here: it takes half a second to import.
+    # Imported here because it takes half a second.
     from huggingface_hub import snapshot_download
 
     report(f"downloading {repo} (cached files are reused)")
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
-    except Exception as error:  # it raises its own errors, those of its HTTP client, and OSError
+    except Exception as error:  # errors of the package, of its HTTP client, and OSError
         raise SettingsError(f"{repo} cannot be downloaded: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
-    """What it says first; its kind, if it says nothing. Errors of these packages go on for pages."""
+    """Return the first line of the error's message, or its type if that is empty.
+
+    Messages of the Hugging Face packages can be pages long.
+    """
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

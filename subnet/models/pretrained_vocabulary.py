@@ -1,4 +1,4 @@
-"""From a tokenizer.json to the bytes and the kinds of its tokens."""
+"""Vocabulary of a tokenizer.json: bytes and types of its tokens."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import msgspec
 from tokenizers import AddedToken, Tokenizer
 
 from subnet.errors import SettingsError
-from subnet.models.pieces import SPACE, bytes_of_alphabet, bytes_of_sentencepiece, spaced
+from subnet.models.pieces import SPACE, byte_level_to_bytes, restore_spaces, sentencepiece_to_bytes
 from subnet.models.pretrained_files import TOKENIZER, Document, read_document
 
-_JOINS = {"Fuse", "Strip"}
-"""Decoders that do nothing to a token within a text."""
+_TOKEN_NEUTRAL_DECODERS = {"Fuse", "Strip"}
+"""Types of decoders that do not change a token in the middle of a text."""
 
 
 class PretrainedVocabulary(msgspec.Struct, frozen=True):
-    """`pieces[i]` are the bytes of token i as the decoder of the file has them, or the text of a control token.
+    """Tokens of a tokenizer.json and how they are matched.
 
-    `user_defined` leaves out tokens of the model itself that are not simply matched as their own text (in Gemma "▁▁"
-    stands for two spaces), since the file says how to match these.
+    `pieces[i]` is the bytes that token i decodes to, or the text of a control token. `user_defined` excludes tokens of
+    the base vocabulary that are not matched as their own text (in Gemma "▁▁" stands for two spaces): tokenizer.json
+    itself defines how those are matched. `prefix_tokens` are added before every text.
     """
 
     pieces: list[bytes]
@@ -28,26 +29,27 @@ class PretrainedVocabulary(msgspec.Struct, frozen=True):
     user_defined: list[int]
     ids: dict[str, int]
     json: str
-    starts: list[int]
-    """The tokens that are put before a text."""
+    prefix_tokens: list[int]
 
     @classmethod
-    def read(cls, folder: Path, special: Collection[str], ends: Collection[int]) -> PretrainedVocabulary:
-        """Control tokens are those that the file says are special, those with a text in `special`, and added ones in
-        `ends`. Raises SettingsError."""
+    def read(cls, folder: Path, special: Collection[str], end_ids: Collection[int]) -> PretrainedVocabulary:
+        """Read the tokenizer.json in `folder`. Raises SettingsError.
+
+        Control tokens are those marked as special, those whose text is in `special`, and added tokens in `end_ids`.
+        """
         document = read_document(folder, TOKENIZER)
         if not document:
             raise SettingsError(f"{folder} has no {TOKENIZER}")
-        # Written anew: files on the hub are indented, to twice their size.
+        # Re-encoded, because files on the hub are indented, which doubles their size.
         text = msgspec.json.encode(document).decode()
         try:
             tokenizer = Tokenizer.from_str(text)
-            decode = decoding(document.get("decoder"))
-        except Exception as error:  # the package raises nothing more precise
+            decode = token_decoder(document.get("decoder"))
+        except Exception as error:  # the package raises nothing more specific
             raise SettingsError(f"{folder / TOKENIZER} cannot be used: {error}") from error
         ids, added = tokenizer.get_vocab(), tokenizer.get_added_tokens_decoder()
-        control = {ids[each] for each in special if each in ids}
-        control |= {token for token, each in added.items() if each.special or token in ends}
+        control = {ids[content] for content in special if content in ids}
+        control |= {token for token, entry in added.items() if entry.special or token in end_ids}
         pieces, size = _pieces(ids, control, decode), tokenizer.get_vocab_size(with_added_tokens=False)
         return cls(
             pieces=pieces,
@@ -55,7 +57,7 @@ class PretrainedVocabulary(msgspec.Struct, frozen=True):
             user_defined=sorted(t for t in added.keys() - control if t >= size or _is_plain(added[t], pieces[t])),
             ids=ids,
             json=text,
-            starts=tokenizer.encode("").ids,
+            prefix_tokens=tokenizer.encode("").ids,
         )
 
 
@@ -67,34 +69,37 @@ def _pieces(ids: dict[str, int], control: Collection[int], decode: Callable[[str
 
 
 def _is_plain(token: AddedToken, piece: bytes) -> bool:
-    """Whether the token is matched wherever its text is, and stands for it."""
+    """Return whether the token is matched wherever its text appears, and decodes to that text."""
     return piece == token.content.encode() and not (token.single_word or token.lstrip or token.rstrip)
 
 
-def decoding(decoder: Document | None) -> Callable[[str], bytes]:
-    """From the text of one token to its bytes, as a tokenizer.json's decoder has it. Raises ValueError for a decoder
-    that cannot be had token by token."""
-    parts = list(_flat(decoder))
-    kinds = {part["type"] for part in parts}
-    if "ByteLevel" in kinds and kinds <= {"ByteLevel", *_JOINS}:
-        return bytes_of_alphabet
-    spaces = [part for part in parts if part["type"] in ("Metaspace", "Replace")]
-    if spaces and all(map(_is_space, spaces)) and kinds <= {"Metaspace", "Replace", "ByteFallback", *_JOINS}:
-        return bytes_of_sentencepiece if "ByteFallback" in kinds else spaced
-    raise ValueError(f"unsupported decoder: {', '.join(sorted(kinds)) or 'none'}")
+def token_decoder(decoder: Document | None) -> Callable[[str], bytes]:
+    """Return the function that decodes the text of one token, for the decoder of a tokenizer.json.
+
+    Raises ValueError for a decoder that cannot be applied token by token.
+    """
+    decoders = list(_flatten(decoder))
+    types = {decoder["type"] for decoder in decoders}
+    if "ByteLevel" in types and types <= {"ByteLevel", *_TOKEN_NEUTRAL_DECODERS}:
+        return byte_level_to_bytes
+    spaces = [decoder for decoder in decoders if decoder["type"] in ("Metaspace", "Replace")]
+    supported = {"Metaspace", "Replace", "ByteFallback", *_TOKEN_NEUTRAL_DECODERS}
+    if spaces and all(map(_restores_spaces, spaces)) and types <= supported:
+        return sentencepiece_to_bytes if "ByteFallback" in types else restore_spaces
+    raise ValueError(f"unsupported decoder: {', '.join(sorted(types)) or 'none'}")
 
 
-def _flat(decoder: Document | None) -> Iterator[Document]:
+def _flatten(decoder: Document | None) -> Iterator[Document]:
     if decoder is None:
         return
     if decoder["type"] != "Sequence":
         yield decoder
         return
-    for part in decoder["decoders"]:
-        yield from _flat(part)
+    for inner in decoder["decoders"]:
+        yield from _flatten(inner)
 
 
-def _is_space(part: Document) -> bool:
-    if part["type"] == "Metaspace":
-        return bool(part["replacement"] == SPACE)
-    return (part["pattern"], part["content"]) == ({"String": SPACE}, " ")
+def _restores_spaces(decoder: Document) -> bool:
+    if decoder["type"] == "Metaspace":
+        return bool(decoder["replacement"] == SPACE)
+    return (decoder["pattern"], decoder["content"]) == ({"String": SPACE}, " ")

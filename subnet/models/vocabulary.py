@@ -1,4 +1,4 @@
-"""From the vocabulary in a GGUF file to what a gateway needs to tokenize as the model does."""
+"""Vocabulary of a GGUF file, and the conversion of its tokenizer to formats that a gateway can use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from subnet.errors import SettingsError
 from subnet.models.gguf import Metadata
 from subnet.models.patterns import PATTERNS
-from subnet.models.pieces import ALPHABET, SPACE, bytes_of_alphabet, bytes_of_sentencepiece
+from subnet.models.pieces import BYTE_LEVEL_ALPHABET, SPACE, byte_level_to_bytes, sentencepiece_to_bytes
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
-# What llama.cpp takes for the end of generation, whatever the file says of it (src/llama-vocab.cpp, special_eog_ids).
+# Texts that llama.cpp treats as end of generation, whatever the file declares (src/llama-vocab.cpp, special_eog_ids).
 _END_TEXTS = frozenset(
     [
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>"),
@@ -22,14 +22,16 @@ _END_TEXTS = frozenset(
         "<｜end▁of▁sentence｜>",  # noqa: RUF001
     ]
 )
-# In gpt-oss's format a turn is of several messages, and what ends one elsewhere ends a message here.
-_HARMONY = {"<|return|>", "<|call|>"}
-_END_OF_MESSAGE = {"<|end|>"}
+# In gpt-oss's Harmony format a turn consists of several messages, and <|end|> ends a message, not a turn.
+_HARMONY_END_TEXTS = {"<|return|>", "<|call|>"}
+_HARMONY_MESSAGE_END = {"<|end|>"}
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
-    """The tokens of a model: their texts as the file has them, their kinds, and the kind of tokenizer they belong to
-    ("gpt2" is byte-level BPE, "llama" SentencePiece)."""
+    """Tokens of a model: texts as stored in the file, token types, and the kind of tokenizer.
+
+    `kind` is "gpt2" for byte-level BPE and "llama" for SentencePiece.
+    """
 
     kind: str
     texts: list[str]
@@ -37,38 +39,39 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_metadata(cls, metadata: Metadata) -> Vocabulary:
-        """Raises SettingsError for a file without a vocabulary, or one of another kind."""
+        """Return the vocabulary in the metadata. Raises SettingsError if it is missing, unsupported or malformed."""
         kind, tokens = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.tokens")
         if kind not in ("gpt2", "llama") or not tokens or not isinstance(tokens, list):
             raise SettingsError(f"unsupported tokenizer type: {kind or 'none'}")
         types = metadata.get("tokenizer.ggml.token_type")
-        kinds = [NORMAL] * len(tokens) if types is None else [int(each) for each in types]
+        kinds = [NORMAL] * len(tokens) if types is None else [int(value) for value in types]
         if len(kinds) != len(tokens):
             raise SettingsError(f"the model's vocabulary has {len(tokens)} tokens but {len(kinds)} token types")
         return cls(kind, [token.decode("utf-8", "replace") for token in tokens], kinds)
 
-    def of_type(self, wanted: int) -> list[int]:
-        return [token for token, kind in enumerate(self.types) if kind == wanted]
+    def of_type(self, token_type: int) -> list[int]:
+        return [token for token, kind in enumerate(self.types) if kind == token_type]
 
-    def control(self) -> list[int]:
-        """Control tokens and those that end a turn."""
-        return sorted({*self.of_type(CONTROL), *self.ends()})
+    def control_tokens(self) -> list[int]:
+        """Return control tokens and tokens that end a turn, in ascending order."""
+        return sorted({*self.of_type(CONTROL), *self.end_tokens()})
 
-    def ends(self) -> list[int]:
-        """Tokens whose text says that they end a turn."""
-        among = _END_TEXTS - _END_OF_MESSAGE if set(self.texts) >= _HARMONY else _END_TEXTS
-        return [t for t, text in enumerate(self.texts) if text in among and self.types[t] != USER_DEFINED]
+    def end_tokens(self) -> list[int]:
+        """Return tokens whose text marks the end of a turn."""
+        end_texts = _END_TEXTS - _HARMONY_MESSAGE_END if set(self.texts) >= _HARMONY_END_TEXTS else _END_TEXTS
+        return [t for t, text in enumerate(self.texts) if text in end_texts and self.types[t] != USER_DEFINED]
 
     def pieces(self) -> list[bytes]:
+        """Return the bytes of each token; for control tokens, those of its text."""
         plain = {NORMAL, UNUSED, BYTE}
-        decode = bytes_of_alphabet if self.kind == "gpt2" else bytes_of_sentencepiece
+        decode = byte_level_to_bytes if self.kind == "gpt2" else sentencepiece_to_bytes
         return [
             decode(text) if kind in plain else text.encode() for text, kind in zip(self.texts, self.types, strict=True)
         ]
 
 
 def byte_pair_pattern(metadata: Metadata) -> str:
-    """How a byte-level BPE tokenizer splits text. Raises SettingsError for one that is not known."""
+    """Return the pattern by which a byte-level BPE tokenizer splits text. Raises SettingsError if it is unknown."""
     name = metadata.get("tokenizer.ggml.pre", "none")
     if name not in PATTERNS:
         raise SettingsError(f"unknown pre-tokenizer {name!r}: pass a tokenizer.json with --tokenizer")
@@ -76,9 +79,12 @@ def byte_pair_pattern(metadata: Metadata) -> str:
 
 
 def byte_pair_merges(vocabulary: Vocabulary, merges: Sequence[bytes]) -> list[int]:
-    """Token ids in merge order: single bytes, then what each merge makes. Raises SettingsError."""
+    """Return token ids in merge order: single bytes, then the result of each merge.
+
+    Raises SettingsError if the vocabulary lacks the result of a merge.
+    """
     ids = {text: t for t, text in enumerate(vocabulary.texts) if vocabulary.types[t] == NORMAL}
-    order = {token: None for text, token in ids.items() if len(text) == 1 and text in ALPHABET}
+    order = {token: None for text, token in ids.items() if len(text) == 1 and text in BYTE_LEVEL_ALPHABET}
     for merge in merges:
         text = merge.decode("utf-8", "replace").replace(" ", "")
         token = ids.get(text)
@@ -89,7 +95,10 @@ def byte_pair_merges(vocabulary: Vocabulary, merges: Sequence[bytes]) -> list[in
 
 
 def sentencepiece_json(vocabulary: Vocabulary, scores: Sequence[float], space_prefix: bool) -> str:
-    """A tokenizer.json that does what SentencePiece's BPE does: the pair whose result scores highest merges first."""
+    """Return a tokenizer.json equivalent to SentencePiece's BPE, in which the pair with the highest score merges first.
+
+    Raises SettingsError if there is not one score per token.
+    """
     if len(scores) != len(vocabulary.texts):
         raise SettingsError(f"the model's vocabulary has {len(vocabulary.texts)} tokens but {len(scores)} scores")
     ids = {text: token for token, text in enumerate(vocabulary.texts)}

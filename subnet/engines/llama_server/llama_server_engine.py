@@ -16,7 +16,7 @@ from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
 from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.errors import WireError
 from subnet.generation import Job
-from subnet.models.names import plain_name
+from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Capabilities, TokenizerArtefact
 
 # In seconds.
@@ -123,4 +123,4 @@ class LlamaServerEngine(RemoteEngine):
 
 def _name(said: Props) -> str:
     """Its alias, which is the file's path where none was given."""
-    return plain_name(said.model_alias or said.model_path)
+    return model_id_from_served_name(said.model_alias or said.model_path)

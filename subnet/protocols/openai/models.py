@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 from subnet.errors import NodeBusy, NodeError, RequestError, Unauthorized
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
-from subnet.models.names import plain_name
+from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Modality, ModelCard
 from subnet.protocols.openai.listing import Lister, Listing
 
@@ -23,7 +23,7 @@ class Models:
     It is asked at most every 30 s while all is well, and not before it wants to be asked again.
     """
 
-    def __init__(self, spec: NodeSpec, http: Http) -> None:
+    def __init__(self, spec: NodeSpec, http: HttpClient) -> None:
         self._spec = spec
         self._lister = Lister(spec, http)
         self._asking = asyncio.Lock()
@@ -68,7 +68,7 @@ class Models:
 
     def _made(self, found: list[Listing]) -> tuple[ModelCard, ...]:
         by_name = {name: listing for listing in found for name in listing.names}
-        self._theirs = self._spec.models or {plain_name(listing.names[0]): listing.names[0] for listing in found}
+        self._theirs = self._spec.models or {model_id_from_served_name(listing.names[0]): listing.names[0] for listing in found}
         return tuple(self._card(name, by_name.get(theirs)) for name, theirs in self._theirs.items())
 
     def _card(self, name: str, listing: Listing | None) -> ModelCard:
