@@ -1,4 +1,4 @@
-"""A node process that is told to end while it still loads."""
+"""Signals and parent exit while a node process is still loading its model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.processes import until
 
 @contextmanager
 def loading_node(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node whose model file is a pipe that holds it up: it has been opened, and gives nothing."""
+    """Start a node whose model file is a pipe that has been opened but yields no data."""
     model = folder / "slow.gguf"
     os.mkfifo(model)
     writers: list[int] = []
@@ -25,7 +25,7 @@ def loading_node(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     def opened() -> bool:
         try:
             writers.append(os.open(model, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:  # nobody reads it yet
+        except OSError:  # no reader yet
             return False
         return True
 
@@ -41,15 +41,15 @@ def loading_node(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_node_that_loads(tmp_path: Path, number: signal.Signals) -> None:
-    """It does not wait for a model that is still to come."""
+def test_a_signal_stops_a_loading_node(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal stops a node at once while its model is loading."""
     with loading_node(tmp_path) as process:
         process.send_signal(number)
         assert process.wait(20) == 0
 
 
-def test_a_node_that_loads_ends_with_its_parent(tmp_path: Path) -> None:
-    """The end of standard input is noticed meanwhile too."""
+def test_a_loading_node_stops_with_its_parent(tmp_path: Path) -> None:
+    """A node exits when standard input closes while its model is loading."""
     with loading_node(tmp_path) as process:
         assert process.stdin is not None
         process.stdin.close()

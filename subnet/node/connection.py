@@ -1,4 +1,4 @@
-"""What a node does for one gateway."""
+"""Node side of the connection to one gateway."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A gateway that does not read is not waited for longer, in seconds.
-_FAREWELL = 1.0
+# Time to write the last messages to a gateway that reads slowly, in seconds.
+_FLUSH_TIMEOUT = 1.0
 
-Work = Generate | EmbedRequest | ScoreRequest
+EngineRequest = Generate | EmbedRequest | ScoreRequest
 
 
 class NodeConnection:
-    """Answers the calls that arrive on `socket`; leaving the block ends what still runs for them."""
+    """Handles the calls that arrive on `socket`. Leaving the `async with` block cancels those still running."""
 
     def __init__(self, node: Node, socket: web.WebSocketResponse) -> None:
         self._node = node
         self._socket = socket
         self._outbox = Outbox()
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,7 +71,7 @@ class NodeConnection:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def serve(self) -> None:
-        """Until the gateway leaves, or sends what does not decode: then the connection closes with a reason."""
+        """Handle messages until the gateway disconnects. An invalid message closes the connection, with the reason."""
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
@@ -81,20 +81,20 @@ class NodeConnection:
             logger.warning("closing the connection to a gateway: %s", error)
             await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120])
 
-    async def hand_over(self) -> None:
-        """End what runs, and tell the gateway so that it carries on elsewhere."""
+    async def abort(self) -> None:
+        """Cancel all calls and fail them with NodeLeaving, so that the gateway continues them on other nodes."""
         for call, task in list(self._calls.items()):
             task.cancel()
-            self._outbox.post(_failed(call, NodeLeaving("the node has shut down")))
+            self._outbox.post(_failure(call, NodeLeaving("the node has shut down")))
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_FLUSH_TIMEOUT):
                 await self._outbox.emptied()
 
     def _receive(self, frame: bytes) -> None:
         try:
             message = frames.decode(frame)
         except frames.UnknownFrame as error:
-            self._outbox.post(_failed(0, error))
+            self._outbox.post(_failure(0, error))
             return
         match message:
             case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest():
@@ -102,48 +102,48 @@ class NodeConnection:
             case Cancel():
                 if (task := self._calls.get(message.call)) is not None:
                     task.cancel()
-                    self._ending.add(task)
-                    task.add_done_callback(self._ending.discard)
+                    self._cancelled.add(task)
+                    task.add_done_callback(self._cancelled.discard)
             case _:
                 raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
 
     def _start(self, request: Request) -> None:
         if request.call in self._calls:
             raise WireError(f"call {request.call} is already open")
-        task = asyncio.create_task(self._answer(request))
+        task = asyncio.create_task(self._handle(request))
         self._calls[request.call] = task
         task.add_done_callback(lambda _: self._calls.pop(request.call, None))
 
-    async def _answer(self, request: Request) -> None:
+    async def _handle(self, request: Request) -> None:
         try:
             if self._node.authorizer is not None:
                 await self._node.authorizer.validate_request(request)
             match request:
                 case InfoRequest():
                     await self._node.engine.check()
-                    self._outbox.post(await self._signed(InfoReply(request.call, self._node.info()), request))
+                    self._outbox.post(await self._sign(InfoReply(request.call, self._node.info()), request))
                 case ArtefactRequest():
-                    self._outbox.post(self._artefact(request))
+                    self._outbox.post(self._artefact_reply(request))
                 case _:
-                    await self._work(request)
+                    await self._run_on_engine(request)
         except SubnetError as error:
-            self._outbox.post(_failed(request.call, error))
+            self._outbox.post(_failure(request.call, error))
         except Exception:
             logger.exception("engine error")
-            self._outbox.post(_failed(request.call, EngineFailed("engine error; see the node's log")))
+            self._outbox.post(_failure(request.call, EngineFailed("engine error; see the node's log")))
 
-    def _artefact(self, request: ArtefactRequest) -> Message:
+    def _artefact_reply(self, request: ArtefactRequest) -> Message:
         artefact = self._node.engine.artefact
         if request.sha256 != digest(artefact):
             raise NodeError(f"unknown artefact {request.sha256[:12]}")
         return ArtefactReply(request.call, artefact)
 
-    async def _work(self, request: Work) -> None:
+    async def _run_on_engine(self, request: EngineRequest) -> None:
         if request.model not in (None, self._node.engine.card.id):
             raise NodeError(f"unknown model: this node serves {self._node.engine.card.id}")
-        if self._ending:
-            # What was cancelled before this was asked has its slots free first.
-            await asyncio.wait(set(self._ending))
+        if self._cancelled:
+            # Calls cancelled before this request must release their slots first.
+            await asyncio.wait(set(self._cancelled))
         match request:
             case Generate():
                 await self._generate(request)
@@ -156,18 +156,18 @@ class NodeConnection:
         texts = to_texts(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = EmbedReply(request.call, pack(await self._node.engine.embed(texts)))
-        self._outbox.post(await self._signed(reply, request))
+        self._outbox.post(await self._sign(reply, request))
 
     async def _score(self, request: ScoreRequest) -> None:
         text = to_text(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = ScoreReply(request.call, await self._node.engine.score(text, request.width))
-        self._outbox.post(await self._signed(reply, request))
+        self._outbox.post(await self._sign(reply, request))
 
     async def _generate(self, request: Generate) -> None:
         job = to_job(request, self._node.engine.capabilities)
         async with self._node.slots(len(job.starts)):
-            self._outbox.post(await self._signed(Accepted(request.call), request))
+            self._outbox.post(await self._sign(Accepted(request.call), request))
             post, call = self._outbox.post_delta, request.call
 
             def emit(delta: Delta) -> None:
@@ -175,7 +175,7 @@ class NodeConnection:
 
             await self._node.engine.run(job, emit)
 
-    async def _signed(self, response: ResponseT, request: Request) -> ResponseT:
+    async def _sign(self, response: ResponseT, request: Request) -> ResponseT:
         authorizer = self._node.authorizer
         return response if authorizer is None else await authorizer.sign_response(response, request)
 
@@ -189,5 +189,5 @@ class NodeConnection:
             await self._socket.close(code=aiohttp.WSCloseCode.INTERNAL_ERROR)
 
 
-def _failed(call: int, error: SubnetError) -> Failed:
+def _failure(call: int, error: SubnetError) -> Failed:
     return Failed(call, error.code, error.message, error.retry_after, error.param)

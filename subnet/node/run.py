@@ -1,4 +1,4 @@
-"""A node as a process: from settings to a listening socket, until a signal."""
+"""Node process: creates the engine from settings and serves it until a signal arrives."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
 
 Report = Callable[[str], None]
-_CONCURRENCY = 4
+_DEFAULT_CONCURRENCY = 4
 SERVING = re.compile(r"serving (?P<model>.+) on (?P<address>http://\S+)$")
-"""The line that says, to people and to a supervisor, that a node can be used."""
+"""Pattern of the line that tells people and supervisors that a node is ready."""
 
 
 def make_engine(settings: NodeSettings, report: Report) -> Engine:
-    """Blocks while a model is fetched. Raises SettingsError for one that cannot be had."""
+    """Create the engine that `settings` select. Blocks while a model is downloaded.
+
+    Raises SettingsError if the settings are incomplete or the model is not available.
+    """
     if settings.engine == "echo":
         from subnet.engines.echo import EchoEngine, EchoOptions
 
@@ -38,7 +41,7 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
             rate=settings.echo_rate,
             size=settings.echo_size,
             delay=settings.echo_delay,
-            capacity=settings.concurrency or _CONCURRENCY,
+            capacity=settings.concurrency or _DEFAULT_CONCURRENCY,
             context_length=settings.context_length or EchoOptions().context_length,
         )
         return EchoEngine(settings.model_id or "echo", options)
@@ -53,13 +56,13 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
             settings.model,
             model_id=settings.model_id,
             context_length=settings.context_length,
-            capacity=settings.concurrency or _CONCURRENCY,
+            capacity=settings.concurrency or _DEFAULT_CONCURRENCY,
             threads=settings.threads,
             report=report,
         )
     if settings.engine != "llama.cpp":
-        return _remote(settings.engine, _spec(settings))
-    # Only here, so that a node of another kind needs no llama.cpp.
+        return _make_remote_engine(settings.engine, _upstream_spec(settings))
+    # Imported here, so that nodes with other engines do not need llama.cpp.
     from subnet.engines.llama_cpp import LlamaCppEngine
     from subnet.models.resolve import resolve
 
@@ -68,12 +71,12 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
         model_id=settings.model_id,
         tokenizer_json=None if settings.tokenizer is None else Path(settings.tokenizer),
         context_length=settings.context_length,
-        capacity=settings.concurrency or _CONCURRENCY,
+        capacity=settings.concurrency or _DEFAULT_CONCURRENCY,
         threads=settings.threads,
     )
 
 
-def _remote(kind: Literal["vllm", "sglang", "llama-server"], spec: NodeSpec) -> Engine:
+def _make_remote_engine(kind: Literal["vllm", "sglang", "llama-server"], spec: NodeSpec) -> Engine:
     if kind == "vllm":
         from subnet.engines.vllm import VllmEngine
 
@@ -87,15 +90,15 @@ def _remote(kind: Literal["vllm", "sglang", "llama-server"], spec: NodeSpec) -> 
     return LlamaServerEngine(spec)
 
 
-def _spec(settings: NodeSettings) -> NodeSpec:
-    """The server that the engine asks. Raises SettingsError."""
+def _upstream_spec(settings: NodeSettings) -> NodeSpec:
+    """Return the upstream server of the engine. Raises SettingsError."""
     if settings.upstream is None:
         raise SettingsError(f"the {settings.engine} engine needs --upstream: the address of its server")
-    served = settings.model_id or settings.model
+    model_id = settings.model_id or settings.model
     try:
         spec = NodeSpec(
             url=settings.upstream,
-            models={} if served is None else {served: settings.model or ""},
+            models={} if model_id is None else {model_id: settings.model or ""},
             tokenizer=settings.tokenizer,
             context_length=settings.context_length,
             api_key_env=settings.upstream_key_env,
@@ -107,21 +110,21 @@ def _spec(settings: NodeSettings) -> NodeSpec:
 
 
 async def run(settings: NodeSettings, report: Report) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal ends it at once. While a model is
-    fetched or loaded, which nothing can interrupt, the first ends the whole process.
+    """Serve until SIGINT or SIGTERM, then drain; a second signal stops the node at once.
 
-    `report` gets a line for a person at each step.
+    While a model is downloaded or loaded, which cannot be interrupted, the first signal exits the process. `report` is
+    called with a line of text for the user at each step. Raises SettingsError.
     """
-    leave, end = asyncio.Event(), asyncio.Event()
+    drain, abort = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: end.set() if leave.is_set() else leave.set())
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, lambda: abort.set() if drain.is_set() else drain.set())
     if settings.with_parent:
-        loop.add_reader(sys.stdin.fileno(), _end_with, sys.stdin.fileno(), leave, end)
+        loop.add_reader(sys.stdin.fileno(), _set_on_end_of_file, sys.stdin.fileno(), drain, abort)
     async with contextlib.AsyncExitStack() as stack:
-        with _ending(leave, report):
+        with _exit_when_set(drain, report):
             engine = await asyncio.to_thread(make_engine, settings, report)
-            report(_starting(settings))
+            report(_starting_line(settings))
             try:
                 await stack.enter_async_context(engine)
             except NodeError as error:
@@ -129,12 +132,12 @@ async def run(settings: NodeSettings, report: Report) -> None:
         node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
-            await leave.wait()
+            await drain.wait()
             report("finishing running answers" if node.running else "stopping")
-            await _first(node.drain(settings.drain_timeout), end.wait())
+            await _wait_for_first(node.drain(settings.drain_timeout), abort.wait())
 
 
-def _starting(settings: NodeSettings) -> str:
+def _starting_line(settings: NodeSettings) -> str:
     if settings.engine == "echo":
         return "starting the echo engine"
     if settings.upstream is not None:
@@ -143,24 +146,24 @@ def _starting(settings: NodeSettings) -> str:
 
 
 @contextlib.contextmanager
-def _ending(leave: asyncio.Event, report: Report) -> Iterator[None]:
-    """Inside the block, `leave` ends the whole process."""
+def _exit_when_set(event: asyncio.Event, report: Report) -> Iterator[None]:
+    """Exit the process if `event` is set inside the block."""
 
-    async def end() -> None:
-        await leave.wait()
+    async def exit_when_set() -> None:
+        await event.wait()
         report("stopping")
-        # Python would wait for the thread that fetches or loads; nobody is served yet, so nothing else is owed.
+        # Python would wait for the thread that downloads or loads the model; no request has been accepted yet.
         os._exit(0)
 
-    ending = asyncio.create_task(end())
+    exiting = asyncio.create_task(exit_when_set())
     try:
         yield
     finally:
-        ending.cancel()
+        exiting.cancel()
 
 
-async def _first(*awaitables: Coroutine[Any, Any, object]) -> None:
-    """Wait for the first of them; the others are cancelled."""
+async def _wait_for_first(*awaitables: Coroutine[Any, Any, object]) -> None:
+    """Wait until the first of `awaitables` ends, then cancel the others."""
     tasks = [asyncio.create_task(awaitable) for awaitable in awaitables]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -170,7 +173,10 @@ async def _first(*awaitables: Coroutine[Any, Any, object]) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
-    """Serve `node` inside the block; gives its address, http://host:port. Raises SettingsError."""
+    """Serve `node` inside the block and yield its address, http://host:port. Port 0 selects a free port.
+
+    Raises SettingsError if it cannot listen there.
+    """
     runner = web.AppRunner(node.app(), shutdown_timeout=1.0, access_log=None)
     await runner.setup()
     try:
@@ -186,7 +192,8 @@ async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _end_with(descriptor: int, *events: asyncio.Event) -> None:
+def _set_on_end_of_file(descriptor: int, *events: asyncio.Event) -> None:
+    """Set `events` if a read from `descriptor` returns end of file: the parent process has ended."""
     if not os.read(descriptor, 1024):
         asyncio.get_running_loop().remove_reader(descriptor)
         for event in events:

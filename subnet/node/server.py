@@ -1,4 +1,4 @@
-"""A node: one engine, offered to any number of connections."""
+"""Node that serves one engine to any number of gateways."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from subnet.wire import frames
 
 logger = logging.getLogger(__name__)
 
-# Seconds of silence after which a gateway is asked for a sign of life, for which it has half as long. One that is busy
-# reads what thousands of streams sent it before it hears that.
-_HEARTBEAT = 30.0
+# Seconds between pings to a gateway, which has half as long to reply. A busy gateway reads the data of thousands of
+# streams before it reads the ping.
+_PING_INTERVAL = 30.0
 
 
 class Node:
-    """Offers `engine`, which the caller has entered. Refuses work beyond its capacity with NodeBusy."""
+    """Serves `engine`, which the caller has entered. Rejects requests beyond its capacity with NodeBusy."""
 
     def __init__(self, engine: Engine, authorizer: AuthorizerBase | None = None) -> None:
         self.engine = engine
@@ -40,6 +40,7 @@ class Node:
         self._id = f"node-{secrets.token_hex(4)}"
 
     def info(self) -> NodeInfo:
+        """Return the node's current description."""
         engine = self.engine
         return NodeInfo(
             node_id=self._id,
@@ -54,40 +55,48 @@ class Node:
         )
 
     @asynccontextmanager
-    async def slots(self, wanted: int) -> AsyncIterator[None]:
-        """Hold `wanted` of the engine's slots. Raises NodeBusy, NodeLeaving."""
+    async def slots(self, count: int) -> AsyncIterator[None]:
+        """Reserve `count` of the engine's slots inside the block.
+
+        Raises NodeBusy if fewer are free, and NodeLeaving while the node is draining.
+        """
         if self.draining:
             raise NodeLeaving("the node is shutting down")
-        if self.running + wanted > self.engine.capacity:
+        if self.running + count > self.engine.capacity:
             raise NodeBusy(
-                f"{self.running} of {self.engine.capacity} slots are in use, and the request needs {wanted}",
+                f"{self.running} of {self.engine.capacity} slots are in use, and the request needs {count}",
                 retry_after=0.2,
             )
-        self.running += wanted
+        self.running += count
         self._idle.clear()
         try:
             yield
         finally:
-            self.running -= wanted
+            self.running -= count
             if not self.running:
                 self._idle.set()
 
     async def drain(self, grace: float) -> None:
-        """Take no new work, let what runs finish for `grace` seconds, and hand the rest over to other nodes."""
+        """Reject new requests, let running ones finish for up to `grace` seconds, then fail the rest.
+
+        Gateways continue the failed requests on other nodes.
+        """
         self.draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
-        await asyncio.gather(*(connection.hand_over() for connection in self._connections))
+        await asyncio.gather(*(connection.abort() for connection in self._connections))
 
     def app(self) -> web.Application:
-        """The node as an aiohttp application: the wire under /subnet, and /healthz."""
+        """Return an aiohttp application with the WebSocket endpoint /subnet and the health endpoint /healthz."""
         app = web.Application()
-        app.add_routes([web.get("/subnet", self._subnet), web.get("/healthz", self._healthz)])
+        app.add_routes([web.get("/subnet", self._handle_gateway), web.get("/healthz", self._handle_healthz)])
         return app
 
-    async def _subnet(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=frames.MAX_FRAME, heartbeat=_HEARTBEAT, timeout=1.0, compress=False)
+    async def _handle_gateway(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(
+            max_msg_size=frames.MAX_FRAME, heartbeat=_PING_INTERVAL, timeout=1.0, compress=False
+        )
         await socket.prepare(request)
         logger.info("gateway %s connected", request.remote)
         async with NodeConnection(self, socket) as connection:
@@ -99,5 +108,5 @@ class Node:
         logger.info("gateway %s disconnected", request.remote)
         return socket
 
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _handle_healthz(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "model": self.engine.card.id, "running": self.running})

@@ -1,4 +1,4 @@
-"""Settings of a node: the table that its help, checks and reference come from."""
+"""Settings of a node, from which its flags, validation and reference are generated."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from msgspec import Meta
 
 from subnet.config import SettingsReader
 
-_Count = Annotated[int, Meta(ge=1)]
+_PositiveCount = Annotated[int, Meta(ge=1)]
 _Seconds = Annotated[float, Meta(ge=0)]
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one node process."""
+    """Settings of a node process, read from flags, environment variables (SUBNET_*) and node.toml."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0: any free port")] = 9000
@@ -36,28 +36,37 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             " a folder or owner/repo; with an upstream, the model's name there (default: its first)"
         ),
     ] = None
-    model_id: Annotated[str | None, Meta(description="name to serve the model under; none: from the file name")] = None
+    model_id: Annotated[str | None, Meta(description="name to serve the model under; default: from the file name")] = (
+        None
+    )
     tokenizer: Annotated[
         str | None,
         Meta(
-            description="tokenizer.json to use if the model's own tokenizer is not supported; with an upstream also a"
-            " GGUF file, a folder or owner/repo"
+            description="tokenizer.json to use if the model's own tokenizer is not supported; with an upstream it may"
+            " also be a GGUF file, a folder or owner/repo"
         ),
     ] = None
     concurrency: Annotated[
-        _Count | None,
-        Meta(description="maximum number of answers at once; none: 4, or with an upstream its own limit or 64"),
+        _PositiveCount | None,
+        Meta(
+            description="maximum number of answers at once; default: 4; with an upstream: 64, or a llama-server's slots"
+            " if they are fewer"
+        ),
     ] = None
     context_length: Annotated[
-        _Count | None, Meta(description="context length in tokens; none: the maximum of the model")
+        _PositiveCount | None,
+        Meta(description="context length in tokens; default: the model's maximum; for GGUF files at most 8,192"),
     ] = None
-    threads: Annotated[_Count | None, Meta(description="threads of the engine; none: one less than the cores")] = None
+    threads: Annotated[
+        _PositiveCount | None, Meta(description="threads of the engine; default: one less than the number of cores")
+    ] = None
     secret: Annotated[str | None, Meta(description="secret shared with the gateways (HMAC-SHA256)")] = None
     echo_rate: Annotated[_Seconds, Meta(description="echo engine: tokens per second of each answer; 0: unlimited")] = (
         50.0
     )
     echo_size: Annotated[
-        _Count, Meta(description="echo engine: tokens of an answer without max_tokens; gateways always send one")
+        _PositiveCount,
+        Meta(description="echo engine: tokens of an answer without max_tokens; gateways always send max_tokens"),
     ] = 64
     echo_delay: Annotated[_Seconds, Meta(description="echo engine: time before the first token, in seconds")] = 0.0
     drain_timeout: Annotated[
