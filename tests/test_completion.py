@@ -25,8 +25,8 @@ from adapter.prompt import ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
-from subnet.pool.node import Remote
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from subnet.wire.messages import Generate
 from subnet.wire.tensors import token_ids, unpack
@@ -75,11 +75,11 @@ def used(events: list[Event]) -> tuple[int, int, int, int]:
 )
 async def test_what_belongs_together(fields: dict[str, str], key: str | None) -> None:
     """The policy that chooses the node is told the prompt and the client's key."""
-    seen: list[Want] = []
+    seen: list[RoutingHint] = []
 
     class Only(Policy):
-        def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-            seen.append(want)
+        def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+            seen.append(hint)
             return candidates[0]
 
     async with RemoteManager([saying("Hi")], policy=Only()) as remotes:

@@ -59,7 +59,7 @@ async def raced(
     slow: MockProtocol, quick: MockProtocol, hedger: Hedger
 ) -> AsyncIterator[tuple[list[int], RemoteManager]]:
     async with RemoteManager([slow, quick], probe_interval=60.0) as manager:
-        while any(remote.fault for remote in manager.remotes):
+        while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
         limits = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, max_attempts=1)
         async with SessionManager(manager, limits=limits, hedger=hedger).session() as session:
@@ -73,7 +73,7 @@ async def test_the_quicker_one_wins() -> None:
         assert tokens == [20, 21]
         assert (slow.open, slow.cancelled, quick.open) == (0, 1, 0)
         assert [remote.running for remote in manager.remotes] == [0, 0]
-        assert [remote.fault for remote in manager.remotes] == [None, None]
+        assert [remote.unreachable_reason for remote in manager.remotes] == [None, None]
 
 
 async def test_the_first_may_still_win() -> None:
@@ -98,7 +98,7 @@ async def test_an_error_leaves_the_race_to_the_other() -> None:
     slow, broken = MockProtocol([Pause(0.1), 10], peer="slow"), MockProtocol([EngineFailed("x")], peer="broken")
     async with raced(slow, broken, warm()) as (tokens, manager):
         assert tokens == [10]
-        assert [remote.trouble for remote in manager.remotes] == ["", "x"]
+        assert [remote.last_error for remote in manager.remotes] == ["", "x"]
     slow.script = [Pause(0.1), EngineFailed("y")]
     async with RemoteManager([slow, broken], probe_interval=60.0) as manager:
         await manager.ready()
@@ -137,7 +137,7 @@ async def test_cancelled_again_while_both_end() -> None:
     """A second cancellation does not wait for the nodes; both have their places back."""
     nodes = [Lingering("a"), Lingering("b")]
     async with RemoteManager(nodes, probe_interval=60.0) as manager:
-        while any(remote.fault for remote in manager.remotes):
+        while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
         async with SessionManager(manager, hedger=warm()).session() as session:
             task = asyncio.create_task(session.run([1], None, lambda delta: None))

@@ -1,4 +1,4 @@
-"""Routing policies: what holds for all of them, and what each is for."""
+"""Routing policies: common properties of all, and the specific properties of each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from subnet import MockProtocol
 from subnet.node_info import Capabilities, ModelCard, NodeInfo
-from subnet.pool.node import Remote
+from subnet.pool.node import RemoteNode
 from subnet.pool.policies import PolicyName
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.least_loaded import LeastLoaded
 from subnet.pool.policies.power_of_two import PowerOfTwo
 from subnet.pool.policies.prefix_affinity import PrefixAffinity
@@ -28,19 +28,19 @@ CAPACITY = 8
 PEERS = st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True)
 LOADS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 2 * CAPACITY), min_size=1)
 PROMPTS = st.lists(st.integers(0, 2**31 - 1), max_size=80)
-WANTS = st.builds(lambda prompt, key: Want(token_ids(prompt), key), PROMPTS, st.none() | st.text())
+HINTS = st.builds(lambda prompt, key: RoutingHint(token_ids(prompt), key), PROMPTS, st.none() | st.text())
 MAKERS: dict[PolicyName, Callable[[], Policy]] = {**POLICIES, "power-of-two": lambda: PowerOfTwo(Random(0))}
 CARD = ModelCard(id="m", context_length=4096, tokenizer="")
 
 
-def node(peer: str, running: int = 0) -> Remote:
-    """A healthy node that said it runs so many requests of other gateways."""
-    remote = Remote(MockProtocol(peer=peer))
-    remote.came(said(peer, running), 0.0)
+def node(peer: str, running: int = 0) -> RemoteNode:
+    """Create a healthy node whose health check reported `running` requests of other gateways."""
+    remote = RemoteNode(MockProtocol(peer=peer))
+    remote.mark_healthy(info(peer, running), 0.0)
     return remote
 
 
-def said(peer: str, running: int, capacity: int = CAPACITY) -> NodeInfo:
+def info(peer: str, running: int, capacity: int = CAPACITY) -> NodeInfo:
     return NodeInfo(
         node_id=peer,
         version="0",
@@ -52,105 +52,107 @@ def said(peer: str, running: int, capacity: int = CAPACITY) -> NodeInfo:
     )
 
 
-def nodes(loads: dict[str, int]) -> list[Remote]:
+def nodes(loads: dict[str, int]) -> list[RemoteNode]:
     return [node(peer, running) for peer, running in loads.items()]
 
 
 def test_every_policy_has_a_name() -> None:
-    """What can be set is what there is."""
+    """The values of the setting `policy` are the names of the policies in the registry."""
     assert set(get_args(PolicyName)) == set(POLICIES)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@given(rounds=st.lists(st.tuples(LOADS, WANTS), max_size=5))
-def test_one_of_the_candidates(name: PolicyName, rounds: list[tuple[dict[str, int], Want]]) -> None:
-    """Whoever there is and whatever is wanted, one of the candidates is chosen, and the same every time it is asked."""
+@given(requests=st.lists(st.tuples(LOADS, HINTS), max_size=5))
+def test_every_policy_chooses_a_candidate(name: PolicyName, requests: list[tuple[dict[str, int], RoutingHint]]) -> None:
+    """For any candidates and hint, each policy chooses a candidate, and equal instances choose the same one."""
     one, other = MAKERS[name](), MAKERS[name]()
-    for loads, want in rounds:
+    for loads, hint in requests:
         candidates = nodes(loads)
-        chosen = one.choose(candidates, want)
+        chosen = one.choose(candidates, hint)
         assert chosen in candidates
-        assert other.choose(candidates, want) is chosen
+        assert other.choose(candidates, hint) is chosen
 
 
 @given(st.lists(PEERS, min_size=1))
 def test_round_robin_is_fair(memberships: list[list[str]]) -> None:
-    """However nodes come and go: while they stay, everyone is chosen once before anyone is chosen twice."""
+    """Each candidate is chosen once before any is chosen twice, also after nodes joined or left."""
     policy, known = RoundRobin(), {peer: node(peer) for peer in "abcdefgh"}
     for peers in memberships:
         present = [known[peer] for peer in peers]
         for _ in range(3):
-            chosen = [policy.choose(present, Want()).peer for _ in present]
+            chosen = [policy.choose(present, RoutingHint()).peer for _ in present]
             assert sorted(chosen) == sorted(peers)
 
 
 @given(LOADS)
 def test_least_loaded(loads: dict[str, int]) -> None:
-    """Nobody has less to do than who is chosen."""
-    assert loads[LeastLoaded().choose(nodes(loads), Want()).peer] == min(loads.values())
+    """No candidate has a lower load than the chosen one."""
+    assert loads[LeastLoaded().choose(nodes(loads), RoutingHint()).peer] == min(loads.values())
 
 
 def test_least_loaded_takes_turns() -> None:
-    """Idle nodes share the work even if no two requests meet."""
+    """Idle nodes are chosen in turn, also if requests never run at the same time."""
     policy, candidates = LeastLoaded(), nodes(dict.fromkeys("abc", 0))
-    assert [policy.choose(candidates, Want()).peer for _ in range(6)] == [*"abcabc"]
+    assert [policy.choose(candidates, RoutingHint()).peer for _ in range(6)] == [*"abcabc"]
 
 
-def test_load_is_a_share() -> None:
-    """A large node with more requests may have more room than a small one."""
+def test_load_is_relative_to_capacity() -> None:
+    """A large node with more requests may have a lower load than a small one."""
     small, large = node("small"), node("large")
-    small.came(said("small", 1, capacity=2), 0.0)
-    large.came(said("large", 5, capacity=20), 0.0)
-    assert LeastLoaded().choose([small, large], Want()) is large
+    small.mark_healthy(info("small", 1, capacity=2), 0.0)
+    large.mark_healthy(info("large", 5, capacity=20), 0.0)
+    assert LeastLoaded().choose([small, large], RoutingHint()) is large
 
 
 @given(LOADS, st.integers())
-def test_power_of_two_spares_the_fullest(loads: dict[str, int], seed: int) -> None:
-    """The single fullest node of several is never the better of two."""
-    policy, most = PowerOfTwo(Random(seed)), max(loads.values())
-    chosen = loads[policy.choose(nodes(loads), Want()).peer]
-    assert chosen < most or [*loads.values()].count(most) > 1 or len(loads) == 1
+def test_power_of_two_avoids_the_most_loaded(loads: dict[str, int], seed: int) -> None:
+    """The most loaded node is never chosen if it is the only one with that load."""
+    policy, max_load = PowerOfTwo(Random(seed)), max(loads.values())
+    chosen = loads[policy.choose(nodes(loads), RoutingHint()).peer]
+    assert chosen < max_load or [*loads.values()].count(max_load) > 1 or len(loads) == 1
 
 
-def test_power_of_two_uses_everyone() -> None:
-    """With nothing to choose between them, all nodes get about as much."""
+def test_power_of_two_spreads_evenly() -> None:
+    """Equally loaded nodes get about the same number of requests."""
     policy, candidates = PowerOfTwo(Random(1)), nodes(dict.fromkeys("abcd", 0))
-    counts = Counter(policy.choose(candidates, Want()).peer for _ in range(4000))
+    counts = Counter(policy.choose(candidates, RoutingHint()).peer for _ in range(4000))
     assert all(900 < count < 1100 for count in counts.values())
 
 
-def peer_of(policy: Policy, candidates: Sequence[Remote], prompt: list[int]) -> str:
-    return policy.choose(candidates, Want(token_ids(prompt))).peer
+def peer_of(policy: Policy, candidates: Sequence[RemoteNode], prompt: list[int]) -> str:
+    return policy.choose(candidates, RoutingHint(token_ids(prompt))).peer
 
 
 @given(st.lists(st.integers(0, 99), min_size=256, max_size=300), PROMPTS, PROMPTS, PEERS)
-def test_equal_prefixes_meet(prefix: list[int], one: list[int], other: list[int], peers: list[str]) -> None:
-    """Prompts with a common beginning go to the same node, for any instance of the policy."""
+def test_equal_prefixes_go_to_the_same_node(
+    prefix: list[int], one: list[int], other: list[int], peers: list[str]
+) -> None:
+    """Prompts with the same prefix go to the same node, for any instance of the policy."""
     candidates = nodes(dict.fromkeys(peers, 0))
     assert peer_of(PrefixAffinity(), candidates, prefix + one) == peer_of(PrefixAffinity(), candidates, prefix + other)
 
 
 @given(st.lists(st.integers(0, 99), min_size=16), PEERS)
 def test_a_prefix_keeps_its_node(prompt: list[int], peers: list[str]) -> None:
-    """That another node leaves or joins changes nothing; when its own leaves, it is as if that had never been."""
-    policy, everyone = PrefixAffinity(), nodes(dict.fromkeys(peers, 0))
-    chosen = peer_of(policy, everyone, prompt)
-    for gone in peers:
-        rest = [remote for remote in everyone if remote.peer != gone]
-        if gone != chosen:
+    """A prefix keeps its node when other nodes join or leave."""
+    policy, candidates = PrefixAffinity(), nodes(dict.fromkeys(peers, 0))
+    chosen = peer_of(policy, candidates, prompt)
+    for removed in peers:
+        rest = [remote for remote in candidates if remote.peer != removed]
+        if removed != chosen:
             assert peer_of(policy, rest, prompt) == chosen
 
 
 @given(st.lists(st.integers(0, 99), min_size=16), LOADS)
-def test_overload_spills(prompt: list[int], loads: dict[str, int]) -> None:
-    """Who is chosen has room and is not far above the mean, if there is anyone like that; a node that is less than
-    half full keeps its own.
+def test_an_overloaded_node_passes_its_prefix_on(prompt: list[int], loads: dict[str, int]) -> None:
+    """A node at most half full keeps its prefixes; else the chosen node has free slots and a load near the mean, if
+    any node has free slots, and is the least loaded one otherwise.
     """
-    policy, candidates = PrefixAffinity(bound=1.25), nodes(loads)
+    policy, candidates = PrefixAffinity(load_factor=1.25), nodes(loads)
     mean = sum(loads.values()) / len(loads)
-    chosen, favourite = peer_of(policy, candidates, prompt), peer_of(policy, nodes(dict.fromkeys(loads, 0)), prompt)
-    if loads[favourite] <= CAPACITY / 2:
-        assert chosen == favourite
+    chosen, preferred = peer_of(policy, candidates, prompt), peer_of(policy, nodes(dict.fromkeys(loads, 0)), prompt)
+    if loads[preferred] <= CAPACITY / 2:
+        assert chosen == preferred
     elif min(loads.values()) < CAPACITY:
         assert loads[chosen] < CAPACITY
         assert loads[chosen] <= max(CAPACITY / 2, 1.25 * mean)
@@ -159,7 +161,7 @@ def test_overload_spills(prompt: list[int], loads: dict[str, int]) -> None:
 
 
 def test_prefixes_spread() -> None:
-    """Different beginnings go to different nodes, about evenly; short prompts go where there is room."""
+    """Different prefixes spread evenly over the nodes; prompts shorter than a block go to the least loaded node."""
     policy, candidates = PrefixAffinity(), nodes(dict.fromkeys("abcd", 0))
     counts = Counter(peer_of(policy, candidates, [number] * 16) for number in range(4000))
     assert all(850 < count < 1150 for count in counts.values())
@@ -167,19 +169,19 @@ def test_prefixes_spread() -> None:
 
 
 @given(st.text(min_size=1), PROMPTS, LOADS, LOADS)
-def test_sticky(key: str, prompt: list[int], loads: dict[str, int], later: dict[str, int]) -> None:
-    """A key keeps its node whatever is asked and however full it is, while that node is among the candidates."""
-    first = Sticky().choose(nodes(loads), Want(key=key)).peer
-    second = Sticky().choose(nodes({**dict.fromkeys(loads, 0), **later}), Want(token_ids(prompt), key)).peer
+def test_a_key_keeps_its_node(key: str, prompt: list[int], loads: dict[str, int], later: dict[str, int]) -> None:
+    """Requests with the same key go to the same node, whatever their prompt and its load, while it is a candidate."""
+    first = Sticky().choose(nodes(loads), RoutingHint(key=key)).peer
+    second = Sticky().choose(nodes({**dict.fromkeys(loads, 0), **later}), RoutingHint(token_ids(prompt), key)).peer
     assert second == first or second in later.keys() - loads.keys()
 
 
 def test_sticky_without_a_key() -> None:
-    """There the other policy decides."""
+    """Requests without a key are routed by the fallback policy."""
     policy, candidates = Sticky(RoundRobin()), nodes(dict.fromkeys("abc", 0))
-    assert [policy.choose(candidates, Want(key=key)).peer for key in (None, "", None)] == [*"abc"]
+    assert [policy.choose(candidates, RoutingHint(key=key)).peer for key in (None, "", None)] == [*"abc"]
 
 
-def test_a_key_that_is_no_text() -> None:
-    """JSON can carry half a surrogate pair; it is a key like any other."""
-    assert Sticky().choose([node("a")], Want(key="\ud800")).peer == "a"
+def test_a_key_with_unpaired_surrogates() -> None:
+    """A key with half a surrogate pair, which JSON can carry, is a key like any other."""
+    assert Sticky().choose([node("a")], RoutingHint(key="\ud800")).peer == "a"

@@ -1,4 +1,4 @@
-"""Sessions that wait for room on full nodes: who gets it."""
+"""Order in which sessions that wait for capacity are served."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from subnet.protocols.mock import Pause, Step
 from subnet.wire.messages import Generate
 from subnet.wire.tensors import unpack
 
-PATIENT = Limits(queue_timeout=60.0)
+LONG_TIMEOUT = Limits(queue_timeout=60.0)
 
 
 def number(request: Generate) -> int:
-    """The prompt's only token, by which these tests know a request."""
+    """The prompt's only token, which identifies a request in these tests."""
     return int(unpack(request.prompt)[0])
 
 
 def script(request: Generate) -> list[Step]:
-    """Request 0 never ends."""
+    """One token for each request, except that request 0 never ends."""
     return [Pause()] if number(request) == 0 else [1]
 
 
-async def ask(manager: RemoteManager, name: int, priority: int = 0, limits: Limits = PATIENT) -> None:
+async def ask(manager: RemoteManager, name: int, priority: int = 0, limits: Limits = LONG_TIMEOUT) -> None:
     async with SessionManager(manager, limits=limits).session(priority=priority) as session:
         await session.run(np.array([name]), None, lambda delta: None)
 
@@ -41,7 +41,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def held() -> AsyncIterator[tuple[MockProtocol, RemoteManager, asyncio.Task[None]]]:
-    """A node of one slot, and who holds it for good."""
+    """A node with one slot, and the task of request 0, which holds the slot until it is cancelled."""
     node = MockProtocol(script, capacity=1)
     async with RemoteManager([node]) as manager:
         await manager.ready()
@@ -50,8 +50,8 @@ async def held() -> AsyncIterator[tuple[MockProtocol, RemoteManager, asyncio.Tas
         yield node, manager, holder
 
 
-async def test_by_priority_then_by_arrival() -> None:
-    """When the slot is free again, those who wait get it one after another, the smallest number first."""
+async def test_a_free_slot_goes_by_priority_then_arrival() -> None:
+    """Queued requests get a free slot one after another, by priority (lowest number first), then by arrival."""
     async with held() as (node, manager, holder):
         async with asyncio.TaskGroup() as tasks:
             for name, priority in ((1, 5), (2, 0), (3, -5), (4, 0), (5, -5)):
@@ -61,8 +61,8 @@ async def test_by_priority_then_by_arrival() -> None:
         assert [number(request) for request in node.requests] == [0, 3, 5, 2, 4, 1]
 
 
-async def test_nobody_overtakes() -> None:
-    """Who comes when a slot is free but others wait is not served before them."""
+async def test_no_request_overtakes() -> None:
+    """A request that arrives while a slot is free, but others are queued, is served after them."""
     async with held() as (node, manager, holder):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(ask(manager, 1))
@@ -73,8 +73,8 @@ async def test_nobody_overtakes() -> None:
         assert [number(request) for request in node.requests] == [0, 1, 2]
 
 
-async def test_patience_ends_in_line_too() -> None:
-    """Who is not first is refused, as the first is, when its patience is at an end; the line goes on."""
+async def test_a_request_waits_no_longer_than_queue_timeout() -> None:
+    """A queued request is refused after its queue_timeout also if it is not first; the first keeps waiting."""
     async with held() as (node, manager, holder):
         first = asyncio.create_task(ask(manager, 1))
         await asyncio.sleep(0)

@@ -265,7 +265,7 @@ async def test_a_provider_that_flaps() -> None:
             OpenAIProtocol(NodeSpec(url=one.url, kind="openai", models={"mock": "model"})) for one in (flapping, steady)
         ]
         async with RemoteManager(nodes, clock=lambda: now) as remotes:
-            while len([remote for remote in remotes.remotes if remote.fault is None]) < 2:
+            while len([remote for remote in remotes.remotes if remote.unreachable_reason is None]) < 2:
                 await asyncio.sleep(0)
             sessions = SessionManager(remotes, limits=LIMITS)
             for tick in range(600):

@@ -1,4 +1,4 @@
-"""The live table: probes, reports of requests, and what they may not do to each other."""
+"""The node table: health checks, reports of requests, and their effects on the state of a node."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.node_info import NodeInfo
-from subnet.pool.node import Remote
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.protocols.mock import Pause
 from subnet.wire.tensors import token_ids
 
 
-class Asked(MockProtocol):
-    """A node that says how it is when the test wants it to: `question` waits for the next time it is asked."""
+class ManualNode(MockProtocol):
+    """A node whose health checks the test responds to: `health_check` waits for the next one."""
 
     def __init__(self, peer: str = "a") -> None:
         super().__init__(peer=peer)
-        self._questions: asyncio.Queue[asyncio.Future[NodeInfo]] = asyncio.Queue()
+        self._health_checks: asyncio.Queue[asyncio.Future[NodeInfo]] = asyncio.Queue()
         self.closed = False
 
     async def rpc_info(self) -> NodeInfo:
-        answer: asyncio.Future[NodeInfo] = asyncio.get_running_loop().create_future()
-        self._questions.put_nowait(answer)
-        return await answer
+        response: asyncio.Future[NodeInfo] = asyncio.get_running_loop().create_future()
+        self._health_checks.put_nowait(response)
+        return await response
 
-    async def question(self) -> asyncio.Future[NodeInfo]:
+    async def health_check(self) -> asyncio.Future[NodeInfo]:
         async with asyncio.timeout(5):
-            return await self._questions.get()
+            return await self._health_checks.get()
 
     async def info(self, **changed: object) -> NodeInfo:
         info = await super().rpc_info()
         return msgspec.convert({**msgspec.structs.asdict(info), **changed}, NodeInfo)
 
-    async def say(self, **changed: object) -> None:
-        """Answer the next question."""
-        (await self.question()).set_result(await self.info(**changed))
+    async def respond(self, **changed: object) -> None:
+        """Respond to the next health check."""
+        (await self.health_check()).set_result(await self.info(**changed))
 
     async def aclose(self) -> None:
         self.closed = True
 
 
-class Talking(Asked):
-    """Something comes from it all the time, as long as it `talks`."""
+class StreamingNode(ManualNode):
+    """A node that sends data all the time while `streaming`."""
 
-    talks = True
+    streaming = True
 
     @property
     def heard(self) -> float:
-        return monotonic() if self.talks else 0.0
+        return monotonic() if self.streaming else 0.0
 
 
 class Clock:
@@ -76,20 +76,20 @@ class Clock:
 
 
 @asynccontextmanager
-async def watching(
-    *nodes: MockProtocol, interval: float = 60.0, patience: float = 60.0, clock: Callable[[], float] | None = None
+async def managing(
+    *nodes: MockProtocol, interval: float = 60.0, check_timeout: float = 60.0, clock: Callable[[], float] | None = None
 ) -> AsyncIterator[RemoteManager]:
-    manager = RemoteManager(nodes, probe_interval=interval, health_check_timeout=patience, clock=clock or Clock())
+    manager = RemoteManager(nodes, probe_interval=interval, health_check_timeout=check_timeout, clock=clock or Clock())
     async with manager:
         for node in nodes:
-            if isinstance(node, Asked):
-                await node.say()
-        await settled(lambda: all(remote.info is not None for remote in manager.remotes))
+            if isinstance(node, ManualNode):
+                await node.respond()
+        await until(lambda: all(remote.info is not None for remote in manager.remotes))
         yield manager
 
 
-async def settled(condition: Callable[[], object]) -> None:
-    """Let other tasks run until they have brought it about."""
+async def until(condition: Callable[[], object]) -> None:
+    """Let other tasks run until `condition` holds."""
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
@@ -97,102 +97,100 @@ async def settled(condition: Callable[[], object]) -> None:
 
 def state(manager: RemoteManager, number: int = 0) -> tuple[str, str]:
     status = manager.status(manager.remotes[number])
-    return status.state, status.why or ""
+    return status.state, status.reason or ""
 
 
-async def test_a_lost_node_is_away_until_it_answers() -> None:
-    """A request that loses the connection has it asked at once, and meanwhile nothing is sent to it."""
-    node = Asked()
-    async with watching(node) as manager:
+async def test_a_lost_node_is_unreachable_until_its_next_health_check() -> None:
+    """A request that loses its connection causes a health check at once; until then the node gets no requests."""
+    node = ManualNode()
+    async with managing(node) as manager:
         manager.lease(None).failed(NodeLost("the connection broke"))
         assert state(manager) == ("unreachable", "the connection broke")
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
-        await node.say()
-        await settled(lambda: state(manager)[0] == "healthy")
+        await node.respond()
+        await until(lambda: state(manager)[0] == "healthy")
         assert manager.lease(None).remote.peer == "a"
 
 
-async def test_an_answer_from_before_the_failure() -> None:
-    """A probe that was under way when a request failed does not speak for the time after: the node is asked again."""
-    node = Asked()
-    async with watching(node, interval=0.01) as manager:
-        under_way = await node.question()
+async def test_a_health_check_from_before_a_failure_is_repeated() -> None:
+    """A health check that was running when a request failed does not count, and another one follows."""
+    node = ManualNode()
+    async with managing(node, interval=0.01) as manager:
+        running = await node.health_check()
         manager.lease(None).failed(InterTokenTimeout("silence"))
-        under_way.set_result(await node.info())
-        again = await node.question()
+        running.set_result(await node.info())
+        repeated = await node.health_check()
         assert state(manager) == ("unreachable", "silence")
-        again.set_result(await node.info())
-        await settled(lambda: state(manager)[0] == "healthy")
+        repeated.set_result(await node.info())
+        await until(lambda: state(manager)[0] == "healthy")
 
 
-async def test_a_failure_from_an_earlier_life() -> None:
-    """A client that reads slowly may report a loss long after the node came back: that says nothing of the node now."""
-    node = Asked()
-    async with watching(node) as manager:
-        slow, quick = manager.lease(None), manager.lease(None)
-        quick.failed(NodeLost("gone"))
-        await node.say(node_id="another process")
-        await settled(lambda: state(manager)[0] == "healthy")
-        slow.failed(NodeLost("gone"))
+async def test_a_failure_reported_after_a_restart_is_ignored() -> None:
+    """A lost connection reported after the node has restarted does not make the node unreachable."""
+    node = ManualNode()
+    async with managing(node) as manager:
+        late, early = manager.lease(None), manager.lease(None)
+        early.failed(NodeLost("gone"))
+        await node.respond(node_id="another process")
+        await until(lambda: state(manager)[0] == "healthy")
+        late.failed(NodeLost("gone"))
         assert state(manager)[0] == "healthy"
 
 
-async def test_a_silent_node() -> None:
-    """One that takes the question and says nothing, as a stopped process does, is away after the timeout; it is back
-    with its first answer.
-    """
-    node = Asked()
-    async with watching(node, interval=0.01, patience=0.02) as manager:
-        await settled(lambda: state(manager)[0] == "unreachable")
+async def test_a_health_check_times_out() -> None:
+    """A node that does not respond to a health check in time is unreachable until it responds to a later one."""
+    node = ManualNode()
+    async with managing(node, interval=0.01, check_timeout=0.02) as manager:
+        await until(lambda: state(manager)[0] == "unreachable")
         assert state(manager)[1] == "health check of a timed out after 0.02 s"
         while state(manager)[0] == "unreachable":
-            question = await node.question()
-            if not question.cancelled():
-                question.set_result(await node.info())
+            response = await node.health_check()
+            if not response.cancelled():
+                response.set_result(await node.info())
             await asyncio.sleep(0)
 
 
-async def test_a_node_that_is_busy_talking() -> None:
-    """While tokens come from it a node is here, though what it says of itself comes late, behind all of them."""
-    node = Talking()
-    async with watching(node, interval=0.01, patience=0.02) as manager:
+async def test_a_streaming_node_is_not_unreachable() -> None:
+    """A node that sends tokens stays healthy even if its response to the health check is late."""
+    node = StreamingNode()
+    async with managing(node, interval=0.01, check_timeout=0.02) as manager:
         for _ in range(3):
-            unanswered = await node.question()
-            await settled(unanswered.cancelled)
+            response = await node.health_check()
+            await until(response.cancelled)
         assert state(manager) == ("healthy", "")
-        node.talks = False
-        await settled(lambda: state(manager)[0] == "unreachable")
+        node.streaming = False
+        await until(lambda: state(manager)[0] == "unreachable")
 
 
-async def test_a_probe_that_breaks() -> None:
-    """Whatever a protocol raises, the node goes on being watched."""
-    node = Asked()
-    async with watching(node, interval=0.01) as manager:
-        (await node.question()).set_exception(RuntimeError("a bug"))
-        await settled(lambda: state(manager)[0] == "unreachable")
+async def test_a_bug_in_a_protocol_does_not_end_the_health_checks() -> None:
+    """After an unexpected exception from a protocol the node is unreachable, and health checks continue."""
+    node = ManualNode()
+    async with managing(node, interval=0.01) as manager:
+        (await node.health_check()).set_exception(RuntimeError("a bug"))
+        await until(lambda: state(manager)[0] == "unreachable")
         assert state(manager)[1] == "health check of a failed: RuntimeError"
-        await node.say()
-        await settled(lambda: state(manager)[0] == "healthy")
+        await node.respond()
+        await until(lambda: state(manager)[0] == "healthy")
 
 
-async def test_a_node_that_leaves() -> None:
-    """It is no fault of the node: the breaker stays closed, and what it says then is that it drains."""
-    node = Asked()
-    async with watching(node) as manager:
+async def test_a_node_that_shuts_down_is_draining() -> None:
+    """Requests that a node ends as it shuts down do not open its breaker; after a health check it is draining."""
+    node = ManualNode()
+    async with managing(node) as manager:
         for lease in [manager.lease(None) for _ in range(5)]:
             lease.failed(NodeLeaving("the node is shutting down"))
-        await node.say(draining=True)
-        await settled(lambda: state(manager)[0] == "draining")
+        await node.respond(draining=True)
+        await until(lambda: state(manager)[0] == "draining")
         assert manager.remotes[0].breaker.state(0) == "closed"
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
 
 
-async def test_a_node_that_is_full() -> None:
-    """It is left alone for as long as it asks for, and is not to blame."""
+async def test_a_full_node_gets_no_requests_until_retry_after() -> None:
+    """A node that rejected a request for lack of capacity gets no requests for the error's retry_after."""
     clock = Clock()
-    async with watching(MockProtocol(peer="a"), clock=clock) as manager:
+    async with managing(MockProtocol(peer="a"), clock=clock) as manager:
         manager.lease(None).failed(NodeBusy("full", retry_after=3.0))
         assert state(manager) == ("full", "the node rejected a request for lack of capacity; retry in 3.0 s")
         with pytest.raises(NodeBusy) as refused:
@@ -203,9 +201,9 @@ async def test_a_node_that_is_full() -> None:
         manager.lease(None)
 
 
-async def test_a_node_filled_from_here() -> None:
-    """What this gateway itself has sent there is known without asking."""
-    async with watching(MockProtocol(peer="a", capacity=2)) as manager:
+async def test_requests_of_this_process_fill_a_node() -> None:
+    """A node is full as soon as this process has a request on each slot, without a health check."""
+    async with managing(MockProtocol(peer="a", capacity=2)) as manager:
         leases = [manager.lease(None), manager.lease(None)]
         assert state(manager) == ("full", "all 2 slots are in use by this gateway")
         with pytest.raises(NodeBusy):
@@ -214,32 +212,32 @@ async def test_a_node_filled_from_here() -> None:
         assert state(manager)[0] == "healthy"
 
 
-async def test_the_breaker_in_the_table() -> None:
-    """It opens, says when it tries again, and closes with the first token of the request that tries it."""
+async def test_the_breaker_is_part_of_the_state() -> None:
+    """The state shows the open breaker and its cooldown; the first token of the trial request closes it."""
     clock = Clock()
-    async with watching(MockProtocol(peer="a"), clock=clock) as manager:
+    async with managing(MockProtocol(peer="a"), clock=clock) as manager:
         for _ in range(3):
             manager.lease(None).failed(EngineFailed("out of memory"))
-        why = "3 consecutive failures, last error: out of memory; retry in 1.0 s"
-        assert state(manager) == ("breaker-open", why)
+        reason = "3 consecutive failures, last error: out of memory; retry in 1.0 s"
+        assert state(manager) == ("breaker-open", reason)
         with pytest.raises(NoNodeAvailable) as refused:
             manager.lease(None)
         assert refused.value.retry_after == 1.0
         clock.now += 1
         assert state(manager)[0] == "breaker-half-open"
-        probe = manager.lease(None)
+        trial = manager.lease(None)
         assert state(manager)[1].endswith("a trial request is running")
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
-        probe.answered()
+        trial.first_token_received()
         assert state(manager)[0] == "healthy"
         manager.lease(None)
 
 
-async def test_the_request_that_tries_a_node() -> None:
-    """With its first token the node serves everyone again, however long the rest of the answer will be."""
+async def test_a_session_closes_the_breaker_with_its_first_token() -> None:
+    """A trial request that runs in a session makes the node healthy with its first token, before its end."""
     clock = Clock()
-    async with watching(MockProtocol([10, Pause()], peer="a"), clock=clock) as manager:
+    async with managing(MockProtocol([10, Pause()], peer="a"), clock=clock) as manager:
         for _ in range(3):
             manager.lease(None).failed(EngineFailed("x"))
         clock.now += 1
@@ -248,24 +246,24 @@ async def test_the_request_that_tries_a_node() -> None:
             assert state(manager)[0] == "healthy"
 
 
-async def test_a_restarted_node_is_tried_at_once() -> None:
-    """Of another process under the same address, one request finds out whether it is well."""
-    node = Asked()
-    async with watching(node) as manager:
+async def test_a_restarted_node_gets_a_trial_request_at_once() -> None:
+    """A new process at the address of a failed node gets a trial request without waiting for the cooldown."""
+    node = ManualNode()
+    async with managing(node) as manager:
         for lease in [manager.lease(None) for _ in range(5)]:
             lease.failed(NodeLost("gone"))
         assert manager.remotes[0].breaker.state(100.0) == "open"
-        await node.say(node_id="another process")
-        await settled(lambda: manager.remotes[0].fault is None)
+        await node.respond(node_id="another process")
+        await until(lambda: manager.remotes[0].unreachable_reason is None)
         assert state(manager)[0] == "breaker-half-open"
         manager.lease(None).succeeded()
         assert state(manager)[0] == "healthy"
 
 
-async def test_since_when() -> None:
-    """A state is dated from when it began, and reading it does not make it younger."""
-    clock, node = Clock(), Asked()
-    async with watching(node, clock=clock) as manager:
+async def test_the_age_of_a_state() -> None:
+    """The age of a state counts from its start, and reading it does not reset it."""
+    clock, node = Clock(), ManualNode()
+    async with managing(node, clock=clock) as manager:
         clock.now += 7
         assert manager.status(manager.remotes[0]).seconds == 7
         manager.lease(None).failed(NodeLost("gone"))
@@ -274,31 +272,31 @@ async def test_since_when() -> None:
         assert manager.status(manager.remotes[0]).seconds == 5
 
 
-async def test_removed_while_requests_run() -> None:
-    """Its requests' reports are late, and harm neither it nor a node that was added under its name since."""
-    old, new = Asked(), Asked()
-    async with watching(old) as manager:
+async def test_a_node_removed_while_requests_run() -> None:
+    """Reports of a removed node's requests do not affect a node added later with the same address."""
+    old, new = ManualNode(), ManualNode()
+    async with managing(old) as manager:
         leases = [manager.lease(None) for _ in range(3)]
         await manager.remove("a")
         assert old.closed
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
         manager.add(new)
-        await new.say()
-        await settled(lambda: state(manager)[0] == "healthy")
+        await new.respond()
+        await until(lambda: state(manager)[0] == "healthy")
         leases[0].failed(NodeLost("gone"))
         leases[1].succeeded()
         leases[2].abandoned()
         assert (state(manager)[0], manager.remotes[0].running) == ("healthy", 0)
         assert leases[0].remote.running == 0
-        manager.on_request_failure("a", NodeLost("a report of nothing"))
-        manager.on_request_success("nobody")
+        manager.on_request_failure("a", NodeLost("no request is running"))
+        manager.on_request_success("unknown")
         assert state(manager)[0] == "healthy"
 
 
-async def test_one_report_a_request() -> None:
-    """Only the first counts."""
-    async with watching(MockProtocol(peer="a")) as manager:
+async def test_only_the_first_report_counts() -> None:
+    """Reports of a request after the first one are ignored."""
+    async with managing(MockProtocol(peer="a")) as manager:
         lease = manager.lease(None)
         lease.succeeded()
         for _ in range(5):
@@ -308,14 +306,14 @@ async def test_one_report_a_request() -> None:
 
 
 @pytest.mark.parametrize("error", [None, NodeLost("gone"), Unauthorized("no"), EngineFailed("broke")])
-async def test_reports_by_name(error: NodeError | None) -> None:
-    """The promised names: a failure counts for the breaker, a success for its closing."""
+async def test_reports_by_peer(error: NodeError | None) -> None:
+    """Failures reported with on_request_failure open the breaker, and a success with on_request_success closes it."""
     clock = Clock()
-    async with watching(MockProtocol(peer="a"), clock=clock) as manager:
+    async with managing(MockProtocol(peer="a"), clock=clock) as manager:
         for _ in range(3):
             assert manager.lease(None).remote.peer == "a"
             manager.on_request_failure("a", error)
-            await settled(lambda: manager.remotes[0].fault is None)
+            await until(lambda: manager.remotes[0].unreachable_reason is None)
         assert manager.remotes[0].breaker.state(clock.now) == "open"
         clock.now += 1
         manager.lease(None)
@@ -325,37 +323,37 @@ async def test_reports_by_name(error: NodeError | None) -> None:
         assert (state(manager)[0], manager.remotes[0].running) == ("healthy", 0)
 
 
-async def test_own_requests_count_at_once() -> None:
-    """A node's word is as old as the last probe: what was sent since is added, what it had then not counted twice."""
-    node = Asked()
-    async with watching(node, interval=0.01) as manager:
+async def test_load_adds_requests_since_the_last_health_check() -> None:
+    """The load includes requests sent since the last health check, and counts those before it once."""
+    node = ManualNode()
+    async with managing(node, interval=0.01) as manager:
         remote = manager.remotes[0]
-        await node.say(running=2, capacity=8)
-        await settled(lambda: remote.load == 2 / 8)
+        await node.respond(running=2, capacity=8)
+        await until(lambda: remote.load == 2 / 8)
         lease = manager.lease(None)
         assert remote.load == 3 / 8
-        await node.say(running=5, capacity=8)
-        await settled(lambda: remote.load == 5 / 8)
+        await node.respond(running=5, capacity=8)
+        await until(lambda: remote.load == 5 / 8)
         lease.succeeded()
         assert remote.load == 4 / 8
 
 
-async def test_what_the_policy_gets() -> None:
-    """Only nodes that could take the request, those not tried yet if there are any, and what is known of it."""
-    seen: list[tuple[list[str], Want]] = []
+async def test_the_arguments_of_a_policy() -> None:
+    """A policy gets the available nodes, without the excluded ones if others are left, and the routing hint."""
+    calls: list[tuple[list[str], RoutingHint]] = []
 
     class First(Policy):
-        def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-            seen.append(([remote.peer for remote in candidates], want))
+        def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+            calls.append(([remote.peer for remote in candidates], hint))
             return candidates[0]
 
     nodes = [MockProtocol(peer=peer) for peer in "abc"]
     async with RemoteManager([*nodes, MockProtocol(peer="x", model="other")], policy=First()) as manager:
-        await settled(lambda: all(remote.info is not None for remote in manager.remotes))
-        want = Want(token_ids([1, 2]), "key")
-        manager.lease("mock", want=want).failed(NodeBusy("full"))
-        manager.lease("mock", {"b"}, want)
+        await until(lambda: all(remote.info is not None for remote in manager.remotes))
+        hint = RoutingHint(token_ids([1, 2]), "key")
+        manager.lease("mock", hint=hint).failed(NodeBusy("full"))
+        manager.lease("mock", {"b"}, hint)
         manager.lease("mock", {"b", "c"})
-    assert [peers for peers, _ in seen] == [["a", "b", "c"], ["c"], ["b", "c"]]
-    assert seen[1][1] is want
-    assert seen[2][1].key is None
+    assert [peers for peers, _ in calls] == [["a", "b", "c"], ["c"], ["b", "c"]]
+    assert calls[1][1] is hint
+    assert calls[2][1].key is None

@@ -190,7 +190,7 @@ async def test_no_place_stays_taken_where_nothing_helps() -> None:
     broken = MockProtocol([10, EngineFailed("x")], peer="broken", capabilities=can)
     other = MockProtocol([20, 21], peer="other", capabilities=can)
     async with RemoteManager([broken, other], probe_interval=60.0) as manager:
-        while any(remote.fault for remote in manager.remotes):
+        while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
         async with SessionManager(manager, limits=QUICK).session() as session:
             with pytest.raises(Diverged):

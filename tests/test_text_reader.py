@@ -30,7 +30,7 @@ def node(*steps: Step, peer: str = "mock", **options: Any) -> MockProtocol:
 async def reading(*nodes: MockProtocol) -> AsyncIterator[tuple[TextReader, RemoteManager]]:
     """All of `nodes` are here."""
     async with RemoteManager(nodes) as remotes:
-        while any(remote.fault is not None for remote in remotes.remotes):
+        while any(remote.unreachable_reason is not None for remote in remotes.remotes):
             await asyncio.sleep(0)
         yield SessionManager(remotes, limits=QUICK).text_reader("mock"), remotes
 
@@ -49,7 +49,7 @@ async def test_another_node_is_asked(fault: Step) -> None:
     async with reading(node(fault, peer="bad"), node(peer="good")) as (reader, remotes):
         for _ in range(2):
             assert np.linalg.norm(await reader.embed([TEXT])) == pytest.approx(1)
-        troubles = {remote.peer: bool(remote.trouble) for remote in remotes.remotes}
+        troubles = {remote.peer: bool(remote.last_error) for remote in remotes.remotes}
         assert (troubles, [remote.running for remote in remotes.remotes]) == ({"bad": True, "good": False}, [0, 0])
 
 
@@ -58,7 +58,7 @@ async def test_attempts_are_bounded() -> None:
     async with reading(node(Pause(), peer="a"), node(Pause(), peer="b"), node(Pause(), peer="c")) as (reader, remotes):
         with pytest.raises(NodeTimeout):
             await reader.score(TEXT, 0)
-        assert sum(bool(remote.trouble) for remote in remotes.remotes) == QUICK.max_attempts
+        assert sum(bool(remote.last_error) for remote in remotes.remotes) == QUICK.max_attempts
 
 
 async def test_only_those_that_can() -> None:
@@ -67,7 +67,7 @@ async def test_only_those_that_can() -> None:
     async with reading(plain, node(EngineFailed("once"), peer="able")) as (reader, remotes):
         with pytest.raises(EngineFailed):
             await reader.embed([TEXT])
-        assert {remote.peer: remote.trouble for remote in remotes.remotes} == {"plain": "", "able": "once"}
+        assert {remote.peer: remote.last_error for remote in remotes.remotes} == {"plain": "", "able": "once"}
         assert [remote.running for remote in remotes.remotes] == [0, 0]
     async with reading(plain) as (reader, _):
         with pytest.raises(InvalidRequest) as caught:
@@ -110,7 +110,7 @@ async def test_cancelling() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (remotes.remotes[0].running, remotes.remotes[0].trouble) == (0, "")
+        assert (remotes.remotes[0].running, remotes.remotes[0].last_error) == (0, "")
 
 
 async def test_capacity() -> None:

@@ -17,7 +17,7 @@ from subnet.client.timeouts import Limits
 from subnet.errors import NodeBusy, NodeError, NoNodeAvailable
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
-from subnet.pool.wait_queue import Place
+from subnet.pool.wait_queue import Ticket
 
 Try = Callable[[Lease, int], Attempt[D]]
 """Makes an attempt, of at most so many choices. Raises Diverged where no node can carry the answer on."""
@@ -53,10 +53,10 @@ class Delivery(Generic[D]):
         """Until every choice is complete. Raises RequestError, NoNodeAvailable or the last NodeError when attempts are
         spent, and what `emit` raises.
         """
-        place = self._manager.line.place(self._ledger.model, priority)
+        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority)
         try:
             while not self._ledger.complete:
-                lease = await self._lease(place)
+                lease = await self._lease(ticket)
                 await self._play(self._attempt(lease))
                 for delta in self._ledger.close_full():
                     self._emit(delta)
@@ -122,21 +122,21 @@ class Delivery(Generic[D]):
             ledger.nodes.append(lease.remote.name)
         return attempt
 
-    async def _lease(self, place: Place) -> Lease:
+    async def _lease(self, ticket: Ticket) -> Lease:
         ledger = self._ledger
-        with place:
+        with ticket:
             while True:
                 try:
-                    place.check()
+                    ticket.check()
                     return self._manager.lease(ledger.model, self._retry.excluded, ledger.want, ledger.lane)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = self._retry.waited(error)
-                await self._deadline.wait(place.wait(pause))
+                await self._deadline.wait(ticket.wait(pause))
 
     def _second(self, first: Attempt[D]) -> Attempt[D] | None:
         """Another node for the same, where there is one, and asking it is not too often."""
         ledger, peer = self._ledger, first.lease.remote.peer
-        if self._manager.line.waits(ledger.model):
+        if self._manager.wait_queue.has_waiters(ledger.model):
             return None
         try:
             lease = self._manager.lease(ledger.model, [peer], ledger.want, ledger.lane)

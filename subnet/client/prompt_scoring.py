@@ -16,8 +16,8 @@ from subnet.generation import TokenLogprobs
 from subnet.node_info import Capabilities
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
-from subnet.pool.policies.base import Want
-from subnet.pool.wait_queue import Place
+from subnet.pool.policies.base import RoutingHint
+from subnet.pool.wait_queue import Ticket
 from subnet.protocols.base import Protocol
 from subnet.wire.tensors import TokenIds
 
@@ -48,7 +48,7 @@ class TextReader:
         async def read(node: Protocol) -> NDArray[np.float32]:
             return await node.rpc_embed(inputs, self._model)
 
-        return await self._ask(read, lambda can: can.embeddings, count, Want(), refusal)
+        return await self._ask(read, lambda can: can.embeddings, count, RoutingHint(), refusal)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """How likely each token but the first is after those before it, with the `width` likeliest in its place."""
@@ -62,21 +62,21 @@ class TextReader:
         def able(can: Capabilities) -> bool:
             return can.prompt_logprobs and can.top_logprobs >= width
 
-        return await self._ask(read, able, len(tokens), Want(tokens), refusal)
+        return await self._ask(read, able, len(tokens), RoutingHint(tokens), refusal)
 
     async def _ask(
         self,
         read: Callable[[Protocol], Awaitable[T]],
         able: Callable[[Capabilities], bool],
         count: int,
-        want: Want,
+        hint: RoutingHint,
         refusal: InvalidRequest,
     ) -> T:
         retry = Retry(self._limits)
         within = self._limits.first_token_within(count)
-        place = self._manager.line.place(self._model, self._priority)
+        ticket = self._manager.wait_queue.ticket(self._model, self._priority)
         while True:
-            lease = await self._lease(able, want, retry, place, refusal)
+            lease = await self._lease(able, hint, retry, ticket, refusal)
             try:
                 return await _answer(lease, read, within)
             except NodeError as error:
@@ -86,26 +86,31 @@ class TextReader:
                 lease.abandoned()
                 raise
             finally:
-                self._manager.line.stir(self._model)
+                self._manager.wait_queue.notify(self._model)
             await asyncio.sleep(pause)
 
     async def _lease(
-        self, able: Callable[[Capabilities], bool], want: Want, retry: Retry, place: Place, refusal: InvalidRequest
+        self,
+        able: Callable[[Capabilities], bool],
+        hint: RoutingHint,
+        retry: Retry,
+        ticket: Ticket,
+        refusal: InvalidRequest,
     ) -> Lease:
-        with place:
+        with ticket:
             while True:
                 unable = self._unable(able, refusal)
                 try:
-                    place.check()
-                    return self._able_lease(unable, retry.excluded, want)
+                    ticket.check()
+                    return self._able_lease(unable, retry.excluded, hint)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = retry.waited(error)
-                await place.wait(pause)
+                await ticket.wait(pause)
 
-    def _able_lease(self, unable: set[str], failed: set[str], want: Want) -> Lease:
+    def _able_lease(self, unable: set[str], failed: set[str], hint: RoutingHint) -> Lease:
         """On a node that did not fail, if possible."""
         for excluded in (unable | failed, unable):
-            lease = self._manager.lease(self._model, excluded, want)
+            lease = self._manager.lease(self._model, excluded, hint)
             if lease.remote.peer not in unable:
                 return lease
             lease.abandoned()
@@ -116,7 +121,7 @@ class TextReader:
         can = {
             remote.peer: able(remote.info.capabilities)
             for remote in self._manager.remotes
-            if remote.info is not None and remote.fault is None and remote.serves(self._model)
+            if remote.info is not None and remote.unreachable_reason is None and remote.serves(self._model)
         }
         if can and not any(can.values()):
             raise refusal
@@ -130,6 +135,6 @@ async def _answer(lease: Lease, read: Callable[[Protocol], Awaitable[T]], within
     except TimeoutError as error:
         message = f"{lease.remote.peer} did not process a text within {within:.1f} s (first_token_timeout)"
         raise NodeTimeout(message) from error
-    lease.answered()
+    lease.first_token_received()
     lease.succeeded()
     return found

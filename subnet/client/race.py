@@ -133,7 +133,7 @@ class Round(Generic[D]):
         if self.answered:
             return False
         self.answered, self.attempt = True, attempt
-        attempt.lease.answered()
+        attempt.lease.first_token_received()
         self.on_answer()
         self._deadline.restart(self._stall)
         self._let_go()

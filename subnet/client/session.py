@@ -175,7 +175,7 @@ class Session:
             self._deadline = None
             if self._over is not None:
                 self._over.set()
-            self._manager.line.stir(self._model)
+            self._manager.wait_queue.notify(self._model)
 
 
 def _always() -> bool:

@@ -68,5 +68,5 @@ class SessionManager:
 
     def capacity(self, model: str) -> int:
         """Return how many answers the healthy nodes of `model` can generate at once, at least 1."""
-        infos = [remote.info for remote in self._remote_manager.remotes if remote.fault is None]
+        infos = [remote.info for remote in self._remote_manager.remotes if remote.unreachable_reason is None]
         return max(1, sum(info.capacity for info in infos if info is not None and info.card(model) is not None))

@@ -10,7 +10,7 @@ from subnet.node_info import Lane
 from subnet.protocols.base import NONE
 
 if TYPE_CHECKING:
-    from subnet.pool.node import Remote
+    from subnet.pool.node import RemoteNode
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 0.05
     backoff_max: float = 2.0
 
-    def on(self, remote: Remote, lane: Lane) -> Limits:
+    def on(self, remote: RemoteNode, lane: Lane) -> Limits:
         """With what holds on that lane, and what was set for that node alone."""
         own = remote.protocol.timeouts
         if own is NONE and lane == "token":

@@ -1,1 +1,1 @@
-"""The live table of nodes: health checks, circuit breakers, leases, routing policies, the queue."""
+"""The pool of nodes: node table, health checks, circuit breakers, leases, wait queue and routing policies."""

@@ -1,4 +1,4 @@
-"""Asks one node, again and again, how it is."""
+"""Periodic health checks of one node."""
 
 from __future__ import annotations
 
@@ -9,109 +9,110 @@ from time import monotonic
 
 from subnet.errors import NodeError, NodeTimeout, SubnetError
 from subnet.node_info import NodeInfo
-from subnet.pool.node import Remote
+from subnet.pool.node import RemoteNode
 
 logger = logging.getLogger(__name__)
 
 
-class Prober:
-    """Keeps what is known of `remote` true, from its making to aclose().
+class HealthChecker:
+    """Background task that checks `remote` and marks it healthy or unreachable, until aclose().
 
-    A node that answers is asked every `interval` seconds; one that says nothing at all within `timeout` seconds is
-    away, and asked again after a tenth of the interval, doubled up to the whole. `notify` is called after every answer
-    or failure.
+    A healthy node is checked every `interval` seconds. A node that does not respond within `timeout` seconds, and
+    sends nothing else meanwhile, is unreachable; it is checked again after a tenth of the interval, doubled after each
+    failure up to the whole interval. `on_change` is called after every response or failure.
     """
 
     def __init__(
         self,
-        remote: Remote,
+        remote: RemoteNode,
         *,
         interval: float,
         timeout: float,
-        notify: Callable[[], None],
+        on_change: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self.remote = remote
         self._interval = interval
         self._timeout = timeout
-        self._notify = notify
+        self._on_change = on_change
         self._clock = clock
-        self._doubts = 0
-        self._doubted = asyncio.Event()
+        self._rechecks = 0
+        self._recheck_requested = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
-    def doubt(self, fault: str) -> None:
-        """A request was failed by the node: it is away until it answers a question that is asked from now on."""
-        self._doubts += 1
-        self._doubted.set()
-        self._went(fault)
+    def recheck(self, reason: str) -> None:
+        """Mark the node unreachable because a request failed, until it responds to a check that starts after this."""
+        self._rechecks += 1
+        self._recheck_requested.set()
+        self._mark_unreachable(reason)
 
     async def aclose(self) -> None:
+        """Stop the checks and close the node's protocol."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self.remote.protocol.aclose()
 
     async def _run(self) -> None:
-        pause = soonest = self._interval / 10
+        delay = min_delay = self._interval / 10
         while True:
-            if await self._look():
-                await self._wait(self._interval)
-                pause = soonest
-            elif await self._wait(pause):
-                pause = soonest
+            if await self._check():
+                await self._wait_for_recheck(self._interval)
+                delay = min_delay
+            elif await self._wait_for_recheck(delay):
+                delay = min_delay
             else:
-                pause = min(self._interval, pause * 2)
+                delay = min(self._interval, delay * 2)
 
-    async def _look(self) -> bool:
-        doubts = self._doubts
+    async def _check(self) -> bool:
+        rechecks = self._rechecks
         try:
-            info = await self._ask()
+            info = await self._request_info_in_time()
         except SubnetError as error:
-            self._went(str(error))
+            self._mark_unreachable(str(error))
             return False
-        if doubts != self._doubts:
-            # The answer may be older than the failure.
+        if rechecks != self._rechecks:
+            # The node may have responded before the failure.
             return False
-        if self.remote.fault is not None:
+        if self.remote.unreachable_reason is not None:
             logger.info("node %s is healthy", self.remote.peer)
-        self.remote.came(info, self._clock())
-        self._notify()
+        self.remote.mark_healthy(info, self._clock())
+        self._on_change()
         return True
 
-    async def _ask(self) -> NodeInfo:
+    async def _request_info_in_time(self) -> NodeInfo:
         while True:
-            asked = monotonic()
+            started = monotonic()
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await self._asked()
+                    return await self._request_info()
             except TimeoutError as error:
-                # Its answer may wait behind tokens that this process has no time to read.
-                if self.remote.fault is not None or self.remote.protocol.heard < asked:
+                # The response may be queued behind tokens that this process has not had time to read.
+                if self.remote.unreachable_reason is not None or self.remote.protocol.heard < started:
                     message = f"health check of {self.remote.peer} timed out after {self._timeout:g} s"
                     raise NodeTimeout(message) from error
 
-    async def _asked(self) -> NodeInfo:
+    async def _request_info(self) -> NodeInfo:
         try:
             return await self.remote.protocol.rpc_info()
         except SubnetError:
             raise
         except Exception as error:
-            # Whatever a protocol does, the node goes on being watched.
+            # A bug in a protocol must not end the health checks of its node.
             logger.exception("health check of %s failed", self.remote.peer)
             raise NodeError(f"health check of {self.remote.peer} failed: {type(error).__name__}") from error
 
-    def _went(self, fault: str) -> None:
-        if fault != self.remote.fault:
-            logger.info("node %s is unreachable: %s", self.remote.peer, fault)
-        self.remote.went(fault, self._clock())
-        self._notify()
+    def _mark_unreachable(self, reason: str) -> None:
+        if reason != self.remote.unreachable_reason:
+            logger.info("node %s is unreachable: %s", self.remote.peer, reason)
+        self.remote.mark_unreachable(reason, self._clock())
+        self._on_change()
 
-    async def _wait(self, seconds: float) -> bool:
-        """Until the time is over, or someone doubts the node: then True."""
+    async def _wait_for_recheck(self, seconds: float) -> bool:
+        """Wait up to this many seconds; return whether a recheck was requested."""
         try:
             async with asyncio.timeout(seconds):
-                await self._doubted.wait()
+                await self._recheck_requested.wait()
         except TimeoutError:
             return False
-        self._doubted.clear()
+        self._recheck_requested.clear()
         return True

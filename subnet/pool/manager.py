@@ -1,4 +1,4 @@
-"""The live table of nodes, and which of them is next."""
+"""The live table of nodes and the selection of a node for each request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Self
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
 from subnet.node_info import GrammarKind, Lane, ModelCard
-from subnet.pool.health_check import Prober
+from subnet.pool.health_check import HealthChecker
 from subnet.pool.lease import Lease
-from subnet.pool.node import Remote, Status, refusal
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import NodeStatus, RemoteNode, unavailable_error
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
-from subnet.pool.wait_queue import Line
+from subnet.pool.wait_queue import WaitQueue
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
 
@@ -30,7 +30,8 @@ class RemoteManager:
 
     `nodes` are URLs of subnet nodes or Protocol objects. Use it as `async with RemoteManager(...) as manager`; leaving
     the block closes all protocols, including those passed in. Health checks run every `probe_interval` seconds; a node
-    that does not answer one within `health_check_timeout` seconds is unreachable.
+    that does not respond within `health_check_timeout` seconds is unreachable. `wait_queue` holds the requests that
+    wait for capacity. `clock` returns monotonic time in seconds.
     """
 
     def __init__(
@@ -45,64 +46,64 @@ class RemoteManager:
     ) -> None:
         self._initial = list(nodes)
         self.authorizer = authorizer
-        self.line = Line()
+        self.wait_queue = WaitQueue()
         self._changed = asyncio.Event()
         self._closed = False
         self._policy = policy or RoundRobin()
         self._probe_interval = probe_interval
-        self._probe_timeout = health_check_timeout
+        self._health_check_timeout = health_check_timeout
         self._clock = clock
-        self._probers: dict[str, Prober] = {}
+        self._health_checkers: dict[str, HealthChecker] = {}
         self._models: dict[str, ModelCard] | None = None
 
     @property
-    def remotes(self) -> list[Remote]:
+    def remotes(self) -> list[RemoteNode]:
         """All nodes, in the order in which they were added."""
-        return [prober.remote for prober in self._probers.values()]
+        return [checker.remote for checker in self._health_checkers.values()]
 
-    def add(self, node: str | Protocol) -> Remote:
+    def add(self, node: str | Protocol) -> RemoteNode:
         """Add a node; does nothing if its peer is already in the table."""
         protocol = WebSocketProtocol(node, self.authorizer) if isinstance(node, str) else node
-        if protocol.peer not in self._probers:
-            self._probers[protocol.peer] = Prober(
-                Remote(protocol),
+        if protocol.peer not in self._health_checkers:
+            self._health_checkers[protocol.peer] = HealthChecker(
+                RemoteNode(protocol),
                 interval=self._probe_interval,
-                timeout=self._probe_timeout,
-                notify=self._notify,
+                timeout=self._health_check_timeout,
+                on_change=self._on_change,
                 clock=self._clock,
             )
-        return self._probers[protocol.peer].remote
+        return self._health_checkers[protocol.peer].remote
 
     async def remove(self, peer: str) -> None:
         """Remove a node; its running requests fail over. Unknown peers are ignored."""
-        prober = self._probers.pop(peer, None)
-        if prober is not None:
-            self._notify()
-            await prober.aclose()
+        checker = self._health_checkers.pop(peer, None)
+        if checker is not None:
+            self._on_change()
+            await checker.aclose()
 
-    async def ready(self, model: str | None = None) -> Remote:
-        """Wait until a node serves `model` (None: any model)."""
+    async def ready(self, model: str | None = None) -> RemoteNode:
+        """Wait until a healthy node serves `model` (None: any model), and return the node."""
         while True:
             with suppress(NoNodeAvailable):
-                return self._candidates(model)[0]
+                return self._serving(model)[0]
             await self._changed.wait()
 
     def models(self) -> Mapping[str, ModelCard]:
-        """Models served by at least one healthy node."""
+        """Return the models served by at least one healthy node, by id."""
         if self._models is None:
-            self._models = self._found()
+            self._models = self._collect_models()
         return self._models
 
-    def _found(self) -> dict[str, ModelCard]:
-        healthy = (remote.info for remote in self.remotes if remote.fault is None)
-        here = (card for info in healthy if info is not None and not info.draining for card in info.cards)
-        # Where a model is on both lanes, the last one stands: that of tokens.
-        return {card.id: card for card in sorted(here, key=lambda card: card.lane == "token")}
+    def _collect_models(self) -> dict[str, ModelCard]:
+        infos = (remote.info for remote in self.remotes if remote.unreachable_reason is None)
+        cards = (card for info in infos if info is not None and not info.draining for card in info.cards)
+        # The last card of a model wins: if it is served on both lanes, that is the token lane.
+        return {card.id: card for card in sorted(cards, key=lambda card: card.lane == "token")}
 
     def grammars(self, model: str | None) -> frozenset[GrammarKind]:
-        """Grammar kinds that all healthy nodes of `model` on the token lane support."""
-        here = (remote for remote in self.remotes if remote.fault is None and remote.serves(model, "token"))
-        kinds = [frozenset(remote.info.capabilities.grammars) for remote in here if remote.info is not None]
+        """Return the grammar kinds that all healthy nodes of `model` on the token lane support."""
+        nodes = (r for r in self.remotes if r.unreachable_reason is None and r.serves(model, "token"))
+        kinds = [frozenset(remote.info.capabilities.grammars) for remote in nodes if remote.info is not None]
         return frozenset[GrammarKind].intersection(*kinds) if kinds else frozenset()
 
     async def artefact(self, sha256: str) -> bytes:
@@ -115,44 +116,47 @@ class RemoteManager:
                     logger.warning("%s: %s", remote.peer, error)
         raise NoNodeAvailable(f"No node could provide the tokenizer {sha256[:12]}.")
 
-    def status(self, remote: Remote) -> Status:
-        """State of a node, and the reason if it gets no requests."""
+    def status(self, remote: RemoteNode) -> NodeStatus:
+        """Return the state of a node, its reason and its age."""
         return remote.status(self._clock())
 
     def lease(
         self,
         model: str | None,
         excluded: Collection[str] = (),
-        want: Want | None = None,
+        hint: RoutingHint | None = None,
         lane: Lane = "token",
     ) -> Lease:
-        """Reserve a slot for the next attempt, on a node not in `excluded` if possible; the policy decides by `want`.
+        """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
-        The caller reports the outcome to the lease. Raises NoNodeAvailable, NodeBusy or SessionClosed.
+        The policy chooses the node, by `hint`, among the available ones not in `excluded`, or among all available ones
+        if there are no others. The caller reports the outcome to the lease. Raises NoNodeAvailable, NodeBusy or
+        SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        able = self._candidates(model, lane)
-        free = [remote for remote in able if remote.available(now)]
-        if not free:
-            raise refusal(able, now)
-        candidates = [remote for remote in free if remote.peer not in excluded] or free
-        chosen = self._policy.choose(candidates, want or Want())
-        return Lease(self._probers[chosen.peer], self._clock)
+        serving = self._serving(model, lane)
+        available = [remote for remote in serving if remote.available(now)]
+        if not available:
+            raise unavailable_error(serving, now)
+        candidates = [remote for remote in available if remote.peer not in excluded] or available
+        chosen = self._policy.choose(candidates, hint or RoutingHint())
+        return Lease(self._health_checkers[chosen.peer], self._clock)
 
     def on_request_success(self, peer: str) -> None:
-        """Report success of a peer's latest request, for callers that do not have its lease."""
-        if (lease := self._latest(peer)) is not None:
+        """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
+        if (lease := self._latest_lease(peer)) is not None:
             lease.succeeded()
 
     def on_request_failure(self, peer: str, error: NodeError | None = None) -> None:
-        """Report that a peer's latest request failed with `error`, see Lease.failed."""
-        if (lease := self._latest(peer)) is not None:
+        """Report that the latest request on `peer` failed with `error`; see Lease.failed."""
+        if (lease := self._latest_lease(peer)) is not None:
             lease.failed(error)
 
     def on_request_abandoned(self, peer: str) -> None:
-        if (lease := self._latest(peer)) is not None:
+        """Report that the latest request on `peer` ended without an outcome; see Lease.abandoned."""
+        if (lease := self._latest_lease(peer)) is not None:
             lease.abandoned()
 
     async def __aenter__(self) -> Self:
@@ -164,20 +168,20 @@ class RemoteManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        await asyncio.gather(*(self.remove(peer) for peer in list(self._probers)))
+        await asyncio.gather(*(self.remove(peer) for peer in list(self._health_checkers)))
 
-    def _candidates(self, model: str | None, lane: Lane | None = None) -> list[Remote]:
-        able = [remote for remote in self.remotes if remote.fault is None and remote.serves(model, lane)]
-        if not able:
+    def _serving(self, model: str | None, lane: Lane | None = None) -> list[RemoteNode]:
+        serving = [r for r in self.remotes if r.unreachable_reason is None and r.serves(model, lane)]
+        if not serving:
             raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
-        return able
+        return serving
 
-    def _notify(self) -> None:
-        """Something was heard of a node, or it is no longer in the table."""
+    def _on_change(self) -> None:
+        """Drop cached models and wake `ready`: a node's state changed, or a node was removed."""
         self._models = None
         self._changed.set()
         self._changed.clear()
 
-    def _latest(self, peer: str) -> Lease | None:
-        prober = self._probers.get(peer)
-        return None if prober is None else next(reversed(prober.remote.leases), None)
+    def _latest_lease(self, peer: str) -> Lease | None:
+        checker = self._health_checkers.get(peer)
+        return None if checker is None else next(reversed(checker.remote.leases), None)

@@ -1,4 +1,4 @@
-"""Those who wait for room on nodes that are full, and who of them is next."""
+"""Priority queue of requests waiting for node capacity."""
 
 from __future__ import annotations
 
@@ -11,83 +11,83 @@ from types import TracebackType
 
 from subnet.errors import NodeBusy
 
-# How often those who are not first look whether they still want to wait, in seconds.
-_SELDOM = 0.25
+# Shortest wait of a ticket that is not first before it checks its own timeout again, in seconds.
+_MIN_WAIT = 0.25
 
 
-class Line:
-    """One line for each model: the smaller `priority` is first, of the same priority who came first.
+class WaitQueue:
+    """One queue per model, ordered by `priority` (lowest number first), then by arrival.
 
-    Only the first looks for room, so that nobody overtakes. It is asked to look by `stir`, and again when it waited as
-    long as it wanted; the next one looks as soon as the first is gone.
+    Only the first ticket of a queue may take capacity, so no request overtakes another. It looks for capacity when
+    `notify` is called, and again after each wait; when it leaves, the next ticket is notified.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str | None, list[Place]] = {}
+        self._tickets: dict[str | None, list[Ticket]] = {}
         self._arrivals = count()
 
-    def place(self, model: str | None, priority: int = 0) -> Place:
-        """A place of one who came now, to be taken as often as there is something to wait for."""
-        return Place(self._waiting, model, (priority, next(self._arrivals)))
+    def ticket(self, model: str | None, priority: int = 0) -> Ticket:
+        """Create a ticket for a request that arrived now. It can enter the queue repeatedly and keeps its position."""
+        return Ticket(self._tickets, model, (priority, next(self._arrivals)))
 
-    def waits(self, model: str | None) -> bool:
-        """Whether anybody is in line."""
-        return model in self._waiting
+    def has_waiters(self, model: str | None) -> bool:
+        """Return whether any request is queued for `model`."""
+        return model in self._tickets
 
-    def stir(self, model: str | None) -> None:
-        """There may be room now on a node that serves `model`."""
-        _wake(self._waiting.get(model, ()))
+    def notify(self, model: str | None) -> None:
+        """Wake the first ticket of `model`: a node that serves the model may have capacity now."""
+        _notify_first(self._tickets.get(model, ()))
 
 
-class Place:
-    """`with place:` stands in line; leaving lets the next one look."""
+class Ticket:
+    """Position of one request in the queue of its model: `with ticket:` enters the queue and leaves it again."""
 
-    def __init__(self, waiting: dict[str | None, list[Place]], model: str | None, order: tuple[int, int]) -> None:
-        self.order = order
+    def __init__(self, tickets: dict[str | None, list[Ticket]], model: str | None, sort_key: tuple[int, int]) -> None:
+        self.sort_key = sort_key
         self._model = model
-        self._waiting = waiting
-        self._stirred: asyncio.Event | None = None
+        self._tickets = tickets
+        self._notified: asyncio.Event | None = None
 
     @property
-    def first(self) -> bool:
-        return self._waiting[self._model][0] is self
+    def is_first(self) -> bool:
+        return self._tickets[self._model][0] is self
 
     def check(self) -> None:
-        """Raises NodeBusy for who is not first."""
-        if not self.first:
+        """Raise NodeBusy unless this ticket is the first of its queue."""
+        if not self.is_first:
             raise NodeBusy("all nodes are at capacity and other requests are queued", retry_after=1.0)
 
     async def wait(self, seconds: float) -> None:
-        """Until there may be room for this one: for the first at most so many seconds, the others look more seldom."""
-        self._stirred = self._stirred or asyncio.Event()
+        """Wait until notified, but at most `seconds`, or _MIN_WAIT if that is longer and the ticket is not first."""
+        self._notified = self._notified or asyncio.Event()
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds if self.first else max(seconds, _SELDOM)):
-                await self._stirred.wait()
-        self._stirred.clear()
+            async with asyncio.timeout(seconds if self.is_first else max(seconds, _MIN_WAIT)):
+                await self._notified.wait()
+        self._notified.clear()
 
-    def wake(self) -> None:
-        """It may wait, or be about to."""
-        self._stirred = self._stirred or asyncio.Event()
-        self._stirred.set()
+    def notify(self) -> None:
+        """End the current wait, or the next one if none is in progress."""
+        self._notified = self._notified or asyncio.Event()
+        self._notified.set()
 
-    def __enter__(self) -> Place:
-        insort(self._waiting.setdefault(self._model, []), self, key=_order)
+    def __enter__(self) -> Ticket:
+        insort(self._tickets.setdefault(self._model, []), self, key=_sort_key)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        line = self._waiting[self._model]
-        del line[bisect_left(line, self.order, key=_order)]
-        if not line:
-            del self._waiting[self._model]
-        _wake(line)
+        queue = self._tickets[self._model]
+        del queue[bisect_left(queue, self.sort_key, key=_sort_key)]
+        if not queue:
+            del self._tickets[self._model]
+        _notify_first(queue)
 
 
-def _order(place: Place) -> tuple[int, int]:
-    return place.order
+def _sort_key(ticket: Ticket) -> tuple[int, int]:
+    return ticket.sort_key
 
 
-def _wake(line: Sequence[Place]) -> None:
-    if line:
-        line[0].wake()
+def _notify_first(queue: Sequence[Ticket]) -> None:
+    if queue:
+        queue[0].notify()

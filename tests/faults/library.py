@@ -10,7 +10,7 @@ import msgspec
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager
 from subnet.generation import FinishReason, TokenLogprobs
-from subnet.pool.node import Remote
+from subnet.pool.node import RemoteNode
 from subnet.pool.policies.base import Policy
 
 LIMITS = Limits(first_token_timeout=30.0, inter_token_timeout=30.0, queue_timeout=30.0)
@@ -48,7 +48,7 @@ class Prefer(Policy):
     def __init__(self, peer: str) -> None:
         self._peer = peer
 
-    def choose(self, candidates: Sequence[Remote], *_: object) -> Remote:
+    def choose(self, candidates: Sequence[RemoteNode], *_: object) -> RemoteNode:
         return next((remote for remote in candidates if remote.peer == self._peer), candidates[0])
 
 
@@ -56,7 +56,7 @@ class Prefer(Policy):
 async def reaching(*addresses: str) -> AsyncIterator[RemoteManager]:
     """A table of these nodes, all of them there; it prefers the first."""
     async with RemoteManager(addresses, policy=Prefer(addresses[0])) as manager:
-        while any(remote.fault is not None for remote in manager.remotes):
+        while any(remote.unreachable_reason is not None for remote in manager.remotes):
             await asyncio.sleep(0.01)
         yield manager
 

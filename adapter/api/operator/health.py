@@ -13,7 +13,7 @@ from adapter.api.request import Request
 from adapter.api.routing import failure
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
-from subnet.pool.node import Remote, Status
+from subnet.pool.node import NodeStatus, RemoteNode
 
 
 async def healthz(request: Request) -> Response:
@@ -41,12 +41,12 @@ async def list_nodes(request: Request) -> Response:
     return json_answer(NodeTable(time=now, nodes=rows))
 
 
-def _row(remote: Remote, status: Status, now: int) -> NodeRow:
+def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
     row = NodeRow(
         peer=remote.peer,
         state=status.state,
         since=now - int(status.seconds),
-        fault=status.why,
+        fault=status.reason,
         requests=remote.running,
     )
     info = remote.info

@@ -23,7 +23,7 @@ class ChatAttempt(Attempt[ChatDelta]):
         self.choices: list[ChatChoice]
         self.lease = lease
         self._ledger = ledger
-        self._way = way(ledger, lease.remote.prefills)
+        self._way = way(ledger, lease.remote.supports_prefill)
         self.filters = self._way == "replay"
         self.choices = ledger.unfinished if self.filters else ledger.unfinished[:most]
         self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.filters else {}

@@ -10,7 +10,7 @@ from subnet.chat import ChatDelta
 from subnet.errors import WireError
 from subnet.generation import Delta
 from subnet.node_info import Lane
-from subnet.pool.policies.base import Want
+from subnet.pool.policies.base import RoutingHint
 
 D = TypeVar("D", bound=Delta | ChatDelta)
 E = TypeVar("E", bound=Delta | ChatDelta, contravariant=True)
@@ -38,7 +38,7 @@ class Ledger(ABC, Generic[D]):
 
     lane: Lane
 
-    def __init__(self, model: str | None, size: int, want: Want) -> None:
+    def __init__(self, model: str | None, size: int, want: RoutingHint) -> None:
         self.model = model
         self.size = size
         self.want = want

@@ -11,7 +11,7 @@ import numpy as np
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
-from subnet.pool.policies.base import Want
+from subnet.pool.policies.base import RoutingHint
 
 # What a policy may compare, in bytes, and how many of them are a token, about.
 _BEGINNING, _TOKEN = 4096, 4
@@ -90,7 +90,7 @@ class ChatLedger(Ledger[ChatDelta]):
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
         said = msgspec.json.encode(request.body.get("messages"))
         beginning = np.frombuffer(said[:_BEGINNING], np.uint8).astype(np.int32)
-        super().__init__(request.model, len(said) // _TOKEN, Want(beginning, key))
+        super().__init__(request.model, len(said) // _TOKEN, RoutingHint(beginning, key))
         self.request = request
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
         self._reported: list[ChatUsage] = []

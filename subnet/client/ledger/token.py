@@ -12,7 +12,7 @@ import numpy as np
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
 from subnet.generation import Delta, Sampling
-from subnet.pool.policies.base import Want
+from subnet.pool.policies.base import RoutingHint
 from subnet.wire.messages import ChoiceStart, Generate
 from subnet.wire.tensors import TokenIds, pack
 
@@ -66,7 +66,7 @@ class TokenLedger(Ledger[Delta]):
         text: str | None,
         key: str | None = None,
     ) -> None:
-        super().__init__(model, len(prompt), Want(prompt, key))
+        super().__init__(model, len(prompt), RoutingHint(prompt, key))
         self.prompt = prompt
         self.text = text
         seed = getrandbits(63) if sampling.seed is None else sampling.seed

@@ -1,6 +1,6 @@
-"""Routing policies: how one of the available nodes is chosen for a request. One small file each."""
+"""Routing policies, one per module: each chooses one of the available nodes for a request."""
 
 from typing import Literal
 
 PolicyName = Literal["round-robin", "least-loaded", "power-of-two", "prefix-affinity", "sticky"]
-"""Here, apart from the policies themselves, so that reading settings imports none of them."""
+"""Values of the setting `policy`. Defined apart from the policies, so that reading settings imports none of them."""

@@ -1,4 +1,4 @@
-"""The contract of a routing policy."""
+"""Interface of a routing policy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from subnet.pool.node import Remote
+from subnet.pool.node import RemoteNode
 from subnet.wire.tensors import TokenIds, token_ids
 
 
-class Want(msgspec.Struct, frozen=True, eq=False):
-    """What is known of a request before a node is chosen: the prompt's token ids (one-dimensional), and the `key`
-    that the client gave to keep requests that belong together on one node.
+class RoutingHint(msgspec.Struct, frozen=True, eq=False):
+    """Properties of a request that are known before a node is chosen.
+
+    `prompt` are its token ids (one-dimensional). `key` is the client's routing key: requests with the same key belong
+    together and should go to the same node.
     """
 
     prompt: TokenIds = msgspec.field(default_factory=lambda: token_ids([]))
@@ -21,8 +23,8 @@ class Want(msgspec.Struct, frozen=True, eq=False):
 
 
 class Policy(ABC):
-    """Chooses one of the nodes that could take a request. Plain and synchronous: no I/O."""
+    """Strategy that chooses one of the available nodes. Synchronous, without I/O."""
 
     @abstractmethod
-    def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-        """One of `candidates`, which is not empty and in the order of the node table."""
+    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        """Return one of `candidates`, which is not empty and in the order of the node table."""

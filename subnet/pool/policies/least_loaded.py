@@ -1,20 +1,20 @@
-"""The one with most room."""
+"""The policy `least-loaded`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subnet.pool.node import Remote
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
 
 
 class LeastLoaded(Policy):
-    """Takes the candidate with the smallest share of its slots taken; several with the same, in turn."""
+    """Chooses the candidate with the smallest share of its slots in use; equally loaded ones take turns."""
 
     def __init__(self) -> None:
-        self._turn = RoundRobin()
+        self._round_robin = RoundRobin()
 
-    def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-        least = min(remote.load for remote in candidates)
-        return self._turn.choose([remote for remote in candidates if remote.load == least], want)
+    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        min_load = min(remote.load for remote in candidates)
+        return self._round_robin.choose([remote for remote in candidates if remote.load == min_load], hint)

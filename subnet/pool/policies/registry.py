@@ -1,4 +1,4 @@
-"""Routing policies by the name that the setting `policy` gives them."""
+"""Routing policies by the values of the setting `policy`."""
 
 from collections.abc import Callable, Mapping
 

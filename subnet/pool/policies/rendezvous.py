@@ -1,16 +1,18 @@
-"""The same node for the same key, without any memory."""
+"""Rendezvous hashing: a stable order of nodes for each key, without shared state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from subnet.pool.node import Remote
+from subnet.pool.node import RemoteNode
 
 
-def ranked(key: bytes, candidates: Sequence[Remote]) -> list[Remote]:
-    """`candidates` in an order that is the key's own: every gateway finds the same, and when a node joins or leaves
-    the others keep theirs (rendezvous hashing, https://en.wikipedia.org/wiki/Rendezvous_hashing).
+def rendezvous_order(key: bytes, candidates: Sequence[RemoteNode]) -> list[RemoteNode]:
+    """Return `candidates` in an order that depends only on `key` and their peers.
+
+    Every gateway computes the same order, and nodes that join or leave do not change the order of the others
+    (https://en.wikipedia.org/wiki/Rendezvous_hashing).
     """
-    short = blake2b(key, digest_size=16).digest()
-    return sorted(candidates, key=lambda remote: blake2b(short + remote.peer.encode(), digest_size=8).digest())
+    key_digest = blake2b(key, digest_size=16).digest()
+    return sorted(candidates, key=lambda remote: blake2b(key_digest + remote.peer.encode(), digest_size=8).digest())

@@ -1,23 +1,23 @@
-"""Everyone in turn."""
+"""The policy `round-robin`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from subnet.pool.node import Remote
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import Policy, RoutingHint
 
 
 class RoundRobin(Policy):
-    """Takes the candidate that was chosen longest ago, so nodes that come and go do not upset the turn."""
+    """Chooses the least recently chosen candidate, so nodes that join or leave do not disturb the rotation."""
 
     def __init__(self) -> None:
-        self._turn = 0
-        self._last: WeakKeyDictionary[Remote, int] = WeakKeyDictionary()
+        self._counter = 0
+        self._last_chosen: WeakKeyDictionary[RemoteNode, int] = WeakKeyDictionary()
 
-    def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-        chosen = min(candidates, key=lambda remote: self._last.get(remote, 0))
-        self._turn += 1
-        self._last[chosen] = self._turn
+    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        chosen = min(candidates, key=lambda remote: self._last_chosen.get(remote, 0))
+        self._counter += 1
+        self._last_chosen[chosen] = self._counter
         return chosen

@@ -1,25 +1,26 @@
-"""What belongs together stays together."""
+"""The policy `sticky`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subnet.pool.node import Remote
-from subnet.pool.policies.base import Policy, Want
+from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.least_loaded import LeastLoaded
-from subnet.pool.policies.rendezvous import ranked
+from subnet.pool.policies.rendezvous import rendezvous_order
 
 
 class Sticky(Policy):
-    """Requests with the same key go to the same node for as long as it takes them, those without one as
-    `otherwise` says.
+    """Chooses the same node for requests with the same key, as long as that node is available.
+
+    `fallback` (default: LeastLoaded) chooses for requests without a key.
     """
 
-    def __init__(self, otherwise: Policy | None = None) -> None:
-        self._otherwise = otherwise or LeastLoaded()
+    def __init__(self, fallback: Policy | None = None) -> None:
+        self._fallback = fallback or LeastLoaded()
 
-    def choose(self, candidates: Sequence[Remote], want: Want) -> Remote:
-        if not want.key:
-            return self._otherwise.choose(candidates, want)
-        # A key is a client's, and what JSON allows need not be what UTF-8 does.
-        return ranked(want.key.encode(errors="surrogatepass"), candidates)[0]
+    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        if not hint.key:
+            return self._fallback.choose(candidates, hint)
+        # Clients may send a key with unpaired surrogates: valid in JSON, but not in UTF-8.
+        return rendezvous_order(hint.key.encode(errors="surrogatepass"), candidates)[0]
