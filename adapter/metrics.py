@@ -54,7 +54,7 @@ class Metrics:
             "adapter_answers", "Generations run on nodes, by model", ["model"], registry=self.registry
         )
         self._switches = Counter(
-            "adapter_switches", "Failovers to another node, by model", ["model"], registry=self.registry
+            "adapter_switches", "Attempts after the first, by model", ["model"], registry=self.registry
         )
         self._tokens = Counter(
             "adapter_tokens", "Prompt and completion tokens, by model", ["model", "kind"], registry=self.registry
