@@ -59,7 +59,7 @@ def adapter_up(*flags: str, directory: str) -> Iterator[Running]:
         running = Running(process)
         try:
             running.url = running.wait_for(r"ready on (http://\S+)")[1]
-            running.wait_for("curl")
+            running.wait_for("curl|no model yet")
             running.drain()
             yield running
         finally:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
+from tests.faults.programs import gateway
 from tests.processes import adapter_up, until
 
 ECHO = ("--engine", "echo", "--concurrency", "64")
@@ -212,3 +213,11 @@ def test_who_must_bring_a_key_is_told(tmp_path: Path) -> None:
     assert f"(base_url: {running.url}/v1, api_key: one of api_keys)" in said
     assert 'completions -H "authorization: Bearer $KEY"' in said
     assert "sk-of-a-client" not in said
+
+
+def test_no_node_is_healthy_at_the_start() -> None:
+    """A gateway without a healthy node says so, and names the command that shows why, instead of a request to paste."""
+    with gateway(["http://127.0.0.1:9"]) as running:
+        line = f"no model yet: no node is healthy; see `adapter nodes --url {running.url}`\n"
+        until(lambda: line in running.lines)
+    assert "curl" not in "".join(running.lines)

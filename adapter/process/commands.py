@@ -93,17 +93,20 @@ def _arguments(settings: Settings) -> list[str]:
 
 
 def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
-    """`locked`: clients need an API key."""
+    """Return what is printed once the gateway listens on `address`; `locked`: clients need an API key.
+
+    The first line begins with "ready on", models or not: scripts wait for it.
+    """
+    head = f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if locked else 'any'})\n"
+    if not models:
+        flags = f" --url {address}{' --api-key KEY' if locked else ''}"
+        return f"{head}no model yet: no node is healthy; see `adapter nodes{flags}`\n"
     key = ' -H "authorization: Bearer $KEY"' if locked else ""
     curl = (
         f"  curl {address}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
-        f'    -d \'{{"model": "{models[0] if models else "MODEL"}", "stream": true, '
-        f'"messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+        f'    -d \'{{"model": "{models[0]}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
-    return (
-        f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if locked else 'any'})\n"
-        f"models: {', '.join(models) or 'none yet: no node is healthy'}\n\n{curl}\n"
-    )
+    return f"{head}models: {', '.join(models)}\n\n{curl}\n"
 
 
 def _reachable(host: str) -> str:
