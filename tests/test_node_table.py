@@ -108,7 +108,9 @@ def test_no_gateway() -> None:
         port = server.getsockname()[1]
     with pytest.raises(SettingsError) as caught:
         fetch(f"http://127.0.0.1:{port}")
-    assert str(caught.value) == f"cannot reach a gateway at http://127.0.0.1:{port}: Connection refused"
+    assert str(caught.value) == (
+        f"cannot reach a gateway at http://127.0.0.1:{port}: Connection refused; use --url if it runs elsewhere"
+    )
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "file:///etc/passwd", "http://", "http://a:b"])

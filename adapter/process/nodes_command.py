@@ -39,7 +39,7 @@ def fetch(url: str, key: str | None = None) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         said = getattr(reason, "strerror", None) or reason
-        raise SettingsError(f"cannot reach a gateway at {url}: {said}") from error
+        raise SettingsError(f"cannot reach a gateway at {url}: {said}; use --url if it runs elsewhere") from error
 
 
 def read(url: str, data: bytes) -> NodeTable:
