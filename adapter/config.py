@@ -24,13 +24,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Timeouts of one model, in seconds; None: the gateway's settings."""
 
     first_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time to the first token, in seconds; none: the gateway's setting")
+        _Seconds | None, Meta(description="maximum time to the first token, in seconds; default: the gateway's setting")
     ] = None
     inter_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; none: the gateway's setting")
+        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; default: the gateway's setting")
     ] = None
     attempt_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; none: no limit")
+        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
     ] = None
 
 
@@ -45,7 +45,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=256, description="number of gateway processes")] = 1
     nodes: Annotated[
         tuple[NodeSpec, ...],
-        Meta(description="addresses of nodes or upstream servers; the type may come first: vllm=http://gpu-1:8000"),
+        Meta(
+            description="addresses of nodes or upstream servers; the type may come first: vllm=http://gpu-1:8000",
+            extra={"metavar": "URL"},
+        ),
     ] = ()
     aliases: Annotated[dict[_Name, _Name], Meta(description="additional names of models, as name=model")] = {}
     fallbacks: Annotated[
@@ -53,14 +56,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="models to try, in order, when a model cannot answer, as model=other,other"),
     ] = {}
     default_model: Annotated[
-        _Name | None, Meta(description="model that answers requests for unknown models; none: they get a 404")
+        _Name | None, Meta(description="model that answers requests for unknown models; if not set: they get a 404")
     ] = None
     models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of individual models")] = {}
     secret: Annotated[str | None, Meta(description="secret shared with the subnet nodes (HMAC-SHA256)")] = None
-    api_keys: Annotated[tuple[_Name, ...], Meta(description="API keys of clients; none: clients need no key")] = ()
+    api_keys: Annotated[
+        tuple[_Name, ...],
+        Meta(description="API keys of clients; if not set: clients need no key", extra={"metavar": "KEY"}),
+    ] = ()
     first_token_timeout: Annotated[
         float,
-        Meta(gt=0, description="maximum time to the first token, in seconds, plus the time that prefill_rate allows"),
+        Meta(gt=0, description="maximum seconds to the first token, plus prompt tokens / prefill_rate"),
     ] = 10.0
     prefill_rate: Annotated[
         float, Meta(gt=0, description="prompt tokens per second that the slowest node can process")
@@ -69,9 +75,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="maximum time between two tokens, in seconds; then another node takes over")
     ] = 5.0
     chat_first_token_timeout: Annotated[
-        float, Meta(gt=0, description="first_token_timeout on the chat lane, where a server may reason unseen")
+        float,
+        Meta(
+            gt=0,
+            description="first_token_timeout for servers that accept only messages (chat lane); they may reason without"
+            " sending anything",
+        ),
     ] = 120.0
-    chat_inter_token_timeout: Annotated[float, Meta(gt=0, description="inter_token_timeout on the chat lane")] = 30.0
+    chat_inter_token_timeout: Annotated[
+        float, Meta(gt=0, description="inter_token_timeout for servers that accept only messages (chat lane)")
+    ] = 30.0
     max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
     retry_timeout: Annotated[
         float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")
@@ -82,7 +95,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     policy: Annotated[PolicyName, Meta(description="routing policy: how nodes are chosen for requests")] = "round-robin"
     health_check_timeout: Annotated[
-        float, Meta(gt=0, description="timeout of a node's health check, in seconds; nodes are checked every 2 s")
+        float,
+        Meta(
+            gt=0,
+            description="timeout of a health check, in seconds; nodes are checked every 2 s, servers on the chat lane"
+            " every 30 s or after a lost connection",
+        ),
     ] = 3.0
     hedge_quantile: Annotated[
         float,
@@ -92,13 +110,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="ask a second node when the first token takes longer than this quantile of recent ones; 0: off",
         ),
     ] = 0.0
-    hedge_share: Annotated[float, Meta(ge=0, le=1, description="maximum share of requests that may be hedged")] = 0.1
+    hedge_share: Annotated[
+        float, Meta(ge=0, le=1, description="maximum share of requests for which a second node is asked")
+    ] = 0.1
     max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
     drain_timeout: Annotated[
         float, Meta(ge=0, description="time that running requests get to finish on shutdown, in seconds")
     ] = 30.0
     default_max_tokens: Annotated[
-        _Count | None, Meta(description="max_tokens of requests that set none; none: the rest of the context")
+        _Count | None, Meta(description="max_tokens for requests without it; if not set: the rest of the context")
     ] = None
     strict: Annotated[bool, Meta(description="reject unknown request parameters instead of ignoring them")] = False
     reasoning_field: Annotated[
@@ -106,11 +126,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "reasoning_content"
     tool_format: Annotated[
         tuple[str, ...],
-        Meta(description="format of tool calls and reasoning, as model=calls or model=calls/reasoning"),
+        Meta(
+            description="format of tool calls and reasoning, as model=calls or model=calls/reasoning",
+            extra={"metavar": "MODEL=FORMAT"},
+        ),
     ] = ()
     allow_chat_template: Annotated[bool, Meta(description="allow requests to bring their own chat template")] = False
     cors_origins: Annotated[
-        tuple[str, ...], Meta(description="web origins that may call from a browser, or * for all")
+        tuple[str, ...],
+        Meta(description="web origins that may call from a browser, or * for all", extra={"metavar": "ORIGIN"}),
     ] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
     access_log: Annotated[bool, Meta(description="log one line per request")] = True
@@ -121,12 +145,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: engine of the local nodes")
     ] = "llama.cpp"
     local_nodes: Annotated[int, Meta(ge=1, le=64, description="`up`: number of local nodes")] = 2
-    concurrency: Annotated[_Count, Meta(description="`up`: maximum number of answers at once, for each local node")] = 4
+    concurrency: Annotated[_Count, Meta(description="`up`: maximum number of answers at once on each local node")] = 4
     context_length: Annotated[
-        _Count | None, Meta(description="`up`: context length in tokens; none: the maximum of the model")
+        _Count | None,
+        Meta(description="`up`: context length in tokens; default: the model's maximum; for GGUF files at most 8,192"),
     ] = None
     threads: Annotated[
-        _Count | None, Meta(description="`up`: threads of each local node; none: an equal share of the cores")
+        _Count | None, Meta(description="`up`: threads of each local node; default: an equal share of the cores")
     ] = None
 
     def __post_init__(self) -> None:

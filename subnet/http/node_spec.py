@@ -33,7 +33,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lane: Annotated[Lane | None, Meta(description="lane to use, instead of the token lane where it is possible")] = None
     models: Annotated[
         Mapping[_Text, _Text],
-        Meta(description="models to serve, each with the server's own name for it; empty: all of the server's models"),
+        Meta(
+            description="models to serve, each with the server's own name for it; default: all of the server's models"
+        ),
     ] = {}
     tokenizer: Annotated[
         _Text | None,
@@ -53,9 +55,10 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tuple[Modality, ...] | None, Meta(description="input types besides text, if the server does not report them")
     ] = None
     prefill: Annotated[
-        bool | None, Meta(description="whether the server can continue an assistant message, if it is not known")
+        bool | None,
+        Meta(description="whether the server can continue an assistant message, if the gateway cannot tell"),
     ] = None
-    api_key: Annotated[_Text | None, Meta(description="API key to send; better one of the next two")] = None
+    api_key: Annotated[_Text | None, Meta(description="API key to send; prefer api_key_env or api_key_file")] = None
     api_key_env: Annotated[_Text | None, Meta(description="environment variable with the API key")] = None
     api_key_file: Annotated[_Text | None, Meta(description="file with the API key")] = None
     headers: Annotated[Mapping[str, str], Meta(description="additional HTTP headers to send")] = {}
@@ -63,13 +66,13 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ca_bundle: Annotated[_Text | None, Meta(description="file with the CA certificates to trust")] = None
     connect_timeout: Annotated[float, Meta(gt=0, description="maximum time to connect, in seconds")] = 5.0
     first_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time to the first token, in seconds; none: the gateway's setting")
+        _Seconds | None, Meta(description="maximum time to the first token, in seconds; default: the gateway's setting")
     ] = None
     inter_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; none: the gateway's setting")
+        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; default: the gateway's setting")
     ] = None
     attempt_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; none: no limit")
+        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
     ] = None
 
     def __post_init__(self) -> None:
