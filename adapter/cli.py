@@ -15,7 +15,7 @@ _UP = """\
 Run a gateway and local nodes, each in a process of its own. Ctrl-C stops them all.
 
 examples:
-  adapter up                                          two nodes with a small demo model, SmolLM2-135M
+  adapter up                                          two nodes with a small demo model, SmolLM2-135M-Instruct
   adapter up --model ~/models/qwen.gguf --local-nodes 1
   adapter up --model owner/repo:file.gguf             downloaded from the Hugging Face hub, once
   adapter up --node http://gpu-1:9000                 and one more node, on another machine
@@ -105,16 +105,15 @@ def build_parser() -> Parser:
     """Returns the parser; the flags of a command are added when it is used."""
     parser = Parser(prog="adapter", description="An OpenAI-compatible chat API in front of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
-    up = commands.add_parser("up", help="run a gateway and the nodes behind it on this machine", description=_UP)
+    up = parser.add_command("up", help="run a gateway and the nodes behind it on this machine", description=_UP)
     up.epilog, up.fill = _SETTINGS, _up_flags
     up.set_defaults(start=_gateway)
-    serve = commands.add_parser(
+    serve = parser.add_command(
         "serve", help="run a gateway in front of nodes and servers that run elsewhere", description=_SERVE
     )
-    serve.epilog, serve.fill = _SETTINGS, _serve_flags
+    serve.epilog, serve.fill, serve.instead = _SETTINGS, _serve_flags, "serve takes --node URL"
     serve.set_defaults(start=_gateway)
-    nodes = commands.add_parser("nodes", help="print the nodes of a running gateway", description=_NODES)
+    nodes = parser.add_command("nodes", help="print the nodes of a running gateway", description=_NODES)
     nodes.add_argument("--url", default=_URL, help="address of the gateway (default: %(default)s)")
     nodes.add_argument("--api-key", metavar="KEY", help="API key of the gateway, if it requires one")
     nodes.add_argument("--json", action="store_true", help="print the response of GET /nodes")
@@ -122,13 +121,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def _up_flags(parser: argparse.ArgumentParser) -> None:
+def _up_flags(parser: Parser) -> None:
     from adapter.config import reader
 
     reader.add_flags(parser)
 
 
-def _serve_flags(parser: argparse.ArgumentParser) -> None:
+def _serve_flags(parser: Parser) -> None:
     from adapter.config import reader
 
     reader.add_flags(parser, *(field.name for field in reader.fields if field.name not in _ONLY_UP))

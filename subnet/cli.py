@@ -15,14 +15,14 @@ _NODE = """\
 Run one node: load a model and serve it to gateways.
 
 examples:
-  subnet node                                        a small demo model, SmolLM2-135M
+  subnet node                                        a small demo model, SmolLM2-135M-Instruct
   subnet node --model ~/models/qwen.gguf --port 9001
   subnet node --model owner/repo:file.gguf --host 0.0.0.0 --secret "$SECRET"
   subnet node --engine echo --echo-rate 50           no model at all, for tests
 
-Settings also come from node.toml and the environment (SUBNET_PORT=9001); flags take precedence.
 Then start a gateway in front of it: adapter serve --node http://this-host:9001
 """
+_SETTINGS = "\nSettings also come from node.toml and the environment (SUBNET_PORT=9001); flags take precedence.\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,13 +59,12 @@ def build_parser() -> Parser:
     """Returns the parser; the flags of a command are added when it is used."""
     parser = Parser(prog="subnet", description="A subnet of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
-    node = commands.add_parser("node", help="run one node", description=_NODE)
-    node.fill = _flags
+    node = parser.add_command("node", help="run one node", description=_NODE)
+    node.epilog, node.fill = _SETTINGS, _flags
     return parser
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def _flags(parser: Parser) -> None:
     from subnet.node.settings import reader
 
     reader.add_flags(parser)

@@ -67,6 +67,24 @@ def test_every_setting_has_a_flag() -> None:
     )
 
 
+def test_a_list_in_the_help() -> None:
+    """A flag that may be repeated says so, and its placeholder names one item."""
+    text = " ".join(command("adapter.cli", "serve", "--help").stdout.split())
+    for flag in ("--node URL", "--api-key KEY", "--tool-format MODEL=FORMAT", "--cors-origin ORIGIN"):
+        assert f"{flag} " in text
+    assert text.count("(may be repeated)") == 6
+    assert "LIST" not in text
+
+
+@pytest.mark.parametrize(("module", "name"), [pair for pair in COMMANDS if pair[1] not in ("", "nodes")])
+def test_the_end_of_the_help(module: str, name: str) -> None:
+    """After the options, the help says where else settings come from."""
+    last = command(module, name, "--help").stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"Settings also come from \w+\.toml and the environment \(\w+_PORT=\d+\); flags take precedence\.", last
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -75,7 +93,14 @@ def test_every_setting_has_a_flag() -> None:
         (("serve", "--patience", "1"), "adapter serve: unknown option --patience\n"),
         (("serve", "--por", "1"), "adapter serve: unknown option --por; did you mean '--port'?\n"),
         (("nodes", "--josn"), "adapter nodes: unknown option --josn; did you mean '--json'?\n"),
-        (("srve",), "adapter: argument command: invalid choice: 'srve' (choose from "),
+        (("serve", "--model", "x"), "adapter serve: --model is an option of `adapter up`; serve takes --node URL\n"),
+        (("nodes", "--node=x"), "adapter nodes: --node is an option of `adapter up` and `adapter serve`\n"),
+        (("up", "--url", "x"), "adapter up: --url is an option of `adapter nodes`\n"),
+        (("serve", "--strict"), "adapter serve: --strict: expected true or false, for example --strict yes\n"),
+        (("serve", "--port"), "adapter serve: --port: expected an integer from 0 to 65535\n"),
+        (("serve", "--node"), "adapter serve: --node: expected URL\n"),
+        (("sevre",), "adapter: unknown command 'sevre'; did you mean 'serve'?\n"),
+        (("start", "--port", "1"), "adapter: unknown command 'start'\n"),
         ((), "adapter: the following arguments are required: command\n"),
     ],
 )

@@ -93,6 +93,10 @@ def test_file_named_in_the_environment(file: Path) -> None:
         ("inter_token_timeout = inf", "inter_token_timeout: expected a number above 0, got inf"),
         ("hedge_quantile = 1", "hedge_quantile: expected a number from 0 to below 1, got 1"),
         ('log_level = "loud"', "log_level: expected one of debug, error, info, warning, got 'loud'"),
+        (
+            'log_level = "warn"',
+            "log_level: expected one of debug, error, info, warning, got 'warn'; did you mean 'warning'?",
+        ),
         ("log_level = 1", "log_level: expected one of debug, error, info, warning, got 1"),
         ("context_length = 0", "context_length: expected an integer of at least 1, got 0"),
         ('host = ""', "host: expected text that is not empty, got ''"),
@@ -200,6 +204,9 @@ def test_wrong_flag() -> None:
 def test_missing_file(tmp_path: Path) -> None:
     """A file that was asked for must be there."""
     assert refusal(tmp_path / "none.toml").endswith("none.toml: cannot be read: No such file or directory")
+    assert refusal(environ={"ADAPTER_CONFIG": "/none.toml"}) == (
+        "/none.toml: cannot be read: No such file or directory (from ADAPTER_CONFIG)"
+    )
 
 
 def test_kubernetes_service_links() -> None:

@@ -130,7 +130,13 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
         ({"nodes": ["http://a", "ws://b"]}, "--node[1]: 'ws://b': expected an address such as http://host:8000"),
         ({"nodes": ["http://a:x"]}, "--node[0]: 'http://a:x': expected an address such as http://host:8000"),
         ({"nodes": ["http://a?key=1"]}, "--node[0]: expected an address without a query (?) or fragment (#)"),
-        ({"nodes": ["vlm=http://a"]}, "--node[0].kind: expected one of llama-server, lmstudio, ollama, openai, "),
+        (
+            {"nodes": ["vlm=http://a"]},
+            (
+                "--node[0].kind: expected one of llama-server, lmstudio, ollama, openai, sglang, subnet, tgi, vllm,"
+                " got 'vlm'; did you mean 'vllm'?"
+            ),
+        ),
         (
             {"nodes": ["http://me:hush@a"]},
             "--node[0]: expected an address without user and password; set api_key instead",

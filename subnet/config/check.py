@@ -118,10 +118,12 @@ class Checker:
         return converted if _within(info, converted) else self._refuse(info, value, path)
 
     def _refuse(self, info: inspect.Type, value: Any, path: str) -> None:
-        self._refuse_as(expected(info), value, path)
+        info = plain_type(info)
+        choices = map(str, info.values) if isinstance(info, inspect.LiteralType) else ()
+        self._refuse_as(expected(info), value, path, suggestion(str(value), choices))
 
-    def _refuse_as(self, wanted: str, value: Any, path: str) -> None:
-        got = "" if _SECRET.search(path) else f", got {shown(value)}"
+    def _refuse_as(self, wanted: str, value: Any, path: str, hint: str = "") -> None:
+        got = "" if _SECRET.search(path) else f", got {shown(value)}{hint}"
         self.problems.append(f"{path}: expected {wanted}{got}")
 
 

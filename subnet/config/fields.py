@@ -23,7 +23,8 @@ class Field(msgspec.Struct, frozen=True):
     """One field of a settings Struct.
 
     `kind` is one word, like "integer". A "list" has items. A "table" has values by name, written NAME=VALUE outside a
-    file. "tables" are tables by name, and only a file can hold them.
+    file. "tables" are tables by name, and only a file can hold them. `placeholder` stands for a value in the help, if
+    the kind says too little: Meta(extra={"metavar": ...}).
     """
 
     name: str
@@ -33,6 +34,12 @@ class Field(msgspec.Struct, frozen=True):
     variable: str
     info: inspect.Type
     kind: str
+    placeholder: str = ""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the flag may be given several times."""
+        return self.kind in ("list", "table")
 
     @property
     def flag(self) -> str | None:
@@ -40,13 +47,15 @@ class Field(msgspec.Struct, frozen=True):
         if self.kind == "tables":
             return None
         name = self.name
-        if self.kind in ("list", "table"):
+        if self.repeatable:
             name = name.removesuffix("es") if name.endswith("ses") else name.removesuffix("s")
         return "--" + name.replace("_", "-")
 
     @property
     def metavar(self) -> str:
         """A placeholder for one value."""
+        if self.placeholder:
+            return self.placeholder
         if isinstance(self.info, inspect.DictType):
             many = isinstance(plain_type(self.info.value_type), inspect.VarTupleType)
             return "NAME=VALUE,..." if many else "NAME=VALUE"
@@ -76,14 +85,16 @@ def fields(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Field]:
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
         info = plain_type(inspect.type_info(hint))
+        meta = hint.__metadata__[-1]
         yield Field(
             name=field.name,
             type=hint,
             default=field.default if field.default is not msgspec.NODEFAULT else {},
-            help=hint.__metadata__[-1].description,
+            help=meta.description,
             variable=prefix + field.name.upper(),
             info=info,
             kind=_kind(info),
+            placeholder=(meta.extra or {}).get("metavar", ""),
         )
 
 

@@ -1,38 +1,79 @@
-"""An argparse parser that suggests the flag somebody meant, and adds its flags only when it is used."""
+"""An argparse parser whose errors are one line with a suggestion, and that adds its flags only when it is used."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from subnet.config.check import suggestion
 
+_NO_VALUE = re.compile(r"argument (--[a-z-]+): expected one argument")
+
 
 class Parser(argparse.ArgumentParser):
-    """`fill` adds the flags of one command when that command is parsed, so that the help of another, or the list of
-    commands, imports nothing that those flags need. Flags cannot be abbreviated."""
+    """A command, or a program with several. Flags cannot be abbreviated.
+
+    `fill` adds the flags of a command when that command is parsed, so that the help of another, or the list of
+    commands, imports nothing that those flags need. `expected` says what each flag takes, for the error about a missing
+    value. `instead` is added to the error about an option of another command.
+    """
 
     fill: Callable[[Parser], None] | None = None
+    instead = ""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self.expected: dict[str, str] = {}
+        self._commands: dict[str, Parser] = {}
+        self._siblings: Mapping[str, Parser] = {}
+
+    def add_command(self, name: str, **options: Any) -> Parser:
+        """Returns the parser of a new command."""
+        if not self._commands:
+            self._subcommands = self.add_subparsers(
+                dest="command", required=True, metavar="command", parser_class=Parser
+            )
+        command: Parser = self._subcommands.add_parser(name, **options)
+        self._commands[name] = command
+        command._siblings = self._commands
+        return command
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        if self.fill is not None:
-            self.fill(self)
-            self.fill = None
+        args = sys.argv[1:] if args is None else args
+        self._add_flags()
+        name = next((word for word in args if not word.startswith("-")), None)
+        if self._commands and name is not None and name not in self._commands:
+            self.error(f"unknown command {name!r}{suggestion(name, self._commands)}")
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unknown option {unknown[0]}{suggestion(unknown[0].partition('=')[0], self._flags())}")
+            self._refuse(unknown[0])
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with one line instead of argparse's full usage, which here has forty flags."""
+        missing = _NO_VALUE.fullmatch(message)
+        if missing is not None and missing[1] in self.expected:
+            message = f"{missing[1]}: expected {self.expected[missing[1]]}"
         self.exit(2, f"{self.prog}: {message}\nrun `{self.prog} --help` for all options\n")
 
+    def _refuse(self, word: str) -> NoReturn:
+        flag = word.partition("=")[0]
+        others = [other.prog for other in self._siblings.values() if other is not self and flag in other._flags()]
+        if others:
+            of = " and ".join(f"`{prog}`" for prog in others)
+            self.error(f"{flag} is an option of {of}{self.instead and f'; {self.instead}'}")
+        self.error(f"unknown option {word}{suggestion(flag, self._flags())}")
+
     def _flags(self) -> Sequence[str]:
+        self._add_flags()
         return re.findall(r"--[a-z][a-z-]*", self.format_usage())
+
+    def _add_flags(self) -> None:
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)

@@ -10,7 +10,6 @@ anyway. The command line itself is argparse.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import tomllib
@@ -20,8 +19,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from subnet.config.check import Checker
+from subnet.config.check import Checker, expected
 from subnet.config.fields import Field, fields
+from subnet.config.parser import Parser
 from subnet.errors import SettingsError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -56,8 +56,10 @@ class SettingsReader(Generic[S]):
 
         Raises SettingsError with one line per mistake, each naming the file, variable or flag, and the path within it.
         """
-        config = config or environ.get(self._prefix + "CONFIG") or None
-        given = [*self._from_file(config), *self._from_environment(environ), *self._from_flags(flags or {})]
+        variable = self._prefix + "CONFIG"
+        origin = "" if config else f" (from {variable})"
+        config = config or environ.get(variable) or None
+        given = [*self._from_file(config, origin), *self._from_environment(environ), *self._from_flags(flags or {})]
         table = {field.name: field for field in self.fields}
         checker = Checker()
         values: dict[str, Any] = {}
@@ -70,7 +72,7 @@ class SettingsReader(Generic[S]):
             raise SettingsError("\n".join(checker.problems))
         return msgspec.convert(values, self._struct)
 
-    def add_flags(self, parser: argparse.ArgumentParser, *names: str) -> None:
+    def add_flags(self, parser: Parser, *names: str) -> None:
         """Adds a flag for each of `names`, or for all settings; a flag that is not given stays None."""
         parser.add_argument(
             "--config", metavar="FILE", help=f"TOML file to read (default: ./{self._file}, if it exists)"
@@ -78,13 +80,15 @@ class SettingsReader(Generic[S]):
         for field in self.fields:
             if field.flag is None or (names and field.name not in names):
                 continue
+            text = f"{field.help}{' (may be repeated)' if field.repeatable else ''}"
             parser.add_argument(
                 field.flag,
                 dest=field.name,
                 metavar=field.metavar,
-                action="append" if field.kind in ("list", "table") else "store",
-                help=f"{field.help}{f' (default: {field.shown})' if field.shown else ''}".replace("%", "%%"),
+                action="append" if field.repeatable else "store",
+                help=f"{text}{f' (default: {field.shown})' if field.shown else ''}".replace("%", "%%"),
             )
+            parser.expected[field.flag] = _expected(field)
 
     def table(self) -> str:
         """Returns the settings as a Markdown table."""
@@ -101,14 +105,14 @@ class SettingsReader(Generic[S]):
         else:
             checker.unknown(place, name, [field.name for field in self.fields])
 
-    def _from_file(self, config: str | None) -> Iterator[_Given]:
+    def _from_file(self, config: str | None, origin: str) -> Iterator[_Given]:
         path = Path(config or self._file)
         if config is None and not path.is_file():
             return
         try:
             found = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
-            raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+            raise SettingsError(f"{path}: cannot be read: {error.strerror}{origin if config else ''}") from error
         except UnicodeDecodeError as error:
             raise SettingsError(f"{path}: not UTF-8: {error}") from error
         except tomllib.TOMLDecodeError as error:
@@ -148,6 +152,13 @@ def _read(checker: Checker, field: Field, value: object, place: str) -> object:
         checker.problems.append(f"{place}: can only be set in a file, as tables")
         return None
     return checker.read(field.info, value, place)
+
+
+def _expected(field: Field) -> str:
+    """A phrase for what the flag takes, with an example where people leave it out."""
+    if field.kind == "true or false":
+        return f"true or false, for example {field.flag} yes"
+    return field.metavar if field.repeatable else expected(field.info)
 
 
 def _code(text: str) -> str:
