@@ -24,8 +24,8 @@ from adapter.generation.models import Models
 from adapter.lifecycle import Life
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
-from adapter.server.disconnect import while_connected
-from adapter.server.response_writer import caller_of
+from adapter.server.disconnect import cancel_on_disconnect
+from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
 
 
@@ -69,11 +69,11 @@ class App:
             return await self._app(scope, receive, send)
         record = self._access.begun(scope)
         scope[RECORD] = record
-        caller = caller_of(scope)
-        caller.on_answer(record.answered)
+        writer = writer_of(scope)
+        writer.add_headers(record.answered)
         try:
             with suppress(ClientGone):
-                await while_connected(caller, self._app(scope, receive, send))
+                await cancel_on_disconnect(writer, self._app(scope, receive, send))
         finally:
             self._access.ended(scope, record)
         return None

@@ -1,4 +1,4 @@
-"""What the application says on its connections, kept beside the sockets it says it on."""
+"""Recorder of what the application sends, to check it after a test."""
 
 from __future__ import annotations
 
@@ -7,67 +7,67 @@ from collections.abc import Iterable
 from typing import Any
 
 from adapter.server.protocol import HttpProtocol
-from adapter.server.response_writer import Outlet
+from adapter.server.response_writer import SocketWriter
 from tests.checked import Checker
 
 
 class Recording:
-    """`protocol` is one that keeps what it writes."""
+    """`protocol` is a subclass of `base` that records what it sends."""
 
     def __init__(self, base: type[HttpProtocol]) -> None:
-        kept: list[_Copying] = []
+        transports: list[_RecordingTransport] = []
 
-        class Kept(base):  # type: ignore[misc, valid-type]
-            outlets = _CopyingOutlet
+        class Recorded(base):  # type: ignore[misc, valid-type]
+            socket_writer_class = _RecordingWriter
 
             def connection_made(self, transport: asyncio.Transport) -> None:
-                kept.append(_Copying(transport))
-                super().connection_made(kept[-1])
+                transports.append(_RecordingTransport(transport))
+                super().connection_made(transports[-1])
 
             def on_headers_complete(self) -> None:
                 super().on_headers_complete()
-                # What answers it has no body, whatever its headers say: who reads must know the question.
-                self.transport.known = self.transport.known and self.parser.get_method() != b"HEAD"
+                # A response to HEAD has no body, whatever its headers say: parsing it takes the request.
+                self.transport.parsable = self.transport.parsable and self.parser.get_method() != b"HEAD"
 
-        self.protocol: type[HttpProtocol] = Kept
-        self._kept = kept
+        self.protocol: type[HttpProtocol] = Recorded
+        self._transports = transports
 
     def check(self) -> None:
-        """Raises where an answer is not as OpenAI's are."""
-        for transport in self._kept:
-            if transport.known:
-                Checker().feed(bytes(transport.said))
+        """Raise if a recorded response differs from OpenAI's format."""
+        for transport in self._transports:
+            if transport.parsable:
+                Checker().feed(bytes(transport.sent))
 
 
-class _Copying:
-    """A transport; `said` is what was written to it and to its outlet, `known` whether that can be read without the
-    questions.
+class _RecordingTransport:
+    """Transport that records the data written to it and to its SocketWriter as `sent`. `parsable`: responses can be
+    parsed without the requests.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self.said = bytearray()
-        self.known = True
-        self.itself = transport
+        self.sent = bytearray()
+        self.parsable = True
+        self._transport = transport
 
     def write(self, data: bytes) -> None:
-        self.said += data
-        self.itself.write(data)
+        self.sent += data
+        self._transport.write(data)
 
     def writelines(self, parts: Iterable[bytes]) -> None:
         self.write(b"".join(parts))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.itself, name)
+        return getattr(self._transport, name)
 
 
-class _CopyingOutlet(Outlet):
-    __slots__ = ("_copying",)
+class _RecordingWriter(SocketWriter):
+    __slots__ = ("_recording",)
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        assert isinstance(transport, _Copying)
-        super().__init__(transport.itself)
-        self._copying = transport
+        assert isinstance(transport, _RecordingTransport)
+        super().__init__(transport._transport)
+        self._recording = transport
 
     def write(self, data: bytes) -> None:
-        self._copying.said += data
+        self._recording.sent += data
         super().write(data)

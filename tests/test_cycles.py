@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 
 from adapter.generation.token_lane import Completion
-from adapter.server.response_writer import Caller
+from adapter.server.response_writer import ResponseWriter
 from subnet.chat import ChatDelta
 from subnet.client.failover import Delivery
 from subnet.engines.echo import EchoEngine, EchoOptions
@@ -22,7 +22,7 @@ from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import MockChatProtocol
 from subnet.protocols.websocket import WebSocketProtocol
 from tests.fakes import ASK, gateway
-from tests.test_disconnect import PATIENT, Watched, client, gone
+from tests.test_disconnect import NO_TIMEOUTS, Watched, client, gone
 
 QUESTION = {"model": "echo", "messages": [{"role": "user", "content": "To be or not"}], "max_tokens": 30}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -108,7 +108,7 @@ async def test_answers_and_refusals(stream: bool, fields: dict[str, Any]) -> Non
 
 def alive() -> set[Any]:
     """What there is of requests."""
-    return {one for one in gc.get_objects() if isinstance(one, Delivery | Completion | Caller)}
+    return {one for one in gc.get_objects() if isinstance(one, Delivery | Completion | ResponseWriter)}
 
 
 class Link:
@@ -157,7 +157,7 @@ async def test_a_switch() -> None:
             await asked(url, fields)
             others = alive()
             # The node's side of what is cut: one for each connection, not for each request.
-            with no_cycles("subnet.node.connection.NodeConnection", "subnet.outbox.Outbox"):
+            with no_cycles("subnet.node.connection.NodeConnection", "subnet.wire.outbox.Outbox"):
                 async with client(url, fields=fields) as (reader, _):
                     head = await reader.readuntil(b"data: ")
                     (first if name.encode() in head else second).cut()
@@ -184,7 +184,7 @@ async def test_the_chat_lane(stream: bool) -> None:
 async def test_who_leaves(stream: bool) -> None:
     """In the middle of an answer."""
     node = Watched([65, Pause()])
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()
         with no_cycles():
             async with client(url, fields={**ASK, "stream": stream}):

@@ -1,4 +1,4 @@
-"""A client that goes away, at any moment, stops the work on the node and leaves nothing behind."""
+"""A client that disconnects, at any moment, stops the work on the node and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from subnet.wire.messages import Accepted, Generate
 from tests.fakes import ASK, gateway
 
-# No timeout of the gateway's own may end what the client's leaving should end.
-PATIENT = Limits(first_token_timeout=3600, inter_token_timeout=3600, retry_timeout=3600)
+# No timeout of the gateway may end what the disconnect should end.
+NO_TIMEOUTS = Limits(first_token_timeout=3600, inter_token_timeout=3600, retry_timeout=3600)
 
 Steps = Callable[[Generate], Iterator[Step]]
 
 
 class Watched(MockProtocol):
-    """Tells when a stream began, and when it was closed."""
+    """Sets an event when a stream starts, and one when it is closed."""
 
     def __init__(
         self, script: Sequence[Step] | Steps, *, artefact: bytes = BYTE_LEVEL, context_length: int = 4096
@@ -48,7 +48,7 @@ class Watched(MockProtocol):
 async def client(
     url: str, *, stream: bool = False, fields: dict[str, Any] | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection on which the request has been sent."""
+    """Open a connection and send the request."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
     body = json.dumps(fields or {**ASK, "stream": stream}).encode()
@@ -74,9 +74,9 @@ async def gone(node: Watched, before: set[asyncio.Task[object]]) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_before_the_first_token(stream: bool) -> None:
-    """While nothing has been answered yet."""
+    """A disconnect before the first token cancels the generation."""
     node = Watched([Pause()])
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=stream):
             await node.began.wait()
@@ -84,9 +84,9 @@ async def test_before_the_first_token(stream: bool) -> None:
 
 
 async def test_after_a_long_request() -> None:
-    """One that fills the server's buffer at once, so that it stops reading for a while."""
+    """A disconnect after a request that made the server pause reading cancels the generation."""
     node = Watched([Pause()], context_length=10**6)
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         host, port = url.removeprefix("http://").split(":")
         before = asyncio.all_tasks()
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -101,9 +101,9 @@ async def test_after_a_long_request() -> None:
 
 
 async def test_mid_answer_streamed() -> None:
-    """While the node thinks about its next token."""
+    """A disconnect between two tokens of a stream cancels the generation."""
     node = Watched([65, Pause()])
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=True) as (reader, _):
             await reader.readuntil(b'"content":"A"')
@@ -111,7 +111,7 @@ async def test_mid_answer_streamed() -> None:
 
 
 async def test_mid_answer_not_streamed() -> None:
-    """While half an answer waits for its other half."""
+    """A disconnect in the middle of an answer that is not streamed cancels the generation."""
     half = asyncio.Event()
 
     def script(request: Generate) -> Iterator[Step]:
@@ -120,7 +120,7 @@ async def test_mid_answer_not_streamed() -> None:
         yield Pause()
 
     node = Watched(script)
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=False):
             await half.wait()
@@ -128,10 +128,10 @@ async def test_mid_answer_not_streamed() -> None:
 
 
 class Wordy(Watched):
-    """Says more at once than the buffers between server and client take, and then has `went_on`."""
+    """Says more at once than the buffers between server and client take, and then sets `continued`."""
 
     def __init__(self) -> None:
-        self.went_on = False
+        self.continued = False
         long = TokenizerArtefact(
             pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 2**20],
             control=[],
@@ -143,27 +143,27 @@ class Wordy(Watched):
     def _steps(self, request: Generate) -> Iterator[Step]:
         yield [256] * 64
         yield 65
-        self.went_on = True
+        self.continued = True
         yield Pause()
 
 
 async def test_while_a_send_is_blocked() -> None:
-    """A client that stops reading does not hold its node up, and leaving then ends it all the same."""
+    """A client that stops reading does not block its node, and its disconnect still cancels the generation."""
     node = Wordy()
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=True) as (reader, _):
             await reader.readuntil(b"xxxx")
-            while not node.went_on:
+            while not node.continued:
                 await asyncio.sleep(0)
         await gone(node, before)
 
 
-async def test_what_a_slow_client_has_not_taken_waits_for_it() -> None:
-    """All of it arrives, in order, however long the buffers between were full."""
+async def test_a_slow_client_gets_everything() -> None:
+    """Everything arrives in order after the buffers were full."""
     node = Wordy()
-    async with gateway(node, limits=PATIENT) as url, client(url, stream=True) as (reader, _):
-        while not node.went_on:
+    async with gateway(node, limits=NO_TIMEOUTS) as url, client(url, stream=True) as (reader, _):
+        while not node.continued:
             await asyncio.sleep(0)
         body = bytearray()
         while b'"content":"A"' not in body[-1000:]:
@@ -171,14 +171,14 @@ async def test_what_a_slow_client_has_not_taken_waits_for_it() -> None:
         assert body.count(b"x" * 2**20) == 64
 
 
-class Impatient(HttpProtocol):
-    patience = 0.1
+class ShortSendTimeout(HttpProtocol):
+    send_timeout = 0.1
 
 
 async def test_never_reads() -> None:
-    """A client that stays but stops reading is cut off in the end."""
+    """A client that stops reading is disconnected after the send timeout."""
     node = Wordy()
-    async with gateway(node, limits=PATIENT, http=Impatient) as url:
+    async with gateway(node, limits=NO_TIMEOUTS, http=ShortSendTimeout) as url:
         before = asyncio.all_tasks()
         async with client(url, stream=True) as (reader, _):
             await reader.readuntil(b"xxxx")
@@ -186,15 +186,15 @@ async def test_never_reads() -> None:
 
 
 async def test_while_the_request_is_sent() -> None:
-    """A client that never sends the whole of its request is forgotten."""
+    """A disconnect before the request is complete ends the request's tasks."""
     node = Watched([65])
-    async with gateway(node, limits=PATIENT) as url:
+    async with gateway(node, limits=NO_TIMEOUTS) as url:
         host, port = url.removeprefix("http://").split(":")
         before = asyncio.all_tasks()
         reader, writer = await asyncio.open_connection(host, int(port))
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
         writer.write(head + b"content-length: 100\r\n\r\n")
-        # The head is answered with this as soon as somebody wants the body: the handler runs.
+        # The server sends this once the handler reads the body.
         await reader.readuntil(b"100 Continue")
         tasks = asyncio.all_tasks() - before
         writer.close()
@@ -203,8 +203,8 @@ async def test_while_the_request_is_sent() -> None:
     assert node.requests == []
 
 
-async def test_others_go_on() -> None:
-    """One client's leaving is nothing to another's answer on the same node."""
+async def test_other_clients_are_not_affected() -> None:
+    """A disconnect does not affect another client's answer on the same node."""
     proceed = asyncio.Event()
 
     class Waits(MockProtocol):
@@ -213,7 +213,7 @@ async def test_others_go_on() -> None:
             await proceed.wait()
             yield Delta(0, [66], finish_reason="stop")
 
-    async with gateway(Waits(), limits=PATIENT) as url, client(url, stream=True) as (stays, _):
+    async with gateway(Waits(), limits=NO_TIMEOUTS) as url, client(url, stream=True) as (stays, _):
         async with client(url, stream=True) as (leaves, _):
             await leaves.readuntil(b'"content":"A"')
             await stays.readuntil(b'"content":"A"')

@@ -20,7 +20,7 @@ from adapter.api.request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooSlow, answer_to
 from adapter.process.serve import bind
-from adapter.server.response_writer import offer
+from adapter.server.response_writer import attach_writer
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
 from subnet.protocols.mock import MockProtocol, Pause
@@ -160,8 +160,8 @@ async def test_body_that_does_not_come() -> None:
         await asyncio.Event().wait()
 
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
-    caller: Any = SimpleNamespace(received=False)
-    offer(scope, caller)
+    writer: Any = SimpleNamespace(request_received=False)
+    attach_writer(scope, writer)
     parts: Any = None
     request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:

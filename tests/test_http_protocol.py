@@ -1,4 +1,4 @@
-"""What clients of other manners than most may expect of the server."""
+"""Clients that use HTTP in unusual ways."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from subnet.generation import Delta
 from subnet.protocols.mock import MockProtocol, Pause
 from subnet.wire.messages import Accepted, Generate
 from tests.fakes import ASK, events_of, gateway, saying
-from tests.test_disconnect import PATIENT, Watched, Wordy, gone
+from tests.test_disconnect import NO_TIMEOUTS, Watched, Wordy, gone
 
-WISH = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
 
 def request(version: str = "1.1", headers: str = "", **fields: Any) -> bytes:
@@ -38,7 +38,7 @@ async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def test_a_stream_for_http_1_0() -> None:
-    """Who knows nothing of chunks gets none: the answer ends with the connection."""
+    """An HTTP/1.0 client gets no chunks: the response ends with the connection."""
     async with gateway(saying("Hi")) as url:
         reader, writer = await connect(url)
         writer.write(request("1.0", stream=True))
@@ -50,15 +50,15 @@ async def test_a_stream_for_http_1_0() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 60, 200, -1])
-async def test_a_wish_for_another_protocol(cut: int) -> None:
-    """Java's client asks for HTTP/2 with its first request: that is answered as it is, its body too, and so is the next
-    one on the connection, wherever the packets end."""
-    said = request(headers=WISH) + request(headers=WISH, stream=True)
+async def test_an_upgrade_request(cut: int) -> None:
+    """A request to upgrade to HTTP/2, as Java's client sends, is answered in HTTP/1.1, and so is the next request on
+    the connection, wherever the packets end."""
+    data = request(headers=UPGRADE) + request(headers=UPGRADE, stream=True)
     async with gateway(saying("Hello")) as url:
         reader, writer = await connect(url)
-        writer.write(said[:cut])
+        writer.write(data[:cut])
         await asyncio.sleep(0)
-        writer.write(said[cut:])
+        writer.write(data[cut:])
         first, rest = await reader.readuntil(b'"content":"Hello"'), await reader.readuntil(b"[DONE]")
         writer.close()
     assert first.startswith(b"HTTP/1.1 200")
@@ -66,7 +66,7 @@ async def test_a_wish_for_another_protocol(cut: int) -> None:
 
 
 async def test_no_proxy() -> None:
-    """CONNECT is refused."""
+    """CONNECT gets status 400."""
     async with gateway(saying("Hi")) as url:
         reader, writer = await connect(url)
         writer.write(b"CONNECT example.org:443 HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -74,11 +74,11 @@ async def test_no_proxy() -> None:
         writer.close()
 
 
-async def test_a_client_that_leaves_with_requests_in_line(caplog: pytest.LogCaptureFixture) -> None:
-    """The one that is under way ends, the other one never begins, and nothing is wrong with that."""
+async def test_a_disconnect_with_pipelined_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """A disconnect cancels the running request, drops the pipelined one, and logs no error."""
     node = Watched([65, Pause()])
     with caplog.at_level(logging.ERROR):
-        async with gateway(node, limits=PATIENT) as url:
+        async with gateway(node, limits=NO_TIMEOUTS) as url:
             before = asyncio.all_tasks()
             _, writer = await connect(url)
             writer.write(request() + request())
@@ -92,57 +92,57 @@ async def test_a_client_that_leaves_with_requests_in_line(caplog: pytest.LogCapt
     assert not caplog.records
 
 
-class Brief(HttpProtocol):
-    """Keeps no connection alive for long."""
+class ShortIdleTimeout(HttpProtocol):
+    """Closes idle connections after 50 ms."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.timeout_keep_alive = 0.05  # type: ignore[assignment]
         super().connection_made(transport)
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat", request()[:-5].partition(b"content-length")[0]])
-async def test_a_request_that_never_comes(begun: bytes) -> None:
-    """A connection does not stay open for who says nothing, or only a part of a head."""
-    async with gateway(saying("Hi"), http=Brief) as url:
+@pytest.mark.parametrize("start", [b"", b"POST /v1/chat", request()[:-5].partition(b"content-length")[0]])
+async def test_a_request_that_never_comes(start: bytes) -> None:
+    """A connection without a complete request head is closed after the idle timeout."""
+    async with gateway(saying("Hi"), http=ShortIdleTimeout) as url:
         reader, writer = await connect(url)
-        writer.write(begun)
-        # What comes after the end is answered with a reset.
+        writer.write(start)
+        # Data sent after the close is answered with a reset.
         with suppress(ConnectionResetError):
             async with asyncio.timeout(5):
                 assert await reader.read() == b""
         writer.close()
 
 
-class Hearing:
-    """What connections of `protocol` were sent, which would be kept for an hour."""
+class RecordedInput:
+    """Records the input of connections of `protocol`, whose idle timeout is an hour."""
 
     def __init__(self) -> None:
         self.protocol: type[HttpProtocol] = self._made()
-        self._said = b""
+        self._input = b""
         self._more = asyncio.Event()
 
-    async def hear(self, end: bytes) -> None:
-        """Until that is the last of it."""
-        while not self._said.endswith(end):
+    async def received(self, end: bytes) -> None:
+        """Wait until the input ends with `end`."""
+        while not self._input.endswith(end):
             self._more.clear()
             await self._more.wait()
 
-    def _made(hearing) -> type[HttpProtocol]:  # noqa: N805
-        class Heard(HttpProtocol):
+    def _made(recorded) -> type[HttpProtocol]:  # noqa: N805
+        class Recorded(HttpProtocol):
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
                 self.timeout_keep_alive = 3600
                 super().connection_made(transport)
 
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
-                hearing._said += data
-                hearing._more.set()
+                recorded._input += data
+                recorded._more.set()
 
-        return Heard
+        return Recorded
 
 
 class Waiting(MockProtocol):
-    """Says A, and B when it may."""
+    """Sends A, and B after `may` is released."""
 
     def __init__(self, may: asyncio.Semaphore) -> None:
         super().__init__()
@@ -156,29 +156,29 @@ class Waiting(MockProtocol):
 
 JUNK = b"\x00\x00\r\n\r\n"
 BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
-BEGUN = b'"content":"A"'
-ENDED = b"data: [DONE]\n\n\r\n0\r\n\r\n"
+FIRST_TOKEN = b'"content":"A"'
+END = b"data: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 async def test_junk_behind_a_request() -> None:
-    """The answer that is under way is not disturbed, and is the last one."""
-    may, hearing = asyncio.Semaphore(0), Hearing()
-    async with gateway(Waiting(may), limits=PATIENT, http=hearing.protocol) as url, asyncio.timeout(10):
+    """Invalid input during a response closes the connection after that response."""
+    may, recorded = asyncio.Semaphore(0), RecordedInput()
+    async with gateway(Waiting(may), limits=NO_TIMEOUTS, http=recorded.protocol) as url, asyncio.timeout(10):
         reader, writer = await connect(url)
         writer.write(request(stream=True))
-        said = await reader.readuntil(BEGUN)
+        data = await reader.readuntil(FIRST_TOKEN)
         writer.write(JUNK + request())
-        await hearing.hear(request())
+        await recorded.received(request())
         may.release()
-        said += await reader.read()
+        data += await reader.read()
         writer.close()
-    assert said.count(b"HTTP/1.1") == 1
-    assert said.endswith(ENDED)
+    assert data.count(b"HTTP/1.1") == 1
+    assert data.endswith(END)
 
 
 async def test_junk_behind_a_request_that_has_no_answer_yet() -> None:
-    """It is told that the connection ends."""
-    async with gateway(saying("Hi"), http=Hearing().protocol) as url, asyncio.timeout(10):
+    """A response that starts after invalid input has the header `connection: close`."""
+    async with gateway(saying("Hi"), http=RecordedInput().protocol) as url, asyncio.timeout(10):
         reader, writer = await connect(url)
         writer.write(request() + JUNK)
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -191,53 +191,53 @@ async def test_junk_behind_a_request_that_has_no_answer_yet() -> None:
 @pytest.mark.parametrize("between", [b"", request(stream=True)])
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_a_broken_request_behind_another(at_once: bool, between: bytes) -> None:
-    """Those before it are answered, then the connection ends: it has no answer of its own, nor has what follows it."""
-    may, hearing = asyncio.Semaphore(0), Hearing()
-    async with gateway(Waiting(may), limits=PATIENT, http=hearing.protocol) as url, asyncio.timeout(10):
+    """Requests before an invalid one are answered, then the connection is closed without another response."""
+    may, recorded = asyncio.Semaphore(0), RecordedInput()
+    async with gateway(Waiting(may), limits=NO_TIMEOUTS, http=recorded.protocol) as url, asyncio.timeout(10):
         reader, writer = await connect(url)
         writer.write(request(stream=True) + (between + BROKEN if at_once else b""))
-        said = await reader.readuntil(BEGUN)
+        data = await reader.readuntil(FIRST_TOKEN)
         if not at_once:
             writer.write(between + BROKEN)
-        await hearing.hear(BROKEN)
+        await recorded.received(BROKEN)
         may.release()
         if between:
-            said += await reader.readuntil(ENDED) + await reader.readuntil(BEGUN)
+            data += await reader.readuntil(END) + await reader.readuntil(FIRST_TOKEN)
             writer.write(JUNK)
-            await hearing.hear(JUNK)
+            await recorded.received(JUNK)
             may.release()
-        said += await reader.read()
+        data += await reader.read()
         writer.close()
     answers = 2 if between else 1
-    assert said.count(b"HTTP/1.1") == said.count(b"HTTP/1.1 200") == said.count(ENDED) == answers
-    assert said.endswith(ENDED)
+    assert data.count(b"HTTP/1.1") == data.count(b"HTTP/1.1 200") == data.count(END) == answers
+    assert data.endswith(END)
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_who_says_that_nothing_more_will_be_asked(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """And has not read all yet, gets what was on its way, and no part without those before it."""
+def test_a_client_that_shuts_down_its_sending_side(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A client that half-closes while data is unsent gets it without gaps."""
     node = Wordy()
 
     async def main() -> bytes:
-        async with gateway(node, limits=PATIENT) as url, asyncio.timeout(20):
+        async with gateway(node, limits=NO_TIMEOUTS) as url, asyncio.timeout(20):
             before = asyncio.all_tasks()
             reader, writer = await connect(url)
             writer.write(request(stream=True))
-            said = await reader.readuntil(b"xxxx")
+            data = await reader.readuntil(b"xxxx")
             writer.write_eof()
-            said += await reader.read()
+            data += await reader.read()
             writer.close()
             await gone(node, before)
-        return said
+        return data
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        said = runner.run(main())
-    assert b"xxxx" in said
-    assert BEGUN not in said or said.count(b"x" * 2**20) == 64
+        data = runner.run(main())
+    assert b"xxxx" in data
+    assert FIRST_TOKEN not in data or data.count(b"x" * 2**20) == 64
 
 
 async def test_junk_in_a_request() -> None:
-    """Who sends no HTTP in the middle of a body is told."""
+    """Invalid input in a request body gets status 400."""
     async with gateway(saying("Hi")) as url:
         reader, writer = await connect(url)
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -248,8 +248,8 @@ async def test_junk_in_a_request() -> None:
         writer.close()
 
 
-async def test_connections_that_were_reset_are_forgotten() -> None:
-    """At once, not when they would have been closed."""
+async def test_connections_that_were_reset_are_released() -> None:
+    """A connection that was reset is released at once, not after its idle timeout."""
     protocols = WeakSet[HttpProtocol]()
 
     class Known(HttpProtocol):
@@ -269,14 +269,14 @@ async def test_connections_that_were_reset_are_forgotten() -> None:
                 await asyncio.sleep(0.01)
 
 
-class Impatient(HttpProtocol):
-    patience = 0.4
+class ShortSendTimeout(HttpProtocol):
+    send_timeout = 0.4
 
 
 async def test_a_slow_client() -> None:
-    """Who goes on reading gets all, however long it takes in all."""
+    """A slow client that keeps reading gets everything, even if that takes longer than the send timeout."""
     large, size = Wordy(), 0
-    async with gateway(large, limits=PATIENT, http=Impatient) as url:
+    async with gateway(large, limits=NO_TIMEOUTS, http=ShortSendTimeout) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.socket() as end:
             end.setblocking(False)

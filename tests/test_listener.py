@@ -1,4 +1,4 @@
-"""How connections are taken in, whatever else the event loop has to do."""
+"""Connections are accepted while the event loop is busy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapter.server.listener import Listener
 
 
 class Greeting(asyncio.Protocol):
-    """Says hello and goodbye; `seen` gets both."""
+    """Sends a greeting and closes; `seen` records both ends of the connection."""
 
     def __init__(self, seen: list[str]) -> None:
         self._seen = seen
@@ -35,8 +35,8 @@ class Greeting(asyncio.Protocol):
 
 @contextmanager
 def listening() -> Iterator[tuple[Listener, tuple[str, int]]]:
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as taking:
-        yield Listener(taking), taking.getsockname()
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as sock:
+        yield Listener(sock), sock.getsockname()
 
 
 async def settled(condition: Callable[[], object]) -> None:
@@ -46,7 +46,7 @@ async def settled(condition: Callable[[], object]) -> None:
 
 
 def test_many_at_once() -> None:
-    """All that came during a long turn of the event loop are taken in by the next, however many they are."""
+    """All connections that arrived during a long loop iteration are accepted in the next one."""
 
     async def main() -> None:
         seen = list[str]()
@@ -63,8 +63,8 @@ def test_many_at_once() -> None:
     uvloop.run(main())
 
 
-async def test_it_stops() -> None:
-    """Then nobody is let in any more."""
+async def test_stop() -> None:
+    """A stopped listener refuses connections."""
     with listening() as (listener, address):
         listener.start(lambda: Greeting([]))
         reader, writer = await asyncio.open_connection(*address)
@@ -77,7 +77,7 @@ async def test_it_stops() -> None:
 
 
 async def test_out_of_descriptors(caplog: pytest.LogCaptureFixture) -> None:
-    """It says so once, without turning in circles, and takes in who waits as soon as it can."""
+    """A process without free file descriptors logs one error, and accepts waiting connections once it has some."""
     with listening() as (listener, address), socket.create_connection(address) as client:
         client.setblocking(False)
         with no_more_files():

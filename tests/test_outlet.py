@@ -1,4 +1,4 @@
-"""What is written past the event loop's transport arrives as if it were not."""
+"""Data written directly to a socket arrives as if the event loop's transport had sent it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adapter.server.response_writer import Outlet
+from adapter.server.response_writer import SocketWriter
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 LARGE = 4 * 2**20
-THEN = ["wait", "read", "go on"]
+THEN = ["wait", "read", "continue"]
 
 
 class Server(asyncio.Protocol):
-    """As HttpProtocol has its outlet."""
+    """Protocol that uses its writer as HttpProtocol does."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
@@ -30,15 +30,15 @@ class Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.outlet = Outlet(self.transport)
+        self.writer = SocketWriter(self.transport)
 
     def pause_writing(self) -> None:
         self.paused += 1
-        self.outlet.full = True
+        self.writer.paused = True
 
     def resume_writing(self) -> None:
         self.resumed += 1
-        self.outlet.full = False
+        self.writer.paused = False
 
     async def ended(self) -> None:
         async with asyncio.timeout(10):
@@ -47,113 +47,113 @@ class Server(asyncio.Protocol):
                 await asyncio.sleep(0)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.outlet.lost()
+        self.writer.detach()
         self.lost.set()
 
 
 async def connected() -> tuple[Server, socket.socket]:
-    """A server, and the socket at the other end."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    _, server = await asyncio.get_running_loop().connect_accepted_socket(Server, ours)
-    server.own = ours
-    return server, theirs
+    """Return a server and the client's socket."""
+    accepted, client = socket.socketpair()
+    accepted.setblocking(False)
+    _, server = await asyncio.get_running_loop().connect_accepted_socket(Server, accepted)
+    server.own = accepted
+    return server, client
 
 
 @pytest.mark.parametrize("make", LOOPS)
 @settings(max_examples=20, deadline=None)
 @given(sizes=st.lists(st.sampled_from([0, 1, 250, 70_000, LARGE]), max_size=6))
 def test_all_of_it_in_order(make: Callable[[], asyncio.AbstractEventLoop], sizes: list[int]) -> None:
-    """However much is written before the other end reads, and whether the socket takes it at once or not."""
+    """Everything arrives in order, no matter how much of it the socket accepts at once."""
     parts = [bytes([number]) * size for number, size in enumerate(sizes)]
 
     async def main() -> tuple[bytes, int]:
-        server, theirs = await connected()
+        server, client = await connected()
         for part in parts:
-            server.outlet.write(part)
-        server.outlet.close()
-        server.outlet.write(b"too late")
-        with closing(theirs):
-            said = await asyncio.to_thread(all_of, theirs)
+            server.writer.write(part)
+        server.writer.close()
+        server.writer.write(b"too late")
+        with closing(client):
+            received = await asyncio.to_thread(all_of, client)
             await server.ended()
-        return said, server.paused
+        return received, server.paused
 
     with asyncio.Runner(loop_factory=make) as runner:
-        said, paused = runner.run(main())
-    assert said == b"".join(parts)
+        received, paused = runner.run(main())
+    assert received == b"".join(parts)
     assert paused or sum(sizes) < LARGE
 
 
 @pytest.mark.parametrize("make", LOOPS)
 @settings(max_examples=20, deadline=None)
-@example(parts=[(LARGE, "read"), (1, "go on")])
+@example(parts=[(LARGE, "read"), (1, "continue")])
 @given(parts=st.lists(st.tuples(st.sampled_from([1, 250, 70_000, LARGE]), st.sampled_from(THEN)), max_size=8))
-def test_full_and_free_by_turns(make: Callable[[], asyncio.AbstractEventLoop], parts: list[tuple[int, str]]) -> None:
-    """After each part the other end reads until there is room again, or some of it, of which the transport does not
-    know yet, or nothing: what is written past the transport follows what went through it, and the other way.
+def test_pausing_and_resuming(make: Callable[[], asyncio.AbstractEventLoop], parts: list[tuple[int, str]]) -> None:
+    """Direct writes and writes through the transport keep their order, whether the client has read everything since,
+    has read some that the transport has not noticed, or nothing.
     """
 
     async def main() -> tuple[bytes, int, int]:
-        server, theirs = await connected()
-        said = b""
+        server, client = await connected()
+        received = b""
         for number, (size, then) in enumerate(parts):
-            server.outlet.write(bytes([number]) * size)
-            while then != "go on" and server.outlet.full:
+            server.writer.write(bytes([number]) * size)
+            while then != "continue" and server.writer.paused:
                 with suppress(BlockingIOError):
-                    said += theirs.recv(1 << 18, socket.MSG_DONTWAIT)
+                    received += client.recv(1 << 18, socket.MSG_DONTWAIT)
                 if then == "read":
                     break
                 await asyncio.sleep(0)
-        server.outlet.close()
-        with closing(theirs):
-            said += await asyncio.to_thread(all_of, theirs)
+        server.writer.close()
+        with closing(client):
+            received += await asyncio.to_thread(all_of, client)
             await server.ended()
-        return said, server.paused, server.resumed
+        return received, server.paused, server.resumed
 
     with asyncio.Runner(loop_factory=make) as runner:
-        said, paused, resumed = runner.run(main())
-    assert said == b"".join(bytes([number]) * size for number, (size, _) in enumerate(parts))
-    # No socket takes a large part at once: after each that is waited for, there is room again.
+        received, paused, resumed = runner.run(main())
+    assert received == b"".join(bytes([number]) * size for number, (size, _) in enumerate(parts))
+    # A socket never accepts a large part at once, so each one that is waited for ends in a resume.
     assert paused >= resumed >= sum(then == "wait" and size == LARGE for size, then in parts)
 
 
 @pytest.mark.parametrize("make", LOOPS)
-def test_no_hole(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """A transport that closes on its own takes no rest of what the socket took a part of: nothing follows that part."""
+def test_no_gap(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Nothing follows a part of which a closing transport drops the rest."""
 
     async def main() -> bytes:
-        server, theirs = await connected()
+        server, client = await connected()
         server.transport.close()
-        server.outlet.write(b"x" * LARGE)
-        with closing(theirs):
-            said = bytearray(theirs.recv(LARGE))
-            server.outlet.write(b"end")
-            said += await asyncio.to_thread(all_of, theirs)
+        server.writer.write(b"x" * LARGE)
+        with closing(client):
+            received = bytearray(client.recv(LARGE))
+            server.writer.write(b"end")
+            received += await asyncio.to_thread(all_of, client)
             await server.ended()
-        return bytes(said)
+        return bytes(received)
 
     with asyncio.Runner(loop_factory=make) as runner:
-        said = runner.run(main())
-    assert said == b"x" * len(said)
-    assert len(said) < LARGE
+        received = runner.run(main())
+    assert received == b"x" * len(received)
+    assert len(received) < LARGE
 
 
 def all_of(end: socket.socket) -> bytes:
-    said = bytearray()
+    received = bytearray()
     while data := end.recv(65536):
-        said += data
-    return bytes(said)
+        received += data
+    return bytes(received)
 
 
 @pytest.mark.parametrize("make", LOOPS)
-def test_who_went_away(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Writing to who is gone raises nothing; the protocol hears of it."""
+def test_the_client_disconnected(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Writing to a disconnected client raises nothing, and the protocol's connection_lost is called."""
 
     async def main() -> None:
-        server, theirs = await connected()
-        theirs.close()
+        server, client = await connected()
+        client.close()
         while not server.lost.is_set():
-            server.outlet.write(b"x")
+            server.writer.write(b"x")
             await asyncio.sleep(0)
         await server.ended()
 
@@ -162,18 +162,18 @@ def test_who_went_away(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
 
 
 @pytest.mark.parametrize("make", LOOPS)
-def test_another_socket_of_the_same_number(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """What comes too late for one client does not reach the next, who has the number of the closed socket."""
+def test_a_reused_file_descriptor(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Data written after a disconnect does not reach the next client, which may have the same file descriptor."""
 
     async def main() -> None:
-        server, theirs = await connected()
+        server, client = await connected()
         number = server.transport.get_extra_info("socket").fileno()
-        theirs.close()
+        client.close()
         await server.ended()
         with ExitStack() as stack:
             ends = [stack.enter_context(end) for _ in range(8) for end in socket.socketpair()]
             assert number in [end.fileno() for end in ends]
-            server.outlet.write(b"x")
+            server.writer.write(b"x")
             for end in ends:
                 end.setblocking(False)
                 with pytest.raises(BlockingIOError):

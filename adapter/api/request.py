@@ -11,7 +11,7 @@ from adapter.generation.models import Models
 from adapter.lifecycle import Life
 from adapter.metrics import Metrics
 from adapter.server.asgi import Receive, Scope
-from adapter.server.response_writer import caller_of
+from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
 
 
@@ -53,7 +53,7 @@ class Request:
     @property
     def received(self) -> bool:
         """Whether all of its body is here."""
-        return caller_of(self.scope).received
+        return writer_of(self.scope).request_received
 
     @property
     def content_length(self) -> int:

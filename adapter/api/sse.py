@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from adapter.errors import answer_to, report
 from adapter.generation.events import Event
-from adapter.server.responses import Write
+from subnet.aio import Sink
 
 DONE = b"data: [DONE]\n\n"
 
@@ -28,7 +28,7 @@ class Chunks(ABC):
 
     __slots__ = ("_write", "begun")
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Sink[bytes]) -> None:
         self.begun = False
         self._write = write
 
@@ -42,7 +42,9 @@ class Chunks(ABC):
         """Empty for an event that nothing is to be written for."""
 
 
-async def event_stream(run: Callable[[Start], Awaitable[None]], make: Callable[[Write], Chunks], write: Write) -> None:
+async def event_stream(
+    run: Callable[[Start], Awaitable[None]], make: Callable[[Sink[bytes]], Chunks], write: Sink[bytes]
+) -> None:
     """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
     raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that
     a cut answer never looks finished.

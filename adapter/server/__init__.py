@@ -1,1 +1,1 @@
-"""HTTP and ASGI: what lies between a socket and an endpoint."""
+"""HTTP server: everything between a socket and an ASGI application."""

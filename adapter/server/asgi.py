@@ -1,4 +1,4 @@
-"""The names of ASGI's parts (https://asgi.readthedocs.io)."""
+"""Types of the ASGI specification (https://asgi.readthedocs.io)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work for a client only lasts as long as the client stays."""
+"""Cancel work for clients that disconnect."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from adapter.errors import ClientGone
-from adapter.server.response_writer import Caller
+from adapter.server.response_writer import ResponseWriter
 
 T = TypeVar("T")
 
 
-async def while_connected(caller: Caller, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client leaves. Raises ClientGone."""
+async def cancel_on_disconnect(writer: ResponseWriter, work: Awaitable[T]) -> T:
+    """Return the result of `work`, or cancel it and raise ClientGone when the client of `writer` disconnects."""
     task = asyncio.current_task()
     assert task is not None
     cancelling = task.cancelling()
-    caller.watch(task.cancel)
+    writer.on_disconnect(task.cancel)
     try:
         return await work
     except asyncio.CancelledError:
-        # Someone else may have cancelled the task at the same time: then that counts.
-        if caller.gone and task.uncancel() <= cancelling:
+        # If someone else cancelled the task at the same time, that cancellation must not be swallowed.
+        if writer.disconnected and task.uncancel() <= cancelling:
             raise ClientGone("the client closed the connection") from None
         raise
     finally:
-        caller.watch(None)
+        writer.on_disconnect(None)

@@ -1,4 +1,4 @@
-"""Connections that wait at a socket are taken in, also while the event loop has much to do."""
+"""Accept connections promptly, even while the event loop is busy."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-MakeProtocol = Callable[[], asyncio.BaseProtocol]
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
-# New connections in a turn of the event loop: it must come to an end, for the streams' sake.
-_AT_ONCE = 256
-# Without a descriptor for one more connection, they are not looked for so long, in seconds.
-_PAUSE = 0.5
+# Limit per event loop iteration, so that running streams are not held up.
+_MAX_ACCEPTS = 256
+# Seconds until the next attempt when the process has no file descriptors left.
+_RETRY_DELAY = 0.5
 
 
 class Listener:
-    """Accepts at `listening`, for the running event loop.
+    """Accepts the connections of `listening`, a listening socket, on the running event loop.
 
-    asyncio's servers do it, too, but over libuv they take in one connection a turn: with thousands of streams a turn
-    takes a fifth of a second, and of all others the kernel closes those that the queue of the socket has no room for.
+    asyncio's own servers accept one connection per loop iteration when they run on libuv. With thousands of streams an
+    iteration takes a fifth of a second, and the kernel drops connections that exceed the socket's backlog.
     """
 
     def __init__(self, listening: socket.socket) -> None:
         listening.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._listening = listening
-        self._pause: asyncio.TimerHandle | None = None
-        self._taking: set[asyncio.Task[object]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[object]] = set()
 
-    def start(self, make_protocol: MakeProtocol) -> None:
-        """From now on, serve each connection with a protocol of its own."""
+    def start(self, make_protocol: ProtocolFactory) -> None:
+        """Accept connections from now on, each with a protocol of its own."""
         self._loop.add_reader(self._listening, self._accept, make_protocol)
 
     def stop(self) -> None:
-        """Take in no more, and close the socket: who waits there is turned away."""
+        """Stop accepting and close the socket. The kernel refuses connections that are still in the backlog."""
         self._loop.remove_reader(self._listening)
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         self._listening.close()
 
-    def _accept(self, make_protocol: MakeProtocol) -> None:
-        for _ in range(_AT_ONCE):
+    def _accept(self, make_protocol: ProtocolFactory) -> None:
+        for _ in range(_MAX_ACCEPTS):
             try:
                 connection, _ = self._listening.accept()
             except (BlockingIOError, ConnectionError):
@@ -51,8 +51,8 @@ class Listener:
             except OSError as error:
                 logger.error("cannot accept connections: %s", error)
                 self._loop.remove_reader(self._listening)
-                self._pause = self._loop.call_later(_PAUSE, self.start, make_protocol)
+                self._retry = self._loop.call_later(_RETRY_DELAY, self.start, make_protocol)
                 return
             task = self._loop.create_task(self._loop.connect_accepted_socket(make_protocol, connection))
-            self._taking.add(task)
-            task.add_done_callback(self._taking.discard)
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with OpenAI's words for what is no HTTP, and an end to patience with who does not read."""
+"""HTTP protocol of a connection: uvicorn's, with OpenAI-style errors, a send timeout and an idle timeout."""
 
 from __future__ import annotations
 
@@ -9,81 +9,84 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapter.errors import BadRequest, answer_to
 from adapter.request_id import request_id
-from adapter.server.response_writer import Caller, Outlet, offer, turn_of
+from adapter.server.response_writer import ResponseWriter, SocketWriter, attach_writer, flush_scheduler
 
-# Bytes that a client takes in the time of `patience`, unless it takes all.
-_LEAST = 64 * 1024
+# Bytes that a client must read per `send_timeout`, unless fewer are unsent.
+_MIN_PROGRESS = 64 * 1024
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A connection is cut when a send cannot go on and its client takes next to nothing for `patience` seconds. One
-    without a request is closed after as long as one is kept alive, also when it never had any, or only a part of a
-    head.
+    """HTTP/1 connection of a client.
+
+    A client that has unread data and reads less than 64 KiB in `send_timeout` seconds is disconnected. A connection
+    without a running request is closed after the keep-alive timeout, even if it never sent a complete request head.
+
+    The parts of uvicorn that this relies on are checked at startup, see uvicorn_check.py.
     """
 
-    patience = 120.0
-    outlets: type[Outlet] = Outlet
-    _cutting: TimerHandle | None = None
-    _deaf = False
+    send_timeout = 120.0
+    socket_writer_class: type[SocketWriter] = SocketWriter
+    _send_timer: TimerHandle | None = None
+    _ignores_input = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._outlet = self.outlets(transport)
-        self._callers: set[Caller] = set()
-        self._expect_request()
+        self._socket_writer = self.socket_writer_class(transport)
+        self._writers: set[ResponseWriter] = set()
+        self._start_idle_timeout()
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_input:
             return
         self._unset_keepalive_if_required()
         try:
-            self._feed(data)
+            self._parse(data)
         except HttpParserError:
-            self._refuse()
+            self._reject_input()
         else:
-            self._expect_request()
+            self._start_idle_timeout()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
-        caller = Caller(self.cycle, self._outlet, turn_of(self.loop), self._callers)
-        offer(self.cycle.scope, caller)  # type: ignore[arg-type]
-        self.cycle.send = caller.send  # type: ignore[method-assign, assignment]
+        writer = ResponseWriter(self.cycle, self._socket_writer, flush_scheduler(self.loop), self._writers)
+        attach_writer(self.cycle.scope, writer)  # type: ignore[arg-type]
+        self.cycle.send = writer.send  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         super().on_message_complete()
         if not self.pipeline:
-            # Only who reads notices that the other end has gone.
+            # A disconnect is only noticed while reading.
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        last = self._deaf and not self.pipeline
+        last = self._ignores_input and not self.pipeline
         super().on_response_complete()
         if last:
-            self._outlet.close()
+            self._socket_writer.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._outlet.full = True
-        self._wait_for(self.transport.get_write_buffer_size())
+        self._socket_writer.paused = True
+        self._start_send_timer(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._outlet.full = False
-        self._go_on()
-        for caller in self._callers:
-            caller.flush()
+        self._socket_writer.paused = False
+        self._cancel_send_timer()
+        for writer in self._writers:
+            writer.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._outlet.lost()
-        self._go_on()
-        for caller in list(self._callers):
-            caller.hang_up()
+        self._socket_writer.detach()
+        self._cancel_send_timer()
+        for writer in list(self._writers):
+            writer.disconnect()
 
     def send_400_response(self, msg: str) -> None:
         answer = answer_to(BadRequest(msg, code="invalid_http"))
@@ -91,65 +94,70 @@ class HttpProtocol(HttpToolsProtocol):
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
             f"x-request-id: {request_id(None)}\r\nconnection: close\r\n\r\n"
         )
-        self._outlet.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
-        self._outlet.close()
+        self._socket_writer.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
+        self._socket_writer.close()
 
-    def _refuse(self) -> None:
-        """What is no HTTP. Requests that came before it are still answered, and the connection ends after the last."""
+    def _reject_input(self) -> None:
+        """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.
+        Without such requests, respond with status 400.
+        """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
             self.send_400_response("Invalid HTTP request received.")
             return
-        self._deaf = True
+        self._ignores_input = True
         if cycle.more_body:
-            # It is what waits last, and what is wrong.
+            # The last pipelined request is the invalid one.
             self.pipeline.popleft()
         else:
             cycle.keep_alive = False
 
-    def _expect_request(self) -> None:
-        """Where none is under way: uvicorn waits for ever for the first one, and for the rest of a head."""
+    def _start_idle_timeout(self) -> None:
+        """Close the connection after the keep-alive timeout unless a request is running. uvicorn itself has no timeout
+        for the first request, nor for the rest of a request head.
+        """
         if self.cycle is None or self.cycle.response_complete:
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _feed(self, data: bytes) -> None:
-        """A client that would rather speak another protocol is answered in this one, as it must expect (RFC 9110,
-        section 7.8). The parser takes the body for the other protocol, so it gets the head again, without the wish:
-        Java's client wishes for HTTP/2 whatever it sends.
+    def _parse(self, data: bytes) -> None:
+        """Parse input, ignoring requests to upgrade to another protocol, which a server may do (RFC 9110, section 7.8).
+        Java's client sends one with every first request, to upgrade to HTTP/2.
+
+        The parser stops after the head of such a request. A new parser gets that head again, without the upgrade
+        header, and then the rest of the input.
         """
         rest = memoryview(data)
         while True:
             try:
                 return self.parser.feed_data(rest)
-            except HttpParserUpgrade as wish:
-                rest = rest[wish.args[0] :]
-            head = self._head_without_wish()
+            except HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            head = self._head_without_upgrade()
             self.parser = HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self.parser.feed_data(head)
 
-    def _head_without_wish(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             raise HttpParserError("CONNECT is not supported")
         lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""])
 
-    def _wait_for(self, unsent: int) -> None:
-        """So many bytes have to become fewer."""
-        self._cutting = self.loop.call_later(self.patience, self._look, unsent)
+    def _start_send_timer(self, unsent: int) -> None:
+        self._send_timer = self.loop.call_later(self.send_timeout, self._check_progress, unsent)
 
-    def _look(self, before: int) -> None:
+    def _check_progress(self, unsent_before: int) -> None:
         unsent = self.transport.get_write_buffer_size()
-        if unsent > before - _LEAST:
+        if unsent > unsent_before - _MIN_PROGRESS:
             self.transport.abort()
         else:
-            self._wait_for(unsent)
+            self._start_send_timer(unsent)
 
-    def _go_on(self) -> None:
-        if self._cutting is not None:
-            self._cutting.cancel()
-            self._cutting = None
+    def _cancel_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None

@@ -1,4 +1,31 @@
-"""The client of one request, as our server knows it: an ASGI extension, and what answers are sent through."""
+"""Write responses to client connections, with one system call per client and event loop iteration.
+
+The path of a byte, from the endpoint that produces it to the client:
+
+    endpoint: a stream               endpoint: a whole body
+        | write(data)                    | send(message), the ASGI callable
+        v                                v
+    ResponseWriter, one per request
+        |   The first part leaves at once, in one write with the response head.
+        |   Later parts are collected until the end of the loop iteration:
+        |       write() -> FlushScheduler.schedule(flush)    one per event loop
+        |       flush() <- FlushScheduler, after all callbacks that are ready
+        |   All parts of an iteration then become one chunk (HTTP/1.1) or plain bytes (HTTP/1.0,
+        |   content-length). The last chunk is part of the last write.
+        v
+    SocketWriter, one per connection
+        |-- os.write(fd) -------------> socket buffer of the kernel --> client
+        |                                    ^
+        '-- transport.write(rest) -----------'
+                for what the socket does not accept at once, and for TLS
+
+A slow client: as soon as the transport buffers a byte, it calls HttpProtocol.pause_writing, which sets
+SocketWriter.paused. From then on parts stay in the ResponseWriter. HttpProtocol.resume_writing clears it and flushes
+every writer of the connection. A client that reads too little for HttpProtocol.send_timeout seconds is disconnected.
+
+A client that leaves: HttpProtocol.connection_lost calls ResponseWriter.disconnect, which calls the function set with
+ResponseWriter.on_disconnect. That cancels the request's task (see disconnect.py).
+"""
 
 from __future__ import annotations
 
@@ -12,56 +39,58 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from adapter.server.asgi import Message, Scope
 
 
-class Turn:
-    """Puts off what is better done once for all that happens in a turn of `loop`."""
+class FlushScheduler:
+    """Calls functions once at the end of an iteration of `loop`, in the order in which they were scheduled."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        self._jobs: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
-    def at_end(self, job: Callable[[], None]) -> None:
-        """Call `job` when all that is ready now has been done. What it raises is logged, and keeps no other from it."""
-        if not self._jobs:
+    def schedule(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after all callbacks that are ready now. An exception in it goes to the loop's exception
+        handler and does not affect the others.
+        """
+        if not self._callbacks:
             self._loop.call_soon(self._run)
-        self._jobs.append(job)
+        self._callbacks.append(callback)
 
     def _run(self) -> None:
-        jobs, self._jobs = self._jobs, []
-        for job in jobs:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
             try:
-                job()
+                callback()
             except Exception as error:
-                self._loop.call_exception_handler({"message": "error in an end-of-turn callback", "exception": error})
+                self._loop.call_exception_handler({"message": "error in a scheduled flush", "exception": error})
 
 
 @lru_cache(maxsize=4)
-def turn_of(loop: AbstractEventLoop) -> Turn:
-    """The same for all connections of a loop."""
-    return Turn(loop)
+def flush_scheduler(loop: AbstractEventLoop) -> FlushScheduler:
+    """Return the scheduler that all connections of `loop` share."""
+    return FlushScheduler(loop)
 
 
-class Outlet:
-    """Writes straight to the socket of `transport`. What the socket does not take at once goes through the transport,
-    which sends it later. Through the transport every write would cost twice as much: uvloop checks and queues a lot
-    before it makes the same system call.
+class SocketWriter:
+    """Writes directly to the socket of `transport`, and passes the transport only what the socket does not accept.
+    Writing everything through the transport would cost twice as much: uvloop does a lot of checking and queueing before
+    it makes the same system call.
 
-    `full`: the transport still has bytes to send, and everything must queue behind them. The protocol sets it in
-    `pause_writing`; as the limit of the transport's buffer is 0, a single unsent byte is enough for that.
+    `paused`: the transport has unsent bytes, so everything must queue behind them. The protocol sets it in
+    `pause_writing`. A single unsent byte is enough, as the transport's write buffer limit is 0.
     """
 
-    __slots__ = ("_fd", "_transport", "full")
+    __slots__ = ("_fd", "_transport", "paused")
 
     def __init__(self, transport: Transport) -> None:
         transport.set_write_buffer_limits(0)
-        self.full = False
+        self.paused = False
         self._transport = transport
-        own = transport.get_extra_info("socket")
+        sock = transport.get_extra_info("socket")
         # With TLS, or without a socket, only the transport can write.
-        self._fd = -1 if own is None or transport.get_extra_info("sslcontext") is not None else own.fileno()
+        self._fd = -1 if sock is None or transport.get_extra_info("sslcontext") is not None else sock.fileno()
 
     def write(self, data: bytes) -> None:
-        """All of it, sooner or later; nothing once it is closed."""
-        if self.full or self._fd < 0:
+        """Write all of `data`, now or as soon as the client reads. Does nothing after `close`."""
+        if self.paused or self._fd < 0:
             if not self._transport.is_closing():
                 self._transport.write(data)
             return
@@ -70,32 +99,34 @@ class Outlet:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # Its protocol hears of the loss as of any other.
+            # The protocol's connection_lost is called, as for any other lost connection.
             self._transport.abort()
             return
         if sent == len(data):
             return
         if self._transport.is_closing():
-            # It takes nothing any more: what would come after a hole must not go out, either.
-            self.lost()
+            # The transport drops the rest, so later data must not be sent either: the client would see a gap.
+            self.detach()
         else:
             self._transport.write(memoryview(data)[sent:])
 
     def close(self) -> None:
-        """Once all that was written is sent."""
-        self.lost()
+        """Close the connection after everything written so far is sent."""
+        self.detach()
         self._transport.close()
 
-    def lost(self) -> None:
-        """The transport closes, or is closed: there is no socket any more."""
+    def detach(self) -> None:
+        """Stop using the file descriptor, as the transport is closing or closed."""
         self._fd = -1
 
 
 Header = tuple[bytes, bytes]
 
 
-def head(status: int, headers: Iterable[Header]) -> bytes:
-    """Names in lower case, as ASGI wants them. Raises ValueError for a header that would be more than one line."""
+def encode_head(status: int, headers: Iterable[Header]) -> bytes:
+    """Encode a status line and headers. Header names must be in lower case, as ASGI requires. Raises ValueError for
+    headers that contain line breaks.
+    """
     lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
     data = b"".join(lines)
     if data.count(b"\n") != len(lines) or data.count(b"\r") != len(lines):
@@ -103,83 +134,92 @@ def head(status: int, headers: Iterable[Header]) -> bytes:
     return data + b"\r\n"
 
 
-Tell = Callable[[int], Iterable[Header]]
+ExtraHeaders = Callable[[int], Iterable[Header]]
+"""Returns the headers to add to a response with the given status."""
 
 _KEY = "adapter.server.response_writer"
 
 
-class Caller:
-    """Sends an answer, takes parts of its body with neither a task nor a message for each, and tells when the client
-    leaves.
+class ResponseWriter:
+    """Writes the response to one request, without a task or an ASGI message per part, and reports when the client
+    disconnects.
 
-    An answer begins with the first part of its body: a start that nothing followed may be replaced by another, so that
-    an error before it can still be a plain answer. The head goes out with the first part, and the end with the last, so
-    that a short answer is one write. The first part does not wait; all other parts of one turn of the event loop are
-    written at its end, as one: a turn brings what nodes sent to many clients, and the processor is quicker at one thing
-    after the other than at all of it by turns. And when the gateway is behind, a turn brings several parts for one
-    client. What a slow client has not taken waits here, too.
+    The response head is sent with the first part of the body. Until then a response start may be replaced by another
+    one, so that an error before the first part can still become an ordinary error response.
 
-    Every token passes through one of these. With hundreds of streams it finds nothing of its own in the processor's
-    cache, so what it costs is how many places in memory it looks at: one part is kept without a list around it.
+    The first part is written at once. Later parts are written at the end of the event loop iteration, as one: an
+    iteration brings tokens for many clients, and it is faster to process them all before making system calls.
+
+    Every token passes through this class. With hundreds of streams none of its memory is in the processor's cache, so
+    the cost of a token is the number of memory locations it touches: hence the slots, and a single pending part that
+    is stored without a list.
     """
 
     __slots__ = (
-        "_bare",
         "_chunked",
         "_cycle",
+        "_extra_headers",
         "_head",
-        "_more",
-        "_on_gone",
-        "_outlet",
+        "_more_parts",
+        "_no_body",
+        "_on_disconnect",
         "_part",
+        "_scheduler",
+        "_socket_writer",
         "_start",
         "_started",
-        "_tell",
-        "_turn",
         "_watched",
-        "gone",
+        "disconnected",
     )
 
-    def __init__(self, cycle: RequestResponseCycle, outlet: Outlet, turn: Turn, watched: set[Caller]) -> None:
-        """`watched`: those of a connection whose requests are under way."""
-        self.gone = False
+    def __init__(
+        self,
+        cycle: RequestResponseCycle,
+        socket_writer: SocketWriter,
+        scheduler: FlushScheduler,
+        watched: set[ResponseWriter],
+    ) -> None:
+        """`watched` is the connection's set of writers that want to know of a disconnect."""
+        self.disconnected = False
         self._cycle: RequestResponseCycle | None = cycle
-        self._outlet = outlet
-        self._turn = turn
+        self._socket_writer = socket_writer
+        self._scheduler = scheduler
         self._watched = watched
-        self._on_gone: Callable[[], object] | None = None
-        self._tell: Tell = _nothing
+        self._on_disconnect: Callable[[], object] | None = None
+        self._extra_headers: ExtraHeaders = _no_headers
         self._start: tuple[int, Sequence[Header]] | None = None
         self._head = b""
-        self._bare = False
+        self._no_body = False
         self._chunked = False
         self._started = False
         self._part = b""
-        self._more: list[bytes] | None = None
+        self._more_parts: list[bytes] | None = None
 
     @property
-    def received(self) -> bool:
-        """Whether all of the request's body is here."""
+    def request_received(self) -> bool:
+        """True if the whole body of the request has been received."""
         return self._cycle is None or not self._cycle.more_body
 
-    def watch(self, on_gone: Callable[[], object] | None) -> None:
-        """Call `on_gone` when the client leaves; None: no longer."""
-        self._on_gone = on_gone
-        if on_gone is not None:
+    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` when the client disconnects; None removes the callback."""
+        self._on_disconnect = callback
+        if callback is not None:
             self._watched.add(self)
             return
         self._watched.discard(self)
-        if self.gone:
-            self._let_go()
+        if self.disconnected:
+            self._release()
 
-    def on_answer(self, tell: Tell) -> None:
-        """Have `tell` asked, with the status, for the headers that every answer has, when one begins."""
-        self._tell = tell
+    def add_headers(self, extra_headers: ExtraHeaders) -> None:
+        """Add the headers that `extra_headers` returns when the response starts."""
+        self._extra_headers = extra_headers
 
     async def send(self, message: Message) -> None:
-        """ASGI's own; what uvicorn sends with writes head and body one after the other, and takes longer."""
+        """Send an ASGI message. Unlike uvicorn's `send`, this writes head and body together. Raises RuntimeError after
+        the end of the response.
+        """
         cycle = self._cycle
-        if cycle is None and not self.gone:
+        if cycle is None and not self.disconnected:
             raise RuntimeError("the response is already complete")
         if cycle is not None and cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
@@ -188,108 +228,109 @@ class Caller:
         if message["type"] == "http.response.start":
             self._start = (message["status"], message["headers"])
             return
-        self._begin(cycle)
+        self._prepare_head(cycle)
         if body := message.get("body"):
-            self._keep(body)
+            self._append(body)
         last = not message.get("more_body", False)
         self._write(last=last)
         if last:
             self._complete(cycle)
 
     def write(self, data: bytes) -> None:
+        """Write a part of the body, after a response start was sent: the first part now, others at the end of the loop
+        iteration.
+        """
         if self._part:
-            self._keep(data)
+            self._append(data)
             return
         self._part = data
         if self._started:
-            self._turn.at_end(self.flush)
+            self._scheduler.schedule(self.flush)
         elif self._cycle is not None:
-            self._begin(self._cycle)
+            self._prepare_head(self._cycle)
             self.flush()
 
     def flush(self) -> None:
-        """Write at once what may be written."""
-        if self._part and self._started and not self._outlet.full:
+        """Write the pending parts, unless the connection is paused."""
+        if self._part and self._started and not self._socket_writer.paused:
             self._write()
 
-    def hang_up(self) -> None:
-        """The client left."""
-        self.gone = True
+    def disconnect(self) -> None:
+        """Record that the client disconnected, and call the `on_disconnect` callback."""
+        self.disconnected = True
         if self._cycle is not None:
-            # Of pipelined requests uvicorn tells the last one only.
+            # uvicorn sets this only for the last of several pipelined requests.
             self._cycle.disconnected = True
-        if self._on_gone is not None:
-            self._on_gone()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
-    def _begin(self, cycle: RequestResponseCycle) -> None:
-        """Unless it has begun."""
+    def _prepare_head(self, cycle: RequestResponseCycle) -> None:
         if self._started or self._start is None:
             return
         status, headers = self._start
-        more = list(self._tell(status))
+        more = list(self._extra_headers(status))
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             more.append((b"connection", b"close"))
-        # An answer that has no body, whatever is written.
-        self._bare = status in (204, 304) or cycle.scope["method"] == "HEAD"
-        measured = self._bare or any(name == b"content-length" for name, _ in headers)
-        # Who does not know of chunks reads until the connection ends.
-        self._chunked = not measured and cycle.scope["http_version"] >= "1.1"
+        self._no_body = status in (204, 304) or cycle.scope["method"] == "HEAD"
+        has_length = self._no_body or any(name == b"content-length" for name, _ in headers)
+        # HTTP/1.0 clients do not know chunks: they read until the connection is closed.
+        self._chunked = not has_length and cycle.scope["http_version"] >= "1.1"
         if self._chunked:
             more.append((b"transfer-encoding", b"chunked"))
-        self._head = head(status, [*cycle.default_headers, *headers, *more])
+        self._head = encode_head(status, [*cycle.default_headers, *headers, *more])
         self._started = cycle.response_started = True
 
-    def _keep(self, data: bytes) -> None:
-        """After what is kept already."""
+    def _append(self, data: bytes) -> None:
         if not self._part:
             self._part = data
-        elif self._more is None:
-            self._more = [data]
+        elif self._more_parts is None:
+            self._more_parts = [data]
         else:
-            self._more.append(data)
+            self._more_parts.append(data)
 
     def _write(self, *, last: bool = False) -> None:
         data, self._part = self._part, b""
-        if self._more is not None:
-            data, self._more = b"".join([data, *self._more]), None
+        if self._more_parts is not None:
+            data, self._more_parts = b"".join([data, *self._more_parts]), None
         if self._chunked:
             if data:
                 data = b"%x\r\n%b\r\n" % (len(data), data)
             if last:
                 data += b"0\r\n\r\n"
-        elif self._bare:
+        elif self._no_body:
             data = b""
         if self._head:
             data, self._head = self._head + data, b""
         if data:
-            self._outlet.write(data)
+            self._socket_writer.write(data)
 
     def _complete(self, cycle: RequestResponseCycle) -> None:
-        self._let_go()
+        self._release()
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self._outlet.close()
+            self._socket_writer.close()
         cycle.on_response()
 
-    def _let_go(self) -> None:
-        """Of what knows this one, too: nothing is to wait for the garbage collector."""
+    def _release(self) -> None:
+        """Break the reference cycles, so that nothing of the request waits for the garbage collector."""
         self._cycle = None
-        self._tell = _nothing
+        self._extra_headers = _no_headers
 
 
-def _nothing(status: int) -> Iterable[Header]:
+def _no_headers(status: int) -> Iterable[Header]:
     return ()
 
 
-def offer(scope: Scope, caller: Caller) -> None:
-    scope["extensions"] = {_KEY: caller}
+def attach_writer(scope: Scope, writer: ResponseWriter) -> None:
+    """Make `writer` available to the application as an ASGI extension."""
+    scope["extensions"] = {_KEY: writer}
 
 
-def caller_of(scope: Scope) -> Caller:
-    """The one that our server offered."""
-    caller: Caller = scope["extensions"][_KEY]
-    return caller
+def writer_of(scope: Scope) -> ResponseWriter:
+    """Return the writer that the server attached to `scope`."""
+    writer: ResponseWriter = scope["extensions"][_KEY]
+    return writer

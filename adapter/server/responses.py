@@ -1,17 +1,16 @@
-"""A response whose body is pushed by who makes it, instead of being asked for piece by piece."""
+"""Responses with a whole body, and responses whose body is written by a producer."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
 from adapter.server.asgi import Receive, Scope, Send
-from adapter.server.response_writer import caller_of
-
-Headers = list[tuple[bytes, bytes]]
+from adapter.server.response_writer import Header, writer_of
+from subnet.aio import Sink
 
 
 class Response:
-    """`media_type` None: no content, and no header that speaks of it."""
+    """ASGI application that sends `body`. With `media_type` None it sends no content headers."""
 
     def __init__(
         self,
@@ -23,7 +22,7 @@ class Response:
     ) -> None:
         self.status = status
         self.body = body
-        self.headers: Headers = encoded(headers or {})
+        self.headers = encode_headers(headers or {})
         if media_type is not None:
             self.headers += ((b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body)))
 
@@ -32,23 +31,21 @@ class Response:
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-def encoded(headers: Mapping[str, str]) -> Headers:
+def encode_headers(headers: Mapping[str, str]) -> list[Header]:
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
-Write = Callable[[bytes], None]
+class StreamingResponse:
+    """ASGI application that calls `produce` with a sink for the parts of the body.
 
-
-class PushedResponse:
-    """Calls `produce` with the function that takes the body's parts. Status and headers go out with the first part, so
-    that an error before it can still be a plain answer.
+    Status and headers are sent with the first part, so an error before it can still become an error response.
     """
 
-    def __init__(self, produce: Callable[[Write], Awaitable[None]], headers: Mapping[str, str]) -> None:
+    def __init__(self, produce: Callable[[Sink[bytes]], Awaitable[None]], headers: Mapping[str, str]) -> None:
         self._produce = produce
-        self._headers = encoded(headers)
+        self._headers = encode_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        await self._produce(caller_of(scope).write)
+        await self._produce(writer_of(scope).write)
         await send({"type": "http.response.body"})

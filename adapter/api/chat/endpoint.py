@@ -20,7 +20,8 @@ from adapter.generation.prepare import prepare
 from adapter.generation.token_lane import Completion
 from adapter.offload import aside
 from adapter.server.asgi import ASGIApp
-from adapter.server.responses import PushedResponse, Response, Write
+from adapter.server.responses import Response, StreamingResponse
+from subnet.aio import Sink
 
 
 async def chat_completions(request: Request) -> ASGIApp:
@@ -40,13 +41,13 @@ async def chat_completions(request: Request) -> ASGIApp:
     headers = ignored if chain.answer.card.lane == "token" else {}
     if wanted.stream:
         stream = partial(event_stream, partial(chain.run, sessions), partial(_writer, wanted, chain, settings))
-        return PushedResponse(stream, {**HEADERS, **headers})
+        return StreamingResponse(stream, {**HEADERS, **headers})
     collector = Collector(choices=wanted.n or 1, reasoning=settings.reasoning_field)
     await chain.collect(sessions, collector.begin)
     return json_answer(collector.whole(_head(chain.answer), prompt_token_ids=_ids(wanted, chain)), headers=headers)
 
 
-def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings, write: Write) -> ChunkWriter:
+def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings, write: Sink[bytes]) -> ChunkWriter:
     answer = chain.answer
     return ChunkWriter(
         _head(answer),

@@ -26,7 +26,7 @@ from adapter.generation.events import (
     Used,
 )
 from adapter.generation.usage import Usage
-from adapter.server.responses import Write
+from subnet.aio import Sink
 
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
@@ -63,7 +63,7 @@ class ChunkWriter(Chunks):
     def __init__(
         self,
         head: Head,
-        write: Write,
+        write: Sink[bytes],
         *,
         choices: int = 1,
         include_usage: bool = False,

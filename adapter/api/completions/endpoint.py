@@ -13,7 +13,7 @@ from adapter.api.readers import read_completion
 from adapter.api.request import Request
 from adapter.api.sse import HEADERS, event_stream
 from adapter.server.asgi import ASGIApp
-from adapter.server.responses import PushedResponse
+from adapter.server.responses import StreamingResponse
 
 
 async def completions(request: Request) -> ASGIApp:
@@ -34,7 +34,7 @@ async def completions(request: Request) -> ASGIApp:
             usage=(lambda: answer.usage) if wanted.continuous_usage else None,
         )
         stream = partial(event_stream, lambda start: run(start()), make)
-        return PushedResponse(stream, {**HEADERS, **headers})
+        return StreamingResponse(stream, {**HEADERS, **headers})
     collector = TextCollector(
         head, openings, choices=answer.choices, kept=wanted.n or 1, logprobs=wanted.likeliest is not None
     )

@@ -15,7 +15,7 @@ from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.api.sse import Chunks
 from adapter.generation.events import Event, Finished, TextDelta, Used
 from adapter.generation.usage import Usage
-from adapter.server.responses import Write
+from subnet.aio import Sink
 
 _encode = msgspec.json.encode
 _MARK = "\x00"
@@ -32,7 +32,7 @@ class TextChunkWriter(Chunks):
         self,
         head: Head,
         openings: Sequence[Opening],
-        write: Write,
+        write: Sink[bytes],
         *,
         choices: int = 1,
         include_usage: bool = False,
