@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
-from subnet.client.ledger.base import Ledger, enter
+from subnet.client.ledger.base import Ledger, record_delta
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.resume.chat import Replay
 from subnet.client.resume.token import Diverged
@@ -198,7 +198,7 @@ def test_what_no_honest_server_sends() -> None:
     ledger = ChatLedger(asking())
     for delta in (ChatDelta(1, "x"), ChatDelta(-1, "x"), ChatDelta(0, calls=(CallDelta(0, arguments="{}"),))):
         with pytest.raises(WireError):
-            enter(ledger.choices, delta)
+            record_delta(ledger.choices, delta)
 
 
 PIECES = st.lists(st.text("ab", min_size=1, max_size=3), max_size=5)
@@ -218,7 +218,7 @@ def test_any_split_of_a_replay(
     ledger = ChatLedger(asking())
     delivered = whole[: min(cut, len(whole))]
     for delta in delivered:
-        enter(ledger.choices, delta)
+        record_delta(ledger.choices, delta)
     replay = Replay(ledger.choices[0])
     again = [
         *(ChatDelta(0, reasoning=piece) for piece in split("".join(reasoning), sizes)),
@@ -227,7 +227,7 @@ def test_any_split_of_a_replay(
         *(ChatDelta(0, calls=(CallDelta(0, arguments=piece),)) for piece in split("".join(arguments), sizes)),
         ChatDelta(0, finish_reason="tool_calls"),
     ]
-    rest = [delta for delta in map(replay.rest, again) if delta is not None]
+    rest = [delta for delta in map(replay.skip_delivered, again) if delta is not None]
     assert message([*delivered, *rest])[:4] == message(whole)[:4]
 
 

@@ -22,12 +22,12 @@ from subnet.wire.tensors import pack, token_ids
 def test_retries_are_bounded_and_back_off() -> None:
     """The first retry is immediate, later ones wait up to a doubling maximum, and the last error is raised."""
     retry = Retry(Limits(max_attempts=27, backoff=0.001, backoff_max=1.5, retry_timeout=60.0), lambda: 0.0)
-    first, *pauses = [retry.failed(EngineFailed("x"), peer) for peer in ascii_lowercase]
+    first, *pauses = [retry.on_failure(EngineFailed("x"), peer) for peer in ascii_lowercase]
     assert first == 0.0
     assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
     assert max(pauses) > 0.15  # smaller by chance once in 10^15 runs
     with pytest.raises(EngineFailed):
-        retry.failed(EngineFailed("x"), "last")
+        retry.on_failure(EngineFailed("x"), "last")
     assert retry.excluded == {*ascii_lowercase, "last"}
 
 
@@ -36,25 +36,25 @@ def test_waiting_for_capacity_ends_after_queue_timeout() -> None:
     now = [0.0]
     retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     with pytest.raises(NoNodeAvailable):
-        retry.waited(NoNodeAvailable("nobody"))
-    assert retry.failed(NodeBusy("full"), "a") == 0.0
-    assert retry.failed(EngineFailed("broke"), "b") == 0.0
+        retry.on_unavailable(NoNodeAvailable("nobody"))
+    assert retry.on_failure(NodeBusy("full"), "a") == 0.0
+    assert retry.on_failure(EngineFailed("broke"), "b") == 0.0
     for _ in range(10):
-        assert 0 < retry.waited(NoNodeAvailable("nobody")) < 0.1
+        assert 0 < retry.on_unavailable(NoNodeAvailable("nobody")) < 0.1
     now[0] = 5.1
     with pytest.raises(EngineFailed):
-        retry.waited(NoNodeAvailable("nobody"))
+        retry.on_unavailable(NoNodeAvailable("nobody"))
     with pytest.raises(NodeBusy):
-        retry.waited(NodeBusy("full"))
+        retry.on_unavailable(NodeBusy("full"))
 
 
 def test_retry_after_longer_than_queue_timeout_fails_at_once() -> None:
     """A rate limit whose Retry-After exceeds queue_timeout is raised without waiting."""
     retry = Retry(Limits(queue_timeout=5.0), lambda: 0.0)
-    assert retry.waited(RateLimited("too often", retry_after=4.0)) > 0
-    assert retry.waited(RateLimited("too often")) > 0
+    assert retry.on_unavailable(RateLimited("too often", retry_after=4.0)) > 0
+    assert retry.on_unavailable(RateLimited("too often")) > 0
     with pytest.raises(RateLimited):
-        retry.waited(RateLimited("too often", retry_after=6.0))
+        retry.on_unavailable(RateLimited("too often", retry_after=6.0))
 
 
 def test_progress_restores_the_retry_budget() -> None:
@@ -62,10 +62,10 @@ def test_progress_restores_the_retry_budget() -> None:
     now = [0.0]
     retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
     for _ in range(5):
-        retry.failed(EngineFailed("x"), "a")
-        assert retry.waited(NodeBusy("full")) > 0
+        retry.on_failure(EngineFailed("x"), "a")
+        assert retry.on_unavailable(NodeBusy("full")) > 0
         now[0] += 4.0
-        retry.progressed()
+        retry.on_progress()
 
 
 def test_retry_timeout_counts_from_the_last_token() -> None:
@@ -73,11 +73,11 @@ def test_retry_timeout_counts_from_the_last_token() -> None:
     now = [0.0]
     retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 300.0
-    retry.progressed()
-    assert retry.failed(EngineFailed("x"), "a") == 0.0
+    retry.on_progress()
+    assert retry.on_failure(EngineFailed("x"), "a") == 0.0
     now[0] = 400.0
     with pytest.raises(EngineFailed):
-        retry.failed(EngineFailed("x"), "b")
+        retry.on_failure(EngineFailed("x"), "b")
 
 
 def test_the_first_failure_is_always_retried() -> None:
@@ -85,9 +85,9 @@ def test_the_first_failure_is_always_retried() -> None:
     now = [0.0]
     retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
     now[0] = 120.0
-    assert retry.failed(EngineFailed("x"), "a") == 0.0
+    assert retry.on_failure(EngineFailed("x"), "a") == 0.0
     with pytest.raises(EngineFailed):
-        retry.failed(EngineFailed("x"), "b")
+        retry.on_failure(EngineFailed("x"), "b")
 
 
 async def test_idle_timeout_raises_timeout_error() -> None:

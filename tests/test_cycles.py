@@ -14,7 +14,7 @@ import pytest
 from adapter.generation.token_lane import Completion
 from adapter.server.response_writer import ResponseWriter
 from subnet.chat import ChatDelta
-from subnet.client.failover import Delivery
+from subnet.client.failover import Failover
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.node.run import listening
 from subnet.node.server import Node
@@ -108,7 +108,7 @@ async def test_answers_and_refusals(stream: bool, fields: dict[str, Any]) -> Non
 
 def alive() -> set[Any]:
     """What there is of requests."""
-    return {one for one in gc.get_objects() if isinstance(one, Delivery | Completion | ResponseWriter)}
+    return {one for one in gc.get_objects() if isinstance(one, Failover | Completion | ResponseWriter)}
 
 
 class Link:

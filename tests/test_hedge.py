@@ -21,7 +21,7 @@ def warm(quantile: float = 0.95, share: float = 1.0) -> Hedger:
     hedger = Hedger(quantile, share)
     for _ in range(100):
         hedger.delay()
-        hedger.answered(0.01)
+        hedger.record_first_token(0.01)
     return hedger
 
 
@@ -30,9 +30,9 @@ def test_off_by_default() -> None:
     off, new = Hedger(), Hedger(0.9)
     for hedger in (off, new):
         for _ in range(19):
-            hedger.answered(1.0)
+            hedger.record_first_token(1.0)
         assert hedger.delay() is None
-        hedger.answered(1.0)
+        hedger.record_first_token(1.0)
     assert (off.delay(), new.delay()) == (None, 1.0)
 
 
@@ -40,7 +40,7 @@ def test_the_quantile_of_recent_first_tokens() -> None:
     """Of the times 1 to 100, nine tenths lie within 90."""
     hedger = Hedger(0.9)
     for seconds in range(1, 101):
-        hedger.answered(float(seconds))
+        hedger.record_first_token(float(seconds))
     assert hedger.delay() == 90.0
 
 
@@ -50,7 +50,7 @@ def test_the_share_is_bounded() -> None:
     allowed = 0
     for _ in range(500):
         hedger.delay()
-        allowed += hedger.spend()
+        allowed += hedger.try_hedge()
     assert 40 <= allowed <= 60
 
 

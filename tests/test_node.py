@@ -101,7 +101,7 @@ def opening_frames(count: int) -> list[bytes]:
     from subnet.wire.tensors import token_ids
 
     ledger = Ledger(None, token_ids([1, 2]), Sampling(), 1, None)
-    request = ledger.request(ledger.choices)
+    request = ledger.build_request(ledger.choices)
     return [
         frames.encode(Generate(call=n, model=None, prompt=request.prompt, sampling=Sampling(), starts=request.starts))
         for n in range(1, count + 1)

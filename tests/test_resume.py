@@ -9,9 +9,9 @@ import pytest
 
 from subnet import Delta, Limits, MockProtocol, RemoteManager, Sampling, SessionManager
 from subnet.aio import gather_or_cancel, stream_from_callback
-from subnet.client.ledger.base import enter
+from subnet.client.ledger.base import record_delta
 from subnet.client.ledger.token import TokenLedger as Ledger
-from subnet.client.resume.token import Diverged, Resumption, way
+from subnet.client.resume.token import Diverged, ResumePlan, choose_strategy
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import EngineFailed, NodeLost
 from subnet.generation import Grammar, Job, Start, TokenLogprobs
@@ -134,7 +134,7 @@ async def test_choices_of_which_nothing_came(resume: Resume) -> None:
 
 def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
     made = Ledger(None, token_ids(PROMPT), sampling, 1, None)
-    enter(made.choices, Delta(0, [1]))
+    record_delta(made.choices, Delta(0, [1]))
     made.diverged = diverged
     return made
 
@@ -153,35 +153,35 @@ def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
 )
 def test_which_way(sampling: Sampling, expected: str) -> None:
     """An engine that restores nothing continues only where the tokens tell everything."""
-    assert way(ledger(sampling), "exact") == "exact"
-    assert way(ledger(sampling), "continue") == expected
-    assert way(ledger(sampling), "replay") == "replay"
+    assert choose_strategy(ledger(sampling), "exact") == "exact"
+    assert choose_strategy(ledger(sampling), "continue") == expected
+    assert choose_strategy(ledger(sampling), "replay") == "replay"
 
 
 def test_after_a_replay_that_diverged() -> None:
     """Text is continued from what was delivered; half a JSON object cannot be."""
-    assert way(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
+    assert choose_strategy(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
     with pytest.raises(Diverged):
-        way(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
+        choose_strategy(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
 
 
 def test_what_comes_again() -> None:
     """However a replay is cut, what was delivered is left out, with its logprobs, and the end is not."""
     told = [TokenLogprobs(-float(token), (), ()) for token in range(4)]
 
-    def replay() -> Resumption:
+    def replay() -> ResumePlan:
         made = ledger(Sampling(seed=1))
-        enter(made.choices, Delta(0, [2]))
-        return Resumption(made, "replay")
+        record_delta(made.choices, Delta(0, [2]))
+        return ResumePlan(made, "replay")
 
     again = replay()
-    assert again.new(Delta(0, [1], told[1:2])) is None
-    assert again.new(Delta(0, [2, 3], told[2:4])) == Delta(0, [3], told[3:4])
-    assert again.new(Delta(0, [4], None, "stop")) == Delta(0, [4], None, "stop")
-    assert replay().new(Delta(0, [1, 2], None, "length")) == Delta(0, [], None, "length")
+    assert again.skip_delivered(Delta(0, [1], told[1:2])) is None
+    assert again.skip_delivered(Delta(0, [2, 3], told[2:4])) == Delta(0, [3], told[3:4])
+    assert again.skip_delivered(Delta(0, [4], None, "stop")) == Delta(0, [4], None, "stop")
+    assert replay().skip_delivered(Delta(0, [1, 2], None, "length")) == Delta(0, [], None, "length")
     for other in (Delta(0, [1], None, "stop"), Delta(0, [], None, "stop"), Delta(0, [1, 3])):
         with pytest.raises(Diverged):
-            replay().new(other)
+            replay().skip_delivered(other)
 
 
 async def test_no_place_stays_taken_where_nothing_helps() -> None:

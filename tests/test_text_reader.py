@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from subnet import RemoteManager, SessionManager
-from subnet.client.prompt_scoring import TextReader
+from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, NodeTimeout, NoNodeAvailable
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import DIMENSIONS, MockProtocol, Pause, Step
@@ -27,12 +27,12 @@ def node(*steps: Step, peer: str = "mock", **options: Any) -> MockProtocol:
 
 
 @asynccontextmanager
-async def reading(*nodes: MockProtocol) -> AsyncIterator[tuple[TextReader, RemoteManager]]:
+async def reading(*nodes: MockProtocol) -> AsyncIterator[tuple[PromptEvaluator, RemoteManager]]:
     """All of `nodes` are here."""
     async with RemoteManager(nodes) as remotes:
         while any(remote.unreachable_reason is not None for remote in remotes.remotes):
             await asyncio.sleep(0)
-        yield SessionManager(remotes, limits=QUICK).text_reader("mock"), remotes
+        yield SessionManager(remotes, limits=QUICK).prompt_evaluator("mock"), remotes
 
 
 async def test_both() -> None:
@@ -85,7 +85,7 @@ async def test_no_node_at_all() -> None:
     """Who serves nothing of the name is no answer."""
     async with reading(node()) as (_, remotes):
         with pytest.raises(NoNodeAvailable):
-            await TextReader(remotes, "other", QUICK).embed([TEXT])
+            await PromptEvaluator(remotes, "other", QUICK).embed([TEXT])
 
 
 async def test_waiting_for_room() -> None:

@@ -78,7 +78,7 @@ class Completion(Answer):
         ledger = self.ledger
         prompt, completion, cached = len(self.prompt), 0, 0
         if isinstance(ledger, TokenLedger) and not self._echo:
-            cached = ledger.cached
+            cached = ledger.cached_tokens
             for choice, delivered in zip(self.choices, ledger.choices, strict=True):
                 completion += len(delivered.tokens) if choice.tokens is None else choice.tokens
         return Usage(

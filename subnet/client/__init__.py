@@ -1,1 +1,1 @@
-"""The client side of the subnet: sessions over a live table of nodes."""
+"""Sessions: generations that survive the failure of their nodes."""

@@ -1,4 +1,4 @@
-"""How a client gets what its ledger promises, through as many nodes as that takes."""
+"""Failover: runs a generation to completion, on another node when one fails."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic
 
+from subnet.aio import Sink
 from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import IdleDeadline
-from subnet.client.ledger.base import D, Ledger, Take
-from subnet.client.race import Hedger, Round
+from subnet.client.ledger.base import D, Ledger
+from subnet.client.race import Hedger, Race
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
@@ -19,18 +20,18 @@ from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
 
-Try = Callable[[Lease, int], Attempt[D]]
-"""Makes an attempt, of at most so many choices. Raises Diverged where no node can carry the answer on."""
+AttemptFactory = Callable[[Lease, int], Attempt[D]]
+"""Creates an attempt on a leased node, with a maximum number of choices. Raises Diverged if no node can continue."""
 
 
-class Delivery(Generic[D]):
-    """Of what `ledger` promises, to `emit`. `attempt` makes its attempts."""
+class Failover(Generic[D]):
+    """One generation: delivers the choices of `ledger` to `emit`, through attempts that `create_attempt` makes."""
 
     def __init__(
         self,
         ledger: Ledger[D],
-        attempt: Try[D],
-        emit: Take[D],
+        create_attempt: AttemptFactory[D],
+        emit: Sink[D],
         *,
         manager: RemoteManager,
         limits: Limits,
@@ -39,110 +40,112 @@ class Delivery(Generic[D]):
         may_queue: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ledger = ledger
-        self._try = attempt
+        self._create_attempt = create_attempt
         self._emit = emit
         self._manager = manager
         self._limits = limits
         self._hedger = hedger
         self._deadline = deadline
         self._retry = Retry(limits, may_queue=may_queue)
-        self._most = len(ledger.choices)
-        self._lost = False
+        self._max_choices = len(ledger.choices)
+        self._interrupted = False
 
     async def run(self, priority: int) -> None:
-        """Until every choice is complete. Raises RequestError, NoNodeAvailable or the last NodeError when attempts are
-        spent, and what `emit` raises.
+        """Run until every choice is finished.
+
+        Raises RequestError, NoNodeAvailable, the last NodeError after the last attempt, or any error raised by `emit`.
         """
         ticket = self._manager.wait_queue.ticket(self._ledger.model, priority)
         try:
             while not self._ledger.complete:
-                lease = await self._lease(ticket)
-                await self._play(self._attempt(lease))
-                for delta in self._ledger.close_full():
+                lease = await self._acquire_lease(ticket)
+                await self._run_attempt(self._start_attempt(lease))
+                for delta in self._ledger.finish_full_choices():
                     self._emit(delta)
         finally:
-            self._retry.over()
+            self._retry.close()
 
-    async def _play(self, first: Attempt[D]) -> None:
-        """One round; of its failures those are raised that are the last."""
+    async def _run_attempt(self, first: Attempt[D]) -> None:
+        """Run one attempt, possibly hedged. Raises its error only if it must not be retried."""
         ledger, retry = self._ledger, self._retry
-        round_ = Round(first, ledger, self._deadline, self._limits.on(first.lease.remote, ledger.lane), self._emit)
-        delivered, self._lost = ledger.delivered, True
+        limits = self._limits.for_node(first.lease.remote, ledger.lane)
+        race = Race(first, ledger, self._deadline, limits, self._emit)
+        delivered, self._interrupted = ledger.delivered_tokens, True
         try:
-            await self._race(round_)
+            await self._run_race(race)
         except Diverged:
-            round_.attempt.lease.abandoned()
+            race.attempt.lease.abandoned()
             if ledger.diverged:
                 raise
             ledger.diverged = True
         except NodeError as error:
-            lease = round_.attempt.lease
+            lease = race.attempt.lease
             lease.failed(error)
             if isinstance(error, NodeBusy):
-                self._most = max(1, len(round_.attempt.choices) // 2)
-            if ledger.delivered > delivered:
-                retry.progressed()
-                self._keep_model(lease)
-            await self._deadline.wait(asyncio.sleep(retry.failed(error, lease.remote.peer)))
+                self._max_choices = max(1, len(race.attempt.choices) // 2)
+            if ledger.delivered_tokens > delivered:
+                retry.on_progress()
+                self._pin_model(lease)
+            await self._deadline.wait(asyncio.sleep(retry.on_failure(error, lease.remote.peer)))
         except BaseException:
-            # The client's mistake, or its leaving: only what was delivered speaks of the node.
-            if ledger.delivered > delivered:
-                round_.attempt.lease.succeeded()
+            # An invalid request or a client that disconnected: only delivered tokens say something about the node.
+            if ledger.delivered_tokens > delivered:
+                race.attempt.lease.succeeded()
             else:
-                round_.attempt.lease.abandoned()
+                race.attempt.lease.abandoned()
             raise
         else:
-            round_.attempt.lease.succeeded()
-            retry.progressed()
-            self._lost = False
+            race.attempt.lease.succeeded()
+            retry.on_progress()
+            self._interrupted = False
 
-    def _keep_model(self, lease: Lease) -> None:
-        """An answer that one model began is continued by no other, also where the session did not name one."""
+    def _pin_model(self, lease: Lease) -> None:
+        """Continue an answer only on the model that started it, even if the session named no model."""
         if self._ledger.model is None and lease.remote.info is not None:
             card = lease.remote.info.card(None)
             self._ledger.model = card.id if card is not None else None
 
-    async def _race(self, round_: Round[D]) -> None:
-        if self._ledger.delivered:
-            return await round_.run()
+    async def _run_race(self, race: Race[D]) -> None:
+        if self._ledger.delivered_tokens:
+            return await race.run()
         started = monotonic()
-        round_.on_answer = lambda: self._hedger.answered(monotonic() - started)
-        return await round_.run(self._hedger.delay(), lambda: self._second(round_.attempt))
+        race.on_first_token = lambda: self._hedger.record_first_token(monotonic() - started)
+        return await race.run(self._hedger.delay(), lambda: self._hedge(race.attempt))
 
-    def _attempt(self, lease: Lease) -> Attempt[D]:
-        """Of as many choices as the node has slots, at most: the others are asked for when these are complete."""
+    def _start_attempt(self, lease: Lease) -> Attempt[D]:
+        """Create an attempt with at most as many choices as the node has slots; the rest follows in later attempts."""
         ledger = self._ledger
         try:
-            attempt = self._try(lease, min(self._most, lease.remote.capacity))
+            attempt = self._create_attempt(lease, min(self._max_choices, lease.remote.capacity))
         except BaseException:
             lease.abandoned()
             raise
-        if self._lost or ledger.peers[-1:] != [lease.remote.peer]:
+        if self._interrupted or ledger.peers[-1:] != [lease.remote.peer]:
             ledger.peers.append(lease.remote.peer)
             ledger.nodes.append(lease.remote.name)
         return attempt
 
-    async def _lease(self, ticket: Ticket) -> Lease:
+    async def _acquire_lease(self, ticket: Ticket) -> Lease:
         ledger = self._ledger
         with ticket:
             while True:
                 try:
                     ticket.check()
-                    return self._manager.lease(ledger.model, self._retry.excluded, ledger.want, ledger.lane)
+                    return self._manager.lease(ledger.model, self._retry.excluded, ledger.routing_hint, ledger.lane)
                 except (NoNodeAvailable, NodeBusy) as error:
-                    pause = self._retry.waited(error)
+                    pause = self._retry.on_unavailable(error)
                 await self._deadline.wait(ticket.wait(pause))
 
-    def _second(self, first: Attempt[D]) -> Attempt[D] | None:
-        """Another node for the same, where there is one, and asking it is not too often."""
+    def _hedge(self, first: Attempt[D]) -> Attempt[D] | None:
+        """Return an attempt on another node; None if no other has capacity or too many requests were hedged."""
         ledger, peer = self._ledger, first.lease.remote.peer
         if self._manager.wait_queue.has_waiters(ledger.model):
             return None
         try:
-            lease = self._manager.lease(ledger.model, [peer], ledger.want, ledger.lane)
+            lease = self._manager.lease(ledger.model, [peer], ledger.routing_hint, ledger.lane)
         except (NoNodeAvailable, NodeBusy):
             return None
-        if lease.remote.peer == peer or not self._hedger.spend():
+        if lease.remote.peer == peer or not self._hedger.try_hedge():
             lease.abandoned()
             return None
-        return self._attempt(lease)
+        return self._start_attempt(lease)

@@ -1,4 +1,4 @@
-"""Texts that nodes read and do not go on with: for their embeddings, and for how likely each of their tokens is."""
+"""Requests that evaluate a prompt without generating: embeddings and prompt logprobs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from subnet.wire.tensors import TokenIds
 T = TypeVar("T")
 
 
-class TextReader:
-    """Asks the nodes of `model` that can do it, one after another, until one answers.
+class PromptEvaluator:
+    """Computes embeddings and prompt logprobs on the nodes of `model` that support them, with retries.
 
-    Its methods raise InvalidRequest where no node of the model can, ContextLengthExceeded, and NoNodeAvailable or the
-    last NodeError when attempts are spent. Cancelling a call ends the work on the node. A node may take as long for a
-    text as for the first token after it. The smaller the `priority`, the sooner it gets room on nodes that are full.
+    The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
+    NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
+    timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when
+    all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order.
     """
 
     def __init__(
@@ -39,49 +40,56 @@ class TextReader:
         self._model = model
         self._priority = priority
         self._limits = limits or Limits()
+        self.nodes: list[str] = []
+        self.peers: list[str] = []
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
-        """An embedding of length 1 for each text: float32, shape (len(inputs), dimensions)."""
-        refusal = InvalidRequest(f"The model '{self._model}' does not support embeddings.", param="model")
+        """Return a unit-length embedding of each input: float32, shape (len(inputs), dimensions)."""
+        unsupported = InvalidRequest(f"The model '{self._model}' does not support embeddings.", param="model")
         count = sum(len(text) for text in inputs)
 
-        async def read(node: Protocol) -> NDArray[np.float32]:
+        async def call(node: Protocol) -> NDArray[np.float32]:
             return await node.rpc_embed(inputs, self._model)
 
-        return await self._ask(read, lambda can: can.embeddings, count, RoutingHint(), refusal)
+        def supports(capabilities: Capabilities) -> bool:
+            return capabilities.embeddings
+
+        return await self._run(call, supports, count, RoutingHint(), unsupported)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
-        """How likely each token but the first is after those before it, with the `width` likeliest in its place."""
-        refusal = InvalidRequest(
+        """Return the logprobs of each token but the first, and of the `width` most likely tokens in its place."""
+        unsupported = InvalidRequest(
             f"The model '{self._model}' does not support the requested prompt logprobs.", param="logprobs"
         )
 
-        async def read(node: Protocol) -> list[TokenLogprobs]:
+        async def call(node: Protocol) -> list[TokenLogprobs]:
             return await node.rpc_score(tokens, width, self._model)
 
-        def able(can: Capabilities) -> bool:
-            return can.prompt_logprobs and can.top_logprobs >= width
+        def supports(capabilities: Capabilities) -> bool:
+            return capabilities.prompt_logprobs and capabilities.top_logprobs >= width
 
-        return await self._ask(read, able, len(tokens), RoutingHint(tokens), refusal)
+        return await self._run(call, supports, len(tokens), RoutingHint(tokens), unsupported)
 
-    async def _ask(
+    async def _run(
         self,
-        read: Callable[[Protocol], Awaitable[T]],
-        able: Callable[[Capabilities], bool],
-        count: int,
+        call: Callable[[Protocol], Awaitable[T]],
+        supports: Callable[[Capabilities], bool],
+        prompt_tokens: int,
         hint: RoutingHint,
-        refusal: InvalidRequest,
+        unsupported: InvalidRequest,
     ) -> T:
         retry = Retry(self._limits)
-        within = self._limits.first_token_within(count)
+        seconds = self._limits.first_token_timeout_for(prompt_tokens)
         ticket = self._manager.wait_queue.ticket(self._model, self._priority)
         while True:
-            lease = await self._lease(able, hint, retry, ticket, refusal)
+            lease = await self._acquire_lease(supports, hint, retry, ticket, unsupported)
+            self.nodes.append(lease.remote.name)
+            self.peers.append(lease.remote.peer)
             try:
-                return await _answer(lease, read, within)
+                return await _call_node(lease, call, seconds)
             except NodeError as error:
                 lease.failed(error)
-                pause = retry.failed(error, lease.remote.peer)
+                pause = retry.on_failure(error, lease.remote.peer)
             except BaseException:
                 lease.abandoned()
                 raise
@@ -89,52 +97,52 @@ class TextReader:
                 self._manager.wait_queue.notify(self._model)
             await asyncio.sleep(pause)
 
-    async def _lease(
+    async def _acquire_lease(
         self,
-        able: Callable[[Capabilities], bool],
+        supports: Callable[[Capabilities], bool],
         hint: RoutingHint,
         retry: Retry,
         ticket: Ticket,
-        refusal: InvalidRequest,
+        unsupported: InvalidRequest,
     ) -> Lease:
         with ticket:
             while True:
-                unable = self._unable(able, refusal)
+                incapable = self._incapable_peers(supports, unsupported)
                 try:
                     ticket.check()
-                    return self._able_lease(unable, retry.excluded, hint)
+                    return self._lease_capable(incapable, retry.excluded, hint)
                 except (NoNodeAvailable, NodeBusy) as error:
-                    pause = retry.waited(error)
+                    pause = retry.on_unavailable(error)
                 await ticket.wait(pause)
 
-    def _able_lease(self, unable: set[str], failed: set[str], hint: RoutingHint) -> Lease:
-        """On a node that did not fail, if possible."""
-        for excluded in (unable | failed, unable):
+    def _lease_capable(self, incapable: set[str], failed: set[str], hint: RoutingHint) -> Lease:
+        """Lease a node that is not in `incapable` and, if possible, not in `failed`. Raises NodeBusy."""
+        for excluded in (incapable | failed, incapable):
             lease = self._manager.lease(self._model, excluded, hint)
-            if lease.remote.peer not in unable:
+            if lease.remote.peer not in incapable:
                 return lease
             lease.abandoned()
         raise NodeBusy("all nodes that support this request are at capacity", retry_after=1.0)
 
-    def _unable(self, able: Callable[[Capabilities], bool], refusal: InvalidRequest) -> set[str]:
-        """The peers of the model that cannot do it. Raises `refusal` where some serve the model and none can."""
-        can = {
-            remote.peer: able(remote.info.capabilities)
+    def _incapable_peers(self, supports: Callable[[Capabilities], bool], unsupported: InvalidRequest) -> set[str]:
+        """Return the model's peers that do not support the request. Raises `unsupported` if those are all peers."""
+        supported = {
+            remote.peer: supports(remote.info.capabilities)
             for remote in self._manager.remotes
             if remote.info is not None and remote.unreachable_reason is None and remote.serves(self._model)
         }
-        if can and not any(can.values()):
-            raise refusal
-        return {peer for peer, is_able in can.items() if not is_able}
+        if supported and not any(supported.values()):
+            raise unsupported
+        return {peer for peer, is_supported in supported.items() if not is_supported}
 
 
-async def _answer(lease: Lease, read: Callable[[Protocol], Awaitable[T]], within: float) -> T:
+async def _call_node(lease: Lease, call: Callable[[Protocol], Awaitable[T]], seconds: float) -> T:
     try:
-        async with asyncio.timeout(within):
-            found = await read(lease.remote.protocol)
+        async with asyncio.timeout(seconds):
+            result = await call(lease.remote.protocol)
     except TimeoutError as error:
-        message = f"{lease.remote.peer} did not process a text within {within:.1f} s (first_token_timeout)"
+        message = f"{lease.remote.peer} did not process a text within {seconds:.1f} s (first_token_timeout)"
         raise NodeTimeout(message) from error
     lease.first_token_received()
     lease.succeeded()
-    return found
+    return result

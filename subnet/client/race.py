@@ -1,4 +1,4 @@
-"""One attempt, or two that race, for what a ledger lacks."""
+"""Race between an attempt and its hedge: a second attempt on another node if the first token is late."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from math import ceil
 from time import monotonic
 from typing import Any, Generic
 
-from subnet.aio import cancel_and_wait
+from subnet.aio import Sink, cancel_and_wait
 from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import Activity, IdleDeadline
-from subnet.client.ledger.base import D, Ledger, Take, enter
+from subnet.client.ledger.base import D, Ledger, record_delta
 from subnet.client.timeouts import Limits
 from subnet.errors import NodeError
 
-# Fewer first tokens than this say nothing of how late they usually are.
-_LEAST = 20
+# Minimum number of first tokens to compute a quantile of, and the number of recent ones that are kept.
+_MIN_SAMPLES = 20
 _WINDOW = 200
 
 
 class Hedger:
-    """Shared by the sessions of a gateway. Off while `quantile` is 0.
+    """Decides when to send a request to a second node. Shared by all sessions of a gateway; off while `quantile` is 0.
 
-    A second node is asked when the first token is later than `quantile` (0.95: than 95 of 100) of recent ones, for
-    at most the `share` of requests.
+    A request is hedged when its first token takes longer than the `quantile` of recent ones (0.95: longer than 95 %).
+    At most `share` of the requests are hedged.
     """
 
     def __init__(self, quantile: float = 0.0, share: float = 0.1) -> None:
@@ -35,111 +35,119 @@ class Hedger:
         self._hedges: deque[bool] = deque(maxlen=_WINDOW)
 
     def delay(self) -> float | None:
-        """Seconds after which a second node may be asked for a request that starts now; None for never."""
+        """Count a request and return the seconds after which to hedge it; None for never."""
         if not self._quantile:
             return None
         self._hedges.append(False)
-        if len(self._recent) < _LEAST:
+        if len(self._recent) < _MIN_SAMPLES:
             return None
         return sorted(self._recent)[ceil(self._quantile * len(self._recent)) - 1]
 
-    def answered(self, seconds: float) -> None:
-        """So long after its start a request had its first token."""
+    def record_first_token(self, seconds: float) -> None:
+        """Record the time that a request took to its first token."""
         if self._quantile:
             self._recent.append(seconds)
 
-    def spend(self) -> bool:
-        """Whether one more second node may be asked; if so, it is counted."""
+    def try_hedge(self) -> bool:
+        """Count one more hedged request and return True, or return False if that would exceed the share."""
         if self._hedges.count(True) + 1 > self._share * len(self._hedges):
             return False
         self._hedges.append(True)
         return True
 
 
-class Round(Generic[D]):
-    """What the first attempt to answer gives goes into `ledger` and on to `emit`; the other one is cancelled then.
+class Race(Generic[D]):
+    """Race of one or two attempts for the rest of a generation.
 
-    `attempt` is the one that answered, until then the first; `answered` says whether one has, and `on_answer` is called
-    when it does.
+    The first attempt that delivers a token wins: its deltas are recorded in `ledger` and passed to `emit`, and the
+    other attempt is cancelled. `attempt` is the winner, or the first attempt until `decided` is True. `on_first_token`
+    is called when the race is decided.
     """
 
     def __init__(
-        self, first: Attempt[D], ledger: Ledger[D], deadline: IdleDeadline, limits: Limits, emit: Take[D]
+        self, first: Attempt[D], ledger: Ledger[D], deadline: IdleDeadline, limits: Limits, emit: Sink[D]
     ) -> None:
         self.attempt = first
-        self.answered = False
-        self.on_answer: Callable[[], None] = lambda: None
+        self.decided = False
+        self.on_first_token: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._deadline = deadline
         self._emit = emit
-        self._within = limits.first_token_within(ledger.size + ledger.delivered)
-        self._stall = limits.inter_token_timeout
-        self._most = limits.attempt_timeout
-        self._alive = max(limits.keep_alive_timeout, self._within, self._stall)
+        self._first_token_timeout = limits.first_token_timeout_for(ledger.prompt_size + ledger.delivered_tokens)
+        self._inter_token_timeout = limits.inter_token_timeout
+        self._attempt_timeout = limits.attempt_timeout
+        self._keep_alive_timeout = max(limits.keep_alive_timeout, self._first_token_timeout, self._inter_token_timeout)
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
-        self._flows: list[Flow[D]] = []
+        self._receivers: list[AttemptReceiver[D]] = []
 
-    async def run(self, delay: float | None = None, second: Callable[[], Attempt[D] | None] = lambda: None) -> None:
-        """Until the node has given all; after `delay` seconds without an answer `second` is asked for another attempt.
+    async def run(self, delay: float | None = None, hedge: Callable[[], Attempt[D] | None] = lambda: None) -> None:
+        """Run until all choices of the winner are finished.
 
-        Raises NodeError for a node that failed, was silent for too long or ended too early, and what `emit` raises.
+        After `delay` seconds without a token, `hedge` may return a second attempt; None: never. Raises NodeError if a
+        node fails, times out or ends the stream early, and any error raised by `emit`.
         """
-        work = self.attempt.run(self._taker(self.attempt)) if delay is None else self._race(delay, second)
-        watched = self._deadline.wait(work, self._within, self._alive, self._flows, next_timeout=self._stall)
+        work = self.attempt.run(self._receiver(self.attempt)) if delay is None else self._run_hedged(delay, hedge)
+        watched = self._deadline.wait(
+            work,
+            self._first_token_timeout,
+            self._keep_alive_timeout,
+            self._receivers,
+            next_timeout=self._inter_token_timeout,
+        )
         try:
-            await (watched if self._most is None else self._bounded(watched, self._most))
+            await (watched if self._attempt_timeout is None else self._run_bounded(watched, self._attempt_timeout))
         except TimeoutError:
-            within = self._stall if self.answered else self._within
-            raise self.attempt.late(first=not self.answered, within=within) from None
+            seconds = self._inter_token_timeout if self.decided else self._first_token_timeout
+            raise self.attempt.idle_timeout_error(seconds, first=not self.decided) from None
         finally:
-            # The round holds its flows, and they hold it: a cycle otherwise.
-            self._flows.clear()
+            # The receivers hold a reference to the race: this breaks the cycle.
+            self._receivers.clear()
         if not all(choice.finished for choice in self.attempt.choices):
-            raise self.attempt.ended()
+            raise self.attempt.incomplete_error()
 
-    async def _bounded(self, watched: Coroutine[Any, Any, None], seconds: float) -> None:
+    async def _run_bounded(self, watched: Coroutine[Any, Any, None], seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds) as whole:
+            async with asyncio.timeout(seconds) as total:
                 await watched
         except TimeoutError:
-            if whole.expired():
-                raise self.attempt.late_in_all(seconds) from None
+            if total.expired():
+                raise self.attempt.attempt_timeout_error(seconds) from None
             raise
 
-    async def _race(self, delay: float, second: Callable[[], Attempt[D] | None]) -> None:
-        """An error of one leaves the race to the other; when both fail, that of the first is raised."""
+    async def _run_hedged(self, delay: float, hedge: Callable[[], Attempt[D] | None]) -> None:
+        """Run both attempts. If one fails, the other continues; if both fail, the first one's error is raised."""
         self._start(self.attempt)
         try:
             await asyncio.wait(self._tasks.values(), timeout=delay)
-            if not (self.answered or self._tasks[self.attempt].done()) and (other := second()) is not None:
-                self._start(other)
+            if not (self.decided or self._tasks[self.attempt].done()) and (second := hedge()) is not None:
+                self._start(second)
             await asyncio.wait(self._tasks.values())
             self._tasks[self.attempt].result()
         finally:
-            # First: who cancels again meanwhile must not leave the other one's lease behind.
-            self._let_go()
+            # Before the wait: another cancellation during it must not leave the loser's lease active.
+            self._cancel_loser()
             await cancel_and_wait(list(self._tasks.values()))
 
     def _start(self, attempt: Attempt[D]) -> None:
-        self._tasks[attempt] = asyncio.create_task(attempt.run(self._taker(attempt)))
+        self._tasks[attempt] = asyncio.create_task(attempt.run(self._receiver(attempt)))
 
-    def _taker(self, attempt: Attempt[D]) -> Take[D]:
-        flow = Flow(self, attempt, self._ledger, self._emit)
-        self._flows.append(flow)
-        return flow.take
+    def _receiver(self, attempt: Attempt[D]) -> Sink[D]:
+        receiver = AttemptReceiver(self, attempt, self._ledger, self._emit)
+        self._receivers.append(receiver)
+        return receiver.receive
 
-    def first(self, attempt: Attempt[D]) -> bool:
-        """Something of an attempt came; whether it is the one to go on with."""
-        if self.answered:
+    def claim(self, attempt: Attempt[D]) -> bool:
+        """Decide the race in favour of an attempt that received a token; return False if it was already decided."""
+        if self.decided:
             return False
-        self.answered, self.attempt = True, attempt
+        self.decided, self.attempt = True, attempt
         attempt.lease.first_token_received()
-        self.on_answer()
-        self._deadline.restart(self._stall)
-        self._let_go()
+        self.on_first_token()
+        self._deadline.restart(self._inter_token_timeout)
+        self._cancel_loser()
         return True
 
-    def _let_go(self) -> None:
+    def _cancel_loser(self) -> None:
         for attempt, task in self._tasks.items():
             if attempt is self.attempt:
                 continue
@@ -151,38 +159,38 @@ class Round(Generic[D]):
                 attempt.lease.abandoned()
 
 
-class Flow(Activity, Generic[D]):
-    """The way of what one attempt gives: all of it that every token passes, so that it looks at few places in memory.
+class AttemptReceiver(Activity, Generic[D]):
+    """Receiver of one attempt's deltas. Every token passes through it, so it keeps all it needs in its own slots.
 
-    Settled: the attempt was the first to answer, and nothing that it gives repeats what was delivered. From then on a
-    delta passes without a look at the round.
+    `_pass_through` is set once the attempt has won the race and is not a replay: from then on, deltas are passed on
+    without consulting the race.
     """
 
-    __slots__ = ("_attempt", "_choices", "_emit", "_round", "_settled")
+    __slots__ = ("_attempt", "_choices", "_emit", "_pass_through", "_race")
 
-    def __init__(self, round_: Round[D], attempt: Attempt[D], ledger: Ledger[D], emit: Take[D]) -> None:
+    def __init__(self, race: Race[D], attempt: Attempt[D], ledger: Ledger[D], emit: Sink[D]) -> None:
         super().__init__()
-        self._round = round_
+        self._race = race
         self._attempt = attempt
         self._choices = ledger.choices
         self._emit = emit
-        self._settled = False
+        self._pass_through = False
 
-    def take(self, delta: D) -> None:
+    def receive(self, delta: D) -> None:
         if not delta.tokens and delta.finish_reason is None:
             self.last_keep_alive = monotonic()
             return
         self.last_token = monotonic()
-        new = delta if self._settled else self._new(delta)
+        new = delta if self._pass_through else self._filter(delta)
         if new is not None:
-            enter(self._choices, new)
+            record_delta(self._choices, new)
             emit = self._emit
             emit(new)
 
-    def _new(self, delta: D) -> D | None:
-        """What of `delta` is to be delivered."""
-        round_, attempt = self._round, self._attempt
-        if not (round_.answered and round_.attempt is attempt) and not round_.first(attempt):
+    def _filter(self, delta: D) -> D | None:
+        """Return the part of `delta` to deliver; None for nothing."""
+        race, attempt = self._race, self._attempt
+        if not (race.decided and race.attempt is attempt) and not race.claim(attempt):
             return None
-        self._settled = not attempt.filters
-        return attempt.new(delta) if attempt.filters else delta
+        self._pass_through = not attempt.is_replay
+        return attempt.skip_delivered(delta) if attempt.is_replay else delta

@@ -1,4 +1,4 @@
-"""Whether to try again, and when."""
+"""Retry budget of a session, with exponential backoff."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
 
 
 class Retry:
-    """The attempts of one session. Any new token makes the budget whole again. While it is not `may_queue`, it does not
-    wait.
+    """Retry budget of one generation; every new token restores it.
+
+    `excluded` are the peers that have failed. While `may_queue` returns False, queue_timeout counts as 0.
     """
 
     def __init__(
@@ -23,54 +24,53 @@ class Retry:
         self._may_queue = may_queue
         self._clock = clock
         self._failures = 0
-        self._since = clock()
-        self._cause: SubnetError | None = None
+        self._last_progress = clock()
+        self._last_error: SubnetError | None = None
         self._waiting_since: float | None = None
 
-    def over(self) -> None:
-        """Forget why: an error holds the frames that it was raised through, and they hold this, a cycle."""
-        self._cause = None
+    def close(self) -> None:
+        """Drop the last error, whose traceback refers back to this object: a reference cycle otherwise."""
+        self._last_error = None
 
-    def progressed(self) -> None:
-        """A new token came, now or just before: how long the answer took until then does not count."""
+    def on_progress(self) -> None:
+        """Restore the whole budget, after new tokens."""
         self._waiting_since = None
         self._failures = 0
-        self._since = self._clock()
+        self._last_progress = self._clock()
 
-    def waited(self, error: NoNodeAvailable | NodeBusy) -> float:
-        """How long to wait for a node to come back, or for room on one, before looking again; waiting is no attempt.
+    def on_unavailable(self, error: NoNodeAvailable | NodeBusy) -> float:
+        """Return the seconds to wait before looking for capacity again. Waiting does not use up an attempt.
 
-        Raises when `queue_timeout` is over, or would be, and at once when no node is there and none was asked yet: then
-        the client had better come again.
+        Raises `error`, or for NoNodeAvailable the last failure, if queue_timeout has passed or a rate limit lasts
+        longer than the rest of it. NoNodeAvailable before the first attempt is raised at once.
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
         queue_timeout = self._limits.queue_timeout if self._may_queue() else 0.0
-        alone, left = isinstance(error, NoNodeAvailable), queue_timeout - (now - self._waiting_since)
-        longer = isinstance(error, RateLimited) and (error.retry_after or 0) > left
-        if (alone and self._cause is None) or left < 0 or longer:
-            # Why the nodes are out says more than that they are.
-            raise self._cause if alone and self._cause is not None else error
+        no_node, remaining = isinstance(error, NoNodeAvailable), queue_timeout - (now - self._waiting_since)
+        limited_for_longer = isinstance(error, RateLimited) and (error.retry_after or 0) > remaining
+        if (no_node and self._last_error is None) or remaining < 0 or limited_for_longer:
+            # The reason why the last node failed is more useful than NoNodeAvailable.
+            raise self._last_error if no_node and self._last_error is not None else error
         return random.uniform(0.02, 0.06)
 
-    def failed(self, error: SubnetError, peer: str) -> float:
-        """How long to wait before the next attempt, in seconds. Raises `error` when there shall be none.
+    def on_failure(self, error: SubnetError, peer: str) -> float:
+        """Return the seconds to wait before the next attempt. Raises `error` if the budget is used up.
 
-        The first failure is retried at once, on another node, however late it was noticed; then backoff doubles, with
-        full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A node that refused for
-        want of room was not tried: that is no failure, and its Retry-After keeps others from asking it, see
-        Lease.failed.
+        The first failure is always retried at once, on another node; after that, the backoff doubles, with full jitter
+        (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). NodeBusy is not counted as a
+        failure; Lease.failed keeps new requests away from that node for its retry_after.
         """
         self.excluded.add(peer)
         if isinstance(error, NodeBusy):
             return 0.0
         self._failures += 1
-        self._cause = error
+        self._last_error = error
         limits = self._limits
         pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
         if self._failures == 1:
             pause = 0.0
-        late = self._failures > 1 and self._clock() + pause - self._since > limits.retry_timeout
-        if self._failures >= limits.max_attempts or late:
+        timed_out = self._failures > 1 and self._clock() + pause - self._last_progress > limits.retry_timeout
+        if self._failures >= limits.max_attempts or timed_out:
             raise error
         return pause

@@ -1,4 +1,4 @@
-"""One stateful generation over nodes that may fail."""
+"""Session: runs one generation at a time, on nodes that may fail."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from subnet.aio import stream_from_callback
+from subnet.aio import Sink, stream_from_callback
 from subnet.authorizers import AuthorizerBase
-from subnet.chat import ChatRequest, ChatUsage, EmitChat
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.client.attempt.chat import ChatAttempt
 from subnet.client.attempt.token import TokenAttempt
 from subnet.client.deadline import IdleDeadline
-from subnet.client.failover import Delivery, Try
-from subnet.client.ledger.base import D, Ledger, Take
+from subnet.client.failover import AttemptFactory, Failover
+from subnet.client.ledger.base import D, Ledger
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.ledger.token import TokenLedger
 from subnet.client.race import Hedger
 from subnet.client.timeouts import Limits
-from subnet.client.validation import check_sampling, check_travels, checked_prompt
+from subnet.client.validation import validate_encoding, validate_prompt, validate_sampling
 from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
-from subnet.protocols.base import Emit
 from subnet.wire.tensors import TokenIds
 
 
 class Session:
-    """One interaction with the subnet, which may use several nodes. Use it with `async with`, or call close().
+    """Client session for one generation at a time, on any number of nodes. Use it with `async with`, or call close().
 
     `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
     `priority` number goes first when all nodes are at capacity. While `may_queue` returns False, the session waits
@@ -64,7 +63,7 @@ class Session:
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._deadline: IdleDeadline | None = None
-        self._over: asyncio.Event | None = None
+        self._finished: asyncio.Event | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -90,8 +89,8 @@ class Session:
         self, prompt: ArrayLike, sampling: Sampling | None = None, *, choices: int = 1, text: str | None = None
     ) -> AsyncGenerator[Delta, None]:
         """Like `run`, but yields the deltas. Closing the generator cancels the work on the node."""
-        push = partial(self.run, prompt, sampling, choices=choices, text=text)
-        async with aclosing(stream_from_callback(push)) as deltas:
+        producer = partial(self.run, prompt, sampling, choices=choices, text=text)
+        async with aclosing(stream_from_callback(producer)) as deltas:
             async for delta in deltas:
                 yield delta
                 if self._closed:
@@ -101,7 +100,7 @@ class Session:
         self,
         prompt: ArrayLike,
         sampling: Sampling | None,
-        emit: Emit,
+        emit: Sink[Delta],
         *,
         choices: int = 1,
         text: str | None = None,
@@ -115,52 +114,52 @@ class Session:
         Raises InvalidRequest or ContextLengthExceeded if no node can handle the request, NoNodeAvailable or the last
         NodeError after the last attempt, and SessionClosed if the session is closed meanwhile.
         """
-        self._check_free()
+        self._check_idle()
         sampling = sampling or Sampling()
-        check_sampling(sampling, choices)
-        ledger = TokenLedger(self._model, checked_prompt(prompt), sampling, choices, text, self._key)
-        check_travels(ledger)
+        validate_sampling(sampling, choices)
+        ledger = TokenLedger(self._model, validate_prompt(prompt), sampling, choices, text, self._key)
+        validate_encoding(ledger)
 
-        def attempt(lease: Lease, most: int) -> TokenAttempt:
-            return TokenAttempt(lease, ledger, self._authorizer, most)
+        def create_attempt(lease: Lease, max_choices: int) -> TokenAttempt:
+            return TokenAttempt(lease, ledger, self._authorizer, max_choices)
 
-        await self._deliver(ledger, attempt, emit)
+        await self._run(ledger, create_attempt, emit)
 
-    async def chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage:
-        """Answer a conversation on the chat lane. Returns the usage, estimated if no node reports it.
+    async def chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage:
+        """Generate the answer to a conversation on the chat lane. Returns the usage, estimated if no node reports it.
 
         Otherwise like `run`. Raises Diverged, a NodeError, if no other node can repeat or continue an interrupted
         answer.
         """
-        self._check_free()
+        self._check_idle()
         ledger = ChatLedger(request, self._key)
 
-        def attempt(lease: Lease, most: int) -> ChatAttempt:
-            return ChatAttempt(lease, ledger, most)
+        def create_attempt(lease: Lease, max_choices: int) -> ChatAttempt:
+            return ChatAttempt(lease, ledger, max_choices)
 
-        await self._deliver(ledger, attempt, emit)
+        await self._run(ledger, create_attempt, emit)
         return ledger.usage
 
     async def close(self) -> None:
         """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
-        # It may belong to who holds this session: a cycle otherwise.
+        # A bound method of the session's owner would make a reference cycle.
         self._may_queue = _always
         if self._deadline is not None:
             self._deadline.abort(SessionClosed("the session was closed"))
-            self._over = self._over or asyncio.Event()
-            await self._over.wait()
+            self._finished = self._finished or asyncio.Event()
+            await self._finished.wait()
 
-    def _check_free(self) -> None:
+    def _check_idle(self) -> None:
         if self._closed or self._deadline is not None:
             raise SessionClosed("the session is closed" if self._closed else "the session is already generating")
 
-    async def _deliver(self, ledger: Ledger[D], attempt: Try[D], emit: Take[D]) -> None:
+    async def _run(self, ledger: Ledger[D], create_attempt: AttemptFactory[D], emit: Sink[D]) -> None:
         self.ledger = ledger
         self._deadline = IdleDeadline()
-        delivery = Delivery(
+        failover = Failover(
             ledger,
-            attempt,
+            create_attempt,
             emit,
             manager=self._manager,
             limits=self._limits,
@@ -169,12 +168,12 @@ class Session:
             may_queue=self._may_queue,
         )
         try:
-            await delivery.run(self._priority)
+            await failover.run(self._priority)
         finally:
             self._deadline.close()
             self._deadline = None
-            if self._over is not None:
-                self._over.set()
+            if self._finished is not None:
+                self._finished.set()
             self._manager.wait_queue.notify(self._model)
 
 

@@ -1,11 +1,11 @@
-"""Makes sessions."""
+"""Factory of sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from subnet.authorizers import AuthorizerBase
-from subnet.client.prompt_scoring import TextReader
+from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.client.race import Hedger
 from subnet.client.session import Session
 from subnet.client.timeouts import Limits
@@ -59,9 +59,9 @@ class SessionManager:
             hedger=self._hedger,
         )
 
-    def text_reader(self, model: str, *, priority: int = 0) -> TextReader:
-        """Create a reader for embeddings and prompt logprobs."""
-        return TextReader(self._remote_manager, model, self._limits_of(model), priority=priority)
+    def prompt_evaluator(self, model: str, *, priority: int = 0) -> PromptEvaluator:
+        """Create an evaluator for embeddings and prompt logprobs."""
+        return PromptEvaluator(self._remote_manager, model, self._limits_of(model), priority=priority)
 
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)

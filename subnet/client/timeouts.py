@@ -39,8 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 0.05
     backoff_max: float = 2.0
 
-    def on(self, remote: RemoteNode, lane: Lane) -> Limits:
-        """With what holds on that lane, and what was set for that node alone."""
+    def for_node(self, remote: RemoteNode, lane: Lane) -> Limits:
+        """Return the limits on one lane of one node, whose own timeouts take precedence."""
         own = remote.protocol.timeouts
         if own is NONE and lane == "token":
             return self
@@ -52,5 +52,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             attempt_timeout=own.attempt or self.attempt_timeout,
         )
 
-    def first_token_within(self, prompt_tokens: int) -> float:
+    def first_token_timeout_for(self, prompt_tokens: int) -> float:
+        """Return the seconds to the first token after a prompt of that length."""
         return self.first_token_timeout + prompt_tokens / self.prefill_rate

@@ -1,4 +1,4 @@
-"""What no node could do is refused before one is asked."""
+"""Validation of requests before they are sent to a node."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from subnet.generation import Sampling
 from subnet.wire import frames
 from subnet.wire.tensors import TokenIds, token_ids
 
-# What columns.py has room for.
+# Limits of the wire format, see columns.py.
 MAX_CHOICES = 65_535
 MAX_LOGPROBS = 255
-# Bytes of a choice in a request, and of all the rest, at most.
-_CHOICE = 64
-_REST = 1024
+# Maximum bytes of one choice in an encoded request, and of its other fixed-size fields.
+_BYTES_PER_CHOICE = 64
+_OVERHEAD_BYTES = 1024
 
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(tuple[str | None, Sampling, str | None]).decode
 
 
-def checked_prompt(prompt: ArrayLike) -> TokenIds:
-    """A private copy of `prompt` as token ids. Raises InvalidRequest."""
+def validate_prompt(prompt: ArrayLike) -> TokenIds:
+    """Return a private copy of `prompt` as one-dimensional int32 token ids. Raises InvalidRequest."""
     try:
         tokens = token_ids(prompt)
     except (ValueError, TypeError, OverflowError) as error:
@@ -33,27 +33,31 @@ def checked_prompt(prompt: ArrayLike) -> TokenIds:
     return tokens
 
 
-def check_sampling(sampling: Sampling, choices: int) -> None:
-    """Raises InvalidRequest."""
-    _check("choices", choices, 1, MAX_CHOICES)
-    _check("max_tokens", sampling.max_tokens, 1, 2**31)
-    _check("seed", sampling.seed, -(2**63), 2**64 - 1)
-    _check("logprobs", sampling.logprobs, 0, MAX_LOGPROBS)
+def validate_sampling(sampling: Sampling, choices: int) -> None:
+    """Raise InvalidRequest if the wire format cannot represent a value."""
+    _validate_range("choices", choices, 1, MAX_CHOICES)
+    _validate_range("max_tokens", sampling.max_tokens, 1, 2**31)
+    _validate_range("seed", sampling.seed, -(2**63), 2**64 - 1)
+    _validate_range("logprobs", sampling.logprobs, 0, MAX_LOGPROBS)
 
 
-def check_travels(ledger: TokenLedger) -> None:
-    """Whether a node can read the request, whatever its parts are, and it fits a frame. Raises InvalidRequest."""
+def validate_encoding(ledger: TokenLedger) -> None:
+    """Raise InvalidRequest if a node could not decode the request, or if it does not fit into one frame."""
     try:
-        sent = _encode((ledger.model, ledger.sampling, ledger.text))
-        _decode(sent)
+        encoded = _encode((ledger.model, ledger.sampling, ledger.text))
+        _decode(encoded)
     except (msgspec.MsgspecError, OverflowError, UnicodeError, TypeError) as error:
         raise InvalidRequest(f"The request cannot be sent: {error}") from error
-    if len(sent) + ledger.prompt.nbytes + len(ledger.choices) * _CHOICE + _REST > frames.MAX_FRAME:
+    if (
+        len(encoded) + ledger.prompt.nbytes + len(ledger.choices) * _BYTES_PER_CHOICE + _OVERHEAD_BYTES
+        > frames.MAX_FRAME
+    ):
         raise InvalidRequest(f"The request cannot be sent: it exceeds the maximum of {frames.MAX_FRAME} bytes.")
 
 
-def _check(name: str, value: int | None, least: int, most: int) -> None:
-    if value is not None and not least <= value <= most:
+def _validate_range(name: str, value: int | None, minimum: int, maximum: int) -> None:
+    if value is not None and not minimum <= value <= maximum:
         raise InvalidRequest(
-            f"Invalid value for '{name}': expected an integer between {least} and {most}, but got {value}.", param=name
+            f"Invalid value for '{name}': expected an integer between {minimum} and {maximum}, but got {value}.",
+            param=name,
         )

@@ -72,4 +72,4 @@ async def ask(manager: RemoteManager, prompt: list[int], wish: Wish) -> Told:
             choice.reason = delta.finish_reason
             order += [delta.choice] * len(delta.tokens)
     assert session.ledger is not None
-    return Told(choices, session.ledger.delivered, order)
+    return Told(choices, session.ledger.delivered_tokens, order)

@@ -60,11 +60,11 @@ class TextAnswer:
         return _total([self._used, *(completion.usage for completion in self._running)])
 
     async def openings(self, sessions: SessionManager) -> list[Opening]:
-        """For each prompt. The logprobs of a prompt are asked of nodes: raises what TextReader.score does."""
+        """For each prompt. The logprobs of a prompt are asked of nodes: raises what PromptEvaluator.score does."""
         scores: dict[int, TextLogprobs] = {}
         width = self._likeliest if self._echo else None
         if width is not None:
-            reader = sessions.text_reader(self.model.card.id, priority=self.completions[0].priority)
+            reader = sessions.prompt_evaluator(self.model.card.id, priority=self.completions[0].priority)
 
             async def score(completion: Completion) -> None:
                 found = await reader.score(completion.prompt, width) if len(completion.prompt) > 1 else []

@@ -26,7 +26,7 @@ AT_ONCE = 32
 
 
 async def embed(request: EmbeddingRequest, models: Models, sessions: SessionManager, *, size: int = 0) -> EmbeddingList:
-    """For a request of `size` bytes. Raises what `models.get` and TextReader.embed do, BadRequest and InvalidRequest
+    """For a request of `size` bytes. Raises what `models.get` and PromptEvaluator.embed do, BadRequest and InvalidRequest
     for inputs and dimensions that the model does not have, and ContextLengthExceeded.
     """
     model = await models.get(request.model)
@@ -66,7 +66,7 @@ def _tokens(request: EmbeddingRequest, model: Model) -> list[TokenIds]:
 
 async def _vectors(inputs: Sequence[TokenIds], sessions: SessionManager, model: str) -> Vectors:
     """A row for each of `inputs`; the nodes share them."""
-    reader, room = sessions.text_reader(model), asyncio.Semaphore(sessions.capacity(model))
+    reader, room = sessions.prompt_evaluator(model), asyncio.Semaphore(sessions.capacity(model))
     found: dict[int, Vectors] = {}
 
     async def read(first: int) -> None:

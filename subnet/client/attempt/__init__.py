@@ -1,1 +1,1 @@
-"""One attempt of a session on one node."""
+"""Attempts of a session: each uses one node."""

@@ -1,49 +1,50 @@
-"""An attempt on the chat lane."""
+"""Attempt on the chat lane."""
 
 from __future__ import annotations
 
 import msgspec
 
-from subnet.aio import gather_or_cancel
-from subnet.chat import ChatDelta, ChatRequest, EmitChat
+from subnet.aio import Sink, gather_or_cancel
+from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.chat import ChatChoice, ChatLedger
-from subnet.client.resume.chat import Replay, way
+from subnet.client.resume.chat import Replay, choose_strategy
 from subnet.pool.lease import Lease
 
 
 class ChatAttempt(Attempt[ChatDelta]):
-    """For what `ledger` lacks when this is made, of at most `most` choices, save that a replay is of all. Raises
-    Diverged where the node cannot carry the answer on.
+    """Attempt to generate the unfinished choices of `ledger`, at most `max_choices`, except that a replay has all.
+
+    Raises Diverged if the node can neither repeat nor continue the answer.
     """
 
     settings_prefix = "chat_"
 
-    def __init__(self, lease: Lease, ledger: ChatLedger, most: int) -> None:
+    def __init__(self, lease: Lease, ledger: ChatLedger, max_choices: int) -> None:
         self.choices: list[ChatChoice]
         self.lease = lease
         self._ledger = ledger
-        self._way = way(ledger, lease.remote.supports_prefill)
-        self.filters = self._way == "replay"
-        self.choices = ledger.unfinished if self.filters else ledger.unfinished[:most]
-        self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.filters else {}
+        self._strategy = choose_strategy(ledger, lease.remote.supports_prefill)
+        self.is_replay = self._strategy == "replay"
+        self.choices = ledger.unfinished if self.is_replay else ledger.unfinished[:max_choices]
+        self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.is_replay else {}
 
-    async def run(self, emit: EmitChat) -> None:
-        await gather_or_cancel([self._ask(request, emit) for request in self._requests()])
+    async def run(self, emit: Sink[ChatDelta]) -> None:
+        await gather_or_cancel([self._send(request, emit) for request in self._requests()])
 
-    def new(self, delta: ChatDelta) -> ChatDelta | None:
+    def skip_delivered(self, delta: ChatDelta) -> ChatDelta | None:
         replay = self._replays.get(delta.choice)
-        return None if replay is None else replay.rest(delta)
+        return None if replay is None else replay.skip_delivered(delta)
 
     def _requests(self) -> list[ChatRequest]:
-        request, begun = self._ledger.request, [choice for choice in self.choices if choice.tokens]
-        if self._way == "replay":
+        request, started = self._ledger.request, [choice for choice in self.choices if choice.tokens]
+        if self.is_replay:
             return [request]
-        fresh = tuple(choice.index for choice in self.choices if not choice.tokens)
-        rest = [msgspec.structs.replace(request, choices=fresh)] if fresh else []
-        return [*rest, *(self._prefilled(choice) for choice in begun)]
+        not_started = tuple(choice.index for choice in self.choices if not choice.tokens)
+        requests = [msgspec.structs.replace(request, choices=not_started)] if not_started else []
+        return [*requests, *(self._prefill_request(choice) for choice in started)]
 
-    def _prefilled(self, choice: ChatChoice) -> ChatRequest:
+    def _prefill_request(self, choice: ChatChoice) -> ChatRequest:
         request = self._ledger.request
         body = dict(request.body)
         for name in ("max_tokens", "max_completion_tokens"):
@@ -51,8 +52,8 @@ class ChatAttempt(Attempt[ChatDelta]):
                 body[name] = max(1, body[name] - choice.tokens)
         return ChatRequest(model=request.model, body=body, choices=(choice.index,), begun="".join(choice.text))
 
-    async def _ask(self, request: ChatRequest, emit: EmitChat) -> None:
-        before = [self._ledger.choices[index].tokens if request.begun else 0 for index in request.choices]
+    async def _send(self, request: ChatRequest, emit: Sink[ChatDelta]) -> None:
+        prefix_tokens = [self._ledger.choices[index].tokens if request.begun else 0 for index in request.choices]
         usage = await self.lease.remote.protocol.rpc_chat(request, emit)
         if usage is not None:
-            self._ledger.settle(request, usage, before)
+            self._ledger.record_usage(request, usage, prefix_tokens)

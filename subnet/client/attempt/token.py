@@ -1,38 +1,38 @@
-"""An attempt on the token lane."""
+"""Attempt on the token lane."""
 
 from __future__ import annotations
 
-from subnet.aio import gather_or_cancel
+from subnet.aio import Sink, gather_or_cancel
 from subnet.authorizers import AuthorizerBase
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.token import TokenLedger
-from subnet.client.resume.token import Resumption
+from subnet.client.resume.token import ResumePlan
 from subnet.generation import Delta
 from subnet.pool.lease import Lease
-from subnet.protocols.base import Emit
 from subnet.wire.messages import Accepted, Generate
 
 
 class TokenAttempt(Attempt[Delta]):
-    """For what `ledger` lacks when this is made, of at most `most` choices. Raises Diverged where no node can carry the
-    answer on.
+    """Attempt to generate the unfinished choices of `ledger`, at most `max_choices`.
+
+    Raises Diverged if no node can continue the answer.
     """
 
-    def __init__(self, lease: Lease, ledger: TokenLedger, authorizer: AuthorizerBase | None, most: int) -> None:
+    def __init__(self, lease: Lease, ledger: TokenLedger, authorizer: AuthorizerBase | None, max_choices: int) -> None:
         self.lease = lease
         self._authorizer = authorizer
-        self._resumption = Resumption(ledger, lease.remote.resume, most)
-        self.choices = self._resumption.choices
-        self.filters = self._resumption.way == "replay"
+        self._plan = ResumePlan(ledger, lease.remote.resume, max_choices)
+        self.choices = self._plan.choices
+        self.is_replay = self._plan.strategy == "replay"
 
-    async def run(self, emit: Emit) -> None:
-        await gather_or_cancel([self._ask(request, emit) for request in self._resumption.requests])
+    async def run(self, emit: Sink[Delta]) -> None:
+        await gather_or_cancel([self._send(request, emit) for request in self._plan.requests])
 
-    def new(self, delta: Delta) -> Delta | None:
-        return self._resumption.new(delta)
+    def skip_delivered(self, delta: Delta) -> Delta | None:
+        return self._plan.skip_delivered(delta)
 
-    async def _ask(self, request: Generate, emit: Emit) -> None:
-        """One request; nothing of it is believed before both ends have proved who they are."""
+    async def _send(self, request: Generate, emit: Sink[Delta]) -> None:
+        """Send one request. With an authorizer, no delta is accepted before the node has authenticated itself."""
         protocol, authorizer = self.lease.remote.protocol, self._authorizer
         if authorizer is None:
             return await protocol.rpc_inference(request, emit)

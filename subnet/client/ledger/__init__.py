@@ -1,1 +1,1 @@
-"""What a session has been promised and given."""
+"""Record of what a session has delivered to its client."""

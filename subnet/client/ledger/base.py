@@ -1,9 +1,9 @@
-"""What a session has been promised and given. It lives above the nodes, so a switch changes nothing in it."""
+"""Record of one generation, independent of the nodes that run it, so that a failover changes nothing in it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
@@ -14,34 +14,33 @@ from subnet.pool.policies.base import RoutingHint
 
 D = TypeVar("D", bound=Delta | ChatDelta)
 E = TypeVar("E", bound=Delta | ChatDelta, contravariant=True)
-Take = Callable[[D], None]
 
 
 class Choice(Protocol[E]):
-    """One of the answers, and whether it is complete."""
+    """One choice of a generation; `finished` once its finish reason was delivered."""
 
     index: int
     finished: bool
 
     def add(self, delta: E) -> None:
-        """Raises WireError for what no honest node sends, of a choice that is not complete."""
+        """Record `delta`, for an unfinished choice. Raises WireError if it breaks the protocol."""
 
 
 class Ledger(ABC, Generic[D]):
-    """Of one answer, with all its choices, on either lane.
+    """Request and delivered deltas of one generation, with all its choices, on either lane.
 
-    `peers` are the addresses of the nodes asked, in order, `nodes` their names. `size` is the prompt's, in tokens.
-    `diverged` tells that a replay gave something else. `want` is what a policy chooses a node by.
+    `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
+    `diverged` is set once a replay returned something else than was delivered.
     """
 
-    __slots__ = ("diverged", "model", "nodes", "peers", "size", "want")
+    __slots__ = ("diverged", "model", "nodes", "peers", "prompt_size", "routing_hint")
 
     lane: Lane
 
-    def __init__(self, model: str | None, size: int, want: RoutingHint) -> None:
+    def __init__(self, model: str | None, prompt_size: int, routing_hint: RoutingHint) -> None:
         self.model = model
-        self.size = size
-        self.want = want
+        self.prompt_size = prompt_size
+        self.routing_hint = routing_hint
         self.diverged = False
         self.peers: list[str] = []
         self.nodes: list[str] = []
@@ -52,22 +51,23 @@ class Ledger(ABC, Generic[D]):
 
     @property
     @abstractmethod
-    def delivered(self) -> int:
-        """Tokens, over all choices."""
+    def delivered_tokens(self) -> int:
+        """Number of tokens delivered so far, over all choices."""
 
     @property
     def complete(self) -> bool:
         return all(choice.finished for choice in self.choices)
 
     @abstractmethod
-    def close_full(self) -> list[D]:
-        """End the choices that have all their tokens but lack a finish reason, lost with their node."""
+    def finish_full_choices(self) -> list[D]:
+        """Finish choices that have max_tokens tokens but lost their finish reason with the node.
+
+        Returns the missing last delta of each.
+        """
 
 
-def enter(choices: Sequence[Choice[D]], delta: D) -> None:
-    """Enter what a node sent into the choices of a ledger, before it is handed on. Raises WireError for what no honest
-    node sends.
-    """
+def record_delta(choices: Sequence[Choice[D]], delta: D) -> None:
+    """Record a delta from a node in its choice, before it is passed on. Raises WireError if it breaks the protocol."""
     if not 0 <= delta.choice < len(choices) or (choice := choices[delta.choice]).finished:
         raise WireError("received a delta for an unknown or finished choice")
     choice.add(delta)

@@ -1,4 +1,4 @@
-"""The ledger of the chat lane: messages in, text and tool calls out."""
+"""Ledger of the chat lane, where requests are messages and answers are text and tool calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
 from subnet.pool.policies.base import RoutingHint
 
-# What a policy may compare, in bytes, and how many of them are a token, about.
-_BEGINNING, _TOKEN = 4096, 4
-# Parameters that ask for a form.
-_FORMS = (
+# Bytes of the messages that routing policies compare.
+_MAX_HINT_BYTES = 4096
+# Approximation, for estimated token counts.
+_BYTES_PER_TOKEN = 4
+_STRUCTURED_OUTPUT_PARAMS = (
     "structured_outputs",
     "guided_json",
     "guided_regex",
@@ -28,7 +29,7 @@ _FORMS = (
 
 
 class ChatCall:
-    """A tool call as far as it was delivered."""
+    """Delivered part of a tool call."""
 
     __slots__ = ("arguments", "name")
 
@@ -38,11 +39,23 @@ class ChatCall:
 
 
 class ChatChoice:
-    """One of the answers, as far as it was delivered. `tokens` are as many as came in pieces of their own, at least;
-    `uncounted` are those of them that no server's usage has.
+    """Delivered part of one choice.
+
+    `tokens` is the minimum number of delivered tokens, as some servers send several in one delta; `unreported_tokens`
+    are those that no usage report of a server includes.
     """
 
-    __slots__ = ("calls", "entries", "finished", "index", "reasoning", "refusal", "text", "tokens", "uncounted")
+    __slots__ = (
+        "calls",
+        "finished",
+        "index",
+        "logprob_count",
+        "reasoning",
+        "refusal",
+        "text",
+        "tokens",
+        "unreported_tokens",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -51,27 +64,27 @@ class ChatChoice:
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
         self.calls: list[ChatCall] = []
-        self.entries = 0
+        self.logprob_count = 0
         self.tokens = 0
-        self.uncounted = 0
+        self.unreported_tokens = 0
 
     @property
-    def plain(self) -> bool:
-        """Whether all of it is text."""
+    def is_plain_text(self) -> bool:
+        """True if nothing but text was delivered: no reasoning, refusal or tool call."""
         return not (self.reasoning or self.refusal or self.calls)
 
     def add(self, delta: ChatDelta) -> None:
         self.tokens += delta.tokens
-        self.uncounted += delta.tokens
-        self.entries += len(delta.logprobs or ())
+        self.unreported_tokens += delta.tokens
+        self.logprob_count += len(delta.logprobs or ())
         self.finished = delta.finish_reason is not None
-        for said, more in ((self.text, delta.text), (self.reasoning, delta.reasoning), (self.refusal, delta.refusal)):
-            if more:
-                said.append(more)
+        for parts, new in ((self.text, delta.text), (self.reasoning, delta.reasoning), (self.refusal, delta.refusal)):
+            if new:
+                parts.append(new)
         for call in delta.calls:
-            self._call(call)
+            self._add_call(call)
 
-    def _call(self, delta: CallDelta) -> None:
+    def _add_call(self, delta: CallDelta) -> None:
         if delta.index == len(self.calls) and delta.name:
             self.calls.append(ChatCall(delta.name))
         if not 0 <= delta.index < len(self.calls):
@@ -80,20 +93,20 @@ class ChatChoice:
 
 
 class ChatLedger(Ledger[ChatDelta]):
-    """Of `request`."""
+    """Ledger of a chat request."""
 
-    __slots__ = ("_prompt_tokens", "_reported", "choices", "request")
+    __slots__ = ("_prompt_tokens", "_usage_reports", "choices", "request")
 
     lane = "chat"
     choices: list[ChatChoice]
 
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
-        said = msgspec.json.encode(request.body.get("messages"))
-        beginning = np.frombuffer(said[:_BEGINNING], np.uint8).astype(np.int32)
-        super().__init__(request.model, len(said) // _TOKEN, RoutingHint(beginning, key))
+        messages = msgspec.json.encode(request.body.get("messages"))
+        hint = np.frombuffer(messages[:_MAX_HINT_BYTES], np.uint8).astype(np.int32)
+        super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key))
         self.request = request
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
-        self._reported: list[ChatUsage] = []
+        self._usage_reports: list[ChatUsage] = []
         self._prompt_tokens: int | None = None
 
     @property
@@ -101,54 +114,61 @@ class ChatLedger(Ledger[ChatDelta]):
         return [choice for choice in self.choices if not choice.finished]
 
     @property
-    def delivered(self) -> int:
+    def delivered_tokens(self) -> int:
         return sum(choice.tokens for choice in self.choices)
 
     @property
-    def limit(self) -> int | None:
-        """Tokens that a choice may have."""
+    def max_tokens(self) -> int | None:
+        """Maximum number of tokens of each choice."""
         body = self.request.body
-        found: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
-        return found
+        maximum: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+        return maximum
 
     @property
     def usage(self) -> ChatUsage:
-        """What the servers told, and for what they did not tell, as many tokens as pieces came."""
-        reported = self._reported
+        """Usage as reported by the servers, plus an estimate of the tokens that they did not report."""
+        reports = self._usage_reports
         return ChatUsage(
-            prompt_tokens=self.size if self._prompt_tokens is None else self._prompt_tokens,
-            completion_tokens=sum(usage.completion_tokens for usage in reported)
-            + sum(choice.uncounted for choice in self.choices),
-            cached_tokens=max((usage.cached_tokens for usage in reported), default=0),
-            reasoning_tokens=sum(usage.reasoning_tokens for usage in reported),
+            prompt_tokens=self.prompt_size if self._prompt_tokens is None else self._prompt_tokens,
+            completion_tokens=sum(usage.completion_tokens for usage in reports)
+            + sum(choice.unreported_tokens for choice in self.choices),
+            cached_tokens=max((usage.cached_tokens for usage in reports), default=0),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in reports),
         )
 
-    def close_full(self) -> list[ChatDelta]:
-        limit = self.limit
-        full = [choice for choice in self.unfinished if limit is not None and choice.tokens >= limit]
+    def finish_full_choices(self) -> list[ChatDelta]:
+        maximum = self.max_tokens
+        full = [choice for choice in self.unfinished if maximum is not None and choice.tokens >= maximum]
         for choice in full:
             choice.finished = True
         return [ChatDelta(choice.index, finish_reason="length") for choice in full]
 
-    def settle(self, request: ChatRequest, usage: ChatUsage, before: Sequence[int]) -> None:
-        """`request` came to its end, and used that; its choices had so many tokens `before` that are not in it."""
-        self._reported.append(usage)
+    def record_usage(self, request: ChatRequest, usage: ChatUsage, prefix_tokens: Sequence[int]) -> None:
+        """Record the reported usage of a completed request.
+
+        `prefix_tokens` is, for each choice of the request, the number of delivered tokens sent with it as a prefix,
+        which the server counts as part of the prompt.
+        """
+        self._usage_reports.append(usage)
         if self._prompt_tokens is None:
-            self._prompt_tokens = max(0, usage.prompt_tokens - sum(before))
-        for index, count in zip(request.choices, before, strict=True):
-            self.choices[index].uncounted = count
+            self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))
+        for index, count in zip(request.choices, prefix_tokens, strict=True):
+            self.choices[index].unreported_tokens = count
 
 
-def repeatable(body: dict[str, Any]) -> bool:
-    """Whether the same request should give the same answer."""
+def is_deterministic(body: dict[str, Any]) -> bool:
+    """Return True if the same request should give the same answer: greedy sampling or a seed."""
     return body.get("temperature") == 0 or body.get("seed") is not None
 
 
-def free(body: dict[str, Any]) -> bool:
-    """Whether the rest of an answer may be written without knowing how its beginning came about: no form is asked for
-    that a server would begin anew, and the answer is a message of its own.
+def allows_prefill(body: dict[str, Any]) -> bool:
+    """Return True if a server can continue the answer to this request from a prefix.
+
+    That excludes structured outputs and forced tool calls, which a server would start from the beginning, and requests
+    that end with an assistant message themselves.
     """
-    form = (body.get("response_format") or {}).get("type", "text")
+    response_format = (body.get("response_format") or {}).get("type", "text")
     forced = body.get("tool_choice") not in (None, "none", "auto")
-    structured = any(body.get(name) is not None for name in _FORMS)
-    return form == "text" and not forced and not structured and body["messages"][-1].get("role") != "assistant"
+    structured = any(body.get(name) is not None for name in _STRUCTURED_OUTPUT_PARAMS)
+    is_text = response_format == "text" and not structured
+    return is_text and not forced and body["messages"][-1].get("role") != "assistant"

@@ -1,4 +1,4 @@
-"""The ledger of the token lane: token ids in, token ids out."""
+"""Ledger of the token lane, where requests and answers are token ids."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from subnet.pool.policies.base import RoutingHint
 from subnet.wire.messages import ChoiceStart, Generate
 from subnet.wire.tensors import TokenIds, pack
 
-NOTHING = pack(np.empty(0, np.int32))
+NO_TOKENS = pack(np.empty(0, np.int32))
 
 
-class Choice:
-    """One of the answers: the tokens delivered so far, at most `most`, and whether it is complete. `cached` is how many
-    of its prompt a node had in its cache.
-    """
+class TokenChoice:
+    """Delivered tokens of one choice; `cached_tokens` of its prompt were in a node's cache."""
 
-    __slots__ = ("_most", "_with_logprobs", "cached", "finished", "index", "tokens")
+    __slots__ = ("_max_tokens", "_with_logprobs", "cached_tokens", "finished", "index", "tokens")
 
-    def __init__(self, index: int, most: int, with_logprobs: bool) -> None:
+    def __init__(self, index: int, max_tokens: int, with_logprobs: bool) -> None:
         self.index = index
         self.tokens: list[int] = []
-        self.cached = 0
+        self.cached_tokens = 0
         self.finished = False
-        self._most = most
+        self._max_tokens = max_tokens
         self._with_logprobs = with_logprobs
 
     def add(self, delta: Delta) -> None:
         new = delta.tokens
-        if len(self.tokens) + len(new) > self._most:
-            raise WireError(f"received more than the {self._most} requested tokens")
+        if len(self.tokens) + len(new) > self._max_tokens:
+            raise WireError(f"received more than the {self._max_tokens} requested tokens")
         if self._with_logprobs and len(delta.logprobs or ()) != len(new):
             raise WireError("received tokens without the requested logprobs")
         self.tokens += new
         if delta.cached_tokens:
-            self.cached = max(self.cached, delta.cached_tokens)
+            self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
         if delta.finish_reason is not None:
             self.finished = True
 
 
 class TokenLedger(Ledger[Delta]):
-    """`prompt` is private to it and never written to; `sampling` always has a seed, and `seeded` tells whether the
-    caller chose it.
+    """Ledger of a token request.
+
+    `prompt` is private to the ledger and never modified. `sampling` always has a seed; `has_caller_seed` is True if the
+    caller set it.
     """
 
-    __slots__ = ("choices", "prompt", "sampling", "seeded", "text")
+    __slots__ = ("choices", "has_caller_seed", "prompt", "sampling", "text")
 
     lane = "token"
-    choices: tuple[Choice, ...]
+    choices: tuple[TokenChoice, ...]
 
     def __init__(
         self,
@@ -71,25 +71,26 @@ class TokenLedger(Ledger[Delta]):
         self.text = text
         seed = getrandbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
-        self.seeded = sampling.seed is not None
-        most = sys.maxsize if sampling.max_tokens is None else sampling.max_tokens
-        self.choices = tuple(Choice(index, most, sampling.logprobs is not None) for index in range(choices))
+        self.has_caller_seed = sampling.seed is not None
+        maximum = sys.maxsize if sampling.max_tokens is None else sampling.max_tokens
+        self.choices = tuple(TokenChoice(index, maximum, sampling.logprobs is not None) for index in range(choices))
 
     @property
-    def unfinished(self) -> list[Choice]:
+    def unfinished(self) -> list[TokenChoice]:
         return [choice for choice in self.choices if not choice.finished]
 
     @property
-    def delivered(self) -> int:
+    def delivered_tokens(self) -> int:
         return sum(len(choice.tokens) for choice in self.choices)
 
     @property
-    def cached(self) -> int:
-        """Tokens of the prompt that a node had in its cache. One that goes on with an answer may have more than it."""
-        return min(len(self.prompt), max(choice.cached for choice in self.choices))
+    def cached_tokens(self) -> int:
+        """Number of prompt tokens that a node had in its cache."""
+        # A node that continues an answer may have cached delivered tokens, too.
+        return min(len(self.prompt), max(choice.cached_tokens for choice in self.choices))
 
-    def request(self, choices: Sequence[Choice], *, with_delivered: bool = True) -> Generate:
-        """Ask a node for what is missing of `choices`; without what was delivered, for them from their beginning."""
+    def build_request(self, choices: Sequence[TokenChoice], *, with_delivered: bool = True) -> Generate:
+        """Return a request for the rest of `choices`; without `with_delivered`, for all of their tokens."""
         return Generate(
             model=self.model,
             prompt=pack(self.prompt),
@@ -98,13 +99,13 @@ class TokenLedger(Ledger[Delta]):
             text=self.text,
         )
 
-    def close_full(self) -> list[Delta]:
-        limit = self.sampling.max_tokens
-        full = [choice for choice in self.unfinished if limit is not None and len(choice.tokens) >= limit]
+    def finish_full_choices(self) -> list[Delta]:
+        maximum = self.sampling.max_tokens
+        full = [choice for choice in self.unfinished if maximum is not None and len(choice.tokens) >= maximum]
         for choice in full:
             choice.finished = True
         return [Delta(choice.index, [], finish_reason="length") for choice in full]
 
 
-def _start(choice: Choice, delivered: list[int]) -> ChoiceStart:
-    return ChoiceStart(choice.index, pack(np.array(delivered, np.int32)) if delivered else NOTHING)
+def _start(choice: TokenChoice, delivered: list[int]) -> ChoiceStart:
+    return ChoiceStart(choice.index, pack(np.array(delivered, np.int32)) if delivered else NO_TOKENS)

@@ -1,1 +1,1 @@
-"""How an interrupted answer is resumed on another node."""
+"""Strategies to resume an interrupted answer on another node."""

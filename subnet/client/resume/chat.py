@@ -1,8 +1,8 @@
-"""How a lost answer is carried on in the chat lane, where nothing but text is known of it.
+"""Choice of a strategy to resume an answer on the chat lane, where tokens are unknown and text must be compared.
 
-afresh   nothing was delivered: the same request again.
-replay   the same request again; what comes back must say what was delivered, and is skipped.
-prefill  the server is given what was delivered as the beginning of its answer.
+restart  nothing was delivered: send the same request again.
+replay   send the same request again; the server must repeat what was delivered, which is skipped.
+prefill  send what was delivered as a prefix for the server to continue.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 from typing import Literal
 
 from subnet.chat import CallDelta, ChatDelta
-from subnet.client.ledger.chat import ChatChoice, ChatLedger, free, repeatable
+from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, is_deterministic
 from subnet.client.resume.token import Diverged
 
-Way = Literal["afresh", "replay", "prefill"]
+Strategy = Literal["restart", "replay", "prefill"]
 
 
-def way(ledger: ChatLedger, prefills: bool) -> Way:
-    """Which is right for what the ledger still lacks, on a server that `prefills` or does not. What should come the
-    same is asked for again; of the rest what can be gone on with is. Raises Diverged when none is right.
+def choose_strategy(ledger: ChatLedger, supports_prefill: bool) -> Strategy:
+    """Return the strategy for the unfinished choices.
+
+    Deterministic requests are replayed first, others continued if possible. Raises Diverged if no strategy is left.
     """
-    begun = [choice for choice in ledger.unfinished if choice.tokens]
-    if not begun:
-        return "afresh"
-    sound = prefills and free(ledger.request.body) and all(choice.plain for choice in begun)
-    if sound and (ledger.diverged or not repeatable(ledger.request.body)):
+    started = [choice for choice in ledger.unfinished if choice.tokens]
+    if not started:
+        return "restart"
+    can_prefill = (
+        supports_prefill and allows_prefill(ledger.request.body) and all(choice.is_plain_text for choice in started)
+    )
+    if can_prefill and (ledger.diverged or not is_deterministic(ledger.request.body)):
         return "prefill"
     if ledger.diverged:
         raise Diverged("the answer was interrupted, and no node could repeat or continue it")
@@ -32,21 +35,21 @@ def way(ledger: ChatLedger, prefills: bool) -> Way:
 
 
 class Replay:
-    """What was delivered of one choice, ticked off as it comes again, however it is split now."""
+    """Check that one choice repeats what was delivered of it, which is skipped. Deltas may be split differently."""
 
     def __init__(self, choice: ChatChoice) -> None:
-        self._text = _Said(choice.text)
-        self._reasoning = _Said(choice.reasoning)
-        self._refusal = _Said(choice.refusal)
-        self._calls = [(call.name, _Said(call.arguments)) for call in choice.calls]
-        self._entries = choice.entries
+        self._text = _DeliveredText(choice.text)
+        self._reasoning = _DeliveredText(choice.reasoning)
+        self._refusal = _DeliveredText(choice.refusal)
+        self._calls = [(call.name, _DeliveredText(call.arguments)) for call in choice.calls]
+        self._logprobs_to_skip = choice.logprob_count
 
-    def rest(self, delta: ChatDelta) -> ChatDelta | None:
-        """What of `delta` is new; None for nothing. Raises Diverged."""
-        text, reasoning = self._text.rest(delta.text), self._reasoning.rest(delta.reasoning)
-        refusal = self._refusal.rest(delta.refusal)
-        calls = tuple(piece for call in delta.calls if (piece := self._call(call)) is not None)
-        logprobs = self._logprobs(delta)
+    def skip_delivered(self, delta: ChatDelta) -> ChatDelta | None:
+        """Return the part of `delta` that was not delivered yet; None for nothing. Raises Diverged."""
+        text, reasoning = self._text.skip_delivered(delta.text), self._reasoning.skip_delivered(delta.reasoning)
+        refusal = self._refusal.skip_delivered(delta.refusal)
+        calls = tuple(new for call in delta.calls if (new := self._new_call(call)) is not None)
+        logprobs = self._new_logprobs(delta)
         if not (text or reasoning or refusal or calls or logprobs or delta.finish_reason):
             return None
         if not self._complete:
@@ -55,41 +58,41 @@ class Replay:
 
     @property
     def _complete(self) -> bool:
-        said = [self._text, self._reasoning, self._refusal, *(arguments for _, arguments in self._calls)]
-        return all(one.complete for one in said)
+        delivered = [self._text, self._reasoning, self._refusal, *(arguments for _, arguments in self._calls)]
+        return all(text.complete for text in delivered)
 
-    def _call(self, delta: CallDelta) -> CallDelta | None:
-        """Its id was told already, whatever it is now."""
+    def _new_call(self, delta: CallDelta) -> CallDelta | None:
+        """Return the new part of a tool call. Its id is ignored: a replay has another one than was delivered."""
         if delta.index >= len(self._calls):
             return delta
         name, arguments = self._calls[delta.index]
         if delta.name not in ("", name):
             raise Diverged("the replayed answer calls a different function than the one delivered")
-        rest = arguments.rest(delta.arguments)
-        return CallDelta(delta.index, arguments=rest) if rest else None
+        new = arguments.skip_delivered(delta.arguments)
+        return CallDelta(delta.index, arguments=new) if new else None
 
-    def _logprobs(self, delta: ChatDelta) -> list[dict[str, object]] | None:
+    def _new_logprobs(self, delta: ChatDelta) -> list[dict[str, object]] | None:
         if delta.logprobs is None:
             return None
-        skip = min(self._entries, len(delta.logprobs))
-        self._entries -= skip
+        skip = min(self._logprobs_to_skip, len(delta.logprobs))
+        self._logprobs_to_skip -= skip
         return delta.logprobs[skip:] or None
 
 
-class _Said:
-    """A text that was delivered in pieces, and how much of it came again."""
+class _DeliveredText:
+    """Delivered text, and the position up to which a replay has repeated it."""
 
-    def __init__(self, pieces: list[str]) -> None:
-        self._expected = "".join(pieces)
-        self._seen = 0
+    def __init__(self, parts: list[str]) -> None:
+        self._expected = "".join(parts)
+        self._repeated = 0
 
     @property
     def complete(self) -> bool:
-        return self._seen == len(self._expected)
+        return self._repeated == len(self._expected)
 
-    def rest(self, piece: str) -> str:
-        skip = min(len(self._expected) - self._seen, len(piece))
-        if not self._expected.startswith(piece[:skip], self._seen):
+    def skip_delivered(self, part: str) -> str:
+        skip = min(len(self._expected) - self._repeated, len(part))
+        if not self._expected.startswith(part[:skip], self._repeated):
             raise Diverged("the replayed answer differs from what was delivered")
-        self._seen += skip
-        return piece[skip:]
+        self._repeated += skip
+        return part[skip:]

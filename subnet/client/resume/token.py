@@ -1,8 +1,8 @@
-"""How a lost answer is carried on: the one place that decides, from what the engine of the next node declares.
+"""Choice of a strategy to resume an answer on the token lane, from what the next node's engine supports.
 
-exact     the engine restores sampling, penalties and grammar at a position: it gets prompt and delivered tokens.
-continue  the delivered tokens become part of the prompt. Right where the future depends on the tokens alone.
-replay    the same request again; what comes back must equal what was delivered, and is skipped.
+exact     the engine restores sampling, penalties and grammar at a position: send the prompt and the delivered tokens.
+continue  append the delivered tokens to the prompt; correct if later tokens depend on the earlier tokens alone.
+replay    send the same request again; the node must repeat the delivered tokens, which are skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import msgspec
 import numpy as np
 
-from subnet.client.ledger.token import NOTHING, Choice, TokenLedger
+from subnet.client.ledger.token import NO_TOKENS, TokenChoice, TokenLedger
 from subnet.errors import NodeError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import Resume
@@ -21,65 +21,65 @@ from subnet.wire.tensors import pack, token_ids
 
 
 class Diverged(NodeError):
-    """A replay did not give what was delivered. The node is not to blame."""
+    """Error for a replay that differs from the delivered tokens. It is not counted as a failure of the node."""
 
     code = "diverged"
 
 
-def way(ledger: TokenLedger, declared: Resume) -> Resume:
-    """Which of the three ways is right for what the ledger still lacks. Raises Diverged when none is."""
-    if declared == "exact" or not any(choice.tokens for choice in ledger.unfinished):
+def choose_strategy(ledger: TokenLedger, supported: Resume) -> Resume:
+    """Return the strategy for the unfinished choices of `ledger`. Raises Diverged if none is correct."""
+    if supported == "exact" or not any(choice.tokens for choice in ledger.unfinished):
         return "exact"
     if not ledger.diverged:
-        return "continue" if declared == "continue" and _tokens_alone(ledger) else "replay"
+        return "continue" if supported == "continue" and _depends_on_tokens_only(ledger) else "replay"
     if ledger.sampling.grammar is not None:
-        # A fresh grammar after half an object would allow what the schema does not.
+        # A grammar that restarts in the middle of an object would allow output that the schema forbids.
         raise Diverged("the answer was interrupted, and another node did not repeat its beginning")
     return "continue"
 
 
-def _tokens_alone(ledger: TokenLedger) -> bool:
-    """Whether the next token depends on the tokens before it, and on nothing that a fresh engine lacks."""
+def _depends_on_tokens_only(ledger: TokenLedger) -> bool:
+    """Return True if the next token depends on the tokens before it, and not on a seed, penalties or a grammar."""
     sampling = ledger.sampling
     penalised = sampling.frequency_penalty or sampling.presence_penalty or sampling.repetition_penalty != 1.0
-    seeded = ledger.seeded and sampling.temperature > 0
+    seeded = ledger.has_caller_seed and sampling.temperature > 0
     return not (seeded or penalised or sampling.grammar is not None)
 
 
-class Resumption:
-    """What to ask of a node for what the ledger lacks, of at most `most` choices, and what of its answers is new."""
+class ResumePlan:
+    """Requests for the unfinished choices of a ledger, at most `max_choices`, and the filter for their deltas."""
 
-    def __init__(self, ledger: TokenLedger, declared: Resume, most: int = sys.maxsize) -> None:
-        self.way = way(ledger, declared)
-        self.choices = ledger.unfinished[:most]
-        replayed = self.choices if self.way == "replay" else ()
-        self._replayed = {choice.index: _Replay(choice) for choice in replayed}
-        if self.way == "continue":
-            self.requests = [_continued(ledger, choice) for choice in self.choices]
+    def __init__(self, ledger: TokenLedger, supported: Resume, max_choices: int = sys.maxsize) -> None:
+        self.strategy = choose_strategy(ledger, supported)
+        self.choices = ledger.unfinished[:max_choices]
+        replayed = self.choices if self.strategy == "replay" else ()
+        self._replays = {choice.index: _Replay(choice) for choice in replayed}
+        if self.strategy == "continue":
+            self.requests = [_continue_request(ledger, choice) for choice in self.choices]
         else:
-            self.requests = [ledger.request(self.choices, with_delivered=self.way == "exact")]
+            self.requests = [ledger.build_request(self.choices, with_delivered=self.strategy == "exact")]
 
-    def new(self, delta: Delta) -> Delta | None:
-        """What of `delta` the client does not have yet; None for nothing. Raises Diverged."""
-        replay = self._replayed.get(delta.choice)
-        return delta if replay is None else replay.rest(delta)
+    def skip_delivered(self, delta: Delta) -> Delta | None:
+        """Return the part of `delta` that was not delivered yet; None for nothing. Raises Diverged."""
+        replay = self._replays.get(delta.choice)
+        return delta if replay is None else replay.skip_delivered(delta)
 
 
 class _Replay:
-    """The delivered tokens of one choice, ticked off as they come again."""
+    """Check that one choice repeats its delivered tokens, which are skipped."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: TokenChoice) -> None:
         self._expected = list(choice.tokens)
-        self._seen = 0
+        self._repeated = 0
 
-    def rest(self, delta: Delta) -> Delta | None:
-        skip = min(len(self._expected) - self._seen, len(delta.tokens))
-        if skip == 0 and self._seen == len(self._expected):
+    def skip_delivered(self, delta: Delta) -> Delta | None:
+        skip = min(len(self._expected) - self._repeated, len(delta.tokens))
+        if skip == 0 and self._repeated == len(self._expected):
             return delta
-        again = self._expected[self._seen : self._seen + skip]
-        self._seen += skip
-        ended_early = delta.finish_reason is not None and self._seen < len(self._expected)
-        if delta.tokens[:skip] != again or ended_early:
+        expected = self._expected[self._repeated : self._repeated + skip]
+        self._repeated += skip
+        ended_early = delta.finish_reason is not None and self._repeated < len(self._expected)
+        if delta.tokens[:skip] != expected or ended_early:
             raise Diverged("the replayed tokens differ from those delivered")
         if skip == len(delta.tokens) and delta.finish_reason is None:
             return None
@@ -87,15 +87,15 @@ class _Replay:
         return Delta(delta.choice, delta.tokens[skip:], logprobs, delta.finish_reason)
 
 
-def _continued(ledger: TokenLedger, choice: Choice) -> Generate:
+def _continue_request(ledger: TokenLedger, choice: TokenChoice) -> Generate:
     return Generate(
         model=ledger.model,
         prompt=pack(np.concatenate([ledger.prompt, token_ids(choice.tokens)])),
-        sampling=_remaining(ledger.sampling, len(choice.tokens)),
-        starts=(ChoiceStart(choice.index, NOTHING),),
+        sampling=_remaining_sampling(ledger.sampling, len(choice.tokens)),
+        starts=(ChoiceStart(choice.index, NO_TOKENS),),
     )
 
 
-def _remaining(sampling: Sampling, delivered: int) -> Sampling:
-    limit = None if sampling.max_tokens is None else sampling.max_tokens - delivered
-    return msgspec.structs.replace(sampling, max_tokens=limit, min_tokens=max(0, sampling.min_tokens - delivered))
+def _remaining_sampling(sampling: Sampling, delivered: int) -> Sampling:
+    max_tokens = None if sampling.max_tokens is None else sampling.max_tokens - delivered
+    return msgspec.structs.replace(sampling, max_tokens=max_tokens, min_tokens=max(0, sampling.min_tokens - delivered))
