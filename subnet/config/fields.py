@@ -15,14 +15,14 @@ _KINDS: dict[type[inspect.Type], str] = {
     inspect.FloatType: "number",
     inspect.BoolType: "true or false",
     inspect.VarTupleType: "list",
-    inspect.DictType: "table",
+    inspect.DictType: "map",
 }
 
 
 class Field(msgspec.Struct, frozen=True):
     """One field of a settings Struct.
 
-    `kind` is one word, like "integer". A "list" has items. A "table" has values by name, written NAME=VALUE outside a
+    `kind` is one word, like "integer". A "list" has items. A "map" has values by name, written NAME=VALUE outside a
     file. "tables" are tables by name, and only a file can hold them. `placeholder` stands for a value in the help, if
     the kind says too little: Meta(extra={"metavar": ...}).
     """
@@ -39,7 +39,7 @@ class Field(msgspec.Struct, frozen=True):
     @property
     def repeatable(self) -> bool:
         """Whether the flag may be given several times."""
-        return self.kind in ("list", "table")
+        return self.kind in ("list", "map")
 
     @property
     def flag(self) -> str | None:

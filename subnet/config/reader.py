@@ -52,7 +52,7 @@ class SettingsReader(Generic[S]):
 
         `config` names a TOML file that must exist; without it the default file is read if it exists. `flags` holds what
         was given on the command line, by setting name; None means not given. An empty environment variable counts as
-        not set. Outside a file, a list is written with commas and a table as NAME=VALUE with commas.
+        not set. Outside a file, a list is written with commas and a map as NAME=VALUE with commas.
 
         Raises SettingsError with one line per mistake, each naming the file, variable or flag, and the path within it.
         """
