@@ -1,4 +1,4 @@
-"""What is asked of a server that takes messages instead of tokens, and what it gives back."""
+"""Requests to servers that accept messages instead of token ids, and their responses."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ ChatFinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation to be answered.
 
-    `body` is the JSON object that OpenAI's POST /v1/chat/completions takes, checked by the gateway, without `model`,
-    `n`, `stream` and `stream_options`: these are the protocol's. It is shared, and never written to. `model` is the
-    gateway's name of it. As many answers are asked for as `choices` has numbers, and the deltas bear these.
+    `body` is the JSON body of OpenAI's POST /v1/chat/completions, validated by the gateway, without `model`, `n`,
+    `stream` and `stream_options`, which the protocol sets. It is shared between attempts and must not be modified.
+    `model` is the gateway's name of the model. `choices` are the numbers of the choices to generate, which their deltas
+    carry.
 
-    `begun` is the text with which the only answer begins already, to be gone on with: only for nodes whose
-    capabilities say `prefill`.
+    `prefix` is the beginning of the only choice, which the server is to continue: only for nodes with the capability
+    `prefill`.
     """
 
     model: str
     body: dict[str, Any]
     choices: tuple[int, ...] = (0,)
-    begun: str = ""
+    prefix: str = ""
 
 
 class CallDelta(msgspec.Struct, gc=False):
-    """A piece of the call `index` of its choice, counted from 0. The first of a call has `id` and `name`, whole."""
+    """Part of the tool call `index` of its choice, counted from 0. The first part has the complete `id` and `name`."""
 
     index: int
     id: str = ""
@@ -37,10 +38,10 @@ class CallDelta(msgspec.Struct, gc=False):
 
 
 class ChatDelta(msgspec.Struct, gc=False):
-    """What one event adds to one choice; one that adds nothing is a sign of life.
+    """New content of one choice; a delta without content is a keep-alive.
 
-    `logprobs` are entries of OpenAI's `choices[].logprobs.content`, as they came, checked. `finish_reason` is set on
-    the last delta of a choice.
+    `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`. `finish_reason` is set on the last delta
+    of a choice.
     """
 
     choice: int
@@ -53,14 +54,14 @@ class ChatDelta(msgspec.Struct, gc=False):
 
     @property
     def tokens(self) -> int:
-        """How many it is, at least; 0 where it says nothing."""
+        """Minimum number of tokens in this delta; 0 without content."""
         if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs):
             return 0
         return max(1, len(self.logprobs or ()))
 
 
 class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens, as the server counted them."""
+    """Token counts, as the server reported them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -68,4 +69,4 @@ class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
 
 
-EmitChat = Callable[[ChatDelta], None]
+ChatDeltaSink = Callable[[ChatDelta], None]

@@ -1,7 +1,8 @@
-"""What is asked of an engine and what it gives back, whatever lies between."""
+"""Requests to engines and the tokens that they return, the same on every protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -13,7 +14,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """What the whole output must fit.
+    """Constraint that the whole output must match.
 
     `text` is a JSON schema as JSON text, a regular expression in the syntax of Rust's regex crate, or a grammar in
     llguidance's dialect of Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md).
@@ -26,9 +27,9 @@ class Grammar(msgspec.Struct, frozen=True):
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sampling parameters. The defaults are OpenAI's, and override the engine's own.
 
-    The session always sets a `seed` before it asks a node. Each choice `i` has its own random stream, derived from
-    (seed, i). A token in `stop_tokens` ends a choice with "stop" and is not delivered, like the model's own
-    end-of-generation tokens (which `ignore_eos` disables). `typical_p` below 1 enables locally typical sampling
+    The session always sets a `seed` before it sends a request to a node. Each choice `i` has its own random stream,
+    derived from (seed, i). A token in `stop_tokens` ends a choice with "stop" and is not delivered, like the model's
+    own end-of-generation tokens (which `ignore_eos` disables). `typical_p` below 1 enables locally typical sampling
     (https://arxiv.org/abs/2202.00666). `logprobs` None: no logprobs; k: those of each token and of its k most likely
     alternatives.
     """
@@ -76,20 +77,22 @@ class Delta(msgspec.Struct, gc=False):
     cached_tokens: int = 0
 
 
+DeltaSink = Callable[[Delta], None]
+
+
 class Start(msgspec.Struct, frozen=True):
-    """Where one choice starts: `delivered` (int32, one-dimensional) are tokens it already has."""
+    """Starting point of one choice: `delivered` (int32, one-dimensional) are the tokens it already has."""
 
     choice: int
     delivered: TokenIds
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One generation as an engine gets it.
+    """One generation, as an engine receives it.
 
-    `prompt` is int32, one-dimensional and not empty. A choice in `starts` that has `delivered` tokens goes on
-    after them: they count towards `sampling.max_tokens` and penalties, are not delivered again, and the next
-    token is drawn as if the run had never been interrupted (only engines whose capability `resume` is "exact"
-    get such jobs).
+    `prompt` is int32, one-dimensional and not empty. A choice in `starts` that has `delivered` tokens continues after
+    them: they count towards `sampling.max_tokens` and penalties, are not delivered again, and the next token is sampled
+    as if the run had never been interrupted. Only engines whose capability `resume` is "exact" receive such jobs.
     """
 
     prompt: TokenIds

@@ -74,10 +74,10 @@ async def node(url: str, **spec: Any) -> AsyncIterator[OpenAIProtocol]:
 
 
 async def heard_of(
-    protocol: OpenAIProtocol, *, choices: tuple[int, ...] = (0,), begun: str = "", model: str = "model", **body: Any
+    protocol: OpenAIProtocol, *, choices: tuple[int, ...] = (0,), prefix: str = "", model: str = "model", **body: Any
 ) -> Heard:
     heard = Heard()
-    request = ChatRequest(model=model, body={"messages": HELLO, **body}, choices=choices, begun=begun)
+    request = ChatRequest(model=model, body={"messages": HELLO, **body}, choices=choices, prefix=prefix)
     heard.usage = await protocol.rpc_chat(request, heard.emit)
     return heard
 

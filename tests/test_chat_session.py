@@ -105,7 +105,7 @@ async def test_an_answer_is_gone_on_with() -> None:
     )
     deltas, usage, _ = await answer(asking(max_tokens=10), broken, other)
     assert message(deltas)[1] == "Once upon a time"
-    assert other.requests[0].begun == "Once upon "
+    assert other.requests[0].prefix == "Once upon "
     assert other.requests[0].body["max_tokens"] == 8
     assert usage == ChatUsage(prompt_tokens=7, completion_tokens=4)
 
@@ -119,7 +119,7 @@ async def test_a_form_is_not_begun_in_its_middle(body: dict[str, Any]) -> None:
     other = MockChatProtocol(["{", "}"], peer="b", prefill=True)
     deltas, _, _ = await answer(asking(**body), broken, other)
     assert message(deltas)[1] == "{}"
-    assert other.requests[0].begun == ""
+    assert other.requests[0].prefix == ""
 
 
 async def test_only_what_lacks_is_gone_on_with() -> None:

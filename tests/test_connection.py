@@ -106,7 +106,7 @@ async def test_a_connection_that_is_lost() -> None:
             await remote.rpc_inference(REQUEST, lambda delta: None)
         before = monotonic()
         assert (await remote.rpc_info()).engine == "mock"
-        assert before < remote.heard <= monotonic()
+        assert before < remote.last_received <= monotonic()
 
 
 class Signing(TokenAuthorizer):

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from subnet.chat import ChatRequest
-from subnet.detect.detect import Found, look
+from subnet.detect.detect import DetectedServer, detect
 from subnet.detect.protocol import UpstreamProtocol
 from subnet.engines.echo import EchoEngine
 from subnet.errors import NodeError, NodeLost, NodeTimeout, Unauthorized
@@ -137,7 +137,7 @@ class Server:
         if callable(answer):
             return cast(web.Response, await answer(request))
         if answer is None:
-            return web.json_response({"detail": "Not Found"}, status=404)
+            return web.json_response({"detail": "Not DetectedServer"}, status=404)
         return web.json_response(answer)
 
 
@@ -169,31 +169,31 @@ async def reached(
 async def test_each_kind(kind: Kind, version: str, answers: Mapping[str, Any], below: str) -> None:
     """By its own answers, with its models, whichever form of the address was given, and with few questions."""
     async with serving(answers) as server:
-        found = await look(NodeSpec(url=server.url + below))
+        found = await detect(NodeSpec(url=server.url + below))
     listed = answers["/v1/models"]
     names = [model["id"] for model in (listed if isinstance(listed, list) else listed["data"] or [])]
-    assert found == Found(kind, version, tuple(names))
+    assert found == DetectedServer(kind, version, tuple(names))
     assert len(server.asked) <= 10
 
 
 async def test_likely_first() -> None:
     """Who owns the models tells what to ask: nobody else's questions are asked."""
     async with serving(VLLM) as server:
-        await look(NodeSpec(url=server.url))
+        await detect(NodeSpec(url=server.url))
     assert server.asked == ["/v1/models", "/version"]
 
 
 async def test_an_old_tgi() -> None:
     """One from before it listed its models."""
     async with serving({"/info": TGI["/info"]}) as server:
-        assert await look(NodeSpec(url=server.url)) == Found("tgi", "3.2.1")
+        assert await detect(NodeSpec(url=server.url)) == DetectedServer("tgi", "3.2.1")
 
 
 async def test_our_own_node() -> None:
     """A subnet node is known as one, and can be used."""
     engine = EchoEngine()
     async with engine, listening(Node(engine), "127.0.0.1", 0) as url, reached(NodeSpec(url=url)) as (protocol, lines):
-        assert (await look(protocol.spec)).kind == "subnet"
+        assert (await detect(protocol.spec)).kind == "subnet"
         info = await protocol.rpc_info()
         assert info.engine == "echo"
         assert len(await protocol.rpc_artefact(info.cards[0].tokenizer)) > 0
@@ -203,7 +203,7 @@ async def test_our_own_node() -> None:
 async def test_a_kind_that_was_set() -> None:
     """It is believed, and nothing is asked."""
     async with serving(OPENAI) as server:
-        assert await look(NodeSpec(url=server.url, kind="ollama")) == Found("ollama")
+        assert await detect(NodeSpec(url=server.url, kind="ollama")) == DetectedServer("ollama")
     assert not server.asked
 
 
@@ -219,7 +219,7 @@ async def test_a_server_of_something_else(answers: Mapping[str, Any], why: str) 
     """It is named, and what it answered."""
     async with serving(answers) as server:
         with pytest.raises(NodeError, match=f"^no OpenAI-compatible server at {server.url}: .*{why}"):
-            await look(NodeSpec(url=server.url))
+            await detect(NodeSpec(url=server.url))
 
 
 async def test_a_web_page() -> None:
@@ -230,7 +230,7 @@ async def test_a_web_page() -> None:
 
     async with serving({"*": page}) as server:
         with pytest.raises(NodeError, match=f"^no OpenAI-compatible server at {server.url}: "):
-            await look(NodeSpec(url=server.url))
+            await detect(NodeSpec(url=server.url))
 
 
 async def test_nobody_is_there() -> None:
@@ -238,7 +238,7 @@ async def test_nobody_is_there() -> None:
     async with serving({}) as server:
         pass
     with pytest.raises(NodeLost, match=f"cannot connect to {server.url}: Connection refused"):
-        await look(NodeSpec(url=server.url))
+        await detect(NodeSpec(url=server.url))
 
 
 @pytest.mark.parametrize("status", [301, 500, 503])
@@ -268,9 +268,9 @@ async def test_a_key_is_missing() -> None:
 
     async with serving({"/v1/models": guarded}) as server:
         with pytest.raises(Unauthorized, match="answered 401"):
-            await look(NodeSpec(url=server.url))
+            await detect(NodeSpec(url=server.url))
         assert server.asked == ["/v1/models"]
-        assert (await look(NodeSpec(url=server.url, api_key="right"))).kind == "openai"
+        assert (await detect(NodeSpec(url=server.url, api_key="right"))).kind == "openai"
 
 
 async def test_a_key_is_missing_for_all_but_the_models() -> None:
@@ -281,10 +281,10 @@ async def test_a_key_is_missing_for_all_but_the_models() -> None:
 
     async with serving({"/v1/models": LLAMA["/v1/models"], "*": guarded}) as server:
         with pytest.raises(Unauthorized, match="Invalid API Key"):
-            await look(NodeSpec(url=server.url))
+            await detect(NodeSpec(url=server.url))
     # A stranger that guards what it does not have is still what it shows.
     async with serving({"/v1/models": OPENAI["/v1/models"], "*": guarded}) as server:
-        assert (await look(NodeSpec(url=server.url))).kind == "openai"
+        assert (await detect(NodeSpec(url=server.url))).kind == "openai"
 
 
 async def test_one_that_says_nothing() -> None:
@@ -298,7 +298,7 @@ async def test_one_that_says_nothing() -> None:
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(NodeTimeout, match=f"detecting the server at http://127.0.0.1:{port} timed out after 0.1 s"):
-            await look(NodeSpec(url=f"http://127.0.0.1:{port}"), patience=0.1)
+            await detect(NodeSpec(url=f"http://127.0.0.1:{port}"), detection_timeout=0.1)
         for writer in held:
             writer.close()
 
@@ -369,11 +369,11 @@ async def test_one_that_comes_up_late() -> None:
     await server.start({})
     await server.stop()
     async with reached(NodeSpec(url=server.url)) as (protocol, lines):
-        assert not protocol.tried.is_set()
+        assert not protocol.checked.is_set()
         for _ in range(3):
             with pytest.raises(NodeLost):
                 await protocol.rpc_info()
-        assert protocol.tried.is_set()
+        assert protocol.checked.is_set()
         await server.start(OPENAI)
         assert [card.id for card in (await protocol.rpc_info()).cards] == ["gpt-4o-mini", "gpt-4o"]
         await server.stop()

@@ -12,7 +12,8 @@ from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.client.race import Hedger
 from subnet.client.timeouts import Limits
 from subnet.errors import EngineFailed, NodeError
-from subnet.protocols.base import Check, Emit
+from subnet.generation import DeltaSink
+from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause
 from subnet.wire.messages import Generate
 
@@ -124,7 +125,7 @@ class Lingering(MockProtocol):
         super().__init__([], peer=peer)
         self.asked, self.ending, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         self.asked.set()
         try:
             await asyncio.Event().wait()

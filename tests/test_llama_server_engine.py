@@ -18,10 +18,10 @@ from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.engines.llama_server import LlamaServerEngine
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, SettingsError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import TokenizerArtefact
-from subnet.protocols.in_process import DirectProtocol
+from subnet.protocols.in_process import InProcessProtocol
 from subnet.wire.tensors import token_ids
 from tests.llama_server import llama_server
 from tests.processes import Running
@@ -205,7 +205,7 @@ async def test_cancelling_frees_the_slot(engine: LlamaServerEngine, server: Runn
     begun = asyncio.Event()
     task = asyncio.create_task(engine.run(ENDLESS, lambda delta: begun.set() if delta.tokens else None))
     await begun.wait()
-    async with Http(NodeSpec(url=server.url)) as http:
+    async with HttpClient(NodeSpec(url=server.url)) as http:
         assert await busy(http) == 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -214,7 +214,7 @@ async def test_cancelling_frees_the_slot(engine: LlamaServerEngine, server: Runn
                 await asyncio.sleep(0.01)
 
 
-async def busy(http: Http) -> int:
+async def busy(http: HttpClient) -> int:
     return sum(slot["is_processing"] for slot in await http.get("/slots"))
 
 
@@ -242,7 +242,7 @@ async def test_an_answer_goes_on_at_another_server(sampling: dict[str, Any]) -> 
     prompt, wanted = chat("Tell me a story."), Sampling(max_tokens=18, ignore_eos=True, **sampling)
     with llama_server(slots=1, context=SHORT) as left, llama_server(slots=1, context=SHORT) as right:
         running = {server.url: server for server in (left, right)}
-        nodes = [DirectProtocol(LlamaServerEngine(NodeSpec(url=url)), url) for url in running]
+        nodes = [InProcessProtocol(LlamaServerEngine(NodeSpec(url=url)), url) for url in running]
         async with RemoteManager(nodes) as remotes:
             await remotes.ready()
             sessions = SessionManager(remotes, limits=LIMITS)

@@ -88,7 +88,7 @@ async def test_the_body_of_a_request_is_not_written_to() -> None:
     """It is shared with other attempts."""
     body = {"messages": HELLO, "max_completion_tokens": 5, "seed": 1}
     async with Provider() as provider, node(provider.url, kind="ollama") as protocol:
-        await protocol.rpc_chat(ChatRequest(model="model", body=body, begun="x", choices=(1,)), lambda delta: None)
+        await protocol.rpc_chat(ChatRequest(model="model", body=body, prefix="x", choices=(1,)), lambda delta: None)
     assert body == {"messages": HELLO, "max_completion_tokens": 5, "seed": 1}
     assert HELLO == [{"role": "user", "content": "Hello"}]
 

@@ -16,9 +16,9 @@ from subnet.errors import (
     WireError,
 )
 from subnet.http.sse import Event
-from subnet.protocols.openai.answer import Answer
 from subnet.protocols.openai.choice import Choice
-from subnet.protocols.openai.quirks import words
+from subnet.protocols.openai.quirks import names
+from subnet.protocols.openai.response import ChatResponse
 from tests.chat_node import Heard, heard_from
 from tests.provider import (
     TEXT,
@@ -35,7 +35,7 @@ PIECES = len(pieces(TEXT))
 USED = ChatUsage(prompt_tokens=7, completion_tokens=PIECES)
 
 
-FIELDS = words(
+FIELDS = names(
     "choices index delta message content type text thinking reasoning refusal tool_calls function_call function id name"
     " arguments finish_reason logprobs token logprob bytes top_logprobs usage prompt_tokens error code x_groq"
 )
@@ -51,12 +51,12 @@ JSON = st.recursive(
 def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) -> None:
     """Nothing that a server says breaks the gateway."""
     heard = Heard()
-    answer = Answer("peer", [Choice(0, logprobs=True), Choice(1)], heard.emit, lambda body: NodeError(str(body)))
+    answer = ChatResponse("peer", [Choice(0, logprobs=True), Choice(1)], heard.emit, lambda body: NodeError(str(body)))
     try:
         for each in chunks:
-            answer.take(Event(msgspec.json.encode(each).decode()))
+            answer.feed(Event(msgspec.json.encode(each).decode()))
         answer.done = True
-        answer.end()
+        answer.finish()
     except SubnetError:
         return
     for choice in (0, 1):

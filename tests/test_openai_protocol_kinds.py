@@ -14,19 +14,19 @@ from subnet.errors import InvalidRequest, NodeError, NodeLost, RateLimited, Subn
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import ModelCard
 from subnet.protocols.openai import OpenAIProtocol
-from subnet.protocols.openai.quirks import quirks_of
-from subnet.protocols.openai.repeated import Repeated
-from subnet.protocols.openai.request import body_of
+from subnet.protocols.openai.prefix_filter import PrefixFilter
+from subnet.protocols.openai.quirks import quirks_for
+from subnet.protocols.openai.request import build_body
 from tests.chat_node import HELLO, heard_of, node
 from tests.provider import Provider, Script, answer, refuse, reset, whole
 
 OURS = ("messages", "model", "stream", "stream_options")
 
 
-def posted(kind: str | None, body: dict[str, Any], *, url: str = "http://h", begun: str = "") -> dict[str, Any]:
+def posted(kind: str | None, body: dict[str, Any], *, url: str = "http://h", prefix: str = "") -> dict[str, Any]:
     """What a server of that kind is asked, beyond what all are."""
-    quirks = quirks_of(NodeSpec(url=url, kind=kind))  # type: ignore[arg-type]
-    found = body_of(ChatRequest(model="model", body={"messages": HELLO, **body}, begun=begun), quirks, "theirs")
+    quirks = quirks_for(NodeSpec(url=url, kind=kind))  # type: ignore[arg-type]
+    found = build_body(ChatRequest(model="model", body={"messages": HELLO, **body}, prefix=prefix), quirks, "theirs")
     return {name: value for name, value in found.items() if name not in OURS}
 
 
@@ -115,7 +115,7 @@ def test_providers_are_known_by_their_hosts() -> None:
 def test_developers_are_the_system_where_nobody_knows_them(spec: dict[str, Any], role: str) -> None:
     """Most servers, and most chat templates behind them, refuse the role."""
     messages = [{"role": "developer", "content": "Be brief."}, *HELLO]
-    body = body_of(ChatRequest(model="m", body={"messages": messages}), quirks_of(NodeSpec(**spec)), "m")
+    body = build_body(ChatRequest(model="m", body={"messages": messages}), quirks_for(NodeSpec(**spec)), "m")
     assert body["messages"] == [{"role": role, "content": "Be brief."}, *HELLO]
     assert messages[0]["role"] == "developer"
 
@@ -141,8 +141,8 @@ def test_an_answer_that_was_begun_is_the_last_message(
     spec: dict[str, Any], more: dict[str, Any], message: dict[str, Any]
 ) -> None:
     """With what the server wants to have said about it."""
-    quirks = quirks_of(NodeSpec(**{"url": "http://h", **spec}))
-    body = body_of(ChatRequest(model="m", body={"messages": HELLO}, begun="Once"), quirks, "m")
+    quirks = quirks_for(NodeSpec(**{"url": "http://h", **spec}))
+    body = build_body(ChatRequest(model="m", body={"messages": HELLO}, prefix="Once"), quirks, "m")
     assert quirks.prefill
     assert body["messages"] == [*HELLO, {"role": "assistant", "content": "Once", **message}]
     assert {name: value for name, value in body.items() if name not in OURS} == more
@@ -163,7 +163,7 @@ def test_an_answer_that_was_begun_is_the_last_message(
 )
 def test_whether_a_server_goes_on_is_declared(spec: dict[str, Any], prefills: bool) -> None:
     """What the operator says is more than what is known of its kind."""
-    assert quirks_of(NodeSpec(**{"url": "http://h", **spec})).prefill is prefills
+    assert quirks_for(NodeSpec(**{"url": "http://h", **spec})).prefill is prefills
 
 
 async def test_a_server_that_refuses_to_go_on_is_not_at_its_end() -> None:
@@ -173,7 +173,7 @@ async def test_a_server_that_refuses_to_go_on_is_not_at_its_end() -> None:
     async with Provider(*scripts) as provider, node(provider.url, prefill=True) as protocol:
         for prefills in (True, False):
             with pytest.raises(NodeError, match="cannot continue a partial answer"):
-                await heard_of(protocol, begun="One")
+                await heard_of(protocol, prefix="One")
             assert (await protocol.rpc_info()).capabilities.prefill is prefills
         with pytest.raises(InvalidRequest):
             await heard_of(protocol)
@@ -202,18 +202,18 @@ async def test_a_beginning_that_is_repeated_is_heard_once(said: str, heard: str)
     """Only if all of it is repeated, exactly, and the server is none that is known not to."""
     async with Provider(answer(said)) as provider:
         async with node(provider.url, prefill=True) as protocol:
-            assert (await heard_of(protocol, begun="One two")).text() == heard
+            assert (await heard_of(protocol, prefix="One two")).text() == heard
         async with node(provider.url, kind="vllm") as protocol:
-            assert (await heard_of(protocol, begun="One two")).text() == said
+            assert (await heard_of(protocol, prefix="One two")).text() == said
 
 
 @given(begun=st.text("ab", max_size=6), text=st.text("ab", max_size=12), cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_a_beginning_is_taken_away_however_it_is_cut(begun: str, text: str, cuts: list[int]) -> None:
     """What is left does not depend on the pieces."""
-    repeated = Repeated(begun)
+    repeated = PrefixFilter(begun)
     at = [0, *sorted(cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(at)]
-    assert "".join([repeated.decode(piece) for piece in pieces] + [repeated.flush()]) == text.removeprefix(begun)
+    assert "".join([repeated.feed(piece) for piece in pieces] + [repeated.flush()]) == text.removeprefix(begun)
 
 
 # Models.
@@ -304,7 +304,7 @@ async def test_ollama_shows_each_model_once() -> None:
     async with Provider(models=list(shown), routes=routes) as provider:
         async with node(provider.url, kind="ollama") as protocol:
             small, set_ = (await protocol.rpc_info()).cards
-            protocol._models.forget()
+            protocol._models.invalidate()
             await protocol.rpc_info()
         assert (small.id, small.context_length, small.modalities) == ("small:latest", 8192, ("image",))
         assert (set_.id, set_.context_length) == ("set:7b", 4096)
@@ -415,7 +415,7 @@ async def test_a_server_that_is_busy_keeps_its_models() -> None:
     """They were listed before; a request for an answer finds out by itself."""
     async with Provider() as provider, node(provider.url) as protocol:
         await protocol.rpc_info()
-        protocol._models.forget()
+        protocol._models.invalidate()
         provider.models = refuse(429, retry_after=100)
         for _ in range(3):
             assert [card.id for card in (await protocol.rpc_info()).cards] == ["model"]

@@ -10,7 +10,7 @@ import pytest
 
 from subnet.chat import ChatRequest
 from subnet.errors import ContextLengthExceeded, NodeLost
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 from tests.chat_node import Heard, heard_of, node
 from tests.llama_server import llama_server
@@ -25,7 +25,7 @@ def url() -> Iterator[str]:
 
 
 async def busy_slots(url: str) -> int:
-    async with Http(NodeSpec(url=url)) as http:
+    async with HttpClient(NodeSpec(url=url)) as http:
         return sum(slot["is_processing"] for slot in await http.get("/slots"))
 
 
@@ -54,10 +54,10 @@ async def test_an_answer_ends_by_itself(url: str) -> None:
 async def test_an_answer_that_was_begun_goes_on(url: str) -> None:
     """With what an undisturbed one would have said, and without the beginning."""
     async with node(url, kind="llama-server") as protocol:
-        begun = "One, two, three,"
-        longer = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=16, begun=begun)
-        first = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=4, begun=begun)
-        rest = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=12, begun=begun + first.text())
+        prefix = "One, two, three,"
+        longer = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=16, prefix=prefix)
+        first = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=4, prefix=prefix)
+        rest = await heard_of(protocol, messages=COUNT, temperature=0, max_tokens=12, prefix=prefix + first.text())
     assert first.text().startswith(" four")
     assert longer.text() == first.text() + rest.text()
 
@@ -100,12 +100,12 @@ async def test_too_long_a_prompt_is_told_as_such(url: str) -> None:
 
 async def test_cancelling_frees_the_slot(url: str) -> None:
     """The server stops writing as soon as nobody listens."""
-    begun = asyncio.Event()
-    heard = Heard(lambda delta: begun.set() if delta.text else None)
+    prefix = asyncio.Event()
+    heard = Heard(lambda delta: prefix.set() if delta.text else None)
     body = {"messages": COUNT, "max_tokens": 400, "ignore_eos": True}
     async with node(url, kind="llama-server") as protocol:
         asking = asyncio.create_task(protocol.rpc_chat(ChatRequest(model="m", body=body), heard.emit))
-        await begun.wait()
+        await prefix.wait()
         assert await busy_slots(url) == 1
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -118,14 +118,14 @@ async def test_cancelling_frees_the_slot(url: str) -> None:
 
 async def test_a_killed_server_is_a_lost_node() -> None:
     """In the middle of an answer, and from then on."""
-    begun = asyncio.Event()
-    heard = Heard(lambda delta: begun.set() if delta.text else None)
+    prefix = asyncio.Event()
+    heard = Heard(lambda delta: prefix.set() if delta.text else None)
     body = {"messages": COUNT, "max_tokens": 400, "ignore_eos": True}
     with llama_server(slots=1) as running:
         async with node(running.url, kind="llama-server") as protocol:
             assert (await protocol.rpc_info()).cards
             asking = asyncio.create_task(protocol.rpc_chat(ChatRequest(model="m", body=body), heard.emit))
-            await begun.wait()
+            await prefix.wait()
             running.process.kill()
             with pytest.raises(NodeLost):
                 await asking

@@ -21,7 +21,7 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.http.error_map import UNPAID, NotFound, refusal
+from subnet.http.error_map import UNPAID_RETRY_AFTER, NotFound, to_error
 from subnet.http.retry_after import retry_after
 
 # What servers say, and which error it is: status, body, error, param.
@@ -226,7 +226,7 @@ def test_a_refusal_is_the_error_that_it_means(
     status: int, body: Any, error: type[SubnetError], param: str | None
 ) -> None:
     """Each server's own way to say it."""
-    found = refusal("peer", status, body)
+    found = to_error("peer", status, body)
     assert type(found) is (NodeError if error is NodeError else error)
     assert found.param == param
     assert found.message
@@ -253,7 +253,7 @@ def test_a_refusal_is_the_error_that_it_means(
 )
 def test_an_error_without_a_status_is_known_by_its_name(body: Any, error: type[SubnetError]) -> None:
     """As events have it, and answers with status 200."""
-    assert type(refusal("peer", 200, body)) is error
+    assert type(to_error("peer", 200, body)) is error
 
 
 @given(
@@ -274,7 +274,7 @@ def test_an_error_without_a_status_is_known_by_its_name(body: Any, error: type[S
 )
 def test_any_answer_makes_an_error(status: int, body: Any) -> None:
     """However odd its shape; a request error only for what is the request's fault."""
-    found = refusal("peer", status, body, {"retry-after": str(body)[:20]})
+    found = to_error("peer", status, body, {"retry-after": str(body)[:20]})
     assert isinstance(found, NodeError | RequestError)
     assert not isinstance(found, RequestError) or status in (400, 403, 413, 422, 500) or status < 400
 
@@ -333,11 +333,11 @@ def test_when_to_ask_again_may_be_said_in_the_body() -> None:
 def test_who_did_not_pay_is_asked_again_much_later() -> None:
     """Whatever else the server says of when."""
     for status, body in ((429, {"error": {"code": "insufficient_quota", "message": "quota"}}), (402, "pay")):
-        assert refusal("peer", status, body, {"retry-after": "1"}).retry_after == UNPAID
+        assert to_error("peer", status, body, {"retry-after": "1"}).retry_after == UNPAID_RETRY_AFTER
 
 
 def test_a_server_that_says_when_is_busy() -> None:
     """A 503 without a word of when is a failure; with it, the server is full."""
-    assert type(refusal("peer", 503, "")) is NodeError
-    busy = refusal("peer", 503, "", {"retry-after": "2"})
+    assert type(to_error("peer", 503, "")) is NodeError
+    busy = to_error("peer", 503, "", {"retry-after": "2"})
     assert (type(busy), busy.retry_after) == (NodeBusy, 2)

@@ -24,9 +24,9 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.generation import Delta, Grammar, TokenLogprobs
+from subnet.generation import Delta, DeltaSink, Grammar, TokenLogprobs
 from subnet.node_info import Capabilities
-from subnet.protocols.base import Check, Emit
+from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
 from subnet.wire.messages import Generate
 from subnet.wire.tensors import unpack
@@ -191,7 +191,7 @@ async def test_silence(script: list[Step], limits: Limits, error: type[SubnetErr
 class Brief(MockProtocol):
     """Has nothing more to say after one token, and does not say that it has ended."""
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         emit(Delta(0, [10]))
 
 
@@ -406,7 +406,7 @@ async def test_closing_while_a_lost_node_is_left() -> None:
     given_up = asyncio.Event()
 
     class Slow(MockProtocol):
-        async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+        async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
             try:
                 await super().rpc_inference(request, emit, check)
             finally:

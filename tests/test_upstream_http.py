@@ -25,8 +25,8 @@ from subnet.errors import (
     Unauthorized,
     WireError,
 )
-from subnet.http.client import Http
-from subnet.http.credentials import Access
+from subnet.http.client import HttpClient
+from subnet.http.credentials import Credentials
 from subnet.http.node_spec import NodeSpec
 from subnet.http.sse import Event
 from tests.provider import CHAT, Cut, Pause, Provider, Script, answer, cut, event, raw, refuse, reset, silent, whole
@@ -34,11 +34,11 @@ from tests.provider import CHAT, Cut, Pause, Provider, Script, answer, cut, even
 KEY = "sk-a-secret-of-somebody"
 
 
-def http_to(provider: Provider, **spec: Any) -> Http:
-    return Http(NodeSpec(url=provider.url, **spec))
+def http_to(provider: Provider, **spec: Any) -> HttpClient:
+    return HttpClient(NodeSpec(url=provider.url, **spec))
 
 
-async def collect(http: Http, body: Any = None) -> list[Event]:
+async def collect(http: HttpClient, body: Any = None) -> list[Event]:
     async with http.events(CHAT, body or {}) as events:
         return [event async for event in events]
 
@@ -59,7 +59,7 @@ async def collect(http: Http, body: Any = None) -> list[Event]:
 )
 def test_paths_are_joined_whether_the_address_has_a_version_or_not(url: str, models: str, props: str) -> None:
     """/v1/... is where the address says that the API is, all else beside it."""
-    access = Access(NodeSpec(url=url))
+    access = Credentials(NodeSpec(url=url))
     assert (access.url("/v1/models"), access.url("/props")) == (models, props)
 
 
@@ -87,13 +87,13 @@ async def test_events_come_as_they_are_sent() -> None:
 
 
 async def test_a_json_answer_to_a_wish_for_events_is_one_event() -> None:
-    """`whole` says that it is."""
+    """`is_json` says that it is."""
     async with Provider(whole({"a": 1}), answer()) as provider, http_to(provider) as http:
         async with http.events(CHAT, {}) as events:
-            assert events.whole
+            assert events.is_json
             assert [event.data async for event in events] == ['{"a":1}']
         async with http.events(CHAT, {}) as events:
-            assert not events.whole
+            assert not events.is_json
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_a_server_that_speaks_no_http_is_a_wire_error() -> None:
         writer.close()
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
-    async with server, Http(NodeSpec(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as http:
+    async with server, HttpClient(NodeSpec(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as http:
         with pytest.raises(WireError):
             await http.get("/v1/models")
 
@@ -143,7 +143,7 @@ async def test_nobody_there_is_a_lost_node() -> None:
 
 async def test_a_name_that_cannot_be_one_is_a_lost_node() -> None:
     """As one that nobody has."""
-    async with Http(NodeSpec(url=f"http://{'a' * 70}.invalid")) as http:
+    async with HttpClient(NodeSpec(url=f"http://{'a' * 70}.invalid")) as http:
         with pytest.raises(NodeLost):
             await http.get("/v1/models")
 
@@ -157,7 +157,7 @@ async def test_connecting_is_bounded() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         spec = NodeSpec(url=f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout=0.05)
-        async with Http(spec) as http:
+        async with HttpClient(spec) as http:
             with pytest.raises(NodeLost, match="timed out"):
                 await http.get("/v1/models")
 
@@ -252,7 +252,7 @@ async def test_the_key_does_not_follow_a_redirect() -> None:
 def test_headers_are_checked_when_they_are_set() -> None:
     """No request can be smuggled in with them."""
     with pytest.raises(SettingsError, match="x-a"):
-        Access(NodeSpec(url="http://h", headers={"x-a": "1\r\nx-b: 2"}))
+        Credentials(NodeSpec(url="http://h", headers={"x-a": "1\r\nx-b: 2"}))
 
 
 # Proxies and certificates.
@@ -278,7 +278,7 @@ async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
 async def test_a_server_is_reached_through_the_proxy_of_its_spec() -> None:
     """Its name is for the proxy to look up."""
     async with proxy() as (address, asked):
-        async with Http(NodeSpec(url="http://provider.invalid", proxy=address)) as http:
+        async with HttpClient(NodeSpec(url="http://provider.invalid", proxy=address)) as http:
             assert await http.get("/v1/models") == {"data": []}
         assert asked == ["GET http://provider.invalid/v1/models"]
 
@@ -289,11 +289,11 @@ async def test_a_server_is_reached_through_the_proxy_of_the_environment(monkeypa
         monkeypatch.setenv("HTTP_PROXY", address)
         monkeypatch.setenv("http_proxy", address)
         monkeypatch.setenv("no_proxy", "inside.invalid")
-        async with Http(NodeSpec(url="http://provider.invalid")) as http:
+        async with HttpClient(NodeSpec(url="http://provider.invalid")) as http:
             await http.get("/v1/models")
         async with http_to(provider) as http:
             await http.get("/v1/models")
-        async with Http(NodeSpec(url="http://inside.invalid")) as http:
+        async with HttpClient(NodeSpec(url="http://inside.invalid")) as http:
             with pytest.raises(NodeLost):
                 await http.get("/v1/models")
         assert asked == ["GET http://provider.invalid/v1/models"]
@@ -314,7 +314,7 @@ def test_only_proxies_for_http_are_taken_from_the_environment(
 ) -> None:
     """With or without their scheme."""
     monkeypatch.setenv("all_proxy", told)
-    assert Access(NodeSpec(url="https://provider.invalid")).proxy == proxy
+    assert Credentials(NodeSpec(url="https://provider.invalid")).proxy == proxy
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +361,7 @@ async def secure_server(certificate: Path) -> AsyncIterator[tuple[str, set[int]]
     await runner.cleanup()
 
 
-async def read_to_done(http: Http) -> None:
+async def read_to_done(http: HttpClient) -> None:
     async with http.events(CHAT, {}) as events:
         async for each in events:
             if each.data == "[DONE]":
@@ -371,9 +371,9 @@ async def read_to_done(http: Http) -> None:
 async def test_a_certificate_is_trusted_by_its_bundle_only(certificate: Path) -> None:
     """Without it the server is as good as lost."""
     async with secure_server(certificate) as (url, _):
-        async with Http(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
+        async with HttpClient(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
             await read_to_done(http)
-        async with Http(NodeSpec(url=url)) as http:
+        async with HttpClient(NodeSpec(url=url)) as http:
             with pytest.raises(NodeLost, match="certificate"):
                 await read_to_done(http)
 
@@ -381,7 +381,7 @@ async def test_a_certificate_is_trusted_by_its_bundle_only(certificate: Path) ->
 async def test_a_secure_connection_is_used_again(certificate: Path) -> None:
     """If its answer was read to the end, of which [DONE] is the last event, but not the last byte."""
     async with secure_server(certificate) as (url, ports):
-        async with Http(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
+        async with HttpClient(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
             for _ in range(3):
                 await read_to_done(http)
     assert len(ports) == 1
@@ -401,4 +401,4 @@ def test_a_bundle_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
     empty.write_text("nothing")
     for path in (empty, tmp_path / "missing.pem"):
         with pytest.raises(SettingsError, match=path.name):
-            Http(NodeSpec(url="https://h", ca_bundle=str(path)))
+            HttpClient(NodeSpec(url="https://h", ca_bundle=str(path)))

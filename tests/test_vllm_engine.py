@@ -24,7 +24,7 @@ from subnet.models.resolve import resolve
 from subnet.node.run import listening, make_engine
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
-from subnet.protocols.in_process import DirectProtocol
+from subnet.protocols.in_process import InProcessProtocol
 from subnet.wire.tensors import token_ids
 from tests.real_engine import run
 from tests.recorded import Recorded, recorded
@@ -196,9 +196,9 @@ async def test_what_cannot_be_served_by_tokens_is_said(name: str, words: str) ->
 
 
 async def test_it_is_a_node_without_a_process_of_its_own() -> None:
-    """Straight from the gateway: described and asked through DirectProtocol."""
+    """Straight from the gateway: described and asked through InProcessProtocol."""
     async with recorded("vllm") as server:
-        node = DirectProtocol(VllmEngine(NodeSpec(url=server.url)), server.url)
+        node = InProcessProtocol(VllmEngine(NodeSpec(url=server.url)), server.url)
         info = await node.rpc_info()
         await node.aclose()
         assert (info.engine, info.cards[0].id) == ("vllm", "smol")

@@ -15,7 +15,7 @@ from adapter.process.local_nodes import LocalNode, LocalNodes
 from adapter.process.serve import bind
 from adapter.process.supervisor import Report
 from subnet.errors import SettingsError
-from subnet.http.credentials import Access
+from subnet.http.credentials import Credentials
 from subnet.http.node_spec import NodeSpec
 from subnet.models.resolve import resolve
 
@@ -65,7 +65,7 @@ def _check(settings: Settings) -> None:
     settings.tool_formats()
     for node in settings.nodes:
         node.check()
-        Access(node)
+        Credentials(node)
 
 
 async def _gateway(settings: Settings, report: Report) -> None:

@@ -90,7 +90,7 @@ async def _known(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol
             await remote_manager.ready()
         async with asyncio.timeout(_MORE):
             for node in nodes:
-                await node.tried.wait()
+                await node.checked.wait()
 
 
 def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:

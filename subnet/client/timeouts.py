@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from subnet.node_info import Lane
-from subnet.protocols.base import NONE
+from subnet.protocols.base import NO_TIMEOUTS
 
 if TYPE_CHECKING:
     from subnet.pool.node import RemoteNode
@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def for_node(self, remote: RemoteNode, lane: Lane) -> Limits:
         """Return the limits on one lane of one node, whose own timeouts take precedence."""
         own = remote.protocol.timeouts
-        if own is NONE and lane == "token":
+        if own is NO_TIMEOUTS and lane == "token":
             return self
         chat = lane == "chat"
         return msgspec.structs.replace(

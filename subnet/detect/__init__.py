@@ -1,1 +1,1 @@
-"""Inference servers that run elsewhere, as nodes: what stands at an address, and how it is reached."""
+"""Detection of inference servers: what runs at an address, and which protocol to use for it."""

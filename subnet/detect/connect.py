@@ -1,4 +1,4 @@
-"""From what stands at an address to the protocol it is spoken to with."""
+"""Choice of lane and protocol for a detected server."""
 
 from __future__ import annotations
 
@@ -7,78 +7,82 @@ from typing import NamedTuple
 import msgspec
 
 from subnet.authorizers import AuthorizerBase
-from subnet.detect.detect import Found, Unsuitable
+from subnet.detect.detect import DetectedServer, UnsupportedServer
 from subnet.detect.probes import TITLES
 from subnet.engines.base import Engine
 from subnet.errors import SettingsError
 from subnet.http.node_spec import Kind, NodeSpec
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import Protocol
-from subnet.protocols.in_process import DirectProtocol
+from subnet.protocols.in_process import InProcessProtocol
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.websocket import WebSocketProtocol
 
-_TAKES_TOKENS: tuple[Kind, ...] = ("vllm", "sglang", "llama-server")
-_SHOWN = 3
+_ACCEPT_TOKENS: tuple[Kind, ...] = ("vllm", "sglang", "llama-server")
+# Number of models named in a description.
+_MAX_MODELS = 3
 
 
-class Reached(NamedTuple):
-    """`why` it is on the chat lane, "" where there is no other way to speak to it, or it is not."""
+class ConnectedNode(NamedTuple):
+    """Protocol and first info of a node. `reason` says why it is on the chat lane; "" if it is on the token lane."""
 
     protocol: Protocol
     info: NodeInfo
-    why: str = ""
+    reason: str = ""
 
 
-async def reach(spec: NodeSpec, found: Found, authorizer: AuthorizerBase | None = None) -> Reached:
-    """On the token lane if that can be had. Raises NodeError where it does not answer, Unsuitable
-    where it cannot on the lane that `spec` wants.
+async def connect(spec: NodeSpec, detected: DetectedServer, authorizer: AuthorizerBase | None = None) -> ConnectedNode:
+    """Connect on the token lane if possible, else on the chat lane.
+
+    Raises NodeError if the server does not answer, and UnsupportedServer if it does not support the lane in `spec`.
     """
-    if found.kind == "subnet":
+    if detected.kind == "subnet":
         if spec.lane == "chat":
-            raise Unsuitable(f"{spec.peer}: not used, because lane is set to chat: subnet nodes accept token ids only")
+            raise UnsupportedServer(
+                f"{spec.peer}: not used, because lane is set to chat: subnet nodes accept token ids only"
+            )
         url = spec.url.rstrip("/").removesuffix("/v1")
-        return await _answering(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
-    why = _obstacle(spec, found)
-    if not why:
+        return await _checked(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
+    reason = _chat_lane_reason(spec, detected)
+    if not reason:
         try:
-            return await _answering(DirectProtocol(_engine(spec, found.kind), spec.peer))
+            return await _checked(InProcessProtocol(_engine(spec, detected.kind), spec.peer))
         except SettingsError as error:
-            why = error.message
+            reason = error.message
     if spec.lane == "token":
-        raise Unsuitable(f"{spec.peer}: not used, because lane is set to token: {why}")
-    return await _answering(OpenAIProtocol(msgspec.structs.replace(spec, kind=found.kind)), why)
+        raise UnsupportedServer(f"{spec.peer}: not used, because lane is set to token: {reason}")
+    return await _checked(OpenAIProtocol(msgspec.structs.replace(spec, kind=detected.kind)), reason)
 
 
-def told(spec: NodeSpec, found: Found, reached: Reached) -> str:
-    """One line for a person."""
-    info, why = reached.info, reached.why
-    version = info.version if found.kind == "subnet" else found.version
+def describe(spec: NodeSpec, detected: DetectedServer, node: ConnectedNode) -> str:
+    """Return one line for the operator: server, version, models and lane."""
+    info, reason = node.info, node.reason
+    version = info.version if detected.kind == "subnet" else detected.version
     names = [card.id for card in info.cards]
-    models = ", ".join(names[:_SHOWN]) or "no models yet"
-    more = f" (and {len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
-    lane = "chat" if isinstance(reached.protocol, OpenAIProtocol) else "token"
-    line = f"{spec.peer}: {TITLES[found.kind]} {version}".rstrip() + f", serves {models}{more}, {lane} lane"
+    models = ", ".join(names[:_MAX_MODELS]) or "no models yet"
+    more = f" (and {len(names) - _MAX_MODELS} more)" if len(names) > _MAX_MODELS else ""
+    lane = "chat" if isinstance(node.protocol, OpenAIProtocol) else "token"
+    line = f"{spec.peer}: {TITLES[detected.kind]} {version}".rstrip() + f", serves {models}{more}, {lane} lane"
     # Servers are not trusted with a terminal.
-    return "".join(char if char.isprintable() else "?" for char in (f"{line}: {why}" if why else line))
+    return "".join(char if char.isprintable() else "?" for char in (f"{line}: {reason}" if reason else line))
 
 
-def _obstacle(spec: NodeSpec, found: Found) -> str:
-    """Why it can only be on the chat lane, as far as that is known without asking for its tokenizer."""
+def _chat_lane_reason(spec: NodeSpec, detected: DetectedServer) -> str:
+    """Return why only the chat lane is possible, as far as that is known without loading a tokenizer; "" if unknown."""
     if spec.lane == "chat":
         return "as configured"
-    if found.kind not in _TAKES_TOKENS:
+    if detected.kind not in _ACCEPT_TOKENS:
         return "it does not accept token ids"
     if spec.modalities:
         return "it accepts input other than text"
-    if len(spec.models or found.models) > 1:
+    if len(spec.models or detected.models) > 1:
         return "it serves several models"
     return ""
 
 
 def _engine(spec: NodeSpec, kind: Kind) -> Engine:
-    """Raises SettingsError."""
-    # Only here: who has chat servers only needs no tokenizers.
+    """Return the engine for the token lane of a server. Raises SettingsError if its tokenizer is unavailable."""
+    # Imported here, so that a gateway with chat servers only does not load the tokenizers.
     if kind == "vllm":
         from subnet.engines.vllm import VllmEngine
 
@@ -92,9 +96,9 @@ def _engine(spec: NodeSpec, kind: Kind) -> Engine:
     return LlamaServerEngine(spec)
 
 
-async def _answering(protocol: Protocol, why: str = "") -> Reached:
+async def _checked(protocol: Protocol, reason: str = "") -> ConnectedNode:
     try:
-        return Reached(protocol, await protocol.rpc_info(), why)
+        return ConnectedNode(protocol, await protocol.rpc_info(), reason)
     except BaseException:
         await protocol.aclose()
         raise

@@ -1,4 +1,4 @@
-"""Finding out what stands at an address."""
+"""Detection of the server at an address."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import msgspec
 
 from subnet.detect.probes import PROBES, Probe
 from subnet.errors import NodeError, NodeLost, NodeTimeout, RequestError, SubnetError, WireError
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.node_spec import Kind, NodeSpec
 
-# How a server answers a question that it does not know.
-_STRANGE = (NotFound, WireError, RequestError)
-_UNOWNED = [probe for probe in PROBES if not probe.owned]
+# Errors from servers that do not know the requested path.
+_UNKNOWN_PATH = (NotFound, WireError, RequestError)
+_PROBES_WITHOUT_OWNER = [probe for probe in PROBES if not probe.requires_owner]
 
 
-class Unsuitable(NodeError):
-    """What stands there cannot be used, and will not be another soon."""
+class UnsupportedServer(NodeError):
+    """The server at the address cannot be used, and retrying soon will not help."""
 
 
 class _Model(msgspec.Struct):
@@ -28,82 +28,88 @@ class _Model(msgspec.Struct):
     owned_by: str | None = None
 
 
-class _Models(msgspec.Struct):
-    """Ollama without a model says null."""
-
+class _ModelList(msgspec.Struct):
+    # Null for an Ollama without models.
     data: list[_Model] | None
 
 
-class Found(msgspec.Struct, frozen=True):
-    """`version` is "" where it does not tell. `models` are its own names of them, where they are known."""
+class DetectedServer(msgspec.Struct, frozen=True):
+    """Type of the server at an address.
+
+    `version` is "" if the server does not report it. `models` are the server's own names, if they are known.
+    """
 
     kind: Kind
     version: str = ""
     models: tuple[str, ...] = ()
 
 
-async def look(spec: NodeSpec, before: Kind | None = None, *, patience: float = 5.0) -> Found:
-    """What stands at the address of `spec`, and stood there `before`. A handful of small questions: which models there
-    are, and then what only one kind can answer. A kind that was set by hand is believed.
+async def detect(spec: NodeSpec, previous: Kind | None = None, *, detection_timeout: float = 5.0) -> DetectedServer:
+    """Detect the server at the address of `spec`, with a handful of small requests.
 
-    Raises NodeError: nobody answers, within `patience` seconds in all, the key is refused, it is starting or broken;
-    Unsuitable for what speaks otherwise.
+    The model list is requested first, then paths that only one type of server has. `previous` is the type that was
+    detected before. A type set in `spec` is returned without any request.
+
+    Raises NodeError if the server is unreachable, starting or failing, or rejects the key; NodeTimeout after
+    `detection_timeout` seconds; and UnsupportedServer for a server with another API.
     """
     if spec.kind is not None:
-        return Found(spec.kind)
-    async with Http(spec) as http:
+        return DetectedServer(spec.kind)
+    async with HttpClient(spec) as http:
         try:
-            async with asyncio.timeout(patience):
-                return await _look(http, before)
+            async with asyncio.timeout(detection_timeout):
+                return await _detect(http, previous)
         except TimeoutError as error:
-            raise NodeTimeout(f"detecting the server at {http.peer} timed out after {patience:g} s") from error
+            raise NodeTimeout(f"detecting the server at {http.peer} timed out after {detection_timeout:g} s") from error
 
 
-async def _look(http: Http, before: Kind | None) -> Found:
+async def _detect(http: HttpClient, previous: Kind | None) -> DetectedServer:
     try:
-        models = await _models(http)
-    except _STRANGE as error:
-        # A subnet node has no such path, nor has an old TGI.
-        if (found := await _first(http, _UNOWNED)) is None:
-            raise Unsuitable(f"no OpenAI-compatible server at {http.peer}: {error}") from error
-        return found
-    found = await _first(http, _likely(models, before), likely=True)
-    if found is None and before != "openai":
-        found = await _first(http, _UNOWNED)
-    return msgspec.structs.replace(found or Found("openai"), models=tuple(model.id for model in models))
+        models = await _list_models(http)
+    except _UNKNOWN_PATH as error:
+        # Subnet nodes and old versions of TGI do not have this path.
+        if (detected := await _first_match(http, _PROBES_WITHOUT_OWNER)) is None:
+            raise UnsupportedServer(f"no OpenAI-compatible server at {http.peer}: {error}") from error
+        return detected
+    detected = await _first_match(http, _likely_probes(models, previous), likely=True)
+    if detected is None and previous != "openai":
+        detected = await _first_match(http, _PROBES_WITHOUT_OWNER)
+    return msgspec.structs.replace(detected or DetectedServer("openai"), models=tuple(model.id for model in models))
 
 
-def _likely(models: Iterable[_Model], before: Kind | None) -> list[Probe]:
+def _likely_probes(models: Iterable[_Model], previous: Kind | None) -> list[Probe]:
     owners = {model.owned_by for model in models}
-    return [probe for probe in PROBES if probe.owners & owners or probe.kind == before]
+    return [probe for probe in PROBES if probe.owners & owners or probe.kind == previous]
 
 
-async def _first(http: Http, probes: Iterable[Probe], *, likely: bool = False) -> Found | None:
-    """All are asked at once; the first of those that answer as they should counts."""
-    answers = await asyncio.gather(*(_answer(http, probe, likely) for probe in probes), return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return next((found for found in answers if isinstance(found, Found)), None)
+async def _first_match(http: HttpClient, probes: Iterable[Probe], *, likely: bool = False) -> DetectedServer | None:
+    """Run all probes at the same time, and return the first match in their order."""
+    results = await asyncio.gather(*(_run(http, probe, likely) for probe in probes), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return next((result for result in results if isinstance(result, DetectedServer)), None)
 
 
-async def _answer(http: Http, probe: Probe, likely: bool) -> Found | None:
-    answer = await _one_of(http, probe.paths, probe.shape, likely)
-    if answer is None:
+async def _run(http: HttpClient, probe: Probe, likely: bool) -> DetectedServer | None:
+    response = await _get_first(http, probe.paths, probe.shape, likely)
+    if response is None:
         return None
     if probe.version_paths:
-        answer = await _one_of(http, probe.version_paths, probe.version_shape, likely=False)
-    return Found(probe.kind, getattr(answer, "version", ""))
+        response = await _get_first(http, probe.version_paths, probe.version_shape, likely=False)
+    return DetectedServer(probe.kind, getattr(response, "version", ""))
 
 
-async def _one_of(http: Http, paths: Iterable[str], shape: Any, likely: bool) -> Any:
-    """What the first of `paths` has that has this shape, else None. Raises NodeLost; of a `likely` server also that it
-    asks for a key, as llama-server does for all but its models, or is broken: it is no other for that.
+async def _get_first(http: HttpClient, paths: Iterable[str], shape: Any, likely: bool) -> Any:
+    """Return the first response of this shape from `paths`, or None.
+
+    Raises NodeLost, and for a `likely` type all other errors: that a server requires a key (llama-server does for all
+    paths except its models), or is failing, does not make it another type of server.
     """
     for path in paths:
         try:
             return msgspec.convert(await http.get(path), shape)
-        except (*_STRANGE, msgspec.ValidationError):
+        except (*_UNKNOWN_PATH, msgspec.ValidationError):
             continue
         except SubnetError as error:
             if likely or isinstance(error, NodeLost):
@@ -111,12 +117,12 @@ async def _one_of(http: Http, paths: Iterable[str], shape: Any, likely: bool) ->
     return None
 
 
-async def _models(http: Http) -> list[_Model]:
-    """Raises NodeError or RequestError."""
-    answer = await http.get("/v1/models")
-    # Together sends the list alone.
-    answer = {"data": answer} if isinstance(answer, list) else answer
+async def _list_models(http: HttpClient) -> list[_Model]:
+    """Return the server's models. Raises NodeError or RequestError."""
+    body = await http.get("/v1/models")
+    # Together sends the list itself.
+    body = {"data": body} if isinstance(body, list) else body
     try:
-        return msgspec.convert(answer, _Models).data or []
+        return msgspec.convert(body, _ModelList).data or []
     except msgspec.ValidationError as error:
         raise WireError(f"{http.peer} returned an unrecognised model list") from error

@@ -1,4 +1,4 @@
-"""The servers that can be told apart, each by one question and the shape of the answer that it documents.
+"""Types of servers that can be detected, each by the documented response to one request.
 
 Sources: vLLM's API server (/version) and its ModelCard (owned_by); SGLang's "Native APIs" (/model_info, /server_info;
 older ones have "get_" before the name); llama.cpp tools/server/README.md (/props); Ollama docs/api.md (/api/version);
@@ -16,7 +16,7 @@ from subnet.http.node_spec import Kind
 
 
 class _Version(msgspec.Struct, forbid_unknown_fields=True):
-    """All that vLLM has at /version, and Ollama at /api/version."""
+    """Response of vLLM's /version and Ollama's /api/version."""
 
     version: str
 
@@ -36,13 +36,12 @@ class _LlamaServer(msgspec.Struct):
 
     @property
     def version(self) -> str:
-        """As b6900 of b6900-1d49ca37."""
+        """Build number, such as b6900 for b6900-1d49ca37."""
         return self.build_info.partition("-")[0]
 
 
 class _Tgi(msgspec.Struct):
-    """Its sister that only makes embeddings has no `max_total_tokens`."""
-
+    # Text Embeddings Inference has the same path, but no `max_total_tokens`.
     model_id: str
     max_concurrent_requests: int
     max_total_tokens: int
@@ -66,11 +65,11 @@ class _Subnet(msgspec.Struct):
 
 
 class Probe(NamedTuple):
-    """A server is of this kind if one of `paths` has an answer of this `shape`, which may tell its version; else one of
-    `version_paths` does, as `version_shape`.
+    """Test for one type of server: one of `paths` returns a response of this `shape`.
 
-    `owners` are whom its models belong to in GET /v1/models. With `owned`, all of this kind say so, so that only these
-    are asked.
+    The version is in that response, or in one of `version_shape` from one of `version_paths`. `owners` are the values
+    of `owned_by` in the server's model list. `requires_owner`: all servers of this type have one of them, so no others
+    are probed.
     """
 
     kind: Kind
@@ -78,14 +77,14 @@ class Probe(NamedTuple):
     paths: tuple[str, ...]
     shape: Any
     owners: frozenset[str] = frozenset()
-    owned: bool = False
+    requires_owner: bool = False
     version_paths: tuple[str, ...] = ()
     version_shape: Any = None
 
 
 PROBES = (
-    # Many servers have a /version.
-    Probe("vllm", "vLLM", ("/version",), _Version, frozenset({"vllm"}), owned=True),
+    # Servers of many other types have a /version, too.
+    Probe("vllm", "vLLM", ("/version",), _Version, frozenset({"vllm"}), requires_owner=True),
     Probe(
         "sglang",
         "SGLang",

@@ -1,4 +1,4 @@
-"""A server of whichever kind, as a node."""
+"""Node whose type of server is detected."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.authorizers import AuthorizerBase
-from subnet.chat import ChatRequest, ChatUsage, EmitChat
-from subnet.detect.watcher import Finder, Report
+from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.detect.watcher import Report, Watcher
 from subnet.errors import NodeLost
-from subnet.generation import Delta, TokenLogprobs
+from subnet.generation import Delta, DeltaSink, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import NodeInfo
-from subnet.protocols.base import NONE, Check, Emit, Protocol, Timeouts
+from subnet.protocols.base import NO_TIMEOUTS, Check, Protocol, Timeouts
 from subnet.wire.messages import Accepted, Generate
 from subnet.wire.tensors import TokenIds
 
 
 class UpstreamProtocol(Protocol):
-    """What stands at `spec.url`, which is found out when it is first asked how it is, and again after it did not
-    answer: another server may stand there then. `report` gets one line when it is found, when it is another than
-    before, and when nothing could be found yet; `authorizer` is for subnet nodes. `tried` is set when it has been asked
-    for the first time, with or without success.
+    """Server at `spec.url`, of any type.
+
+    The type is detected during the first health check, and again after a failure, because another server may be at the
+    address by then. `report` receives one line when a server is detected, when it is replaced by another, and when the
+    first detection fails. `authorizer` is for subnet nodes. `checked` is set after the first health check, successful
+    or not.
     """
 
     def __init__(
@@ -37,30 +39,30 @@ class UpstreamProtocol(Protocol):
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.spec = spec
-        self.tried = asyncio.Event()
+        self.checked = asyncio.Event()
         self.peer = spec.peer
         own = Timeouts(spec.first_token_timeout, spec.inter_token_timeout, spec.attempt_timeout)
-        self.timeouts = own if own != NONE else NONE
-        self._finder = Finder(spec, authorizer, report, clock)
-        self._finding: asyncio.Task[None] | None = None
-        self._well = False
+        self.timeouts = own if own != NO_TIMEOUTS else NO_TIMEOUTS
+        self._watcher = Watcher(spec, authorizer, report, clock)
+        self._detection: asyncio.Task[None] | None = None
+        self._healthy = False
 
     @property
-    def heard(self) -> float:
-        reached = self._finder.reached
-        return 0.0 if reached is None else reached.protocol.heard
+    def last_received(self) -> float:
+        node = self._watcher.node
+        return 0.0 if node is None else node.protocol.last_received
 
     async def rpc_info(self) -> NodeInfo:
         try:
-            if not self._well:
-                await self._find()
+            if not self._healthy:
+                await self._detect()
             inner = self._inner
-            self._well = False
+            self._healthy = False
             info = await inner.rpc_info()
-            self._well = True
+            self._healthy = True
             return info
         finally:
-            self.tried.set()
+            self.checked.set()
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         return await self._inner.rpc_artefact(sha256)
@@ -74,40 +76,40 @@ class UpstreamProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return self._inner.rpc_inference_stream(request)
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         try:
             await self._inner.rpc_inference(request, emit, check)
         except NodeLost:
-            self._doubt()
+            self._recheck()
             raise
 
-    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
         try:
             return await self._inner.rpc_chat(request, emit)
         except NodeLost:
-            self._doubt()
+            self._recheck()
             raise
 
     async def aclose(self) -> None:
-        finding, self._finding = self._finding, None
-        if finding is not None:
-            finding.cancel()
-            await asyncio.gather(finding, return_exceptions=True)
-        await self._finder.aclose()
+        detection, self._detection = self._detection, None
+        if detection is not None:
+            detection.cancel()
+            await asyncio.gather(detection, return_exceptions=True)
+        await self._watcher.aclose()
 
     @property
     def _inner(self) -> Protocol:
-        if self._finder.reached is None:
+        if self._watcher.node is None:
             raise NodeLost(f"{self.peer} has not been reached yet")
-        return self._finder.reached.protocol
+        return self._watcher.node.protocol
 
-    def _doubt(self) -> None:
-        """Who was lost once may be another from now on."""
-        self._well = False
+    def _recheck(self) -> None:
+        """Detect the server again in the next health check, because another may have replaced it."""
+        self._healthy = False
 
-    async def _find(self) -> None:
-        """Who asks may stop waiting: what was begun goes on, as the next one waits for it too."""
-        if self._finding is None or self._finding.done():
-            self._finding = asyncio.create_task(self._finder.find())
-            self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._finding)
+    async def _detect(self) -> None:
+        """Wait for the detection. It continues if the caller is cancelled, and the next caller waits for it."""
+        if self._detection is None or self._detection.done():
+            self._detection = asyncio.create_task(self._watcher.detect())
+            self._detection.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._detection)

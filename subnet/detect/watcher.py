@@ -1,85 +1,90 @@
-"""What stands at one address, from its first answer on, through all its absences."""
+"""Repeated detection of the server at one address, across outages and replacements."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from subnet.authorizers import AuthorizerBase
-from subnet.detect.connect import Reached, reach, told
-from subnet.detect.detect import Found, Unsuitable, look
+from subnet.detect.connect import ConnectedNode, connect, describe
+from subnet.detect.detect import DetectedServer, UnsupportedServer, detect
 from subnet.errors import NodeError, Unauthorized
 from subnet.http.node_spec import NodeSpec
 
 Report = Callable[[str], None]
-# What is asked again only after a pause, in seconds, as it stays so until someone does something about it.
-_LASTING = (Unauthorized, Unsuitable)
-_PAUSE = 10.0
+# Errors that persist until somebody intervenes, and the pause before the next attempt, in seconds.
+_PERSISTENT = (Unauthorized, UnsupportedServer)
+_RETRY_INTERVAL = 10.0
 
 
-class Finder:
-    """`reached` is what stands at `spec.url`, None before it was found. It belongs to the finder, see aclose().
+class Watcher:
+    """Keeps a connection to whichever server is at `spec.url`.
 
-    `report` gets one line when it is found, when it is another than before, and when nothing could be found yet.
+    `node` is the server detected last, or None before the first; the watcher owns it, see aclose(). `report` receives
+    one line when a server is detected, when it is replaced by another, and when the first detection fails.
     """
 
     def __init__(
         self, spec: NodeSpec, authorizer: AuthorizerBase | None, report: Report, clock: Callable[[], float]
     ) -> None:
-        self.reached: Reached | None = None
+        self.node: ConnectedNode | None = None
         self._spec = spec
         self._authorizer = authorizer
         self._report = report
         self._clock = clock
-        self._found: Found | None = None
-        self._refusal: NodeError | None = None
-        self._until = 0.0
-        self._said = ""
+        self._detected: DetectedServer | None = None
+        self._last_error: NodeError | None = None
+        self._retry_at = 0.0
+        self._last_line = ""
 
-    async def find(self) -> None:
-        """See who is there now. Raises NodeError; one that is lasting is raised again for a while, unasked."""
-        if await self._is_back():
+    async def detect(self) -> None:
+        """Detect the server again, and connect to it if it has changed.
+
+        Raises NodeError. A persistent error is raised again without any request until `_RETRY_INTERVAL` is over.
+        """
+        if await self._is_same_subnet_node():
             return
-        if self._refusal is not None and self._clock() < self._until:
-            raise self._refusal
+        if self._last_error is not None and self._clock() < self._retry_at:
+            raise self._last_error
         try:
-            found, reached = await self._look()
+            detected, node = await self._connect()
         except NodeError as error:
-            lasting = isinstance(error, _LASTING)
-            self._refusal, self._until = error, self._clock() + (error.retry_after or (_PAUSE if lasting else 0.0))
-            if self.reached is None or lasting:
+            persistent = isinstance(error, _PERSISTENT)
+            pause = error.retry_after or (_RETRY_INTERVAL if persistent else 0.0)
+            self._last_error, self._retry_at = error, self._clock() + pause
+            if self.node is None or persistent:
                 peer = "" if self._spec.peer in str(error) else f"{self._spec.peer}: "
-                self._say(f"{peer}{error}; retrying until it answers")
+                self._report_change(f"{peer}{error}; retrying until it answers")
             raise
         if self._spec.kind != "subnet":
-            self._say(told(self._spec, found, reached))
+            self._report_change(describe(self._spec, detected, node))
 
     async def aclose(self) -> None:
-        """Safe to call twice."""
-        reached, self.reached = self.reached, None
-        if reached is not None:
-            await reached.protocol.aclose()
+        """Close the connection. Safe to call twice."""
+        node, self.node = self.node, None
+        if node is not None:
+            await node.protocol.aclose()
 
-    async def _is_back(self) -> bool:
-        """Whether a subnet node answers as one again: nobody else speaks as it does."""
-        if self.reached is None or self._found is None or self._found.kind != "subnet":
+    async def _is_same_subnet_node(self) -> bool:
+        """Return whether a subnet node answers again; no other server speaks its protocol."""
+        if self.node is None or self._detected is None or self._detected.kind != "subnet":
             return False
         try:
-            await self.reached.protocol.rpc_info()
+            await self.node.protocol.rpc_info()
         except NodeError:
             return False
         return True
 
-    async def _look(self) -> tuple[Found, Reached]:
-        found = await look(self._spec, None if self._found is None else self._found.kind)
-        before = self.reached
-        if before is not None and found == self._found:
-            return found, before
-        self.reached, self._found = await reach(self._spec, found, self._authorizer), found
-        if before is not None:
-            await before.protocol.aclose()
-        return found, self.reached
+    async def _connect(self) -> tuple[DetectedServer, ConnectedNode]:
+        detected = await detect(self._spec, None if self._detected is None else self._detected.kind)
+        previous = self.node
+        if previous is not None and detected == self._detected:
+            return detected, previous
+        self.node, self._detected = await connect(self._spec, detected, self._authorizer), detected
+        if previous is not None:
+            await previous.protocol.aclose()
+        return detected, self.node
 
-    def _say(self, line: str) -> None:
-        if line != self._said:
-            self._said = line
+    def _report_change(self, line: str) -> None:
+        if line != self._last_line:
+            self._last_line = line
             self._report(line)

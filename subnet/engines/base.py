@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest
-from subnet.generation import Delta, Job, TokenLogprobs
+from subnet.generation import DeltaSink, Job, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard
 from subnet.wire.tensors import TokenIds
-
-Emit = Callable[[Delta], None]
 
 
 class Engine(ABC):
@@ -45,7 +43,7 @@ class Engine(ABC):
         return
 
     @abstractmethod
-    async def run(self, job: Job, emit: Emit) -> None:
+    async def run(self, job: Job, emit: DeltaSink) -> None:
         """Generate until every choice of the job has finished.
 
         Calls `emit` on the event loop's thread, in order per choice, as soon as tokens exist; exactly one delta

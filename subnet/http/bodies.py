@@ -1,4 +1,4 @@
-"""The bodies of responses."""
+"""Response bodies, read within limits of size and time."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ import msgspec
 
 from subnet.errors import NodeLost, WireError
 
-# Of a JSON answer, and of an error's, in bytes.
-_LONGEST = 64 << 20
-_LONGEST_ERROR = 64 << 10
-# For the last bytes of an answer that was read to its end, so that its connection can be used again. In seconds.
-_LINGER = 0.05
+# Limits of a JSON response and of an error body, in bytes.
+_MAX_BODY = 64 << 20
+_MAX_ERROR_BODY = 64 << 10
+# Time to wait for the end of a response after its last event, so that the connection can be reused. In seconds.
+_DRAIN_TIMEOUT = 0.05
 
 
-async def json_of(response: aiohttp.ClientResponse, peer: str) -> Any:
-    """The value that is the body. Raises NodeLost where it is cut, WireError where it is none, or more than 64 MiB."""
-    data = await _read(response, peer, _LONGEST)
-    if len(data) > _LONGEST:
-        raise WireError(f"{peer} sent a response of more than {_LONGEST} bytes")
+async def read_json(response: aiohttp.ClientResponse, peer: str) -> Any:
+    """Return the JSON value in the body.
+
+    Raises NodeLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
+    """
+    data = await _read(response, peer, _MAX_BODY)
+    if len(data) > _MAX_BODY:
+        raise WireError(f"{peer} sent a response of more than {_MAX_BODY} bytes")
     try:
-        return _decoded(data)
+        return _decode(data)
     except ValueError as error:
         raise WireError(f"{peer} sent invalid JSON for {response.url.path}: {error}") from error
 
 
-async def error_of(response: aiohttp.ClientResponse, peer: str) -> Any:
-    """The value that is the body, or its text where it is none; of long ones the beginning."""
-    data = (await _read(response, peer, _LONGEST_ERROR))[:_LONGEST_ERROR]
+async def read_error_body(response: aiohttp.ClientResponse, peer: str) -> Any:
+    """Return the JSON value in the body, or its text if it is not JSON; at most the first 64 KiB."""
+    data = (await _read(response, peer, _MAX_ERROR_BODY))[:_MAX_ERROR_BODY]
     try:
-        return _decoded(data)
+        return _decode(data)
     except ValueError:
         return data.decode(errors="replace")
 
 
-async def linger(response: aiohttp.ClientResponse) -> None:
-    """Whoever stops at the last event may leave some bytes that end the response."""
+async def drain(response: aiohttp.ClientResponse) -> None:
+    """Read the bytes that may follow the last event, for a short time."""
     with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-        async with asyncio.timeout(_LINGER):
+        async with asyncio.timeout(_DRAIN_TIMEOUT):
             await response.content.readany()
 
 
-async def _read(response: aiohttp.ClientResponse, peer: str, longest: int) -> bytes:
-    """The body, at least its first `longest` bytes."""
+async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> bytes:
+    """Return the body, or a bit more than its first `limit` bytes if it is longer."""
     data = bytearray()
-    with translated(peer):
-        async for piece in response.content.iter_any():
-            data += piece
-            if len(data) > longest:
+    with translate_errors(peer):
+        async for part in response.content.iter_any():
+            data += part
+            if len(data) > limit:
                 break
     return bytes(data)
 
 
-def _decoded(data: bytes) -> Any:
-    """Raises ValueError."""
+def _decode(data: bytes) -> Any:
+    """Decode JSON. Raises ValueError for any invalid input."""
     try:
         return msgspec.json.decode(data)
     except RecursionError as error:
@@ -67,8 +70,8 @@ def _decoded(data: bytes) -> Any:
 
 
 @contextmanager
-def translated(peer: str) -> Iterator[None]:
-    """What aiohttp raises inside becomes NodeLost, or WireError for what is no HTTP. `peer` is the server's address."""
+def translate_errors(peer: str) -> Iterator[None]:
+    """Convert aiohttp's errors to NodeLost, or to WireError for invalid HTTP. `peer` is the server's address."""
     try:
         yield
     except aiohttp.ClientHttpProxyError as error:
@@ -78,13 +81,13 @@ def translated(peer: str) -> Iterator[None]:
     except TimeoutError as error:
         raise NodeLost(f"connecting to {peer} timed out (connect_timeout)") from error
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
-        raise NodeLost(f"cannot connect to {peer}: {_plain(error)}") from error
+        raise NodeLost(f"cannot connect to {peer}: {_reason(error)}") from error
     except (aiohttp.ClientError, OSError) as error:
         raise NodeLost(f"the connection to {peer} was lost") from error
 
 
-def _plain(error: Exception) -> str:
-    """The system's own words, without the library's."""
+def _reason(error: Exception) -> str:
+    """Return the operating system's message, without the text that aiohttp adds."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return str(error.certificate_error)
     number = getattr(error, "errno", None)

@@ -1,4 +1,4 @@
-"""One inference server, over HTTP: JSON, and answers that come as server-sent events."""
+"""HTTP client for one inference server: JSON requests, and responses as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,54 +11,56 @@ import aiohttp
 import msgspec
 
 from subnet.errors import NodeError, SubnetError, WireError
-from subnet.http.bodies import error_of, json_of, linger, translated
-from subnet.http.credentials import Access
-from subnet.http.error_map import has_error, refusal
+from subnet.http.bodies import drain, read_error_body, read_json, translate_errors
+from subnet.http.credentials import Credentials
+from subnet.http.error_map import is_error, to_error
 from subnet.http.node_spec import NodeSpec
 from subnet.http.sse import Event, SseParser
 from subnet.version import VERSION
 
-# How long an idle connection is kept, in seconds; providers do so for a minute.
-_IDLE = 15.0
-# Of the events of one answer, in bytes: who sends more does not come to an end.
-_LONGEST = 256 << 20
+# How long to keep an idle connection, in seconds; providers close theirs after about a minute.
+_KEEPALIVE_TIMEOUT = 15.0
+# Limit of the events of one response, in bytes, for servers that never end one.
+_MAX_EVENT_BYTES = 256 << 20
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
 
 
-class Events:
-    """What one request brings, to be iterated over once.
+class EventStream:
+    """Events of one response, to be iterated over once.
 
-    `whole`: the server sent no events, but one JSON value: its text is the data of the only event.
+    `is_json`: the server sent one JSON value instead of events; its text is the data of the only event.
     """
 
-    def __init__(self, iterator: AsyncIterator[Event], *, whole: bool) -> None:
-        self.whole = whole
+    def __init__(self, iterator: AsyncIterator[Event], *, is_json: bool) -> None:
+        self.is_json = is_json
         self._iterator = iterator
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._iterator
 
 
-class Http:
-    """A server, reached as `spec` says; connects when it is first asked. Close with aclose() or `async with`.
+class HttpClient:
+    """Client of the server of `spec`; connects on the first request. Close with aclose() or `async with`.
 
-    A path that begins with /v1/ is taken below `v1`, any other below `root`, whether the address ends with /v1 or not.
-    `peer` is what messages call it. Only connecting is bounded in time: the caller knows how long an answer may take.
-    Bodies are any values that msgspec encodes as JSON.
+    A path that begins with /v1/ is relative to `v1`, any other to `root`, whether or not the address ends with /v1.
+    `peer` is the server's name in messages. Only connecting has a timeout; callers limit the time of a response. Bodies
+    are any values that msgspec can encode as JSON.
 
-    Everything raises NodeError or RequestError: NodeLost where nothing can be reached or an answer is cut, WireError
-    for what is no answer at all, and for a refusal what subnet.upstream.refusals makes of it, also when it comes with
-    status 200. Redirects are not followed: the key is for this server alone, and it is in no error, log or repr.
-    Raises SettingsError for a bundle or a header that cannot be used.
+    All methods raise NodeError or RequestError: NodeLost if the server is unreachable or a response is truncated,
+    WireError for an invalid response, and for an error response, even one with status 200, the error that
+    subnet.http.error_map maps it to. Redirects are not followed, because the API key is for this server only. The key
+    is never part of an error, a log line or a repr.
+
+    Raises SettingsError for an unusable CA bundle or header.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        self._access = Access(spec)
+        self._credentials = Credentials(spec)
         self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
         self._session: aiohttp.ClientSession | None = None
         self.peer = spec.peer
-        self.root = self._access.root
-        self.v1 = self._access.v1
+        self.root = self._credentials.root
+        self.v1 = self._credentials.v1
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,86 +71,87 @@ class Http:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of all connections. Safe to call twice; the next request makes new ones."""
+        """Close all connections. Safe to call twice; a further request opens new ones."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def get(self, path: str) -> Any:
-        """The JSON value that is there."""
+        """Return the JSON value at `path`."""
         async with self._response("GET", path) as response:
             return await self._json(response)
 
     async def post(self, path: str, body: Any) -> Any:
-        """The JSON value that the server answers to `body`."""
+        """Post `body` as JSON, and return the JSON value of the response."""
         async with self._response("POST", path, body) as response:
             return await self._json(response)
 
     @asynccontextmanager
-    async def events(self, path: str, body: Any) -> AsyncIterator[Events]:
-        """The events with which the server answers to `body`. Leaving the block before their end closes the connection,
-        so that the server stops working.
+    async def events(self, path: str, body: Any) -> AsyncIterator[EventStream]:
+        """Post `body` as JSON, and return the events of the response.
+
+        Leaving the block before the last event closes the connection, so that the server stops working.
         """
         async with self._response("POST", path, body, accept="text/event-stream") as response:
             if response.content_type == "text/html":
                 raise WireError(f"{self.peer} answered with an HTML page")
-            whole = response.content_type == "application/json"
-            async with aclosing(self._whole(response) if whole else self._events(response)) as iterator:
-                yield Events(iterator, whole=whole)
-            await linger(response)
+            is_json = response.content_type == "application/json"
+            async with aclosing(self._json_event(response) if is_json else self._events(response)) as iterator:
+                yield EventStream(iterator, is_json=is_json)
+            await drain(response)
 
-    def refused(self, body: Any) -> SubnetError:
-        """The error for an error that came as an event."""
-        return self._hidden(refusal(self.peer, 200, body))
+    def to_error(self, body: Any) -> SubnetError:
+        """Convert an error body that arrived with status 200, or in an event, to the error to raise."""
+        return self._redacted(to_error(self.peer, 200, body))
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
         parser, size = SseParser(), 0
-        with translated(self.peer):
+        with translate_errors(self.peer):
             async for data in response.content.iter_any():
                 size += len(data)
-                if size > _LONGEST:
-                    raise WireError(f"{self.peer} sent more than {_LONGEST} bytes")
+                if size > _MAX_EVENT_BYTES:
+                    raise WireError(f"{self.peer} sent more than {_MAX_EVENT_BYTES} bytes")
                 for event in parser.feed(data):
                     yield event
         for event in parser.flush():
             yield event
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
+    async def _json_event(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
         yield Event(msgspec.json.encode(await self._json(response)).decode())
 
     @asynccontextmanager
     async def _response(
         self, method: str, path: str, body: Any = None, accept: str = "application/json"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response that is no refusal. Leaving the block with an error closes its connection."""
-        response = await self._ask(method, path, body, accept)
+        """Return a response with status 2xx. Leaving the block with an error closes its connection."""
+        response = await self._request(method, path, body, accept)
         try:
             if response.status >= 300:
-                raise await self._refusal(response)
+                raise await self._status_error(response)
             yield response
         except BaseException:
             response.close()
             raise
         response.release()
 
-    async def _ask(self, method: str, path: str, body: Any, accept: str) -> aiohttp.ClientResponse:
+    async def _request(self, method: str, path: str, body: Any, accept: str) -> aiohttp.ClientResponse:
         headers = _HEADERS | {"accept": accept}
         data = None
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body)
-        with translated(self.peer):
-            return await self._opened().request(
+        with translate_errors(self.peer):
+            return await self._open_session().request(
                 method,
-                self._access.url(path),
+                self._credentials.url(path),
                 data=data,
-                headers=headers | self._access.headers(),
-                proxy=self._access.proxy,
-                ssl=self._access.ssl or True,
+                headers=headers | self._credentials.headers(),
+                proxy=self._credentials.proxy,
+                ssl=self._credentials.ssl or True,
                 allow_redirects=False,
             )
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=self._connector(), timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
@@ -156,27 +159,29 @@ class Http:
         return self._session
 
     def _connector(self) -> aiohttp.TCPConnector:
-        """llama-server closes a connection after a stream without a word, uvicorn after 5 idle seconds: a request may
-        meet that. Where a new connection costs next to nothing, none is used twice.
+        """Return a connector that reuses connections for HTTPS only.
+
+        A request on a reused connection may fail: llama-server closes connections after a stream without notice, and
+        uvicorn after 5 idle seconds. Without TLS a new connection costs next to nothing.
         """
         if self.root.startswith("http:"):
             return aiohttp.TCPConnector(limit=0, force_close=True)
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE)
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_TIMEOUT)
 
     async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        body = await json_of(response, self.peer)
-        if has_error(body):
-            raise self.refused(body)
+        body = await read_json(response, self.peer)
+        if is_error(body):
+            raise self.to_error(body)
         return body
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> SubnetError:
+    async def _status_error(self, response: aiohttp.ClientResponse) -> SubnetError:
         if response.status < 400:
             return NodeError(f"{self.peer} answered {response.status}, a redirect: set the address it redirects to")
-        body = await error_of(response, self.peer)
-        return self._hidden(refusal(self.peer, response.status, body, response.headers))
+        body = await read_error_body(response, self.peer)
+        return self._redacted(to_error(self.peer, response.status, body, response.headers))
 
-    def _hidden(self, error: SubnetError) -> SubnetError:
-        hide, param = self._access.hide, error.param
+    def _redacted(self, error: SubnetError) -> SubnetError:
+        redact, param = self._credentials.redact, error.param
         return type(error)(
-            hide(error.message), retry_after=error.retry_after, param=None if param is None else hide(param)
+            redact(error.message), retry_after=error.retry_after, param=None if param is None else redact(param)
         )

@@ -1,4 +1,4 @@
-"""What servers say of their errors, in whichever form."""
+"""Error bodies of servers, in all their formats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-# In characters: a server that sends a page instead of a sentence.
-_LONGEST = 1000
-_NAMES = ("type", "code", "status", "reason", "error_type")
-# The kinds of error that come without a status, as servers name them.
+# Limit in characters, for servers that send a page instead of a sentence.
+_MAX_MESSAGE = 1000
+_CODE_FIELDS = ("type", "code", "status", "reason", "error_type")
+# HTTP statuses for error codes that come without one.
 _STATUSES: tuple[tuple[str, int], ...] = (
     ("insufficient_quota|rate_?limit|resource_exhausted|too_?many", 429),
     ("authentication|unauthenticated|api_key", 401),
@@ -22,21 +22,26 @@ _STATUSES: tuple[tuple[str, int], ...] = (
 )
 
 
-class Said(msgspec.Struct, frozen=True):
-    """`names` are the error's type, code and the like; `status` is what these amount to, 500 where that is unclear."""
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Content of an error body.
+
+    `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they stand
+    for, or 500 if that is unclear. `param` is the invalid parameter, if the server names it.
+    """
 
     message: str
-    names: str = ""
+    codes: str = ""
     param: str | None = None
     status: int = 500
 
     @property
-    def everything(self) -> str:
-        return f"{self.names} {self.message}"
+    def text(self) -> str:
+        """All codes and the message, to be searched."""
+        return f"{self.codes} {self.message}"
 
     @classmethod
-    def read(cls, body: Any) -> Said:
-        """From a JSON value, or from text.
+    def parse(cls, body: Any) -> ErrorBody:
+        """Read a JSON value, or text.
 
         Known forms: {"error": {"message", "type", "param", "code"}} (OpenAI and most), in a list (Gemini), without
         "error" (vLLM and Mistral, older), {"error": "text", "error_type"} (Ollama, TGI), {"detail": "text" or
@@ -45,46 +50,46 @@ class Said(msgspec.Struct, frozen=True):
         if isinstance(body, list) and body:
             body = body[0]
         if isinstance(body, str):
-            return cls("" if body.lstrip().startswith("<") else _short(body))
+            return cls("" if body.lstrip().startswith("<") else _truncate(body))
         if not isinstance(body, dict):
             return cls("")
         error = body.get("error")
         outer = error if isinstance(error, dict) else body
-        words = error if isinstance(error, str) else outer.get("message", outer.get("detail", outer.get("msg")))
-        message, place = _message(words)
+        detail = error if isinstance(error, str) else outer.get("message", outer.get("detail", outer.get("msg")))
+        message, location = _message(detail)
         param = outer.get("param")
-        found = [*_named(outer), *_named(body), *_named(outer.get("innererror"))]
-        names = " ".join(dict.fromkeys(found))
-        return cls(message, names, param if isinstance(param, str) and param else place, _status(found))
+        codes = [*_codes(outer), *_codes(body), *_codes(outer.get("innererror"))]
+        text = " ".join(dict.fromkeys(codes))
+        return cls(message, text, param if isinstance(param, str) and param else location, _status(codes))
 
 
-def _named(part: Any) -> list[str]:
-    if not isinstance(part, dict):
+def _codes(fields: Any) -> list[str]:
+    if not isinstance(fields, dict):
         return []
-    return [str(value) for name in _NAMES if isinstance(value := part.get(name), str | int) and value != ""]
+    return [str(value) for name in _CODE_FIELDS if isinstance(value := fields.get(name), str | int) and value != ""]
 
 
-def _status(names: list[str]) -> int:
-    for name in names:
-        if len(name) == 3 and name.isdecimal() and 400 <= int(name) < 600:
-            return int(name)
+def _status(codes: list[str]) -> int:
+    for code in codes:
+        if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
+            return int(code)
     for pattern, status in _STATUSES:
-        if any(re.search(pattern, name, re.IGNORECASE) for name in names):
+        if any(re.search(pattern, code, re.IGNORECASE) for code in codes):
             return status
     return 500
 
 
-def _message(words: Any) -> tuple[str, str | None]:
-    """The sentence, and the place that it speaks of."""
-    if isinstance(words, dict):
-        words = words.get("detail", words.get("message"))
-    if isinstance(words, list) and words and isinstance(words[0], dict):
-        path = words[0].get("loc")
+def _message(detail: Any) -> tuple[str, str | None]:
+    """Return the message and the location of the error in the request, as a path such as "messages.0.role"."""
+    if isinstance(detail, dict):
+        detail = detail.get("detail", detail.get("message"))
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        path = detail[0].get("loc")
         steps = [str(step) for step in path] if isinstance(path, list) else []
-        return _short(str(words[0].get("msg", ""))), ".".join(step for step in steps if step != "body") or None
-    return (_short(words) if isinstance(words, str) else ""), None
+        return _truncate(str(detail[0].get("msg", ""))), ".".join(step for step in steps if step != "body") or None
+    return (_truncate(detail) if isinstance(detail, str) else ""), None
 
 
-def _short(text: str) -> str:
+def _truncate(text: str) -> str:
     text = text.strip()
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 3] + "..."

@@ -1,4 +1,4 @@
-"""The one table from what servers say when they refuse, to our errors.
+"""Mapping of upstream servers' error responses to the subnet's errors.
 
 Sources: OpenAI's guide to error codes; vLLM vllm/entrypoints/openai (ErrorResponse); llama.cpp tools/server
 (format_error_response); Ollama openai/openai.go (NewError); Text Generation Inference router (ErrorResponse);
@@ -21,20 +21,22 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.http.error_body import Said
+from subnet.http.error_body import ErrorBody
 from subnet.http.retry_after import retry_after
 
-# Nobody pays within the minute: when to ask again, in seconds.
-UNPAID = 3600.0
+# Retry-After for an exhausted quota or unpaid account, in seconds: nobody pays within a minute.
+UNPAID_RETRY_AFTER = 3600.0
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
+def _any_of(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-_UNPAID = _words("insufficient_quota", "insufficient.balance", "credit balance is too low", "payment_required")
-_KEY = _words("invalid_api_key", "api_key_invalid", "incorrect api key", "api key not valid", "authentication_error")
-_REFUSED = _words(
+_QUOTA = _any_of("insufficient_quota", "insufficient.balance", "credit balance is too low", "payment_required")
+_API_KEY = _any_of(
+    "invalid_api_key", "api_key_invalid", "incorrect api key", "api key not valid", "authentication_error"
+)
+_CONTENT_POLICY = _any_of(
     "content_policy",
     "content_filter",
     "content management policy",
@@ -47,7 +49,7 @@ _REFUSED = _words(
     "prohibited_content",
     "(in|out)put was flagged",
 )
-_TOO_LONG = _words(
+_CONTEXT_LENGTH = _any_of(
     "context_length_exceeded",
     "exceed_context_size",
     "context window",
@@ -63,11 +65,11 @@ _TOO_LONG = _words(
     "tokens.? \\+ .?max_new_tokens.? must be",
     "inputs.? must have less than",
 )
-_LIMITED = _words("rate_limit", "too_many_requests", "resource_exhausted")
-_UNKNOWN_MODEL = _words("model_not_found", "not_found_error", "modelnotfound")
-_BUSY = _words("overloaded", "server busy", "too busy", "at capacity")
+_RATE_LIMIT = _any_of("rate_limit", "too_many_requests", "resource_exhausted")
+_UNKNOWN_MODEL = _any_of("model_not_found", "not_found_error", "modelnotfound")
+_BUSY = _any_of("overloaded", "server busy", "too busy", "at capacity")
 
-_MISTAKES = (400, 413, 422)
+_BAD_REQUEST = (400, 413, 422)
 
 
 class NotFound(NodeError):
@@ -75,56 +77,59 @@ class NotFound(NodeError):
 
 
 class _Rule(NamedTuple):
-    """With one of these statuses and, where there are any, these words, it is this error."""
+    """Error for responses with one of `statuses`, and with text that matches `pattern` if there is one."""
 
     statuses: Collection[int]
-    words: re.Pattern[str] | None
+    pattern: re.Pattern[str] | None
     error: type[SubnetError]
 
 
-# The first that fits counts; what none fits is a NodeError.
+# The first rule that matches applies; without one the error is a NodeError.
 _RULES = (
     _Rule((404, 405, 501), None, NotFound),
     _Rule((402,), None, RateLimited),
     _Rule((429,), None, RateLimited),
     _Rule((401,), None, Unauthorized),
-    _Rule((400, 403), _UNPAID, RateLimited),
-    _Rule((400, 403), _KEY, Unauthorized),
-    _Rule((400, 403, 422), _REFUSED, ContentRefused),
+    _Rule((400, 403), _QUOTA, RateLimited),
+    _Rule((400, 403), _API_KEY, Unauthorized),
+    _Rule((400, 403, 422), _CONTENT_POLICY, ContentRefused),
     _Rule((403,), None, Unauthorized),
-    # Groq: a request that is larger than the tokens of a minute is a 413.
-    _Rule(_MISTAKES, _LIMITED, RateLimited),
-    _Rule((*_MISTAKES, 500), _TOO_LONG, ContextLengthExceeded),
-    _Rule(_MISTAKES, _UNKNOWN_MODEL, NotFound),
-    _Rule(_MISTAKES, None, InvalidRequest),
+    # Groq: 413 for a request that exceeds the tokens per minute.
+    _Rule(_BAD_REQUEST, _RATE_LIMIT, RateLimited),
+    _Rule((*_BAD_REQUEST, 500), _CONTEXT_LENGTH, ContextLengthExceeded),
+    _Rule(_BAD_REQUEST, _UNKNOWN_MODEL, NotFound),
+    _Rule(_BAD_REQUEST, None, InvalidRequest),
     _Rule((529,), None, NodeBusy),
     _Rule((500, 502, 503), _BUSY, NodeBusy),
 )
 
 
-def refusal(peer: str, status: int, body: Any, headers: Mapping[str, str] | None = None) -> SubnetError:
-    """The error for what `peer` answered: `body` is JSON, or text where it is none. A `status` below 400 is looked for
-    in the body. A RequestError has the server's own words and nothing else.
+def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | None = None) -> SubnetError:
+    """Convert an error response of `peer` to the error to raise.
+
+    `body` is the JSON value, or the text if it is not JSON. For a `status` below 400 the status is read from the body.
+    The message of a RequestError is the server's own message only, because it is passed on to the client.
     """
-    said = Said.read(body)
+    error_body = ErrorBody.parse(body)
     if status < 400:
-        status = said.status
-    wait = retry_after(headers or {}, body, said.message)
-    error = next((rule.error for rule in _RULES if _fits(rule, status, said)), NodeError)
+        status = error_body.status
+    wait = retry_after(headers or {}, body, error_body.message)
+    error = next((rule.error for rule in _RULES if _matches(rule, status, error_body)), NodeError)
     if error is NodeError and status == 503 and wait is not None:
         error = NodeBusy
-    if error is RateLimited and (status == 402 or _UNPAID.search(said.everything)):
-        wait = UNPAID
+    if error is RateLimited and (status == 402 or _QUOTA.search(error_body.text)):
+        wait = UNPAID_RETRY_AFTER
     if issubclass(error, NodeError):
         message = f"{peer} answered {status}"
-        return error(f"{message}: {said.message}" if said.message else message, retry_after=wait)
-    return error(said.message or f"The upstream server rejected the request with status {status}.", param=said.param)
+        return error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
+    message = error_body.message or f"The upstream server rejected the request with status {status}."
+    return error(message, param=error_body.param)
 
 
-def has_error(body: Any) -> bool:
-    """Whether an answer is none, though its status is 200: {"error": ...}, or vLLM's older {"object": "error"}."""
+def is_error(body: Any) -> bool:
+    """Return whether a body with status 200 is an error: {"error": ...}, or older vLLM's {"object": "error"}."""
     return isinstance(body, dict) and (bool(body.get("error")) or body.get("object") == "error")
 
 
-def _fits(rule: _Rule, status: int, said: Said) -> bool:
-    return status in rule.statuses and (rule.words is None or rule.words.search(said.everything) is not None)
+def _matches(rule: _Rule, status: int, error_body: ErrorBody) -> bool:
+    return status in rule.statuses and (rule.pattern is None or rule.pattern.search(error_body.text) is not None)

@@ -1,4 +1,4 @@
-"""Settings of one node, as an operator writes them."""
+"""Settings of one node in the gateway's configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Text = Annotated[str, Meta(min_length=1)]
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node that a gateway uses. Only `url` is required: the rest is detected, or has a default.
+    """Settings of one node. Only `url` is required: the rest is detected, or has a default.
 
     Timeouts are in seconds; None: the gateway's setting of the same name. Raises ValueError for an invalid address, and
     for more than one API key.
@@ -84,25 +84,25 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, str]:
-        """Returns the fields for a text such as "http://gpu-1:8000" or "vllm=http://gpu-1:8000"."""
+        """Return the fields for a text such as "http://gpu-1:8000" or "vllm=http://gpu-1:8000"."""
         kind, mark, url = text.partition("=")
         return {"kind": kind, "url": url} if mark and "/" not in kind else {"url": text}
 
     @property
     def peer(self) -> str:
-        """The name used in tables, logs and messages."""
+        """Name of the node in tables, logs and messages."""
         return self.name or self.url.rstrip("/")
 
     def check(self) -> None:
-        """Raises SettingsError for a key or a CA bundle that cannot be read."""
+        """Check that the API key and the CA bundle can be read. Raises SettingsError otherwise."""
         self.key()
         if self.ca_bundle is not None and not Path(self.ca_bundle).is_file():
             raise SettingsError(f"{self.peer}: ca_bundle: no such file: {self.ca_bundle}")
 
     def key(self) -> str | None:
-        """Reads the API key. Raises SettingsError, which does not repeat it."""
+        """Read the API key; None if none is set. Raises SettingsError, whose message does not contain the key."""
         if self.api_key_env is not None:
-            return self._present(
+            return self._not_empty(
                 os.environ.get(self.api_key_env), f"environment variable {self.api_key_env} (api_key_env) is not set"
             )
         if self.api_key_file is not None:
@@ -110,10 +110,10 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 key = Path(self.api_key_file).read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"{self.peer}: api_key_file: cannot read {self.api_key_file}") from error
-            return self._present(key, f"api_key_file: {self.api_key_file} is empty")
+            return self._not_empty(key, f"api_key_file: {self.api_key_file} is empty")
         return self.api_key
 
-    def _present(self, key: str | None, missing: str) -> str:
+    def _not_empty(self, key: str | None, missing: str) -> str:
         if key is None or not key.strip():
             raise SettingsError(f"{self.peer}: {missing}")
         return key.strip()

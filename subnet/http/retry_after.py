@@ -1,4 +1,4 @@
-"""When a server that was asked too often may be asked again."""
+"""Time until a rate-limited request may be retried, from a server's response."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ from typing import Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-# In seconds: who says more than a day says nonsense, and is asked again all the same.
-_LONGEST = 86400.0
-_AGAIN = re.compile(rf"(?:try again|retry) in ({_DURATION.pattern})")
+# Maximum in seconds: longer times are mistakes, and the server must not be lost for good.
+_MAX = 86400.0
+_IN_MESSAGE = re.compile(rf"(?:try again|retry) in ({_DURATION.pattern})")
 
 
 def retry_after(headers: Mapping[str, str], body: Any = None, message: str = "") -> float | None:
-    """Seconds from now, a day at most, or None where the server does not say. The first of these that says something:
+    """Return the seconds from now until a retry, at most a day, or None if the server does not report it.
 
-    `retry-after-ms` (Azure), `retry-after` in seconds or as a date (RFC 9110), `x-ratelimit-reset-requests` and
-    `-tokens` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since 1970, also in the body's
-    metadata), a RetryInfo in the body (Gemini), and the message ("Please try again in 7.66s", OpenAI and Groq).
+    The first of these applies: `retry-after-ms` (Azure), `retry-after` in seconds or as a date (RFC 9110),
+    `x-ratelimit-reset-requests` and `-tokens` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds
+    since 1970, also in the body's metadata), a RetryInfo in the body (Gemini), and the message ("Please try again in
+    7.66s", OpenAI and Groq).
     """
-    told = {name.lower(): value.strip() for name, value in {**_metadata(body), **headers}.items()}
-    found = _number(told.get("retry-after-ms"), 0.001)
-    if found is None and (text := told.get("retry-after")) is not None:
-        found = _number(text) if _number(text) is not None else _date(text)
-    if found is None:
-        found = _reset(told)
-    if found is None:
-        found = _retry_info(body)
-    if found is None and (again := _AGAIN.search(message)) is not None:
-        found = _duration(again[1])
-    return None if found is None else min(found, _LONGEST)
+    fields = {name.lower(): value.strip() for name, value in {**_metadata(body), **headers}.items()}
+    seconds = _number(fields.get("retry-after-ms"), 0.001)
+    if seconds is None and (text := fields.get("retry-after")) is not None:
+        seconds = _number(text) if _number(text) is not None else _date(text)
+    if seconds is None:
+        seconds = _reset(fields)
+    if seconds is None:
+        seconds = _retry_info(body)
+    if seconds is None and (match := _IN_MESSAGE.search(message)) is not None:
+        seconds = _duration(match[1])
+    return None if seconds is None else min(seconds, _MAX)
 
 
-def _reset(told: Mapping[str, str]) -> float | None:
-    """Of the limits that are told, the exhausted ones count; all, where none is."""
+def _reset(fields: Mapping[str, str]) -> float | None:
+    """Return the seconds until the exhausted limits are reset; until all are, if none is reported as exhausted."""
     resets = {
         limit: seconds
         for limit in ("requests", "tokens")
-        if (seconds := _duration(told.get(f"x-ratelimit-reset-{limit}", ""))) is not None
+        if (seconds := _duration(fields.get(f"x-ratelimit-reset-{limit}", ""))) is not None
     }
-    exhausted = [seconds for limit, seconds in resets.items() if told.get(f"x-ratelimit-remaining-{limit}") == "0"]
+    exhausted = [seconds for limit, seconds in resets.items() if fields.get(f"x-ratelimit-remaining-{limit}") == "0"]
     if resets:
         return max(exhausted or resets.values())
-    moment = _number(told.get("x-ratelimit-reset"))
+    moment = _number(fields.get("x-ratelimit-reset"))
     return None if moment is None or moment < 1e12 else max(0.0, moment / 1000 - time.time())
 
 
 def _metadata(body: Any) -> dict[str, str]:
-    """OpenRouter: {"error": {"metadata": {"headers": {...}}}}."""
+    """Return the headers in OpenRouter's body: {"error": {"metadata": {"headers": {...}}}}."""
     inner: Any = body
     for name in ("error", "metadata", "headers"):
         inner = inner.get(name) if isinstance(inner, dict) else None
@@ -60,7 +61,10 @@ def _metadata(body: Any) -> dict[str, str]:
 
 
 def _retry_info(body: Any) -> float | None:
-    """Gemini: {"error": {"details": [{"@type": ".../google.rpc.RetryInfo", "retryDelay": "34s"}]}}."""
+    """Return the delay in Gemini's body.
+
+    {"error": {"details": [{"@type": ".../google.rpc.RetryInfo", "retryDelay": "34s"}]}}
+    """
     error = body.get("error") if isinstance(body, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else ():
@@ -85,7 +89,7 @@ def _date(text: str) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """ "6m0s", "20ms", "7.66s"; None for what is none."""
+    """Convert a duration such as "6m0s", "20ms" or "7.66s" to seconds; None if it is invalid."""
     if not _DURATION.fullmatch(text):
         return None
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))

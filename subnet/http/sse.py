@@ -1,4 +1,4 @@
-"""Server-sent events, as they come: WHATWG HTML living standard, section 9.2, "Server-sent events".
+"""Incremental parser of server-sent events: WHATWG HTML living standard, section 9.2, "Server-sent events".
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -13,8 +13,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event: its `data` lines joined by newlines, and its `name`. A `comment` has its text as `data`: it says
-    nothing, but that the server is alive.
+    """One event: its `data` lines joined by newlines, and its `name`.
+
+    A `comment` has its text as `data`; servers send comments as keep-alives.
     """
 
     data: str
@@ -23,10 +24,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class SseParser:
-    """Gives the same events however the bytes were cut: lines end with LF, CRLF or CR, also mixed.
+    """Parses a stream of events, however its bytes are split. Lines may end with LF, CRLF or CR, also mixed.
 
-    Fields other than `data` and `event` are ignored; an event without data is none. Bytes that are no UTF-8 become
-    replacement characters. An event, or a comment, of more than `limit` bytes raises WireError.
+    Fields other than `data` and `event`, and events without data, are ignored. Invalid UTF-8 is replaced by replacement
+    characters. An event or a comment of more than `limit` bytes raises WireError.
     """
 
     def __init__(self, limit: int = 16 << 20) -> None:
@@ -39,7 +40,7 @@ class SseParser:
         self._size = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes."""
+        """Return the events that `data` completes. Raises WireError."""
         if not data:
             return []
         if self._after_cr:
@@ -47,32 +48,32 @@ class SseParser:
         self._after_cr = data.endswith(b"\r")
         self._line += data
         if self._size + len(self._line) > self._limit or b"\n" in data or b"\r" in data:
-            return self._take()
+            return self._parse_lines()
         return []
 
     def flush(self) -> list[Event]:
-        """The event that the end of the stream leaves without its blank line: browsers drop it, servers mean it."""
+        """Return the last event, if its blank line is missing: browsers drop such an event, but servers rely on it."""
         return self.feed(b"\n\n")
 
-    def _take(self) -> list[Event]:
+    def _parse_lines(self) -> list[Event]:
         lines = self._line.splitlines(keepends=True)
-        whole = not lines or lines[-1].endswith((b"\n", b"\r"))
-        self._line = bytearray() if whole else lines.pop()
-        events = [event for line in lines if (event := self._read(bytes(line).rstrip(b"\r\n"))) is not None]
-        self._bound(self._size + len(self._line))
+        complete = not lines or lines[-1].endswith((b"\n", b"\r"))
+        self._line = bytearray() if complete else lines.pop()
+        events = [event for line in lines if (event := self._parse_line(bytes(line).rstrip(b"\r\n"))) is not None]
+        self._check_size(self._size + len(self._line))
         return events
 
-    def _read(self, line: bytes) -> Event | None:
+    def _parse_line(self, line: bytes) -> Event | None:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
         if not line:
             return self._dispatch()
         if line.startswith(b":"):
-            self._bound(len(line))
+            self._check_size(len(line))
             return Event(line[1:].decode(errors="replace").removeprefix(" "), "", comment=True)
         self._size += len(line)
-        self._bound(self._size)
+        self._check_size(self._size)
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" ").decode(errors="replace"))
@@ -86,6 +87,6 @@ class SseParser:
         self._size = 0
         return Event("\n".join(data), name or "message") if data else None
 
-    def _bound(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self._limit:
             raise WireError(f"received an event of more than {self._limit} bytes")

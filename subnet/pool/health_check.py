@@ -87,7 +87,7 @@ class HealthChecker:
                     return await self._request_info()
             except TimeoutError as error:
                 # The response may be queued behind tokens that this process has not had time to read.
-                if self.remote.unreachable_reason is not None or self.remote.protocol.heard < started:
+                if self.remote.unreachable_reason is not None or self.remote.protocol.last_received < started:
                     message = f"health check of {self.remote.peer} timed out after {self._timeout:g} s"
                     raise NodeTimeout(message) from error
 

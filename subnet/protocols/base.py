@@ -10,14 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.chat import ChatRequest, ChatUsage, EmitChat
+from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, Unauthorized
-from subnet.generation import Delta, TokenLogprobs
+from subnet.generation import Delta, DeltaSink, TokenLogprobs
 from subnet.node_info import NodeInfo
 from subnet.wire.messages import Accepted, Generate
 from subnet.wire.tensors import TokenIds
 
-Emit = Callable[[Delta], None]
 Check = Callable[[Accepted], Awaitable[None]]
 
 
@@ -29,7 +28,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     attempt: float | None = None
 
 
-NONE = Timeouts()
+NO_TIMEOUTS = Timeouts()
 
 
 class Protocol(ABC):
@@ -37,10 +36,10 @@ class Protocol(ABC):
     came from it, by time.monotonic, 0 where that is not known."""
 
     peer: str
-    timeouts: Timeouts = NONE
+    timeouts: Timeouts = NO_TIMEOUTS
 
     @property
-    def heard(self) -> float:
+    def last_received(self) -> float:
         return 0.0
 
     @abstractmethod
@@ -76,7 +75,7 @@ class Protocol(ABC):
         that ends normally has given every choice its finish_reason.
         """
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         """The same pushed: `emit` gets each delta as it comes, with no task switched for it. Cancelling the call
         cancels the work on the node, and so does an error of `emit`, which is raised here.
 
@@ -93,7 +92,7 @@ class Protocol(ABC):
                     await check(received)
                     check = None
 
-    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
         """Answer a conversation: `emit` gets each delta as it comes. Cancelling the call ends the work on the node.
 
         Only for models whose card says the chat lane. Returns, once every choice has its finish_reason, what was used,

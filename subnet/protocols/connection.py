@@ -34,7 +34,7 @@ class Connection:
     last came, by time.monotonic."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> None:
-        self.heard = 0.0
+        self.last_received = 0.0
         self._socket = socket
         self._peer = peer
         self._calls: dict[int, Call] = {}
@@ -76,7 +76,7 @@ class Connection:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
                     raise WireError(f"{self._peer} sent a {message.type.name} message: expected a binary message")
-                self.heard = monotonic()
+                self.last_received = monotonic()
                 self._receive(frames.decode(message.data))
         except frames.UnknownFrame as unknown:
             error = unknown
@@ -135,7 +135,7 @@ class Connection:
     def _rows(self, deltas: Deltas) -> Iterable[columns.Row]:
         """Those of calls that have nothing yet come first: what others go on with may come a moment later."""
         rows = columns.unpack(deltas)
-        if not self._fresh or not (fresh := self._fresh.intersection(columns.calls(deltas))):
+        if not self._fresh or not (fresh := self._fresh.intersection(columns.call_numbers(deltas))):
             return rows
         ordered = sorted(rows, key=lambda row: row[0] not in fresh)
         # A sign of life is nothing yet.

@@ -14,15 +14,15 @@ from subnet.aio import stream_from_callback
 from subnet.engines.base import Engine
 from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import NodeBusy, NodeError
-from subnet.generation import Delta, TokenLogprobs
+from subnet.generation import Delta, DeltaSink, TokenLogprobs
 from subnet.node_info import NodeInfo
-from subnet.protocols.base import Check, Emit, Protocol
+from subnet.protocols.base import Check, Protocol
 from subnet.version import VERSION
 from subnet.wire.messages import Accepted, EmbedRequest, Generate, ScoreRequest
 from subnet.wire.tensors import TokenIds, pack
 
 
-class DirectProtocol(Protocol):
+class InProcessProtocol(Protocol):
     """Runs `engine`, which it enters when it is first asked how it is, and leaves in aclose(). There is nobody between
     who would have to prove anything: requests are not checked for signatures, and nothing is signed.
     """
@@ -67,7 +67,7 @@ class DirectProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return stream_from_callback(partial(self.rpc_inference, request))
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         self._check(request.model)
         job = to_job(request, self._engine.capabilities)
         wanted = len(job.starts)

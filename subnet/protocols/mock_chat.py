@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmitChat
+from subnet.chat import ChatDelta, ChatDeltaSink, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeError
 from subnet.generation import Delta
 from subnet.node_info import Capabilities, Modality, ModelCard, NodeInfo
@@ -69,7 +69,7 @@ class MockChatProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
-    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
         self.requests.append(request)
         self.open += 1
         ended = False

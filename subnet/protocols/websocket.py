@@ -18,13 +18,13 @@ from subnet.aio import stream_from_callback
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
-from subnet.generation import Delta, TokenLogprobs
+from subnet.generation import Delta, DeltaSink, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
-from subnet.protocols.base import Check, Emit, Protocol
+from subnet.protocols.base import Check, Protocol
 from subnet.protocols.connection import Connection
 from subnet.wire import frames
 from subnet.wire.messages import (
-    MOST_TEXTS,
+    MAX_TEXTS,
     Accepted,
     ArtefactReply,
     ArtefactRequest,
@@ -74,8 +74,8 @@ class WebSocketProtocol(Protocol):
         self._connecting = asyncio.Lock()
 
     @property
-    def heard(self) -> float:
-        return 0.0 if self._connection is None else self._connection.heard
+    def last_received(self) -> float:
+        return 0.0 if self._connection is None else self._connection.last_received
 
     async def rpc_info(self) -> NodeInfo:
         async with self._bounded("rpc_info"):
@@ -91,8 +91,8 @@ class WebSocketProtocol(Protocol):
 
     async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
         found = []
-        for first in range(0, len(inputs), MOST_TEXTS):
-            texts = tuple(pack(text) for text in inputs[first : first + MOST_TEXTS])
+        for first in range(0, len(inputs), MAX_TEXTS):
+            texts = tuple(pack(text) for text in inputs[first : first + MAX_TEXTS])
             reply = await self._ask(EmbedRequest(model=model, inputs=texts), EmbedReply)
             found.append(self._vectors(reply.embeddings, len(texts)))
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
@@ -125,7 +125,7 @@ class WebSocketProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return stream_from_callback(partial(self._pushed, request))
 
-    async def rpc_inference(self, request: Generate, emit: Emit, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         connection = await self._connected()
         with connection.call(start.choice for start in request.starts) as call:
             _post(connection, msgspec.structs.replace(request, call=call.number))

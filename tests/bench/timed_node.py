@@ -6,9 +6,8 @@ import asyncio
 import sys
 from time import perf_counter
 
-from subnet.engines.base import Emit
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.generation import Delta, Job
+from subnet.generation import Delta, DeltaSink, Job
 from subnet.node.run import listening
 from subnet.node.server import Node
 
@@ -20,7 +19,7 @@ class TimedEngine(EchoEngine):
         super().__init__(options=options)
         self._file = open(file, "w", buffering=1)  # noqa: SIM115 it stays open as long as the process lives
 
-    async def run(self, job: Job, emit: Emit) -> None:
+    async def run(self, job: Job, emit: DeltaSink) -> None:
         asked, first = perf_counter(), True
 
         def timed(delta: Delta) -> None:

@@ -50,10 +50,10 @@ class ChatAttempt(Attempt[ChatDelta]):
         for name in ("max_tokens", "max_completion_tokens"):
             if body.get(name) is not None:
                 body[name] = max(1, body[name] - choice.tokens)
-        return ChatRequest(model=request.model, body=body, choices=(choice.index,), begun="".join(choice.text))
+        return ChatRequest(model=request.model, body=body, choices=(choice.index,), prefix="".join(choice.text))
 
     async def _send(self, request: ChatRequest, emit: Sink[ChatDelta]) -> None:
-        prefix_tokens = [self._ledger.choices[index].tokens if request.begun else 0 for index in request.choices]
+        prefix_tokens = [self._ledger.choices[index].tokens if request.prefix else 0 for index in request.choices]
         usage = await self.lease.remote.protocol.rpc_chat(request, emit)
         if usage is not None:
             self._ledger.record_usage(request, usage, prefix_tokens)

@@ -14,7 +14,7 @@ from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.pieces import pieces
 from subnet.errors import EngineFailed, NodeLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 
 PATH = "/completion"
 # How many of the likeliest tokens are asked for at first, where the one that was drawn is looked for.
@@ -27,7 +27,7 @@ _BEYOND = 3
 class Server:
     """What all choices have in common. `context` is the size of a slot in tokens."""
 
-    def __init__(self, http: Http, vocabulary: Vocabulary, context: int, counted: bool) -> None:
+    def __init__(self, http: HttpClient, vocabulary: Vocabulary, context: int, counted: bool) -> None:
         self.http = http
         self.vocabulary = vocabulary
         self.context = context

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from subnet.errors import WireError
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 
 
 class Piece(msgspec.Struct):
@@ -24,9 +24,9 @@ PieceT = TypeVar("PieceT", bound=Piece)
 LEAST_LOGPROB = -9999.0
 
 
-async def pieces(http: Http, path: str, body: Any, kind: type[PieceT]) -> AsyncGenerator[PieceT, None]:
+async def pieces(http: HttpClient, path: str, body: Any, kind: type[PieceT]) -> AsyncGenerator[PieceT, None]:
     """The pieces in which the server answers, up to "[DONE]" or the end of its stream. Closing the generator closes the
-    connection, so that the server stops working. Raises as Http does, and WireError for an event of another form.
+    connection, so that the server stops working. Raises as HttpClient does, and WireError for an event of another form.
     """
     async with http.events(path, body) as events:
         async for event in events:
@@ -37,11 +37,11 @@ async def pieces(http: Http, path: str, body: Any, kind: type[PieceT]) -> AsyncG
             yield _piece(http, event.data, kind)
 
 
-def _piece(http: Http, data: str, kind: type[PieceT]) -> PieceT:
+def _piece(http: HttpClient, data: str, kind: type[PieceT]) -> PieceT:
     try:
         piece = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"{http.peer} sent an invalid event: {error}") from error
     if piece.error or piece.object == "error":
-        raise http.refused(msgspec.json.decode(data))
+        raise http.to_error(msgspec.json.decode(data))
     return piece

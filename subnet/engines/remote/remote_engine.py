@@ -9,12 +9,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from subnet.engines.base import Emit, Engine
+from subnet.engines.base import Engine
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.model import Model, reads_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
-from subnet.generation import Job
-from subnet.http.client import Http
+from subnet.generation import DeltaSink, Job
+from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 
 # How long what a server said of itself is believed, and how long it may take to say it. In seconds.
@@ -33,7 +33,7 @@ class RemoteEngine(Engine):
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
         self._spec = spec
         self._clock = clock
-        self._http = Http(spec)
+        self._http = HttpClient(spec)
         self._said: object = None
         self._describing: asyncio.Task[None] | None = None
         self._checked = 0.0
@@ -64,7 +64,7 @@ class RemoteEngine(Engine):
         except SettingsError as error:
             raise NodeError(f"{self._http.peer} now serves a different model: {error.message}") from error
 
-    async def run(self, job: Job, emit: Emit) -> None:
+    async def run(self, job: Job, emit: DeltaSink) -> None:
         model = self._model
         room = model.card.context_length - len(job.prompt)
         if room <= 0:

@@ -109,6 +109,6 @@ class SglangEngine(RemoteEngine):
 
     def _end(self, ended: FinishReason, ids: list[int], scores: Any, answer: Answer) -> None:
         if ended.type not in ("stop", "length"):
-            raise self._http.refused({"error": {"message": ended.message, "type": ended.err_type or ended.type}})
+            raise self._http.to_error({"error": {"message": ended.message, "type": ended.err_type or ended.type}})
         matched = ended.type == "stop" and ids[-1:] == [ended.matched]
         answer.add(ids[:-1] if matched else ids, scores, "stop" if ended.type == "stop" else "length")

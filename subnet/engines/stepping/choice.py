@@ -7,11 +7,10 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.base import Emit
 from subnet.engines.sampling.grammar import GrammarState
 from subnet.engines.sampling.sampler import Sampler, logprobs_of
 from subnet.errors import SubnetError
-from subnet.generation import Delta, FinishReason, Job
+from subnet.generation import Delta, DeltaSink, FinishReason, Job
 
 
 class Choice:
@@ -76,7 +75,7 @@ class Run:
     generated; `cached` belongs to the stepping thread, everything else to the event loop.
     """
 
-    def __init__(self, job: Job, emit: Emit, stops: frozenset[int]) -> None:
+    def __init__(self, job: Job, emit: DeltaSink, stops: frozenset[int]) -> None:
         self.job = job
         self.stops = stops
         self.longest = len(job.prompt) + (job.sampling.max_tokens if job.sampling.max_tokens is not None else 1 << 40)

@@ -1,3 +1,3 @@
-"""Any OpenAI-compatible server as a node."""
+"""OpenAI-compatible servers as nodes of the chat lane."""
 
 from subnet.protocols.openai.protocol import OpenAIProtocol as OpenAIProtocol

@@ -1,4 +1,4 @@
-"""One choice of an answer, from whatever a server sends of it."""
+"""One choice of a response, whichever fields the server puts it in."""
 
 from __future__ import annotations
 
@@ -7,80 +7,89 @@ from typing import Any
 
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
-from subnet.protocols.openai.calls import Calls
-from subnet.protocols.openai.finish import finish_reason
+from subnet.protocols.openai.finish import to_finish_reason
 from subnet.protocols.openai.logprobs import read_logprobs
-from subnet.protocols.openai.repeated import Repeated
+from subnet.protocols.openai.prefix_filter import PrefixFilter
+from subnet.protocols.openai.tool_calls import ToolCalls
 
-# DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same in two of them.
+# DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same text in two
+# fields.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
-_TEXT_ALONE = {"content"}
+_CONTENT_ONLY = {"content"}
 
 
 class Choice:
-    """Reads `choices[]` of chunks, or of a whole answer, as deltas of choice `number`.
+    """Converts `choices[]` of chunks, or of a whole response, to deltas of choice `number`.
 
-    `begun` is the text that the server was to go on with, if it may send that again.
+    `repeated_prefix` is the beginning of the answer, if the server was asked to continue it and may send it again.
     """
 
-    def __init__(self, number: int, *, begun: str = "", logprobs: bool = False) -> None:
+    def __init__(self, number: int, *, repeated_prefix: str = "", logprobs: bool = False) -> None:
         self.number = number
-        self.seen = False
+        self.started = False
         self.finished = False
-        self._calls = Calls()
-        self._repeated = Repeated(begun)
+        self._tool_calls = ToolCalls()
+        self._prefix_filter = PrefixFilter(repeated_prefix)
         self._logprobs = logprobs
-        self._plain = not begun and not logprobs
+        self._plain = not repeated_prefix and not logprobs
 
     def read(self, raw: dict[str, Any]) -> ChatDelta | None:
-        """None for what comes after the end. Raises WireError, or NodeError for an answer that was broken off."""
+        """Return the delta of one `choices[]` entry, or None after the finish reason.
+
+        Raises WireError for invalid entries, and NodeError if the server aborted the answer.
+        """
         if self.finished:
             return None
-        self.seen = True
-        said = raw.get("delta") or raw.get("message") or {}
-        if not isinstance(said, dict):
+        self.started = True
+        message = raw.get("delta") or raw.get("message") or {}
+        if not isinstance(message, dict):
             raise WireError("invalid delta: expected an object")
-        if self._plain and said.keys() == _TEXT_ALONE and type(said["content"]) is str and not raw.get("finish_reason"):
-            # Nearly all are so.
-            return ChatDelta(self.number, said["content"])
-        delta = self._said(said)
-        if self._logprobs and "logprobs" in raw and not self._repeated.pending:
+        if (
+            self._plain
+            and message.keys() == _CONTENT_ONLY
+            and type(message["content"]) is str
+            and not raw.get("finish_reason")
+        ):
+            # Fast path: nearly every chunk has content only.
+            return ChatDelta(self.number, message["content"])
+        delta = self._read_message(message)
+        if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
             delta.logprobs = read_logprobs(raw["logprobs"])
-        delta.finish_reason = finish_reason(raw.get("finish_reason"), called=bool(self._calls))
-        return self._end(delta) if delta.finish_reason is not None else delta
+        delta.finish_reason = to_finish_reason(raw.get("finish_reason"), has_calls=bool(self._tool_calls))
+        return self._finish(delta) if delta.finish_reason is not None else delta
 
-    def end(self) -> ChatDelta:
-        """For an answer that ended as it should, but did not say why."""
-        return self._end(ChatDelta(self.number, finish_reason="tool_calls" if self._calls else "stop"))
+    def finish(self) -> ChatDelta:
+        """Return the last delta of an answer that ended regularly, but without a finish reason."""
+        return self._finish(ChatDelta(self.number, finish_reason="tool_calls" if self._tool_calls else "stop"))
 
-    def _said(self, said: dict[str, Any]) -> ChatDelta:
+    def _read_message(self, message: dict[str, Any]) -> ChatDelta:
         delta = ChatDelta(self.number)
-        content = said.get("content")
+        content = message.get("content")
         if isinstance(content, str):
             delta.text = content
         elif content is not None:
             _read_parts(content, delta)
-        delta.text = self._repeated.decode(delta.text)
+        delta.text = self._prefix_filter.feed(delta.text)
         for name in _REASONING:
             if not delta.reasoning:
-                delta.reasoning = _text(said.get(name))
-        delta.refusal = delta.refusal or _text(said.get("refusal"))
-        if said.get("tool_calls"):
-            delta.calls = self._calls.read(said["tool_calls"])
-        elif said.get("function_call"):
-            delta.calls = self._calls.read_function(said["function_call"])
+                delta.reasoning = _text(message.get(name))
+        delta.refusal = delta.refusal or _text(message.get("refusal"))
+        if message.get("tool_calls"):
+            delta.calls = self._tool_calls.read(message["tool_calls"])
+        elif message.get("function_call"):
+            delta.calls = self._tool_calls.read_function(message["function_call"])
         return delta
 
-    def _end(self, delta: ChatDelta) -> ChatDelta:
+    def _finish(self, delta: ChatDelta) -> ChatDelta:
         self.finished = True
-        self._calls.check()
-        delta.text += self._repeated.flush()
+        self._tool_calls.check()
+        delta.text += self._prefix_filter.flush()
         return delta
 
 
 def _read_parts(content: Any, delta: ChatDelta) -> None:
-    """Content as a list of parts: text, and at Mistral {"type": "thinking", "thinking": [parts]}."""
+    """Read content that is a list of parts: text, and for Mistral {"type": "thinking", "thinking": [parts]}."""
     if not isinstance(content, list):
         raise WireError("invalid content: expected a string or a list of parts")
     for kind, text in _parts(content):

@@ -1,4 +1,4 @@
-"""Why an answer ended, in OpenAI's words."""
+"""Mapping of other servers' finish reasons to OpenAI's."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Mapping
 from subnet.chat import ChatFinishReason
 from subnet.errors import NodeError
 
-# OpenAI's own; TGI, Mistral, Anthropic- and Gemini-compatible servers' and Zhipu's.
-_WORDS: Mapping[ChatFinishReason, str] = {
+# OpenAI's own; TGI's, Mistral's, Zhipu's, and those of Anthropic- and Gemini-compatible servers.
+_SYNONYMS: Mapping[ChatFinishReason, str] = {
     "stop": "stop eos eos_token end_turn stop_sequence stop_token end complete completed finished",
     "length": "length max_tokens max_length max_output_tokens model_length model_context_window_exceeded",
     "tool_calls": "tool_calls tool_call tool_use function_call",
     "content_filter": "content_filter safety recitation prohibited_content blocklist spii refusal sensitive",
 }
-_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
+_REASONS = {name: reason for reason, names in _SYNONYMS.items() for name in names.split()}
 # vLLM and SGLang: abort. OpenRouter: error. DeepSeek: insufficient_system_resource.
-_BROKEN = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
+_ABORTED = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
 
 
-def finish_reason(word: object, *, called: bool) -> ChatFinishReason | None:
-    """None for an answer that goes on. An unknown word ended it too. A stop after calls is theirs. Raises NodeError for
-    an answer that the server broke off.
+def to_finish_reason(value: object, *, has_calls: bool) -> ChatFinishReason | None:
+    """Convert a server's finish reason to OpenAI's; None if the answer is not finished.
+
+    An unknown reason counts as "stop", and "stop" after tool calls as "tool_calls". Raises NodeError if the server
+    aborted the answer.
     """
-    if not isinstance(word, str) or not word:
+    if not isinstance(value, str) or not value:
         return None
-    name = word.lower().replace("-", "_")
-    if name in _BROKEN:
-        raise NodeError(f"the server aborted the answer: {word[:100]}")
+    name = value.lower().replace("-", "_")
+    if name in _ABORTED:
+        raise NodeError(f"the server aborted the answer: {value[:100]}")
     reason = _REASONS.get(name, "stop")
-    return "tool_calls" if called and reason == "stop" else reason
+    return "tool_calls" if has_calls and reason == "stop" else reason

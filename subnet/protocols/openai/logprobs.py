@@ -1,4 +1,4 @@
-"""The logprobs of a chunk, checked."""
+"""Validation of the logprobs in a chunk."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from subnet.errors import WireError
 
 
 def read_logprobs(value: Any) -> list[dict[str, Any]] | None:
-    """The entries of `logprobs.content`, each with token, logprob, bytes and top_logprobs; what else is in them goes.
-    None where there are none. Raises WireError.
+    """Return the entries of `logprobs.content`, each with token, logprob, bytes and top_logprobs only.
+
+    None if there are no entries. Raises WireError for invalid entries.
     """
     content = value.get("content") if isinstance(value, dict) else None
     if content is None:
@@ -24,7 +25,7 @@ def _top(entry: Any) -> list[dict[str, Any]]:
     top = entry.get("top_logprobs") or []
     if not isinstance(top, list):
         raise WireError("invalid top_logprobs: expected a list")
-    return [_entry(other) for other in top]
+    return [_entry(alternative) for alternative in top]
 
 
 def _entry(entry: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def _entry(entry: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float:
-    # Not -1e400: JSON has integers that no float holds.
+    # Bounded, because a JSON integer may be too large for a float.
     if type(value) is int and abs(value) < 1 << 53:
         return float(value)
     if type(value) is not float or not math.isfinite(value):
@@ -44,7 +45,7 @@ def _number(value: Any) -> float:
 
 
 def _bytes(value: Any, token: str) -> list[int]:
-    """Those of the token's text where the server does not tell: of half a character it cannot."""
+    """Return the token's bytes; those of its text if the server sends none, which is wrong for partial characters."""
     if value is None:
         return list(token.encode("utf-8", "replace"))
     if not isinstance(value, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in value):

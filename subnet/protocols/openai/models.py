@@ -1,4 +1,4 @@
-"""The models of a server, as model cards: what its list says of them, in whichever form."""
+"""Model cards of a server, from its model list and the node's settings."""
 
 from __future__ import annotations
 
@@ -11,73 +11,75 @@ from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Modality, ModelCard
-from subnet.protocols.openai.listing import Lister, Listing
+from subnet.protocols.openai.model_list import ListedModel, ModelLister
 
-# How long a list is believed, and a refusal of the key, in seconds.
-_FRESH = 30.0
+# How long a model list, or a rejected API key, is cached, in seconds.
+_CACHE_TIME = 30.0
 
 
-class Models:
-    """The cards of the server that `spec` names: of spec.models, or of all that the server lists.
+class ModelCatalog:
+    """Model cards of the server of `spec`: of spec.models, or of all models that the server lists.
 
-    It is asked at most every 30 s while all is well, and not before it wants to be asked again.
+    The list is requested at most every 30 s, and never before the server's Retry-After.
     """
 
     def __init__(self, spec: NodeSpec, http: HttpClient) -> None:
         self._spec = spec
-        self._lister = Lister(spec, http)
-        self._asking = asyncio.Lock()
+        self._lister = ModelLister(spec, http)
+        self._lock = asyncio.Lock()
         self._cards: tuple[ModelCard, ...] = ()
-        self._theirs: Mapping[str, str] = spec.models
+        self._upstream_names: Mapping[str, str] = spec.models
         self._error: NodeError | None = None
-        self._until = 0.0
+        self._expires = 0.0
 
-    def theirs(self, name: str, any_model: str | None = None) -> str:
-        """What the server calls the model `name`; `any_model` is its word for whichever it serves."""
-        return self._spec.models.get(name) or any_model or self._theirs.get(name, name)
+    def upstream_name(self, name: str, any_model: str | None = None) -> str:
+        """Return the server's name of the model `name`; `any_model` is its name for whichever model it serves."""
+        return self._spec.models.get(name) or any_model or self._upstream_names.get(name, name)
 
     async def cards(self) -> tuple[ModelCard, ...]:
-        """Raises NodeError."""
-        async with self._asking:
-            if time.monotonic() >= self._until:
-                await self._ask()
+        """Return the model cards, from the cache while it is valid. Raises NodeError if they are unavailable."""
+        async with self._lock:
+            if time.monotonic() >= self._expires:
+                await self._refresh()
             if self._error is not None:
                 raise type(self._error)(self._error.message, retry_after=self._error.retry_after)
             return self._cards
 
-    def forget(self) -> None:
-        """Ask the next time, unless the server wants to be left alone."""
+    def invalidate(self) -> None:
+        """Request the list again the next time, unless the server returned an error with a time to wait."""
         if self._error is None:
-            self._until = 0.0
+            self._expires = 0.0
 
-    async def _ask(self) -> None:
-        self._error, wait = None, _FRESH
+    async def _refresh(self) -> None:
+        self._error, wait = None, _CACHE_TIME
         try:
-            self._cards = self._made(await self._lister.models())
+            self._cards = self._make_cards(await self._lister.list_models())
         except NodeBusy as error:
-            # It is there. How it is with answers is seen when one is asked for.
+            # The server is up: it may be able to generate, and a request will show it.
             self._error = None if self._cards else error
-            wait = _FRESH if error.retry_after is None else error.retry_after
+            wait = _CACHE_TIME if error.retry_after is None else error.retry_after
         except Unauthorized as error:
             self._error = error
         except RequestError as error:
             self._error, wait = NodeError(f"{self._spec.peer} refused to list its models: {error.message}"), 0.0
         except NodeError as error:
             self._error, wait = error, error.retry_after or 0.0
-        self._until = time.monotonic() + wait
+        self._expires = time.monotonic() + wait
 
-    def _made(self, found: list[Listing]) -> tuple[ModelCard, ...]:
-        by_name = {name: listing for listing in found for name in listing.names}
-        self._theirs = self._spec.models or {model_id_from_served_name(listing.names[0]): listing.names[0] for listing in found}
-        return tuple(self._card(name, by_name.get(theirs)) for name, theirs in self._theirs.items())
+    def _make_cards(self, models: list[ListedModel]) -> tuple[ModelCard, ...]:
+        by_name = {name: model for model in models for name in model.names}
+        self._upstream_names = self._spec.models or {
+            model_id_from_served_name(model.names[0]): model.names[0] for model in models
+        }
+        return tuple(self._card(name, by_name.get(upstream)) for name, upstream in self._upstream_names.items())
 
-    def _card(self, name: str, listing: Listing | None) -> ModelCard:
-        modalities: tuple[Modality, ...] = () if listing is None else listing.modalities
+    def _card(self, name: str, model: ListedModel | None) -> ModelCard:
+        modalities: tuple[Modality, ...] = () if model is None else model.modalities
         return ModelCard(
             id=name,
-            context_length=self._spec.context_length or (0 if listing is None else listing.context_length),
+            context_length=self._spec.context_length or (0 if model is None else model.context_length),
             tokenizer="",
-            created=0 if listing is None else listing.created,
+            created=0 if model is None else model.created,
             lane="chat",
             modalities=modalities if self._spec.modalities is None else self._spec.modalities,
         )

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as a node: messages in, text out."""
+"""OpenAI-compatible server as a node: messages in, text out."""
 
 from __future__ import annotations
 
@@ -6,46 +6,45 @@ import re
 import secrets
 from collections.abc import AsyncGenerator
 
-from subnet.chat import ChatRequest, ChatUsage, EmitChat
+from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
 from subnet.generation import Delta
-from subnet.http.client import Http
+from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Capabilities, NodeInfo
 from subnet.protocols.base import Protocol, Timeouts
-from subnet.protocols.openai.asking import Asking
-from subnet.protocols.openai.models import Models
-from subnet.protocols.openai.quirks import quirks_of
+from subnet.protocols.openai.chat_client import ChatClient
+from subnet.protocols.openai.models import ModelCatalog
+from subnet.protocols.openai.quirks import quirks_for
 from subnet.version import VERSION
 from subnet.wire.messages import Accepted, Generate
 
-# How servers refuse a last message of the assistant: Anthropic, Mistral, llama-server, chat templates.
-_BEGUN = re.compile(r"prefill|prefix|last (role|message)|must end with|assistant", re.IGNORECASE)
+# Errors of servers that reject a trailing assistant message: Anthropic, Mistral, llama-server, chat templates.
+_PREFILL_ERROR = re.compile(r"prefill|prefix|last (role|message)|must end with|assistant", re.IGNORECASE)
 
 
 class OpenAIProtocol(Protocol):
-    """The server that `spec` names, of the kind that it says; without one, what they all have in common is relied on.
+    """Server at `spec.url`; without `spec.kind` only what all OpenAI-compatible servers have in common is used.
 
-    rpc_chat takes the parameters of a request as they are, save those that the server would drop without a word: they
-    are refused by name. Errors of the server come as subnet.upstream.refusals has them. Raises SettingsError for a spec
-    that cannot be used.
+    rpc_chat passes the parameters of a request on as they are, and rejects those that the server would silently ignore.
+    Errors of the server are mapped by subnet.http.error_map. Raises SettingsError for an unusable `spec`.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
         self.peer = spec.peer
         self.timeouts = Timeouts(spec.first_token_timeout, spec.inter_token_timeout, spec.attempt_timeout)
         self._spec = spec
-        self._quirks = quirks_of(spec)
-        self._http = Http(spec)
-        self._models = Models(spec, self._http)
-        self._asking = Asking(self._models, self._http, self._quirks)
+        self._quirks = quirks_for(spec)
+        self._http = HttpClient(spec)
+        self._models = ModelCatalog(spec, self._http)
+        self._client = ChatClient(self._models, self._http, self._quirks)
         self._id = f"chat-{secrets.token_hex(4)}"
         self._prefill = self._quirks.prefill
         self._running = 0
 
     @property
-    def heard(self) -> float:
-        return self._asking.heard
+    def last_received(self) -> float:
+        return self._client.last_received
 
     async def rpc_info(self) -> NodeInfo:
         return NodeInfo(
@@ -64,31 +63,31 @@ class OpenAIProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
-    async def rpc_chat(self, request: ChatRequest, emit: EmitChat) -> ChatUsage | None:
-        wanted = len(request.choices)
-        if self._running + wanted > self._spec.concurrency:
+    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+        needed = len(request.choices)
+        if self._running + needed > self._spec.concurrency:
             raise NodeBusy(
                 f"{self._running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
-                f"{wanted}",
+                f"{needed}",
                 retry_after=0.2,
             )
-        self._running += wanted
+        self._running += needed
         try:
-            return await self._asking.answer(request, emit)
+            return await self._client.complete(request, emit)
         except NodeLost:
-            # Whether it is still there is to be seen when it is next asked how it is.
-            self._models.forget()
+            # The next health check must contact the server, not the cache.
+            self._models.invalidate()
             raise
         except (InvalidRequest, ContextLengthExceeded) as error:
-            if request.begun:
-                raise self._no_prefill(error) from error
+            if request.prefix:
+                raise self._prefill_rejected(error) from error
             raise
         finally:
-            self._running -= wanted
+            self._running -= needed
 
-    def _no_prefill(self, error: RequestError) -> NodeError:
-        """A request that was right until it was to be gone on with is no mistake of the client's."""
-        if _BEGUN.search(error.message):
+    def _prefill_rejected(self, error: RequestError) -> NodeError:
+        # The client did not send the prefix, so the error is not the client's, and another node may succeed.
+        if _PREFILL_ERROR.search(error.message):
             self._prefill = False
         return NodeError(f"{self.peer} cannot continue a partial answer: {error.message}")
 

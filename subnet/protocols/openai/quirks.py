@@ -1,4 +1,7 @@
-"""How OpenAI-compatible servers differ in what they take. What they send is read tolerantly, whoever sends it."""
+"""Differences between OpenAI-compatible servers in the requests that they accept.
+
+Differences in their responses need no table: every known form is read from every server.
+"""
 
 from __future__ import annotations
 
@@ -12,115 +15,123 @@ from subnet.http.node_spec import Kind, NodeSpec
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
-    """`known`: the parameters that it takes; it ignores others without a word. None: it refuses by itself, or takes
-    what it can. `refused` are those that it takes for nothing, or for something else. `renamed`: its own names.
-    `developer`: it knows that role; others, and OpenAI too, take "system" for the same.
+    """Properties of one type of server, or of one provider.
 
-    `single`: it makes one answer per request. `model`: what its only model is called there. `stop_list`: stop strings
-    come in a list only. `prefill`: it goes on with a last message of the assistant, if `prefill_body` is in the request
-    and `prefill_message` in the message; `repeats`: it may send that message's text again.
+    - `supported`: the parameters it supports, if it silently ignores all others; None: it rejects them itself.
+    - `unsupported`: parameters that it silently ignores or misinterprets.
+    - `renamed`: OpenAI's names of parameters, mapped to the server's own.
+    - `developer_role`: it accepts the role "developer"; everyone, OpenAI included, accepts "system" instead.
+    - `single_choice`: it generates one choice per request.
+    - `model`: its name for the only model that it serves.
+    - `stop_list`: it accepts stop strings only as a list.
+    - `prefill`: it continues a trailing assistant message, if the request contains `prefill_body` and the message
+      `prefill_message`.
+    - `repeats_prefix`: it may repeat the text of that message.
     """
 
-    known: frozenset[str] | None = None
-    refused: frozenset[str] = frozenset()
+    supported: frozenset[str] | None = None
+    unsupported: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = {}
-    developer: bool = False
-    single: bool = False
+    developer_role: bool = False
+    single_choice: bool = False
     model: str | None = None
     stop_list: bool = False
     prefill: bool = False
     prefill_body: Mapping[str, Any] = {}
     prefill_message: Mapping[str, Any] = {}
-    repeats: bool = False
+    repeats_prefix: bool = False
 
 
-def words(text: str) -> frozenset[str]:
-    """The words of `text`: names of parameters."""
+def names(text: str) -> frozenset[str]:
+    """Split a space-separated list of parameter names."""
     return frozenset(text.split())
 
 
-_LENGTH = {"max_completion_tokens": "max_tokens"}
+_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
-_KINDS: Mapping[Kind, Quirks] = {
+_BY_KIND: Mapping[Kind, Quirks] = {
     # docs.vllm.ai, "OpenAI-Compatible Server", extra parameters of the chat API.
     "vllm": Quirks(prefill=True, prefill_body=_CONTINUE),
     # sgl-project/sglang python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
-    # Older ones know max_tokens only and refuse n; newer ones, asked for n, send the usage of each choice on its own.
-    # A form in vLLM's words is dropped without a word (seen).
+    # Older versions know only max_tokens and reject n; newer ones report the usage of each of n choices separately.
+    # vLLM's parameters for structured outputs are silently ignored (observed).
     "llama-server": Quirks(
-        renamed=_LENGTH,
-        refused=words("structured_outputs guided_json guided_regex guided_choice guided_grammar"),
+        renamed=_MAX_TOKENS,
+        unsupported=names("structured_outputs guided_json guided_regex guided_choice guided_grammar"),
         prefill=True,
-        single=True,
+        single_choice=True,
     ),
     # ollama/ollama openai/openai.go ChatCompletionRequest has these fields; docs/api/openai-compatibility.mdx.
     "ollama": Quirks(
-        known=words(
+        supported=names(
             "messages max_tokens seed stop temperature frequency_penalty presence_penalty top_p response_format tools"
             " reasoning reasoning_effort logprobs top_logprobs"
         ),
-        renamed=_LENGTH,
-        single=True,
+        renamed=_MAX_TOKENS,
+        single_choice=True,
         prefill=True,
     ),
     # huggingface/text-generation-inference router/src/lib.rs ChatRequest: n and logit_bias are marked as unused, a
-    # presence penalty becomes a repetition penalty, and any model but "tgi" is taken for the name of an adapter.
+    # presence penalty becomes a repetition penalty, and any model but "tgi" is treated as the name of an adapter.
     "tgi": Quirks(
-        known=words(
+        supported=names(
             "messages max_tokens seed stop temperature frequency_penalty top_p response_format tools tool_choice"
             " tool_prompt logprobs top_logprobs"
         ),
-        renamed=_LENGTH,
-        single=True,
+        renamed=_MAX_TOKENS,
+        single_choice=True,
         model="tgi",
         stop_list=True,
     ),
     # lmstudio.ai/docs/developer/openai-compat/chat-completions, supported payload parameters.
     "lmstudio": Quirks(
-        refused=frozenset({"logprobs", "top_logprobs"}),
-        renamed={**_LENGTH, "repetition_penalty": "repeat_penalty"},
-        single=True,
+        unsupported=frozenset({"logprobs", "top_logprobs"}),
+        renamed={**_MAX_TOKENS, "repetition_penalty": "repeat_penalty"},
+        single_choice=True,
     ),
 }
 
-# Also those below a name.
-_HOSTS: Mapping[str, Quirks] = {
+# By hostname, subdomains included.
+_BY_DOMAIN: Mapping[str, Quirks] = {
     # platform.openai.com/docs/api-reference/chat/create, messages; Azure's is the same.
-    "api.openai.com": Quirks(developer=True),
-    "openai.azure.com": Quirks(developer=True),
+    "api.openai.com": Quirks(developer_role=True),
+    "openai.azure.com": Quirks(developer_role=True),
     # docs.mistral.ai, "Prefix" and the API reference; answers include the prefix.
     "api.mistral.ai": Quirks(
-        renamed={**_LENGTH, "seed": "random_seed"}, prefill=True, prefill_message={"prefix": True}, repeats=True
+        renamed={**_MAX_TOKENS, "seed": "random_seed"},
+        prefill=True,
+        prefill_message={"prefix": True},
+        repeats_prefix=True,
     ),
     # console.groq.com/docs/openai (n is 1) and /docs/prefilling.
-    "api.groq.com": Quirks(single=True, prefill=True),
+    "api.groq.com": Quirks(single_choice=True, prefill=True),
     # platform.moonshot.ai, "Partial Mode".
-    "api.moonshot.ai": Quirks(renamed=_LENGTH, prefill=True, prefill_message={"partial": True}),
+    "api.moonshot.ai": Quirks(renamed=_MAX_TOKENS, prefill=True, prefill_message={"partial": True}),
     # alibabacloud.com Model Studio, "Partial mode".
-    "dashscope-intl.aliyuncs.com": Quirks(renamed=_LENGTH, prefill=True, prefill_message={"partial": True}),
-    "dashscope.aliyuncs.com": Quirks(renamed=_LENGTH, prefill=True, prefill_message={"partial": True}),
+    "dashscope-intl.aliyuncs.com": Quirks(renamed=_MAX_TOKENS, prefill=True, prefill_message={"partial": True}),
+    "dashscope.aliyuncs.com": Quirks(renamed=_MAX_TOKENS, prefill=True, prefill_message={"partial": True}),
     # api-docs.deepseek.com, "Create Chat Completion" and "Chat Prefix Completion (Beta)", at .../beta only.
-    "api.deepseek.com": Quirks(renamed=_LENGTH, prefill_message={"prefix": True}),
-    # openrouter.ai/docs, "Assistant Prefill": whether it works depends on the model and on who runs it.
-    "openrouter.ai": Quirks(developer=True, repeats=True),
+    "api.deepseek.com": Quirks(renamed=_MAX_TOKENS, prefill_message={"prefix": True}),
+    # openrouter.ai/docs, "Assistant Prefill": it works with some models and providers only.
+    "openrouter.ai": Quirks(developer_role=True, repeats_prefix=True),
 }
 
 
-def quirks_of(spec: NodeSpec) -> Quirks:
-    """Those of the server that `spec` names; what it says of prefill itself is more than what is known of its kind."""
+def quirks_for(spec: NodeSpec) -> Quirks:
+    """Return the quirks of the server of `spec`; `spec.prefill` overrides the default for its type."""
     address = urlsplit(spec.url)
     kind: Kind = spec.kind or "openai"
-    found = _provider(address.hostname or "") if kind == "openai" else _KINDS.get(kind, Quirks())
+    quirks = _for_host(address.hostname or "") if kind == "openai" else _BY_KIND.get(kind, Quirks())
     if address.hostname == "api.deepseek.com" and address.path.startswith("/beta"):
-        found = msgspec.structs.replace(found, prefill=True)
-    if spec.prefill is not None and spec.prefill != found.prefill:
-        # Nobody documented how: it may begin anew.
-        found = msgspec.structs.replace(found, prefill=spec.prefill, repeats=True)
-    return found
+        quirks = msgspec.structs.replace(quirks, prefill=True)
+    if spec.prefill is not None and spec.prefill != quirks.prefill:
+        # Undocumented, so the server may repeat the prefix.
+        quirks = msgspec.structs.replace(quirks, prefill=spec.prefill, repeats_prefix=True)
+    return quirks
 
 
-def _provider(host: str) -> Quirks:
-    return next((quirks for name, quirks in _HOSTS.items() if f".{host}".endswith(f".{name}")), Quirks())
+def _for_host(host: str) -> Quirks:
+    return next((quirks for domain, quirks in _BY_DOMAIN.items() if f".{host}".endswith(f".{domain}")), Quirks())

@@ -1,4 +1,4 @@
-"""The body of a request, as a server takes it."""
+"""Request bodies, adapted to what a server accepts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest
-from subnet.protocols.openai.quirks import Quirks, words
+from subnet.protocols.openai.quirks import Quirks, names
 
-# They change nothing of an answer.
-_HARMLESS = words(
+# Parameters that do not change the answer.
+_NO_EFFECT = names(
     "user metadata store service_tier prompt_cache_key prompt_cache_options prompt_cache_retention safety_identifier"
     " prediction priority"
 )
-# Values that say what holds anyway.
-_NEUTRAL: Mapping[str, Sequence[Any]] = {
+# Values that are the default anyway.
+_DEFAULTS: Mapping[str, Sequence[Any]] = {
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
     "echo": (False,),
@@ -44,25 +44,26 @@ _NEUTRAL: Mapping[str, Sequence[Any]] = {
 }
 
 
-def body_of(
+def build_body(
     request: ChatRequest, quirks: Quirks, model: str, *, choices: int = 1, usage: bool = True
 ) -> dict[str, Any]:
-    """What is posted for so many `choices` of `request` to `model`, by its name there. Raises InvalidRequest, which
-    names it, for a parameter that the server would drop without a word.
+    """Return the request body for this number of `choices`; `model` is the server's name of the model.
+
+    Raises InvalidRequest, with the parameter's name, for a parameter that the server would silently ignore.
     """
     body = {name: value for name, value in request.body.items() if value is not None}
     for name, new in quirks.renamed.items():
         if name in body:
             body.setdefault(new, body.pop(name))
     body = _without_tools(body, quirks)
-    body = {name: value for name, value in body.items() if _sent(name, value, quirks)}
+    body = {name: value for name, value in body.items() if _is_sent(name, value, quirks)}
     if quirks.stop_list and isinstance(body.get("stop"), str):
         body["stop"] = [body["stop"]]
-    if not quirks.developer:
-        body["messages"] = [_for_all(message) for message in body["messages"]]
-    if request.begun:
-        begun = {"role": "assistant", "content": request.begun, **quirks.prefill_message}
-        body |= {"messages": [*body["messages"], begun], **quirks.prefill_body}
+    if not quirks.developer_role:
+        body["messages"] = [_without_developer_role(message) for message in body["messages"]]
+    if request.prefix:
+        prefix = {"role": "assistant", "content": request.prefix, **quirks.prefill_message}
+        body |= {"messages": [*body["messages"], prefix], **quirks.prefill_body}
     if choices > 1:
         body["n"] = choices
     if usage:
@@ -70,28 +71,31 @@ def body_of(
     return {**body, "model": model, "stream": True}
 
 
-def reseeded(body: dict[str, Any], number: int) -> dict[str, Any]:
-    """The request of a choice that is asked for on its own: with the same seed all would say the same."""
+def offset_seed(body: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return `body` with the choice's number added to the seed.
+
+    Choices that are requested separately would all be the same with the same seed.
+    """
     name = next((name for name in ("seed", "random_seed") if isinstance(body.get(name), int)), None)
     return body if name is None else {**body, name: body[name] + number}
 
 
-def _for_all(message: dict[str, Any]) -> dict[str, Any]:
+def _without_developer_role(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
 def _without_tools(body: dict[str, Any], quirks: Quirks) -> dict[str, Any]:
-    """A server that does not know `tool_choice` calls nothing where it has nothing to call."""
-    if quirks.known is None or "tool_choice" in quirks.known or body.get("tool_choice") != "none":
+    """Omit the tools of a request with `tool_choice` "none", for a server that does not support `tool_choice`."""
+    if quirks.supported is None or "tool_choice" in quirks.supported or body.get("tool_choice") != "none":
         return body
     return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
 
 
-def _sent(name: str, value: Any, quirks: Quirks) -> bool:
-    """Whether a parameter is for this server. Raises InvalidRequest where it should be, and cannot."""
-    neutral = value in _NEUTRAL.get(name, ())
-    # Neutral ones are not needed, and TGI refuses a top_p of 1.
-    taken = name not in quirks.refused if quirks.known is None else name in quirks.known and not neutral
-    if not taken and not neutral and name not in _HARMLESS:
+def _is_sent(name: str, value: Any, quirks: Quirks) -> bool:
+    """Return whether to send a parameter. Raises InvalidRequest if it has an effect, and the server ignores it."""
+    default = value in _DEFAULTS.get(name, ())
+    # Defaults are omitted where possible, because TGI rejects a top_p of 1.
+    sent = name not in quirks.unsupported if quirks.supported is None else name in quirks.supported and not default
+    if not sent and not default and name not in _NO_EFFECT:
         raise InvalidRequest(f"Unsupported parameter: '{name}' is not supported with this model.", param=name)
-    return taken
+    return sent

@@ -1,4 +1,4 @@
-"""One response of a server, event by event."""
+"""One chat completion response, read event by event."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from typing import Any
 
 import msgspec
 
-from subnet.chat import ChatDelta, ChatUsage, EmitChat
+from subnet.chat import ChatDelta, ChatDeltaSink, ChatUsage
 from subnet.errors import NodeError, NodeLost, SubnetError, WireError
-from subnet.http.error_map import has_error
+from subnet.http.error_map import is_error
 from subnet.http.sse import Event
 from subnet.protocols.openai.choice import Choice
 from subnet.protocols.openai.usage import read_usage
 
-# What servers send to keep a connection busy, instead of a comment.
-_ALIVE = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
+# Keep-alives that some servers send as events instead of comments.
+_KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
 
 
-class Answer:
-    """Gives `emit` what `choices` get, in the order in which the server counts them. `usage` is the last that it told,
-    `done` that it said so, `finished` that each choice had its end.
+class ChatResponse:
+    """Converts the events of one response to deltas, and passes them to `emit`.
 
-    `refused` makes an error of what a server says of its own; `peer` is what errors call it.
+    `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
+    set by [DONE], and `finished` once every choice has its finish reason.
+
+    `to_error` converts an error body of the server; `peer` names the server in errors.
     """
 
     def __init__(
-        self, peer: str, choices: Sequence[Choice], emit: EmitChat, refused: Callable[[Any], SubnetError]
+        self, peer: str, choices: Sequence[Choice], emit: ChatDeltaSink, to_error: Callable[[Any], SubnetError]
     ) -> None:
         self.usage: ChatUsage | None = None
         self.done = False
@@ -34,33 +36,34 @@ class Answer:
         self._peer = peer
         self._choices = choices
         self._emit = emit
-        self._refused = refused
+        self._to_error = to_error
 
-    def take(self, event: Event) -> None:
-        """Raises NodeError, or what the server's error is."""
-        if event.comment or (not event.data.startswith("{") and _is_alive(event)):
-            self._live()
+    def feed(self, event: Event) -> None:
+        """Process one event. Raises NodeError, or the error that the server reported."""
+        if event.comment or (not event.data.startswith("{") and _is_keep_alive(event)):
+            self._keep_alive()
         elif event.data.lstrip().startswith("[DONE]"):
             self.done = True
         else:
-            self._chunk(event.name, self._decoded(event))
+            self._chunk(event.name, self._decode(event))
 
-    def end(self) -> list[Choice]:
-        """At the end of the response: the choices that the server left out, if it made others. Raises NodeLost where
-        that end came too soon.
+    def finish(self) -> list[Choice]:
+        """Finish the choices at the end of the response, and return those that the server left out.
+
+        Raises NodeLost if the response ended too soon, and NodeError if the server sent no choice at all.
         """
-        missing = [choice for choice in self._choices if not choice.seen]
+        missing = [choice for choice in self._choices if not choice.started]
         if len(missing) == len(self._choices):
-            lost = NodeError if self.done else NodeLost
-            raise lost(f"{self._peer} closed the stream without an answer")
+            error = NodeError if self.done else NodeLost
+            raise error(f"{self._peer} closed the stream without an answer")
         for choice in self._choices:
-            if choice.seen and not choice.finished:
+            if choice.started and not choice.finished:
                 if not self.done:
                     raise NodeLost(f"{self._peer} closed the stream in the middle of the answer")
-                self._emit(choice.end())
+                self._emit(choice.finish())
         return missing
 
-    def _decoded(self, event: Event) -> Any:
+    def _decode(self, event: Event) -> Any:
         try:
             return msgspec.json.decode(event.data.encode())
         except (msgspec.DecodeError, RecursionError) as error:
@@ -71,8 +74,8 @@ class Answer:
     def _chunk(self, name: str, chunk: Any) -> None:
         # Gemini sends its errors in a list.
         first = chunk[0] if isinstance(chunk, list) and chunk else chunk
-        if name == "error" or has_error(first):
-            raise self._refused(chunk)
+        if name == "error" or is_error(first):
+            raise self._to_error(chunk)
         if not isinstance(chunk, dict):
             raise WireError(f"{self._peer} sent an event that is not a JSON object")
         self.usage = read_usage(chunk) or self.usage
@@ -82,15 +85,15 @@ class Answer:
         for raw in choices:
             self._choice(raw)
         if not choices:
-            self._live()
+            self._keep_alive()
 
     def _choice(self, raw: Any) -> None:
-        # Without an index it is the first.
+        # A choice without an index is the first.
         index = (raw.get("index") or 0) if isinstance(raw, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(self._choices):
             raise WireError(f"{self._peer} sent a choice that was not requested")
         if raw.get("error"):
-            raise self._refused(raw)
+            raise self._to_error(raw)
         try:
             delta = self._choices[index].read(raw)
         except NodeError as error:
@@ -100,12 +103,12 @@ class Answer:
                 self.finished = all(choice.finished for choice in self._choices)
             self._emit(delta)
 
-    def _live(self) -> None:
-        """A sign of life is one of a choice that lives."""
+    def _keep_alive(self) -> None:
+        # A finished choice must not get any further delta.
         choice = next((choice for choice in self._choices if not choice.finished), None)
         if choice is not None:
             self._emit(ChatDelta(choice.number))
 
 
-def _is_alive(event: Event) -> bool:
-    return event.name.lower() in _ALIVE or event.data.strip().lower() in _ALIVE
+def _is_keep_alive(event: Event) -> bool:
+    return event.name.lower() in _KEEP_ALIVES or event.data.strip().lower() in _KEEP_ALIVES

@@ -1,0 +1,114 @@
+"""Chat completions from one server, with as many HTTP requests as its API needs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.errors import InvalidRequest, NodeLost
+from subnet.http.client import HttpClient
+from subnet.protocols.openai.choice import Choice
+from subnet.protocols.openai.models import ModelCatalog
+from subnet.protocols.openai.quirks import Quirks
+from subnet.protocols.openai.request import build_body, offset_seed
+from subnet.protocols.openai.response import ChatResponse
+from subnet.protocols.openai.usage import total_usage
+
+# Usage of one HTTP request, and the choices that its response left out.
+Outcome = tuple[ChatUsage | None, list[Choice]]
+
+# Time to wait for usage and [DONE] once every choice has finished, in seconds.
+_TRAILER_TIMEOUT = 2.0
+
+
+class ChatClient:
+    """Sends chat requests, and remembers whether the server supports `n` and `stream_options`.
+
+    Support is found out by trying. `last_received` is the time of the last event, by time.monotonic; 0 before the
+    first.
+    """
+
+    def __init__(self, models: ModelCatalog, http: HttpClient, quirks: Quirks) -> None:
+        self.last_received = 0.0
+        self._models = models
+        self._http = http
+        self._quirks = quirks
+        self._single_choice = quirks.single_choice
+        self._usage = True
+
+    async def complete(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+        """Generate all choices with one HTTP request, or one for each where the server does not support `n`.
+
+        Returns and raises the same as Protocol.rpc_chat.
+        """
+        repeated = request.prefix if self._quirks.repeats_prefix else ""
+        logprobs = bool(request.body.get("logprobs"))
+        missing = [Choice(number, repeated_prefix=repeated, logprobs=logprobs) for number in request.choices]
+        usages: list[ChatUsage | None] = []
+        if len(missing) > 1 and not self._single_choice:
+            usage, missing = await self._complete_together(request, missing, emit)
+            self._single_choice = bool(missing)
+            usages = [usage]
+        if missing:
+            outcomes = await _gather([self._complete(request, [choice], emit) for choice in missing])
+            usages += [usage for usage, _ in outcomes]
+        return total_usage(usages)
+
+    async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: ChatDeltaSink) -> Outcome:
+        try:
+            return await self._complete(request, choices, emit)
+        except InvalidRequest as error:
+            if error.param != "n":
+                raise
+        return ChatUsage(prompt_tokens=0, completion_tokens=0), choices
+
+    async def _complete(self, request: ChatRequest, choices: Sequence[Choice], emit: ChatDeltaSink) -> Outcome:
+        model = self._models.upstream_name(request.model, self._quirks.model)
+        body = build_body(request, self._quirks, model, choices=len(choices), usage=self._usage)
+        if len(choices) == 1:
+            body = offset_seed(body, choices[0].number)
+        try:
+            return await self._post(body, choices, emit)
+        except InvalidRequest as error:
+            if "stream_options" not in body or "stream_options" not in f"{error.param} {error.message}":
+                raise
+        self._usage = False
+        del body["stream_options"]
+        return await self._post(body, choices, emit)
+
+    async def _post(self, body: dict[str, Any], choices: Sequence[Choice], emit: ChatDeltaSink) -> Outcome:
+        response = ChatResponse(self._http.peer, choices, emit, self._http.to_error)
+        try:
+            async with asyncio.timeout(None) as trailer_timeout:
+                await self._read(body, response, trailer_timeout)
+        except (NodeLost, TimeoutError):
+            # A connection that is lost after the last finish reason loses nothing.
+            if not response.finished:
+                raise
+        return response.usage, response.finish()
+
+    async def _read(self, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout) -> None:
+        async with self._http.events("/v1/chat/completions", body) as events:
+            async for event in events:
+                self.last_received = time.monotonic()
+                response.feed(event)
+                if response.done:
+                    return
+                if response.finished and trailer_timeout.when() is None:
+                    trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
+            response.done = events.is_json
+
+
+async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    """Run `requests` at the same time. The first error cancels the others, and is raised."""
+    if len(requests) == 1:
+        return [await requests[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(request) for request in requests]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
