@@ -1,4 +1,4 @@
-"""The client's end of a connection, with a node of any manners at the other."""
+"""The client's end of a WebSocket connection, against scripted nodes."""
 
 from __future__ import annotations
 
@@ -42,105 +42,105 @@ REQUEST = Generate(
 END = Delta(0, [8], None, "stop")
 
 
-class Peer:
-    """A node's end."""
+class NodeEnd:
+    """The node's end of a connection."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self.socket = socket
 
-    async def heard(self) -> Message:
+    async def receive(self) -> Message:
         return frames.decode(await self.socket.receive_bytes())
 
-    async def asked(self) -> int:
-        """The call of a request for tokens."""
-        message = await self.heard()
+    async def receive_generate(self) -> int:
+        """Receive a Generate request and return its call number."""
+        message = await self.receive()
         assert isinstance(message, Generate)
         return message.call
 
-    async def say(self, *messages: Message) -> None:
+    async def send(self, *messages: Message) -> None:
         for message in messages:
             await self.socket.send_bytes(frames.encode(message))
 
-    async def describe(self) -> None:
-        """Answer what must be a request for its description."""
-        message = await self.heard()
+    async def reply_info(self) -> None:
+        """Receive an InfoRequest and reply to it."""
+        message = await self.receive()
         assert isinstance(message, InfoRequest)
-        await self.say(InfoReply(message.call, await MockProtocol().rpc_info()))
+        await self.send(InfoReply(message.call, await MockProtocol().rpc_info()))
 
 
 @asynccontextmanager
 async def node(
-    manners: Callable[[Peer], Awaitable[None]], authorizer: AuthorizerBase | None = None
+    script: Callable[[NodeEnd], Awaitable[None]], authorizer: AuthorizerBase | None = None
 ) -> AsyncIterator[WebSocketProtocol]:
-    """What reaches a node that has these `manners` in each connection, and closes it then."""
+    """Run a node that runs `script` on each connection and then closes it; yield a client of the node."""
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        await manners(Peer(socket))
+        await script(NodeEnd(socket))
         return socket
 
     application = web.Application()
     application.router.add_get("/subnet", handler)
     async with TestServer(application) as server, asyncio.timeout(20):
-        remote = WebSocketProtocol(str(server.make_url("/")), authorizer)
+        client = WebSocketProtocol(str(server.make_url("/")), authorizer)
         try:
-            yield remote
+            yield client
         finally:
-            await remote.aclose()
+            await client.aclose()
 
 
-def deltas(call: int, *said: Delta) -> Deltas:
-    return columns.pack([(call, delta) for delta in said])
+def deltas(call: int, *items: Delta) -> Deltas:
+    return columns.pack([(call, delta) for delta in items])
 
 
-async def test_a_connection_that_is_lost() -> None:
-    """Its calls fail at once, and the next one makes another."""
+async def test_a_lost_connection_is_replaced() -> None:
+    """The calls of a lost connection fail at once, and the next call opens a new connection."""
 
-    async def once(peer: Peer) -> None:
-        if isinstance(message := await peer.heard(), InfoRequest):
-            await peer.say(InfoReply(message.call, await MockProtocol().rpc_info()))
+    async def one_message(end: NodeEnd) -> None:
+        if isinstance(message := await end.receive(), InfoRequest):
+            await end.send(InfoReply(message.call, await MockProtocol().rpc_info()))
 
-    async with node(once) as remote:
+    async with node(one_message) as client:
         with pytest.raises(NodeLost, match="was lost"):
-            await remote.rpc_inference(REQUEST, lambda delta: None)
+            await client.rpc_inference(REQUEST, lambda delta: None)
         before = monotonic()
-        assert (await remote.rpc_info()).engine == "mock"
-        assert before < remote.last_received <= monotonic()
+        assert (await client.rpc_info()).engine == "mock"
+        assert before < client.last_received <= monotonic()
 
 
-class Signing(TokenAuthorizer):
-    """Takes its time."""
+class SlowAuthorizer(TokenAuthorizer):
+    """Authorizer whose signing waits for the event `go_on`."""
 
     def __init__(self) -> None:
         super().__init__("secret")
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.started, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def sign_request(self, request: RequestT) -> RequestT:
-        self.begun.set()
+        self.started.set()
         await self.go_on.wait()
         return await super().sign_request(request)
 
 
-async def test_a_connection_that_is_lost_before_it_is_used() -> None:
-    """Nothing is asked of it, and so nothing is waited for."""
-    signing = Signing()
+async def test_a_connection_lost_while_a_request_is_signed() -> None:
+    """A call whose connection is lost while its request is signed fails, and does not wait for a reply."""
+    authorizer = SlowAuthorizer()
 
-    async def leaves(peer: Peer) -> None:
-        await peer.asked()
+    async def disconnect(end: NodeEnd) -> None:
+        await end.receive_generate()
 
-    async with node(leaves, signing) as remote:
-        embedding = asyncio.create_task(remote.rpc_embed([token_ids([1])]))
-        await signing.begun.wait()
+    async with node(disconnect, authorizer) as client:
+        embedding = asyncio.create_task(client.rpc_embed([token_ids([1])]))
+        await authorizer.started.wait()
         with pytest.raises(NodeLost):
-            await remote.rpc_inference(REQUEST, lambda delta: None)
-        signing.go_on.set()
+            await client.rpc_inference(REQUEST, lambda delta: None)
+        authorizer.go_on.set()
         with pytest.raises(NodeLost):
             await embedding
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("data", "reason"),
     [
         ("hello", "sent a TEXT message: expected a binary message"),
         (frames.encode(Cancel(1)), "unexpected Cancel: only clients send it"),
@@ -149,156 +149,156 @@ async def test_a_connection_that_is_lost_before_it_is_used() -> None:
         (frames.encode(Deltas(b"abc", b"", b"", b"", b"")), "truncated column"),
     ],
 )
-async def test_what_makes_no_sense(said: str | bytes, why: str) -> None:
-    """It ends the connection, with a reason for either side."""
+async def test_invalid_data_closes_the_connection(data: str | bytes, reason: str) -> None:
+    """Invalid data from a node closes the connection and tells both sides the reason."""
     codes = []
 
-    async def nonsense(peer: Peer) -> None:
-        await peer.asked()
-        await (peer.socket.send_str(said) if isinstance(said, str) else peer.socket.send_bytes(said))
-        message = await peer.socket.receive()
+    async def send_invalid_data(end: NodeEnd) -> None:
+        await end.receive_generate()
+        await (end.socket.send_str(data) if isinstance(data, str) else end.socket.send_bytes(data))
+        message = await end.socket.receive()
         codes.append((message.data, message.extra))
 
-    async with node(nonsense) as remote:
-        with pytest.raises(WireError, match=why):
-            await remote.rpc_inference(REQUEST, lambda delta: None)
+    async with node(send_invalid_data) as client:
+        with pytest.raises(WireError, match=reason):
+            await client.rpc_inference(REQUEST, lambda delta: None)
         while not codes:
             await asyncio.sleep(0.01)
     assert codes == [(aiohttp.WSCloseCode.PROTOCOL_ERROR, WireError.code)]
 
 
-async def test_what_cannot_be_sent() -> None:
-    """A request that no frame holds fails, and none of the others on its connection does."""
-    given: list[list[int]] = []
+async def test_a_request_that_cannot_be_sent() -> None:
+    """A request that cannot be encoded fails, without affecting other calls on its connection."""
+    received: list[list[int]] = []
 
-    async def manners(peer: Peer) -> None:
-        call = await peer.asked()
-        # Of the calls that could not be made it hears that they are over.
-        while isinstance(message := await peer.heard(), Cancel):
+    async def script(end: NodeEnd) -> None:
+        call = await end.receive_generate()
+        # The calls that could not be sent are cancelled.
+        while isinstance(message := await end.receive(), Cancel):
             pass
         assert isinstance(message, InfoRequest)
-        await peer.say(InfoReply(message.call, await MockProtocol().rpc_info()), Accepted(call), deltas(call, END))
-        await peer.socket.receive()
+        await end.send(InfoReply(message.call, await MockProtocol().rpc_info()), Accepted(call), deltas(call, END))
+        await end.socket.receive()
 
     large = msgspec.structs.replace(REQUEST, text="x" * frames.MAX_FRAME)
-    odd = msgspec.structs.replace(REQUEST, text="\ud800")
-    async with node(manners) as remote:
-        other = asyncio.create_task(remote.rpc_inference(REQUEST, lambda delta: given.append(delta.tokens)))
+    not_utf8 = msgspec.structs.replace(REQUEST, text="\ud800")
+    async with node(script) as client:
+        other = asyncio.create_task(client.rpc_inference(REQUEST, lambda delta: received.append(delta.tokens)))
         await asyncio.sleep(0)
-        for request in (large, odd):
+        for request in (large, not_utf8):
             with pytest.raises(InvalidRequest, match="cannot be sent"):
-                await remote.rpc_inference(request, lambda delta: None)
-        assert (await remote.rpc_info()).engine == "mock"
+                await client.rpc_inference(request, lambda delta: None)
+        assert (await client.rpc_info()).engine == "mock"
         await other
-    assert given == [[8]]
+    assert received == [[8]]
 
 
-async def test_a_refusal() -> None:
-    """It comes with all that the node said of it."""
+async def test_an_error_keeps_its_details() -> None:
+    """An error of the node is raised at the client with its class, message and retry_after."""
 
-    async def full(peer: Peer) -> None:
-        await peer.say(Failed(await peer.asked(), NodeBusy.code, "full", retry_after=3.5))
-        await peer.heard()
+    async def full(end: NodeEnd) -> None:
+        await end.send(Failed(await end.receive_generate(), NodeBusy.code, "full", retry_after=3.5))
+        await end.receive()
 
-    async with node(full) as remote:
+    async with node(full) as client:
         with pytest.raises(NodeBusy, match="full") as refused:
-            await remote.rpc_inference(REQUEST, lambda delta: None)
+            await client.rpc_inference(REQUEST, lambda delta: None)
     assert refused.value.retry_after == 3.5
 
 
-async def test_tokens_before_the_check() -> None:
-    """They are held until it is done, and then given in their order."""
-    checked: list[Delta] = []
-    given: list[Delta] = []
+async def test_tokens_that_arrive_before_the_check() -> None:
+    """Tokens that arrive before the check of Accepted is complete are held back, and then delivered in order."""
+    delivered_at_check: list[Delta] = []
+    delivered: list[Delta] = []
 
-    async def hasty(peer: Peer) -> None:
-        call = await peer.asked()
-        await peer.say(Accepted(call), deltas(call, Delta(0, [7]), END))
-        await peer.describe()
+    async def send_at_once(end: NodeEnd) -> None:
+        call = await end.receive_generate()
+        await end.send(Accepted(call), deltas(call, Delta(0, [7]), END))
+        await end.reply_info()
 
-    async with node(hasty) as remote:
+    async with node(send_at_once) as client:
 
         async def check(accepted: Accepted) -> None:
-            await remote.rpc_info()  # is answered after the tokens
-            checked.extend(given)
+            await client.rpc_info()  # the node replies after the tokens
+            delivered_at_check.extend(delivered)
 
-        await remote.rpc_inference(REQUEST, given.append, check)
-    assert checked == []
-    assert [delta.tokens for delta in given] == [[7], [8]]
+        await client.rpc_inference(REQUEST, delivered.append, check)
+    assert delivered_at_check == []
+    assert [delta.tokens for delta in delivered] == [[7], [8]]
 
 
-async def test_tokens_instead_of_a_proof() -> None:
-    """Who did not say who it is is not believed a token."""
+async def test_tokens_without_authentication_are_refused() -> None:
+    """Tokens of a node that sent no Accepted are refused if the client checks it."""
 
-    async def stranger(peer: Peer) -> None:
-        await peer.say(deltas(await peer.asked(), END))
-        await peer.heard()
+    async def send_tokens(end: NodeEnd) -> None:
+        await end.send(deltas(await end.receive_generate(), END))
+        await end.receive()
 
     async def check(accepted: Accepted) -> None:
         raise AssertionError
 
-    given: list[Delta] = []
-    async with node(stranger) as remote:
+    delivered: list[Delta] = []
+    async with node(send_tokens) as client:
         with pytest.raises(Unauthorized):
-            await remote.rpc_inference(REQUEST, given.append, check)
-    assert given == []
+            await client.rpc_inference(REQUEST, delivered.append, check)
+    assert delivered == []
 
 
-async def test_an_answer_that_ended_is_not_cancelled() -> None:
-    """The node hears no more of it."""
+async def test_a_complete_answer_is_not_cancelled() -> None:
+    """The client sends no Cancel for a complete answer."""
 
-    async def whole(peer: Peer) -> None:
-        call = await peer.asked()
-        await peer.say(Accepted(call), deltas(call, END))
-        await peer.describe()
+    async def answer(end: NodeEnd) -> None:
+        call = await end.receive_generate()
+        await end.send(Accepted(call), deltas(call, END))
+        await end.reply_info()
 
-    async with node(whole) as remote:
-        await remote.rpc_inference(REQUEST, lambda delta: None)
-        assert (await remote.rpc_info()).engine == "mock"
+    async with node(answer) as client:
+        await client.rpc_inference(REQUEST, lambda delta: None)
+        assert (await client.rpc_info()).engine == "mock"
 
 
-async def test_first_tokens_come_first() -> None:
-    """Of one frame, before what others go on with; those of one answer stay in their order."""
-    given: list[tuple[str, list[int]]] = []
+async def test_first_tokens_are_delivered_first() -> None:
+    """The first tokens of an answer are delivered before other tokens of their frame; each answer keeps its order."""
+    delivered: list[tuple[str, list[int]]] = []
 
-    async def busy(peer: Peer) -> None:
-        old = await peer.asked()
-        await peer.say(Accepted(old), deltas(old, Delta(0, [1])))
-        new = await peer.asked()
+    async def send_both(end: NodeEnd) -> None:
+        old = await end.receive_generate()
+        await end.send(Accepted(old), deltas(old, Delta(0, [1])))
+        new = await end.receive_generate()
         rows = [(old, Delta(0, [2])), (new, Delta(0, [7])), (old, END), (new, END)]
-        await peer.say(Accepted(new), columns.pack(rows))
-        await peer.socket.receive()
+        await end.send(Accepted(new), columns.pack(rows))
+        await end.socket.receive()
 
-    async def ask(remote: WebSocketProtocol, name: str) -> None:
-        await remote.rpc_inference(REQUEST, lambda delta: given.append((name, delta.tokens)))
+    async def ask(client: WebSocketProtocol, name: str) -> None:
+        await client.rpc_inference(REQUEST, lambda delta: delivered.append((name, delta.tokens)))
 
-    async with node(busy) as remote:
-        first = asyncio.create_task(ask(remote, "old"))
-        while not given:
+    async with node(send_both) as client:
+        first = asyncio.create_task(ask(client, "old"))
+        while not delivered:
             await asyncio.sleep(0.001)
-        await ask(remote, "new")
+        await ask(client, "new")
         await first
-    assert given == [("old", [1]), ("new", [7]), ("new", [8]), ("old", [2]), ("old", [8])]
+    assert delivered == [("old", [1]), ("new", [7]), ("new", [8]), ("old", [2]), ("old", [8])]
 
 
-async def test_who_takes_no_more() -> None:
-    """What it raises ends the call, here and at the node; it is given nothing after that."""
-    heard: list[Message] = []
-    given: list[list[int]] = []
+async def test_an_error_of_emit_ends_the_call() -> None:
+    """An error raised by `emit` ends the call, cancels it at the node, and stops further deltas."""
+    received: list[Message] = []
+    delivered: list[list[int]] = []
 
-    async def talkative(peer: Peer) -> None:
-        call = await peer.asked()
-        await peer.say(Accepted(call), deltas(call, Delta(0, [7]), END))
-        heard.append(await peer.heard())
+    async def send_two_deltas(end: NodeEnd) -> None:
+        call = await end.receive_generate()
+        await end.send(Accepted(call), deltas(call, Delta(0, [7]), END))
+        received.append(await end.receive())
 
-    def take(delta: Delta) -> None:
-        given.append(list(delta.tokens))
+    def emit(delta: Delta) -> None:
+        delivered.append(list(delta.tokens))
         raise ZeroDivisionError
 
-    async with node(talkative) as remote:
+    async with node(send_two_deltas) as client:
         with pytest.raises(ZeroDivisionError):
-            await remote.rpc_inference(REQUEST, take)
-        while not heard:
+            await client.rpc_inference(REQUEST, emit)
+        while not received:
             await asyncio.sleep(0.01)
-    assert given == [[7]]
-    assert heard == [Cancel(1)]
+    assert delivered == [[7]]
+    assert received == [Cancel(1)]

@@ -1,4 +1,4 @@
-"""The wire: what is encoded decodes to the same, and nothing else gets through."""
+"""The wire protocol: encoded messages decode to equal ones, and invalid frames are refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rows(draw: st.DrawFn) -> columns.Row:
 
 @given(st.lists(rows(), max_size=12))
 def test_columns_round_trip(step: list[columns.Row]) -> None:
-    """The deltas of one engine step come out of their frame as they went in."""
+    """Unpacking a frame returns the deltas that were packed into it."""
     frame = frames.decode(frames.encode(columns.pack(step)))
     assert isinstance(frame, Deltas)
     assert list(columns.unpack(frame)) == step
@@ -81,8 +81,8 @@ COLUMNS = st.builds(
 
 
 @given(COLUMNS)
-def test_any_columns_are_rows_or_refused(frame: Deltas) -> None:
-    """Before the first row, and nothing of a frame that is taken is left out."""
+def test_arbitrary_columns_are_unpacked_or_refused(frame: Deltas) -> None:
+    """Arbitrary columns are refused before the first row, or all their values are in the unpacked rows."""
     try:
         rows = columns.unpack(frame)
     except WireError:
@@ -94,8 +94,8 @@ def test_any_columns_are_rows_or_refused(frame: Deltas) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
-    """Arbitrary bytes are a message or a WireError, never another exception."""
+def test_arbitrary_bytes_decode_or_are_refused(data: bytes) -> None:
+    """Decoding arbitrary bytes returns a message or raises WireError, and no other exception."""
     for frame in (data, bytes((frames.VERSION, 7)) + data):
         try:
             message = frames.decode(frame)
@@ -106,55 +106,55 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
 
 
 @given(st.lists(rows(), min_size=1, max_size=4), st.data())
-def test_cut_columns_are_refused(step: list[columns.Row], data: st.DataObject) -> None:
-    """A column that lost bytes is noticed before any row is handed out."""
+def test_truncated_columns_are_refused(step: list[columns.Row], data: st.DataObject) -> None:
+    """A column that lacks a byte is refused before the first row."""
     frame = columns.pack(step)
     name = data.draw(st.sampled_from(["calls", "choices", "counts", "ends"]))
-    cut = msgspec.structs.replace(frame, **{name: getattr(frame, name)[:-1]})
+    truncated = msgspec.structs.replace(frame, **{name: getattr(frame, name)[:-1]})
     with pytest.raises(WireError):
-        columns.unpack(cut)
+        columns.unpack(truncated)
 
 
-TOLD = columns.pack([(1, Delta(0, [7, 8], [TokenLogprobs(-1.0, (3,), (-2.0,))] * 2))])
+TWO = columns.pack([(1, Delta(0, [7, 8], [TokenLogprobs(-1.0, (3,), (-2.0,))] * 2))])
 ONE = columns.pack([(1, Delta(0, [7], [TokenLogprobs(-1.0, (3,), (-2.0,))]))])
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"tokens": TOLD.tokens + TOLD.tokens},
+        {"tokens": TWO.tokens + TWO.tokens},
         {"tokens": ONE.tokens},
         {"ends": b"\x03"},
         {"logprobs": ONE.logprobs},
-        {"logprobs": {1: TOLD.logprobs[0]}},
-        {"logprobs": {-1: TOLD.logprobs[0]}},
-        {"tokens": TOLD.tokens[:4] + b"\xff\xff\xff\xff"},
+        {"logprobs": {1: TWO.logprobs[0]}},
+        {"logprobs": {-1: TWO.logprobs[0]}},
+        {"tokens": TWO.tokens[:4] + b"\xff\xff\xff\xff"},
         {"cached": {1: 5}},
         {"cached": {0: -5}},
         {"cached": {0: 2**62}},
-        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x02")}},
-        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], widths=b"\x01\x00")}},
-        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=ONE.logprobs[0].top_ids)}},
-        {"logprobs": {0: msgspec.structs.replace(TOLD.logprobs[0], top_ids=b"\xff\xff\xff\xff" * 2)}},
+        {"logprobs": {0: msgspec.structs.replace(TWO.logprobs[0], widths=b"\x02")}},
+        {"logprobs": {0: msgspec.structs.replace(TWO.logprobs[0], widths=b"\x01\x00")}},
+        {"logprobs": {0: msgspec.structs.replace(TWO.logprobs[0], top_ids=ONE.logprobs[0].top_ids)}},
+        {"logprobs": {0: msgspec.structs.replace(TWO.logprobs[0], top_ids=b"\xff\xff\xff\xff" * 2)}},
     ],
 )
-def test_columns_that_disagree(changed: dict[str, Any]) -> None:
-    """Whole columns of other lengths, too, are noticed before any row is handed out."""
-    assert len(list(columns.unpack(TOLD))) == 1
+def test_inconsistent_columns_are_refused(changed: dict[str, Any]) -> None:
+    """Columns with inconsistent lengths or invalid values are refused before the first row."""
+    assert len(list(columns.unpack(TWO))) == 1
     with pytest.raises(WireError):
-        columns.unpack(msgspec.structs.replace(TOLD, **changed))
+        columns.unpack(msgspec.structs.replace(TWO, **changed))
 
 
 def test_messages_round_trip() -> None:
-    """A request with all its parts comes through."""
+    """A Generate request with all its parts decodes to an equal one."""
     start = ChoiceStart(0, pack(token_ids([7])))
     sampling = Sampling(seed=3, logit_bias={5: -1.0}, stop_tokens=(2,), logprobs=2)
     request = Generate(call=9, model="m", prompt=pack(token_ids([1, 2])), sampling=sampling, starts=(start,))
     assert frames.decode(frames.encode(request)) == request
 
 
-def test_texts_and_what_comes_of_them_round_trip() -> None:
-    """Requests for embeddings and scores, and their replies, come through."""
+def test_embeddings_and_scores_round_trip() -> None:
+    """Requests for embeddings and scores, and their replies, decode to equal ones."""
     tensor, logprobs = pack(token_ids([1, 2])), [TokenLogprobs(-0.5, (1, 2), (-0.25, -2.0))]
     for message in (
         EmbedRequest(call=1, model="m", inputs=(tensor, pack(token_ids([])))),
@@ -166,28 +166,28 @@ def test_texts_and_what_comes_of_them_round_trip() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A newer peer may say more than we know."""
-    frame = frames.encode(Cancel(4))[:2] + msgspec.msgpack.encode({"call": 4, "why": "later version"})
+    """A message with a field of a later version decodes without that field."""
+    frame = frames.encode(Cancel(4))[:2] + msgspec.msgpack.encode({"call": 4, "reason": "later version"})
     assert frames.decode(frame) == Cancel(4)
 
 
-def test_unknown_types_and_versions() -> None:
-    """Another type is an unknown frame; another version is refused."""
+def test_unknown_types_and_versions_are_refused() -> None:
+    """An unknown type raises UnknownFrame, and an unknown version WireError."""
     with pytest.raises(frames.UnknownFrame):
         frames.decode(bytes((frames.VERSION, 200)) + b"\x80")
     with pytest.raises(WireError, match="version 9"):
         frames.decode(bytes((9, 1)) + b"\x80")
 
 
-def test_size_is_bounded() -> None:
-    """A frame too large for the receiver is never sent."""
+def test_too_large_frames_are_not_encoded() -> None:
+    """Encoding a message that exceeds the maximum frame size raises WireError."""
     with pytest.raises(WireError, match="exceeds the maximum"):
         frames.encode(Failed(1, "x", "y" * frames.MAX_FRAME))
 
 
 @given(st.lists(st.integers(0, 2**31 - 1)))
 def test_tensors_round_trip(ids: list[int]) -> None:
-    """Token ids travel as little-endian int32."""
+    """Token ids are encoded as little-endian int32 and decode to equal ones."""
     tensor = pack(token_ids(ids))
     assert unpack(tensor).tolist() == ids
     assert tensor.data == np.array(ids, "<i4").tobytes()
@@ -195,8 +195,8 @@ def test_tensors_round_trip(ids: list[int]) -> None:
 
 @pytest.mark.parametrize("before", [0, 5000])
 @pytest.mark.parametrize("wrong", [-1, 2**31, -(2**40), 2.0])
-def test_what_is_no_token_id(before: int, wrong: float) -> None:
-    """However many there are: that of many is found in another way than that of few."""
+def test_invalid_token_ids_are_refused(before: int, wrong: float) -> None:
+    """An invalid token id is refused in a short list and in a long one, which are checked by different code."""
     assert token_ids([1] * before + [2**31 - 1]).tolist()[-1] == 2**31 - 1
     with pytest.raises(ValueError, match="token ids"):
         token_ids([1] * before + [wrong])
@@ -205,28 +205,28 @@ def test_what_is_no_token_id(before: int, wrong: float) -> None:
 @pytest.mark.parametrize(
     "tensor", [Tensor("int32", (2,), b"1234"), Tensor("int8", (1,), b"1"), Tensor("int32", (-1, -1), b"1234")]
 )
-def test_tensors_that_disagree_with_themselves(tensor: Tensor) -> None:
-    """Shape, dtype and size must agree."""
+def test_inconsistent_tensors_are_refused(tensor: Tensor) -> None:
+    """A tensor whose shape, dtype and size do not match is refused."""
     with pytest.raises(WireError):
         unpack(tensor)
 
 
 @pytest.mark.parametrize("tokens", [[1.5], [[1, 2], [3, 4]], [-1], [2**31], ["a"]])
-def test_what_is_no_token_ids(tokens: list[object]) -> None:
-    """Floats, matrices, negative and oversized ids are refused."""
+def test_lists_of_other_values_are_not_token_ids(tokens: list[object]) -> None:
+    """Floats, strings, matrices, and ids that are negative or too large are refused as token ids."""
     with pytest.raises(ValueError, match="token ids"):
         token_ids(tokens)  # type: ignore[arg-type]
 
 
-def test_token_ids_are_private() -> None:
-    """Writing to the result does not reach the caller's array."""
-    mine = np.array([1, 2], np.int32)
-    token_ids(mine)[0] = 99
-    assert mine.tolist() == [1, 2]
+def test_token_ids_are_copied() -> None:
+    """Writing to the array returned by token_ids does not change the argument."""
+    original = np.array([1, 2], np.int32)
+    token_ids(original)[0] = 99
+    assert original.tolist() == [1, 2]
 
 
 def test_one_frame_per_run_of_deltas() -> None:
-    """Deltas that wait together share a frame; messages keep their place among them."""
+    """Consecutive deltas share a frame, and messages between them keep their position."""
     delta = Delta(0, [1])
     sent = [frames.decode(f) for f in to_frames([(1, delta), (2, delta), frames.encode(InfoRequest(3)), (1, delta)])]
     assert [type(message).__name__ for message in sent] == ["Deltas", "InfoRequest", "Deltas"]
@@ -234,7 +234,7 @@ def test_one_frame_per_run_of_deltas() -> None:
     assert [call for call, _ in columns.unpack(sent[0])] == [1, 2]
 
 
-def test_errors_travel_by_code() -> None:
-    """An error is the same class on the other side; an unknown code is a NodeError."""
+def test_errors_are_sent_by_code() -> None:
+    """An error code becomes an error of the same class on the other side, an unknown code a NodeError."""
     assert type(from_code("node_busy", "full", retry_after=2)).__name__ == "NodeBusy"
-    assert type(from_code("of a later version", "?")).__name__ == "NodeError"
+    assert type(from_code("later_version", "?")).__name__ == "NodeError"

@@ -7,7 +7,7 @@ import msgspec
 from subnet.errors import InvalidRequest, WireError
 from subnet.generation import Job, Start
 from subnet.node_info import Capabilities
-from subnet.wire.messages import MOST_TEXTS, EmbedRequest, Generate, ScoreRequest
+from subnet.wire.messages import MAX_TEXTS, EmbedRequest, Generate, ScoreRequest
 from subnet.wire.tensors import Tensor, TokenIds, token_ids, unpack
 
 # What columns.py has room for.
@@ -43,9 +43,9 @@ def to_texts(request: EmbedRequest, can: Capabilities) -> list[TokenIds]:
     """Raises InvalidRequest, and WireError for tensors that are none."""
     if not can.embeddings:
         raise InvalidRequest("This model does not support embeddings.", param="model")
-    if len(request.inputs) > MOST_TEXTS:
+    if len(request.inputs) > MAX_TEXTS:
         raise InvalidRequest(
-            f"Invalid value for 'input': expected at most {MOST_TEXTS} texts, but got {len(request.inputs)}.",
+            f"Invalid value for 'input': expected at most {MAX_TEXTS} texts, but got {len(request.inputs)}.",
             param="input",
         )
     return [_tokens(tensor) for tensor in request.inputs]

@@ -88,7 +88,7 @@ class NodeConnection:
             self._outbox.post(_failure(call, NodeLeaving("the node has shut down")))
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_TIMEOUT):
-                await self._outbox.emptied()
+                await self._outbox.drain()
 
     def _receive(self, frame: bytes) -> None:
         try:

@@ -1,1 +1,1 @@
-"""The wire between gateway and node: messages, frames, columns, tensors."""
+"""Wire protocol between gateways and nodes: messages, frames, columns and tensors."""

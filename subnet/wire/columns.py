@@ -1,4 +1,4 @@
-"""Deltas of many streams <-> the columns of one frame."""
+"""Conversion between deltas of many streams and the columns of one frame."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from subnet.errors import WireError
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.wire.messages import Deltas, RowLogprobs
 
-_ENDS: tuple[FinishReason | None, ...] = (None, "stop", "length")
-_END_NUMBERS = {reason: number for number, reason in enumerate(_ENDS)}
-MAX_ROW = 65_535
-_LARGEST = 2**31
-_ONE = struct.pack("<H", 1)
+_FINISH_REASONS: tuple[FinishReason | None, ...] = (None, "stop", "length")
+_FINISH_REASON_CODES = {reason: code for code, reason in enumerate(_FINISH_REASONS)}
+MAX_ROW_TOKENS = 65_535
+_MAX_CACHED_TOKENS = 2**31
+_COUNT_OF_ONE = struct.pack("<H", 1)
 
 Row = tuple[int, Delta]
 
 
 def pack(rows: Sequence[Row]) -> Deltas:
-    """One frame for `rows`, pairs of call and delta; no delta holds more than MAX_ROW tokens."""
+    """Pack `rows`, pairs of call number and delta, into one frame. A delta holds at most MAX_ROW_TOKENS tokens."""
     size = len(rows)
     calls, deltas = zip(*rows, strict=True) if rows else ((), ())
     tokens = [token for delta in deltas for token in delta.tokens]
@@ -30,34 +30,34 @@ def pack(rows: Sequence[Row]) -> Deltas:
         choices=struct.pack(f"<{size}H", *[delta.choice for delta in deltas]),
         counts=struct.pack(f"<{size}H", *[len(delta.tokens) for delta in deltas]),
         tokens=struct.pack(f"<{len(tokens)}i", *tokens),
-        ends=bytes([_END_NUMBERS[delta.finish_reason] for delta in deltas]),
+        ends=bytes([_FINISH_REASON_CODES[delta.finish_reason] for delta in deltas]),
         cached={row: delta.cached_tokens for row, delta in enumerate(deltas) if delta.cached_tokens},
         logprobs={row: _pack_logprobs(d.logprobs) for row, d in enumerate(deltas) if d.logprobs is not None},
     )
 
 
-def calls(frame: Deltas) -> list[int]:
-    """Those that `frame` speaks of, row by row. Raises WireError."""
+def call_numbers(frame: Deltas) -> list[int]:
+    """Return the call number of each row of `frame`. Raises WireError."""
     return _column(frame.calls, "<u4")
 
 
 def unpack(frame: Deltas) -> Iterator[Row]:
-    """The rows of `frame`, in order. Raises WireError, before the first row, where columns disagree."""
-    numbers, choices, counts = calls(frame), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
+    """Return the rows of `frame`, in order. Raises WireError for an inconsistent frame, before the first row."""
+    calls, choices, counts = call_numbers(frame), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
     tokens = _column(frame.tokens, "<i4")
-    rows = len(numbers)
+    rows = len(calls)
     if len(choices) != rows or len(counts) != rows or len(frame.ends) != rows or sum(counts) != len(tokens):
         raise WireError("invalid frame: columns of different lengths")
-    if max(frame.ends, default=0) >= len(_ENDS):
+    if max(frame.ends, default=0) >= len(_FINISH_REASONS):
         raise WireError("invalid frame: unknown finish reason")
     logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
     if any(not 0 <= row < rows or len(logprobs[row]) != counts[row] for row in logprobs):
         raise WireError("invalid frame: logprobs do not match the tokens")
-    if any(not 0 <= row < rows or not 0 <= cached <= _LARGEST for row, cached in frame.cached.items()):
+    if any(not 0 <= row < rows or not 0 <= cached <= _MAX_CACHED_TOKENS for row, cached in frame.cached.items()):
         raise WireError("invalid frame: invalid number of cached tokens")
     if min(tokens, default=0) < 0:
         raise WireError("invalid frame: negative token id")
-    return _rows(numbers, choices, counts, tokens, frame, logprobs)
+    return _rows(calls, choices, counts, tokens, frame, logprobs)
 
 
 def _rows(
@@ -69,16 +69,16 @@ def _rows(
     logprobs: dict[int, list[TokenLogprobs]],
 ) -> Iterator[Row]:
     cached = frame.cached
-    if frame.counts == _ONE * len(calls) and not (cached or logprobs):
-        # What a step of an engine is nearly always: a token for each.
+    if frame.counts == _COUNT_OF_ONE * len(calls) and not (cached or logprobs):
+        # The common case of an engine step: one token per stream.
         for call, choice, token, end in zip(calls, choices, tokens, frame.ends, strict=True):
-            yield call, Delta(choice, [token], None, _ENDS[end])
+            yield call, Delta(choice, [token], None, _FINISH_REASONS[end])
         return
-    at = 0
+    start = 0
     for row, (call, choice, count, end) in enumerate(zip(calls, choices, counts, frame.ends, strict=True)):
-        mine = tokens[at : at + count]
-        at += count
-        yield call, Delta(choice, mine, logprobs.get(row), _ENDS[end], cached.get(row, 0))
+        row_tokens = tokens[start : start + count]
+        start += count
+        yield call, Delta(choice, row_tokens, logprobs.get(row), _FINISH_REASONS[end], cached.get(row, 0))
 
 
 def _column(data: bytes, dtype: str) -> list[int]:
@@ -99,19 +99,21 @@ def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
     return RowLogprobs(
         logprobs=np.array([entry.logprob for entry in entries], "<f4").tobytes(),
         widths=bytes([len(entry.top_ids) for entry in entries]),
-        top_ids=np.array([i for entry in entries for i in entry.top_ids], "<i4").tobytes(),
-        top_logprobs=np.array([p for entry in entries for p in entry.top_logprobs], "<f4").tobytes(),
+        top_ids=np.array([token for entry in entries for token in entry.top_ids], "<i4").tobytes(),
+        top_logprobs=np.array([logprob for entry in entries for logprob in entry.top_logprobs], "<f4").tobytes(),
     )
 
 
 def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
-    logprobs, ids, tops = _floats(packed.logprobs), _column(packed.top_ids, "<i4"), _floats(packed.top_logprobs)
-    if len(packed.widths) != len(logprobs) or not len(ids) == len(tops) == sum(packed.widths):
+    logprobs, top_ids = _floats(packed.logprobs), _column(packed.top_ids, "<i4")
+    top_logprobs = _floats(packed.top_logprobs)
+    if len(packed.widths) != len(logprobs) or not len(top_ids) == len(top_logprobs) == sum(packed.widths):
         raise WireError("invalid frame: logprob columns of different lengths")
-    if min(ids, default=0) < 0:
+    if min(top_ids, default=0) < 0:
         raise WireError("invalid frame: negative token id")
-    entries, at = [], 0
+    entries, start = [], 0
     for logprob, width in zip(logprobs, packed.widths, strict=True):
-        entries.append(TokenLogprobs(logprob, tuple(ids[at : at + width]), tuple(tops[at : at + width])))
-        at += width
+        end = start + width
+        entries.append(TokenLogprobs(logprob, tuple(top_ids[start:end]), tuple(top_logprobs[start:end])))
+        start = end
     return entries

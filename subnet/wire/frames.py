@@ -1,7 +1,7 @@
-"""Messages as bytes: one version byte, one type byte, then the message in MessagePack.
+"""Encoding of messages as frames: one version byte, one type byte, then the message in MessagePack.
 
-Fields that this version does not know are ignored; a type that it does not know raises UnknownFrame, which a
-receiver answers once. Everything else that does not decode raises WireError.
+Unknown fields are ignored, and an unknown type raises UnknownFrame, so that a peer may have a newer version. All other
+frames that cannot be decoded raise WireError.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from subnet.wire.messages import (
 
 VERSION = 1
 MAX_FRAME = 32 * 1024 * 1024
+"""Limit of a frame's size in bytes."""
 
 _TYPES: dict[int, type[Message]] = {
     1: InfoRequest,
@@ -44,17 +45,17 @@ _TYPES: dict[int, type[Message]] = {
     12: ScoreRequest,
     13: ScoreReply,
 }
-_HEADERS = {kind: bytes((VERSION, number)) for number, kind in _TYPES.items()}
-_DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _TYPES.items()}
+_HEADERS = {message_type: bytes((VERSION, number)) for number, message_type in _TYPES.items()}
+_DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, message_type in _TYPES.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 class UnknownFrame(WireError):
-    """A frame of a type that a newer version may know."""
+    """Raised for a frame of an unknown type, which a newer version may define."""
 
 
 def encode(message: Message) -> bytes:
-    """Raises WireError when the frame would be larger than a receiver takes."""
+    """Encode a message as a frame. Raises WireError if the frame is too large for a receiver."""
     frame = _HEADERS[type(message)] + _ENCODER.encode(message)
     if len(frame) >= MAX_FRAME:
         raise WireError(f"a frame of {len(frame)} bytes exceeds the maximum of {MAX_FRAME - 1}")
@@ -62,7 +63,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(frame: bytes) -> Message:
-    """Raises WireError."""
+    """Decode a frame. Raises UnknownFrame for an unknown type, and WireError for any other invalid frame."""
     if len(frame) < 2 or len(frame) > MAX_FRAME:
         raise WireError(f"invalid frame size: {len(frame)} bytes")
     if frame[0] != VERSION:

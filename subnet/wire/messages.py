@@ -1,8 +1,8 @@
-"""What the two ends of the subnet wire say to each other.
+"""Messages between gateways and nodes.
 
-Every message belongs to a call; `call` is chosen by the client and unique on its connection. The client opens a
-call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest or Generate, and may Cancel it. The node ends it with
-the reply of the same name, with Failed or, after Accepted, with the delta that finishes the last choice.
+Each message belongs to a call, whose number `call` the client chooses and which is unique on its connection. The client
+starts a call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest or Generate, and may Cancel it. The node
+ends it with the reply of the same name, with Failed or, after Accepted, with the delta that finishes the last choice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from subnet.wire.tensors import Tensor
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof of who sent a message. `nonce` is fresh random bytes; `time` is in seconds since the epoch."""
+    """Signature of a message. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch."""
 
     scheme: str
     nonce: bytes
@@ -45,12 +45,12 @@ class ArtefactReply(msgspec.Struct, frozen=True):
     data: bytes
 
 
-MOST_TEXTS = 256
-"""In one EmbedRequest: what comes of them fits a frame, whatever the model."""
+MAX_TEXTS = 256
+"""Maximum number of texts in one EmbedRequest: their embeddings fit into one frame for any model."""
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Make an embedding of each text in `inputs` (int32, one-dimensional)."""
+    """Request for an embedding of each text in `inputs` (token ids: int32, one-dimensional)."""
 
     call: int = 0
     model: str | None
@@ -59,7 +59,7 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbedReply(msgspec.Struct, frozen=True):
-    """`embeddings`: float32, shape (texts, dimensions), each of length 1."""
+    """Embeddings of the requested texts: float32, shape (texts, dimensions), each of length 1."""
 
     call: int
     embeddings: Tensor
@@ -67,8 +67,9 @@ class EmbedReply(msgspec.Struct, frozen=True):
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Say how likely each of `tokens` (int32, one-dimensional) is after those before it, and which `width` tokens are
-    likeliest in its place."""
+    """Request for the logprob of each of `tokens` (int32, one-dimensional) given those before it, and for the `width`
+    most likely tokens at each position.
+    """
 
     call: int = 0
     model: str | None
@@ -78,7 +79,7 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoreReply(msgspec.Struct, frozen=True):
-    """`logprobs` has an entry for each token but the first."""
+    """Logprobs of the requested tokens: one entry for each token except the first."""
 
     call: int
     logprobs: list[TokenLogprobs]
@@ -86,14 +87,14 @@ class ScoreReply(msgspec.Struct, frozen=True):
 
 
 class ChoiceStart(msgspec.Struct, frozen=True):
-    """`delivered` (int32, one-dimensional): the tokens this choice already has; see generation.Start."""
+    """Choice to generate: `delivered` (int32, one-dimensional) are the tokens it already has; see generation.Start."""
 
     choice: int
     delivered: Tensor
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
-    """Run the model on `prompt` (int32, one-dimensional). `text` is the prompt as text, where it is known."""
+    """Request to generate from `prompt` (int32, one-dimensional). `text` is the prompt as text, None if unknown."""
 
     call: int = 0
     model: str | None
@@ -105,19 +106,19 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The node took the work; `auth` proves to the client which node it is."""
+    """Confirmation that the node has started on a Generate request. `auth` authenticates the node to the client."""
 
     call: int
     auth: Auth | None = None
 
 
 class Deltas(msgspec.Struct, frozen=True, array_like=True):
-    """One engine step: the new tokens of all streams of a connection, as columns. See columns.py.
+    """New tokens of one engine step, of all streams of a connection, as columns. See columns.py.
 
-    Row i is one delta: it belongs to `calls[i]` (uint32) and `choices[i]` (uint16) and owns the next
-    `counts[i]` (uint16) of `tokens` (int32). `ends` (uint8) is the finish reason per row, 0 for none.
-    `cached` (row -> tokens) names rows whose prompt was found in the KV cache. `logprobs` has one entry per
-    row that carries any.
+    Row i is one delta: it belongs to `calls[i]` (uint32) and `choices[i]` (uint16) and has the next `counts[i]`
+    (uint16) tokens of `tokens` (int32). `ends` (uint8) is the code of each row's finish reason, 0 for None. `cached`
+    maps rows to the number of prompt tokens found in the KV cache, for rows with any. `logprobs` maps rows to their
+    logprobs, for rows with any.
     """
 
     calls: bytes
@@ -130,8 +131,10 @@ class Deltas(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RowLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Of one row: `logprobs` (float32) per token; `widths` (uint8) alternatives of each, concatenated in
-    `top_ids` (int32) and `top_logprobs` (float32)."""
+    """Logprobs of one row: `logprobs` (float32) of each token, and the number of its alternatives in `widths` (uint8).
+
+    The alternatives of all tokens are concatenated in `top_ids` (int32) and `top_logprobs` (float32).
+    """
 
     logprobs: bytes
     widths: bytes
@@ -140,7 +143,7 @@ class RowLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The call ended in an error: `code` is one of errors.py."""
+    """Error that ends a call. `code` is one of the codes in subnet/errors.py; `retry_after` is in seconds."""
 
     call: int
     code: str

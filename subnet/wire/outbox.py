@@ -1,4 +1,4 @@
-"""The sending half of a connection: callers post without waiting, one task writes."""
+"""Send queue of a connection: callers post without waiting, and one task writes."""
 
 from __future__ import annotations
 
@@ -14,66 +14,67 @@ from subnet.wire.messages import Deltas, Message
 Send = Callable[[bytes], Awaitable[None]]
 Item = bytes | columns.Row
 
-# A peer that reads nothing for long must not get a frame that is larger than it takes.
-_MOST_ROWS = 32_768
+# Keeps the frames for a peer that reads slowly below the maximum size.
+_MAX_ROWS = 32_768
 
 
 class Outbox:
-    """Messages and deltas in the order posted; deltas that wait together leave as one frame.
+    """Queue of messages and deltas, sent in the order posted; consecutive deltas are sent as one frame.
 
-    So an engine step costs one frame however many streams it advanced, and a slow peer gets fewer, larger
-    frames instead of a longer queue.
+    So an engine step costs one frame regardless of the number of streams, and a slow peer gets fewer, larger frames
+    instead of a longer queue.
     """
 
     def __init__(self) -> None:
         self._items: list[Item] = []
-        self._filled = asyncio.Event()
+        self._not_empty = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def post(self, message: Message) -> None:
-        """Raises what `frames.encode` does: what cannot be sent is the affair of who wants to send it."""
+        """Queue a message. Raises WireError, before anything is queued, if it cannot be encoded."""
         frame = frames.encode(message)
-        self._wake()
+        self._set_not_empty()
         self._items.append(frame)
 
     def post_delta(self, call: int, delta: Delta) -> None:
+        """Queue a delta of the call with number `call`."""
         if not self._items:
-            self._wake()
+            self._set_not_empty()
         self._items.append((call, delta))
 
-    async def emptied(self) -> None:
-        """Wait until all that was posted is written."""
+    async def drain(self) -> None:
+        """Wait until everything posted is written."""
         await self._empty.wait()
 
     async def run(self, send: Send) -> None:
-        """Write until cancelled, or until `send` raises."""
+        """Write with `send` until cancelled, or until `send` raises."""
         while True:
-            await self._filled.wait()
-            self._filled.clear()
+            await self._not_empty.wait()
+            self._not_empty.clear()
             items, self._items = self._items, []
             for frame in to_frames(items):
                 await send(frame)
             if not self._items:
                 self._empty.set()
 
-    def _wake(self) -> None:
+    def _set_not_empty(self) -> None:
         self._empty.clear()
-        self._filled.set()
+        self._not_empty.set()
 
 
 def to_frames(items: list[Item]) -> list[bytes]:
-    """The frames that carry `items`: those that are some already, and one for each run of deltas between them."""
-    ready: list[bytes] = []
-    # `type` is called without a Python frame; this runs for each token.
-    for kind, run in groupby(items, type):
-        if kind is bytes:
-            ready.extend(cast(Iterator[bytes], run))
+    """Convert `items` to frames: encoded messages stay as they are, and each run of deltas becomes one frame."""
+    result: list[bytes] = []
+    # This runs for each token: `type` as the key function is called without a Python frame.
+    for item_type, run in groupby(items, type):
+        if item_type is bytes:
+            result.extend(cast(Iterator[bytes], run))
         else:
-            ready.extend(map(frames.encode, _packed(cast(Iterator[columns.Row], run))))
-    return ready
+            result.extend(map(frames.encode, _pack_rows(cast(Iterator[columns.Row], run))))
+    return result
 
 
-def _packed(rows: Iterator[columns.Row]) -> Iterator[Deltas]:
-    while some := list(islice(rows, _MOST_ROWS)):
-        yield columns.pack(some)
+def _pack_rows(rows: Iterator[columns.Row]) -> Iterator[Deltas]:
+    while batch := list(islice(rows, _MAX_ROWS)):
+        yield columns.pack(batch)

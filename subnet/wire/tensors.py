@@ -1,4 +1,4 @@
-"""numpy arrays as they travel: dtype, shape and one little-endian, C-contiguous buffer."""
+"""Encoding of numpy arrays: dtype, shape and one little-endian, C-contiguous buffer."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from subnet.errors import WireError
 TokenIds = NDArray[np.int32]
 
 _DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("int32", "int64", "uint16", "uint32", "float32")}
-# numpy makes a dtype's name anew each time, which takes longer than all the rest of packing.
-_NAMES = {both: name for name, dtype in _DTYPES.items() for both in (dtype, dtype.newbyteorder(">"))}
+# numpy builds a dtype's name on each access, which takes longer than the rest of packing.
+_DTYPE_NAMES = {variant: name for name, dtype in _DTYPES.items() for variant in (dtype, dtype.newbyteorder(">"))}
 
-
-_LARGEST = np.iinfo(np.int32).max
-# So many numbers Python looks through sooner than numpy has got ready to.
-_FEW = 1024
+_MAX_TOKEN_ID = np.iinfo(np.int32).max
+# Up to this size, Python's min() and max() of a list are faster than numpy's.
+_PYTHON_MAX_SIZE = 1024
 
 
 class Tensor(msgspec.Struct, array_like=True, frozen=True):
-    """One array on the wire. `data` holds prod(shape) items of `dtype`, little-endian, in C order."""
+    """Encoded array. `data` holds prod(shape) items of `dtype`, little-endian, in C order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -31,27 +30,28 @@ class Tensor(msgspec.Struct, array_like=True, frozen=True):
 
 
 def pack(array: NDArray[np.generic]) -> Tensor:
-    """Raises WireError for a dtype that does not travel."""
-    name = _NAMES.get(array.dtype)
+    """Encode an array. Raises WireError for an unsupported dtype."""
+    name = _DTYPE_NAMES.get(array.dtype)
     if name is None:
         raise WireError(f"unsupported dtype {array.dtype.name}")
     return Tensor(name, array.shape, array.astype(_DTYPES[name], copy=False).tobytes())
 
 
 def unpack(tensor: Tensor) -> NDArray[np.generic]:
-    """A read-only view of the tensor's bytes. Raises WireError where dtype, shape and size disagree."""
+    """Return a read-only view of the tensor's bytes. Raises WireError if dtype, shape and size do not match."""
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise WireError(f"unknown dtype {tensor.dtype[:32]!r}")
-    if any(side < 0 for side in tensor.shape) or math.prod(tensor.shape) * dtype.itemsize != len(tensor.data):
+    if any(dimension < 0 for dimension in tensor.shape) or math.prod(tensor.shape) * dtype.itemsize != len(tensor.data):
         raise WireError(f"invalid tensor: {len(tensor.data)} bytes do not match {tensor.dtype} of shape {tensor.shape}")
     return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
 
 
 def token_ids(tokens: ArrayLike) -> TokenIds:
-    """Token ids as a private, one-dimensional int32 array; the caller's own array is never aliased.
+    """Return `tokens` as a new one-dimensional int32 array, which never shares memory with the argument.
 
-    Raises ValueError for anything that is not a flat list of ids that int32 holds.
+    Accepts a flat list or array of integers, and an array of shape (1, n). Raises ValueError for anything else, and for
+    ids outside 0 .. 2**31 - 1.
     """
     array = np.asarray(tokens)
     if array.size == 0:
@@ -60,13 +60,13 @@ def token_ids(tokens: ArrayLike) -> TokenIds:
         array = array[0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError("token ids must be a one-dimensional array of integers")
-    if not _all_ids(array):
+    if not _are_token_ids(array):
         raise ValueError("token ids must be between 0 and 2**31 - 1")
     return array.astype(np.int32, copy=True)
 
 
-def _all_ids(array: NDArray[np.integer]) -> bool:
-    if array.size <= _FEW:
+def _are_token_ids(array: NDArray[np.integer]) -> bool:
+    if array.size <= _PYTHON_MAX_SIZE:
         numbers = array.tolist()
-        return bool(min(numbers) >= 0 and max(numbers) <= _LARGEST)
-    return bool(array.min() >= 0 and (array.dtype == np.int32 or array.max() <= _LARGEST))
+        return bool(min(numbers) >= 0 and max(numbers) <= _MAX_TOKEN_ID)
+    return bool(array.min() >= 0 and (array.dtype == np.int32 or array.max() <= _MAX_TOKEN_ID))
