@@ -1,4 +1,4 @@
-"""Who may talk to whom."""
+"""Mutual authentication of gateways and nodes."""
 
 from subnet.authorizers.base import AuthorizerBase
 from subnet.authorizers.shared_secret import TokenAuthorizer

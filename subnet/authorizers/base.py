@@ -1,4 +1,4 @@
-"""The contract of an authorizer: both ends prove who they are, message by message."""
+"""Interface of an authorizer."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, Accepted)
 
 
 class AuthorizerBase(ABC):
-    """Authenticates messages: a client signs requests and validates responses, a node validates requests and signs
-    responses.
+    """Mutual authentication, message by message: a client signs requests and validates responses, a node validates
+    requests and signs responses.
 
-    Signatures do not cover `call`, which numbers a message on its connection and is set after signing.
+    Signatures do not cover the call number `call`, which is set after signing.
     """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A secret that gateways and nodes share, never sent: every message carries an HMAC-SHA256 (RFC 2104)."""
+"""Authentication with a shared secret, which is never sent: each message carries an HMAC-SHA256 (RFC 2104)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from subnet.wire.messages import Auth, Request
 
 SCHEME = "hmac-sha256"
 MAX_AGE = 60.0
+"""Maximum age of an accepted signature, in seconds."""
 
 
 class TokenAuthorizer(AuthorizerBase):
-    """Signs messages with a shared secret. Accepts signatures that are at most MAX_AGE seconds old, each nonce once.
+    """Authorizer that signs messages with a shared secret.
 
-    `clock` returns seconds since the epoch; the clocks of both sides must agree within MAX_AGE.
+    Accepts signatures that are at most MAX_AGE seconds old, and each nonce of a request once. `clock` returns seconds
+    since the Unix epoch; the clocks of both sides must agree within MAX_AGE. Raises ValueError for an empty secret.
     """
 
     def __init__(self, secret: str, *, clock: Callable[[], float] = time.time) -> None:
@@ -29,28 +31,28 @@ class TokenAuthorizer(AuthorizerBase):
             raise ValueError("the shared secret must not be empty")
         self._key = secret.encode()
         self._clock = clock
-        self._seen: dict[bytes, float] = {}
+        self._nonces: dict[bytes, float] = {}
 
     async def sign_request(self, request: RequestT) -> RequestT:
         return msgspec.structs.replace(request, auth=self._auth(request, b""))
 
     async def validate_request(self, request: Request) -> None:
-        auth = self._validated(request, b"")
-        if auth.nonce in self._seen:
+        auth = self._validate(request, b"")
+        if auth.nonce in self._nonces:
             raise Unauthorized("replayed request: its nonce was already used")
-        self._remember(auth)
+        self._remember_nonce(auth)
 
     async def sign_response(self, response: ResponseT, request: Request) -> ResponseT:
         return msgspec.structs.replace(response, auth=self._auth(response, _nonce(request)))
 
     async def validate_response(self, response: Response, request: Request) -> None:
-        self._validated(response, _nonce(request))
+        self._validate(response, _nonce(request))
 
     def _auth(self, message: Request | Response, context: bytes) -> Auth:
         auth = Auth(scheme=SCHEME, nonce=secrets.token_bytes(16), time=self._clock(), signature=b"")
         return msgspec.structs.replace(auth, signature=self._signature(message, auth, context))
 
-    def _validated(self, message: Request | Response, context: bytes) -> Auth:
+    def _validate(self, message: Request | Response, context: bytes) -> Auth:
         auth = message.auth
         if auth is None:
             raise Unauthorized("the message is not signed, but a shared secret is required")
@@ -62,15 +64,16 @@ class TokenAuthorizer(AuthorizerBase):
 
     def _signature(self, message: Request | Response, auth: Auth, context: bytes) -> bytes:
         unsigned = msgspec.structs.replace(message, call=0, auth=msgspec.structs.replace(auth, signature=b""))
-        # Only what has crossed the wire once encodes the same on both ends: 0 for a float comes back as 0.0.
+        # Decoding and encoding again makes both ends sign the same bytes: 0 in a float field is decoded as 0.0.
         canonical = frames.encode(frames.decode(frames.encode(unsigned)))
         return hmac.digest(self._key, context + canonical, "sha256")
 
-    def _remember(self, auth: Auth) -> None:
-        oldest = self._clock() - MAX_AGE
-        while self._seen and (first := next(iter(self._seen))) and self._seen[first] < oldest - MAX_AGE:
-            del self._seen[first]
-        self._seen[auth.nonce] = self._clock()
+    def _remember_nonce(self, auth: Auth) -> None:
+        # A signature dated up to MAX_AGE in the future is accepted, so it can be replayed for twice that time.
+        expired = self._clock() - 2 * MAX_AGE
+        while self._nonces and (first := next(iter(self._nonces))) and self._nonces[first] < expired:
+            del self._nonces[first]
+        self._nonces[auth.nonce] = self._clock()
 
 
 def _nonce(request: Request) -> bytes:
