@@ -63,7 +63,7 @@ class StreamingNode(ManualNode):
     streaming = True
 
     @property
-    def heard(self) -> float:
+    def last_received(self) -> float:
         return monotonic() if self.streaming else 0.0
 
 
