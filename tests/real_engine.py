@@ -1,4 +1,4 @@
-"""The default model in the llama.cpp engine, on one thread, as tests use it: conftest.py makes the fixtures known."""
+"""The demo model in the llama.cpp engine, on one thread, as tests use it: conftest.py makes the fixtures known."""
 
 from __future__ import annotations
 

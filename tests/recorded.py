@@ -16,7 +16,7 @@ from subnet.models.resolve import resolve
 
 _DATA = Path(__file__).parent / "data"
 MODEL = "$MODEL"
-"""Stands in the data for the path of the default model."""
+"""Stands in the data for the path of the demo model."""
 
 
 class Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

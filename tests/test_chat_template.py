@@ -86,7 +86,7 @@ def render(source: str, *messages: dict[str, Any], **given: Any) -> str:
 
 
 def test_smollm2() -> None:
-    """The default model's own template."""
+    """The demo model's own template."""
     assert render(SMOLLM2) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

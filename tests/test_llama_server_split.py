@@ -106,7 +106,7 @@ def test_tokens_that_are_all_told_are_taken_as_they_are() -> None:
 
 
 def test_the_characters_of_unicode_are_found_as_the_model_writes_them() -> None:
-    """Every tenth character that is assigned, in the default model's own tokens."""
+    """Every tenth character that is assigned, in the demo model's own tokens."""
     path = resolve(None, print)
     pieces = TokenizerArtefact.from_bytes(describe(path)[1]).pieces
     vocabulary = Vocabulary(pieces)

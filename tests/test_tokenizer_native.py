@@ -1,4 +1,4 @@
-"""The gateway's tokenizer gives what llama.cpp's own gives, for the default model."""
+"""The gateway's tokenizer gives what llama.cpp's own gives, for the demo model."""
 
 from __future__ import annotations
 
