@@ -79,7 +79,7 @@ def test_the_failure_rate_counts_recent_requests_only() -> None:
 
 
 def test_an_abandoned_trial_request_allows_another() -> None:
-    """A client that disconnects during the trial request does not keep the breaker half-open for ever."""
+    """A client that disconnects during the trial request does not keep the breaker half-open forever."""
     breaker = Breaker(threshold=1, cooldown=1.0)
     open_breaker(breaker)
     breaker.on_abandoned(breaker.on_start(2.0))

@@ -75,7 +75,7 @@ def test_every_policy_chooses_a_candidate(name: PolicyName, requests: list[tuple
 
 @given(st.lists(PEERS, min_size=1))
 def test_round_robin_is_fair(memberships: list[list[str]]) -> None:
-    """Each candidate is chosen once before any is chosen twice, also after nodes joined or left."""
+    """Each candidate is chosen once before any is chosen twice, even after nodes joined or left."""
     policy, known = RoundRobin(), {peer: node(peer) for peer in "abcdefgh"}
     for peers in memberships:
         present = [known[peer] for peer in peers]
@@ -91,7 +91,7 @@ def test_least_loaded(loads: dict[str, int]) -> None:
 
 
 def test_least_loaded_takes_turns() -> None:
-    """Idle nodes are chosen in turn, also if requests never run at the same time."""
+    """Idle nodes are chosen in turn, even if requests never run at the same time."""
     policy, candidates = LeastLoaded(), nodes(dict.fromkeys("abc", 0))
     assert [policy.choose(candidates, RoutingHint()).peer for _ in range(6)] == [*"abcabc"]
 
@@ -145,9 +145,7 @@ def test_a_prefix_keeps_its_node(prompt: list[int], peers: list[str]) -> None:
 
 @given(st.lists(st.integers(0, 99), min_size=16), LOADS)
 def test_an_overloaded_node_passes_its_prefix_on(prompt: list[int], loads: dict[str, int]) -> None:
-    """A node at most half full keeps its prefixes; else the chosen node has free slots and a load near the mean, if
-    any node has free slots, and is the least loaded one otherwise.
-    """
+    """A node at most half full keeps its prefixes, and an overloaded node passes them on to a less loaded one."""
     policy, candidates = PrefixAffinity(load_factor=1.25), nodes(loads)
     mean = sum(loads.values()) / len(loads)
     chosen, preferred = peer_of(policy, candidates, prompt), peer_of(policy, nodes(dict.fromkeys(loads, 0)), prompt)

@@ -74,7 +74,7 @@ async def test_no_request_overtakes() -> None:
 
 
 async def test_a_request_waits_no_longer_than_queue_timeout() -> None:
-    """A queued request is refused after its queue_timeout also if it is not first; the first keeps waiting."""
+    """A queued request is refused after its queue_timeout even if it is not first; the first keeps waiting."""
     async with held() as (node, manager, holder):
         first = asyncio.create_task(ask(manager, 1))
         await asyncio.sleep(0)

@@ -324,7 +324,7 @@ async def test_reports_by_peer(error: NodeError | None) -> None:
 
 
 async def test_load_adds_requests_since_the_last_health_check() -> None:
-    """The load includes requests sent since the last health check, and counts those before it once."""
+    """The load includes requests sent since the last health check, and counts earlier ones only once."""
     node = ManualNode()
     async with managing(node, interval=0.01) as manager:
         remote = manager.remotes[0]

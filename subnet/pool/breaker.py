@@ -71,6 +71,7 @@ class Breaker:
             self._trial_running = False
 
     def on_success(self, epoch: int) -> None:
+        """Close the breaker, and reset the cooldown and the consecutive failures."""
         if epoch != self._epoch:
             return
         self.on_first_token(epoch)
@@ -79,6 +80,7 @@ class Breaker:
         self._outcomes.append(True)
 
     def on_failure(self, epoch: int, now: float) -> None:
+        """Record a failure, which may open the breaker, and opens it again if the trial request failed."""
         if epoch != self._epoch:
             return
         if self._open_until is not None:
