@@ -1,4 +1,4 @@
-"""What a request was made of is freed when it is over, without the garbage collector: no part of it knows itself."""
+"""Requests leave no reference cycles: their objects are freed without the garbage collector."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 
 @contextmanager
 def no_cycles(*besides: str) -> Iterator[None]:
-    """Raises where objects of ours wait for the collector that were not there before, but for those of `besides`."""
+    """Fail if the block leaves cyclic garbage of this project's classes, other than those in `besides`."""
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         yield
         gc.collect()
-        found = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage)
+        garbage = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-    ours = {name: count for name, count in found.items() if name.startswith(("adapter.", "subnet."))}
+    ours = {name: count for name, count in garbage.items() if name.startswith(("adapter.", "subnet."))}
     assert not ours.keys() - set(besides), ours
 
 
-async def asked(url: str, fields: dict[str, Any]) -> None:
-    """On a connection of its own, until the answer is whole."""
+async def post(url: str, fields: dict[str, Any]) -> None:
+    """Send a request on a new connection and read the whole response."""
     async with client(url, fields=fields) as (reader, _):
         async with asyncio.timeout(5):
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if b"chunked" in head:
-                await to_the_end(reader)
+                await read_chunked(reader)
             else:
                 await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
 
 
-async def to_the_end(reader: asyncio.StreamReader) -> bytes:
-    said = b""
-    while not said.endswith(b"\r\n0\r\n\r\n"):
-        said += await reader.read(1000)
-    return said
+async def read_chunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while not body.endswith(b"\r\n0\r\n\r\n"):
+        body += await reader.read(1000)
+    return body
 
 
 @asynccontextmanager
 async def node(rate: float = 0.0) -> AsyncIterator[tuple[str, str]]:
-    """The name and the address of a real one."""
+    """Start a node with an echo engine; yields its name and its address."""
     async with EchoEngine(options=EchoOptions(rate=rate)) as engine:
         served = Node(engine)
         async with listening(served, "127.0.0.1", 0) as address:
@@ -74,7 +74,7 @@ async def node(rate: float = 0.0) -> AsyncIterator[tuple[str, str]]:
 
 
 async def settled() -> None:
-    """Until the server has closed its connection, too."""
+    """Wait until the server has closed its connection, too."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -94,25 +94,25 @@ async def settled() -> None:
     ],
     ids=["plain", "choices", "stop", "tools", "wrong", "no-model", "no-token", "too-long"],
 )
-async def test_answers_and_refusals(stream: bool, fields: dict[str, Any]) -> None:
-    """On the token lane."""
+async def test_answers_and_errors(stream: bool, fields: dict[str, Any]) -> None:
+    """Answers and errors on the token lane leave no reference cycles."""
     fields = {**QUESTION, "stream": stream, **fields}
     if not stream:
         fields.pop("stream_options", None)
     async with node() as (_, address), gateway(WebSocketProtocol(address)) as url:
-        await asked(url, fields)
+        await post(url, fields)
         with no_cycles():
-            await asked(url, fields)
+            await post(url, fields)
             await settled()
 
 
-def alive() -> set[Any]:
-    """What there is of requests."""
+def request_objects() -> set[Any]:
+    """Return the live objects that belong to single requests."""
     return {one for one in gc.get_objects() if isinstance(one, Failover | Completion | ResponseWriter)}
 
 
 class Link:
-    """A way to the node at `target`, at `address`, until it is cut."""
+    """TCP proxy from `address` to the node at `target` that can cut all its connections."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -147,42 +147,40 @@ class Link:
         sink.transport.abort()
 
 
-async def test_a_switch() -> None:
-    """Of nodes, in the middle of an answer: nothing of it is kept by the connection that was lost, either, for as long
-    as there is no other.
-    """
+async def test_a_failover() -> None:
+    """A failover in the middle of an answer leaves no reference cycles, and the lost connection keeps no request."""
     fields = {**QUESTION, "stream": True}
     async with node(100) as (name, one), node(100) as (_, two), Link(one) as first, Link(two) as second:
         async with gateway(*[WebSocketProtocol(link.address) for link in (first, second)]) as url:
-            await asked(url, fields)
-            others = alive()
-            # The node's side of what is cut: one for each connection, not for each request.
+            await post(url, fields)
+            others = request_objects()
+            # Objects of the node's side of the connection: one per connection, not per request.
             with no_cycles("subnet.node.connection.NodeConnection", "subnet.wire.outbox.Outbox"):
                 async with client(url, fields=fields) as (reader, _):
                     head = await reader.readuntil(b"data: ")
                     (first if name.encode() in head else second).cut()
-                    rest = await to_the_end(reader)
+                    rest = await read_chunked(reader)
                 await settled()
-                kept = alive() - others
+                leaked = request_objects() - others
     assert b"[DONE]" in rest
     assert b": nodes " in rest
-    assert not kept
+    assert not leaked
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_chat_lane(stream: bool) -> None:
-    """And on a server that takes messages."""
+    """Answers on the chat lane leave no reference cycles."""
     node = MockChatProtocol([ChatDelta(0, "Hello"), ChatDelta(0, finish_reason="stop")])
     async with gateway(node) as url:
-        await asked(url, {**ASK, "stream": stream})
+        await post(url, {**ASK, "stream": stream})
         with no_cycles():
-            await asked(url, {**ASK, "stream": stream})
+            await post(url, {**ASK, "stream": stream})
             await settled()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_leaves(stream: bool) -> None:
-    """In the middle of an answer."""
+async def test_a_client_that_disconnects(stream: bool) -> None:
+    """A client that disconnects in the middle of an answer leaves no reference cycles."""
     node = Watched([65, Pause()])
     async with gateway(node, limits=NO_TIMEOUTS) as url:
         before = asyncio.all_tasks()

@@ -1,4 +1,4 @@
-"""Hedging: when a second node is asked, and that nothing of the loser is left."""
+"""Hedged requests: when a second node is used, which answer wins, and that the loser is cancelled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from subnet.protocols.mock import Pause
 from subnet.wire.messages import Generate
 
 
-def warm(quantile: float = 0.95, share: float = 1.0) -> Hedger:
+def warmed_up(quantile: float = 0.95, share: float = 1.0) -> Hedger:
     hedger = Hedger(quantile, share)
     for _ in range(100):
         hedger.delay()
@@ -26,8 +26,8 @@ def warm(quantile: float = 0.95, share: float = 1.0) -> Hedger:
     return hedger
 
 
-def test_off_by_default() -> None:
-    """Nothing is hedged unless a quantile is set, nor before enough is known."""
+def test_hedging_is_off_by_default() -> None:
+    """Requests are hedged only if a quantile is set, and only after 20 first tokens were recorded."""
     off, new = Hedger(), Hedger(0.9)
     for hedger in (off, new):
         for _ in range(19):
@@ -37,17 +37,17 @@ def test_off_by_default() -> None:
     assert (off.delay(), new.delay()) == (None, 1.0)
 
 
-def test_the_quantile_of_recent_first_tokens() -> None:
-    """Of the times 1 to 100, nine tenths lie within 90."""
+def test_delay_is_the_quantile_of_recent_first_tokens() -> None:
+    """For first tokens after 1 to 100 seconds, the 0.9 quantile is 90 seconds."""
     hedger = Hedger(0.9)
     for seconds in range(1, 101):
         hedger.record_first_token(float(seconds))
     assert hedger.delay() == 90.0
 
 
-def test_the_share_is_bounded() -> None:
-    """However late first tokens are, only that share of requests asks a second node."""
-    hedger = warm(share=0.1)
+def test_the_share_of_hedged_requests_is_bounded() -> None:
+    """With a share of 0.1, about 50 of 500 requests are hedged, however late their first tokens are."""
+    hedger = warmed_up(share=0.1)
     allowed = 0
     for _ in range(500):
         hedger.delay()
@@ -56,10 +56,10 @@ def test_the_share_is_bounded() -> None:
 
 
 @asynccontextmanager
-async def raced(
-    slow: MockProtocol, quick: MockProtocol, hedger: Hedger
+async def generate_hedged(
+    first: MockProtocol, second: MockProtocol, hedger: Hedger
 ) -> AsyncIterator[tuple[list[int], RemoteManager]]:
-    async with RemoteManager([slow, quick], probe_interval=60.0) as manager:
+    async with RemoteManager([first, second], probe_interval=60.0) as manager:
         while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
         limits = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, max_attempts=1)
@@ -67,86 +67,86 @@ async def raced(
             yield [t async for delta in session.generate([1]) for t in delta.tokens], manager
 
 
-async def test_the_quicker_one_wins() -> None:
-    """The answer is the second node's; the first is cancelled, and neither is held to be bad."""
-    slow, quick = MockProtocol([Pause(), 10], peer="slow"), MockProtocol([20, 21], peer="quick")
-    async with raced(slow, quick, warm()) as (tokens, manager):
+async def test_the_faster_node_wins() -> None:
+    """When the second node is faster, its answer is used, the first is cancelled, and both stay healthy."""
+    slow, fast = MockProtocol([Pause(), 10], peer="slow"), MockProtocol([20, 21], peer="fast")
+    async with generate_hedged(slow, fast, warmed_up()) as (tokens, manager):
         assert tokens == [20, 21]
-        assert (slow.open, slow.cancelled, quick.open) == (0, 1, 0)
+        assert (slow.open, slow.cancelled, fast.open) == (0, 1, 0)
         assert [remote.running for remote in manager.remotes] == [0, 0]
         assert [remote.unreachable_reason for remote in manager.remotes] == [None, None]
 
 
-async def test_the_first_may_still_win() -> None:
-    """A second node that is later still is cancelled at once."""
+async def test_the_first_node_may_still_win() -> None:
+    """A second node that is slower than the first is cancelled as soon as the first sends a token."""
     late, later = MockProtocol([Pause(0.1), 10], peer="late"), MockProtocol([Pause(), 20], peer="later")
-    async with raced(late, later, warm()) as (tokens, manager):
+    async with generate_hedged(late, later, warmed_up()) as (tokens, manager):
         assert tokens == [10]
         assert (later.open, later.cancelled) == (0, 1)
         assert [remote.running for remote in manager.remotes] == [0, 0]
 
 
-async def test_without_hedging_nobody_else_is_asked() -> None:
-    """Off, the second node hears nothing."""
+async def test_without_hedging_one_node_is_used() -> None:
+    """A second node gets no request while hedging is off, even if the first token is late."""
     late, other = MockProtocol([Pause(0.05), 10], peer="late"), MockProtocol([20], peer="other")
-    async with raced(late, other, Hedger()) as (tokens, _):
+    async with generate_hedged(late, other, Hedger()) as (tokens, _):
         assert tokens == [10]
     assert not other.requests
 
 
-async def test_an_error_leaves_the_race_to_the_other() -> None:
-    """The second may fail: the first goes on. When both do, the session hears of it, and no place stays taken."""
+async def test_an_error_of_one_node_leaves_the_other_running() -> None:
+    """If the second node fails, the first continues; if both fail, the session raises and both leases are released."""
     slow, broken = MockProtocol([Pause(0.1), 10], peer="slow"), MockProtocol([EngineFailed("x")], peer="broken")
-    async with raced(slow, broken, warm()) as (tokens, manager):
+    async with generate_hedged(slow, broken, warmed_up()) as (tokens, manager):
         assert tokens == [10]
         assert [remote.last_error for remote in manager.remotes] == ["", "x"]
     slow.script = [Pause(0.1), EngineFailed("y")]
     async with RemoteManager([slow, broken], probe_interval=60.0) as manager:
         await manager.ready()
-        async with SessionManager(manager, limits=Limits(max_attempts=1), hedger=warm()).session() as session:
+        async with SessionManager(manager, limits=Limits(max_attempts=1), hedger=warmed_up()).session() as session:
             with pytest.raises(NodeError):
                 await anext(session.generate([1]))
         assert [remote.running for remote in manager.remotes] == [0, 0]
 
 
-async def test_nobody_else_is_asked_after_an_error() -> None:
-    """What failed before it was late is no race: that the session tries again is another matter."""
+async def test_an_error_before_the_delay_is_not_hedged() -> None:
+    """A node that fails before the hedging delay is not hedged; a retry is up to the session."""
     broken, other = MockProtocol([EngineFailed("x")], peer="broken"), MockProtocol([20], peer="other")
     with pytest.raises(EngineFailed):
-        async with raced(broken, other, warm()):
+        async with generate_hedged(broken, other, warmed_up()):
             raise AssertionError
     assert not other.requests
 
 
 class Lingering(MockProtocol):
-    """Says nothing, and takes its time to end."""
+    """Node that sends nothing and takes long to end after it was cancelled."""
 
     def __init__(self, peer: str) -> None:
         super().__init__([], peer=peer)
-        self.asked, self.ending, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.called, self.cancelling, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
-        self.asked.set()
+        self.called.set()
         try:
             await asyncio.Event().wait()
         finally:
-            self.ending.set()
-            await self.over.wait()
+            self.cancelling.set()
+            await self.may_end.wait()
 
 
-async def test_cancelled_again_while_both_end() -> None:
-    """A second cancellation does not wait for the nodes; both have their places back."""
+async def test_a_second_cancellation_releases_both_leases() -> None:
+    """Cancelling again while both nodes are still ending returns at once and releases both leases."""
     nodes = [Lingering("a"), Lingering("b")]
     async with RemoteManager(nodes, probe_interval=60.0) as manager:
         while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
-        async with SessionManager(manager, hedger=warm()).session() as session:
+        async with SessionManager(manager, hedger=warmed_up()).session() as session:
             task = asyncio.create_task(session.run([1], None, lambda delta: None))
             for node in nodes:
-                await node.asked.wait()
+                await node.called.wait()
             task.cancel()
             for node in nodes:
-                await node.ending.wait()
+                await node.cancelling.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

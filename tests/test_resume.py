@@ -1,4 +1,4 @@
-"""Carrying on a lost answer: whatever the engine can do, the client gets what an undisturbed run gives."""
+"""Resuming an interrupted answer: the client gets what an uninterrupted run returns, with every strategy."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PROMPT = list(b"a prompt")
 
 
 class EngineProtocol(Protocol):
-    """An engine without a wire between; the connection is lost after so many tokens of each life in `lives`."""
+    """Engine called in process; request i loses its connection after `losses[i]` deltas."""
 
-    def __init__(self, engine: EchoEngine, peer: str, lives: tuple[int, ...] = ()) -> None:
+    def __init__(self, engine: EchoEngine, peer: str, losses: tuple[int, ...] = ()) -> None:
         self.peer = peer
         self.requests: list[Generate] = []
         self._engine = engine
-        self._lives = list(lives)
+        self._losses = list(losses)
 
     async def rpc_info(self) -> NodeInfo:
         engine = self._engine
@@ -49,7 +49,7 @@ class EngineProtocol(Protocol):
 
     async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         self.requests.append(request)
-        left = self._lives.pop(0) if self._lives else None
+        left = self._losses.pop(0) if self._losses else None
         deltas: asyncio.Queue[Delta] = asyncio.Queue()
         starts = tuple(Start(start.choice, token_ids(unpack(start.delivered))) for start in request.starts)
         job = Job(token_ids(unpack(request.prompt)), request.sampling, starts)
@@ -71,11 +71,11 @@ class EngineProtocol(Protocol):
 
 
 async def answer(
-    resume: Resume, lives: tuple[int, ...], sampling: Sampling, choices: int = 1
+    resume: Resume, losses: tuple[int, ...], sampling: Sampling, choices: int = 1
 ) -> tuple[list[list[int]], list[object], list[object], EngineProtocol]:
-    """Tokens, logprobs and finish reasons per choice, and the node that took over."""
+    """Return tokens, logprobs and finish reasons per choice, and the second node."""
     async with EchoEngine(options=EchoOptions(resume=resume, size=12)) as engine:
-        first, second = EngineProtocol(engine, "first", lives), EngineProtocol(engine, "second", lives[1:])
+        first, second = EngineProtocol(engine, "first", losses), EngineProtocol(engine, "second", losses[1:])
         async with RemoteManager([first, second], probe_interval=60.0) as manager:
             await manager.ready()
             tokens: list[list[int]] = [[] for _ in range(choices)]
@@ -101,16 +101,16 @@ KINDS = {
 
 @pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_killed_at_every_token(resume: Resume, kind: str) -> None:
-    """Tokens, logprobs and finish reason are those of a run without a fault, for every place of the cut."""
+async def test_a_loss_at_every_token(resume: Resume, kind: str) -> None:
+    """Tokens, logprobs and finish reason equal those of an uninterrupted run, wherever the node is lost."""
     whole = (await answer(resume, (), KINDS[kind]))[:3]
     for cut in range(len(whole[0][0]) + 1):
         assert (await answer(resume, (cut,), KINDS[kind]))[:3] == whole
 
 
 @pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
-async def test_several_deaths_and_choices(resume: Resume) -> None:
-    """Three choices, three deaths: every choice is whole, and nothing is said twice."""
+async def test_several_losses_and_choices(resume: Resume) -> None:
+    """Three choices survive three losses: every choice is complete, and no token is repeated."""
     for sampling in (GREEDY, Sampling(seed=5)):
         whole = (await answer(resume, (), sampling, choices=3))[:3]
         for cut in range(0, 36, 5):
@@ -118,25 +118,25 @@ async def test_several_deaths_and_choices(resume: Resume) -> None:
 
 
 async def test_an_unseeded_answer_is_continued() -> None:
-    """Without a seed of the user's nobody can tell a continued answer from another draw: nothing is repeated."""
+    """An answer without a caller's seed is continued after its delivered tokens instead of replayed."""
     *_, second = await answer("continue", (5,), Sampling(min_tokens=8, max_tokens=11))
-    (asked,) = second.requests
-    assert len(unpack(asked.prompt)) == len(PROMPT) + 5
-    assert (asked.sampling.min_tokens, asked.sampling.max_tokens) == (3, 6)
+    (request,) = second.requests
+    assert len(unpack(request.prompt)) == len(PROMPT) + 5
+    assert (request.sampling.min_tokens, request.sampling.max_tokens) == (3, 6)
 
 
 @pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
-async def test_choices_of_which_nothing_came(resume: Resume) -> None:
-    """They are asked for together, so that a node reads their prompt once."""
+async def test_choices_without_tokens_share_a_request(resume: Resume) -> None:
+    """Choices without delivered tokens are resumed in one request, so that the node processes the prompt once."""
     *_, second = await answer(resume, (0,), Sampling(), choices=3)
     assert [[start.choice for start in request.starts] for request in second.requests] == [[0, 1, 2]]
 
 
-def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
-    made = Ledger(None, token_ids(PROMPT), sampling, 1, None)
-    record_delta(made.choices, Delta(0, [1]))
-    made.diverged = diverged
-    return made
+def ledger_with_one_token(sampling: Sampling, *, diverged: bool = False) -> Ledger:
+    ledger = Ledger(None, token_ids(PROMPT), sampling, 1, None)
+    record_delta(ledger.choices, Delta(0, [1]))
+    ledger.diverged = diverged
+    return ledger
 
 
 @pytest.mark.parametrize(
@@ -151,44 +151,44 @@ def ledger(sampling: Sampling, *, diverged: bool = False) -> Ledger:
         (Sampling(grammar=Grammar("json_schema", "{}")), "replay"),
     ],
 )
-def test_which_way(sampling: Sampling, expected: str) -> None:
-    """An engine that restores nothing continues only where the tokens tell everything."""
-    assert choose_strategy(ledger(sampling), "exact") == "exact"
-    assert choose_strategy(ledger(sampling), "continue") == expected
-    assert choose_strategy(ledger(sampling), "replay") == "replay"
+def test_strategy(sampling: Sampling, expected: str) -> None:
+    """An engine with "continue" gets a replay if the next token depends on a seed, penalties or a grammar."""
+    assert choose_strategy(ledger_with_one_token(sampling), "exact") == "exact"
+    assert choose_strategy(ledger_with_one_token(sampling), "continue") == expected
+    assert choose_strategy(ledger_with_one_token(sampling), "replay") == "replay"
 
 
-def test_after_a_replay_that_diverged() -> None:
-    """Text is continued from what was delivered; half a JSON object cannot be."""
-    assert choose_strategy(ledger(Sampling(seed=1), diverged=True), "replay") == "continue"
+def test_strategy_after_a_diverged_replay() -> None:
+    """After a diverged replay, text is continued, and an answer under a grammar raises Diverged."""
+    assert choose_strategy(ledger_with_one_token(Sampling(seed=1), diverged=True), "replay") == "continue"
     with pytest.raises(Diverged):
-        choose_strategy(ledger(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
+        choose_strategy(ledger_with_one_token(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
 
 
-def test_what_comes_again() -> None:
-    """However a replay is cut, what was delivered is left out, with its logprobs, and the end is not."""
-    told = [TokenLogprobs(-float(token), (), ()) for token in range(4)]
+def test_delivered_tokens_are_skipped() -> None:
+    """A replay skips delivered tokens with their logprobs, keeps the finish reason, and raises if a token differs."""
+    logprobs = [TokenLogprobs(-float(token), (), ()) for token in range(4)]
 
     def replay() -> ResumePlan:
-        made = ledger(Sampling(seed=1))
-        record_delta(made.choices, Delta(0, [2]))
-        return ResumePlan(made, "replay")
+        ledger = ledger_with_one_token(Sampling(seed=1))
+        record_delta(ledger.choices, Delta(0, [2]))
+        return ResumePlan(ledger, "replay")
 
-    again = replay()
-    assert again.skip_delivered(Delta(0, [1], told[1:2])) is None
-    assert again.skip_delivered(Delta(0, [2, 3], told[2:4])) == Delta(0, [3], told[3:4])
-    assert again.skip_delivered(Delta(0, [4], None, "stop")) == Delta(0, [4], None, "stop")
+    plan = replay()
+    assert plan.skip_delivered(Delta(0, [1], logprobs[1:2])) is None
+    assert plan.skip_delivered(Delta(0, [2, 3], logprobs[2:4])) == Delta(0, [3], logprobs[3:4])
+    assert plan.skip_delivered(Delta(0, [4], None, "stop")) == Delta(0, [4], None, "stop")
     assert replay().skip_delivered(Delta(0, [1, 2], None, "length")) == Delta(0, [], None, "length")
     for other in (Delta(0, [1], None, "stop"), Delta(0, [], None, "stop"), Delta(0, [1, 3])):
         with pytest.raises(Diverged):
             replay().skip_delivered(other)
 
 
-async def test_no_place_stays_taken_where_nothing_helps() -> None:
-    """Half a JSON object that no node carries on is an error, and nothing of it is left on any node."""
-    can = Capabilities(resume="replay", grammars=("json_schema",))
-    broken = MockProtocol([10, EngineFailed("x")], peer="broken", capabilities=can)
-    other = MockProtocol([20, 21], peer="other", capabilities=can)
+async def test_leases_are_released_if_no_node_can_continue() -> None:
+    """An answer under a grammar that no node can continue raises Diverged and leaves no active lease."""
+    capabilities = Capabilities(resume="replay", grammars=("json_schema",))
+    broken = MockProtocol([10, EngineFailed("x")], peer="broken", capabilities=capabilities)
+    other = MockProtocol([20, 21], peer="other", capabilities=capabilities)
     async with RemoteManager([broken, other], probe_interval=60.0) as manager:
         while any(remote.unreachable_reason for remote in manager.remotes):
             await asyncio.sleep(0)
@@ -198,11 +198,11 @@ async def test_no_place_stays_taken_where_nothing_helps() -> None:
         assert [remote.running for remote in manager.remotes] == [0, 0]
 
 
-async def test_requests_for_several_choices_end_together() -> None:
-    """An error of one ends the others, before it is raised."""
+async def test_gather_or_cancel_cancels_the_rest() -> None:
+    """An error of one coroutine is raised after all others were cancelled and have ended."""
     closed = []
 
-    async def ask(name: str, fails: bool) -> None:
+    async def call(name: str, fails: bool) -> None:
         try:
             await asyncio.sleep(0)
             if fails:
@@ -212,15 +212,15 @@ async def test_requests_for_several_choices_end_together() -> None:
             closed.append(name)
 
     with pytest.raises(NodeLost):
-        await gather_or_cancel([ask("a", False), ask("b", True)])
+        await gather_or_cancel([call("a", False), call("b", True)])
     assert sorted(closed) == ["a", "b"]
 
 
-async def test_who_closes_what_is_pulled_may_be_cancelled() -> None:
-    """A cancellation that comes while the work ends is not lost with the error of the work."""
+async def test_closing_a_stream_can_be_cancelled() -> None:
+    """Cancelling the task that closes a stream raises CancelledError there, even while the producer is ending."""
     ending = asyncio.Event()
 
-    async def push(emit: Callable[[int], None]) -> None:
+    async def produce(emit: Callable[[int], None]) -> None:
         emit(1)
         try:
             await asyncio.Event().wait()
@@ -228,7 +228,7 @@ async def test_who_closes_what_is_pulled_may_be_cancelled() -> None:
             ending.set()
             await asyncio.Event().wait()
 
-    items = stream_from_callback(push)
+    items = stream_from_callback(produce)
     assert await anext(items) == 1
     closing = asyncio.create_task(items.aclose())
     await ending.wait()

@@ -1,4 +1,4 @@
-"""Sessions over scripted nodes: what is yielded, what is retried, and what is left behind."""
+"""Sessions on scripted nodes: deltas, retries, failover and cleanup."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def subnet(*nodes: MockProtocol, authorizer: TokenAuthorizer | None = None
     async with RemoteManager(nodes, authorizer=authorizer, probe_interval=60.0) as manager:
         if nodes:
             await manager.ready()
-            # Every node has been asked once before a test begins, so that their order is known.
+            # Every node has passed a health check before a test starts, so that their order is known.
             while any(remote.info is None for remote in manager.remotes):
                 await asyncio.sleep(0)
         yield manager
@@ -55,8 +55,8 @@ def tokens(deltas: list[Delta], choice: int = 0) -> list[int]:
     return [token for delta in deltas if delta.choice == choice for token in delta.tokens]
 
 
-async def test_the_promised_door() -> None:
-    """run_protocol_task yields int32 arrays of new token ids, and nothing else is needed to use it."""
+async def test_run_protocol_task() -> None:
+    """run_protocol_task yields int32 arrays of new token ids, with a manager and a session as the only setup."""
     async with subnet(MockProtocol([10, [11, 12]])) as remote_manager:
         session_manager = SessionManager(remote_manager)
         async with session_manager.session() as session:
@@ -65,8 +65,8 @@ async def test_the_promised_door() -> None:
     assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
 
 
-async def test_a_session_on_its_own() -> None:
-    """Session(remote_manager, authorizer) works without a manager, and close() may come twice."""
+async def test_a_session_without_a_session_manager() -> None:
+    """Session(remote_manager, authorizer) works without a SessionManager, and close() may be called twice."""
     async with subnet(MockProtocol([10])) as remote_manager:
         session = Session(remote_manager, None)
         assert [t.tolist() async for t in session.run_protocol_task("", [1])] == [[10]]
@@ -76,18 +76,18 @@ async def test_a_session_on_its_own() -> None:
             await anext(session.generate([1]))
 
 
-async def test_the_prompt_is_never_written_to() -> None:
-    """A retry sends the prompt that was given, whatever was streamed and whatever the caller did to its array."""
+async def test_the_prompt_is_copied() -> None:
+    """A retry sends the original prompt, even if the caller has modified its array."""
     first, second = MockProtocol([10, EngineFailed("x")], peer="a"), MockProtocol([10, 11], peer="b")
-    mine = np.array([1, 2, 3], np.int32)
+    prompt = np.array([1, 2, 3], np.int32)
     async with subnet(first, second) as manager, SessionManager(manager, limits=QUICK).session() as session:
-        async for _ in session.run_protocol_task("", mine):
-            mine[:] = 99
+        async for _ in session.run_protocol_task("", prompt):
+            prompt[:] = 99
     assert [unpack(node.requests[0].prompt).tolist() for node in (first, second)] == [[1, 2, 3], [1, 2, 3]]
 
 
 async def test_round_robin() -> None:
-    """Requests go to the nodes in turn."""
+    """Requests are distributed to the nodes in turn."""
     nodes = [MockProtocol([10], peer=peer) for peer in "abc"]
     async with subnet(*nodes) as manager:
         for _ in range(6):
@@ -99,7 +99,7 @@ async def test_round_robin() -> None:
     "fault", [NodeLost("gone"), NodeBusy("full"), EngineFailed("broke"), HANG], ids=lambda fault: type(fault).__name__
 )
 async def test_a_failure_before_the_first_token(fault: Exception | Pause) -> None:
-    """The request goes to another node and the caller does not notice."""
+    """A request that fails before its first token is served by another node, unnoticed by the caller."""
     bad, good = MockProtocol([fault], peer="bad"), MockProtocol([10, 11], peer="good")
     async with subnet(bad, good) as manager:
         for _ in range(2):
@@ -109,7 +109,7 @@ async def test_a_failure_before_the_first_token(fault: Exception | Pause) -> Non
 
 
 async def test_a_failure_in_the_middle() -> None:
-    """Another node goes on after the tokens delivered: none lost, doubled or invented."""
+    """Another node continues after the delivered tokens: none is lost, repeated or invented."""
     bad = MockProtocol([10, 11, NodeLost("gone")], peer="bad")
     good = MockProtocol([10, 11, 12, 13], peer="good")
     async with subnet(bad, good) as manager:
@@ -121,7 +121,7 @@ async def test_a_failure_in_the_middle() -> None:
 
 
 async def test_only_lost_choices_are_resumed() -> None:
-    """A choice that had finished is not asked for again."""
+    """A choice that was finished before the failure is not requested again."""
     bad = MockProtocol([Delta(0, [10], finish_reason="stop"), Delta(1, [20]), NodeLost("gone")], peer="bad")
     good = MockProtocol([Delta(1, [20]), Delta(1, [21])], peer="good")
     async with subnet(bad, good) as manager:
@@ -130,8 +130,8 @@ async def test_only_lost_choices_are_resumed() -> None:
     assert [start.choice for start in good.requests[0].starts] == [1]
 
 
-async def test_max_tokens_across_a_switch() -> None:
-    """The tokens of both nodes together make the number asked for."""
+async def test_max_tokens_across_a_failover() -> None:
+    """The tokens of both nodes add up to max_tokens."""
     bad, good = MockProtocol([10, 11, NodeLost("gone")], peer="bad"), MockProtocol(list(range(10, 99)), peer="good")
     async with subnet(bad, good) as manager:
         deltas = await generated(manager, Sampling(max_tokens=5))
@@ -139,8 +139,8 @@ async def test_max_tokens_across_a_switch() -> None:
     assert deltas[-1].finish_reason == "length"
 
 
-async def test_the_clients_own_mistake() -> None:
-    """It is tried once, and not held against the node."""
+async def test_an_invalid_request_is_not_retried() -> None:
+    """InvalidRequest from a node is raised without a retry and does not open the node's breaker."""
     node = MockProtocol([InvalidRequest("no")], peer="a")
     async with subnet(node, MockProtocol([10], peer="b")) as manager:
         for _ in range(5):
@@ -152,7 +152,7 @@ async def test_the_clients_own_mistake() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "limits", "error", "why"),
+    ("script", "limits", "error", "message"),
     [
         (
             [HANG],
@@ -174,52 +174,52 @@ async def test_the_clients_own_mistake() -> None:
         ),
     ],
 )
-async def test_silence(script: list[Step], limits: Limits, error: type[SubnetError], why: str) -> None:
-    """A node that is silent, or slow, is given up, and when there is no other the error says what happened."""
+async def test_timeouts(script: list[Step], limits: Limits, error: type[SubnetError], message: str) -> None:
+    """A node that exceeds a timeout is cancelled; without another node, the error names the timeout."""
     node = MockProtocol(script)
     async with (
         asyncio.timeout(20),
         subnet(node) as manager,
         SessionManager(manager, limits=limits).session() as session,
     ):
-        with pytest.raises(error, match=why):
+        with pytest.raises(error, match=message):
             async for _ in session.generate([1]):
                 pass
     assert node.open == 0
 
 
-class Brief(MockProtocol):
-    """Has nothing more to say after one token, and does not say that it has ended."""
+class Truncating(MockProtocol):
+    """Node that ends the stream after one token, without a finish reason."""
 
     async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
         emit(Delta(0, [10]))
 
 
-async def test_a_node_that_ends_too_early() -> None:
-    """That is its failure: another goes on; without one the error says so."""
-    async with subnet(Brief(peer="brief"), other := MockProtocol([10, 11, 12])) as manager:
+async def test_a_stream_without_a_finish_reason_is_a_failure() -> None:
+    """A stream without a finish reason is a failure of the node: another node continues, or NodeError is raised."""
+    async with subnet(Truncating(peer="truncating"), other := MockProtocol([10, 11, 12])) as manager:
         assert tokens(await generated(manager)) == [10, 11, 12]
         assert len(other.requests) == 1
-    async with subnet(Brief()) as manager:
+    async with subnet(Truncating()) as manager:
         async with SessionManager(manager, limits=Limits(max_attempts=1)).session() as session:
             with pytest.raises(NodeError, match="before the answer was complete"):
                 await session.run([1], None, lambda delta: None)
 
 
-async def test_a_slow_consumer_is_no_stall() -> None:
-    """Only the wait for the node counts, not what the caller does with a token."""
+async def test_a_slow_consumer_does_not_time_out() -> None:
+    """The time that the caller takes to process a token does not count towards inter_token_timeout."""
     async with subnet(MockProtocol([10, 11])) as manager:
         limits = Limits(inter_token_timeout=0.01, max_attempts=1)
         async with SessionManager(manager, limits=limits).session() as session:
-            seen = []
+            received = []
             async for delta in session.generate([1]):
                 await asyncio.sleep(0.03)
-                seen += delta.tokens
-    assert seen == [10, 11]
+                received += delta.tokens
+    assert received == [10, 11]
 
 
 async def test_attempts_are_bounded() -> None:
-    """After the last attempt the last error is raised."""
+    """A request that fails on every node makes max_attempts attempts and raises the last error."""
     nodes = [MockProtocol([EngineFailed(peer)], peer=peer) for peer in "abcdefgh"]
     async with subnet(*nodes) as manager:
         with pytest.raises(EngineFailed):
@@ -228,7 +228,7 @@ async def test_attempts_are_bounded() -> None:
 
 
 async def test_no_node() -> None:
-    """Without a node that serves the model, nothing is waited for."""
+    """A request for a model that no node serves raises NoNodeAvailable at once."""
     async with subnet() as manager:
         with pytest.raises(NoNodeAvailable):
             await generated(manager)
@@ -238,7 +238,7 @@ async def test_no_node() -> None:
 
 
 async def test_leaving_early_cancels() -> None:
-    """Closing the iterator, cancelling the task or closing the session ends the work on the node."""
+    """Closing the iterator, cancelling the task or closing the session cancels the work on the node."""
     node = MockProtocol([10, HANG])
     async with subnet(node) as manager:
         session_manager = SessionManager(manager)
@@ -246,13 +246,13 @@ async def test_leaving_early_cancels() -> None:
             await anext(deltas)
         assert (node.open, node.cancelled) == (0, 1)
 
-        async def ask() -> None:
+        async def generate() -> None:
             async with session_manager.session() as session:
                 async for _ in session.generate([1]):
                     started.set()
 
         started = asyncio.Event()
-        task = asyncio.create_task(ask())
+        task = asyncio.create_task(generate())
         await started.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -265,7 +265,7 @@ async def test_leaving_early_cancels() -> None:
 
 
 async def test_closing_from_another_task() -> None:
-    """Whoever waits for a token of a session that is closed hears of it."""
+    """Closing a session raises SessionClosed in a task that waits for its next token."""
     async with subnet(MockProtocol([10, HANG])) as manager:
         session = Session(manager)
         stream = session.generate([1])
@@ -277,8 +277,8 @@ async def test_closing_from_another_task() -> None:
             await waiting
 
 
-async def test_nodes_that_prove_who_they_are() -> None:
-    """With a shared secret all is well; a node with another one, or with none, is not believed."""
+async def test_nodes_must_authenticate() -> None:
+    """A node with the shared secret is accepted; a node with another secret, or none, raises Unauthorized."""
     ours, theirs = TokenAuthorizer("ours"), TokenAuthorizer("theirs")
     async with subnet(MockProtocol([10], authorizer=ours), authorizer=ours) as manager:
         assert tokens(await generated(manager)) == [10]
@@ -288,8 +288,8 @@ async def test_nodes_that_prove_who_they_are() -> None:
                 await generated(manager)
 
 
-async def test_a_node_that_says_too_much() -> None:
-    """Tokens beyond max_tokens, or for no choice of ours, are not passed on."""
+async def test_excess_tokens_are_dropped() -> None:
+    """Tokens beyond max_tokens, or of an unknown choice, are not delivered."""
     for script in ([Delta(0, [1, 2, 3]), Delta(5, [1])], [Delta(0, [1]), Delta(0, [], finish_reason="stop")]):
         async with subnet(MockProtocol(script)) as manager:
             deltas = await generated(manager, Sampling(max_tokens=2))
@@ -297,7 +297,7 @@ async def test_a_node_that_says_too_much() -> None:
 
 
 async def test_closing_between_two_tokens() -> None:
-    """An answer cut by close() does not look finished, even to a consumer that was busy at that moment."""
+    """close() raises SessionClosed in a consumer that was processing a token, so its answer does not look complete."""
     async with subnet(MockProtocol([10, 11, 12])) as manager:
         session = Session(manager)
         tensors = session.run_protocol_task("", [1])
@@ -323,8 +323,8 @@ async def test_closing_between_two_tokens() -> None:
         (Sampling(grammar=Grammar("prose", "x")), None, 1),  # type: ignore[arg-type]
     ],
 )
-async def test_what_no_node_could_do(sampling: Sampling, text: str | None, choices: int) -> None:
-    """The caller's mistake is told to the caller, before any node is asked."""
+async def test_invalid_requests_are_rejected(sampling: Sampling, text: str | None, choices: int) -> None:
+    """Invalid parameters raise InvalidRequest before any node gets the request."""
     node = MockProtocol([10])
     async with subnet(node) as manager, SessionManager(manager).session() as session:
         with pytest.raises(InvalidRequest):
@@ -332,18 +332,18 @@ async def test_what_no_node_could_do(sampling: Sampling, text: str | None, choic
     assert not node.requests
 
 
-async def test_signs_of_life() -> None:
-    """A node that says it is busy is waited for; what it says is not passed on."""
-    alive: list[Delta | Pause | int] = [Pause(0.1), Delta(0, []), Pause(0.1), Delta(0, []), Pause(0.1), 10]
-    async with subnet(MockProtocol(alive)) as manager:
+async def test_keep_alives_extend_the_timeout() -> None:
+    """Keep-alives extend first_token_timeout and are not delivered to the caller."""
+    steps: list[Delta | Pause | int] = [Pause(0.1), Delta(0, []), Pause(0.1), Delta(0, []), Pause(0.1), 10]
+    async with subnet(MockProtocol(steps)) as manager:
         limits = Limits(first_token_timeout=0.2, prefill_rate=1e9, max_attempts=1)
         async with SessionManager(manager, limits=limits).session() as session:
             deltas = [delta async for delta in session.generate([1])]
     assert [(delta.tokens, delta.finish_reason) for delta in deltas] == [([10], None), ([], "stop")]
 
 
-async def test_silence_between_tokens_may_be_longer_than_signs_of_life() -> None:
-    """These are more than a token, not less: what is waited for without them is waited for in any case."""
+async def test_keep_alive_timeout_does_not_shorten_other_timeouts() -> None:
+    """A keep_alive_timeout below inter_token_timeout does not shorten the wait for a token."""
     steps: list[Delta | Pause | int] = [10, Pause(0.3), 11]
     async with subnet(MockProtocol(steps)) as manager:
         limits = Limits(
@@ -353,8 +353,8 @@ async def test_silence_between_tokens_may_be_longer_than_signs_of_life() -> None
             assert [t async for delta in session.generate([1]) for t in delta.tokens] == [10, 11]
 
 
-async def test_leaving_the_manager_ends_what_waits() -> None:
-    """Nobody waits for a node of a manager that is gone."""
+async def test_closing_the_manager_ends_running_requests() -> None:
+    """Closing the RemoteManager raises an error in sessions that wait for a node."""
     async with RemoteManager([MockProtocol([HANG])]) as manager:
         await manager.ready()
         session = Session(manager, limits=Limits(max_attempts=1))
@@ -367,7 +367,7 @@ async def test_leaving_the_manager_ends_what_waits() -> None:
 
 
 async def test_more_choices_than_a_node_has_slots() -> None:
-    """They are asked for as many at a time as there are slots, of one node or of several, and all come."""
+    """Choices beyond a node's capacity are requested in later batches, and all complete."""
     node = MockProtocol([10, 11], capacity=2)
     async with subnet(node) as manager:
         deltas = await generated(manager, choices=5)
@@ -377,8 +377,8 @@ async def test_more_choices_than_a_node_has_slots() -> None:
     assert sum(len(delta.tokens) for delta in deltas) == 10
 
 
-async def test_fewer_choices_for_a_node_that_is_rather_full() -> None:
-    """A node that has no room for all of them is asked for fewer, so that they need not wait until it is empty."""
+async def test_fewer_choices_for_a_node_that_is_nearly_full() -> None:
+    """After NodeBusy the number of requested choices is halved, so that they need not wait for an empty node."""
 
     def script(request: Generate) -> Sequence[Step]:
         return [NodeBusy("3 of 4 slots are in use", retry_after=0.001)] if len(request.starts) > 1 else [10]
@@ -391,7 +391,7 @@ async def test_fewer_choices_for_a_node_that_is_rather_full() -> None:
 
 
 async def test_a_scripted_node_cuts_logprobs_with_their_tokens() -> None:
-    """Of a delta that is too long, or in part there already, the logprobs are those of the tokens that are given."""
+    """MockProtocol cuts the logprobs of a delta together with tokens that exceed max_tokens or were delivered."""
     entries = [TokenLogprobs(-float(token)) for token in (10, 11, 12)]
     delta = Delta(0, [10, 11, 12], entries)
     bad = MockProtocol([Delta(0, [10], entries[:1]), NodeLost("gone")], peer="bad")
@@ -401,31 +401,31 @@ async def test_a_scripted_node_cuts_logprobs_with_their_tokens() -> None:
     assert [entry.logprob for delta in deltas for entry in delta.logprobs or ()] == [-10.0, -11.0]
 
 
-async def test_closing_while_a_lost_node_is_left() -> None:
-    """What is given up may take its time to end; no other node is asked after that, and nothing more is emitted."""
-    given_up = asyncio.Event()
+async def test_closing_while_a_failed_attempt_is_ending() -> None:
+    """close() while a timed-out attempt is still ending raises SessionClosed, and no other node gets the request."""
+    cancelled = asyncio.Event()
 
     class Slow(MockProtocol):
         async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
             try:
                 await super().rpc_inference(request, emit, check)
             finally:
-                given_up.set()
+                cancelled.set()
                 await asyncio.sleep(0.05)
 
     other = MockProtocol([10], peer="b")
     async with subnet(Slow([10, HANG], peer="a"), other) as manager:
         session = Session(manager, limits=QUICK)
         task = asyncio.create_task(session.run([1], None, lambda delta: None))
-        await given_up.wait()
+        await cancelled.wait()
         await session.close()
         with pytest.raises(SessionClosed):
             await task
     assert not other.requests
 
 
-async def test_a_node_that_sends_no_tokens() -> None:
-    """What it sent cannot be carried on, and the node that was to do that is not held for it."""
+async def test_invalid_token_ids_cannot_be_resumed() -> None:
+    """Resuming an answer with invalid token ids raises ValueError and leaves no active lease."""
     nodes = [MockProtocol([Delta(0, [-1]), NodeLost("gone")], peer="a")]
     nodes.append(MockProtocol([10], peer="b", capabilities=Capabilities(resume="continue")))
     async with subnet(*nodes) as manager:
@@ -435,7 +435,7 @@ async def test_a_node_that_sends_no_tokens() -> None:
 
 
 async def test_another_model_does_not_continue() -> None:
-    """A session that named no model keeps the one that began its answer; another may still begin one."""
+    """A session without a model continues an answer only on the model that started it."""
     lost = MockProtocol([10, 11, NodeLost("gone")], peer="a", model="a")
     async with subnet(lost, MockProtocol([20, 21, 22], peer="b", model="b")) as manager:
         for _ in range(4):
@@ -453,7 +453,7 @@ async def test_another_model_does_not_continue() -> None:
 
 
 async def test_the_same_model_continues() -> None:
-    """A session that named no model is continued by a node with the model that began."""
+    """A session without a model is continued by a node with the model that started the answer."""
     lost = MockProtocol([10, 11, NodeLost("gone")], peer="a", model="m")
     others = MockProtocol([20], peer="b", model="other"), MockProtocol([10, 11, 12], peer="c", model="m")
     async with subnet(lost, *others) as manager:

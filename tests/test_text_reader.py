@@ -1,4 +1,4 @@
-"""Embeddings and logprobs of prompts over nodes that fail, wait, or cannot."""
+"""Embeddings and prompt logprobs on nodes that fail, are full, or do not support them."""
 
 from __future__ import annotations
 
@@ -18,93 +18,99 @@ from subnet.protocols.mock import DIMENSIONS, MockProtocol, Pause, Step
 from subnet.wire.tensors import token_ids
 from tests.fakes import QUICK
 
-ABLE = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=5)
+SUPPORTED = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=5)
 TEXT = token_ids([1, 2, 3])
 
 
 def node(*steps: Step, peer: str = "mock", **options: Any) -> MockProtocol:
-    return MockProtocol(steps, peer=peer, capabilities=ABLE, **options)
+    return MockProtocol(steps, peer=peer, capabilities=SUPPORTED, **options)
 
 
 @asynccontextmanager
-async def reading(*nodes: MockProtocol) -> AsyncIterator[tuple[PromptEvaluator, RemoteManager]]:
-    """All of `nodes` are here."""
+async def evaluating(*nodes: MockProtocol) -> AsyncIterator[tuple[PromptEvaluator, RemoteManager]]:
+    """Yield an evaluator once all of `nodes` are healthy."""
     async with RemoteManager(nodes) as remotes:
         while any(remote.unreachable_reason is not None for remote in remotes.remotes):
             await asyncio.sleep(0)
         yield SessionManager(remotes, limits=QUICK).prompt_evaluator("mock"), remotes
 
 
-async def test_both() -> None:
-    """An embedding for each text, and a logprob for each token but the first."""
-    async with reading(node()) as (reader, _):
-        assert (await reader.embed([TEXT, TEXT])).shape == (2, DIMENSIONS)
-        scores = await reader.score(TEXT, 2)
+async def test_embeddings_and_prompt_logprobs() -> None:
+    """embed returns one embedding per text, and score one logprob for each token but the first."""
+    async with evaluating(node()) as (evaluator, _):
+        assert (await evaluator.embed([TEXT, TEXT])).shape == (2, DIMENSIONS)
+        scores = await evaluator.score(TEXT, 2)
     assert [(score.logprob, score.top_ids) for score in scores] == [(-1.0, (2, 3)), (-1.0, (3, 4))]
 
 
 @pytest.mark.parametrize("fault", [NodeLost("gone"), EngineFailed("broken"), Pause()])
-async def test_another_node_is_asked(fault: Step) -> None:
-    """The failure is told of the node that failed, and nothing is held against the other."""
-    async with reading(node(fault, peer="bad"), node(peer="good")) as (reader, remotes):
+async def test_a_failed_node_is_replaced(fault: Step) -> None:
+    """A failed request is retried on another node, and the failure is recorded for the failed node only."""
+    async with evaluating(node(fault, peer="bad"), node(peer="good")) as (evaluator, remotes):
         for _ in range(2):
-            assert np.linalg.norm(await reader.embed([TEXT])) == pytest.approx(1)
-        troubles = {remote.peer: bool(remote.last_error) for remote in remotes.remotes}
-        assert (troubles, [remote.running for remote in remotes.remotes]) == ({"bad": True, "good": False}, [0, 0])
+            assert np.linalg.norm(await evaluator.embed([TEXT])) == pytest.approx(1)
+        failed = {remote.peer: bool(remote.last_error) for remote in remotes.remotes}
+        assert (failed, [remote.running for remote in remotes.remotes]) == ({"bad": True, "good": False}, [0, 0])
 
 
 async def test_attempts_are_bounded() -> None:
-    """The last error is raised when they are spent."""
-    async with reading(node(Pause(), peer="a"), node(Pause(), peer="b"), node(Pause(), peer="c")) as (reader, remotes):
+    """A request that fails on every node makes max_attempts attempts and raises the last error."""
+    async with evaluating(node(Pause(), peer="a"), node(Pause(), peer="b"), node(Pause(), peer="c")) as (
+        evaluator,
+        remotes,
+    ):
         with pytest.raises(NodeTimeout):
-            await reader.score(TEXT, 0)
+            await evaluator.score(TEXT, 0)
         assert sum(bool(remote.last_error) for remote in remotes.remotes) == QUICK.max_attempts
 
 
-async def test_only_those_that_can() -> None:
-    """A node of the same model that cannot is passed by, whoever else fails; if none can, that is the answer."""
+async def test_only_nodes_that_support_the_request_are_used() -> None:
+    """A node without the capability is never used, even after failures; InvalidRequest if no node has it."""
     plain = MockProtocol(peer="plain")
-    async with reading(plain, node(EngineFailed("once"), peer="able")) as (reader, remotes):
+    async with evaluating(plain, node(EngineFailed("once"), peer="able")) as (evaluator, remotes):
         with pytest.raises(EngineFailed):
-            await reader.embed([TEXT])
+            await evaluator.embed([TEXT])
         assert {remote.peer: remote.last_error for remote in remotes.remotes} == {"plain": "", "able": "once"}
         assert [remote.running for remote in remotes.remotes] == [0, 0]
-    async with reading(plain) as (reader, _):
+    async with evaluating(plain) as (evaluator, _):
         with pytest.raises(InvalidRequest) as caught:
-            await reader.embed([TEXT])
+            await evaluator.embed([TEXT])
         assert caught.value.param == "model"
         with pytest.raises(InvalidRequest) as caught:
-            await reader.score(TEXT, 0)
+            await evaluator.score(TEXT, 0)
         assert caught.value.param == "logprobs"
-    async with reading(node()) as (reader, _):
+    async with evaluating(node()) as (evaluator, _):
         with pytest.raises(InvalidRequest):
-            await reader.score(TEXT, ABLE.top_logprobs + 1)
+            await evaluator.score(TEXT, SUPPORTED.top_logprobs + 1)
 
 
-async def test_no_node_at_all() -> None:
-    """Who serves nothing of the name is no answer."""
-    async with reading(node()) as (_, remotes):
+async def test_an_unknown_model_raises_no_node_available() -> None:
+    """A request for a model that no node serves raises NoNodeAvailable."""
+    async with evaluating(node()) as (_, remotes):
         with pytest.raises(NoNodeAvailable):
             await PromptEvaluator(remotes, "other", QUICK).embed([TEXT])
 
 
-async def test_waiting_for_room() -> None:
-    """More than a node has slots for wait for one another, and for no longer than they have patience."""
-    async with reading(node(Pause(0.01), capacity=1)) as (reader, _):
-        found = await asyncio.gather(*(reader.embed([TEXT]) for _ in range(3)))
-        assert len(found) == 3
-    async with reading(MockProtocol(peer="plain"), node(Pause(0.01), peer="able", capacity=1)) as (reader, remotes):
-        held = remotes.lease("mock", ["plain"])
+async def test_requests_wait_for_capacity() -> None:
+    """Requests beyond a node's capacity wait for a free slot, no longer than queue_timeout."""
+    async with evaluating(node(Pause(0.01), capacity=1)) as (evaluator, _):
+        embeddings = await asyncio.gather(*(evaluator.embed([TEXT]) for _ in range(3)))
+        assert len(embeddings) == 3
+    async with evaluating(MockProtocol(peer="plain"), node(Pause(0.01), peer="able", capacity=1)) as (
+        evaluator,
+        remotes,
+    ):
+        lease = remotes.lease("mock", ["plain"])
         with pytest.raises(NodeBusy):
-            await reader.embed([TEXT])
-        held.abandoned()
-        assert len(await reader.embed([TEXT])) == 1
+            await evaluator.embed([TEXT])
+        lease.abandoned()
+        assert len(await evaluator.embed([TEXT])) == 1
 
 
-async def test_cancelling() -> None:
-    """Who leaves takes nothing with it."""
-    async with reading(node(Pause(None))) as (reader, remotes):
-        task = asyncio.create_task(reader.embed([TEXT]))
+async def test_cancelling_releases_the_lease() -> None:
+    """Cancelling a request releases its lease and does not count as a failure of the node."""
+    async with evaluating(node(Pause(None))) as (evaluator, remotes):
+        task = asyncio.create_task(evaluator.embed([TEXT]))
         while not remotes.remotes[0].running:
             await asyncio.sleep(0)
         task.cancel()
@@ -114,7 +120,7 @@ async def test_cancelling() -> None:
 
 
 async def test_capacity() -> None:
-    """Of the healthy nodes of a model together; 1 where there are none."""
-    async with reading(node(peer="a", capacity=3), node(peer="b", capacity=4)) as (_, remotes):
+    """capacity is the sum over the healthy nodes of a model, and 1 for a model that no node serves."""
+    async with evaluating(node(peer="a", capacity=3), node(peer="b", capacity=4)) as (_, remotes):
         sessions = SessionManager(remotes)
         assert (sessions.capacity("mock"), sessions.capacity("other")) == (7, 1)
