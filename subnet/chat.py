@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -67,6 +66,3 @@ class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
-
-
-ChatDeltaSink = Callable[[ChatDelta], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -75,9 +74,6 @@ class Delta(msgspec.Struct, gc=False):
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
-
-
-DeltaSink = Callable[[Delta], None]
 
 
 class Start(msgspec.Struct, frozen=True):

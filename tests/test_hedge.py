@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
+from subnet.aio import Sink
 from subnet.client.race import Hedger
 from subnet.client.timeouts import Limits
 from subnet.errors import EngineFailed, NodeError
-from subnet.generation import DeltaSink
+from subnet.generation import Delta
 from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause
 from subnet.wire.messages import Generate
@@ -125,7 +126,7 @@ class Lingering(MockProtocol):
         super().__init__([], peer=peer)
         self.called, self.cancelling, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
         self.called.set()
         try:
             await asyncio.Event().wait()

@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager, TokenAuthorizer
+from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeLost, SessionClosed, Unauthorized, WireError
-from subnet.generation import Delta, DeltaSink, Grammar, Job, TokenLogprobs
+from subnet.generation import Delta, Grammar, Job, TokenLogprobs
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.node_info import Capabilities, TokenizerArtefact, digest
@@ -175,7 +176,7 @@ async def test_an_unknown_frame_is_answered() -> None:
 class Broken(EchoEngine):
     """Breaks in the middle of every answer, with an error that is nobody's contract."""
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         emit(Delta(0, [65]))
         raise ZeroDivisionError("secret detail")
 

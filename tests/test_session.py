@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from subnet import Limits, MockProtocol, RemoteManager, Sampling, Session, SessionManager, TokenAuthorizer
+from subnet.aio import Sink
 from subnet.errors import (
     EngineFailed,
     FirstTokenTimeout,
@@ -24,7 +25,7 @@ from subnet.errors import (
     SubnetError,
     Unauthorized,
 )
-from subnet.generation import Delta, DeltaSink, Grammar, TokenLogprobs
+from subnet.generation import Delta, Grammar, TokenLogprobs
 from subnet.node_info import Capabilities
 from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
@@ -191,7 +192,7 @@ async def test_timeouts(script: list[Step], limits: Limits, error: type[SubnetEr
 class Truncating(MockProtocol):
     """Node that ends the stream after one token, without a finish reason."""
 
-    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
         emit(Delta(0, [10]))
 
 
@@ -406,7 +407,7 @@ async def test_closing_while_a_failed_attempt_is_ending() -> None:
     cancelled = asyncio.Event()
 
     class Slow(MockProtocol):
-        async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
+        async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
             try:
                 await super().rpc_inference(request, emit, check)
             finally:

@@ -26,7 +26,7 @@ from subnet.client.race import Hedger
 from subnet.client.timeouts import Limits
 from subnet.client.validation import validate_encoding, validate_prompt, validate_sampling
 from subnet.errors import SessionClosed
-from subnet.generation import Delta, DeltaSink, Sampling
+from subnet.generation import Delta, Sampling
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.wire.tensors import TokenIds

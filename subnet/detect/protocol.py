@@ -9,11 +9,12 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.aio import Sink
 from subnet.authorizers import AuthorizerBase
-from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.detect.watcher import Report, Watcher
 from subnet.errors import NodeLost
-from subnet.generation import Delta, DeltaSink, TokenLogprobs
+from subnet.generation import Delta, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import NO_TIMEOUTS, Check, Protocol, Timeouts
@@ -76,14 +77,14 @@ class UpstreamProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return self._inner.rpc_inference_stream(request)
 
-    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
         try:
             await self._inner.rpc_inference(request, emit, check)
         except NodeLost:
             self._recheck()
             raise
 
-    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         try:
             return await self._inner.rpc_chat(request, emit)
         except NodeLost:

@@ -10,8 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.aio import Sink
 from subnet.errors import InvalidRequest
-from subnet.generation import DeltaSink, Job, TokenLogprobs
+from subnet.generation import Delta, Job, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard
 from subnet.wire.tensors import TokenIds
 
@@ -43,7 +44,7 @@ class Engine(ABC):
         return
 
     @abstractmethod
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         """Generate until every choice of the job has finished.
 
         Calls `emit` on the event loop's thread, in order per choice, as soon as tokens exist; exactly one delta

@@ -1,4 +1,4 @@
-"""One call on a connection, from its opening message to its end."""
+"""State of one call on a connection, from its first message to its end."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from subnet.aio import Sink
 from subnet.errors import Unauthorized
 from subnet.generation import Delta
 from subnet.wire.messages import Reply
 
 
 class Call:
-    """What the connection to `peer` heard of call `number`, of which the `choices` are to be finished. `with` calls
-    `leave` in the end.
+    """Receiver of the messages for call `number` of the connection to `peer`.
 
-    Deltas go to `take`: they are held until `flow` says where to, so that a node can be checked before anything of it
-    is believed. A delta costs no wake-up of the task that waits here.
+    The call ends once all `choices` are finished. Leaving the `with` block calls `on_exit`.
+
+    The connection passes each delta to `on_delta`, which buffers it until `forward_to` sets a sink, so that a node can
+    be authenticated before any of its tokens are used. A delta does not wake up the waiting task.
     """
 
-    __slots__ = ("_error", "_held", "_leave", "_peer", "_reply", "_unfinished", "_waiter", "number", "take")
+    __slots__ = ("_buffered", "_error", "_on_exit", "_peer", "_reply", "_unfinished", "_waiter", "number", "on_delta")
 
-    def __init__(self, number: int, peer: str, leave: Callable[[Call], None], choices: Iterable[int] = ()) -> None:
+    def __init__(self, number: int, peer: str, on_exit: Callable[[Call], None], choices: Iterable[int] = ()) -> None:
         self.number = number
-        self.take: Callable[[Delta], None] = self._hold
+        self.on_delta: Sink[Delta] = self._buffer
         self._peer = peer
         self._reply: Reply | None = None
         self._unfinished = set(choices)
-        self._held: list[Delta] = []
+        self._buffered: list[Delta] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._leave = leave
+        self._on_exit = on_exit
 
     def __enter__(self) -> Self:
         return self
@@ -39,46 +41,46 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(self)
-        # Both may lead back here, `take` as a method of its own, the error by the frames it was raised through: cycles.
-        self.take, self._error = _nobody, None
+        self._on_exit(self)
+        # Both may refer to this call and form a cycle: `on_delta` as a bound method, the error through its traceback.
+        self.on_delta, self._error = _discard, None
 
-    def flow(self, emit: Callable[[Delta], None]) -> None:
-        """Give `emit` what was held, and from now on every delta."""
-        self.take = emit
-        held, self._held = self._held, []
-        for delta in held:
+    def forward_to(self, emit: Sink[Delta]) -> None:
+        """Pass the buffered deltas, and from now on every delta, to `emit`."""
+        self.on_delta = emit
+        buffered, self._buffered = self._buffered, []
+        for delta in buffered:
             emit(delta)
 
-    def replied(self, reply: Reply) -> None:
+    def set_reply(self, reply: Reply) -> None:
         self._reply = reply
         self._wake()
 
-    def finished(self, choice: int) -> bool:
-        """The last delta of a choice came; whether it was that of the last choice."""
+    def finish_choice(self, choice: int) -> bool:
+        """Record that a choice is finished. Return whether all choices are."""
         self._unfinished.discard(choice)
         if self._unfinished:
             return False
         self._wake()
         return True
 
-    def failed(self, error: Exception) -> None:
-        """Only the first failure counts."""
+    def fail(self, error: Exception) -> None:
+        """End the call with `error`, unless it has already failed."""
         self._error = self._error or error
         self._wake()
 
     async def reply(self) -> Reply:
-        """The node's first word. Raises what the call failed with."""
+        """Wait for the node's reply. Raises the error of a failed call."""
         while self._reply is None:
-            await self._moved()
+            await self._wait()
         return self._reply
 
-    async def end(self) -> None:
-        """Wait until every choice has finished. Raises what the call failed with."""
+    async def finished(self) -> None:
+        """Wait until all choices are finished. Raises the error of a failed call."""
         while self._unfinished:
-            await self._moved()
+            await self._wait()
 
-    async def _moved(self) -> None:
+    async def _wait(self) -> None:
         if self._error is not None:
             raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
@@ -91,10 +93,10 @@ class Call:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _hold(self, delta: Delta) -> None:
+    def _buffer(self, delta: Delta) -> None:
         if self._reply is None:
             raise Unauthorized(f"{self._peer} did not authenticate itself")
-        self._held.append(delta)
+        self._buffered.append(delta)
 
 
-def _nobody(delta: Delta) -> None: ...
+def _discard(delta: Delta) -> None: ...

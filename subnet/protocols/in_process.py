@@ -1,4 +1,4 @@
-"""An engine in this process, as a node: for engines that only speak to a server elsewhere."""
+"""Engine in this process, as a node: for engines that are clients of a remote server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.aio import stream_from_callback
+from subnet.aio import Sink, stream_from_callback
 from subnet.engines.base import Engine
 from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import NodeBusy, NodeError
-from subnet.generation import Delta, DeltaSink, TokenLogprobs
+from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import Check, Protocol
 from subnet.version import VERSION
@@ -23,8 +23,9 @@ from subnet.wire.tensors import TokenIds, pack
 
 
 class InProcessProtocol(Protocol):
-    """Runs `engine`, which it enters when it is first asked how it is, and leaves in aclose(). There is nobody between
-    who would have to prove anything: requests are not checked for signatures, and nothing is signed.
+    """Node that runs `engine` in this process. Requests and responses are not signed.
+
+    The engine is entered during the first health check, and exited in aclose().
     """
 
     def __init__(self, engine: Engine, peer: str) -> None:
@@ -67,20 +68,20 @@ class InProcessProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return stream_from_callback(partial(self.rpc_inference, request))
 
-    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
+    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
         self._check(request.model)
         job = to_job(request, self._engine.capabilities)
-        wanted = len(job.starts)
-        if self._running + wanted > self._engine.capacity:
+        needed = len(job.starts)
+        if self._running + needed > self._engine.capacity:
             raise NodeBusy(
-                f"{self._running} of {self._engine.capacity} slots are in use, and the request needs {wanted}",
+                f"{self._running} of {self._engine.capacity} slots are in use, and the request needs {needed}",
                 retry_after=0.2,
             )
-        self._running += wanted
+        self._running += needed
         try:
             await self._engine.run(job, emit)
         finally:
-            self._running -= wanted
+            self._running -= needed
 
     async def aclose(self) -> None:
         async with self._entering:

@@ -1,4 +1,4 @@
-"""A node in this process that does what a script says: for tests of whatever stands above a protocol."""
+"""Scripted node in this process, for tests of everything above a protocol."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ DIMENSIONS = 8
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Do nothing for so many seconds; None is for ever."""
+    """Pause of this number of seconds in a script; None: forever."""
 
     seconds: float | None = None
 
 
 class Pauses:
-    """Those under way at `peer`."""
+    """Pauses in progress at `peer`."""
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, pause: Pause) -> None:
-        """Raises NodeLost when it is closed meanwhile."""
+        """Wait until `pause` is over. Raises NodeLost if the node is closed during it."""
         loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        self._waiting.add(over)
-        over.add_done_callback(self._waiting.discard)
-        timer = None if pause.seconds is None else loop.call_later(pause.seconds, _end, over)
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+        timer = None if pause.seconds is None else loop.call_later(pause.seconds, _end, done)
         try:
-            await over
+            await done
         finally:
             if timer is not None:
                 timer.cancel()
 
     def close(self) -> None:
-        for over in list(self._waiting):
-            over.set_exception(NodeLost(f"{self._peer} was closed"))
+        for done in list(self._waiting):
+            done.set_exception(NodeLost(f"{self._peer} was closed"))
         self._waiting.clear()
 
 
@@ -121,14 +121,14 @@ class MockProtocol(Protocol):
     async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
         if not self._capabilities.embeddings:
             return await super().rpc_embed(inputs, model)
-        await self._suffer()
+        await self._play_faults()
         vectors = [np.random.default_rng(text.tolist()).standard_normal(DIMENSIONS) for text in inputs]
         return np.array([vector / np.linalg.norm(vector) for vector in vectors], np.float32)
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
         if not self._capabilities.prompt_logprobs:
             return await super().rpc_score(tokens, width, model)
-        await self._suffer()
+        await self._play_faults()
         return [
             TokenLogprobs(-1.0, tuple(range(token, token + width)), (-1.0,) * width) for token in tokens[1:].tolist()
         ]
@@ -137,7 +137,7 @@ class MockProtocol(Protocol):
         self.requests.append(request)
         self.open += 1
         ended = False
-        plays = {start.choice: _Play(start, request.sampling.max_tokens) for start in request.starts}
+        positions = {start.choice: _Position(start, request.sampling.max_tokens) for start in request.starts}
         try:
             if self._authorizer is not None:
                 await self._authorizer.validate_request(request)
@@ -149,11 +149,11 @@ class MockProtocol(Protocol):
                 if isinstance(step, Pause):
                     await self._pauses.wait(step)
                     continue
-                for delta in _deltas(step, plays):
-                    ended = all(play.finished for play in plays.values())
+                for delta in _deltas(step, positions):
+                    ended = all(position.finished for position in positions.values())
                     yield delta
-            for choice, play in plays.items():
-                if not play.finished:
+            for choice, position in positions.items():
+                if not position.finished:
                     yield Delta(choice, [], finish_reason="stop")
             ended = True
         finally:
@@ -163,7 +163,7 @@ class MockProtocol(Protocol):
     async def aclose(self) -> None:
         self._pauses.close()
 
-    async def _suffer(self) -> None:
+    async def _play_faults(self) -> None:
         for step in () if callable(self.script) else self.script:
             if isinstance(step, Exception):
                 raise step
@@ -171,38 +171,38 @@ class MockProtocol(Protocol):
                 await self._pauses.wait(step)
 
 
-class _Play:
-    """How far one choice has come in the script."""
+class _Position:
+    """Position of one choice in the script."""
 
     def __init__(self, start: ChoiceStart, max_tokens: int | None) -> None:
         self.choice = start.choice
         self.finished = False
         self._skip = len(unpack(start.delivered))
-        self._left = None if max_tokens is None else max_tokens - self._skip
+        self._remaining = None if max_tokens is None else max_tokens - self._skip
 
-    def take(self, delta: Delta) -> Delta | None:
-        """What of `delta` is still to be delivered."""
+    def advance(self, delta: Delta) -> Delta | None:
+        """Return the part of `delta` that the choice does not have yet, or None."""
         skip, self._skip = self._skip, max(0, self._skip - len(delta.tokens))
         tokens = delta.tokens[skip:]
         if self.finished or (delta.tokens and not tokens):
             return None
         reason: FinishReason | None = delta.finish_reason
-        if self._left is not None and len(tokens) >= self._left:
-            tokens, reason = tokens[: self._left], "length"
-        self._left = None if self._left is None else self._left - len(tokens)
+        if self._remaining is not None and len(tokens) >= self._remaining:
+            tokens, reason = tokens[: self._remaining], "length"
+        self._remaining = None if self._remaining is None else self._remaining - len(tokens)
         self.finished = reason is not None
         logprobs = None if delta.logprobs is None else delta.logprobs[skip : skip + len(tokens)]
         return Delta(self.choice, tokens, logprobs, reason, delta.cached_tokens)
 
 
-def _deltas(step: int | Sequence[int] | Delta, plays: dict[int, _Play]) -> Iterator[Delta]:
+def _deltas(step: int | Sequence[int] | Delta, positions: dict[int, _Position]) -> Iterator[Delta]:
     if isinstance(step, Delta):
-        wanted = [plays[step.choice]] if step.choice in plays else []
+        selected = [positions[step.choice]] if step.choice in positions else []
     else:
-        wanted = list(plays.values())
+        selected = list(positions.values())
         step = Delta(0, [step] if isinstance(step, int) else list(step))
-    for play in wanted:
-        if (delta := play.take(step)) is not None:
+    for position in selected:
+        if (delta := position.advance(step)) is not None:
             yield delta
 
 

@@ -1,4 +1,4 @@
-"""A server of the chat lane in this process that does what a script says."""
+"""Scripted node of the chat lane in this process, for tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
-from subnet.chat import ChatDelta, ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.aio import Sink
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeError
 from subnet.generation import Delta
 from subnet.node_info import Capabilities, Modality, ModelCard, NodeInfo
@@ -19,11 +20,13 @@ ChatScript = Sequence[ChatStep] | Callable[[ChatRequest], Sequence[ChatStep]]
 
 
 class MockChatProtocol(Protocol):
-    """Plays `script` for every request: a text is a delta of every choice, a ChatDelta one of its own choice, a Pause
-    waits, an exception is raised. Every choice that has no finish reason at the end gets "stop". A callable makes the
-    script from the request: by `request.begun` it knows what to go on with.
+    """A node of the chat lane that plays `script` for every request.
 
-    `requests` keeps what was asked, `open` counts those under way, `cancelled` those closed before their end.
+    A step is a text, which every choice gets, a ChatDelta for its own choice, a Pause, or an exception. Choices without
+    a finish reason at the end of the script get "stop". If `script` is callable, it returns the script for a request,
+    whose `prefix` is the text to continue.
+
+    `requests` are the requests received, `open` counts running requests, and `cancelled` those closed before their end.
     """
 
     def __init__(
@@ -69,11 +72,11 @@ class MockChatProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
-    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         self.requests.append(request)
         self.open += 1
         ended = False
-        left = set(request.choices)
+        unfinished = set(request.choices)
         try:
             for step in self.script(request) if callable(self.script) else self.script:
                 if isinstance(step, Exception):
@@ -82,12 +85,12 @@ class MockChatProtocol(Protocol):
                 if isinstance(step, Pause):
                     await self._pauses.wait(step)
                     continue
-                for delta in _deltas(step, sorted(left)):
+                for delta in _deltas(step, sorted(unfinished)):
                     if delta.finish_reason is not None:
-                        left.discard(delta.choice)
-                    ended = not left
+                        unfinished.discard(delta.choice)
+                    ended = not unfinished
                     emit(delta)
-            for choice in sorted(left):
+            for choice in sorted(unfinished):
                 emit(ChatDelta(choice, finish_reason="stop"))
             ended = True
             return self._usage

@@ -1,10 +1,10 @@
-"""The subnet's own protocol, over one WebSocket per node."""
+"""Client of the subnet's own protocol, over one WebSocket per node."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.aio import stream_from_callback
+from subnet.aio import Sink, stream_from_callback
 from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
-from subnet.generation import Delta, DeltaSink, TokenLogprobs
+from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Protocol
 from subnet.protocols.connection import Connection
@@ -43,16 +43,16 @@ from subnet.wire.tensors import Tensor, TokenIds, pack, unpack
 ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply)
 
 PATH = "/subnet"
-# A peer that is gone says no farewell: a new connection must not wait for one. In seconds.
-_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
+# An unreachable peer does not answer the closing handshake, and a new connection must not wait for it. In seconds.
+_CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
 
 
 class WebSocketProtocol(Protocol):
-    """A node at `url` (http://host:port). Connects on first use and again after a loss; close with aclose().
+    """Subnet node at `url` (http://host:port). Connects on first use, and again after a loss; close with aclose().
 
-    `authorizer` signs what the protocol asks on its own account: all but rpc_inference.
-    `connect_timeout` bounds connecting, `call_timeout` rpc_info and rpc_artefact; `heartbeat` is the interval
-    of pings, after which (and a half) a silent peer counts as lost. All in seconds.
+    `authorizer` signs and validates all calls except rpc_inference, whose requests the session signs.
+    `connect_timeout` applies to connecting, `call_timeout` to rpc_info and rpc_artefact. `heartbeat` is the interval of
+    pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
     """
 
     def __init__(
@@ -78,27 +78,26 @@ class WebSocketProtocol(Protocol):
         return 0.0 if self._connection is None else self._connection.last_received
 
     async def rpc_info(self) -> NodeInfo:
-        async with self._bounded("rpc_info"):
-            return (await self._ask(InfoRequest(0), InfoReply)).info
+        async with self._with_call_timeout("rpc_info"):
+            return (await self._call(InfoRequest(0), InfoReply)).info
 
     async def rpc_artefact(self, sha256: str) -> bytes:
-        async with self._bounded("rpc_artefact"):
-            data = (await self._ask(ArtefactRequest(0, sha256), ArtefactReply)).data
-        # Its name proves it.
+        async with self._with_call_timeout("rpc_artefact"):
+            data = (await self._call(ArtefactRequest(0, sha256), ArtefactReply)).data
         if digest(data) != sha256:
             raise WireError(f"{self.peer} returned an artefact that does not match its digest {sha256[:12]}")
         return data
 
     async def rpc_embed(self, inputs: Sequence[TokenIds], model: str | None = None) -> NDArray[np.float32]:
-        found = []
+        vectors = []
         for first in range(0, len(inputs), MAX_TEXTS):
             texts = tuple(pack(text) for text in inputs[first : first + MAX_TEXTS])
-            reply = await self._ask(EmbedRequest(model=model, inputs=texts), EmbedReply)
-            found.append(self._vectors(reply.embeddings, len(texts)))
-        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+            reply = await self._call(EmbedRequest(model=model, inputs=texts), EmbedReply)
+            vectors.append(self._vectors(reply.embeddings, len(texts)))
+        return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
-        reply = await self._ask(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
+        reply = await self._call(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
         if len(reply.logprobs) != len(tokens) - 1:
             raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
         return reply.logprobs
@@ -109,11 +108,11 @@ class WebSocketProtocol(Protocol):
             raise WireError(f"{self.peer} returned {tensor.dtype} embeddings of shape {tensor.shape} for {count} texts")
         return vectors.astype(np.float32)
 
-    async def _ask(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
-        """The reply to what the protocol asks on its own account."""
-        connection = await self._connected()
+    async def _call(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
+        """Sign and send `request`, and return the validated reply."""
+        connection = await self._connect()
         request = await self._sign(request)
-        with connection.call() as call:
+        with connection.open_call() as call:
             _post(connection, msgspec.structs.replace(request, call=call.number))
             reply = await call.reply()
         if not isinstance(reply, kind):
@@ -123,18 +122,18 @@ class WebSocketProtocol(Protocol):
         return reply
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        return stream_from_callback(partial(self._pushed, request))
+        return stream_from_callback(partial(self._push, request))
 
-    async def rpc_inference(self, request: Generate, emit: DeltaSink, check: Check | None = None) -> None:
-        connection = await self._connected()
-        with connection.call(start.choice for start in request.starts) as call:
+    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+        connection = await self._connect()
+        with connection.open_call(start.choice for start in request.starts) as call:
             _post(connection, msgspec.structs.replace(request, call=call.number))
             if check is not None:
-                await check(_accepted(await call.reply()))
-            call.flow(emit)
-            await call.end()
+                await check(_expect_accepted(await call.reply()))
+            call.forward_to(emit)
+            await call.finished()
 
-    async def _pushed(self, request: Generate, emit: Callable[[Accepted | Delta], None]) -> None:
+    async def _push(self, request: Generate, emit: Sink[Accepted | Delta]) -> None:
         async def check(accepted: Accepted) -> None:
             emit(accepted)
 
@@ -148,11 +147,11 @@ class WebSocketProtocol(Protocol):
         if http is not None:
             await http.close()
 
-    async def _connected(self) -> Connection:
-        if self._connection is not None and self._connection.alive:
+    async def _connect(self) -> Connection:
+        if self._connection is not None and self._connection.is_open:
             return self._connection
         async with self._connecting:
-            if self._connection is None or not self._connection.alive:
+            if self._connection is None or not self._connection.is_open:
                 if self._connection is not None:
                     await self._connection.aclose()
                 self._connection = Connection(await self._open(), self.peer)
@@ -168,10 +167,10 @@ class WebSocketProtocol(Protocol):
                     max_msg_size=frames.MAX_FRAME,
                     heartbeat=self._heartbeat,
                     compress=0,
-                    timeout=_TIMEOUT,
+                    timeout=_CLOSE_TIMEOUT,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NodeLost(f"cannot connect to {self.peer}: {_plain(error)}") from error
+            raise NodeLost(f"cannot connect to {self.peer}: {_reason(error)}") from error
         except TimeoutError as error:
             message = f"connecting to {self.peer} timed out after {self._connect_timeout:g} s (connect_timeout)"
             raise NodeLost(message) from error
@@ -180,7 +179,7 @@ class WebSocketProtocol(Protocol):
         return request if self._authorizer is None else await self._authorizer.sign_request(request)
 
     @asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
+    async def _with_call_timeout(self, what: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._call_timeout):
                 yield
@@ -189,20 +188,20 @@ class WebSocketProtocol(Protocol):
 
 
 def _post(connection: Connection, message: Message) -> None:
-    """Raises InvalidRequest for what no frame holds: the node is not to blame, nor is another answer to suffer."""
+    """Queue `message`. Raises InvalidRequest if it cannot be encoded: neither node nor connection is at fault."""
     try:
         connection.post(message)
     except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequest(f"The request cannot be sent: {error}") from error
 
 
-def _accepted(reply: Reply) -> Accepted:
+def _expect_accepted(reply: Reply) -> Accepted:
     if not isinstance(reply, Accepted):
         raise WireError(f"unexpected reply to Generate: {type(reply).__name__}")
     return reply
 
 
-def _plain(error: Exception) -> str:
-    """The system's own words, without the library's."""
+def _reason(error: Exception) -> str:
+    """Return the operating system's message, without the text that aiohttp adds."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number is not None and number > 0 else getattr(error, "strerror", None) or str(error)

@@ -6,8 +6,9 @@ import asyncio
 import sys
 from time import perf_counter
 
+from subnet.aio import Sink
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.generation import Delta, DeltaSink, Job
+from subnet.generation import Delta, Job
 from subnet.node.run import listening
 from subnet.node.server import Node
 
@@ -19,7 +20,7 @@ class TimedEngine(EchoEngine):
         super().__init__(options=options)
         self._file = open(file, "w", buffering=1)  # noqa: SIM115 it stays open as long as the process lives
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         asked, first = perf_counter(), True
 
         def timed(delta: Delta) -> None:

@@ -7,8 +7,9 @@ import asyncio
 import signal
 import sys
 
+from subnet.aio import Sink
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.generation import DeltaSink, Job
+from subnet.generation import Delta, Job
 from subnet.node.run import listening
 from subnet.node.server import Node
 
@@ -18,7 +19,7 @@ class Breakable(EchoEngine):
         super().__init__(options=options)
         self._runs: set[asyncio.Task[None]] = set()
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         run = asyncio.create_task(self.write(job, emit))
         self._runs.add(run)
         try:
@@ -30,7 +31,7 @@ class Breakable(EchoEngine):
             run.cancel()
             self._runs.discard(run)
 
-    async def write(self, job: Job, emit: DeltaSink) -> None:
+    async def write(self, job: Job, emit: Sink[Delta]) -> None:
         """What the engine does as long as it is not broken."""
         await super().run(job, emit)
 

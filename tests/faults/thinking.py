@@ -6,10 +6,11 @@ import asyncio
 
 import msgspec
 
+from subnet.aio import Sink
 from subnet.engines.echo import PIECES, EchoOptions
 from subnet.engines.echo.vocabulary import END
 from subnet.errors import InvalidRequest
-from subnet.generation import Delta, DeltaSink, Job, Start, TokenLogprobs
+from subnet.generation import Delta, Job, Start, TokenLogprobs
 from subnet.node_info import TokenizerArtefact, digest
 from tests.faults.breakable import Breakable, serve
 
@@ -48,7 +49,7 @@ class Thinking(Breakable):
             self.card, id="thinking", chat_template=_TEMPLATE, tokenizer=digest(self.artefact)
         )
 
-    async def write(self, job: Job, emit: DeltaSink) -> None:
+    async def write(self, job: Job, emit: Sink[Delta]) -> None:
         if ASKED not in bytes(job.prompt.tolist()):
             await super().write(job, emit)
             return
@@ -57,7 +58,7 @@ class Thinking(Breakable):
                 choices.create_task(_play(start, emit, job.sampling.logprobs))
 
 
-async def _play(start: Start, emit: DeltaSink, likeliest: int | None) -> None:
+async def _play(start: Start, emit: Sink[Delta], likeliest: int | None) -> None:
     said = len(start.delivered)
     if start.delivered.tolist() != SCRIPT[:said]:
         raise InvalidRequest("these are not the words of the script", param="delivered")

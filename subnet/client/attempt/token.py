@@ -7,7 +7,7 @@ from subnet.authorizers import AuthorizerBase
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.token import TokenLedger
 from subnet.client.resume.token import ResumePlan
-from subnet.generation import Delta, DeltaSink
+from subnet.generation import Delta
 from subnet.pool.lease import Lease
 from subnet.wire.messages import Accepted, Generate
 

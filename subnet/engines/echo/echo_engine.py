@@ -8,12 +8,13 @@ from typing import Self
 
 import msgspec
 
+from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.echo.penalties import AdjustedStream, adjusted
 from subnet.engines.echo.stream import Stream
 from subnet.engines.echo.vocabulary import END, PIECES
 from subnet.errors import ContextLengthExceeded
-from subnet.generation import DeltaSink, Job
+from subnet.generation import Delta, Job
 from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest
 
 # One that was stopped for longer does not make up for it. In seconds.
@@ -67,7 +68,7 @@ class EchoEngine(Engine):
             resume=options.resume, top_logprobs=20, penalties=True, logit_bias=True, min_tokens=True
         )
         self.capacity = options.capacity
-        self._streams: dict[Stream, tuple[DeltaSink, asyncio.Future[None]]] = {}
+        self._streams: dict[Stream, tuple[Sink[Delta], asyncio.Future[None]]] = {}
         self._wanted = asyncio.Event()
         self._stepper: asyncio.Task[None] | None = None
 
@@ -82,7 +83,7 @@ class EchoEngine(Engine):
             self._stepper.cancel()
             await asyncio.gather(self._stepper, return_exceptions=True)
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         longest = max(len(start.delivered) for start in job.starts) + len(job.prompt)
         if longest >= self.card.context_length:
             raise ContextLengthExceeded(

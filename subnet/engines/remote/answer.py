@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import chain
 
+from subnet.aio import Sink
 from subnet.errors import WireError
-from subnet.generation import Delta, DeltaSink, FinishReason, Sampling, TokenLogprobs
+from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
 
 
 class Answer:
@@ -16,7 +17,7 @@ class Answer:
     here. `most` is the number of tokens that it may have. `cached` tokens of the prompt stand on the next delta.
     """
 
-    def __init__(self, number: int, sampling: Sampling, ends: Collection[int], most: int, emit: DeltaSink) -> None:
+    def __init__(self, number: int, sampling: Sampling, ends: Collection[int], most: int, emit: Sink[Delta]) -> None:
         self.number = number
         self.tokens: list[int] = []
         self.finished = False

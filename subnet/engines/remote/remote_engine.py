@@ -9,11 +9,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.remote.answer import Answer
 from subnet.engines.remote.model import Model, reads_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
-from subnet.generation import DeltaSink, Job
+from subnet.generation import Delta, Job
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 
@@ -64,7 +65,7 @@ class RemoteEngine(Engine):
         except SettingsError as error:
             raise NodeError(f"{self._http.peer} now serves a different model: {error.message}") from error
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         model = self._model
         room = model.card.context_length - len(job.prompt)
         if room <= 0:

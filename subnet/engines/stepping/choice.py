@@ -7,10 +7,11 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.aio import Sink
 from subnet.engines.sampling.grammar import GrammarState
 from subnet.engines.sampling.sampler import Sampler, logprobs_of
 from subnet.errors import SubnetError
-from subnet.generation import Delta, DeltaSink, FinishReason, Job
+from subnet.generation import Delta, FinishReason, Job
 
 
 class Choice:
@@ -75,7 +76,7 @@ class Run:
     generated; `cached` belongs to the stepping thread, everything else to the event loop.
     """
 
-    def __init__(self, job: Job, emit: DeltaSink, stops: frozenset[int]) -> None:
+    def __init__(self, job: Job, emit: Sink[Delta], stops: frozenset[int]) -> None:
         self.job = job
         self.stops = stops
         self.longest = len(job.prompt) + (job.sampling.max_tokens if job.sampling.max_tokens is not None else 1 << 40)

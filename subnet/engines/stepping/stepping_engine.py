@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.sampling.grammar import Grammars
 from subnet.engines.sampling.sampler import Sampler
@@ -16,7 +17,7 @@ from subnet.engines.stepping.context import Context
 from subnet.engines.stepping.prefill import Pace
 from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import ContextLengthExceeded, InvalidRequest
-from subnet.generation import DeltaSink, Job, Start
+from subnet.generation import Delta, Job, Start
 from subnet.node_info import Capabilities, TokenizerArtefact
 from subnet.wire.tensors import TokenIds
 
@@ -59,7 +60,7 @@ class SteppedEngine(Engine):
     def _tokenize(self, text: str) -> list[int]:
         """Token ids of plain text."""
 
-    async def run(self, job: Job, emit: DeltaSink) -> None:
+    async def run(self, job: Job, emit: Sink[Delta]) -> None:
         self._check(job)
         stops = frozenset(job.sampling.stop_tokens) | (frozenset() if job.sampling.ignore_eos else self._ends)
         run = Run(job, emit, stops)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.aio import Sink
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeLost
 from subnet.http.client import HttpClient
 from subnet.protocols.openai.choice import Choice
@@ -39,7 +40,7 @@ class ChatClient:
         self._single_choice = quirks.single_choice
         self._usage = True
 
-    async def complete(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+    async def complete(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         """Generate all choices with one HTTP request, or one for each where the server does not support `n`.
 
         Returns and raises the same as Protocol.rpc_chat.
@@ -57,7 +58,7 @@ class ChatClient:
             usages += [usage for usage, _ in outcomes]
         return total_usage(usages)
 
-    async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: ChatDeltaSink) -> Outcome:
+    async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: Sink[ChatDelta]) -> Outcome:
         try:
             return await self._complete(request, choices, emit)
         except InvalidRequest as error:
@@ -65,7 +66,7 @@ class ChatClient:
                 raise
         return ChatUsage(prompt_tokens=0, completion_tokens=0), choices
 
-    async def _complete(self, request: ChatRequest, choices: Sequence[Choice], emit: ChatDeltaSink) -> Outcome:
+    async def _complete(self, request: ChatRequest, choices: Sequence[Choice], emit: Sink[ChatDelta]) -> Outcome:
         model = self._models.upstream_name(request.model, self._quirks.model)
         body = build_body(request, self._quirks, model, choices=len(choices), usage=self._usage)
         if len(choices) == 1:
@@ -79,7 +80,7 @@ class ChatClient:
         del body["stream_options"]
         return await self._post(body, choices, emit)
 
-    async def _post(self, body: dict[str, Any], choices: Sequence[Choice], emit: ChatDeltaSink) -> Outcome:
+    async def _post(self, body: dict[str, Any], choices: Sequence[Choice], emit: Sink[ChatDelta]) -> Outcome:
         response = ChatResponse(self._http.peer, choices, emit, self._http.to_error)
         try:
             async with asyncio.timeout(None) as trailer_timeout:

@@ -6,7 +6,8 @@ import re
 import secrets
 from collections.abc import AsyncGenerator
 
-from subnet.chat import ChatDeltaSink, ChatRequest, ChatUsage
+from subnet.aio import Sink
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
 from subnet.generation import Delta
 from subnet.http.client import HttpClient
@@ -63,7 +64,7 @@ class OpenAIProtocol(Protocol):
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
-    async def rpc_chat(self, request: ChatRequest, emit: ChatDeltaSink) -> ChatUsage | None:
+    async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         needed = len(request.choices)
         if self._running + needed > self._spec.concurrency:
             raise NodeBusy(

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from subnet.chat import ChatDelta, ChatDeltaSink, ChatUsage
+from subnet.aio import Sink
+from subnet.chat import ChatDelta, ChatUsage
 from subnet.errors import NodeError, NodeLost, SubnetError, WireError
 from subnet.http.error_map import is_error
 from subnet.http.sse import Event
@@ -28,7 +29,7 @@ class ChatResponse:
     """
 
     def __init__(
-        self, peer: str, choices: Sequence[Choice], emit: ChatDeltaSink, to_error: Callable[[Any], SubnetError]
+        self, peer: str, choices: Sequence[Choice], emit: Sink[ChatDelta], to_error: Callable[[Any], SubnetError]
     ) -> None:
         self.usage: ChatUsage | None = None
         self.done = False
