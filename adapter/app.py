@@ -21,7 +21,7 @@ from adapter.config import Settings
 from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
 from adapter.generation.aliases import Names
 from adapter.generation.models import Models
-from adapter.lifecycle import Life
+from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
@@ -30,7 +30,10 @@ from subnet import RemoteManager, SessionManager
 
 
 def build_app(
-    settings: Settings, remote_manager: RemoteManager, session_manager: SessionManager, life: Life | None = None
+    settings: Settings,
+    remote_manager: RemoteManager,
+    session_manager: SessionManager,
+    lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
     """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
     parts = Parts(
@@ -39,7 +42,7 @@ def build_app(
         models=Models(remote_manager, settings.tool_formats(), _names(settings)),
         sessions=session_manager,
         remotes=remote_manager,
-        life=life or Life(),
+        lifecycle=lifecycle or Lifecycle(),
         metrics=Metrics(remote_manager),
     )
     app = Litestar(

@@ -83,18 +83,18 @@ def _gateway(options: argparse.Namespace) -> None:
 
     set_up_logging(settings.log_level)
     if options.command == "up":
-        settings = commands.with_model(settings, _say)
+        settings = commands.resolve_model(settings, _say)
     serve = commands.up if options.command == "up" else commands.serve
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, _say))
 
 
 def _nodes(options: argparse.Namespace) -> None:
-    from adapter.process import nodes_command as node_table
+    from adapter.process import nodes_command
 
-    data = node_table.fetch(options.url, options.api_key)
-    table = node_table.read(options.url, data)
-    _say(data.decode() if options.json else node_table.written(table))
+    data = nodes_command.fetch(options.url, options.api_key)
+    table = nodes_command.decode(options.url, data)
+    _say(data.decode() if options.json else nodes_command.format_table(table))
 
 
 def _say(line: str) -> None:

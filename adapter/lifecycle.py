@@ -1,11 +1,11 @@
-"""Whether the gateway is about to end."""
+"""State of the gateway process that requests can see."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Life(msgspec.Struct):
-    """`leaving`: told to end; running answers finish, and load balancers shall look elsewhere."""
+class Lifecycle(msgspec.Struct):
+    """`draining`: running requests finish before the process exits, and load balancers should send no new ones."""
 
-    leaving: bool = False
+    draining: bool = False

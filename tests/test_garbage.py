@@ -1,4 +1,4 @@
-"""The garbage collector leaves what lives long alone."""
+"""Garbage collection after startup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapter.process.gateway import settle
+from adapter.process.gateway import freeze_startup_objects
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +18,11 @@ def _collector() -> Iterator[None]:
     gc.set_threshold(*threshold)
 
 
-def test_what_was_there_is_not_looked_at() -> None:
-    """Objects from before are out of collections, those that come later are not."""
+def test_objects_from_startup_are_frozen() -> None:
+    """Objects from before the freeze are excluded from garbage collection, later ones are not."""
     before = [[0]]
-    settle()
+    freeze_startup_objects()
     after = [[1]]
-    seen = {id(found) for found in gc.get_objects()}
+    seen = {id(each) for each in gc.get_objects()}
     assert id(before) not in seen
     assert id(after) in seen

@@ -1,4 +1,4 @@
-"""`GET /nodes` and `adapter nodes`: how every node is, and why one is out."""
+"""`GET /nodes` and `adapter nodes`: the state of every node and its reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from adapter.api.operator.types import NodeRow, NodeTable
 from adapter.cli import run
-from adapter.process.nodes_command import fetch, read, written
+from adapter.process.nodes_command import decode, fetch, format_table
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, SettingsError
 from subnet.node_info import NodeInfo
@@ -25,7 +25,7 @@ class Dead(MockProtocol):
 
 
 async def test_the_table() -> None:
-    """States, loads and reasons, as the gateway has them."""
+    """GET /nodes returns the state, load and reason of every node."""
     full = saying("", NodeBusy("full", retry_after=30.0), peer="full")
     async with gateway(full, saying("Hi", peer="well"), Dead(peer="dead")) as url:
         async with httpx.AsyncClient(base_url=url) as client:
@@ -43,7 +43,7 @@ async def test_the_table() -> None:
 
 
 async def test_a_breaker_in_the_table() -> None:
-    """A node that fails its requests is named with the reason."""
+    """A node whose circuit breaker is open is listed with its last error."""
     async with gateway(saying("", EngineFailed("out of memory"))) as url, httpx.AsyncClient(base_url=url) as client:
         for _ in range(3):
             await client.post("/v1/chat/completions", json=ASK)
@@ -53,10 +53,10 @@ async def test_a_breaker_in_the_table() -> None:
 
 
 async def test_fetched_from_a_gateway() -> None:
-    """What the command reads is what the gateway serves; a slash at the end of its address does not matter."""
+    """The command decodes the response of GET /nodes; a trailing slash in the address does not matter."""
     async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
         data = await asyncio.to_thread(fetch, url + "/")
-        lines = written(read(url, data)).splitlines()
+        lines = format_table(decode(url, data)).splitlines()
     assert lines[0].split() == [
         *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
     ]
@@ -69,7 +69,7 @@ def row(peer: str, **changed: object) -> NodeRow:
 
 
 def test_columns() -> None:
-    """They are aligned, what is not known is a dash, and nothing follows the last word."""
+    """Columns are aligned, unknown values are dashes, and lines have no trailing spaces."""
     well = row(
         "http://gpu-1:9000", requests=3, running=12, capacity=16, process=4711, model="m", models=["m", "n", "o"]
     )
@@ -80,30 +80,30 @@ def test_columns() -> None:
             row("http://b:1", state="unreachable", since=1085, fault="cannot connect"),
         ],
     )
-    assert written(table).splitlines() == [
+    assert format_table(table).splitlines() == [
         "address            state        for    requests  slots  process  engine  lane   models  reason",
         "http://gpu-1:9000  healthy      1m30s  3         12/16  4711     vllm    token  m +2    -",
         "http://b:1         unreachable  5s     0         -      -        -       -      -       cannot connect",
     ]
-    assert written(NodeTable(time=0, nodes=[])) == "no nodes"
+    assert format_table(NodeTable(time=0, nodes=[])) == "no nodes"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(-1, "0s"), (59, "59s"), (61, "1m01s"), (3600, "1h00m"), (86399, "23h59m"), (90000, "1d01h")]
+    ("seconds", "age"), [(-1, "0s"), (59, "59s"), (61, "1m01s"), (3600, "1h00m"), (86399, "23h59m"), (90000, "1d01h")]
 )
-def test_ages(seconds: int, said: str) -> None:
-    """Short, and as exact as one cares to know."""
-    assert written(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[12] == said
+def test_ages(seconds: int, age: str) -> None:
+    """Ages have at most two units."""
+    assert format_table(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[12] == age
 
 
 def test_a_node_cannot_write_to_the_terminal() -> None:
-    """Control characters in what nodes say are shown as question marks."""
+    """Control characters in text from nodes are printed as question marks."""
     table = NodeTable(time=1000, nodes=[row("a", model="\x1b[31mred\n", fault="\x07")])
-    assert written(table).splitlines()[1].split()[-2:] == ["?[31mred?", "?"]
+    assert format_table(table).splitlines()[1].split()[-2:] == ["?[31mred?", "?"]
 
 
 def test_no_gateway() -> None:
-    """One clear line, with the address."""
+    """An unreachable gateway raises an error with its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(SettingsError) as caught:
@@ -115,13 +115,13 @@ def test_no_gateway() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "file:///etc/passwd", "http://", "http://a:b"])
 def test_not_an_address(url: str) -> None:
-    """Neither is this a traceback."""
+    """An invalid address raises a SettingsError that contains it."""
     with pytest.raises(SettingsError, match=url):
         fetch(url)
 
 
 async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints the table, or with --json what the gateway said."""
+    """The command prints the table, or with --json the response of the gateway."""
     async with gateway(saying("Hi", peer="http://gpu-1:9000")) as url:
         await asyncio.to_thread(run, ["nodes", "--url", url])
         assert "http://gpu-1:9000  healthy" in capsys.readouterr().out
@@ -130,16 +130,16 @@ async def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_command_without_a_gateway() -> None:
-    """It ends with one line and not with a traceback."""
+    """The command exits with one line if the gateway is unreachable."""
     with pytest.raises(SystemExit, match=r"^adapter: cannot reach a gateway at http://127\.0\.0\.1:9: "):
         run(["nodes", "--url", "http://127.0.0.1:9"])
 
 
 async def test_another_server() -> None:
-    """Something else may listen there."""
+    """A server that is not a gateway raises an error that says so."""
     async with gateway(saying("Hi")) as url:
         with pytest.raises(SettingsError, match="GET /nodes returned 404"):
             await asyncio.to_thread(fetch, url + "/v1")
     for data in (b"<html>", b"[]", b'{"nodes": []}'):
         with pytest.raises(SettingsError, match="is not a gateway"):
-            read("http://a", data)
+            decode("http://a", data)

@@ -1,4 +1,4 @@
-"""`adapter up` with real processes: a dying node, a taken port, and what is left at the end."""
+"""`adapter up` with real processes: a killed node, a port in use, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def answer(url: str, *, max_tokens: int = 40, seed: int = 3) -> tuple[str, str |
     return done.choices[0].message.content or "", done.choices[0].finish_reason
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
-    """After Ctrl-C neither the gateway nor a node is there, and no traceback was printed."""
+def test_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C ends the gateway and its nodes without a traceback."""
     with adapter_up(*ECHO, directory=str(tmp_path)) as running:
         nodes = running.nodes()
         assert len(nodes) == 2
@@ -44,7 +44,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_killing_the_gateway_ends_its_nodes(tmp_path: Path) -> None:
-    """Nodes do not outlive a gateway that was killed without a chance to end them."""
+    """Nodes exit when their gateway is killed."""
     with adapter_up(*ECHO, directory=str(tmp_path)) as running:
         nodes = running.nodes()
         running.process.kill()
@@ -53,7 +53,7 @@ def test_killing_the_gateway_ends_its_nodes(tmp_path: Path) -> None:
 
 
 def test_a_node_dies_in_the_middle(tmp_path: Path) -> None:
-    """kill -9 during a streamed answer: the client sees the answer an undisturbed run gives, and the node returns."""
+    """A node killed during a streamed answer is restarted, and the client gets the same answer as without the kill."""
     with adapter_up(*ECHO, directory=str(tmp_path)) as running:
         expected = answer(running.url, max_tokens=60)
         client = OpenAI(base_url=running.url + "/v1", api_key="any", max_retries=0)
@@ -82,22 +82,22 @@ def test_a_node_dies_in_the_middle(tmp_path: Path) -> None:
 
 
 def busy_node(url: str) -> int:
-    """The process of the node that has a request of ours."""
+    """Return the process id of the node that runs a request."""
     nodes = httpx.get(url + "/nodes").json()["nodes"]
     return next(int(node["process"]) for node in nodes if node["requests"] > 0)
 
 
 def processes(url: str) -> set[int]:
-    """Of the nodes that the gateway holds for healthy."""
+    """Return the process ids of the healthy nodes."""
     return {node["process"] for node in httpx.get(url + "/nodes").json()["nodes"] if node["fault"] is None}
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    """One clear line, and no node is started for nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        said = run("up", *ECHO, "--port", str(port), directory=tmp_path)
-    assert said == (
+def test_a_port_in_use(tmp_path: Path) -> None:
+    """A port in use is reported in one line, before any node is started."""
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        output = run("up", *ECHO, "--port", str(port), directory=tmp_path)
+    assert output == (
         f"adapter: cannot listen on 127.0.0.1:{port}: Address already in use; choose another port with --port"
     )
 
@@ -117,14 +117,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting(arguments: list[str], line: str, tmp_path: Path) -> None:
-    """A mistake is one line that names it."""
-    said = run(*arguments, directory=tmp_path)
-    assert line in said
-    assert "Traceback" not in said
+    """An invalid setting is reported in one line that names it."""
+    output = run(*arguments, directory=tmp_path)
+    assert line in output
+    assert "Traceback" not in output
 
 
-def test_a_key_that_is_not_there(tmp_path: Path) -> None:
-    """It is known before anything is started."""
+def test_a_missing_api_key(tmp_path: Path) -> None:
+    """A missing API key of a node is reported before anything is started."""
     (tmp_path / "adapter.toml").write_text('[[nodes]]\nurl = "http://a"\napi_key_env = "NO_SUCH_KEY"\n')
     assert (
         run("serve", directory=tmp_path)
@@ -133,8 +133,8 @@ def test_a_key_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_was_found(workers: int, tmp_path: Path) -> None:
-    """A server that is no node of ours is named in one line, with several workers too; its models are in the table."""
+def test_detected_servers(workers: int, tmp_path: Path) -> None:
+    """A detected server is printed once, with several workers too, and its models are in the table."""
     with openai_server() as url:
         line = f"{url}: OpenAI-compatible server, serves small, large, chat lane: it does not accept token ids\n"
         flags = ("--local-nodes", "1", "--workers", str(workers), "--node", url)
@@ -172,7 +172,7 @@ def openai_server() -> Iterator[str]:
 
 
 def run(*arguments: str, directory: Path) -> str:
-    """What the command says as it gives up, its last line."""
+    """Run a command that must fail, and return the last line of its standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "adapter.cli", *arguments],
         capture_output=True,
@@ -186,8 +186,8 @@ def run(*arguments: str, directory: Path) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_a_gateway_that_is_told_to_end(tmp_path: Path) -> None:
-    """SIGTERM in the middle of an answer: /readyz says 503, the answer comes whole, and then the gateway ends."""
+def test_sigterm_during_an_answer(tmp_path: Path) -> None:
+    """SIGTERM during an answer: /readyz returns 503, the answer is completed, and then the gateway exits."""
     with adapter_up(*ECHO, directory=str(tmp_path)) as running:
         expected = answer(running.url)
         client = OpenAI(base_url=running.url + "/v1", api_key="any", max_retries=0)
@@ -205,17 +205,17 @@ def test_a_gateway_that_is_told_to_end(tmp_path: Path) -> None:
         assert running.process.wait(20) == 0
 
 
-def test_who_must_bring_a_key_is_told(tmp_path: Path) -> None:
-    """The line to paste has a place for it, and nothing that is printed has the key itself."""
+def test_the_banner_with_api_keys(tmp_path: Path) -> None:
+    """The printed curl command has a variable for the API key, and the key itself is never printed."""
     with adapter_up(*ECHO, "--local-nodes", "1", "--api-key", "sk-of-a-client", directory=str(tmp_path)) as running:
         until(lambda: any("curl" in line for line in running.lines))
-    said = "".join(running.lines)
-    assert f"(base_url: {running.url}/v1, api_key: one of api_keys)" in said
-    assert 'completions -H "authorization: Bearer $KEY"' in said
-    assert "sk-of-a-client" not in said
+    output = "".join(running.lines)
+    assert f"(base_url: {running.url}/v1, api_key: one of api_keys)" in output
+    assert 'completions -H "authorization: Bearer $KEY"' in output
+    assert "sk-of-a-client" not in output
 
 
-def test_no_node_is_healthy_at_the_start() -> None:
+def test_no_healthy_node_at_startup() -> None:
     """A gateway without a healthy node says so, and names the command that shows why, instead of a request to paste."""
     with gateway(["http://127.0.0.1:9"]) as running:
         line = f"no model yet: no node is healthy; see `adapter nodes --url {running.url}`\n"

@@ -16,7 +16,7 @@ import pytest
 from openai import APIError, OpenAI
 
 from adapter.config import Settings
-from adapter.process.fd_passing import Giver, Taker, pair
+from adapter.process.fd_passing import FdReceiver, FdSender, channel_pair
 from adapter.process.workers import Worker
 from subnet.errors import SettingsError
 from tests.processes import Running, adapter_up, until
@@ -31,9 +31,9 @@ def two_workers(directory: Path, *flags: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """For tests that leave two workers as they found them."""
-    with two_workers(tmp_path_factory.mktemp("lasting")) as running:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Two workers for tests that leave them as they are."""
+    with two_workers(tmp_path_factory.mktemp("shared")) as running:
         yield running
 
 
@@ -43,7 +43,7 @@ def workers(running: Running) -> dict[int, psutil.Process]:
 
 
 def connections(running: Running) -> Counter[int]:
-    """How many clients' connections each of the workers has."""
+    """Return the number of client connections of each worker, by process id."""
     port = int(running.url.rpartition(":")[2])
     return Counter(
         pid
@@ -54,7 +54,7 @@ def connections(running: Running) -> Counter[int]:
 
 
 def stream(url: str, tokens: int) -> Iterator[str]:
-    """The text of an answer, chunk by chunk."""
+    """Yield the text of an answer, chunk by chunk."""
     client = OpenAI(base_url=url + "/v1", api_key="any", max_retries=0)
     for chunk in client.chat.completions.create(
         model="echo", messages=[{"role": "user", "content": "go"}], max_tokens=tokens, seed=3, stream=True
@@ -63,48 +63,48 @@ def stream(url: str, tokens: int) -> Iterator[str]:
 
 
 def counted(url: str) -> float:
-    """Requests that /metrics has counted."""
+    """Return the number of requests in /metrics."""
     lines = httpx.get(url + "/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("adapter_requests_total{"))
 
 
-def open_ones(url: str, count: int, stack: ExitStack) -> None:
-    """So many connections, each of which has asked something and is kept open."""
+def open_connections(url: str, count: int, stack: ExitStack) -> None:
+    """Open `count` connections, send a request on each, and keep them open."""
     for _ in range(count):
         client = stack.enter_context(httpx.Client(base_url=url))
         assert client.get("/healthz").status_code == 200
 
 
-def test_connections_are_shared_evenly(lasting: Running) -> None:
-    """Each worker has half, however they came and went."""
-    with ExitStack() as kept:
-        open_ones(lasting.url, 10, kept)
-        with ExitStack() as gone:
-            open_ones(lasting.url, 7, gone)
-        until(lambda: connections(lasting).total() == 10)
-        open_ones(lasting.url, 10, kept)
-        assert list(connections(lasting).values()) == [10, 10]
+def test_connections_are_distributed_evenly(shared: Running) -> None:
+    """Each of two workers has half of the open connections after others were closed."""
+    with ExitStack() as stack:
+        open_connections(shared.url, 10, stack)
+        with ExitStack() as closed:
+            open_connections(shared.url, 7, closed)
+        until(lambda: connections(shared).total() == 10)
+        open_connections(shared.url, 10, stack)
+        assert list(connections(shared).values()) == [10, 10]
 
 
-def test_a_worker_dies(lasting: Running) -> None:
-    """The others serve meanwhile, it is started again, and nothing that it counted is lost."""
-    before = set(workers(lasting))
+def test_a_worker_dies(shared: Running) -> None:
+    """A killed worker is restarted, the others serve meanwhile, and none of its metrics are lost."""
+    before = set(workers(shared))
     for _ in range(10):
-        assert httpx.get(lasting.url + "/readyz").status_code == 200
-    until(lambda: counted(lasting.url) >= 10)
+        assert httpx.get(shared.url + "/readyz").status_code == 200
+    until(lambda: counted(shared.url) >= 10)
     killed = before.pop()
     psutil.Process(killed).kill()
-    until(lambda: any("running again" in line for line in lasting.lines))
-    assert killed not in workers(lasting)
-    assert before < set(workers(lasting))
-    assert httpx.get(lasting.url + "/readyz").status_code == 200
-    assert counted(lasting.url) >= 11
-    ended = next(line for line in lasting.lines if "exited" in line)
+    until(lambda: any("running again" in line for line in shared.lines))
+    assert killed not in workers(shared)
+    assert before < set(workers(shared))
+    assert httpx.get(shared.url + "/readyz").status_code == 200
+    assert counted(shared.url) >= 11
+    ended = next(line for line in shared.lines if "exited" in line)
     assert "exited (signal 9); restarting it in 0.2 s" in ended
 
 
-def test_told_to_end(tmp_path: Path) -> None:
-    """SIGTERM in the middle of an answer: it comes whole, the address says 503 meanwhile, and nothing is left."""
+def test_sigterm_during_an_answer(tmp_path: Path) -> None:
+    """SIGTERM during an answer: /readyz returns 503, the answer is completed, and then all processes exit."""
     with two_workers(tmp_path) as running:
         whole = "".join(stream(running.url, 40))
         chunks = stream(running.url, 40)
@@ -121,7 +121,7 @@ def test_told_to_end(tmp_path: Path) -> None:
 
 
 def status(url: str) -> int | None:
-    """Of /readyz; None where the worker that would have answered ended just then."""
+    """Return the status of /readyz, or None if the worker exited during the request."""
     try:
         return httpx.get(url + "/readyz").status_code
     except httpx.TransportError:
@@ -129,7 +129,7 @@ def status(url: str) -> int | None:
 
 
 def test_a_second_signal(tmp_path: Path) -> None:
-    """It ends everything at once, though an answer is far from its end."""
+    """A second signal stops running requests and all processes at once."""
     with two_workers(tmp_path) as running:
         chunks = stream(running.url, 4000)
         next(chunks)
@@ -142,7 +142,7 @@ def test_a_second_signal(tmp_path: Path) -> None:
 
 
 def test_the_drain_timeout(tmp_path: Path) -> None:
-    """An answer that is not finished in time ends with an error event and without [DONE], not in silence."""
+    """An answer that is not complete by the drain timeout ends with an error event, without [DONE]."""
     with two_workers(tmp_path, "--drain-timeout", "0.5") as running:
         chunks = stream(running.url, 4000)
         next(chunks)
@@ -155,7 +155,7 @@ def test_the_drain_timeout(tmp_path: Path) -> None:
 
 
 def test_the_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither workers nor nodes outlive it, nor the files in which they count."""
+    """Workers and nodes exit when their parent is killed, and the files of the metrics are removed."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with two_workers(tmp_path) as running:
         children = running.nodes()
@@ -168,7 +168,7 @@ def test_the_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_worker_that_does_not_start(tmp_path: Path) -> None:
-    """At the start of all, that is the end: one line says so, under what the worker printed itself."""
+    """A worker that exits during startup raises an error with its exit code."""
     worker = Worker("worker 1", Settings(), str(tmp_path / "nowhere"), print)
     try:
         with pytest.raises(SettingsError, match=r"^worker 1 did not start: exit code 1$"):
@@ -178,10 +178,10 @@ async def test_a_worker_that_does_not_start(tmp_path: Path) -> None:
 
 
 class Greeter(asyncio.Protocol):
-    """Says hello and leaves, when it is asked to."""
+    """Sends a greeting, and closes the connection when it gets data."""
 
-    def __init__(self, taker: Taker) -> None:
-        self._taker = taker
+    def __init__(self, receiver: FdReceiver) -> None:
+        self._receiver = receiver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -192,59 +192,59 @@ class Greeter(asyncio.Protocol):
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._taker.over()
+        self._receiver.report_closed()
 
 
 @asynccontextmanager
-async def given() -> AsyncIterator[tuple[Giver, socket.socket, asyncio.Event]]:
-    """A giver, the channel's other end, and whether the taker there knows that the giver is gone."""
-    ours, theirs = pair()
-    gone = asyncio.Event()
-    taker = Taker(theirs)
-    taker.start(lambda: Greeter(taker), gone.set)
-    giver = Giver(ours)
-    hearing = asyncio.create_task(giver.hear())
+async def channel() -> AsyncIterator[tuple[FdSender, socket.socket, asyncio.Event]]:
+    """Yield a sender, the receiver's end of its channel, and an event that is set when the receiver lost the sender."""
+    sender_end, receiver_end = channel_pair()
+    disconnected = asyncio.Event()
+    receiver = FdReceiver(receiver_end)
+    receiver.start(lambda: Greeter(receiver), disconnected.set)
+    sender = FdSender(sender_end)
+    reading = asyncio.create_task(sender.receive_reports())
     try:
-        yield giver, theirs, gone
+        yield sender, receiver_end, disconnected
     finally:
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
-        ours.close()
-        await gone.wait()
-        theirs.close()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        sender_end.close()
+        await disconnected.wait()
+        receiver_end.close()
 
 
-async def test_a_connection_given_away() -> None:
-    """The client talks to the taker, and the giver knows when that is over."""
-    async with given() as (giver, _, _):
+async def test_a_passed_connection() -> None:
+    """A passed connection is served by the receiver, which reports to the sender when it is closed."""
+    async with channel() as (sender, _, _):
         clients = []
         for _ in range(3):
-            here, there = socket.socketpair()
-            with there:
-                assert giver.give(there)
-            clients.append(await asyncio.open_connection(sock=here))
-        assert giver.open == 3
+            client_end, server_end = socket.socketpair()
+            with server_end:
+                assert sender.send(server_end)
+            clients.append(await asyncio.open_connection(sock=client_end))
+        assert sender.open_connections == 3
         for reader, writer in clients[:2]:
             assert await reader.readexactly(5) == b"hello"
             writer.write(b"bye")
             assert await reader.read() == b""
             writer.close()
-        while giver.open > 1:
+        while sender.open_connections > 1:
             await asyncio.sleep(0)
         clients[2][1].close()
 
 
-async def test_nobody_takes() -> None:
-    """A taker that fetches nothing is given only so many, and one that is gone is given none."""
-    ours, theirs = pair()
-    with ours, theirs:
-        giver = Giver(ours)
-        here, there = socket.socketpair()
-        with here, there:
-            while giver.give(there):
-                assert giver.open < 100_000
-            full = giver.open
-            theirs.close()
-            assert not giver.give(there)
-            assert giver.open == full > 0
-            await giver.hear()
+async def test_a_full_or_closed_channel() -> None:
+    """Sending fails when the channel is full, and when the receiver is gone."""
+    sender_end, receiver_end = channel_pair()
+    with sender_end, receiver_end:
+        sender = FdSender(sender_end)
+        client_end, server_end = socket.socketpair()
+        with client_end, server_end:
+            while sender.send(server_end):
+                assert sender.open_connections < 100_000
+            full = sender.open_connections
+            receiver_end.close()
+            assert not sender.send(server_end)
+            assert sender.open_connections == full > 0
+            await sender.receive_reports()

@@ -8,7 +8,7 @@ from adapter.api.access_log import Record
 from adapter.auth.keys import Keys
 from adapter.config import Settings
 from adapter.generation.models import Models
-from adapter.lifecycle import Life
+from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import Receive, Scope
 from adapter.server.response_writer import writer_of
@@ -21,7 +21,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     models: Models
     sessions: SessionManager
     remotes: RemoteManager
-    life: Life
+    lifecycle: Lifecycle
     metrics: Metrics
 
 

@@ -1,1 +1,1 @@
-"""The gateway as processes: commands, servers, workers, local nodes."""
+"""Gateway processes: commands, servers, workers and local nodes."""

@@ -1,4 +1,4 @@
-"""What `adapter serve` and `adapter up` do: put the parts together, and take them apart again."""
+"""Commands `adapter serve` and `adapter up`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from subnet.models.resolve import resolve
 _DEMO_MAX_TOKENS = 256
 
 
-def with_model(settings: Settings, report: Report) -> Settings:
-    """The settings of `up` with a path as its model: fetched once, before any node starts, where a progress bar is
-    seen and Ctrl-C works. Raises SettingsError.
+def resolve_model(settings: Settings, report: Report) -> Settings:
+    """Return the settings of `up` with a local path as the model, after downloading it if necessary.
+
+    This happens once, before any node starts, so that a progress bar is visible and Ctrl-C works. Raises SettingsError.
     """
     if settings.engine != "llama.cpp":
         return settings
@@ -36,20 +37,20 @@ def with_model(settings: Settings, report: Report) -> Settings:
 
 
 async def serve(settings: Settings, report: Report) -> None:
-    """A gateway in front of `settings.nodes`, until a signal. Raises SettingsError."""
+    """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM. Raises SettingsError."""
     if not settings.nodes:
         raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
-    _check(settings)
+    _validate(settings)
     await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
-    """A gateway and local nodes, until a signal. Raises SettingsError."""
-    _check(settings)
+    """Run a gateway and local nodes until SIGINT or SIGTERM. Raises SettingsError."""
+    _validate(settings)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
     bind(settings.host, settings.port).close()
-    nodes = [LocalNode(f"node {n + 1}", _arguments(settings), secret, report) for n in range(count)]
+    nodes = [LocalNode(f"node {n + 1}", _node_arguments(settings), secret, report) for n in range(count)]
     report(f"starting {count} node{'s' if count > 1 else ''}")
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
@@ -60,8 +61,8 @@ async def up(settings: Settings, report: Report) -> None:
         report("stopping")
 
 
-def _check(settings: Settings) -> None:
-    """What can be known to be wrong before anything is started. Raises SettingsError."""
+def _validate(settings: Settings) -> None:
+    """Raise SettingsError for mistakes that can be detected before anything is started."""
     settings.tool_formats()
     for node in settings.nodes:
         node.check()
@@ -70,17 +71,17 @@ def _check(settings: Settings) -> None:
 
 async def _gateway(settings: Settings, report: Report) -> None:
     with bind(settings.host, settings.port) as listener:
-        address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
+        address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
         run = gateway.run if settings.workers == 1 else workers.serve
         await run(
             settings, listener, report, lambda models: report(_banner(address, models, locked=bool(settings.api_keys)))
         )
 
 
-def _arguments(settings: Settings) -> list[str]:
-    """Of `subnet node`, for each of the local nodes; they share the cores that the gateway leaves."""
+def _node_arguments(settings: Settings) -> list[str]:
+    """Return the arguments of `subnet node` for each local node. The nodes share the cores that the gateway leaves."""
     threads = settings.threads or max(1, ((os.cpu_count() or 2) - settings.workers) // settings.local_nodes)
-    given = {
+    flags = {
         "--engine": settings.engine,
         "--model": settings.model,
         "--concurrency": settings.concurrency,
@@ -89,7 +90,7 @@ def _arguments(settings: Settings) -> list[str]:
         "--log-level": "warning",
         "--port": 0,
     }
-    return [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+    return [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
 
 
 def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
@@ -109,7 +110,7 @@ def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
     return f"{head}models: {', '.join(models)}\n\n{curl}\n"
 
 
-def _reachable(host: str) -> str:
-    """A host that a browser can open: one of this machine's for a wildcard address, in brackets for IPv6."""
+def _url_host(host: str) -> str:
+    """Return a host that a browser can open: the loopback address for a wildcard, and brackets around IPv6."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     return f"[{host}]" if ":" in host else host

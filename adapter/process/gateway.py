@@ -1,4 +1,4 @@
-"""One gateway process: its parts, put together and taken apart again."""
+"""Gateway process: builds the services and serves them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 
 from adapter.app import build_app
 from adapter.config import ModelSpec, Settings
-from adapter.lifecycle import Life
-from adapter.process.fd_passing import Taker
+from adapter.lifecycle import Lifecycle
+from adapter.process.fd_passing import FdReceiver
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
@@ -23,22 +23,22 @@ from subnet.client.race import Hedger
 from subnet.detect.protocol import UpstreamProtocol
 from subnet.pool.policies.registry import POLICIES
 
-# New objects between two looks at the young ones. Nearly all that a request makes is freed without being looked for.
-_YOUNG = 30_000
+# Allocations between collections of the youngest generation. Reference counting frees nearly all objects of a request.
+_GC_THRESHOLD = 30_000
 
 
-def settle() -> None:
-    """Leave what there is now, modules and long-lived parts, out of all collections to come. To be called once, when
-    everything has been put together: a look at it all would hold every stream up.
+def freeze_startup_objects() -> None:
+    """Exclude all existing objects, such as modules and services, from garbage collection. To be called once, after
+    startup: a full collection would block every stream.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
-# How long a start waits for a first node, and then for the others, to say which models they serve. In seconds.
-_PATIENCE = 3.0
-_MORE = 1.0
+# Seconds that startup waits for the first healthy node, and then for the other nodes to be detected.
+_FIRST_NODE_TIMEOUT = 3.0
+_OTHER_NODES_TIMEOUT = 1.0
 
 
 def set_up_logging(level: str) -> None:
@@ -48,52 +48,53 @@ def set_up_logging(level: str) -> None:
 
 async def run(
     settings: Settings,
-    source: socket.socket | Taker,
+    source: socket.socket | FdReceiver,
     report: Report,
     ready: Ready,
-    found: Report | None = None,
+    report_node: Report | None = None,
 ) -> None:
-    """A gateway in front of `settings.nodes` that serves the connections of `source`, until a signal. `report` gets
-    lines for a person, and those about what stands at the nodes' addresses if nothing else gets them as `found`;
-    `ready` is called with the models that are known, when it serves.
+    """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM, serving the connections of `source`.
+
+    `report` prints lines for the person who runs the command. `report_node` prints those about detected servers, by
+    default like `report`. `ready` is called with the names of the models when the gateway serves.
     """
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     policy = POLICIES[settings.policy]()
-    nodes = [UpstreamProtocol(node, authorizer, found or report) for node in settings.nodes]
+    nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]
     async with RemoteManager(
         nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = _limits(settings)
-        of_models = {name: _limits_of(spec, limits) for name, spec in settings.models.items()}
+        model_limits = {name: _model_limits(spec, limits) for name, spec in settings.models.items()}
         session_manager = SessionManager(
-            remote_manager, authorizer, limits=limits, model_limits=of_models, hedger=hedger
+            remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
         )
-        life = Life()
-        app = build_app(settings, remote_manager, session_manager, life)
-        await _known(remote_manager, nodes)
-        settle()
+        lifecycle = Lifecycle()
+        app = build_app(settings, remote_manager, session_manager, lifecycle)
+        await _wait_for_nodes(remote_manager, nodes)
+        freeze_startup_objects()
         await serve(
             app,
             source,
-            life,
+            lifecycle,
             report,
             lambda: ready(list(remote_manager.models())),
             drain_timeout=settings.drain_timeout,
         )
 
 
-async def _known(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:
-    """Wait until nodes are there, for a moment."""
+async def _wait_for_nodes(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:
+    """Wait for a healthy node and for the detection of all nodes, for at most a few seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_FIRST_NODE_TIMEOUT):
             await remote_manager.ready()
-        async with asyncio.timeout(_MORE):
+        async with asyncio.timeout(_OTHER_NODES_TIMEOUT):
             for node in nodes:
                 await node.checked.wait()
 
 
-def _limits_of(spec: ModelSpec, limits: Limits) -> Limits:
+def _model_limits(spec: ModelSpec, limits: Limits) -> Limits:
     return msgspec.structs.replace(
         limits,
         first_token_timeout=spec.first_token_timeout or limits.first_token_timeout,

@@ -1,4 +1,4 @@
-"""The nodes that `adapter up` runs on this machine, each in a process of its own."""
+"""Local nodes of `adapter up`, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Sequence
 from types import TracebackType
 
-from adapter.process.supervisor import Kept, Report
+from adapter.process.supervisor import Report, SupervisedProcess
 from subnet.errors import SettingsError
 from subnet.node.run import SERVING
 
 
-class LocalNode(Kept):
-    """One node process; what it prints is reported, after its name."""
+class LocalNode(SupervisedProcess):
+    """Node process. Each line of its output is reported with the node's name."""
 
     def __init__(self, name: str, arguments: Sequence[str], secret: str, report: Report) -> None:
         super().__init__(name, report)
@@ -24,11 +24,13 @@ class LocalNode(Kept):
         self._environ = {**os.environ, "SUBNET_SECRET": secret, "PYTHONUNBUFFERED": "1"}
 
     async def start(self) -> str:
-        """Start it, and wait until it serves; its address. Raises SettingsError with its last words."""
-        words = await self._launch()
+        """Start the process, and return its address once it serves. Raises SettingsError with the last line of its
+        output if it exits before.
+        """
+        last_line = await self._launch()
         if self.address is None:
-            raise SettingsError(f"{self.name} did not start: {words or self._ending()}")
-        self._keep()
+            raise SettingsError(f"{self.name} did not start: {last_line or self._exit_reason()}")
+        self._start_supervision()
         return self.address
 
     async def _launch(self) -> str:
@@ -36,20 +38,20 @@ class LocalNode(Kept):
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=self._environ, start_new_session=True
         )
-        line = ""
-        while raw := await self._read_line():
-            line = raw
+        last_line = ""
+        while line := await self._read_line():
+            last_line = line
             if (match := SERVING.search(line)) is not None:
-                self._settle(match["address"])
+                self._set_address(match["address"])
                 return line
             self._report(f"{self.name}: {line}")
         await self._process.wait()
-        return line
+        return last_line
 
-    def _settle(self, address: str) -> None:
+    def _set_address(self, address: str) -> None:
         if self.address is None:
             self.address = address
-            # Started again, it is the same node to everyone.
+            # A restarted node gets the same port: to the gateway it is the same node.
             self._arguments += ["--port", address.rpartition(":")[2]]
 
     async def _follow(self) -> None:
@@ -64,7 +66,7 @@ class LocalNode(Kept):
             try:
                 raw = await self._process.stdout.readline()
             except ValueError:
-                # Longer than the reader's buffer, which is empty again now: nothing that anybody could read.
+                # The line exceeded the reader's limit, and its buffer was cleared. Such a line is not worth reporting.
                 continue
             if not raw:
                 return ""
@@ -73,7 +75,7 @@ class LocalNode(Kept):
 
 
 class LocalNodes:
-    """Several of them, started together and ended together: `async with LocalNodes(...) as addresses`."""
+    """Context manager that starts all nodes at once, returns their addresses, and stops them on exit."""
 
     def __init__(self, nodes: Sequence[LocalNode]) -> None:
         self._nodes = nodes

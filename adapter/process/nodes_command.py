@@ -1,4 +1,4 @@
-"""The `adapter nodes` command: prints the nodes of a running gateway."""
+"""Command `adapter nodes`: print the nodes of a running gateway."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from adapter.api.operator.types import NodeRow, NodeTable
 from subnet.errors import SettingsError
 
 URL = "http://127.0.0.1:8000"
-"""The default address of a gateway."""
-# In seconds; a gateway answers from what it knows.
+"""Default address of a gateway."""
+# In seconds. The gateway answers from memory.
 _TIMEOUT = 5.0
-_HEADS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
+_COLUMNS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
 
 
 def fetch(url: str, key: str | None = None) -> bytes:
-    """The table as the gateway at `url` tells it to who brings `key`, JSON. Raises SettingsError, one line that says
-    what is wrong.
+    """Return the JSON response of the gateway at `url` to GET /nodes, authenticated with `key`. Raises SettingsError if
+    there is no gateway at `url` or the key is not valid.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise SettingsError(f"--url {url}: expected an address such as {URL}")
     try:
-        # The gateway is reached directly, as it reaches its nodes: no proxy of the environment's.
+        # Proxy settings of the environment are ignored, as the gateway ignores them for its nodes.
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         request = Request(url.rstrip("/") + "/nodes", headers=headers)
-        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as answer:
-            return bytes(answer.read())
+        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as response:
+            return bytes(response.read())
     except HTTPError as error:
         if error.code == 401:
             raise SettingsError(f"{url} requires an API key: pass it with --api-key KEY") from error
         raise SettingsError(f"{url} is not a gateway: GET /nodes returned {error.code}") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        said = getattr(reason, "strerror", None) or reason
-        raise SettingsError(f"cannot reach a gateway at {url}: {said}; use --url if it runs elsewhere") from error
+        message = getattr(reason, "strerror", None) or reason
+        raise SettingsError(f"cannot reach a gateway at {url}: {message}; use --url if it runs elsewhere") from error
 
 
-def read(url: str, data: bytes) -> NodeTable:
-    """Raises SettingsError."""
+def decode(url: str, data: bytes) -> NodeTable:
+    """Decode the response of GET /nodes. Raises SettingsError if it is not one."""
     try:
         return msgspec.json.decode(data, type=NodeTable)
     except msgspec.DecodeError as error:
         raise SettingsError(f"{url} is not a gateway, or has a different version: {error}") from error
 
 
-def written(table: NodeTable) -> str:
-    """One line for every node, in columns."""
+def format_table(table: NodeTable) -> str:
+    """Format the table for a terminal: one line per node, in aligned columns."""
     if not table.nodes:
         return "no nodes"
-    rows = [_HEADS, *(tuple(_cells(row, table.time)) for row in table.nodes)]
+    rows = [_COLUMNS, *(tuple(_cells(row, table.time)) for row in table.nodes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_line(row, widths) for row in rows)
 
@@ -65,19 +65,19 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(row: NodeRow, now: int) -> Iterator[str]:
     slots = "-" if row.capacity is None else f"{row.running}/{row.capacity}"
-    cells = (row.peer, row.state, _age(now - row.since), row.requests, slots, row.process or None)
+    cells = (row.peer, row.state, _format_age(now - row.since), row.requests, slots, row.process or None)
     for cell in (*cells, row.engine, row.lane, _models(row), row.fault):
-        # Nodes are not trusted with a terminal.
+        # Text from nodes could contain control sequences of the terminal.
         yield "".join(letter if letter.isprintable() else "?" for letter in str("-" if cell is None else cell))
 
 
 def _models(row: NodeRow) -> str | None:
-    """The first, and how many more there are."""
+    """Return the first model and the number of others."""
     more = len(row.models or ()) - 1
     return f"{row.model} +{more}" if more > 0 else row.model
 
 
-def _age(seconds: int) -> str:
+def _format_age(seconds: int) -> str:
     if seconds < 60:
         return f"{max(0, seconds)}s"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400

@@ -1,4 +1,4 @@
-"""The gateway as a process: an app on a socket, until a signal."""
+"""HTTP server of a gateway process: serves an app until a signal, then drains."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
-from adapter.lifecycle import Life
-from adapter.process.fd_passing import Taker
+from adapter.lifecycle import Lifecycle
+from adapter.process.fd_passing import FdReceiver
 from adapter.server.asgi import ASGIApp
 from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
+from adapter.server.uvicorn_check import check_uvicorn
 from subnet.errors import SettingsError
 
-# Seconds that uvicorn waits for connections that have no request running.
+# Seconds that uvicorn waits for the clients of idle connections to close them.
 _CLOSE_TIMEOUT = 2
 
 Ready = Callable[[Sequence[str]], None]
-"""Is called with the names of models."""
+"""Called with the names of the models when the gateway serves."""
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: nodes, gateway and sockets end in an order of our own."""
+    """uvicorn server with its own source of connections, which leaves signals to `serve`: nodes, gateway and sockets
+    must be closed in a certain order.
+    """
 
-    def __init__(self, config: uvicorn.Config, source: Listener | Taker) -> None:
+    def __init__(self, config: uvicorn.Config, source: Listener | FdReceiver) -> None:
         super().__init__(config)
         self._source = source
 
-    def take_in(self, on_end: Callable[[], None]) -> None:
-        """Serve the connections of the source; `on_end` is called when there can be no more of them."""
+    def accept_connections(self, on_end: Callable[[], None]) -> None:
+        """Serve the connections of the source. Calls `on_end` when there can be no more of them."""
         source = self._source
-        if isinstance(source, Taker):
-            source.start(lambda: _Handed(self, source), on_end)
+        if isinstance(source, FdReceiver):
+            source.start(lambda: _PassedHttpProtocol(self, source), on_end)
         else:
             source.start(lambda: HttpProtocol(self.config, self.server_state, {}))
 
@@ -52,12 +55,12 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError when the address cannot be had."""
+    """Return a listening socket. Raises SettingsError if the address is in use or invalid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
-        # In front of what Python adds to the system's words.
+        # Python appends "(while attempting to bind on address ...)" to the system's message.
         reason = str(error.strerror).partition(" (while")[0]
         hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
         raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
@@ -65,8 +68,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def serve(
     app: ASGIApp,
-    source: socket.socket | Taker,
-    life: Life,
+    source: socket.socket | FdReceiver,
+    lifecycle: Lifecycle,
     report: Callable[[str], None],
     ready: Callable[[], None],
     *,
@@ -74,10 +77,11 @@ async def serve(
 ) -> None:
     """Serve `app` to the connections of `source`, a listening socket or another process, until SIGINT or SIGTERM.
 
-    Running requests then get `drain_timeout` seconds to finish; what still runs after that, or after a second signal,
-    is cut with an error event when its session closes. `ready` is called when it serves, `report` gets a line for a
-    person at each step after that.
+    Running requests then get `drain_timeout` seconds to finish. Those that still run after that, or after a second
+    signal, end with an error event when their session is closed. `ready` is called when the server accepts connections.
+    `report` gets a line for each later step. Raises SettingsError for an unsupported version of uvicorn.
     """
+    check_uvicorn()
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
@@ -91,43 +95,43 @@ async def serve(
         timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
     server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
-    with signals(lambda: _leave(server, life, report, drain_timeout)):
+    with handle_signals(lambda: _drain(server, lifecycle, report, drain_timeout)):
         task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            server.take_in(lambda: _leave(server, life, report, drain_timeout))
+            server.accept_connections(lambda: _drain(server, lifecycle, report, drain_timeout))
             ready()
         await task
 
 
-class _Handed(HttpProtocol):
-    """For a connection that another process accepted, which wants to know when it is over."""
+class _PassedHttpProtocol(HttpProtocol):
+    """Protocol of a connection that another process accepted, which is told when it is closed."""
 
-    def __init__(self, server: uvicorn.Server, taker: Taker) -> None:
+    def __init__(self, server: uvicorn.Server, receiver: FdReceiver) -> None:
         super().__init__(server.config, server.server_state, {})
-        self._taker = taker
+        self._receiver = receiver
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._taker.over()
+        self._receiver.report_closed()
 
 
-def _leave(server: uvicorn.Server, life: Life, report: Callable[[str], None], drain_timeout: float) -> None:
+def _drain(server: uvicorn.Server, lifecycle: Lifecycle, report: Callable[[str], None], drain_timeout: float) -> None:
     running = len(server.server_state.tasks)
-    if life.leaving:
-        return _cut(server)
+    if lifecycle.draining:
+        return _exit_now(server)
     if not running:
         server.should_exit = True
         return None
-    life.leaving = True
+    lifecycle.draining = True
     report(f"finishing {running} running request{'s' if running > 1 else ''}; press Ctrl-C again to stop now")
     asyncio.create_task(_exit_when_idle(server, report, drain_timeout))  # noqa: RUF006 the server outlives it
     return None
 
 
 async def _exit_when_idle(server: uvicorn.Server, report: Callable[[str], None], drain_timeout: float) -> None:
-    # Until then it goes on listening, so that /readyz can say 503.
+    # The server still accepts connections meanwhile, so that /readyz can return 503.
     try:
         async with asyncio.timeout(drain_timeout):
             while server.server_state.tasks:
@@ -136,20 +140,20 @@ async def _exit_when_idle(server: uvicorn.Server, report: Callable[[str], None],
     except TimeoutError:
         running = len(server.server_state.tasks)
         report(f"drain_timeout of {drain_timeout:g} s reached; {running} request{'s' if running > 1 else ''} stopped")
-        _cut(server)
+        _exit_now(server)
 
 
-def _cut(server: uvicorn.Server) -> None:
-    """Exit without waiting: running requests end with an error when the table of nodes is closed."""
-    # What is cut now was cut on purpose: no traceback for each.
+def _exit_now(server: uvicorn.Server) -> None:
+    """Exit without waiting. Running requests end with an error when the RemoteManager is closed."""
+    # These requests are stopped on purpose: no traceback for each of them.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     server.force_exit = True
     server.should_exit = True
 
 
 @contextlib.contextmanager
-def signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Call it at SIGINT and SIGTERM."""
+def handle_signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` on SIGINT and SIGTERM, within the context."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:

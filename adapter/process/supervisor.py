@@ -1,4 +1,4 @@
-"""A process of ours that is started again when it dies."""
+"""Child processes that are restarted when they exit."""
 
 from __future__ import annotations
 
@@ -9,72 +9,76 @@ from collections.abc import Callable
 from time import monotonic
 
 Report = Callable[[str], None]
-_BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-# A process that ran this long was well: what kills it later is a new trouble. In seconds.
-_WELL = 30.0
-_GRACE = 5.0
+"""Prints a line for the person who runs the command."""
+
+# Seconds before each restart; the last value repeats.
+_RESTART_DELAYS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# A process that ran this long starts over at the first delay. In seconds.
+_STABLE_AFTER = 30.0
+# Seconds between SIGTERM and SIGKILL.
+_TERMINATE_TIMEOUT = 5.0
 
 
-class Kept(ABC):
-    """`name` leads its lines in the output; `report` gets one when it died and one when it is there again.
+class SupervisedProcess(ABC):
+    """Process that is restarted when it exits. `report` gets a line, beginning with `name`, for each exit and restart.
 
-    The process is in a session of its own, so that Ctrl-C reaches only its parent, which ends it; and it watches its
-    standard input, so that it ends with its parent however that ends.
+    The process runs in a session of its own, so that Ctrl-C reaches only the parent, which then stops it. It watches
+    its standard input, so that it exits when the parent does, however that happens.
     """
 
     def __init__(self, name: str, report: Report) -> None:
         self.name = name
         self._report = report
         self._process: Process | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
 
     @abstractmethod
     async def _launch(self) -> str:
-        """Start `_process`, and wait until it serves or has ended; what it said last."""
+        """Start `_process` and wait until it serves or has exited. Returns a message about the result."""
 
     @abstractmethod
     async def _follow(self) -> None:
-        """Hear what it says, until it has ended."""
+        """Process the output of `_process` until it exits."""
 
     async def stop(self) -> None:
-        """End it; kill it when it does not. Safe to call whatever its state."""
-        await self._unwatch()
+        """Terminate the process, and kill it if it does not exit in time. Safe to call in any state."""
+        await self._stop_supervision()
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
         try:
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(_TERMINATE_TIMEOUT):
                 await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
 
-    def _keep(self) -> None:
-        """From now on, start it again when it dies."""
-        self._watch = asyncio.create_task(self._again_and_again())
+    def _start_supervision(self) -> None:
+        """Restart the process from now on whenever it exits."""
+        self._supervision = asyncio.create_task(self._restart_forever())
 
-    async def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+    async def _stop_supervision(self) -> None:
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.gather(self._supervision, return_exceptions=True)
 
-    async def _again_and_again(self) -> None:
+    async def _restart_forever(self) -> None:
         failures = 0
         while True:
             since = monotonic()
             await self._follow()
-            failures = 0 if monotonic() - since > _WELL else failures
-            pause = _BACKOFF[min(failures, len(_BACKOFF) - 1)]
+            failures = 0 if monotonic() - since > _STABLE_AFTER else failures
+            delay = _RESTART_DELAYS[min(failures, len(_RESTART_DELAYS) - 1)]
             failures += 1
-            self._report(f"{self.name} exited ({self._ending()}); restarting it in {pause} s")
-            await asyncio.sleep(pause)
+            self._report(f"{self.name} exited ({self._exit_reason()}); restarting it in {delay} s")
+            await asyncio.sleep(delay)
             try:
-                words = await self._launch()
+                result = await self._launch()
             except OSError as error:
-                words = f"cannot be started: {error.strerror}"
-            self._report(f"{self.name}: {words}")
+                result = f"cannot be started: {error.strerror}"
+            self._report(f"{self.name}: {result}")
 
-    def _ending(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.returncode if self._process is not None else None
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -1,6 +1,6 @@
-"""One of several gateway processes: what `adapter serve --workers 2` starts twice, see adapter/process/workers.py.
+"""Worker process: one of several gateways behind one address, started by workers.py as `python -m` this module.
 
-Its standard input is a socket on which it is told its settings and handed connections; when that closes, it ends.
+Its standard input is a socket, over which it receives its settings and then connections. It exits when that is closed.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from shutil import rmtree
 import msgspec
 import uvloop
 
-from adapter.process.fd_passing import Taker
+from adapter.process.fd_passing import FdReceiver
 from adapter.process.gateway import run, set_up_logging
-from adapter.process.workers import Start
+from adapter.process.workers import WorkerConfig
 
-_LARGEST = 1 << 18
+_MAX_MESSAGE = 1 << 18
 
 
 def main() -> None:
     with socket.socket(fileno=0) as channel:
-        if not (told := channel.recv(_LARGEST)):
+        if not (message := channel.recv(_MAX_MESSAGE)):
             return
-        start = msgspec.json.decode(told, type=Start)
-        set_up_logging(start.settings.log_level)
+        config = msgspec.json.decode(message, type=WorkerConfig)
+        set_up_logging(config.settings.log_level)
 
         def report(line: str) -> None:
-            print(f"{start.name}: {line}", flush=True)
+            print(f"{config.name}: {line}", flush=True)
 
-        def found(line: str) -> None:
-            if start.tells:
+        def report_node(line: str) -> None:
+            if config.reports_nodes:
                 print(line, flush=True)
 
         def ready(models: Sequence[str]) -> None:
             channel.send(msgspec.json.encode(models))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(start.settings, Taker(channel), report, ready, found))
+            runner.run(run(config.settings, FdReceiver(channel), report, ready, report_node))
         if _is_orphan(channel):
-            # A parent that was killed could not.
+            # The parent was killed, so it cannot remove the directory.
             rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Several gateway processes behind one address."""
+"""Several gateway processes behind one address, with connections distributed evenly."""
 
 from __future__ import annotations
 
@@ -13,145 +13,154 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from adapter.config import Settings
-from adapter.process.fd_passing import Giver, pair
-from adapter.process.serve import Ready, signals
-from adapter.process.supervisor import Kept, Report
+from adapter.process.fd_passing import FdSender, channel_pair
+from adapter.process.serve import Ready, handle_signals
+from adapter.process.supervisor import Report, SupervisedProcess
 from subnet.errors import SettingsError
 
-# How long connections wait when no worker takes any, in seconds.
-_PAUSE = 0.02
-_AT_ONCE = 64
-_LARGEST = 1 << 16
+# Seconds until the next attempt when no worker can receive connections.
+_RETRY_DELAY = 0.02
+# Limit per event loop iteration.
+_MAX_ACCEPTS = 64
+_MAX_MESSAGE = 1 << 16
 
 
-class Start(msgspec.Struct, frozen=True):
-    """What a worker is told first, as JSON. It answers with a list of the models that it knows, when it serves. All
-    find the same nodes: only the one that `tells` says so.
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """First message to a worker, as JSON. It answers with the list of its models when it serves.
+
+    All workers detect the same nodes, so only the one with `reports_nodes` prints them.
     """
 
     name: str
     settings: Settings
-    tells: bool = True
+    reports_nodes: bool = True
 
 
-class Worker(Kept):
-    """One gateway process, see adapter/process/worker.py; its output is its own."""
+class Worker(SupervisedProcess):
+    """Gateway process, see worker.py. Its output is not captured."""
 
-    def __init__(self, name: str, settings: Settings, metrics: str, report: Report, *, tells: bool = True) -> None:
+    def __init__(
+        self, name: str, settings: Settings, metrics: str, report: Report, *, reports_nodes: bool = True
+    ) -> None:
+        """`metrics` is the directory in which workers keep the counters that survive them."""
         super().__init__(name, report)
-        self._start = msgspec.json.encode(Start(name, settings, tells))
+        self._config = msgspec.json.encode(WorkerConfig(name, settings, reports_nodes))
         self._environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
-        self._giver: Giver | None = None
+        self._sender: FdSender | None = None
         self._channel: socket.socket | None = None
         self._models: list[str] = []
 
     @property
-    def open(self) -> int:
-        """The connections that it has."""
-        return 0 if self._giver is None else self._giver.open
+    def open_connections(self) -> int:
+        return 0 if self._sender is None else self._sender.open_connections
 
     async def start(self) -> list[str]:
-        """Start it, and wait until it serves; the models it knows. Raises SettingsError when it does not."""
+        """Start the process, and return its models once it serves. Raises SettingsError if it exits before."""
         await self._launch()
-        if self._giver is None:
-            raise SettingsError(f"{self.name} did not start: {self._ending()}")
-        self._keep()
+        if self._sender is None:
+            raise SettingsError(f"{self.name} did not start: {self._exit_reason()}")
+        self._start_supervision()
         return self._models
 
-    def take(self, connection: socket.socket) -> bool:
-        """Hand it `connection`; False when it cannot take one now."""
-        return self._giver is not None and self._giver.give(connection)
+    def send(self, connection: socket.socket) -> bool:
+        """Pass `connection` to the worker. Returns False if it cannot receive one now."""
+        return self._sender is not None and self._sender.send(connection)
 
-    def leave(self) -> None:
-        """Let its running answers finish, and do not start it again; called once more, it ends at once."""
-        if self._watch is not None:
-            self._watch.cancel()
+    def drain(self) -> None:
+        """Send SIGTERM, and do not restart the process. It finishes its running requests first; a second call makes it
+        exit at once.
+        """
+        if self._supervision is not None:
+            self._supervision.cancel()
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
 
-    async def left(self) -> None:
-        """When it has ended, after `leave`."""
-        await self._unwatch()
+    async def wait(self) -> None:
+        """Wait until the process has exited, after `drain`."""
+        await self._stop_supervision()
         if self._process is not None:
             await self._process.wait()
 
     async def stop(self) -> None:
         await super().stop()
-        self._hang_up()
+        self._close_channel()
 
     async def _launch(self) -> str:
-        self._hang_up()
-        self._channel, theirs = pair()
-        with theirs:
+        self._close_channel()
+        self._channel, receiver = channel_pair()
+        with receiver:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "adapter.process.worker"),
-                stdin=theirs.fileno(),
+                stdin=receiver.fileno(),
                 env=self._environ,
                 start_new_session=True,
             )
         loop = asyncio.get_running_loop()
         try:
-            await loop.sock_sendall(self._channel, self._start)
-            said = await loop.sock_recv(self._channel, _LARGEST)
+            await loop.sock_sendall(self._channel, self._config)
+            models = await loop.sock_recv(self._channel, _MAX_MESSAGE)
         except ConnectionError:
-            said = b""
-        if not said:
+            models = b""
+        if not models:
             await self._process.wait()
             return "did not start"
-        self._models = msgspec.json.decode(said, type=list[str])
-        self._giver = Giver(self._channel)
+        self._models = msgspec.json.decode(models, type=list[str])
+        self._sender = FdSender(self._channel)
         return "running again"
 
     async def _follow(self) -> None:
         assert self._process is not None
-        if self._giver is not None:
-            await self._giver.hear()
-            self._giver = None
+        if self._sender is not None:
+            await self._sender.receive_reports()
+            self._sender = None
         await self._process.wait()
 
-    def _hang_up(self) -> None:
-        self._giver = None
+    def _close_channel(self) -> None:
+        self._sender = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
 
 async def serve(settings: Settings, listener: socket.socket, report: Report, ready: Ready) -> None:
-    """Serve with `settings.workers` processes until SIGINT or SIGTERM; then running answers finish, and a second signal
-    ends them at once. `ready` is called with the models when all serve. Raises SettingsError.
+    """Serve with `settings.workers` processes until SIGINT or SIGTERM. Running requests then finish; a second signal
+    stops them at once. `ready` is called with the models when all workers serve. Raises SettingsError if one does not
+    start.
     """
     with TemporaryDirectory(prefix="adapter-metrics-") as metrics:
-        workers = [Worker(f"worker {n + 1}", settings, metrics, report, tells=n == 0) for n in range(settings.workers)]
+        workers = [
+            Worker(f"worker {n + 1}", settings, metrics, report, reports_nodes=n == 0) for n in range(settings.workers)
+        ]
         try:
             models = await asyncio.gather(*(worker.start() for worker in workers))
-            with signals(lambda: _leave(workers, over)), _Dealer(listener, workers):
-                over = asyncio.Event()
+            with handle_signals(lambda: _drain(workers, signalled)), _Dispatcher(listener, workers):
+                signalled = asyncio.Event()
                 ready(models[0])
-                await over.wait()
-                await asyncio.gather(*(worker.left() for worker in workers))
+                await signalled.wait()
+                await asyncio.gather(*(worker.wait() for worker in workers))
         finally:
             await asyncio.gather(*(worker.stop() for worker in workers))
 
 
-def _leave(workers: Sequence[Worker], over: asyncio.Event) -> None:
-    over.set()
+def _drain(workers: Sequence[Worker], signalled: asyncio.Event) -> None:
+    signalled.set()
     for worker in workers:
-        worker.leave()
+        worker.drain()
 
 
-class _Dealer:
-    """Deals the connections at `listener` out: each to the worker that has fewest.
+class _Dispatcher:
+    """Passes each connection accepted at `listener` to the worker with the fewest open connections.
 
-    With a socket that workers share, or one each (SO_REUSEPORT), the kernel chooses who gets a connection, and it does
-    not look how many each has: of 64, one worker of two got 49 or 35 on average.
+    If workers shared a socket, or had one each (SO_REUSEPORT), the kernel would distribute connections without regard
+    to how many each worker has: of 64 connections, one of two workers got 49 and 35 on average, respectively.
     """
 
     def __init__(self, listener: socket.socket, workers: Sequence[Worker]) -> None:
         self._listener = listener
         self._workers = workers
         self._loop = asyncio.get_running_loop()
-        self._held: socket.socket | None = None
-        self._pause: asyncio.TimerHandle | None = None
+        self._pending: socket.socket | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
         self._listener.setblocking(False)
@@ -159,27 +168,28 @@ class _Dealer:
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._listener)
-        if self._pause is not None:
-            self._pause.cancel()
-        if self._held is not None:
-            self._held.close()
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._pending is not None:
+            self._pending.close()
 
     def _listen(self) -> None:
-        self._loop.add_reader(self._listener, self._deal)
+        self._loop.add_reader(self._listener, self._accept)
 
-    def _deal(self) -> None:
-        for _ in range(_AT_ONCE):
+    def _accept(self) -> None:
+        for _ in range(_MAX_ACCEPTS):
             try:
-                self._held = self._held or self._listener.accept()[0]
+                self._pending = self._pending or self._listener.accept()[0]
             except OSError:
-                # Nobody is there any more, or the process is out of descriptors for a moment.
+                # No more connections wait, or the process has no file descriptors left for the moment.
                 return
-            if not self._dealt(self._held):
+            if not self._dispatch(self._pending):
                 self._loop.remove_reader(self._listener)
-                self._pause = self._loop.call_later(_PAUSE, self._listen)
+                self._retry = self._loop.call_later(_RETRY_DELAY, self._listen)
                 return
-            self._held.close()
-            self._held = None
+            self._pending.close()
+            self._pending = None
 
-    def _dealt(self, connection: socket.socket) -> bool:
-        return any(worker.take(connection) for worker in sorted(self._workers, key=lambda worker: worker.open))
+    def _dispatch(self, connection: socket.socket) -> bool:
+        candidates = sorted(self._workers, key=lambda worker: worker.open_connections)
+        return any(worker.send(connection) for worker in candidates)

@@ -26,7 +26,7 @@ async def readyz(request: Request) -> Response:
     Where clients need an API key, the models are left out: this endpoint needs none.
     """
     parts = request.parts
-    if parts.life.leaving:
+    if parts.lifecycle.draining:
         return failure(SessionClosed("The gateway is shutting down."))
     if not parts.models.cards():
         return failure(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
