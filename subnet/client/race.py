@@ -83,10 +83,12 @@ class Race(Generic[D]):
     async def run(self, delay: float | None = None, hedge: Callable[[], Attempt[D] | None] = lambda: None) -> None:
         """Run until all choices of the winner are finished.
 
-        After `delay` seconds without a token, `hedge` may return a second attempt; None: never. Raises NodeError if a
-        node fails, times out or ends the stream early, and any error raised by `emit`.
+        If there is no token after `delay` seconds (None: never), `hedge` is called and may return a second attempt.
+        Raises NodeError if a node fails, times out or ends the stream early, and any error raised by `emit`.
         """
-        work = self.attempt.run(self._receiver(self.attempt)) if delay is None else self._run_hedged(delay, hedge)
+        work = (
+            self.attempt.run(self._create_receiver(self.attempt)) if delay is None else self._run_hedged(delay, hedge)
+        )
         watched = self._deadline.wait(
             work,
             self._first_token_timeout,
@@ -129,9 +131,9 @@ class Race(Generic[D]):
             await cancel_and_wait(list(self._tasks.values()))
 
     def _start(self, attempt: Attempt[D]) -> None:
-        self._tasks[attempt] = asyncio.create_task(attempt.run(self._receiver(attempt)))
+        self._tasks[attempt] = asyncio.create_task(attempt.run(self._create_receiver(attempt)))
 
-    def _receiver(self, attempt: Attempt[D]) -> Sink[D]:
+    def _create_receiver(self, attempt: Attempt[D]) -> Sink[D]:
         receiver = AttemptReceiver(self, attempt, self._ledger, self._emit)
         self._receivers.append(receiver)
         return receiver.receive

@@ -37,7 +37,7 @@ class Session:
 
     `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
     `priority` number goes first when all nodes are at capacity. While `may_queue` returns False, the session waits
-    neither for capacity nor for nodes to come back. `authorizer` defaults to the manager's. `ledger` is the ledger of
+    neither for capacity nor for nodes to recover. `authorizer` defaults to the manager's. `ledger` is the ledger of
     the last generation, None before the first.
     """
 
@@ -88,7 +88,7 @@ class Session:
     async def generate(
         self, prompt: ArrayLike, sampling: Sampling | None = None, *, choices: int = 1, text: str | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """Like `run`, but yields the deltas. Closing the generator cancels the work on the node."""
+        """Generate like `run`, but yield the deltas. Closing the generator cancels the work on the node."""
         producer = partial(self.run, prompt, sampling, choices=choices, text=text)
         async with aclosing(stream_from_callback(producer)) as deltas:
             async for delta in deltas:
@@ -143,7 +143,7 @@ class Session:
     async def close(self) -> None:
         """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
-        # A bound method of the session's owner would make a reference cycle.
+        # It may be a bound method of the session's owner, which makes a reference cycle.
         self._may_queue = _always
         if self._deadline is not None:
             self._deadline.abort(SessionClosed("the session was closed"))

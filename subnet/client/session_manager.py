@@ -1,4 +1,4 @@
-"""Factory of sessions."""
+"""Factory of sessions with common limits, authorizer and hedger."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ class SessionManager:
         priority: int = 0,
         may_queue: Callable[[], bool] = lambda: True,
     ) -> Session:
-        """Create a session on any node that serves `model` (None: any model). `async with` closes it, also when it is
-        cancelled.
+        """Create a session for `model` (None: any model). Use it as `async with manager.session(...) as session`.
 
         Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
         requests with a lower `priority` number go first, and requests of the same priority in order of arrival. While
-        `may_queue` returns False, a session waits neither for capacity nor for nodes to come back.
+        `may_queue` returns False, a session waits neither for capacity nor for nodes to recover.
         """
         return Session(
             self._remote_manager,
@@ -67,6 +66,6 @@ class SessionManager:
         return self._limits if model is None else self._model_limits.get(model, self._limits)
 
     def capacity(self, model: str) -> int:
-        """Return how many answers the healthy nodes of `model` can generate at once, at least 1."""
+        """Return the number of choices that the healthy nodes of `model` can generate at once, at least 1."""
         infos = [remote.info for remote in self._remote_manager.remotes if remote.unreachable_reason is None]
         return max(1, sum(info.capacity for info in infos if info is not None and info.card(model) is not None))

@@ -34,7 +34,7 @@ def validate_prompt(prompt: ArrayLike) -> TokenIds:
 
 
 def validate_sampling(sampling: Sampling, choices: int) -> None:
-    """Raise InvalidRequest if the wire format cannot represent a value."""
+    """Raise InvalidRequest if a value is out of range."""
     _validate_range("choices", choices, 1, MAX_CHOICES)
     _validate_range("max_tokens", sampling.max_tokens, 1, 2**31)
     _validate_range("seed", sampling.seed, -(2**63), 2**64 - 1)
@@ -48,10 +48,8 @@ def validate_encoding(ledger: TokenLedger) -> None:
         _decode(encoded)
     except (msgspec.MsgspecError, OverflowError, UnicodeError, TypeError) as error:
         raise InvalidRequest(f"The request cannot be sent: {error}") from error
-    if (
-        len(encoded) + ledger.prompt.nbytes + len(ledger.choices) * _BYTES_PER_CHOICE + _OVERHEAD_BYTES
-        > frames.MAX_FRAME
-    ):
+    size = len(encoded) + ledger.prompt.nbytes + len(ledger.choices) * _BYTES_PER_CHOICE + _OVERHEAD_BYTES
+    if size > frames.MAX_FRAME:
         raise InvalidRequest(f"The request cannot be sent: it exceeds the maximum of {frames.MAX_FRAME} bytes.")
 
 
