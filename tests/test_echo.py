@@ -1,4 +1,4 @@
-"""The echo engine: deterministic, and as sensitive to its past as a model."""
+"""Echo engine: deterministic, and as sensitive to all earlier tokens as a model."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def tokens(deltas: list[Delta], choice: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED])
-async def test_same_again(sampling: Sampling) -> None:
-    """The same prompt and seed give the same answer, of the size set."""
+async def test_the_same_request_gives_the_same_answer(sampling: Sampling) -> None:
+    """The same prompt and seed give the same answer, of the configured size."""
     first, second = tokens(await answer(sampling)), tokens(await answer(sampling))
     assert first == second
     assert len(first) == 40
 
 
-async def test_what_changes_the_answer() -> None:
-    """Another prompt, seed or choice gives another answer; greedy does not look at the seed."""
+async def test_prompt_seed_and_choice_change_the_answer() -> None:
+    """Another prompt, seed or choice gives another answer, but the seed does not affect a greedy one."""
     base = await answer(SEEDED, delivered=([], []))
     assert tokens(base, 0) != tokens(base, 1)
     assert tokens(base) != tokens(await answer(Sampling(seed=8)))
@@ -52,7 +52,7 @@ async def test_what_changes_the_answer() -> None:
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED])
 async def test_exact_resume(sampling: Sampling) -> None:
-    """Resumed after any number of tokens, the rest is what it would have been."""
+    """An answer resumed after any number of tokens equals the uninterrupted one."""
     whole = tokens(await answer(sampling))
     for cut in range(len(whole) + 1):
         rest = await answer(sampling, delivered=(whole[:cut],))
@@ -60,8 +60,8 @@ async def test_exact_resume(sampling: Sampling) -> None:
         assert rest[-1].finish_reason == "stop"
 
 
-async def test_continuing_a_greedy_answer() -> None:
-    """Greedy answers depend on the tokens alone, wherever the prompt ends."""
+async def test_a_greedy_answer_continues_from_its_tokens() -> None:
+    """A greedy answer depends on its tokens alone, wherever the prompt ends."""
     whole = tokens(await answer(GREEDY))
     for cut in range(len(whole)):
         rest = await answer(GREEDY, prompt=list(b"prompt") + whole[:cut], size=40 - cut)
@@ -78,7 +78,7 @@ PENALISED = {
 
 @pytest.mark.parametrize("name", PENALISED)
 async def test_penalties_are_resumed_exactly(name: str) -> None:
-    """They change the answer, and an answer carried on at any place is still the same."""
+    """An answer with penalties or a bias, resumed after any number of tokens, equals the uninterrupted one."""
     sampling = PENALISED[name]
     whole = tokens(await answer(sampling))
     neutral = Sampling(seed=7, frequency_penalty=1e-9)
@@ -88,8 +88,8 @@ async def test_penalties_are_resumed_exactly(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["frequency", "presence"])
-async def test_forgotten_penalties_show(name: str) -> None:
-    """Carried on with the output as part of the prompt, an answer goes another way: the counts are missing."""
+async def test_ignoring_output_counts_changes_the_answer(name: str) -> None:
+    """An answer with penalties that continues with its output as part of the prompt differs."""
     sampling = msgspec.structs.replace(PENALISED[name], temperature=0.0)
     whole = tokens(await answer(sampling))
     for cut in range(5, 30):
@@ -97,74 +97,76 @@ async def test_forgotten_penalties_show(name: str) -> None:
         assert whole[:cut] + tokens(rest) != whole
 
 
-async def test_penalties_count() -> None:
-    """The more often a token has come, the rarer it becomes: common words no longer dominate."""
-    often = Counter(tokens(await answer(Sampling(seed=7, frequency_penalty=1e-9), size=300)))
+async def test_frequency_penalty() -> None:
+    """The frequency penalty makes a token rarer the more often it has been generated."""
+    neutral = Counter(tokens(await answer(Sampling(seed=7, frequency_penalty=1e-9), size=300)))
     penalised = Counter(tokens(await answer(Sampling(seed=7, frequency_penalty=2.0), size=300)))
-    assert max(penalised.values()) < max(often.values()) / 3
+    assert max(penalised.values()) < max(neutral.values()) / 3
 
 
-async def test_bias() -> None:
-    """100 forces a token, also one that never comes; -100 bans one that does."""
+async def test_logit_bias() -> None:
+    """A bias of 100 forces any token; a bias of -100 bans one."""
     assert set(tokens(await answer(Sampling(seed=7, logit_bias={65: 100.0})))) == {65}
     plain = tokens(await answer(Sampling(seed=7, logit_bias={65: 0.0}), size=200))
     word = Counter(plain).most_common(1)[0][0]
     assert word not in tokens(await answer(Sampling(seed=7, logit_bias={word: -100.0}), size=200))
 
 
-async def test_top_p_leaves_the_likely() -> None:
-    """Characters of several bytes are the least likely: without them every token is a word."""
+async def test_top_p_keeps_likely_tokens() -> None:
+    """A low top_p excludes multi-byte characters, which are the least likely."""
     assert min(tokens(await answer(Sampling(seed=7), size=200))) < 256
     assert min(tokens(await answer(Sampling(seed=7, top_p=0.5), size=200))) > 256
 
 
 async def test_stop_tokens() -> None:
-    """One ends the answer, undelivered, but not before min_tokens."""
+    """A stop token ends the answer and is not delivered, but not before min_tokens."""
     whole = tokens(await answer(SEEDED))
-    place = next(at for at in range(10, 40) if whole[at] not in whole[:at])
-    deltas = await answer(Sampling(seed=7, stop_tokens=(whole[place],)))
-    assert (tokens(deltas), deltas[-1].finish_reason) == (whole[:place], "stop")
-    assert len(tokens(await answer(Sampling(seed=7, stop_tokens=(whole[place],), min_tokens=place + 1)))) > place
+    position = next(at for at in range(10, 40) if whole[at] not in whole[:at])
+    deltas = await answer(Sampling(seed=7, stop_tokens=(whole[position],)))
+    assert (tokens(deltas), deltas[-1].finish_reason) == (whole[:position], "stop")
+    assert (
+        len(tokens(await answer(Sampling(seed=7, stop_tokens=(whole[position],), min_tokens=position + 1)))) > position
+    )
     assert len(tokens(await answer(Sampling(seed=7, min_tokens=50)))) == 50
 
 
 @given(st.integers(0, 2**62))
-async def test_text_is_whole_characters(seed: int) -> None:
-    """Answers are valid UTF-8 whose characters span tokens, but for one that the end cuts."""
+async def test_text_is_valid_utf8(seed: int) -> None:
+    """The text of an answer is valid UTF-8, except for a last character that is cut off."""
     data = b"".join(PIECES[token] for token in tokens(await answer(Sampling(seed=seed))))
     assert "\ufffd" not in data.decode("utf-8", "replace").rstrip("\ufffd")
 
 
 async def test_length_and_logprobs() -> None:
-    """max_tokens ends with "length"; every token has the logprobs asked for."""
+    """Reaching max_tokens ends with "length", and every token has the requested number of logprobs."""
     deltas = await answer(Sampling(seed=1, max_tokens=3, logprobs=2))
     assert [delta.finish_reason for delta in deltas] == [None, None, "length"]
     assert [len(entry.top_ids) for delta in deltas for entry in delta.logprobs or []] == [2, 2, 2]
 
 
-async def test_context() -> None:
-    """A prompt beyond the context is refused."""
+async def test_a_prompt_longer_than_the_context_is_rejected() -> None:
+    """A prompt that exceeds the context length is rejected."""
     async with EchoEngine(options=EchoOptions(context_length=4)) as engine:
         with pytest.raises(ContextLengthExceeded, match="5 tokens"):
             await engine.run(Job(token_ids([1] * 5), GREEDY, (Start(0, token_ids([])),)), lambda delta: None)
 
 
 @given(st.lists(st.floats(0, 0.3), min_size=50, max_size=50))
-def test_pace_does_not_drift(late: list[float]) -> None:
-    """However late steps were, when none is late there have been as many as the rate says."""
+def test_pace_does_not_drift(delays: list[float]) -> None:
+    """After any delays, the number of steps catches up with the rate."""
     pace, now = Pace(100.0, 0.0), 0.0
-    for delay in late:
-        now += max(0.0, pace.pause(now)) + delay / 100
-    steps = len(late)
-    while (wait := pace.pause(now)) <= 0:
+    for delay in delays:
+        now += max(0.0, pace.delay(now)) + delay / 100
+    steps = len(delays)
+    while (wait := pace.delay(now)) <= 0:
         steps += 1
     assert now + wait == pytest.approx((steps + 1) / 100)
 
 
-def test_pace_after_a_long_stop() -> None:
-    """Steps of more than a second ago are not made up for."""
+def test_a_long_stop_is_not_made_up_for() -> None:
+    """Steps that are more than a second late are skipped."""
     pace = Pace(100.0, 0.0)
-    made = 0
-    while pace.pause(60.0) <= 0:
-        made += 1
-    assert made == 101
+    steps = 0
+    while pace.delay(60.0) <= 0:
+        steps += 1
+    assert steps == 101

@@ -1,4 +1,4 @@
-"""A node on a real socket: the wire, its capacity, its patience with strangers."""
+"""A node on a real socket: wire protocol, capacity, shutdown, and invalid or unauthorised peers."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ async def node(
 
 
 @asynccontextmanager
+async def serving(engine: Engine) -> AsyncIterator[str]:
+    async with engine, listening(Node(engine), "127.0.0.1", 0) as address:
+        yield address
+
+
+@asynccontextmanager
 async def protocol(address: str, authorizer: TokenAuthorizer | None = None) -> AsyncIterator[WebSocketProtocol]:
-    made = WebSocketProtocol(address, authorizer)
+    remote = WebSocketProtocol(address, authorizer)
     try:
-        yield made
+        yield remote
     finally:
-        await made.aclose()
+        await remote.aclose()
 
 
 @asynccontextmanager
@@ -62,7 +68,7 @@ async def ask(manager: SessionManager, prompt: bytes, sampling: Sampling | None 
 
 
 async def test_a_node_describes_itself() -> None:
-    """From its address alone comes all that is needed to use it, the tokenizer included."""
+    """A node's address is enough to get its description and its tokenizer."""
     async with node() as (served, address), protocol(address) as remote:
         info = await remote.rpc_info()
         artefact = await remote.rpc_artefact(info.cards[0].tokenizer)
@@ -73,7 +79,7 @@ async def test_a_node_describes_itself() -> None:
 
 
 async def test_many_sessions_share_one_connection() -> None:
-    """A hundred answers at once come whole and apart, over one socket."""
+    """A hundred concurrent answers over one connection are complete and not mixed up."""
     async with node(EchoOptions(rate=200.0, size=10)) as (_, address), sessions(address) as manager:
         prompts = [f"prompt {n}".encode() for n in range(100)]
         alone = [await ask(manager, prompt, Sampling(seed=n)) for n, prompt in enumerate(prompts[:3])]
@@ -82,11 +88,11 @@ async def test_many_sessions_share_one_connection() -> None:
         assert len({tuple(tokens) for tokens in together}) == 100
 
 
-async def test_frames_are_columnar() -> None:
-    """One engine step is one frame, however many streams it advances."""
+async def test_each_engine_step_is_one_frame() -> None:
+    """The node sends one frame per engine step, however many streams the step advances."""
     async with node(EchoOptions(rate=50.0, size=5)) as (_, address), aiohttp.ClientSession() as http:
         async with http.ws_connect(address + "/subnet") as socket:
-            for frame in opening_frames(20):
+            for frame in generate_frames(20):
                 await socket.send_bytes(frame)
             rows: list[int] = []
             while sum(rows) < 20 * 5:
@@ -96,7 +102,7 @@ async def test_frames_are_columnar() -> None:
     assert len(rows) <= 7
 
 
-def opening_frames(count: int) -> list[bytes]:
+def generate_frames(count: int) -> list[bytes]:
     from subnet.client.ledger.token import TokenLedger as Ledger
     from subnet.wire.messages import Generate
     from subnet.wire.tensors import token_ids
@@ -109,8 +115,8 @@ def opening_frames(count: int) -> list[bytes]:
     ]
 
 
-async def test_a_full_node_refuses() -> None:
-    """Work above its capacity gets NodeBusy with a Retry-After, and the slots come back."""
+async def test_a_full_node_rejects_requests() -> None:
+    """A request beyond the node's capacity fails with NodeBusy and a Retry-After, and the slots are freed later."""
     async with node(EchoOptions(rate=100.0, size=50, capacity=2)) as (served, address):
         async with sessions(address, limits=Limits(queue_timeout=0.0)) as manager:
             async with manager.session() as one, aclosing(one.generate([1], choices=2)) as deltas:
@@ -121,8 +127,8 @@ async def test_a_full_node_refuses() -> None:
             await until(lambda: served.running == 0)
 
 
-async def test_leaving_frees_the_engine() -> None:
-    """A client that closes its iterator, or whose connection breaks, leaves no work behind."""
+async def test_disconnecting_frees_the_slots() -> None:
+    """Closing the iterator or losing the connection frees the slots of a request."""
     async with node(EchoOptions(rate=20.0, size=1000)) as (served, address):
         async with sessions(address) as manager:
             async with manager.session() as session, aclosing(session.generate([1])) as deltas:
@@ -136,21 +142,21 @@ async def test_leaving_frees_the_engine() -> None:
         await until(lambda: served.running == 0)
 
 
-async def test_secrets() -> None:
-    """A node with a secret serves those who share it, and nobody else."""
+async def test_a_secret_is_required() -> None:
+    """A node with a secret serves only clients that share it."""
     ours = TokenAuthorizer("ours")
     async with node(authorizer=ours) as (_, address):
         async with protocol(address, ours) as remote:
             assert (await remote.rpc_info()).cards[0].id == "echo"
-        for stranger in (None, TokenAuthorizer("theirs")):
-            async with protocol(address, stranger) as remote:
+        for unauthorised in (None, TokenAuthorizer("theirs")):
+            async with protocol(address, unauthorised) as remote:
                 with pytest.raises(Unauthorized):
                     await remote.rpc_info()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x01", b"\x01\x05garbage", b"\x63\x01\x80", bytes((1, 7)) + b"\x80"])
-async def test_malformed_bytes(garbage: bytes) -> None:
-    """They close the connection with a reason; the node goes on serving others."""
+async def test_malformed_frames_close_the_connection(garbage: bytes) -> None:
+    """A malformed frame closes its connection with a reason; other connections are not affected."""
     async with node() as (_, address), sessions(address) as manager:
         async with aiohttp.ClientSession() as http, http.ws_connect(address + "/subnet") as socket:
             await socket.send_bytes(garbage)
@@ -161,29 +167,29 @@ async def test_malformed_bytes(garbage: bytes) -> None:
         assert len(await ask(manager, b"x", Sampling(max_tokens=3))) == 3
 
 
-async def test_an_unknown_frame_is_answered() -> None:
-    """A frame of a later version gets one error; the connection stays."""
+async def test_an_unknown_frame_type_is_reported() -> None:
+    """A frame of an unknown type gets an error, and the connection stays open."""
     async with node() as (_, address), aiohttp.ClientSession() as http:
         async with http.ws_connect(address + "/subnet") as socket:
             await socket.send_bytes(bytes((frames.VERSION, 99)) + b"\x80")
             answer = frames.decode(await socket.receive_bytes())
             assert isinstance(answer, Failed)
             assert "99" in answer.message
-            await socket.send_bytes(opening_frames(1)[0])
+            await socket.send_bytes(generate_frames(1)[0])
             assert frames.decode(await socket.receive_bytes())
 
 
-class Broken(EchoEngine):
-    """Breaks in the middle of every answer, with an error that is nobody's contract."""
+class FailingEngine(EchoEngine):
+    """Engine that raises an undeclared error in the middle of every answer."""
 
     async def run(self, job: Job, emit: Sink[Delta]) -> None:
         emit(Delta(0, [65]))
         raise ZeroDivisionError("secret detail")
 
 
-async def test_an_engine_that_breaks() -> None:
-    """The client hears that it broke, not how; the slot is free again."""
-    engine: Engine = Broken()
+async def test_an_engine_error_is_not_disclosed() -> None:
+    """A client learns that the engine failed but not why, and the slot is freed."""
+    engine: Engine = FailingEngine()
     async with engine, listening(served := Node(engine), "127.0.0.1", 0) as address:
         async with sessions(address, limits=Limits(max_attempts=1)) as manager:
             with pytest.raises(NodeError) as caught:
@@ -192,15 +198,15 @@ async def test_an_engine_that_breaks() -> None:
     assert served.running == 0
 
 
-async def test_a_node_that_is_not_there() -> None:
-    """Nobody listening is NodeLost, with the address in the message."""
+async def test_an_unreachable_node_is_lost() -> None:
+    """An address without a listener raises NodeLost, with the address in the message."""
     async with protocol("http://127.0.0.1:9") as remote:
         with pytest.raises(NodeLost, match=r"127\.0\.0\.1:9"):
             await remote.rpc_info()
 
 
-async def test_a_node_that_comes_back() -> None:
-    """A node that restarts under the same address serves again, without being named anew."""
+async def test_a_restarted_node_is_used_again() -> None:
+    """A node that restarts at the same address is used again."""
     async with EchoEngine() as engine:
         async with listening(Node(engine), "127.0.0.1", 0) as address:
             port = int(address.rpartition(":")[2])
@@ -217,15 +223,15 @@ async def test_a_node_that_comes_back() -> None:
 
 
 async def until(condition: object) -> None:
-    """Wait for what another task brings about; fails loudly if it never does."""
+    """Wait until `condition` holds; fail after 10 s."""
     assert callable(condition)
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
 
 
-async def test_a_node_that_drains_finishes_what_runs() -> None:
-    """It takes nothing new, and the answer under way comes whole."""
+async def test_draining_finishes_running_answers() -> None:
+    """A draining node completes running answers and accepts no new requests."""
     async with node(EchoOptions(rate=200.0, size=20)) as (leaving, address), node() as (_, other):
         async with sessions(address) as manager, manager.session() as session:
             async with aclosing(session.generate([1], Sampling(seed=1))) as deltas:
@@ -238,8 +244,8 @@ async def test_a_node_that_drains_finishes_what_runs() -> None:
             assert await ask(manager, b"x")
 
 
-async def test_a_node_that_drains_hands_over() -> None:
-    """What is not finished in time goes on elsewhere, without an error."""
+async def test_unfinished_answers_continue_elsewhere() -> None:
+    """Answers still running when the drain timeout ends continue on another node without an error."""
     options = EchoOptions(rate=100.0, size=60)
     async with node(options) as (one, first), node(options) as (two, second):
         async with sessions(first, second) as manager:
@@ -254,16 +260,16 @@ async def test_a_node_that_drains_hands_over() -> None:
                 assert len(session.ledger.peers) == 2
 
 
-class Plain(EchoEngine):
-    """It declares nothing beyond what every engine does."""
+class BasicEngine(EchoEngine):
+    """Engine that declares no optional capability."""
 
     def __init__(self) -> None:
         super().__init__()
         self.capabilities = Capabilities()
 
 
-BASIC = {"temperature", "top_p", "max_tokens", "seed", "stop_tokens"}
-NOT_NEUTRAL: dict[str, Any] = {
+ALWAYS_SUPPORTED = {"temperature", "top_p", "max_tokens", "seed", "stop_tokens"}
+NON_DEFAULT: dict[str, Any] = {
     "logprobs": 0,
     "ignore_eos": True,
     "logit_bias": {1: 1.0},
@@ -271,25 +277,29 @@ NOT_NEUTRAL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("param", sorted(set(Sampling.__struct_fields__) - BASIC))
-async def test_what_the_engine_cannot_do(param: str) -> None:
-    """Every field of Sampling that an engine does not declare is refused by name, and the node serves on."""
-    async with Plain() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
+@pytest.mark.parametrize("param", sorted(set(Sampling.__struct_fields__) - ALWAYS_SUPPORTED))
+async def test_unsupported_parameters_are_rejected(param: str) -> None:
+    """A field of Sampling that the engine does not support is rejected by name, and the node serves on."""
+    async with (
+        BasicEngine() as engine,
+        listening(Node(engine), "127.0.0.1", 0) as address,
+        sessions(address) as manager,
+    ):
         with pytest.raises(InvalidRequest) as caught:
-            await ask(manager, b"x", Sampling(**{param: NOT_NEUTRAL.get(param, 3)}))
+            await ask(manager, b"x", Sampling(**{param: NON_DEFAULT.get(param, 3)}))
         assert caught.value.param == param
         assert await ask(manager, b"x", Sampling(max_tokens=1))
 
 
-class Capable(EchoEngine):
-    """It declares all that can be declared."""
+class CapableEngine(EchoEngine):
+    """Engine that declares every capability."""
 
     def __init__(self) -> None:
         super().__init__()
-        able: dict[str, Any] = {
+        supported: dict[str, Any] = {
             name: True for name in Capabilities.__struct_fields__ if isinstance(getattr(Capabilities(), name), bool)
         }
-        self.capabilities = Capabilities(**able, top_logprobs=20, grammars=("json_schema", "regex", "lark"))
+        self.capabilities = Capabilities(**supported, top_logprobs=20, grammars=("json_schema", "regex", "lark"))
 
 
 @pytest.mark.parametrize(
@@ -303,106 +313,115 @@ class Capable(EchoEngine):
         ("logit_bias", {1: math.inf}),
     ],
 )
-async def test_what_makes_no_distribution(param: str, value: Any) -> None:
-    """It is refused by name: no engine is to break of it, and no node to be blamed."""
-    async with Capable() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
+async def test_out_of_range_parameters_are_rejected(param: str, value: Any) -> None:
+    """Sampling parameters out of range are rejected by name instead of failing the engine."""
+    async with (
+        CapableEngine() as engine,
+        listening(Node(engine), "127.0.0.1", 0) as address,
+        sessions(address) as manager,
+    ):
         with pytest.raises(InvalidRequest) as caught:
             await ask(manager, b"x", Sampling(**{param: value}))
         assert caught.value.param == param
 
 
-async def test_neutral_values_are_within_range() -> None:
-    """The defaults, and the edges that clients use, pass; -1 is another way to say that top_k is off."""
+async def test_neutral_and_extreme_values_are_accepted() -> None:
+    """Default values and the ends of each range are accepted; -1 disables top_k."""
     edges = Sampling(max_tokens=1, temperature=0.0, top_p=0.0, top_k=-1, min_p=1.0, typical_p=0.0)
-    async with Capable() as engine, listening(Node(engine), "127.0.0.1", 0) as address, sessions(address) as manager:
+    async with (
+        CapableEngine() as engine,
+        listening(Node(engine), "127.0.0.1", 0) as address,
+        sessions(address) as manager,
+    ):
         assert len(await ask(manager, b"x", Sampling(max_tokens=1))) == 1
         assert len(await ask(manager, b"x", edges)) == 1
 
 
-class Reader(EchoEngine):
-    """A text's embedding points to its first token; a token's logprob is minus its id."""
+class ReadingEngine(EchoEngine):
+    """Engine whose embeddings point to a text's first token and whose logprobs are minus the token id."""
 
     def __init__(self) -> None:
         super().__init__()
         self.capabilities = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=3)
-        self.asked: list[int] = []
-        self.lost = 0
-        self.begun = asyncio.Event()
-        self.patience = asyncio.Event()
-        self.patience.set()
+        self.batch_sizes: list[int] = []
+        self.missing = 0
+        self.started = asyncio.Event()
+        self.may_finish = asyncio.Event()
+        self.may_finish.set()
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
-        self.asked.append(len(inputs))
-        self.begun.set()
-        await self.patience.wait()
-        return np.eye(PIECES, dtype=np.float32)[[text[0] for text in inputs[self.lost :]]]
+        self.batch_sizes.append(len(inputs))
+        self.started.set()
+        await self.may_finish.wait()
+        return np.eye(PIECES, dtype=np.float32)[[text[0] for text in inputs[self.missing :]]]
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         return [
-            TokenLogprobs(-float(token), (token,) * width, (0.0,) * width) for token in tokens[1 + self.lost :].tolist()
+            TokenLogprobs(-float(token), (token,) * width, (0.0,) * width)
+            for token in tokens[1 + self.missing :].tolist()
         ]
 
 
 @asynccontextmanager
-async def reading_node(secret: str | None = None) -> AsyncIterator[tuple[Reader, Node, WebSocketProtocol]]:
+async def reading_node(secret: str | None = None) -> AsyncIterator[tuple[ReadingEngine, Node, WebSocketProtocol]]:
     authorizer = TokenAuthorizer(secret) if secret else None
-    async with Reader() as engine:
+    async with ReadingEngine() as engine:
         served = Node(engine, authorizer)
         async with listening(served, "127.0.0.1", 0) as address, protocol(address, authorizer) as remote:
             yield engine, served, remote
 
 
 @pytest.mark.parametrize("secret", [None, "shared"])
-async def test_texts_are_read(secret: str | None) -> None:
-    """Embeddings come in the order asked for, however many; scores one for each token but the first."""
+async def test_embeddings_and_scores(secret: str | None) -> None:
+    """Embeddings are returned in the order requested, however many; scores cover every token but the first."""
     async with reading_node(secret) as (engine, served, remote):
         firsts = [n % PIECES for n in range(300)]
         vectors = await remote.rpc_embed([token_ids([first, 0]) for first in firsts])
         assert vectors.argmax(axis=1).tolist() == firsts
-        assert engine.asked == [256, 44]
+        assert engine.batch_sizes == [256, 44]
         assert (await remote.rpc_embed([])).size == 0
         assert await remote.rpc_score(token_ids([4, 2]), 1, "echo") == [TokenLogprobs(-2.0, (2,), (0.0,))]
         assert served.running == 0
 
 
-async def test_what_cannot_be_read() -> None:
-    """Another model, more logprobs than there are, and engines that read no texts are refused by name."""
+async def test_invalid_embedding_and_score_requests_are_rejected() -> None:
+    """An unknown model, too many logprobs, and engines without embeddings or scores are rejected by name."""
     async with reading_node() as (_, _, remote):
         with pytest.raises(NodeError, match="unknown model: this node serves echo"):
             await remote.rpc_embed([token_ids([1])], "other")
         with pytest.raises(InvalidRequest, match="expected an integer between 0 and 3 for this model, but got 4"):
             await remote.rpc_score(token_ids([1]), 4)
     async with node() as (_, address), protocol(address) as remote:
-        for refused in (remote.rpc_embed([token_ids([1])]), remote.rpc_score(token_ids([1]), 0)):
+        for call in (remote.rpc_embed([token_ids([1])]), remote.rpc_score(token_ids([1]), 0)):
             with pytest.raises(InvalidRequest, match="This model does not support"):
-                await refused
+                await call
 
 
-async def test_a_reply_of_another_shape_is_the_nodes_fault() -> None:
-    """Fewer vectors than texts, or fewer scores than tokens, are noticed."""
+async def test_replies_of_the_wrong_length_are_invalid() -> None:
+    """A reply with fewer vectors than texts, or fewer scores than tokens, raises WireError."""
     async with reading_node() as (engine, _, remote):
-        engine.lost = 1
+        engine.missing = 1
         with pytest.raises(WireError, match="2 texts"):
             await remote.rpc_embed([token_ids([1]), token_ids([2])])
         with pytest.raises(WireError, match="2 tokens"):
             await remote.rpc_score(token_ids([1, 2]), 0)
 
 
-async def test_a_reading_that_is_given_up_frees_its_slot() -> None:
-    """It counts as running while it lasts; cancelled, the next one is taken."""
+async def test_cancelling_an_embedding_frees_its_slot() -> None:
+    """An embedding occupies a slot while it runs, and frees it when it is cancelled."""
     async with reading_node() as (engine, served, remote):
-        engine.patience.clear()
-        given_up = asyncio.create_task(remote.rpc_embed([token_ids([1])]))
-        await engine.begun.wait()
+        engine.may_finish.clear()
+        cancelled = asyncio.create_task(remote.rpc_embed([token_ids([1])]))
+        await engine.started.wait()
         assert served.running == 1
-        given_up.cancel()
-        engine.patience.set()
+        cancelled.cancel()
+        engine.may_finish.set()
         assert len(await remote.rpc_embed([token_ids([1])])) == 1
         assert served.running == 0
 
 
-async def test_a_slot_is_free_once_it_was_cancelled() -> None:
-    """With one slot, an answer that is given up makes room for the next request at once: none is refused."""
+async def test_cancelling_frees_the_slot_for_the_next_request() -> None:
+    """A slot freed by cancellation is available to the next request, which is not rejected."""
     async with node(EchoOptions(rate=100.0, capacity=1)) as (_, address):
         async with sessions(address, limits=Limits(queue_timeout=0.0)) as manager:
             for _ in range(10):

@@ -1,4 +1,4 @@
-"""The contract of an engine: what runs the model inside, or behind, a node."""
+"""Interface of engines, which run a model in or behind a node."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from subnet.wire.tensors import TokenIds
 
 
 class Engine(ABC):
-    """Runs one model. Used as `async with engine:`; entering loads the model, leaving frees it.
+    """Runs one model. Used as `async with engine:`, which loads the model on entry and frees it on exit.
 
-    `name`, `card`, `capacity`, `capabilities` and `artefact` are valid from entering on.
-    All methods run on the event loop's thread and must not block it.
+    `name`, `card`, `capabilities`, `capacity` (choices generated at once) and `artefact` (the encoded tokenizer) are
+    valid once the engine is entered. All methods run on the event loop's thread and must not block it.
     """
 
     name: str
@@ -39,39 +39,45 @@ class Engine(ABC):
         return None
 
     async def check(self) -> None:
-        """Raises NodeError while the engine cannot work: its server is away. What is said of it may have changed after
-        this."""
+        """Raise NodeError if the engine cannot run requests, for example because its server is unreachable.
+
+        May update the attributes that describe the model.
+        """
         return
 
     @abstractmethod
     async def run(self, job: Job, emit: Sink[Delta]) -> None:
         """Generate until every choice of the job has finished.
 
-        Calls `emit` on the event loop's thread, in order per choice, as soon as tokens exist; exactly one delta
-        per choice has a finish_reason, and it is the last of that choice. Returns after the last one.
-        It may emit deltas without tokens and finish reason, as a sign of life of choices that wait or whose prompt is
-        being read; never when nothing moved. `cached_tokens` stands on one other delta of a choice, the first if it can
-        be known by then: tokens of the prompt that were left from earlier jobs, at most all but one, 0 for a job with
-        delivered tokens.
-        Cancelling the call frees the job's slots within one engine step. The caller sees to it that no more
-        than `capacity` choices run at once.
+        Calls `emit` on the event loop's thread, in order per choice, as soon as there are tokens. Exactly one delta per
+        choice has a finish_reason, and it is the last of that choice. Returns after the last delta.
 
-        Raises EngineFailed when the model or its server breaks, ContextLengthExceeded when prompt and delivered
-        tokens leave no room for one more, InvalidRequest for what the engine cannot do.
+        Deltas without tokens and finish_reason are keep-alives, for choices that wait for a slot or whose prompt is
+        being processed. They are emitted only while the engine makes progress.
+
+        `cached_tokens` is set on one delta of each choice that is not a keep-alive, if possible the first. It is the
+        number of prompt tokens reused from earlier jobs: less than the prompt length, and 0 for a job with delivered
+        tokens.
+
+        Cancelling the call frees the job's slots within one engine step. The caller ensures that at most `capacity`
+        choices run at once.
+
+        Raises EngineFailed if the model or its server fails, ContextLengthExceeded if prompt and delivered tokens leave
+        no room for another token, and InvalidRequest for anything the engine does not support.
         """
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
-        """A vector of length 1 for each text: float32, shape (len(inputs), dimensions). Cancelling the call ends it.
+        """Return an embedding of norm 1 for each text: float32, shape (len(inputs), dimensions).
 
-        Only engines with the capability `embeddings`; others raise InvalidRequest. Raises InvalidRequest for a text
-        without tokens or with unknown ones, ContextLengthExceeded for one that is too long, EngineFailed.
+        Cancelling the call stops the work. Raises InvalidRequest if the engine lacks the capability `embeddings` or if
+        a text is empty or has unknown token ids, ContextLengthExceeded if a text is too long, and EngineFailed.
         """
         raise InvalidRequest("This model does not support embeddings.", param="model")
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
-        """How likely the model finds each token but the first after those before it, and the `width` likeliest in its
-        place: len(tokens) - 1 of them.
+        """Return the logprobs of each token but the first, given the tokens before it: len(tokens) - 1 items.
 
-        Only engines with the capability `prompt_logprobs`; others raise InvalidRequest. Raises as `embed` does.
+        Each item includes the `width` most likely tokens at that position. Raises InvalidRequest if the engine lacks
+        the capability `prompt_logprobs`, and the same errors as `embed`.
         """
         raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")

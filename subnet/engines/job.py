@@ -1,4 +1,7 @@
-"""From what was asked over the wire to what the engine gets. What it cannot do is refused by name, never dropped."""
+"""Conversion of wire requests to the input of engines.
+
+A parameter that the engine does not support is rejected by name, never ignored.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,29 @@ from subnet.node_info import Capabilities
 from subnet.wire.messages import MAX_TEXTS, EmbedRequest, Generate, ScoreRequest
 from subnet.wire.tensors import Tensor, TokenIds, token_ids, unpack
 
-# What columns.py has room for.
-_MOST_CHOICES = 65_535
-_LARGE = 1e6
-# What makes no distribution would look like a broken engine, and be held against the node.
+# Largest choice index that fits into a column of Deltas, see subnet/wire/columns.py.
+_MAX_CHOICE_INDEX = 65_535
+_MAX_MAGNITUDE = 1e6
+# Values outside these ranges would yield no probability distribution. The engine would appear to have failed, and the
+# node's circuit breaker would count it.
 _RANGES = {
-    "temperature": (0, _LARGE),
+    "temperature": (0, _MAX_MAGNITUDE),
     "top_p": (0, 1),
     "top_k": (-1, 2**31),
     "min_p": (0, 1),
     "typical_p": (0, 1),
-    "frequency_penalty": (-_LARGE, _LARGE),
-    "presence_penalty": (-_LARGE, _LARGE),
-    "repetition_penalty": (1 / _LARGE, _LARGE),
+    "frequency_penalty": (-_MAX_MAGNITUDE, _MAX_MAGNITUDE),
+    "presence_penalty": (-_MAX_MAGNITUDE, _MAX_MAGNITUDE),
+    "repetition_penalty": (1 / _MAX_MAGNITUDE, _MAX_MAGNITUDE),
 }
 
 
-def to_job(request: Generate, can: Capabilities) -> Job:
-    """Raises InvalidRequest, and WireError for tensors that are none."""
-    _check(request, can)
+def to_job(request: Generate, capabilities: Capabilities) -> Job:
+    """Return the job for `request`. A missing seed becomes 0.
+
+    Raises InvalidRequest for invalid or unsupported parameters, and WireError for malformed tensors.
+    """
+    _validate(request, capabilities)
     prompt = _tokens(request.prompt)
     starts = tuple(Start(start.choice, _tokens(start.delivered)) for start in request.starts)
     if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
@@ -39,9 +46,13 @@ def to_job(request: Generate, can: Capabilities) -> Job:
     return Job(prompt, sampling, starts)
 
 
-def to_texts(request: EmbedRequest, can: Capabilities) -> list[TokenIds]:
-    """Raises InvalidRequest, and WireError for tensors that are none."""
-    if not can.embeddings:
+def to_texts(request: EmbedRequest, capabilities: Capabilities) -> list[TokenIds]:
+    """Return the token ids of each text of `request`.
+
+    Raises InvalidRequest if embeddings are not supported or there are too many texts, and WireError for malformed
+    tensors.
+    """
+    if not capabilities.embeddings:
         raise InvalidRequest("This model does not support embeddings.", param="model")
     if len(request.inputs) > MAX_TEXTS:
         raise InvalidRequest(
@@ -51,14 +62,18 @@ def to_texts(request: EmbedRequest, can: Capabilities) -> list[TokenIds]:
     return [_tokens(tensor) for tensor in request.inputs]
 
 
-def to_text(request: ScoreRequest, can: Capabilities) -> TokenIds:
-    """Raises InvalidRequest, and WireError for a tensor that is none."""
-    if not can.prompt_logprobs:
+def to_text(request: ScoreRequest, capabilities: Capabilities) -> TokenIds:
+    """Return the token ids of the text of `request`.
+
+    Raises InvalidRequest if prompt logprobs or the requested number of them are not supported, and WireError for a
+    malformed tensor.
+    """
+    if not capabilities.prompt_logprobs:
         raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")
-    if not 0 <= request.width <= can.top_logprobs:
+    if not 0 <= request.width <= capabilities.top_logprobs:
         raise InvalidRequest(
-            f"Invalid value for 'logprobs': expected an integer between 0 and {can.top_logprobs} for this model, "
-            f"but got {request.width}.",
+            f"Invalid value for 'logprobs': expected an integer between 0 and {capabilities.top_logprobs} for this "
+            f"model, but got {request.width}.",
             param="logprobs",
         )
     return _tokens(request.tokens)
@@ -71,35 +86,36 @@ def _tokens(tensor: Tensor) -> TokenIds:
         raise WireError(str(error)) from error
 
 
-def _check(request: Generate, can: Capabilities) -> None:
-    wanted = request.sampling
-    refusals = {
-        "logprobs": wanted.logprobs is not None and not can.top_logprobs,
-        "top_logprobs": wanted.logprobs is not None and not 0 <= wanted.logprobs <= can.top_logprobs,
-        "top_k": wanted.top_k > 0 and not can.top_k,
-        "min_p": wanted.min_p != 0 and not can.min_p,
-        "typical_p": wanted.typical_p != 1 and not can.typical_p,
-        "frequency_penalty": wanted.frequency_penalty != 0 and not can.penalties,
-        "presence_penalty": wanted.presence_penalty != 0 and not can.penalties,
-        "repetition_penalty": wanted.repetition_penalty != 1 and not can.penalties,
-        "logit_bias": bool(wanted.logit_bias) and not can.logit_bias,
-        "min_tokens": wanted.min_tokens != 0 and not can.min_tokens,
-        "ignore_eos": wanted.ignore_eos and not can.ignore_eos,
-        "grammar": wanted.grammar is not None and wanted.grammar.kind not in can.grammars,
+def _validate(request: Generate, capabilities: Capabilities) -> None:
+    sampling = request.sampling
+    unsupported = {
+        "logprobs": sampling.logprobs is not None and not capabilities.top_logprobs,
+        "top_logprobs": sampling.logprobs is not None and not 0 <= sampling.logprobs <= capabilities.top_logprobs,
+        "top_k": sampling.top_k > 0 and not capabilities.top_k,
+        "min_p": sampling.min_p != 0 and not capabilities.min_p,
+        "typical_p": sampling.typical_p != 1 and not capabilities.typical_p,
+        "frequency_penalty": sampling.frequency_penalty != 0 and not capabilities.penalties,
+        "presence_penalty": sampling.presence_penalty != 0 and not capabilities.penalties,
+        "repetition_penalty": sampling.repetition_penalty != 1 and not capabilities.penalties,
+        "logit_bias": bool(sampling.logit_bias) and not capabilities.logit_bias,
+        "min_tokens": sampling.min_tokens != 0 and not capabilities.min_tokens,
+        "ignore_eos": sampling.ignore_eos and not capabilities.ignore_eos,
+        "grammar": sampling.grammar is not None and sampling.grammar.kind not in capabilities.grammars,
     }
-    for param, refused in refusals.items():
-        if refused:
+    for param, is_unsupported in unsupported.items():
+        if is_unsupported:
             raise InvalidRequest(f"Unsupported value for '{param}': this model does not support it.", param=param)
-    for param, (least, most) in _RANGES.items():
-        value = getattr(wanted, param)
-        if not least <= value <= most:
+    for param, (minimum, maximum) in _RANGES.items():
+        value = getattr(sampling, param)
+        if not minimum <= value <= maximum:
             raise InvalidRequest(
-                f"Invalid value for '{param}': expected a number between {least:g} and {most:g}, but got {value}.",
+                f"Invalid value for '{param}': expected a number between {minimum:g} and {maximum:g}, but got {value}.",
                 param=param,
             )
-    if not all(-_LARGE <= bias <= _LARGE for bias in wanted.logit_bias.values()):
+    if not all(-_MAX_MAGNITUDE <= bias <= _MAX_MAGNITUDE for bias in sampling.logit_bias.values()):
         raise InvalidRequest(
-            f"Invalid value for 'logit_bias': expected biases between {-_LARGE:g} and {_LARGE:g}.", param="logit_bias"
+            f"Invalid value for 'logit_bias': expected biases between {-_MAX_MAGNITUDE:g} and {_MAX_MAGNITUDE:g}.",
+            param="logit_bias",
         )
-    if any(not 0 <= start.choice <= _MOST_CHOICES for start in request.starts):
-        raise InvalidRequest(f"Invalid choice index: expected an integer between 0 and {_MOST_CHOICES}.")
+    if any(not 0 <= start.choice <= _MAX_CHOICE_INDEX for start in request.starts):
+        raise InvalidRequest(f"Invalid choice index: expected an integer between 0 and {_MAX_CHOICE_INDEX}.")

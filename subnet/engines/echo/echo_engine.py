@@ -1,4 +1,4 @@
-"""The echo engine: streams that step together at a pace."""
+"""Echo engine: generates arbitrary tokens for all streams at a fixed rate."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.engines.base import Engine
-from subnet.engines.echo.penalties import AdjustedStream, adjusted
+from subnet.engines.echo.penalties import AdjustedStream, needs_logits
 from subnet.engines.echo.stream import Stream
 from subnet.engines.echo.vocabulary import END, PIECES
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Delta, Job
 from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest
 
-# One that was stopped for longer does not make up for it. In seconds.
-_MOST_BEHIND = 1.0
+# Steps that are late by more than this are not made up for, in seconds.
+_MAX_LAG = 1.0
 
 
 class EchoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`rate` is in tokens per second and stream, 0 for as fast as it goes; `delay` seconds pass before the first.
+    """Options of the echo engine.
 
-    An answer without max_tokens has `size` tokens.
+    `rate` is in tokens per second of each stream, 0 for unlimited; `delay` is the time before the first token, in
+    seconds. An answer without max_tokens has `size` tokens.
     """
 
     rate: float = 0.0
@@ -36,23 +37,23 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace:
-    """`rate` steps a second from `start` on, 0 for as fast as it goes. Times are in seconds.
+    """Schedule of `rate` steps per second from `start`; 0 is unlimited. Times are in seconds.
 
-    A step that is late makes none of the next ones late.
+    A late step does not delay the following ones.
     """
 
     def __init__(self, rate: float, start: float) -> None:
         self._interval = 1 / rate if rate else 0.0
         self._due = start
 
-    def pause(self, now: float) -> float:
-        """How long to wait for the next step; 0 or less when it is due."""
-        self._due = max(self._due + self._interval, now - _MOST_BEHIND)
+    def delay(self, now: float) -> float:
+        """Schedule the next step and return the time until then, in seconds; 0 or less if it is due."""
+        self._due = max(self._due + self._interval, now - _MAX_LAG)
         return self._due - now
 
 
 class EchoEngine(Engine):
-    """Steps all streams together at the pace asked for, as an engine with continuous batching does."""
+    """Advances all streams in common steps at the configured rate, like an engine with continuous batching."""
 
     name = "echo"
 
@@ -69,7 +70,7 @@ class EchoEngine(Engine):
         )
         self.capacity = options.capacity
         self._streams: dict[Stream, tuple[Sink[Delta], asyncio.Future[None]]] = {}
-        self._wanted = asyncio.Event()
+        self._has_streams = asyncio.Event()
         self._stepper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,41 +85,41 @@ class EchoEngine(Engine):
             await asyncio.gather(self._stepper, return_exceptions=True)
 
     async def run(self, job: Job, emit: Sink[Delta]) -> None:
-        longest = max(len(start.delivered) for start in job.starts) + len(job.prompt)
-        if longest >= self.card.context_length:
+        length = max(len(start.delivered) for start in job.starts) + len(job.prompt)
+        if length >= self.card.context_length:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.card.context_length} tokens. However, the request has "
-                f"{longest} tokens."
+                f"{length} tokens."
             )
         if self._options.delay:
             await asyncio.sleep(self._options.delay)
-        kind = AdjustedStream if adjusted(job.sampling) else Stream
-        streams = [kind(job.prompt, start, job.sampling, self._options.size) for start in job.starts]
+        stream_class = AdjustedStream if needs_logits(job.sampling) else Stream
+        streams = [stream_class(job.prompt, start, job.sampling, self._options.size) for start in job.starts]
         loop = asyncio.get_running_loop()
-        ends: list[asyncio.Future[None]] = [loop.create_future() for _ in streams]
-        self._streams.update((stream, (emit, end)) for stream, end in zip(streams, ends, strict=True))
-        self._wanted.set()
+        futures: list[asyncio.Future[None]] = [loop.create_future() for _ in streams]
+        self._streams.update((stream, (emit, future)) for stream, future in zip(streams, futures, strict=True))
+        self._has_streams.set()
         try:
-            await asyncio.gather(*ends)
+            await asyncio.gather(*futures)
         finally:
             for stream in streams:
                 self._streams.pop(stream, None)
 
     async def _run_steps(self) -> None:
-        time = asyncio.get_running_loop().time
+        now = asyncio.get_running_loop().time
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            pace = Pace(self._options.rate, time())
+            await self._has_streams.wait()
+            self._has_streams.clear()
+            pace = Pace(self._options.rate, now())
             while self._streams:
                 self._step()
-                await asyncio.sleep(pace.pause(time()))
+                await asyncio.sleep(pace.delay(now()))
 
     def _step(self) -> None:
-        for stream, (emit, end) in list(self._streams.items()):
+        for stream, (emit, future) in list(self._streams.items()):
             delta = stream.step()
             emit(delta)
             if delta.finish_reason is not None:
                 del self._streams[stream]
-                if not end.done():
-                    end.set_result(None)
+                if not future.done():
+                    future.set_result(None)

@@ -1,4 +1,4 @@
-"""What the echo engine can say: common words, and characters whose bytes are a token each."""
+"""Vocabulary of the echo engine: common words, and single bytes that make up multi-byte characters."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ _CHARACTERS = [char.encode() for char in ("é", "ß", "中", "語", "€", "🎉
 END = 256
 _FIRST_WORD = 257
 PIECES = [bytes((byte,)) for byte in range(256)] + [b"<|end|>"] + [b" " + word.encode() for word in _WORDS]
-LONGEST = max(map(len, _CHARACTERS))
+MAX_CHARACTER_TOKENS = max(map(len, _CHARACTERS))
 
 
-class Place:
-    """Where a text stands: between characters, or within some.
+class TextState:
+    """State of a text: between two characters, or after `prefix`, the first bytes of a character.
 
-    `draws` are the tokens that may come next, likelier ones more often, the likeliest first. `after` tells where a
-    token leads to, if not between characters.
+    `candidates` are the tokens that may follow, repeated in proportion to their probability, most likely first.
+    `next_states` maps a token to the state that it leads to; any other token leads between characters.
     """
 
-    def __init__(self, begun: bytes = b"") -> None:
-        self.begun = begun
-        self.draws = [char[len(begun)] for char in _CHARACTERS if char.startswith(begun) and char != begun]
-        self.after: dict[int, Place] = {}
+    def __init__(self, prefix: bytes = b"") -> None:
+        self.prefix = prefix
+        self.candidates = [char[len(prefix)] for char in _CHARACTERS if char.startswith(prefix) and char != prefix]
+        self.next_states: dict[int, TextState] = {}
 
 
-def _words() -> list[int]:
-    """The first words of the list are the most common, as in any text."""
+def _word_candidates() -> list[int]:
+    # Earlier words are more common, as in natural text.
     return [_FIRST_WORD + rank for rank in range(len(_WORDS)) for _ in range(max(4, 48 // (rank + 1)))]
 
 
-def _places() -> Place:
-    begun = {char[:size] for char in _CHARACTERS for size in range(len(char))}
-    places = {prefix: Place(prefix) for prefix in begun}
-    for prefix, place in places.items():
+def _build_states() -> TextState:
+    prefixes = {char[:size] for char in _CHARACTERS for size in range(len(char))}
+    states = {prefix: TextState(prefix) for prefix in prefixes}
+    for prefix, state in states.items():
         for byte in range(256):
             text = prefix + bytes((byte,))
-            longest = next(text[at:] for at in range(len(text) + 1) if text[at:] in places)
-            if longest:
-                place.after[byte] = places[longest]
-    between = places[b""]
-    between.draws = _words() + between.draws * 8
-    return between
+            suffix = next(text[at:] for at in range(len(text) + 1) if text[at:] in states)
+            if suffix:
+                state.next_states[byte] = states[suffix]
+    between_characters = states[b""]
+    between_characters.candidates = _word_candidates() + between_characters.candidates * 8
+    return between_characters
 
 
-BETWEEN = _places()
+BETWEEN_CHARACTERS = _build_states()
