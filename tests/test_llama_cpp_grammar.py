@@ -1,4 +1,4 @@
-"""Output of the real model that must fit a grammar."""
+"""Grammar-constrained output of the llama.cpp engine with a real model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Characters of several tokens arrive whole, with a logprob for each token."""
+    """Characters of several tokens are complete, with logprobs for each token."""
     text = "🎉🦜日本語"
     schema = json.dumps({"const": text})
     tokens, deltas = await run(
@@ -32,7 +32,7 @@ async def test_every_token_of_a_character_is_delivered(engine: LlamaCppEngine, p
 
 
 LETTERS = {"type": "string", "maxLength": 8}
-ENDING: list[dict[str, Any]] = [
+FINITE: list[dict[str, Any]] = [
     {"enum": ["red", "green", 3, None]},
     {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 4},
     {
@@ -44,7 +44,7 @@ ENDING: list[dict[str, Any]] = [
     },
     {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"a": LETTERS}, "additionalProperties": False}]},
 ]
-LIST = {
+RECURSIVE = {
     "type": "object",
     "properties": {"name": LETTERS, "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
     "required": ["name", "next"],
@@ -52,24 +52,24 @@ LIST = {
 }
 
 
-@pytest.mark.parametrize("schema", [*ENDING, LIST])
-async def test_every_answer_fits_its_schema_or_was_cut(
+@pytest.mark.parametrize("schema", [*FINITE, RECURSIVE])
+async def test_complete_answers_match_their_schema(
     engine: LlamaCppEngine, pieces: list[bytes], schema: dict[str, Any]
 ) -> None:
-    """At temperature 1, whatever the seed: an answer that ends is valid, and only max_tokens cuts one."""
+    """At temperature 1, every complete answer matches its schema, and only max_tokens leaves one incomplete."""
     grammar = Grammar("json_schema", json.dumps(schema))
-    asked = [run(engine, chat("Hi"), seed=seed, grammar=grammar, max_tokens=40) for seed in range(6)]
-    for tokens, deltas in await asyncio.gather(*asked):
+    runs = [run(engine, chat("Hi"), seed=seed, grammar=grammar, max_tokens=40) for seed in range(6)]
+    for tokens, deltas in await asyncio.gather(*runs):
         if deltas[-1].finish_reason == "stop":
             jsonschema.validate(json.loads(b"".join(pieces[token] for token in tokens)), schema)
         else:
-            assert schema is LIST
+            assert schema is RECURSIVE
             assert len(tokens) == 40
 
 
-async def test_a_cut_answer_would_have_gone_on_to_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Cut anywhere, the end is "length" and the text the beginning of the whole; cut at its end, it is "stop"."""
-    grammar = Grammar("json_schema", json.dumps(ENDING[2]))
+async def test_a_truncated_answer_is_a_prefix(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
+    """An answer cut by max_tokens is a prefix of the complete one and ends with "length"."""
+    grammar = Grammar("json_schema", json.dumps(FINITE[2]))
     whole, _ = await run(engine, chat("Hi"), grammar=grammar, max_tokens=100)
     assert set(json.loads(b"".join(pieces[token] for token in whole))) == {"id", "tags"}
     for cut in (1, len(whole) // 2, len(whole) - 1, len(whole)):
@@ -79,8 +79,8 @@ async def test_a_cut_answer_would_have_gone_on_to_fit(engine: LlamaCppEngine, pi
 
 
 @pytest.mark.parametrize("kind", ["regex", "lark"])
-async def test_output_fits_other_grammars(engine: LlamaCppEngine, pieces: list[bytes], kind: GrammarKind) -> None:
-    """A regular expression holds for the whole text; a Lark grammar may hold JSON within text."""
+async def test_output_matches_other_grammars(engine: LlamaCppEngine, pieces: list[bytes], kind: GrammarKind) -> None:
+    """Output matches a regular expression as a whole, and a Lark grammar with embedded JSON."""
     text = {
         "regex": r"(yes|no), [0-9]{3}",
         "lark": 'start: ("yes" | "no") ", " %json {"type": "integer", "minimum": 100, "maximum": 999}',
@@ -94,15 +94,15 @@ async def test_output_fits_other_grammars(engine: LlamaCppEngine, pieces: list[b
 @pytest.mark.parametrize(
     "grammar", [Grammar("regex", "("), Grammar("regex", "(?=a)b"), Grammar("lark", "no"), Grammar("lark", "start: a")]
 )
-async def test_a_bad_grammar_is_refused(engine: LlamaCppEngine, grammar: Grammar) -> None:
-    """What does not compile is the client's mistake, in one line."""
+async def test_an_invalid_grammar_is_rejected(engine: LlamaCppEngine, grammar: Grammar) -> None:
+    """A grammar that does not compile raises InvalidRequest with a message of one line."""
     with pytest.raises(InvalidRequest, match="Invalid value for 'grammar': ") as caught:
         await run(engine, chat("Hi"), grammar=grammar)
     assert caught.value.param == "grammar"
     assert "\n" not in caught.value.message
 
 
-TOO_MANY_WAYS = json.dumps(
+TOO_AMBIGUOUS = json.dumps(
     {
         "anyOf": [
             {"type": "object", "properties": {f"a{i}": {"type": "string", "pattern": "^(x+x+)+y$"}}} for i in range(500)
@@ -112,17 +112,17 @@ TOO_MANY_WAYS = json.dumps(
 
 
 @pytest.mark.parametrize(
-    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999, TOO_MANY_WAYS]
+    "schema", ["{", '{"type": "nope"}', '{"$ref": "#/nowhere"}', '"' + "x" * 300_000 + '"', "[" * 9999, TOO_AMBIGUOUS]
 )
-async def test_a_bad_schema_is_refused(engine: LlamaCppEngine, schema: str) -> None:
-    """What is no schema, or too large a one, is the client's mistake, and the engine goes on."""
+async def test_an_invalid_schema_is_rejected(engine: LlamaCppEngine, schema: str) -> None:
+    """An invalid, too large or too ambiguous schema raises InvalidRequest, and the engine keeps running."""
     with pytest.raises(InvalidRequest) as caught:
         await run(engine, chat("Hi"), grammar=Grammar("json_schema", schema))
     assert caught.value.param == "grammar"
     assert "\n" not in caught.value.message
 
 
-async def test_delivered_tokens_must_fit_the_schema(engine: LlamaCppEngine) -> None:
-    """Tokens that another engine made without the schema do not bring this one down."""
+async def test_delivered_tokens_must_match_the_schema(engine: LlamaCppEngine) -> None:
+    """Delivered tokens that do not match the schema raise InvalidRequest."""
     with pytest.raises(InvalidRequest, match="do not match"):
         await run(engine, chat("Hi"), ids_of("Once upon").tolist(), grammar=Grammar("json_schema", PERSON))

@@ -1,4 +1,4 @@
-"""Texts that the real model reads: embeddings and scores."""
+"""Embeddings and prompt logprobs of the llama.cpp engine with a real model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def llama_cpp_mean(text: list[int]) -> NDArray[np.float32]:
-    """The mean of the hidden states of a text of up to 32 tokens, of length 1, as llama.cpp's own pooling makes it."""
+    """Return llama.cpp's own mean-pooled embedding of a text of up to 32 tokens, normalised."""
     model = NativeModel(resolve(None, print))
     library = model.library
     library.llama_get_embeddings_seq.restype = ctypes.POINTER(ctypes.c_float)
@@ -48,8 +48,8 @@ def llama_cpp_mean(text: list[int]) -> NDArray[np.float32]:
 TEXTS = ["The cat sat on the mat.", "A kitten was sitting on a rug.", "Quarterly revenue rose by four percent."]
 
 
-async def test_embeddings_tell_what_texts_are_about(engine: LlamaCppEngine) -> None:
-    """Vectors of length 1, nearer for texts that mean the same, and the same whatever else is asked for."""
+async def test_similar_texts_have_similar_embeddings(engine: LlamaCppEngine) -> None:
+    """Embeddings have norm 1, and those of similar texts are more similar."""
     vectors = await engine.embed([ids_of(text) for text in TEXTS])
     assert vectors.dtype == np.float32
     assert vectors.shape == (3, 576)
@@ -58,15 +58,15 @@ async def test_embeddings_tell_what_texts_are_about(engine: LlamaCppEngine) -> N
     assert (await engine.embed([])).shape == (0, 576)
 
 
-async def test_embeddings_are_those_of_llama_cpp(engine: LlamaCppEngine) -> None:
-    """The mean that llama.cpp itself makes of a text gives the same vector."""
+async def test_embeddings_equal_llama_cpps_mean_pooling(engine: LlamaCppEngine) -> None:
+    """The embedding of a text equals llama.cpp's own mean pooling."""
     text = ids_of(TEXTS[0]).tolist()
     [ours] = await engine.embed([token_ids(text)])
     assert ours @ llama_cpp_mean(text) == pytest.approx(1, abs=1e-5)
 
 
-async def test_embeddings_and_answers_leave_each_other_alone(engine: LlamaCppEngine) -> None:
-    """Made between the steps of an answer, from texts of any length, vectors and tokens come out to the same bits."""
+async def test_embeddings_and_answers_do_not_affect_each_other(engine: LlamaCppEngine) -> None:
+    """Embeddings computed between the steps of an answer are bitwise the same, and so is the answer."""
     texts = [ids_of(text) for text in (TEXTS[0], " ".join(TEXTS) * 4, TEXTS[1])]
     alone, (tokens, deltas) = await engine.embed(texts), await run(engine, chat("Count."), max_tokens=16, logprobs=2)
     async with make_engine(capacity=1) as other:
@@ -76,8 +76,8 @@ async def test_embeddings_and_answers_leave_each_other_alone(engine: LlamaCppEng
     assert [delta.logprobs for delta in again[1]] == [delta.logprobs for delta in deltas]
 
 
-async def test_the_prompts_own_logprobs(engine: LlamaCppEngine) -> None:
-    """A text that was generated scores to the bit what its tokens had when they were drawn."""
+async def test_scores_equal_logprobs_of_generation(engine: LlamaCppEngine) -> None:
+    """Prompt logprobs of a generated text equal, bit by bit, the logprobs reported during generation."""
     prompt = chat("Tell me a story.")
     tokens, deltas = await run(engine, prompt, max_tokens=8, logprobs=3)
     scores = await engine.score(token_ids([*prompt, *tokens]), 3)
@@ -89,16 +89,16 @@ async def test_the_prompts_own_logprobs(engine: LlamaCppEngine) -> None:
 @pytest.mark.parametrize(
     ("text", "error"), [([], InvalidRequest), ([49152], InvalidRequest), ([5] * (CONTEXT + 1), ContextLengthExceeded)]
 )
-async def test_texts_that_cannot_be_read(engine: LlamaCppEngine, text: list[int], error: type[Exception]) -> None:
-    """Empty, unknown and too long ones are the client's mistake; the longest that fits is read."""
+async def test_invalid_texts_are_rejected(engine: LlamaCppEngine, text: list[int], error: type[Exception]) -> None:
+    """Texts that are empty, too long or have unknown tokens are rejected."""
     with pytest.raises(error):
         await engine.embed([token_ids([5]), token_ids(text)])
     with pytest.raises(error):
         await engine.score(token_ids(text), 0)
 
 
-async def test_the_longest_text_is_read() -> None:
-    """A text that fills the context, after a short one for which less room was made."""
+async def test_a_text_may_fill_the_context() -> None:
+    """A text that fills the context can be embedded after a short one."""
     async with make_engine(capacity=1) as engine:
         vectors = await engine.embed([token_ids([5]), token_ids([5] * CONTEXT)])
         assert vectors.shape == (2, 576)

@@ -1,4 +1,4 @@
-"""The transformers engine with tiny models: draws, resumes, slots and ends."""
+"""transformers engine with tiny models: sampling, resuming, slots and finish reasons."""
 
 from __future__ import annotations
 
@@ -48,31 +48,31 @@ def pieces(engine: TransformersEngine) -> list[bytes]:
     return TokenizerArtefact.from_bytes(engine.artefact).pieces
 
 
-def theirs(folder: Path) -> Any:
-    """The model as the package itself loads it."""
+def reference_model(folder: Path) -> Any:
+    """Return the model as loaded by the package itself."""
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
 
 
-def generated(model: Any, prompt: TokenIds, count: int) -> list[int]:
-    """What the package's own greedy generation adds, without the end."""
-    asked = torch.tensor([prompt.tolist()])
-    given: list[int] = model.generate(asked, do_sample=False, max_new_tokens=count)[0, len(prompt) :].tolist()
-    return given[:-1] if given[-1] == 1 else given
+def reference_tokens(model: Any, prompt: TokenIds, count: int) -> list[int]:
+    """Return the tokens of the package's own greedy generation, without the end token."""
+    input_ids = torch.tensor([prompt.tolist()])
+    generated: list[int] = model.generate(input_ids, do_sample=False, max_new_tokens=count)[0, len(prompt) :].tolist()
+    return generated[:-1] if generated[-1] == 1 else generated
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_greedy_is_what_the_package_generates(tmp_path: Path, kind: str) -> None:
-    """Token by token, for prompts of one piece and of several, and again for the same prompt."""
-    model = theirs(tiny_model(tmp_path, kind))
+async def test_greedy_output_equals_the_packages(tmp_path: Path, kind: str) -> None:
+    """Greedy output equals the package's own, for prompts of one or several pieces and from the prompt cache."""
+    model = reference_model(tiny_model(tmp_path, kind))
     async with make_engine(tmp_path) as engine:
         for prompt in (PROMPT[:1], LONG, LONG, LONG[:50]):
             tokens, _ = await run(engine, prompt, temperature=0, max_tokens=24)
-            assert tokens == generated(model, prompt, 24)
+            assert tokens == reference_tokens(model, prompt, 24)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_resumed_run_of_any_kind_goes_on_as_if_never_cut(tmp_path: Path, kind: str) -> None:
-    """At every cut, whatever is left of the run that was cut."""
+async def test_answers_of_every_architecture_resume(tmp_path: Path, kind: str) -> None:
+    """An answer of any model architecture, resumed at any token, equals the uninterrupted one."""
     async with make_engine(tiny_model(tmp_path, kind)) as engine:
         whole, _ = await run(engine, LONG, seed=3, max_tokens=16, ignore_eos=True)
         for cut in range(1, 16):
@@ -91,8 +91,10 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
-async def test_a_resumed_run_goes_on_as_if_never_cut(engine: TransformersEngine, folder: Path, name: str) -> None:
-    """With penalties and grammars too, on the same engine and on a fresh one."""
+async def test_a_resumed_answer_equals_the_uninterrupted_one(
+    engine: TransformersEngine, folder: Path, name: str
+) -> None:
+    """An answer with penalties or a grammar, resumed on the same or a new engine, equals the uninterrupted one."""
     sampling = {"max_tokens": 24} | SAMPLINGS[name]
     whole, deltas = await run(engine, PROMPT, **sampling)
     async with make_engine(folder, capacity=1, prompt_cache=False) as other:
@@ -104,21 +106,21 @@ async def test_a_resumed_run_goes_on_as_if_never_cut(engine: TransformersEngine,
 
 
 async def test_logprobs_are_log_softmax(engine: TransformersEngine, folder: Path) -> None:
-    """Those of the model's own logits, padding included, before temperature and bias."""
-    drawn: dict[str, Any] = {"seed": 2, "temperature": 1.5, "logit_bias": {40: 2.0}}
-    tokens, deltas = await run(engine, PROMPT, max_tokens=12, logprobs=5, ignore_eos=True, **drawn)
-    found = [logprobs for delta in deltas for logprobs in delta.logprobs or []]
+    """Logprobs are the log-softmax of the model's logits, padding included, before temperature and bias."""
+    sampling: dict[str, Any] = {"seed": 2, "temperature": 1.5, "logit_bias": {40: 2.0}}
+    tokens, deltas = await run(engine, PROMPT, max_tokens=12, logprobs=5, ignore_eos=True, **sampling)
+    logprobs_of_tokens = [logprobs for delta in deltas for logprobs in delta.logprobs or []]
     with torch.no_grad():
-        logits = theirs(folder)(torch.tensor([[*PROMPT.tolist(), *tokens]])).logits[0, len(PROMPT) - 1 : -1]
-    for token, logprobs, row in zip(tokens, found, torch.log_softmax(logits.float(), -1), strict=True):
+        logits = reference_model(folder)(torch.tensor([[*PROMPT.tolist(), *tokens]])).logits[0, len(PROMPT) - 1 : -1]
+    for token, logprobs, row in zip(tokens, logprobs_of_tokens, torch.log_softmax(logits.float(), -1), strict=True):
         best = torch.topk(row, 5)
         assert logprobs.logprob == pytest.approx(row[token].item(), abs=1e-4)
         assert list(logprobs.top_ids) == best.indices.tolist()
         assert logprobs.top_logprobs == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-async def test_jobs_at_once_equal_their_solo_runs(engine: TransformersEngine, folder: Path) -> None:
-    """More jobs than slots, with prompts of many lengths: neighbours change nothing."""
+async def test_concurrent_jobs_equal_separate_ones(engine: TransformersEngine, folder: Path) -> None:
+    """More jobs than slots, run concurrently, give the same tokens as separately."""
     prompts = [LONG[:size] for size in (91, 1, 40, 7, 63, 20)]
     together = await asyncio.gather(*(run(engine, prompt, seed=3, max_tokens=16) for prompt in prompts))
     async with make_engine(folder, capacity=1, prompt_cache=False) as alone:
@@ -127,8 +129,8 @@ async def test_jobs_at_once_equal_their_solo_runs(engine: TransformersEngine, fo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_choices_of_a_job_share_the_prompt(tmp_path: Path, kind: str) -> None:
-    """Several choices differ among themselves, and each is what it would be alone."""
+async def test_choices_of_a_job_are_independent(tmp_path: Path, kind: str) -> None:
+    """The choices of a job differ, and each equals its separate run."""
     starts = tuple(Start(choice, token_ids([])) for choice in range(3))
     sampling = Sampling(seed=4, max_tokens=12, ignore_eos=True)
     deltas: list[Delta] = []
@@ -142,41 +144,43 @@ async def test_choices_of_a_job_share_the_prompt(tmp_path: Path, kind: str) -> N
 
 
 async def test_cancelling_frees_the_slots(engine: TransformersEngine) -> None:
-    """As many endless jobs as there are slots, cancelled: the next job runs, and nothing more is emitted."""
+    """Cancelling jobs frees their slots for the next job and stops their deltas."""
     deltas: list[Delta] = []
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     def emit(delta: Delta) -> None:
         deltas.append(delta)
-        begun.set()
+        started.set()
 
     job = Job(PROMPT, Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
     tasks = [asyncio.create_task(engine.run(job, emit)) for _ in range(engine.capacity)]
-    await begun.wait()
+    await started.wait()
     for task in tasks:
         task.cancel()
-    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
+    assert all(
+        isinstance(result, asyncio.CancelledError) for result in await asyncio.gather(*tasks, return_exceptions=True)
+    )
     count = len(deltas)
     assert len((await run(engine, PROMPT, max_tokens=4, ignore_eos=True))[0]) == 4
     assert len(deltas) == count
 
 
-async def test_ends(engine: TransformersEngine) -> None:
-    """Exactly max_tokens; stop tokens and the model's own end are not delivered, and can be held back."""
+async def test_finish_reasons(engine: TransformersEngine) -> None:
+    """max_tokens is exact; stop and end tokens are not delivered, and min_tokens or ignore_eos suppress them."""
     free, deltas = await run(engine, PROMPT, temperature=0, max_tokens=12, ignore_eos=True)
     assert (len(free), deltas[-1].finish_reason) == (12, "length")
     assert await run(engine, PROMPT, max_tokens=0) == ([], [Delta(0, [], None, "length")])
     stopped, deltas = await run(engine, PROMPT, temperature=0, max_tokens=12, stop_tokens=(free[6],))
     assert (stopped, deltas[-1].finish_reason) == (free[: free.index(free[6])], "stop")
-    held, _ = await run(engine, PROMPT, temperature=0, max_tokens=12, stop_tokens=(free[6],), min_tokens=12)
-    assert free[6] not in held
+    suppressed, _ = await run(engine, PROMPT, temperature=0, max_tokens=12, stop_tokens=(free[6],), min_tokens=12)
+    assert free[6] not in suppressed
     ended, deltas = await run(engine, PROMPT, seed=1, logit_bias={1: 100.0})
     assert (ended, deltas[-1].finish_reason) == ([], "stop")
     assert 1 not in (await run(engine, PROMPT, seed=1, logit_bias={1: 100.0}, ignore_eos=True, max_tokens=4))[0]
 
 
 async def test_a_full_context_ends_with_length(engine: TransformersEngine) -> None:
-    """A choice stops where its context is full; what is full already is refused, saying both numbers."""
+    """A choice ends with "length" when its context is full; a job without room for a token is rejected."""
     prompt = token_ids([50] * (CONTEXT - 3))
     tokens, deltas = await run(engine, prompt, ignore_eos=True)
     assert (len(tokens), deltas[-1].finish_reason) == (3, "length")
@@ -185,17 +189,17 @@ async def test_a_full_context_ends_with_length(engine: TransformersEngine) -> No
 
 
 @pytest.mark.parametrize(("prompt", "bias"), [([], {}), ([VOCABULARY], {}), ([5], {VOCABULARY: 1.0})])
-async def test_ids_beyond_the_vocabulary_are_refused(
+async def test_unknown_token_ids_are_rejected(
     engine: TransformersEngine, prompt: list[int], bias: dict[int, float]
 ) -> None:
-    """An empty prompt and unknown ids are the client's mistake."""
+    """An empty prompt and token ids beyond the vocabulary raise InvalidRequest."""
     with pytest.raises(InvalidRequest):
         await run(engine, token_ids(prompt), logit_bias=bias)
 
 
 @pytest.mark.parametrize("kind", ["json_schema", "regex", "lark"])
-async def test_output_fits_its_grammar(engine: TransformersEngine, pieces: list[bytes], kind: Any) -> None:
-    """Even of a model that knows no words: of tokens that the tokenizer has, and to its end."""
+async def test_output_matches_its_grammar(engine: TransformersEngine, pieces: list[bytes], kind: Any) -> None:
+    """Even the output of an untrained model matches its grammar and ends."""
     text = {"json_schema": SCHEMA, "regex": r"\{\"cat\": \"(sat|mat)\"\}", "lark": 'start: "{\\"cat\\": \\"sat\\"}"'}
     for seed in range(4):
         tokens, deltas = await run(engine, PROMPT, seed=seed, max_tokens=60, grammar=Grammar(kind, text[kind]))
@@ -203,8 +207,8 @@ async def test_output_fits_its_grammar(engine: TransformersEngine, pieces: list[
         assert json.loads(b"".join(pieces[token] for token in tokens))["cat"] in ("sat", "mat")
 
 
-async def test_a_model_without_an_end_follows_no_grammars(tmp_path: Path) -> None:
-    """It says so, and answers until it may not say more."""
+async def test_a_model_without_end_tokens_supports_no_grammars(tmp_path: Path) -> None:
+    """A model without end tokens declares no grammars and answers up to max_tokens."""
     tiny_model(tmp_path, eos_token_id=None)
     (tmp_path / "tokenizer_config.json").unlink()
     async with make_engine(tmp_path) as engine:
@@ -212,8 +216,8 @@ async def test_a_model_without_an_end_follows_no_grammars(tmp_path: Path) -> Non
         assert len((await run(engine, PROMPT, seed=1, max_tokens=30))[0]) == 30
 
 
-async def test_what_is_left_of_a_prompt_is_used(engine: TransformersEngine, folder: Path) -> None:
-    """All but one token of the same prompt, unless that is switched off, or a window has slid on."""
+async def test_the_prompt_cache_is_used(engine: TransformersEngine, folder: Path) -> None:
+    """All but one token of a repeated prompt are reused, unless the prompt cache is disabled."""
     answers = [await run(engine, LONG, seed=6, max_tokens=8, ignore_eos=True) for _ in range(2)]
     assert answers[0][0] == answers[1][0]
     assert answers[1][1][0].cached_tokens == len(LONG) - 1
@@ -223,21 +227,21 @@ async def test_what_is_left_of_a_prompt_is_used(engine: TransformersEngine, fold
             assert (tokens, deltas[0].cached_tokens) == (answers[0][0], 0)
 
 
-async def test_what_cannot_be_cut_back_is_read_again(tmp_path: Path) -> None:
-    """A window that has slid on has forgotten what a shorter prompt needs."""
+async def test_a_sliding_window_is_not_reused(tmp_path: Path) -> None:
+    """A prompt whose sliding window has moved on is processed again."""
     async with make_engine(tiny_model(tmp_path, "mistral"), capacity=1) as engine:
         first, _ = await run(engine, LONG, seed=6, max_tokens=8)
         again, deltas = await run(engine, LONG, seed=6, max_tokens=8)
     assert (again, deltas[0].cached_tokens) == (first, 0)
 
 
-async def test_leaving_fails_what_still_runs(folder: Path) -> None:
-    """A job under way when the engine is left ends with EngineFailed, and so does one that comes later."""
+async def test_leaving_the_engine_fails_jobs(folder: Path) -> None:
+    """A job that is running when the engine is left raises EngineFailed, and so does a later one."""
     async with make_engine(folder, capacity=1) as engine:
-        begun = asyncio.Event()
+        started = asyncio.Event()
         job = Job(PROMPT, Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
-        task = asyncio.create_task(engine.run(job, lambda _: begun.set()))
-        await begun.wait()
-    for ending in (task, engine.run(job, print)):
+        task = asyncio.create_task(engine.run(job, lambda _: started.set()))
+        await started.wait()
+    for job_result in (task, engine.run(job, print)):
         with pytest.raises(EngineFailed):
-            await ending
+            await job_result

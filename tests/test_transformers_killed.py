@@ -1,4 +1,4 @@
-"""kill -9 under answers of transformers nodes, as users of the library see it."""
+"""Failover of answers when transformers nodes are killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def thirds(tokens: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Cuts]:
-    """Cut after a third, and after two thirds."""
+    """Answers that are interrupted after a third and after two thirds of their tokens."""
     folder: Path = tiny_model(tmp_path_factory.mktemp("killed") / "tiny")
     command = ("subnet.cli", "node", "--engine", "transformers", "--model", str(folder), "--threads", "1")
     return killed_at(WISHES, *command, prompt=[0, 50, 60, 70, 80, 90], cuts=thirds)
 
 
 @pytest.mark.parametrize("name", WISHES, ids=", ".join)
-def test_nobody_can_tell(name: Name, killed: dict[Name, Cuts]) -> None:
-    """Tokens, logprobs, finish reasons and count are the same, and only what was lost is asked for again."""
+def test_interrupted_answers_equal_uninterrupted_ones(name: Name, killed: dict[Name, Cuts]) -> None:
+    """Tokens, logprobs, finish reasons and counts equal those of an uninterrupted answer, and only lost tokens are
+    generated again."""
     cuts = killed[name]
     assert cuts.whole.counted > 10
     assert cuts.same == cuts.made

@@ -1,4 +1,4 @@
-"""What the transformers engine is started with: folders, packages, and the node around it."""
+"""Start of the transformers engine: missing packages, model folders, and models on the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.hub import environment, serving
 from tests.pretrained import folder_of
 from tests.tiny_model import tiny_model
 
-WITHOUT = """
+WITHOUT_PACKAGES = """
 import asyncio, sys
 sys.modules["transformers"] = None
 from subnet.engines.transformers import TransformersEngine
@@ -33,8 +33,8 @@ except SettingsError as error:
 """
 
 
-async def refused(folder: Path, **settings: Any) -> str:
-    """What a folder is refused with."""
+async def rejection(folder: Path, **settings: Any) -> str:
+    """Return the message that a folder is rejected with."""
     with pytest.raises(SettingsError) as caught:
         async with TransformersEngine(folder, threads=1, **settings):
             raise AssertionError("it loaded")
@@ -42,18 +42,20 @@ async def refused(folder: Path, **settings: Any) -> str:
     return caught.value.message
 
 
-def test_without_the_packages_it_says_what_to_install() -> None:
-    """In one line, when it starts; nothing else of the project needs them."""
+def test_missing_packages_are_reported() -> None:
+    """A missing package is reported in one line that says what to install."""
     environ = os.environ | {"PYTHONPATH": os.getcwd()}
-    told = subprocess.run([sys.executable, "-c", WITHOUT], env=environ, capture_output=True, text=True, timeout=60)
-    assert told.stdout.startswith(
+    completed = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGES], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert completed.stdout.startswith(
         "the transformers engine requires additional packages (pip install '.[transformers]')"
     )
-    assert told.stdout.count("\n") == 1
+    assert completed.stdout.count("\n") == 1
 
 
-def test_a_node_needs_to_be_told_its_model() -> None:
-    """There is no model of this form in the package."""
+def test_the_model_must_be_set() -> None:
+    """The transformers engine has no default model: a node without --model raises SettingsError."""
     with pytest.raises(SettingsError, match="needs --model"):
         make_engine(NodeSettings(engine="transformers"), print)
 
@@ -75,83 +77,81 @@ def tiny(tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "tiny")
 
 
-def cut(folder: Path) -> None:
+def truncate_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
-def no_weights(folder: Path) -> None:
+def remove_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def more_layers(folder: Path) -> None:
+def add_layer(folder: Path) -> None:
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
 
 
-def unknown_kind(folder: Path) -> None:
+def set_unknown_architecture(folder: Path) -> None:
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"llama"', '"nobody"'))
+    config.write_text(config.read_text().replace('"llama"', '"unknown"'))
 
 
-def no_config(folder: Path) -> None:
+def remove_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
-        (cut, "transformers cannot load a model from "),
-        (no_weights, "transformers cannot load a model from "),
-        (more_layers, "is incomplete: 9 weights missing, e.g. model.layers.2.input_layernorm.weight"),
-        (unknown_kind, "transformers cannot load a model from "),
-        (no_config, "transformers cannot load a model from "),
+        (truncate_weights, "transformers cannot load a model from "),
+        (remove_weights, "transformers cannot load a model from "),
+        (add_layer, "is incomplete: 9 weights missing, e.g. model.layers.2.input_layernorm.weight"),
+        (set_unknown_architecture, "transformers cannot load a model from "),
+        (remove_config, "transformers cannot load a model from "),
     ],
 )
-async def test_a_folder_that_is_no_model_is_one_clear_error(
-    tiny: Path, damage: Callable[[Path], None], said: str
-) -> None:
-    """Weights cut short, missing or in part, a kind that the package does not know, no configuration."""
+async def test_an_incomplete_model_is_rejected(tiny: Path, damage: Callable[[Path], None], message: str) -> None:
+    """Missing, truncated or partial weights, an unknown architecture and a missing configuration are rejected."""
     damage(tiny)
-    assert said in await refused(tiny)
+    assert message in await rejection(tiny)
 
 
-async def test_what_cannot_be_served_is_one_clear_error(tiny: Path, tmp_path: Path) -> None:
-    """A folder with a tokenizer alone, no folder, a longer context than the model has."""
-    assert "transformers cannot load" in await refused(folder_of(tmp_path / "tokenizer"))
-    assert "model folder not found" in await refused(tmp_path / "nothing")
-    assert "expected 1 to 256" in await refused(tiny, context_length=257)
+async def test_unusable_settings_are_rejected(tiny: Path, tmp_path: Path) -> None:
+    """A folder without a model, a missing folder and a context length above the model's are rejected."""
+    assert "transformers cannot load" in await rejection(folder_of(tmp_path / "tokenizer"))
+    assert "model folder not found" in await rejection(tmp_path / "nothing")
+    assert "expected 1 to 256" in await rejection(tiny, context_length=257)
 
 
-async def test_a_model_that_does_not_run_is_one_clear_error(tiny: Path) -> None:
-    """It has fewer positions than the shortest prompts have tokens: known before anybody asks."""
-    assert "was loaded but does not run: " in await refused(tiny_model(tiny, "gpt2", max_position_embeddings=4))
+async def test_a_model_that_does_not_run_is_rejected(tiny: Path) -> None:
+    """A model that loads but fails in its first forward pass is rejected at start."""
+    assert "was loaded but does not run: " in await rejection(tiny_model(tiny, "gpt2", max_position_embeddings=4))
 
 
-async def test_a_kind_that_remembers_in_another_way_is_refused(tmp_path: Path) -> None:
-    """Its state is no cache that an answer could go on from."""
+async def test_a_model_without_a_key_value_cache_is_rejected(tmp_path: Path) -> None:
+    """A model with recurrent state instead of a key-value cache is rejected."""
     torch = pytest.importorskip("torch", reason="the extra `transformers` is not installed")
     transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
     torch.manual_seed(1)
     config = transformers.MambaConfig(vocab_size=352, hidden_size=32, num_hidden_layers=2, state_size=8)
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
-    assert "MambaForCausalLM is not supported" in await refused(folder_of(tmp_path))
+    assert "MambaForCausalLM is not supported" in await rejection(folder_of(tmp_path))
 
 
-def test_a_model_of_the_hub_is_fetched(tiny: Path, tmp_path: Path) -> None:
-    """Its weights too, and nothing else; it is called as it is there."""
+def test_a_model_on_the_hub_is_downloaded(tiny: Path, tmp_path: Path) -> None:
+    """A model on the hub is downloaded with its safetensors weights only, and served under its hub name."""
     (tiny / "pytorch_model.bin").write_bytes(b"not wanted")
     with serving(tiny) as hub:
         environ = os.environ | environment(hub.address, tmp_path / "home") | {"PYTHONPATH": os.getcwd()}
         command = [sys.executable, "-c", FROM_HUB]
-        told = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=True)
-    assert told.stdout.splitlines()[1:] == ["tiny/model 256"]
+        completed = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=True)
+    assert completed.stdout.splitlines()[1:] == ["tiny/model 256"]
     assert "model.safetensors" in hub.asked
     assert "pytorch_model.bin" not in hub.asked
 
 
-async def test_the_card_says_what_the_package_knows(tiny: Path) -> None:
-    """Template, ends and tokens of a chat are those of the package's own tokenizer."""
+async def test_the_card_equals_the_packages_tokenizer(tiny: Path) -> None:
+    """The card's template, stop tokens and token ids equal those of the package's own tokenizer."""
     from transformers import AutoTokenizer
 
     known = AutoTokenizer.from_pretrained(tiny)

@@ -1,4 +1,4 @@
-"""llama.cpp in this process, by way of the library in the xllamacpp wheel."""
+"""Engine for GGUF files, run in this process with the llama.cpp library in the xllamacpp wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: llama.cpp in this process, driven token by token."""
+"""Engine that runs llama.cpp in this process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
-from subnet.engines.llama_cpp.reader import Embedding, Reader, Score
-from subnet.engines.stepping.prefill import MOST_ROWS
-from subnet.engines.stepping.stepping_engine import SteppedEngine, highest
+from subnet.engines.llama_cpp.prefill_tasks import EmbeddingTask, PrefillContext, ScoringTask
+from subnet.engines.stepping.prefill import MAX_ROWS
+from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import TokenLogprobs
 from subnet.models.card import describe
 from subnet.wire.tensors import TokenIds
 
 
-class LlamaCppEngine(SteppedEngine):
-    """Serves one GGUF file to up to `capacity` choices at once, each with a context of its own.
+class LlamaCppEngine(SteppingEngine):
+    """Runs a GGUF file for up to `capacity` choices at once, each with `context_length` tokens of context.
 
-    Greedy answers, and those drawn with a seed, can be taken up at any token and go on exactly as they would have: on
-    one thread, logits are bitwise the same however the tokens before were batched. On more threads llama.cpp sums the
-    attention of a lone choice beyond 512 tokens in another order, so that near ties may fall differently.
+    An answer can resume at any token and continues exactly as without the interruption: on one thread, logits are
+    bitwise equal however earlier tokens were batched. On several threads llama.cpp sums the attention of a single
+    choice beyond 512 tokens in another order, so near ties may resolve differently.
 
-    `threads` defaults to all cores but one: llama.cpp's threads spin, and collapse when they compete for a core.
-    `prompt_cache`: a prompt that begins as an earlier one did starts from what is left of that.
+    `tokenizer_json` replaces the tokenizer in the GGUF file. `threads` defaults to all cores but one, because
+    llama.cpp's threads busy-wait and become very slow if they compete for a core. With `prompt_cache`, a prompt reuses
+    the prefix that it has in common with an earlier one.
     """
 
     name = "llama.cpp"
@@ -50,25 +51,26 @@ class LlamaCppEngine(SteppedEngine):
         self._path = model_path
         self._model_id = model_id
         self._tokenizer_json = tokenizer_json
-        self._wanted_length = context_length
+        self._requested_length = context_length
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
-        self._cache = prompt_cache
+        self._prompt_cache = prompt_cache
 
     async def __aenter__(self) -> Self:
-        """Raises SettingsError or EngineFailed."""
+        """Load the model. Raises SettingsError if the file is invalid, EngineFailed if there is not enough memory."""
         await asyncio.to_thread(self._load)
-        ends = self._model.end_tokens | frozenset(self.card.stop_tokens)
-        self._start(self._context, self._model.vocab_size, ends, self._cache)
+        end_tokens = self._model.end_tokens | frozenset(self.card.stop_tokens)
+        self._start(self._context, self._model.vocab_size, end_tokens, self._prompt_cache)
         return self
 
     def _load(self) -> None:
-        self.card, self.artefact = describe(self._path, self._model_id, self._wanted_length, self._tokenizer_json)
+        self.card, self.artefact = describe(self._path, self._model_id, self._requested_length, self._tokenizer_json)
         self._model = NativeModel(self._path)
         try:
-            rows = MOST_ROWS + self.capacity
-            length = self.card.context_length
-            self._context = NativeContext(self._model, self.capacity, length, rows, self._threads)
-            self._reader = Reader(self._model, length, self._threads, self._context.pools_last)
+            rows = MAX_ROWS + self.capacity
+            context_length = self.card.context_length
+            self._context = NativeContext(self._model, self.capacity, context_length, rows, self._threads)
+            pools_last_token = self._context.pools_last_token
+            self._prefill_context = PrefillContext(self._model, context_length, self._threads, pools_last_token)
         except BaseException:
             self._model.close()
             raise
@@ -77,7 +79,7 @@ class LlamaCppEngine(SteppedEngine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
-        await asyncio.to_thread(self._reader.close)
+        await asyncio.to_thread(self._prefill_context.close)
         self._context.close()
         self._model.close()
 
@@ -86,24 +88,26 @@ class LlamaCppEngine(SteppedEngine):
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:
-            self._check_text(tokens)
-        await asyncio.to_thread(self._reader.prepare, max(map(len, inputs), default=0))
-        found = [await self._stepper.read(Embedding(self._reader, tokens.tolist())) for tokens in inputs]
-        return np.array(found, np.float32).reshape(len(inputs), self._model.dimensions)
+            self._validate_text(tokens)
+        await asyncio.to_thread(self._prefill_context.prepare, max(map(len, inputs), default=0))
+        tasks = [EmbeddingTask(self._prefill_context, tokens.tolist()) for tokens in inputs]
+        embeddings = [await self._stepper.prefill(task) for task in tasks]
+        return np.array(embeddings, np.float32).reshape(len(inputs), self._model.dimensions)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
-        self._check_text(tokens)
-        await asyncio.to_thread(self._reader.prepare, len(tokens))
-        return await self._stepper.read(Score(self._reader, tokens.tolist(), width))
+        self._validate_text(tokens)
+        await asyncio.to_thread(self._prefill_context.prepare, len(tokens))
+        return await self._stepper.prefill(ScoringTask(self._prefill_context, tokens.tolist(), width))
 
-    def _check_text(self, tokens: TokenIds) -> None:
-        length, vocab = self.card.context_length, self._vocab_size
-        if not len(tokens) or highest(tokens) >= vocab:
+    def _validate_text(self, tokens: TokenIds) -> None:
+        context_length, vocab_size = self.card.context_length, self._vocab_size
+        if not len(tokens) or max_token_id(tokens) >= vocab_size:
             raise InvalidRequest(
-                f"Invalid value for 'input': expected at least one token id, and ids between 0 and {vocab - 1}.",
+                f"Invalid value for 'input': expected at least one token id, and ids between 0 and {vocab_size - 1}.",
                 param="input",
             )
-        if len(tokens) > length:
+        if len(tokens) > context_length:
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {length} tokens. However, the input has {len(tokens)} tokens."
+                f"This model's maximum context length is {context_length} tokens. However, the input has {len(tokens)} "
+                "tokens."
             )

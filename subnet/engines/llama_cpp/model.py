@@ -1,4 +1,4 @@
-"""A model and a context of llama.cpp, as objects that are closed by hand."""
+"""Object wrappers of llama.cpp's models and contexts, which must be closed explicitly."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from subnet.engines.llama_cpp import native
 from subnet.engines.stepping import Context, Row
 from subnet.errors import EngineFailed, SettingsError
 
-# From 64 rows of a sequence on, another attention kernel takes over, whose sums round differently. Below that, logits
-# do not depend on where a prompt was cut or what else was in the batch: measured as bitwise equal, on one thread.
-_EXACT_ROWS = 32
+# From 64 rows of a sequence on, llama.cpp uses another attention kernel, which rounds differently. Below that, logits
+# do not depend on how a prompt is split or what else is in the batch: measured as bitwise equal, on one thread.
+_MAX_EXACT_ROWS = 32
 
 
 class NativeModel:
-    """A loaded GGUF file. Loading blocks. Raises SettingsError for a file that does not load."""
+    """Loaded GGUF file; with `vocab_only`, without weights. Loading blocks. Raises SettingsError if it fails."""
 
     def __init__(self, path: Path, vocab_only: bool = False) -> None:
         self.library = native.load_library()
@@ -28,7 +28,7 @@ class NativeModel:
         params.set_flag(native.VOCAB_ONLY, vocab_only)
         self.handle = self.library.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise SettingsError(f"llama.cpp cannot load {path}: {native.log.take()}")
+            raise SettingsError(f"llama.cpp cannot load {path}: {native.log.pop_errors()}")
         self.vocab = self.library.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self.library.llama_vocab_n_tokens(self.vocab)
         self.dimensions: int = self.library.llama_model_n_embd_out(self.handle)
@@ -39,8 +39,10 @@ class NativeModel:
         return frozenset(t for t in range(self.vocab_size) if self.library.llama_vocab_is_eog(self.vocab, t))
 
     def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
-        """Token ids of the text, without a beginning-of-sequence token. `parse_special`: control tokens' texts
-        become control tokens."""
+        """Return the token ids of the text, without a BOS token.
+
+        With `parse_special`, the text of a control token becomes that token.
+        """
         data = text.encode()
         ids = (ctypes.c_int32 * (len(data) + 8))()
         count = self.library.llama_tokenize(self.vocab, data, len(data), ids, len(ids), False, parse_special)
@@ -52,11 +54,11 @@ class NativeModel:
 
 
 class NativeContext(Context):
-    """Room for `sequences` sequences of `length` tokens each, and the decoding of batches over them.
+    """KV cache for `sequences` sequences of `length` tokens each, and decoding of batches of up to `batch_size` rows.
 
-    Each sequence has a buffer of its own, so that its logits do not depend on what the others hold.
-    `with_hidden_states`: what the last layer makes of a token can be had beside its logits.
-    Raises EngineFailed when there is no memory for it.
+    Each sequence has its own buffer, so that its logits do not depend on the contents of the others. With
+    `with_hidden_states`, the hidden states of the last layer are available besides the logits. Raises EngineFailed if
+    there is not enough memory.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class NativeContext(Context):
         params = self._library.llama_context_default_params()
         params.set(native.N_CTX, length * sequences)
         params.set(native.N_BATCH, batch_size)
-        params.set(native.N_UBATCH, min(batch_size, _EXACT_ROWS))
+        params.set(native.N_UBATCH, min(batch_size, _MAX_EXACT_ROWS))
         params.set(native.N_SEQ_MAX, sequences)
         params.set(native.N_THREADS, threads)
         params.set(native.N_THREADS_BATCH, threads)
@@ -84,59 +86,67 @@ class NativeContext(Context):
         self._handle = self._library.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise EngineFailed(
-                f"llama.cpp cannot create a context of {sequences} x {length} tokens: {native.log.take()}"
+                f"llama.cpp cannot create a context of {sequences} x {length} tokens: {native.log.pop_errors()}"
             )
         self._library.llama_set_embeddings(self._handle, with_hidden_states)
         self._memory = self._library.llama_get_memory(self._handle)
         self._batch = self._library.llama_batch_init(batch_size, 0, 1)
 
     def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
-        """Run the batch. For each sequence that asked for logits, a view of them, float32, shape (vocab,), that is
-        valid until the next decode. Raises EngineFailed."""
+        """Decode a batch and return, for each sequence with a row that needs logits, those after its last such row.
+
+        The logits are a view: float32, shape (vocab,), valid until the next decode. Raises EngineFailed.
+        """
         batch = self._batch
-        for index, (token, position, sequence, wanted) in enumerate(rows):
+        for index, (token, position, sequence, needs_logits) in enumerate(rows):
             batch.token[index] = token
             batch.pos[index] = position
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = sequence
-            batch.logits[index] = wanted
+            batch.logits[index] = needs_logits
         batch.n_tokens = len(rows)
         status = self._library.llama_decode(self._handle, batch)
         if status != 0:
-            raise EngineFailed(f"llama_decode failed with status {status}: {native.log.take()}")
-        return {sequence: self.logits(index) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
+            raise EngineFailed(f"llama_decode failed with status {status}: {native.log.pop_errors()}")
+        return {
+            sequence: self.logits(index) for index, (_, _, sequence, needs_logits) in enumerate(rows) if needs_logits
+        }
 
     @property
-    def pools_last(self) -> bool:
-        """Whether the model's file says that a text's embedding is that of its last token."""
+    def pools_last_token(self) -> bool:
+        """Whether the model's embedding of a text is the hidden state of its last token, by the file's metadata."""
         pooling: int = self._library.llama_pooling_type(self._handle)
         return pooling == native.POOLING_LAST
 
     def logits(self, index: int) -> NDArray[np.float32]:
-        """Those of a row of the last batch that asked for them, as `decode` gives them."""
+        """Return the logits of row `index` of the last batch, which must need logits, as `decode` does."""
         pointer = self._library.llama_get_logits_ith(self._handle, index)
         if not pointer:
             raise EngineFailed("llama.cpp returned no logits for a token that needs them")
         return np.ctypeslib.as_array(pointer, (self._vocab_size,))
 
     def hidden_state(self, index: int) -> NDArray[np.float32]:
-        """That of a row of the last batch that asked for logits: float32, shape (dimensions,), valid until the next
-        decode. Raises EngineFailed."""
+        """Return the hidden state of row `index` of the last batch, which must need logits.
+
+        It is float32, shape (dimensions,), and valid until the next decode. Raises EngineFailed.
+        """
         pointer = self._library.llama_get_embeddings_ith(self._handle, index)
         if not pointer:
             raise EngineFailed("llama.cpp returned no hidden state for a token that needs it")
         return np.ctypeslib.as_array(pointer, (self._dimensions,))
 
-    def keep(self, sequence: int, length: int) -> int:
-        """Forget all of the sequence beyond its first `length` tokens. Gives how many are left: `length`, or 0 where
-        the model's kind of memory cannot forget in part."""
+    def truncate(self, sequence: int, length: int) -> int:
+        """Remove all tokens of the sequence after the first `length`.
+
+        Return the number of tokens left: `length`, or 0 if the model's cache cannot be truncated in part.
+        """
         if self._library.llama_memory_seq_rm(self._memory, sequence, length, -1):
             return length
         self._library.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
     def copy(self, source: int, target: int) -> None:
-        """Make `target` a copy of all of `source`."""
+        """Replace the sequence `target` by a copy of `source`."""
         self._library.llama_memory_seq_rm(self._memory, target, -1, -1)
         self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 

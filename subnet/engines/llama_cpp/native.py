@@ -1,8 +1,8 @@
-"""llama.cpp's C interface, as the shared object inside the xllamacpp wheel exports it, through ctypes.
+"""ctypes bindings of llama.cpp's C interface, as exported by the shared library in the xllamacpp wheel.
 
-Only what the engine needs is bound. Names and signatures are those of llama.cpp's include/llama.h. ctypes lets go of
-the interpreter lock during every call. The parameter structs have no stable layout: they are handled as opaque bytes
-with a few fields at known offsets, and `load_library` refuses a wheel whose defaults are not found there.
+Only the functions that the engine needs are bound, with names and signatures of llama.cpp's include/llama.h. ctypes
+releases the GIL during every call. The parameter structs have no stable layout: they are treated as opaque bytes with a
+few fields at known offsets, and `load_library` rejects a wheel whose default values do not match these offsets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LogCallback = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 
 
 class Params(ctypes.Structure):
-    """llama_model_params or llama_context_params: larger than either, which the calling conventions allow."""
+    """llama_model_params or llama_context_params; larger than both, which the calling convention permits."""
 
     _fields_ = (("raw", ctypes.c_uint8 * 512),)
 
@@ -38,7 +38,7 @@ class Params(ctypes.Structure):
 
 
 class Batch(ctypes.Structure):
-    """llama_batch: for each token its id, position, sequences, and whether its logits are wanted."""
+    """llama_batch: for each token its id, position, sequences, and whether its logits are needed."""
 
     _fields_ = (
         ("n_tokens", c_int32),
@@ -51,7 +51,7 @@ class Batch(ctypes.Structure):
     )
 
 
-# Offsets in bytes, read off the defaults that the pinned wheel fills in.
+# Offsets in bytes, determined from the default values of the pinned wheel.
 N_CTX, N_BATCH, N_UBATCH, N_SEQ_MAX, N_THREADS, N_THREADS_BATCH, POOLING = 0, 4, 8, 12, 28, 32, 44
 VOCAB_ONLY = 72
 
@@ -92,8 +92,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
-class LogTail:
-    """Keeps llama.cpp's log silent, and its last error lines for the text of an exception."""
+class ErrorLog:
+    """Suppresses llama.cpp's log, but keeps its last error lines for exception messages."""
 
     _ERROR = 4
     _CONTINUED = 5
@@ -108,18 +108,18 @@ class LogTail:
         if self._level == self._ERROR:
             self._lines = [*self._lines, text.decode("utf-8", "replace").strip()][-3:]
 
-    def take(self) -> str:
-        """The last error lines in one; they are forgotten."""
+    def pop_errors(self) -> str:
+        """Return the last error lines as one line, and clear them."""
         lines, self._lines = self._lines, []
         return "; ".join(filter(None, lines)) or "llama.cpp reported no error message"
 
 
-log = LogTail()
+log = ErrorLog()
 
 
 @functools.cache
 def load_library() -> ctypes.CDLL:
-    """The library with typed functions. Raises SettingsError if the wheel is missing or another than it must be."""
+    """Load the library with typed functions. Raises SettingsError if the wheel is missing or has another version."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         raise SettingsError(f"the llama.cpp engine requires the package {WHEEL}, which is not installed")

@@ -1,4 +1,4 @@
-"""llama.cpp's own tokenizer: the reference that ours is tested against."""
+"""Tokenizer of llama.cpp, the reference for testing other tokenizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from subnet.engines.llama_cpp.model import NativeModel
 
 
 class NativeTokenizer:
-    """Loads a GGUF file's vocabulary, without weights. Used as a context manager. Raises SettingsError."""
+    """Vocabulary of a GGUF file, loaded without weights. Used as a context manager. Raises SettingsError."""
 
     def __init__(self, path: Path) -> None:
         self._model = NativeModel(path, vocab_only=True)
@@ -25,9 +25,12 @@ class NativeTokenizer:
 
     @property
     def end_tokens(self) -> frozenset[int]:
+        """Tokens that end generation."""
         return self._model.end_tokens
 
     def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
-        """Token ids of the text, without a beginning-of-sequence token. `parse_special`: control tokens' texts
-        become control tokens."""
+        """Return the token ids of the text, without a BOS token.
+
+        With `parse_special`, the text of a control token becomes that token.
+        """
         return self._model.tokenize(text, parse_special)

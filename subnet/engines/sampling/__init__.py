@@ -1,1 +1,1 @@
-"""Drawing tokens from logits, whoever made these: truncation, penalties, seeds, grammars, logprobs."""
+"""Sampling of tokens from logits: truncation, penalties, seeds, grammars and logprobs."""

@@ -1,4 +1,4 @@
-"""Output that must fit a grammar, by llguidance: which tokens may come next."""
+"""Grammar-constrained sampling with llguidance: determines which tokens may come next."""
 
 from __future__ import annotations
 
@@ -12,55 +12,61 @@ from subnet.errors import InvalidRequest
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
-_LONGEST_TEXT = 256 * 1024
+_MAX_TEXT_LENGTH = 256 * 1024
 
 
-def _json(schema: str) -> str:
-    # As Python's json.dumps writes, which models know well. Where any space may come, small ones get lost in it: of 24
-    # answers of the default model within 120 tokens, 10 ended with flexible space, 12 without space, 15 like this.
+def _json_schema_grammar(schema: str) -> str:
+    # The format of Python's json.dumps, which models know well. Small models get stuck in flexible whitespace: of 24
+    # answers of the demo model, 10 ended within 120 tokens with flexible whitespace, 12 without any, 15 like this.
     return LLMatcher.grammar_from_json_schema(
         schema, overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     )
 
 
-_COMPILE: dict[GrammarKind, Callable[[str], str]] = {
-    "json_schema": _json,
+_CONVERTERS: dict[GrammarKind, Callable[[str], str]] = {
+    "json_schema": _json_schema_grammar,
     "regex": LLMatcher.grammar_from_regex,
     "lark": LLMatcher.grammar_from_lark,
 }
 
 
-class Grammars:
-    """Follows grammars in the tokens of a model. `tokenize` is used for text that a grammar leaves no choice about."""
+class GrammarCompiler:
+    """Compiles grammars for the vocabulary of a model.
 
-    kinds = tuple(_COMPILE)
+    `pieces[i]` is the bytes of token i. `tokenize` is applied to text that a grammar allows no alternative to.
+    """
+
+    kinds = tuple(_CONVERTERS)
 
     def __init__(
         self,
         pieces: Sequence[bytes],
-        control: Collection[int],
+        control_tokens: Collection[int],
         end_tokens: Collection[int],
         tokenize: Callable[[str], list[int]],
     ) -> None:
         self._size = len(pieces)
-        vocabulary = _Vocabulary(list(pieces), sorted(control), min(end_tokens), tokenize)
+        vocabulary = _LLGuidanceVocabulary(list(pieces), sorted(control_tokens), min(end_tokens), tokenize)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
 
-    def after(self, grammar: Grammar, output: Sequence[int]) -> GrammarState:
-        """Where `output` leads in the grammar. Raises InvalidRequest for a grammar it cannot follow, or output that
-        breaks it. Takes up to a second for a large one, without the interpreter lock."""
-        if len(grammar.text) > _LONGEST_TEXT:
+    def compile(self, grammar: Grammar, output: Sequence[int]) -> GrammarState:
+        """Return the state of `grammar` after `output`, the tokens generated so far.
+
+        Takes up to a second for a large grammar, during which the GIL is released. Raises InvalidRequest for an invalid
+        grammar, or if `output` does not match it.
+        """
+        if len(grammar.text) > _MAX_TEXT_LENGTH:
             raise InvalidRequest(
-                f"Invalid value for 'grammar': expected at most {_LONGEST_TEXT} characters, but got "
+                f"Invalid value for 'grammar': expected at most {_MAX_TEXT_LENGTH} characters, but got "
                 f"{len(grammar.text)}.",
                 param="grammar",
             )
         try:
-            matcher = LLMatcher(self._tokenizer, _COMPILE[grammar.kind](grammar.text), log_level=0)
+            matcher = LLMatcher(self._tokenizer, _CONVERTERS[grammar.kind](grammar.text), log_level=0)
         except ValueError as error:
-            raise _unusable(str(error)) from error
+            raise _invalid_grammar(str(error)) from error
         if matcher.is_error():
-            raise _unusable(_reason(matcher))
+            raise _invalid_grammar(_error_line(matcher))
         if output and not matcher.consume_tokens(list(output)):
             raise InvalidRequest(
                 "Invalid value for 'grammar': the tokens delivered so far do not match it.", param="grammar"
@@ -69,33 +75,35 @@ class Grammars:
 
 
 class GrammarState:
-    """Where one choice is in its grammar."""
+    """Position of one choice in its grammar."""
 
     def __init__(self, matcher: LLMatcher, size: int) -> None:
         self._matcher = matcher
         self._size = size
 
-    def allowed(self) -> NDArray[np.bool_]:
-        """For each token whether it may come next, shape (vocab,). Raises InvalidRequest for a grammar
-        whose ways to go on have become too many."""
+    def allowed_tokens(self) -> NDArray[np.bool_]:
+        """Return a mask of the tokens that may come next, shape (vocab,).
+
+        Raises InvalidRequest if the grammar has become too ambiguous to continue.
+        """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise _unusable(_reason(self._matcher))
+            raise _invalid_grammar(_error_line(self._matcher))
         return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing may follow."""
+    def is_finished(self) -> bool:
+        """Whether the output is complete and no token may follow."""
         return self._matcher.is_stopped()
 
     def append(self, token: int) -> None:
-        """Raises InvalidRequest for a token that was not allowed."""
+        """Advance the state by `token`. Raises InvalidRequest if the token is not allowed."""
         if not self._matcher.consume_token(token):
-            raise _unusable(_reason(self._matcher))
+            raise _invalid_grammar(_error_line(self._matcher))
 
 
-class _Vocabulary:
-    """What llguidance asks of a tokenizer; the names are its."""
+class _LLGuidanceVocabulary:
+    """Tokenizer interface that llguidance requires; it prescribes the attribute names."""
 
     bos_token_id = None
 
@@ -109,10 +117,10 @@ class _Vocabulary:
         return self._tokenize(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
-def _unusable(reason: str) -> InvalidRequest:
+def _invalid_grammar(reason: str) -> InvalidRequest:
     return InvalidRequest(f"Invalid value for 'grammar': {reason}", param="grammar")
 
 
-def _reason(matcher: LLMatcher) -> str:
-    """Its errors go on for pages, with the state and the grammar: the first line says what is wrong."""
+def _error_line(matcher: LLMatcher) -> str:
+    """Return the first line of the matcher's error. The rest, the state and the grammar, can be pages long."""
     return matcher.get_error().strip().partition("\n")[0][:300]

@@ -1,8 +1,8 @@
-"""Engines that take all their choices forward together, a step at a time, in a thread of their own."""
+"""Base for engines that advance all their choices together, one step at a time, in a separate thread."""
 
 from __future__ import annotations
 
 from subnet.engines.stepping.context import Context, Row
-from subnet.engines.stepping.stepping_engine import SteppedEngine
+from subnet.engines.stepping.stepping_engine import SteppingEngine
 
-__all__ = ["Context", "Row", "SteppedEngine"]
+__all__ = ["Context", "Row", "SteppingEngine"]

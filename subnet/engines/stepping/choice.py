@@ -1,4 +1,4 @@
-"""A job under way, and each of its choices."""
+"""State of a running job and of each of its choices."""
 
 from __future__ import annotations
 
@@ -9,101 +9,104 @@ from numpy.typing import NDArray
 
 from subnet.aio import Sink
 from subnet.engines.sampling.grammar import GrammarState
-from subnet.engines.sampling.sampler import Sampler, logprobs_of
+from subnet.engines.sampling.sampler import Sampler, token_logprobs
 from subnet.errors import SubnetError
 from subnet.generation import Delta, FinishReason, Job
 
 
 class Choice:
-    """One choice: the tokens it has (prompt and output), and how many of them its sequence in the context holds.
+    """One choice of a running job. Owned by the stepping thread once it is submitted.
 
-    Belongs to the stepping thread, once submitted. `fresh` tells that no step has given it anything yet.
+    `tokens` are prompt and output. The context's sequence `slot` holds the first `computed` of them. `leader` is the
+    choice of the same run that processes the prompt for this one. `awaits_first_token` holds until a step has produced
+    a delta for the choice.
     """
 
-    def __init__(
-        self, run: Run, number: int, tokens: list[int], sampler: Sampler, grammar: GrammarState | None
-    ) -> None:
+    def __init__(self, run: Run, index: int, tokens: list[int], sampler: Sampler, grammar: GrammarState | None) -> None:
         self.run = run
-        self.number = number
+        self.index = index
         self.tokens = tokens
         self.sampler = sampler
         self.grammar = grammar
         self.slot = -1
-        self.held = 0
+        self.computed = 0
         self.leader: Choice | None = None
-        self.fresh = True
+        self.awaits_first_token = True
 
     @property
     def pending(self) -> int:
-        """How many tokens have yet to be decoded before the next can be drawn."""
-        return len(self.tokens) - self.held
+        """Number of tokens to decode before the next one can be drawn."""
+        return len(self.tokens) - self.computed
 
-    def step(self, logits: NDArray[np.float32], limit: int) -> Delta:
-        """Draw the next token. `limit` is the most tokens a sequence may have."""
+    def step(self, logits: NDArray[np.float32], context_length: int) -> Delta:
+        """Draw the next token from `logits`, float32, shape (vocab,). `context_length` is the maximum, in tokens.
+
+        Raises EngineFailed for NaN logits and InvalidRequest if the grammar cannot be continued.
+        """
         run = self.run
-        token = self.sampler.draw(logits, self.grammar.allowed() if self.grammar else None)
-        if token is None or token in run.stops:
+        token = self.sampler.draw(logits, self.grammar.allowed_tokens() if self.grammar else None)
+        if token is None or token in run.stop_tokens:
             return self._delta([], logits, "stop")
         self.tokens.append(token)
         self.sampler.append(token)
         if self.grammar:
             self.grammar.append(token)
-            if self.grammar.ended:
+            if self.grammar.is_finished:
                 return self._delta([token], logits, "stop")
-        full = len(self.tokens) >= min(limit, run.longest)
-        return self._delta([token], logits, "length" if full else None)
+        is_full = len(self.tokens) >= min(context_length, run.max_length)
+        return self._delta([token], logits, "length" if is_full else None)
 
-    def empty(self) -> Delta:
-        """The only delta of a choice that has all its tokens already."""
+    def end_delta(self) -> Delta:
+        """Return the only delta of a choice that already has all its tokens."""
         return self._delta([], np.empty(0, np.float32), "length")
 
-    def sign_of_life(self) -> Delta:
-        return Delta(self.number, [])
+    def keep_alive(self) -> Delta:
+        return Delta(self.index, [])
 
-    def _delta(self, tokens: list[int], logits: NDArray[np.float32], reason: FinishReason | None) -> Delta:
+    def _delta(self, tokens: list[int], logits: NDArray[np.float32], finish_reason: FinishReason | None) -> Delta:
         width = self.run.job.sampling.logprobs
-        logprobs = None if width is None else [logprobs_of(logits, token, width) for token in tokens]
-        cached, self.fresh = (self.run.cached or 0 if self.fresh else 0), False
-        return Delta(self.number, tokens, logprobs, reason, cached)
+        logprobs = None if width is None else [token_logprobs(logits, token, width) for token in tokens]
+        cached_tokens, self.awaits_first_token = (self.run.cached_tokens or 0 if self.awaits_first_token else 0), False
+        return Delta(self.index, tokens, logprobs, finish_reason, cached_tokens)
 
 
 class Run:
-    """One call of the engine: what it asked for, where its deltas go, and how it ends.
+    """One call of the engine: its job, the receiver of its deltas, and its result.
 
-    `stops` are tokens that end a choice, `longest` the tokens that prompt and output may have together, `cached`
-    those of the prompt that earlier jobs had left in the context, None before it has a slot. A job that carries on what
-    another began has none, for that one counted them. `over` may be set from any thread, and then nothing more is
-    generated; `cached` belongs to the stepping thread, everything else to the event loop.
+    `stop_tokens` end a choice. `max_length` is the maximum number of tokens of prompt and output together.
+    `cached_tokens` is the number of prompt tokens reused from earlier jobs, None until the run has a slot, and 0 for a
+    job that resumes another one, which has already reported them. `ended` may be set from any thread and stops the
+    generation. `cached_tokens` is owned by the stepping thread, everything else by the event loop.
     """
 
-    def __init__(self, job: Job, emit: Sink[Delta], stops: frozenset[int]) -> None:
+    def __init__(self, job: Job, emit: Sink[Delta], stop_tokens: frozenset[int]) -> None:
         self.job = job
-        self.stops = stops
-        self.longest = len(job.prompt) + (job.sampling.max_tokens if job.sampling.max_tokens is not None else 1 << 40)
-        self.cached = 0 if any(len(start.delivered) for start in job.starts) else None
-        self.over = False
+        self.stop_tokens = stop_tokens
+        self.max_length = len(job.prompt) + (1 << 40 if job.sampling.max_tokens is None else job.sampling.max_tokens)
+        self.cached_tokens = 0 if any(len(start.delivered) for start in job.starts) else None
+        self.ended = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._emit = emit
-        self._open = len(job.starts)
+        self._unfinished = len(job.starts)
 
     def deliver(self, delta: Delta) -> None:
-        if self.over or self.done.done():
+        if self.ended or self.done.done():
             return
         try:
             self._emit(delta)
         except Exception as error:
             self.fail(error)
             return
-        self._open -= delta.finish_reason is not None
-        if not self._open:
-            self.over = True
+        self._unfinished -= delta.finish_reason is not None
+        if not self._unfinished:
+            self.ended = True
             self.done.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        if not self.over and not self.done.done():
-            self.over = True
+        if not self.ended and not self.done.done():
+            self.ended = True
             self.done.set_exception(error)
 
 
 Event = tuple[Run, Delta | SubnetError]
-"""What the stepping thread tells the event loop."""
+"""Result of a step for one run, passed from the stepping thread to the event loop."""

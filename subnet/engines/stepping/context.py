@@ -1,4 +1,4 @@
-"""What a stepper needs of a model."""
+"""Interface between the stepper and a model."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Row = tuple[int, int, int, bool]
-"""One token of a batch: token id, position, sequence, and whether its logits are wanted."""
+"""One token of a batch: token id, position, sequence, and whether its logits are needed."""
 
 
 class Context(Protocol):
-    """Room for sequences of tokens, numbered from 0, that are read once and remembered. For the stepping thread."""
+    """KV cache of a model for a fixed number of sequences, numbered from 0. Used by the stepping thread only."""
 
     def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
-        """Read the rows, which are in order within each sequence. For each sequence that asked for logits, those after
-        its last row: float32, shape (vocab,), valid until the next decode. Raises EngineFailed."""
+        """Decode the rows, which are in order within each sequence.
 
-    def keep(self, sequence: int, length: int) -> int:
-        """Forget all of the sequence beyond its first `length` tokens. Gives how many are left: `length`, or 0 where
-        the model's kind of memory cannot forget in part."""
+        Return, for each sequence with a row that needs logits, the logits after its last row: float32, shape (vocab,),
+        valid until the next call. Raises EngineFailed.
+        """
+
+    def truncate(self, sequence: int, length: int) -> int:
+        """Remove all tokens of the sequence after the first `length`.
+
+        Return the number of tokens left: `length`, or 0 if the model's cache cannot be truncated in part.
+        """
 
     def copy(self, source: int, target: int) -> None:
-        """Make `target` a copy of all of `source`."""
+        """Replace the sequence `target` by a copy of `source`."""

@@ -1,42 +1,46 @@
-"""How much of the prompts that are being read goes into a step, and how they share it."""
+"""Chunked prefill: the number of prompt tokens per step, and their distribution among prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST_ROWS = 32
-_LEAST_ROWS = 4
-_STEP_SECONDS = 0.08
+MAX_ROWS = 32
+_MIN_ROWS = 4
+_STEP_TARGET_SECONDS = 0.08
 
 
 class Pace:
-    """How many rows of prompts make a step of about 80 ms. Longer ones read 10 % faster (32 rows, 0.4 s), but nothing
-    can be cancelled, or drawn for the other choices, before a step ends."""
+    """Determines the number of prompt rows for a step of about 80 ms.
+
+    Longer steps process prompts 10 % faster (32 rows, 0.4 s), but delay the other choices and cancellations.
+    """
 
     def __init__(self) -> None:
-        self._row_seconds = 0.01
+        self._seconds_per_row = 0.01
 
     def rows(self) -> int:
-        return max(_LEAST_ROWS, min(MOST_ROWS, int(_STEP_SECONDS / self._row_seconds)))
+        """Return the maximum number of prompt rows in the next step."""
+        return max(_MIN_ROWS, min(MAX_ROWS, int(_STEP_TARGET_SECONDS / self._seconds_per_row)))
 
-    def took(self, rows: int, seconds: float) -> None:
-        # Steps of few rows say more of the fixed cost of a step than of that of a row.
-        if rows >= _LEAST_ROWS:
-            self._row_seconds += 0.2 * (seconds / rows - self._row_seconds)
+    def record(self, rows: int, seconds: float) -> None:
+        """Record that a step of `rows` rows took `seconds`."""
+        # The time of a step of few rows is mostly its fixed cost.
+        if rows >= _MIN_ROWS:
+            self._seconds_per_row += 0.2 * (seconds / rows - self._seconds_per_row)
 
 
-def share(rows: int, unread: Sequence[int]) -> list[int]:
-    """Share `rows` among prompts that lack `unread` tokens each, oldest first.
+def share_rows(rows: int, pending: Sequence[int]) -> list[int]:
+    """Distribute `rows` among prompts with `pending` tokens each, oldest first. Return the rows of each prompt.
 
-    A quarter is the oldest's, so that each prompt's turn comes. The rest goes to those that lack least: a short prompt
-    need not wait for long ones.
+    The oldest prompt gets a quarter, so that none starves. The rest goes to the prompts with the fewest pending tokens,
+    so that a short prompt does not wait for long ones.
     """
-    shares = [0] * len(unread)
-    if unread:
-        shares[0] = min(unread[0], rows // 4)
-    left = rows - sum(shares)
-    for index in sorted(range(len(unread)), key=unread.__getitem__):
-        more = min(unread[index] - shares[index], left)
-        shares[index] += more
-        left -= more
-    return shares
+    allotted = [0] * len(pending)
+    if pending:
+        allotted[0] = min(pending[0], rows // 4)
+    left = rows - sum(allotted)
+    for index in sorted(range(len(pending)), key=pending.__getitem__):
+        extra = min(pending[index] - allotted[index], left)
+        allotted[index] += extra
+        left -= extra
+    return allotted

@@ -1,4 +1,4 @@
-"""Which sequence of the context a choice gets: the free one that already holds most of its tokens."""
+"""Assignment of the context's sequences to choices, with reuse of common prefixes."""
 
 from __future__ import annotations
 
@@ -11,51 +11,55 @@ from subnet.engines.stepping.context import Context
 
 
 class Slots:
-    """The sequences of a context. What a choice leaves behind in one stays there for a later choice to begin with,
-    if `cache` says so."""
+    """Sequences of a context. With `prompt_cache`, a choice reuses the tokens that an earlier one left in its slot."""
 
-    def __init__(self, context: Context, count: int, cache: bool) -> None:
+    def __init__(self, context: Context, slot_count: int, prompt_cache: bool) -> None:
         self._context = context
-        self._cache = cache
-        self._left: dict[int, Sequence[int]] = dict.fromkeys(range(count), ())
+        self._prompt_cache = prompt_cache
+        self._free: dict[int, Sequence[int]] = dict.fromkeys(range(slot_count), ())
 
     def __bool__(self) -> bool:
-        """Whether one is free."""
-        return bool(self._left)
+        """Whether a slot is free."""
+        return bool(self._free)
 
-    def take(self, choice: Choice) -> None:
-        """Give the choice a free slot, and as many of its tokens as are there already.
+    def assign(self, choice: Choice) -> None:
+        """Assign the free slot with the longest common prefix, and reuse that prefix.
 
-        The last token is never among them: its logits are needed.
+        The last token of the choice is never reused, because its logits are needed.
         """
-        slot = max(self._left, key=lambda slot: (common(self._left[slot], choice.tokens), -len(self._left[slot])))
-        shared = min(common(self._left.pop(slot), choice.tokens), choice.pending - 1)
+        slot = max(
+            self._free,
+            key=lambda slot: (common_prefix_length(self._free[slot], choice.tokens), -len(self._free[slot])),
+        )
+        shared = min(common_prefix_length(self._free.pop(slot), choice.tokens), choice.pending - 1)
         choice.slot = slot
-        choice.held = self._context.keep(slot, shared if self._cache else 0)
-        if choice.run.cached is None:
-            choice.run.cached = choice.held
+        choice.computed = self._context.truncate(slot, shared if self._prompt_cache else 0)
+        if choice.run.cached_tokens is None:
+            choice.run.cached_tokens = choice.computed
 
-    def follow(self, choice: Choice) -> None:
-        """Once its leader, another choice of the same run, holds the prompt, take that over."""
+    def copy_prompt(self, choice: Choice) -> None:
+        """Copy the prompt from the leader, another choice of the same run, once that has processed it."""
         leader = choice.leader
-        if leader is None or leader.held < len(choice.run.job.prompt):
+        if leader is None or leader.computed < len(choice.run.job.prompt):
             return
-        shared = min(common(leader.tokens[: leader.held], choice.tokens), choice.pending + choice.held - 1)
+        common = common_prefix_length(leader.tokens[: leader.computed], choice.tokens)
+        shared = min(common, choice.pending + choice.computed - 1)
         self._context.copy(leader.slot, choice.slot)
-        choice.held = self._context.keep(choice.slot, shared)
+        choice.computed = self._context.truncate(choice.slot, shared)
         choice.leader = None
 
-    def give_back(self, choice: Choice) -> None:
-        self._left[choice.slot] = choice.tokens[: choice.held]
+    def release(self, choice: Choice) -> None:
+        """Free the slot of the choice, with its contents for reuse."""
+        self._free[choice.slot] = choice.tokens[: choice.computed]
 
-    def wipe(self, choice: Choice) -> None:
-        """Give back a slot whose contents are in doubt."""
-        choice.held = self._context.keep(choice.slot, 0)
-        self.give_back(choice)
+    def reset(self, choice: Choice) -> None:
+        """Free the slot of the choice and clear its contents, which may be inconsistent."""
+        choice.computed = self._context.truncate(choice.slot, 0)
+        self.release(choice)
 
 
-def common(left: Sequence[int], right: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    size = min(len(left), len(right))
-    differ = np.flatnonzero(np.array(left[:size]) != np.array(right[:size]))
-    return int(differ[0]) if differ.size else size
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the length of the longest common prefix."""
+    length = min(len(first), len(second))
+    differences = np.flatnonzero(np.array(first[:length]) != np.array(second[:length]))
+    return int(differences[0]) if differences.size else length

@@ -1,4 +1,4 @@
-"""Continuous batching: the thread that takes all choices forward together, a step at a time."""
+"""Continuous batching: the thread that advances all choices together, one step at a time."""
 
 from __future__ import annotations
 
@@ -13,154 +13,157 @@ from numpy.typing import NDArray
 
 from subnet.engines.stepping.choice import Choice, Event
 from subnet.engines.stepping.context import Context, Row
-from subnet.engines.stepping.prefill import Pace, share
-from subnet.engines.stepping.readings import Reading, Readings, known
+from subnet.engines.stepping.prefill import Pace, share_rows
+from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask, to_subnet_error
 from subnet.engines.stepping.slots import Slots
 from subnet.errors import EngineFailed, SubnetError
 
-# Between two signs of life, in seconds.
-_SIGN_SECONDS = 1.0
-_STOPPED = "the engine was stopped"
+# Time between two keep-alives of a choice, in seconds.
+_KEEP_ALIVE_INTERVAL = 1.0
+_STOPPED_MESSAGE = "the engine was stopped"
 
 ResultT = TypeVar("ResultT")
 
 
 class Stepper:
-    """Each step decodes one token of every choice that is generating and a piece of the prompts that are not yet read,
-    so small that a step takes about 80 ms: a long prompt neither stalls the other choices nor a cancellation. While
-    steps are made, choices that have nothing to show yet give a sign of life once a second. A text that is only read
-    goes a piece further between two steps.
+    """Runs choices and prefill-only tasks on `slot_count` sequences of `context`, in a thread.
 
-    `submit` and `read` are called on the event loop's thread, which gets what a step made in one callback.
+    Each step decodes one token of every generating choice and a piece of the pending prompts. The piece is so small
+    that a step takes about 80 ms, so a long prompt delays neither other choices nor cancellations. During steps,
+    choices without a token yet emit a keep-alive every second. Prefill-only tasks advance between steps.
+
+    `submit` and `prefill` are called on the event loop's thread, which receives all deltas of a step in one callback.
     """
 
     def __init__(
         self,
         context: Context,
-        count: int,
-        length: int,
-        cache: bool,
+        slot_count: int,
+        context_length: int,
+        prompt_cache: bool,
         *,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
-        self._length = length
-        self._slots = Slots(context, count, cache)
+        self._context_length = context_length
+        self._slots = Slots(context, slot_count, prompt_cache)
         self._loop = asyncio.get_running_loop()
-        self._wanted = threading.Condition()
+        self._work_available = threading.Condition()
         self._inbox: list[Choice] = []
         self._stopping = False
-        self._readings = Readings()
+        self._prefill_queue = PrefillQueue()
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
         self._pace = pace or Pace()
-        self._stepped = 0
+        self._step_rows = 0
         self._clock = clock
-        self._signed = clock()
-        self._thread = threading.Thread(target=self._work, name="stepper", daemon=True)
+        self._last_keep_alive = clock()
+        self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
         self._thread.start()
 
     def submit(self, choices: list[Choice]) -> None:
-        """Raises EngineFailed once it was stopped."""
-        with self._wanted:
+        """Queue the choices of a run. Raises EngineFailed after `stop`."""
+        with self._work_available:
             self._check_running()
             self._inbox += choices
-            self._wanted.notify()
+            self._work_available.notify()
 
-    async def read(self, reading: Reading[ResultT]) -> ResultT:
-        """What the reading gives. Raises EngineFailed. Cancelling the call ends it before its next piece."""
-        with self._wanted:
+    async def prefill(self, task: PrefillTask[ResultT]) -> ResultT:
+        """Run `task` and return its result. Cancelling the call stops the task after a piece. Raises EngineFailed."""
+        with self._work_available:
             self._check_running()
-            result = self._readings.add(reading)
-            self._wanted.notify()
+            result = self._prefill_queue.add(task)
+            self._work_available.notify()
         return await result
 
     async def stop(self) -> None:
-        """End the thread after the step it is in; runs that are under way fail with EngineFailed."""
-        with self._wanted:
+        """Stop the thread after the current step. Unfinished runs and tasks fail with EngineFailed."""
+        with self._work_available:
             self._stopping = True
-            self._wanted.notify()
+            self._work_available.notify()
         await asyncio.to_thread(self._thread.join)
         for choice in [*self._active, *self._waiting, *self._inbox]:
-            choice.run.fail(EngineFailed(_STOPPED))
-        self._readings.fail(EngineFailed(_STOPPED))
+            choice.run.fail(EngineFailed(_STOPPED_MESSAGE))
+        self._prefill_queue.fail(EngineFailed(_STOPPED_MESSAGE))
 
     def _check_running(self) -> None:
         if self._stopping:
-            raise EngineFailed(_STOPPED)
+            raise EngineFailed(_STOPPED_MESSAGE)
 
-    def _work(self) -> None:
-        while self._take_in():
+    def _run(self) -> None:
+        while self._wait_for_work():
             try:
                 events = self._step()
             except Exception as error:
-                events = self._break(error)
+                events = self._fail_step(error)
             if events:
                 self._loop.call_soon_threadsafe(_deliver, events)
-            self._read_on()
+            self._advance_prefill()
 
-    def _take_in(self) -> bool:
-        """Sleep until there is work. False when it is time to stop."""
-        with self._wanted:
-            self._wanted.wait_for(
-                lambda: self._inbox or self._active or self._waiting or self._readings or self._stopping
+    def _wait_for_work(self) -> bool:
+        """Block until there is work. Return False if the thread is to stop."""
+        with self._work_available:
+            self._work_available.wait_for(
+                lambda: self._inbox or self._active or self._waiting or self._prefill_queue or self._stopping
             )
             self._waiting += self._inbox
             self._inbox = []
             return not self._stopping
 
-    def _read_on(self) -> None:
-        """As far as the step before left room for."""
-        rows = max(1, self._pace.rows() - self._stepped)
+    def _advance_prefill(self) -> None:
+        # Only as many rows as the preceding step left unused.
+        rows = max(1, self._pace.rows() - self._step_rows)
         started = self._clock()
-        if self._readings.advance(rows):
-            self._pace.took(rows, self._clock() - started)
+        if self._prefill_queue.advance(rows):
+            self._pace.record(rows, self._clock() - started)
 
     def _step(self) -> list[Event]:
-        self._sweep()
+        self._drop_ended()
         self._admit()
         rows, ready = self._plan()
-        self._stepped = len(rows)
+        self._step_rows = len(rows)
         if not rows:
             return []
         started = self._clock()
         logits = self._context.decode(rows)
-        self._pace.took(len(rows), self._clock() - started)
+        self._pace.record(len(rows), self._clock() - started)
         for choice in self._active:
-            self._slots.follow(choice)
-        return self._draw(ready, logits) + self._sign()
+            self._slots.copy_prompt(choice)
+        return self._draw(ready, logits) + self._keep_alives()
 
-    def _sweep(self) -> None:
-        """Let go of choices whose run is over: cancelled, failed or finished."""
-        self._waiting = [choice for choice in self._waiting if not choice.run.over]
-        for choice in [choice for choice in self._active if choice.run.over]:
+    def _drop_ended(self) -> None:
+        """Remove choices whose run has been cancelled, has failed or has finished."""
+        self._waiting = [choice for choice in self._waiting if not choice.run.ended]
+        for choice in [choice for choice in self._active if choice.run.ended]:
             self._retire(choice)
 
     def _admit(self) -> None:
         while self._waiting and self._slots:
             choice = self._waiting.pop(0)
-            self._slots.take(choice)
+            self._slots.assign(choice)
             leader = next((other for other in self._active if other.run is choice.run), None)
-            if leader is not None and choice.held < len(choice.run.job.prompt) - 1:
+            if leader is not None and choice.computed < len(choice.run.job.prompt) - 1:
                 choice.leader = leader
             self._active.append(choice)
 
     def _plan(self) -> tuple[list[Row], list[Choice]]:
-        """The rows of the next step, and the choices that can draw a token after it."""
-        reading = [choice for choice in self._active if choice.leader is None and choice.pending > 1]
-        shares = dict(zip(reading, share(self._pace.rows(), [choice.pending for choice in reading]), strict=True))
+        """Return the rows of the next step, and the choices that can draw a token after it."""
+        prefilling = [choice for choice in self._active if choice.leader is None and choice.pending > 1]
+        shares = share_rows(self._pace.rows(), [choice.pending for choice in prefilling])
+        row_counts = dict(zip(prefilling, shares, strict=True))
         rows: list[Row] = []
         ready: list[Choice] = []
         for choice in self._active:
             if choice.leader is not None:
                 continue
-            count = shares.get(choice, 1)
-            last = count == choice.pending
-            for at in range(choice.held, choice.held + count):
-                rows.append((choice.tokens[at], at, choice.slot, last and at == choice.held + count - 1))
-            choice.held += count
-            if last:
+            count = row_counts.get(choice, 1)
+            end = choice.computed + count
+            is_ready = count == choice.pending
+            for position in range(choice.computed, end):
+                rows.append((choice.tokens[position], position, choice.slot, is_ready and position == end - 1))
+            choice.computed = end
+            if is_ready:
                 ready.append(choice)
         return rows, ready
 
@@ -168,7 +171,7 @@ class Stepper:
         events: list[Event] = []
         for choice in ready:
             try:
-                delta = choice.step(logits[choice.slot], self._length)
+                delta = choice.step(logits[choice.slot], self._context_length)
             except SubnetError as error:
                 events.append((choice.run, error))
                 self._retire(choice)
@@ -178,24 +181,25 @@ class Stepper:
                 self._retire(choice)
         return events
 
-    def _sign(self) -> list[Event]:
-        """Signs of life of those that wait for a slot, or whose prompt is being read, when it is time for them."""
-        if self._clock() - self._signed < _SIGN_SECONDS:
+    def _keep_alives(self) -> list[Event]:
+        """Return keep-alives of choices that wait for a slot or whose prompt is being processed, if they are due."""
+        if self._clock() - self._last_keep_alive < _KEEP_ALIVE_INTERVAL:
             return []
-        self._signed = self._clock()
-        return [(choice.run, choice.sign_of_life()) for choice in [*self._active, *self._waiting] if choice.fresh]
+        self._last_keep_alive = self._clock()
+        choices = [*self._active, *self._waiting]
+        return [(choice.run, choice.keep_alive()) for choice in choices if choice.awaits_first_token]
 
     def _retire(self, choice: Choice) -> None:
         self._active.remove(choice)
-        self._slots.give_back(choice)
+        self._slots.release(choice)
 
-    def _break(self, error: Exception) -> list[Event]:
-        """A step failed: so do all runs that were in it. The next ones start from empty slots."""
-        failure = known(error)
-        broken, self._active = self._active, []
-        for choice in broken:
-            self._slots.wipe(choice)
-        return [(run, failure) for run in dict.fromkeys(choice.run for choice in broken)]
+    def _fail_step(self, error: Exception) -> list[Event]:
+        """Fail all runs that were in the failed step, and clear their slots."""
+        failure = to_subnet_error(error)
+        failed, self._active = self._active, []
+        for choice in failed:
+            self._slots.reset(choice)
+        return [(run, failure) for run in dict.fromkeys(choice.run for choice in failed)]
 
 
 def _deliver(events: list[Event]) -> None:

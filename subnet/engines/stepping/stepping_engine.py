@@ -1,4 +1,4 @@
-"""What engines that are driven token by token have in common."""
+"""Base class of engines that draw each token from a model's logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.engines.base import Engine
-from subnet.engines.sampling.grammar import Grammars
+from subnet.engines.sampling.grammar import GrammarCompiler
 from subnet.engines.sampling.sampler import Sampler
 from subnet.engines.stepping.choice import Choice, Run
 from subnet.engines.stepping.context import Context
@@ -22,9 +22,11 @@ from subnet.node_info import Capabilities, TokenizerArtefact
 from subnet.wire.tensors import TokenIds
 
 
-class SteppedEngine(Engine):
-    """Draws the tokens itself from a model's logits, so that all of Sampling works, and an answer can be taken up at
-    any token. A subclass loads the model, sets `card` and `artefact`, and calls `_start` on entering."""
+class SteppingEngine(Engine):
+    """Draws tokens from a model's logits, so that every field of Sampling works and an answer can resume at any token.
+
+    A subclass loads the model, sets `card` and `artefact`, calls `_start` on entry, and stops `_stepper` on exit.
+    """
 
     def __init__(self, capacity: int, *, embeddings: bool = False, prompt_logprobs: bool = False) -> None:
         self.capacity = capacity
@@ -40,79 +42,93 @@ class SteppedEngine(Engine):
             ignore_eos=True,
             embeddings=embeddings,
             prompt_logprobs=prompt_logprobs,
-            grammars=Grammars.kinds,
+            grammars=GrammarCompiler.kinds,
         )
-        self._grammars: Grammars | None = None
-        self._making_grammars = asyncio.Lock()
+        self._compiler: GrammarCompiler | None = None
+        self._compiler_lock = asyncio.Lock()
 
     def _start(
-        self, context: Context, vocab_size: int, ends: Collection[int], cache: bool, pace: Pace | None = None
+        self,
+        context: Context,
+        vocab_size: int,
+        end_tokens: Collection[int],
+        prompt_cache: bool,
+        pace: Pace | None = None,
     ) -> None:
-        """`context` has `capacity` sequences of `card.context_length` tokens. `ends` are tokens that end generation;
-        for `cache` see Slots."""
+        """Start the stepper.
+
+        `context` has `capacity` sequences of `card.context_length` tokens. `end_tokens` end a choice. `prompt_cache`:
+        reuse common prefixes of prompts.
+        """
         self._vocab_size = vocab_size
-        self._ends = frozenset(token for token in ends if token < vocab_size)
-        if not self._ends:  # nothing could tell that an answer has come to its end
+        self._end_tokens = frozenset(token for token in end_tokens if token < vocab_size)
+        if not self._end_tokens:  # a grammar could not end an answer
             self.capabilities = msgspec.structs.replace(self.capabilities, grammars=())
-        self._stepper = Stepper(context, self.capacity, self.card.context_length, cache, pace=pace)
+        self._stepper = Stepper(context, self.capacity, self.card.context_length, prompt_cache, pace=pace)
 
     @abstractmethod
     def _tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Return the token ids of plain text."""
 
     async def run(self, job: Job, emit: Sink[Delta]) -> None:
-        self._check(job)
-        stops = frozenset(job.sampling.stop_tokens) | (frozenset() if job.sampling.ignore_eos else self._ends)
-        run = Run(job, emit, stops)
+        self._validate(job)
+        stop_tokens = frozenset(job.sampling.stop_tokens) | (
+            frozenset() if job.sampling.ignore_eos else self._end_tokens
+        )
+        run = Run(job, emit, stop_tokens)
         choices = [await self._choice(run, start) for start in job.starts]
         try:
             for choice in list(choices):
-                if len(choice.tokens) >= run.longest:
+                if len(choice.tokens) >= run.max_length:
                     choices.remove(choice)
-                    run.deliver(choice.empty())
+                    run.deliver(choice.end_delta())
             self._stepper.submit(choices)
             await run.done
         finally:
-            run.over = True
+            run.ended = True
 
     async def _choice(self, run: Run, start: Start) -> Choice:
         prompt, output = run.job.prompt.tolist(), start.delivered.tolist()
         grammar = None
         if run.job.sampling.grammar is not None:
-            grammars = await self._load_grammars()
-            grammar = await asyncio.to_thread(grammars.after, run.job.sampling.grammar, output)
-        sampler = Sampler(run.job.sampling, start.choice, prompt, output, self._ends, self._vocab_size)
+            compiler = await self._load_compiler()
+            grammar = await asyncio.to_thread(compiler.compile, run.job.sampling.grammar, output)
+        sampler = Sampler(run.job.sampling, start.choice, prompt, output, self._end_tokens, self._vocab_size)
         return Choice(run, start.choice, prompt + output, sampler, grammar)
 
-    async def _load_grammars(self) -> Grammars:
-        async with self._making_grammars:
-            if self._grammars is None:
-                self._grammars = await asyncio.to_thread(self._make_grammars)
-        return self._grammars
+    async def _load_compiler(self) -> GrammarCompiler:
+        async with self._compiler_lock:
+            if self._compiler is None:
+                self._compiler = await asyncio.to_thread(self._make_compiler)
+        return self._compiler
 
-    def _make_grammars(self) -> Grammars:
+    def _make_compiler(self) -> GrammarCompiler:
         artefact = TokenizerArtefact.from_bytes(self.artefact)
-        # Models may have logits for more tokens than their tokenizers have, or for fewer.
+        # A model may have logits for more or fewer tokens than its tokenizer has.
         pieces = [*artefact.pieces, *[b""] * self._vocab_size][: self._vocab_size]
-        control = {token for token in artefact.control if token < self._vocab_size}
-        return Grammars(pieces, control | self._ends, self._ends, self._tokenize)
+        control_tokens = {token for token in artefact.control if token < self._vocab_size}
+        return GrammarCompiler(pieces, control_tokens | self._end_tokens, self._end_tokens, self._tokenize)
 
-    def _check(self, job: Job) -> None:
-        length, vocab = self.card.context_length, self._vocab_size
-        longest = len(job.prompt) + max(len(start.delivered) for start in job.starts)
-        if longest >= length:
+    def _validate(self, job: Job) -> None:
+        context_length, vocab_size = self.card.context_length, self._vocab_size
+        length = len(job.prompt) + max(len(start.delivered) for start in job.starts)
+        if length >= context_length:
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {length} tokens. However, the request has {longest} tokens, "
-                "which leaves no room for more."
+                f"This model's maximum context length is {context_length} tokens. However, the request has {length} "
+                "tokens, which leaves no room for more."
             )
-        given = (job.prompt, *(start.delivered for start in job.starts))
-        if not len(job.prompt) or any(highest(ids) >= vocab for ids in given):
-            raise InvalidRequest(f"Invalid prompt: expected at least one token id, and ids between 0 and {vocab - 1}.")
-        if any(not 0 <= token < vocab for token in job.sampling.logit_bias):
+        token_arrays = (job.prompt, *(start.delivered for start in job.starts))
+        if not len(job.prompt) or any(max_token_id(ids) >= vocab_size for ids in token_arrays):
             raise InvalidRequest(
-                f"Invalid value for 'logit_bias': expected token ids between 0 and {vocab - 1}.", param="logit_bias"
+                f"Invalid prompt: expected at least one token id, and ids between 0 and {vocab_size - 1}."
+            )
+        if any(not 0 <= token < vocab_size for token in job.sampling.logit_bias):
+            raise InvalidRequest(
+                f"Invalid value for 'logit_bias': expected token ids between 0 and {vocab_size - 1}.",
+                param="logit_bias",
             )
 
 
-def highest(ids: TokenIds) -> int:
+def max_token_id(ids: TokenIds) -> int:
+    """Return the largest id, or 0 if there are none."""
     return int(ids.max()) if len(ids) else 0

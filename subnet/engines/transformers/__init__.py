@@ -1,4 +1,4 @@
-"""Models in Hugging Face's form in this process, by the packages transformers and torch."""
+"""Engine for models in Hugging Face format, run in this process with the packages transformers and torch."""
 
 from __future__ import annotations
 

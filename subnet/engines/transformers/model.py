@@ -1,4 +1,4 @@
-"""Loading a model by the transformers package."""
+"""Loading of models with the transformers package."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from subnet.models.pretrained_files import first_line
 
 
 def open_context(folder: Path, threads: int, sequences: int, pace: PassPace) -> TorchContext:
-    """A model in the precision of its files, on the accelerator that torch finds, or else on `threads` threads of this
-    process (which torch has once for all). No code of the folder is run, and only safetensors are read.
+    """Load the model in `folder`, in the precision of its files, and return its context for `sequences` sequences.
 
-    Raises SettingsError, in one line, for a folder that is not a whole model, or one that does not run.
+    The model runs on torch's accelerator, or else on `threads` CPU threads; that number applies to the whole process.
+    Code in the folder is never executed, and weights are read from safetensors only. Raises SettingsError, in one
+    line, if the model is incomplete or does not run.
     """
     context = TorchContext(_load(folder, threads), sequences, pace)
     try:
-        context.try_out()
-    except Exception as error:  # torch's own errors, and whatever the model's code makes of its configuration
+        context.warm_up()
+    except Exception as error:  # errors of torch, and of the model's code for an inconsistent configuration
         raise SettingsError(f"the model in {folder} was loaded but does not run: {first_line(error)}") from error
     return context
 
@@ -34,13 +35,13 @@ def _load(folder: Path, threads: int) -> Any:
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         model = model.to(_device()).eval()
-    except Exception as error:  # it raises its own errors, those of torch and of safetensors, and OSError
+    except Exception as error:  # errors of the package, of torch and of safetensors, and OSError
         raise SettingsError(f"transformers cannot load a model from {folder}: {first_line(error)}") from error
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise SettingsError(f"the model in {folder} is incomplete: {len(missing)} weights missing, e.g. {missing[0]}")
     return model
 

@@ -1,44 +1,48 @@
-"""How much of a prompt a model on torch reads at once."""
+"""Number of prompt tokens per forward pass of a model on torch."""
 
 from __future__ import annotations
 
 from subnet.engines.stepping.prefill import Pace
 
-FIRST = 16
-"""Tokens of the first piece, before anything is known."""
+INITIAL_ROWS = 16
+"""Tokens in a piece before any pass has been measured."""
 
-_LEAST, _MOST = 4, 512
-_SECONDS = 0.08
-_TIMES = 4
+_MIN_ROWS, _MAX_ROWS = 4, 512
+_MIN_PIECE_SECONDS = 0.08
+_PASSES_PER_PIECE = 4
 
 
 class PassPace(Pace):
-    """A pass through the model costs much, however few its tokens: all weights are read. A piece of a prompt takes as
-    long as four passes of one token, or 80 ms where that is more. Read in shorter pieces, prompts take up to many times
-    as long; with longer ones, the other choices wait too long for their next token, and a cancellation for its effect.
+    """Limits a piece of a prompt to the time of four passes of one token, or to 80 ms if that is longer.
+
+    Every pass has a high fixed cost, because it reads all weights. Shorter pieces would make prompts many times slower.
+    Longer ones would delay the other choices and cancellations.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._one: float | None = None
-        self._each: float | None = None
+        self._token_pass_seconds: float | None = None
+        self._seconds_per_token: float | None = None
 
     def rows(self) -> int:
-        if self._one is None or self._each is None:
-            return FIRST
-        spare = max(_SECONDS, _TIMES * self._one) - self._one
-        return max(_LEAST, min(_MOST, int(spare / self._each)))
+        if self._token_pass_seconds is None or self._seconds_per_token is None:
+            return INITIAL_ROWS
+        spare = max(_MIN_PIECE_SECONDS, _PASSES_PER_PIECE * self._token_pass_seconds) - self._token_pass_seconds
+        return max(_MIN_ROWS, min(_MAX_ROWS, int(spare / self._seconds_per_token)))
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Steps are of several passes, and say little: see `passed`."""
+    def record(self, rows: int, seconds: float) -> None:
+        """Ignore the time of a step, which consists of several passes; see `record_pass`."""
 
-    def passed(self, rows: int, seconds: float) -> None:
-        """One pass has read so many tokens of one sequence."""
+    def record_pass(self, rows: int, seconds: float) -> None:
+        """Record that a pass of `rows` tokens of one sequence took `seconds`."""
         if rows == 1:
-            self._one = _nearer(self._one, seconds)
-        elif rows >= _LEAST and self._one is not None:
-            self._each = _nearer(self._each, max(seconds - self._one, 1e-6) / (rows - 1))
+            self._token_pass_seconds = _smooth(self._token_pass_seconds, seconds)
+        elif rows >= _MIN_ROWS and self._token_pass_seconds is not None:
+            self._seconds_per_token = _smooth(
+                self._seconds_per_token, max(seconds - self._token_pass_seconds, 1e-6) / (rows - 1)
+            )
 
 
-def _nearer(known: float | None, found: float) -> float:
-    return found if known is None else known + 0.2 * (found - known)
+def _smooth(average: float | None, sample: float) -> float:
+    """Return the exponential moving average updated by `sample`."""
+    return sample if average is None else average + 0.2 * (sample - average)

@@ -1,4 +1,4 @@
-"""The engine: a model of the transformers package in this process, driven token by token."""
+"""Engine that runs a model of the transformers package in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from tokenizers import Tokenizer
 
-from subnet.engines.stepping import SteppedEngine
+from subnet.engines.stepping import SteppingEngine
 from subnet.engines.transformers.pace import PassPace
 from subnet.errors import SettingsError
 from subnet.models.pretrained import describe_pretrained
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
-class TransformersEngine(SteppedEngine):
-    """Serves one model in Hugging Face's form to up to `capacity` choices at once. These take turns, a token each:
-    there is no batching, so that together they write about as fast as one.
+class TransformersEngine(SteppingEngine):
+    """Runs a model in Hugging Face format for up to `capacity` choices at once.
 
-    `reference` is a folder, or "owner/repo" on the hub. An answer can be taken up at any token, with the same draws as
-    if it had never been cut; the logits that they are from are the same but for rounding, which depends on how many
-    tokens were read at once, so that near ties may fall differently.
+    There is no batching: choices take turns, one token each, so that together they are about as fast as a single one.
 
-    `threads` defaults to all cores but one, which the node needs for its connections. `prompt_cache`: a prompt that
-    begins as an earlier one did starts from what is left of that.
+    `reference` is a folder, or "owner/repo" on the Hugging Face hub. An answer can resume at any token, with the same
+    random draws as an uninterrupted one. Logits are the same except for rounding, which depends on how many tokens are
+    processed at once, so near ties may resolve differently.
+
+    `threads` defaults to all cores but one, which the node needs for its connections. With `prompt_cache`, a prompt
+    reuses the prefix that it has in common with an earlier one. `report` is called with a line of text before a
+    download.
     """
 
     name = "transformers"
@@ -53,20 +55,20 @@ class TransformersEngine(SteppedEngine):
         super().__init__(capacity)
         self._reference = reference
         self._model_id = model_id
-        self._wanted_length = context_length
+        self._requested_length = context_length
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
-        self._cache = prompt_cache
+        self._prompt_cache = prompt_cache
         self._report = report
         self._pace = PassPace()
 
     async def __aenter__(self) -> Self:
-        """Raises SettingsError."""
+        """Load the model, after downloading it if necessary. Raises SettingsError."""
         await asyncio.to_thread(self._load)
-        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._cache, self._pace)
+        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._prompt_cache, self._pace)
         return self
 
     def _load(self) -> None:
-        open_context = _opener()
+        open_context = _import_open_context()
         folder = find_folder(self._reference, (*DESCRIPTION, *_WEIGHTS), self._report)
         model_id = self._model_id or (None if folder == Path(self._reference).expanduser() else str(self._reference))
         card, self.artefact = describe_pretrained(folder, model_id)
@@ -76,10 +78,10 @@ class TransformersEngine(SteppedEngine):
         self._context = open_context(folder, self._threads, self.capacity, self._pace)
 
     def _context_length(self, trained: int) -> int:
-        wanted = self._wanted_length
-        if wanted is not None and not 0 < wanted <= trained:
-            raise SettingsError(f"invalid context length {wanted}: expected 1 to {trained}, the model's maximum")
-        return wanted or trained
+        requested = self._requested_length
+        if requested is not None and not 0 < requested <= trained:
+            raise SettingsError(f"invalid context length {requested}: expected 1 to {trained}, the model's maximum")
+        return requested or trained
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -91,9 +93,9 @@ class TransformersEngine(SteppedEngine):
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def _opener() -> Callable[[Path, int, int, PassPace], TorchContext]:
+def _import_open_context() -> Callable[[Path, int, int, PassPace], TorchContext]:
     try:
-        # Only here, so that a missing package is an error in one line.
+        # Imported here, so that a missing package can be reported in one line.
         from subnet.engines.transformers.model import open_context
     except ImportError as error:
         raise SettingsError(
