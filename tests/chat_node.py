@@ -1,4 +1,4 @@
-"""A server asked as a node of the chat lane, and what was heard of it."""
+"""Requests to a server as a node of the chat lane, and their results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.provider import Provider, Script
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-class Heard:
-    """The deltas of one request, and what they come to. `emit` is what to give to rpc_chat."""
+class Recorder:
+    """Recorder of the deltas of one request; `emit` is the sink for rpc_chat."""
 
     def __init__(self, then: Callable[[ChatDelta], None] = lambda delta: None) -> None:
         self.deltas: list[ChatDelta] = []
@@ -42,26 +42,26 @@ class Heard:
         return [entry for delta in self.of(choice) for entry in delta.logprobs or ()]
 
     def finishes(self, choice: int = 0) -> list[str]:
-        """Every finish_reason, which must be one, on the last delta."""
+        """Return every finish_reason; a correct response has one."""
         return [delta.finish_reason for delta in self.of(choice) if delta.finish_reason is not None]
 
     def calls(self, choice: int = 0) -> list[tuple[str, str]]:
-        """Names and arguments. Fails for pieces that come out of order, or that name or identify a call twice."""
-        found: list[list[str]] = []
+        """Return names and arguments. Fails if parts are out of order, or name or identify a call twice."""
+        calls: list[list[str]] = []
         ids: list[str] = []
         for piece in (call for delta in self.of(choice) for call in delta.calls):
-            if piece.index == len(found):
+            if piece.index == len(calls):
                 assert piece.id
                 assert piece.name
-                found.append([piece.name, ""])
+                calls.append([piece.name, ""])
                 ids.append(piece.id)
             else:
-                assert 0 <= piece.index < len(found)
+                assert 0 <= piece.index < len(calls)
                 assert not piece.id
                 assert not piece.name
-            found[piece.index][1] += piece.arguments
+            calls[piece.index][1] += piece.arguments
         assert len(set(ids)) == len(ids)
-        return [(name, arguments) for name, arguments in found]
+        return [(name, arguments) for name, arguments in calls]
 
 
 @asynccontextmanager
@@ -73,16 +73,16 @@ async def node(url: str, **spec: Any) -> AsyncIterator[OpenAIProtocol]:
         await protocol.aclose()
 
 
-async def heard_of(
+async def chat(
     protocol: OpenAIProtocol, *, choices: tuple[int, ...] = (0,), prefix: str = "", model: str = "model", **body: Any
-) -> Heard:
-    heard = Heard()
+) -> Recorder:
+    result = Recorder()
     request = ChatRequest(model=model, body={"messages": HELLO, **body}, choices=choices, prefix=prefix)
-    heard.usage = await protocol.rpc_chat(request, heard.emit)
-    return heard
+    result.usage = await protocol.rpc_chat(request, result.emit)
+    return result
 
 
-async def heard_from(script: Script, **body: Any) -> Heard:
-    """What becomes of one scripted answer."""
+async def chat_scripted(script: Script, **body: Any) -> Recorder:
+    """Return the result of one scripted response."""
     async with Provider(script) as provider, node(provider.url) as protocol:
-        return await heard_of(protocol, **body)
+        return await chat(protocol, **body)

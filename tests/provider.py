@@ -1,10 +1,11 @@
-"""An OpenAI-compatible provider that misbehaves as it is told, on loopback.
+"""Scripted OpenAI-compatible provider on loopback, which can misbehave in many ways.
 
-    async with Provider(refuse(429, retry_after=1), cut(after=3), answer("Hello")) as provider:
-        ...                                  # ask provider.url
-    assert len(provider.chats) == 3          # what it saw: when, and with which headers and body
+    async with Provider(error_response(429, retry_after=1), cut_off(after=3), answer("Hello")) as provider:
+        ...                                     # send requests to provider.url
+    assert len(provider.chat_requests) == 3     # each with its time, headers and body
 
-Each chat completion gets the next script; the last one stays. `python -m tests.provider --help` runs one as a process.
+Each chat completion gets the next script; the last one is repeated. `python -m tests.provider --help` runs a provider
+as a process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Self
 from aiohttp import web
 
 TEXT = "One two three four five six."
-"""What is answered where a test does not care; six pieces."""
+"""Default answer, in six parts."""
 CHAT = "/v1/chat/completions"
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
@@ -29,7 +30,7 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Pause:
-    """Say nothing until the event, or for so many seconds; None is for ever."""
+    """Send nothing until the event is set, or for this number of seconds; None: forever."""
 
     until: asyncio.Event | float | None = None
 
@@ -44,7 +45,7 @@ Step = bytes | Pause | Cut
 
 @dataclass(frozen=True)
 class Script:
-    """How one request is answered: `before` comes ahead of the headers; each bytes of `steps` is a write of its own."""
+    """Response to one request: `before` precedes the headers, and every bytes of `steps` is a separate write."""
 
     steps: Sequence[Step] = ()
     status: int = 200
@@ -53,28 +54,30 @@ class Script:
 
 
 @dataclass
-class Seen:
-    """One request. `at` is time.monotonic; `gone` is set when the client leaves before the answer is complete."""
+class RecordedRequest:
+    """One request. `at` is by time.monotonic; `disconnected` is set if the client disconnects during the response."""
 
     path: str
     at: float
     headers: Mapping[str, str]
     body: Any
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Scripted = Script | Callable[[Seen], Script]
+Scripted = Script | Callable[[RecordedRequest], Script]
 
 
 class Provider:
-    """`seen` is every request, in order. `models` is the list of models, or a script; `routes` is what else there is:
-    a JSON value, a script, or a callable that makes either from the request.
+    """Server that plays `scripts`, and records all `requests` in order.
+
+    `models` is the model list, or a script. `routes` maps other paths to a JSON value, a script, or a callable that
+    returns either for a request.
     """
 
     def __init__(
         self, *scripts: Scripted, models: Sequence[Any] | Script = ("model",), routes: Mapping[str, Any] | None = None
     ) -> None:
-        self.seen: list[Seen] = []
+        self.requests: list[RecordedRequest] = []
         self.models = models
         self.routes = dict(routes or {})
         self.url = ""
@@ -97,7 +100,7 @@ class Provider:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 
     async def stop(self) -> None:
-        """Nobody listens any more, and what ran is cut. It may be started again, at the same port."""
+        """Stop listening and abort running requests. The server may be started again at the same port."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -106,40 +109,42 @@ class Provider:
         return int(self.url.split(":")[2].split("/")[0])
 
     @property
-    def chats(self) -> list[Seen]:
-        """The chat completions that were asked for."""
-        return self.asked(CHAT)
+    def chat_requests(self) -> list[RecordedRequest]:
+        """Requests for chat completions."""
+        return self.requests_to(CHAT)
 
-    def asked(self, path: str) -> list[Seen]:
-        return [seen for seen in self.seen if seen.path == path]
+    def requests_to(self, path: str) -> list[RecordedRequest]:
+        return [request for request in self.requests if request.path == path]
 
-    def then(self, *scripts: Scripted) -> None:
-        """From now on answer so."""
+    def set_scripts(self, *scripts: Scripted) -> None:
+        """Replace the scripts."""
         self._scripts = list(scripts)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
-        seen = Seen(request.path, time.monotonic(), dict(request.headers), json.loads(data) if data else None)
-        self.seen.append(seen)
+        recorded = RecordedRequest(
+            request.path, time.monotonic(), dict(request.headers), json.loads(data) if data else None
+        )
+        self.requests.append(recorded)
         try:
-            return await _play(self._script(seen), request)
+            return await _play(self._script(recorded), request)
         except (asyncio.CancelledError, ConnectionResetError):
-            seen.gone.set()
+            recorded.disconnected.set()
             raise
 
-    def _script(self, seen: Seen) -> Script:
-        if seen.path == CHAT:
-            found: Any = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        elif seen.path in self.routes:
-            found = self.routes[seen.path]
-        elif seen.path == "/v1/models":
-            found = (
+    def _script(self, request: RecordedRequest) -> Script:
+        if request.path == CHAT:
+            response: Any = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        elif request.path in self.routes:
+            response = self.routes[request.path]
+        elif request.path == "/v1/models":
+            response = (
                 self.models if isinstance(self.models, Script) else {"object": "list", "data": _entries(self.models)}
             )
         else:
-            found = refuse(404, "no such path")
-        found = found(seen) if callable(found) else found
-        return found if isinstance(found, Script) else whole(found)
+            response = error_response(404, "no such path")
+        response = response(request) if callable(response) else response
+        return response if isinstance(response, Script) else json_response(response)
 
 
 async def _play(script: Script, request: web.Request) -> web.StreamResponse:
@@ -170,13 +175,13 @@ def _entries(models: Sequence[Any]) -> list[Any]:
 
 
 def event(data: Any, *, end: str = "\n\n", name: str = "") -> bytes:
-    """One server-sent event; what is no text is sent as JSON."""
+    """Encode one server-sent event; data other than text is encoded as JSON."""
     text = data if isinstance(data, str) else json.dumps(data)
     return f"{f'event: {name}' + end[: len(end) // 2] if name else ''}data: {text}{end}".encode()
 
 
 def chunk(delta: Any = None, finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
-    """A chat.completion.chunk; `more` goes into its choice."""
+    """Return a chat.completion.chunk; `more` are fields of its choice."""
     choice = {"index": index, "delta": delta or {}, "finish_reason": finish, **more}
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "model", "choices": [choice]}
 
@@ -187,12 +192,12 @@ def usage_of(prompt: int, completion: int, **more: Any) -> dict[str, Any]:
 
 
 def pieces(text: str) -> list[str]:
-    """The words of `text`, each with the space before it."""
+    """Split `text` into words, each with the space before it."""
     return re.findall(r"\s*\S+\s*$|\s*\S+", text)
 
 
-def spoken(text: str) -> list[bytes]:
-    """A role, and an event for each piece of `text`."""
+def text_events(text: str) -> list[bytes]:
+    """Return events with a role and then each word of `text`."""
     return [
         event(chunk({"role": "assistant", "content": ""})),
         *(event(chunk({"content": piece})) for piece in pieces(text)),
@@ -202,8 +207,8 @@ def spoken(text: str) -> list[bytes]:
 def answer(
     text: str = TEXT, *, usage: bool = True, done: bool = True, crlf: bool = False, finish: str | None = "stop"
 ) -> Script:
-    """A whole answer, as OpenAI streams it; without `done` there is no [DONE], without `finish` no finish_reason."""
-    steps = spoken(text)
+    """Return an answer as OpenAI streams it; without `done` there is no [DONE], without `finish` no finish_reason."""
+    steps = text_events(text)
     steps += [event(chunk(finish=finish))] if finish is not None else []
     steps += [event({**chunk(), "choices": [], **usage_of(7, len(pieces(text)))})] if usage else []
     steps += [event("[DONE]")] if done else []
@@ -211,27 +216,27 @@ def answer(
 
 
 def raw(*steps: Step | str, headers: Mapping[str, str] = _EVENTS, status: int = 200) -> Script:
-    """Exactly these bytes, in these writes."""
+    """Return a response of exactly these writes."""
     return Script([step.encode() if isinstance(step, str) else step for step in steps], status, headers)
 
 
 def events(*data: Any, done: bool = True) -> Script:
-    """These as events, and [DONE]."""
+    """Return these events, followed by [DONE]."""
     return Script([*(event(each) for each in data), *([event("[DONE]")] if done else [])])
 
 
-def whole(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Script:
-    """One JSON value, as from a server that streams nothing."""
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Script:
+    """Return a JSON response, as from a server that does not stream."""
     return Script([json.dumps(body).encode()], status, {**_JSON, **(headers or {})})
 
 
 def message(text: str = TEXT, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    """A chat.completion that is not streamed; `more` goes into its message."""
+    """Return a chat.completion; `more` are fields of its message."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text, **more}, "finish_reason": finish}
     return {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], **usage_of(7, len(pieces(text)))}
 
 
-def refuse(
+def error_response(
     status: int,
     text: str = "not now",
     *,
@@ -241,62 +246,62 @@ def refuse(
     retry_after: float | str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Script:
-    """An error, as OpenAI sends it."""
+    """Return an error response in OpenAI's format."""
     more = {} if retry_after is None else {"retry-after": str(retry_after)}
     error = {"message": text, "type": type, "param": param, "code": code}
-    return whole({"error": error}, status, {**more, **(headers or {})})
+    return json_response({"error": error}, status, {**more, **(headers or {})})
 
 
-def reset() -> Script:
-    """The connection is reset before any headers."""
+def connection_reset() -> Script:
+    """Reset the connection before the headers."""
     return Script(before=[Cut()])
 
 
-def silent(until: asyncio.Event | None = None) -> Script:
-    """Accepted, and then nothing, not even headers; until the event: then an answer."""
+def unresponsive(until: asyncio.Event | None = None) -> Script:
+    """Send nothing, not even headers, until the event is set; then an answer."""
     return Script(answer().steps, before=[Pause(until)])
 
 
-def late(until: asyncio.Event, text: str = TEXT) -> Script:
-    """Headers at once, the first piece after the event."""
+def delayed(until: asyncio.Event, text: str = TEXT) -> Script:
+    """Send headers at once, and the answer when the event is set."""
     return Script([Pause(until), *answer(text).steps])
 
 
-def cut(after: int, text: str = TEXT) -> Script:
-    """Reset after so many pieces."""
-    return Script([*spoken(text)[: after + 1], Cut()])
+def cut_off(after: int, text: str = TEXT) -> Script:
+    """Reset the connection after this number of words."""
+    return Script([*text_events(text)[: after + 1], Cut()])
 
 
-def ended(after: int, text: str = TEXT) -> Script:
-    """After so many pieces the response ends as if it were complete: no finish_reason, no [DONE]."""
-    return Script(spoken(text)[: after + 1])
+def truncated(after: int, text: str = TEXT) -> Script:
+    """End the response after this number of words, without finish_reason and [DONE]."""
+    return Script(text_events(text)[: after + 1])
 
 
 def stalled(after: int, until: asyncio.Event | None = None, text: str = TEXT) -> Script:
-    """Nothing after so many pieces; until the event: then the rest."""
+    """Stall after this number of words until the event is set; then send the rest."""
     steps = answer(text).steps
     return Script([*steps[: after + 1], Pause(until), *steps[after + 1 :]])
 
 
 def malformed(after: int, text: str = TEXT) -> Script:
-    """After so many pieces an event that is no JSON, and then the rest."""
+    """Send an event with invalid JSON after this number of words, then the rest."""
     steps = answer(text).steps
     return Script([*steps[: after + 1], event('{"choices": [{"index'), *steps[after + 1 :]])
 
 
-def broken(after: int, error: Any, text: str = TEXT) -> Script:
-    """After so many pieces an error as an event, and the end."""
-    return Script([*spoken(text)[: after + 1], event({"error": error})])
+def error_event(after: int, error: Any, text: str = TEXT) -> Script:
+    """Send an error event after this number of words, then end."""
+    return Script([*text_events(text)[: after + 1], event({"error": error})])
 
 
 def split(script: Script, size: int) -> Script:
-    """The same bytes in writes of `size`; for scripts of bytes only."""
+    """Split a script of bytes into writes of `size`."""
     data = b"".join(step for step in script.steps if isinstance(step, bytes))
     return Script([data[at : at + size] for at in range(0, len(data), size)], script.status, script.headers)
 
 
 def paced(text: str, seconds: float) -> Script:
-    """So long between two pieces."""
+    """Return an answer with a pause after each event."""
     return Script([step for each in answer(text).steps for step in (each, Pause(seconds))])
 
 
@@ -309,9 +314,9 @@ async def _serve(port: int, text: str, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--text", default=TEXT, help="what it answers")
-    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two pieces")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0: a free one")
+    parser.add_argument("--text", default=TEXT, help="text of every answer")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two words")
     options = parser.parse_args()
     asyncio.run(_serve(options.port, options.text, options.pause))
 

@@ -1,4 +1,4 @@
-"""What stands at an address: found out from the answers that servers document, and again when they come back."""
+"""Detection of servers by their documented responses, and again after outages."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.llama_server import llama_server
 
 
 def models(owner: str, *names: str, **more: object) -> dict[str, object]:
-    """As OpenAI lists them."""
+    """Return a model list in OpenAI's format."""
     card = {"object": "model", "created": 1764000000, "owned_by": owner, **more}
     return {"object": "list", "data": [{"id": name, **card} for name in names]}
 
 
-# What the documentation of each shows, without what does not matter here.
+# Responses from each server's documentation, reduced to what matters here.
 VLLM = {
     "/v1/models": models("vllm", "Qwen/Qwen3-8B", root="Qwen/Qwen3-8B", max_model_len=40960),
     "/version": {"version": "0.11.2"},
@@ -92,24 +92,25 @@ KNOWN: list[tuple[Kind, str, Mapping[str, Any]]] = [
     ("tgi", "3.2.1", TGI),
     ("lmstudio", "", LM_STUDIO),
     ("openai", "", OPENAI),
-    # Neither of these is what its answers alone look like.
+    # A single matching response is not enough.
     ("openai", "", {"/v1/models": models("somebody", "m"), "/version": {"version": "1"}}),
     ("openai", "", {"/v1/models": models("vllm", "m")}),
     ("openai", "", {"/v1/models": models("library", "m"), "/api/version": {"version": "1", "deployment": "a"}}),
-    # Without a model, Ollama says null; Together sends the list alone.
+    # Ollama without models sends null; Together sends the list itself.
     ("ollama", "0.12.6", {"/v1/models": {"object": "list", "data": None}, "/api/version": {"version": "0.12.6"}}),
     ("openai", "", {"/v1/models": [{"id": "m", "object": "model"}]}),
 ]
 
 
 class Server:
-    """A web server on loopback that has `answers` by path, JSON values or handlers, those of "*" for all other
-    paths; it can be another one later. `asked` are the paths that it was asked for.
+    """Web server on loopback with `answers` by path: JSON values or handlers, and "*" for all other paths.
+
+    The answers may be replaced at any time. `paths` are the paths that were requested.
     """
 
     def __init__(self) -> None:
         self.answers: Mapping[str, Any] = {}
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -132,7 +133,7 @@ class Server:
             await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request.path)
+        self.paths.append(request.path)
         answer = self.answers.get(request.path, self.answers.get("*"))
         if callable(answer):
             return cast(web.Response, await answer(request))
@@ -152,10 +153,10 @@ async def serving(answers: Mapping[str, Any]) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def reached(
+async def upstream(
     spec: NodeSpec, clock: Callable[[], float] = lambda: 0.0
 ) -> AsyncIterator[tuple[UpstreamProtocol, list[str]]]:
-    """The protocol of a node, and the lines that it reports."""
+    """Return the protocol of a node, and the lines that it reports."""
     lines: list[str] = []
     protocol = UpstreamProtocol(spec, report=lines.append, clock=clock)
     try:
@@ -166,33 +167,33 @@ async def reached(
 
 @pytest.mark.parametrize("below", ["", "/v1", "/v1/"])
 @pytest.mark.parametrize(("kind", "version", "answers"), KNOWN, ids=lambda value: value if value else "")
-async def test_each_kind(kind: Kind, version: str, answers: Mapping[str, Any], below: str) -> None:
-    """By its own answers, with its models, whichever form of the address was given, and with few questions."""
+async def test_every_type_is_detected(kind: Kind, version: str, answers: Mapping[str, Any], below: str) -> None:
+    """Every type of server is detected with its models, for every form of the address, within 10 requests."""
     async with serving(answers) as server:
-        found = await detect(NodeSpec(url=server.url + below))
+        detected = await detect(NodeSpec(url=server.url + below))
     listed = answers["/v1/models"]
     names = [model["id"] for model in (listed if isinstance(listed, list) else listed["data"] or [])]
-    assert found == DetectedServer(kind, version, tuple(names))
-    assert len(server.asked) <= 10
+    assert detected == DetectedServer(kind, version, tuple(names))
+    assert len(server.paths) <= 10
 
 
-async def test_likely_first() -> None:
-    """Who owns the models tells what to ask: nobody else's questions are asked."""
+async def test_likely_types_are_probed_first() -> None:
+    """Only the type that owns the listed models is probed."""
     async with serving(VLLM) as server:
         await detect(NodeSpec(url=server.url))
-    assert server.asked == ["/v1/models", "/version"]
+    assert server.paths == ["/v1/models", "/version"]
 
 
-async def test_an_old_tgi() -> None:
-    """One from before it listed its models."""
+async def test_old_tgi() -> None:
+    """A version of TGI without a model list is detected."""
     async with serving({"/info": TGI["/info"]}) as server:
         assert await detect(NodeSpec(url=server.url)) == DetectedServer("tgi", "3.2.1")
 
 
-async def test_our_own_node() -> None:
-    """A subnet node is known as one, and can be used."""
+async def test_subnet_node() -> None:
+    """A subnet node is detected as one, and can be used."""
     engine = EchoEngine()
-    async with engine, listening(Node(engine), "127.0.0.1", 0) as url, reached(NodeSpec(url=url)) as (protocol, lines):
+    async with engine, listening(Node(engine), "127.0.0.1", 0) as url, upstream(NodeSpec(url=url)) as (protocol, lines):
         assert (await detect(protocol.spec)).kind == "subnet"
         info = await protocol.rpc_info()
         assert info.engine == "echo"
@@ -200,11 +201,11 @@ async def test_our_own_node() -> None:
     assert lines == [f"{url}: subnet node {info.version}, serves echo, token lane"]
 
 
-async def test_a_kind_that_was_set() -> None:
-    """It is believed, and nothing is asked."""
+async def test_configured_type() -> None:
+    """A configured type is used without any request."""
     async with serving(OPENAI) as server:
         assert await detect(NodeSpec(url=server.url, kind="ollama")) == DetectedServer("ollama")
-    assert not server.asked
+    assert not server.paths
 
 
 @pytest.mark.parametrize(
@@ -215,15 +216,15 @@ async def test_a_kind_that_was_set() -> None:
         ({"/healthz": {"status": "ok"}, "/version": {"version": "1"}}, "answered 404"),
     ],
 )
-async def test_a_server_of_something_else(answers: Mapping[str, Any], why: str) -> None:
-    """It is named, and what it answered."""
+async def test_other_api(answers: Mapping[str, Any], why: str) -> None:
+    """The error for a server with another API names the address and the response."""
     async with serving(answers) as server:
         with pytest.raises(NodeError, match=f"^no OpenAI-compatible server at {server.url}: .*{why}"):
             await detect(NodeSpec(url=server.url))
 
 
-async def test_a_web_page() -> None:
-    """A site that has a page for everything."""
+async def test_web_page() -> None:
+    """A web server that returns a page for every path is not an OpenAI-compatible server."""
 
     async def page(request: web.Request) -> web.Response:
         return web.Response(text="<html>It works!</html>", content_type="text/html")
@@ -233,8 +234,8 @@ async def test_a_web_page() -> None:
             await detect(NodeSpec(url=server.url))
 
 
-async def test_nobody_is_there() -> None:
-    """Not a guess at what it might be."""
+async def test_unreachable() -> None:
+    """An unreachable address is reported as such, and no type is guessed."""
     async with serving({}) as server:
         pass
     with pytest.raises(NodeLost, match=f"cannot connect to {server.url}: Connection refused"):
@@ -242,14 +243,14 @@ async def test_nobody_is_there() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 500, 503])
-async def test_one_that_is_starting_or_broken(status: int) -> None:
-    """As llama-server answers while it loads its model. It may be anything, and is not called nothing."""
+async def test_starting_or_failing_server(status: int) -> None:
+    """A server that returns errors while it starts is detected as soon as it has started."""
 
     async def loading(request: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "Loading model", "code": status}}, status=status)
 
     answers: dict[str, Any] = {"*": loading}
-    async with serving(answers) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
+    async with serving(answers) as server, upstream(NodeSpec(url=server.url)) as (protocol, lines):
         with pytest.raises(NodeError, match=f"^{server.url} answered {status}"):
             await protocol.rpc_info()
         server.answers = OPENAI
@@ -258,8 +259,8 @@ async def test_one_that_is_starting_or_broken(status: int) -> None:
     assert len(lines) == 2
 
 
-async def test_a_key_is_missing() -> None:
-    """Said as it is, and no other path is tried without it."""
+async def test_missing_key() -> None:
+    """A missing API key is reported as such, and no other path is requested without it."""
 
     async def guarded(request: web.Request) -> web.Response:
         if request.headers.get("authorization") != "Bearer right":
@@ -269,12 +270,12 @@ async def test_a_key_is_missing() -> None:
     async with serving({"/v1/models": guarded}) as server:
         with pytest.raises(Unauthorized, match="answered 401"):
             await detect(NodeSpec(url=server.url))
-        assert server.asked == ["/v1/models"]
+        assert server.paths == ["/v1/models"]
         assert (await detect(NodeSpec(url=server.url, api_key="right"))).kind == "openai"
 
 
-async def test_a_key_is_missing_for_all_but_the_models() -> None:
-    """llama-server lists them to everybody: it is no other server for that."""
+async def test_missing_key_after_the_model_list() -> None:
+    """A llama-server that lists its models without a key, but rejects everything else, keeps its type."""
 
     async def guarded(request: web.Request) -> web.Response:
         return web.json_response({"error": {"message": "Invalid API Key", "code": 401}}, status=401)
@@ -282,30 +283,30 @@ async def test_a_key_is_missing_for_all_but_the_models() -> None:
     async with serving({"/v1/models": LLAMA["/v1/models"], "*": guarded}) as server:
         with pytest.raises(Unauthorized, match="Invalid API Key"):
             await detect(NodeSpec(url=server.url))
-    # A stranger that guards what it does not have is still what it shows.
+    # An unknown server that requires a key for every other path is still usable.
     async with serving({"/v1/models": OPENAI["/v1/models"], "*": guarded}) as server:
         assert (await detect(NodeSpec(url=server.url))).kind == "openai"
 
 
-async def test_one_that_says_nothing() -> None:
-    """It is not waited for without an end."""
-    held: list[asyncio.StreamWriter] = []
+async def test_silent_server() -> None:
+    """Detection of a server that does not respond times out."""
+    connections: list[asyncio.StreamWriter] = []
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
+        connections.append(writer)
         await reader.read()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(NodeTimeout, match=f"detecting the server at http://127.0.0.1:{port} timed out after 0.1 s"):
             await detect(NodeSpec(url=f"http://127.0.0.1:{port}"), detection_timeout=0.1)
-        for writer in held:
+        for writer in connections:
             writer.close()
 
 
-async def test_the_chat_lane() -> None:
-    """One line says what was found, the first of many models, and why it is on this lane."""
-    async with serving(OLLAMA) as server, reached(NodeSpec(url=server.url + "/v1")) as (protocol, lines):
+async def test_report_for_the_chat_lane() -> None:
+    """The report names the server, the first of its models, and why it is on the chat lane."""
+    async with serving(OLLAMA) as server, upstream(NodeSpec(url=server.url + "/v1")) as (protocol, lines):
         info = await protocol.rpc_info()
         assert {card.lane for card in info.cards} == {"chat"}
         await protocol.rpc_info()
@@ -315,11 +316,11 @@ async def test_the_chat_lane() -> None:
 
 
 @pytest.mark.parametrize(("answers", "title"), [(VLLM, "vLLM"), (SGLANG, "SGLang"), (LLAMA, "llama-server")])
-async def test_no_tokenizer(answers: Mapping[str, Any], title: str) -> None:
-    """A server that takes tokens is used on the chat lane where its tokenizer cannot be had, and the line says so."""
+async def test_unavailable_tokenizer(answers: Mapping[str, Any], title: str) -> None:
+    """A server that accepts tokens is used on the chat lane, with a report, if its tokenizer is unavailable."""
     spec = NodeSpec(url="http://a", tokenizer="/nowhere/tokenizer.json")
     async with serving(answers) as server:
-        async with reached(msgspec.structs.replace(spec, url=server.url)) as (protocol, lines):
+        async with upstream(msgspec.structs.replace(spec, url=server.url)) as (protocol, lines):
             info = await protocol.rpc_info()
             assert info.cards[0].lane == "chat"
     assert lines[0].startswith(f"{server.url}: {title} ")
@@ -334,9 +335,9 @@ async def test_no_tokenizer(answers: Mapping[str, Any], title: str) -> None:
         ({"models": {"a": "qwen.gguf", "b": "qwen.gguf"}}, "it serves several models"),
     ],
 )
-async def test_why_the_chat_lane(more: dict[str, Any], why: str) -> None:
-    """What an operator sets can be a reason too; its tokenizer is not even asked for then."""
-    async with serving(LLAMA) as server, reached(NodeSpec(url=server.url, **more)) as (protocol, lines):
+async def test_configured_chat_lane(more: dict[str, Any], why: str) -> None:
+    """Settings that require the chat lane are given as the reason, and the tokenizer is not loaded."""
+    async with serving(LLAMA) as server, upstream(NodeSpec(url=server.url, **more)) as (protocol, lines):
         await protocol.rpc_info()
     assert lines[0].endswith(f"chat lane: {why}")
 
@@ -344,9 +345,9 @@ async def test_why_the_chat_lane(more: dict[str, Any], why: str) -> None:
 @pytest.mark.parametrize(
     ("answers", "why"), [(OLLAMA, "it does not accept token ids"), (LLAMA, "no tokenizer for qwen")]
 )
-async def test_a_lane_that_cannot_be_had(answers: Mapping[str, Any], why: str) -> None:
-    """A lane that was set is used or refused with the reason, and never exchanged for another."""
-    async with serving(answers) as server, reached(NodeSpec(url=server.url, lane="token")) as (protocol, lines):
+async def test_unavailable_lane(answers: Mapping[str, Any], why: str) -> None:
+    """A configured lane is used, or rejected with the reason, but never replaced by the other lane."""
+    async with serving(answers) as server, upstream(NodeSpec(url=server.url, lane="token")) as (protocol, lines):
         with pytest.raises(NodeError, match=f"{server.url}: not used, because lane is set to token: {why}"):
             await protocol.rpc_info()
         with pytest.raises(NodeError, match="has not been reached yet"):
@@ -354,21 +355,21 @@ async def test_a_lane_that_cannot_be_had(answers: Mapping[str, Any], why: str) -
     assert len(lines) == 1
 
 
-async def test_a_node_on_the_chat_lane() -> None:
-    """Our own nodes take tokens, whatever was set."""
+async def test_subnet_node_on_the_chat_lane() -> None:
+    """A subnet node cannot be used on the chat lane."""
     engine = EchoEngine()
     async with engine, listening(Node(engine), "127.0.0.1", 0) as url:
-        async with reached(NodeSpec(url=url, lane="chat")) as (protocol, _):
+        async with upstream(NodeSpec(url=url, lane="chat")) as (protocol, _):
             with pytest.raises(NodeError, match="not used, because lane is set to chat: subnet nodes"):
                 await protocol.rpc_info()
 
 
-async def test_one_that_comes_up_late() -> None:
-    """The first line says that nobody is there, once; the second who came."""
+async def test_server_that_starts_late() -> None:
+    """An unreachable server is reported once, and once more when it has been detected."""
     server = Server()
     await server.start({})
     await server.stop()
-    async with reached(NodeSpec(url=server.url)) as (protocol, lines):
+    async with upstream(NodeSpec(url=server.url)) as (protocol, lines):
         assert not protocol.checked.is_set()
         for _ in range(3):
             with pytest.raises(NodeLost):
@@ -383,25 +384,25 @@ async def test_one_that_comes_up_late() -> None:
     ]
 
 
-async def test_one_that_is_another_after_a_restart() -> None:
-    """Who was away is asked again who it is; the same one is not announced again."""
-    async with serving(OLLAMA) as server, reached(NodeSpec(url=server.url)) as (protocol, lines):
+async def test_replaced_server() -> None:
+    """A server is detected again after an outage, and reported only if its type has changed."""
+    async with serving(OLLAMA) as server, upstream(NodeSpec(url=server.url)) as (protocol, lines):
         for answers, kind in ((OLLAMA, "ollama"), (OLLAMA, "ollama"), (LM_STUDIO, "lmstudio")):
             await server.stop()
-            await lost(protocol)
+            await fail(protocol)
             await server.start(answers)
             assert (await protocol.rpc_info()).engine == kind
     assert [line.split(",")[0] for line in lines[1:]] == [f"{server.url}: Ollama 0.12.6", f"{server.url}: LM Studio"]
 
 
-async def test_a_node_that_was_started_again() -> None:
-    """A subnet node that comes back at its address is used again, and not announced again."""
+async def test_restarted_subnet_node() -> None:
+    """A subnet node that is restarted at its address is used again without another report."""
     engine = EchoEngine()
     async with engine:
         async with listening(Node(engine), "127.0.0.1", 0) as url:
             pass
         port = int(url.rpartition(":")[2])
-        async with reached(NodeSpec(url=url)) as (protocol, lines):
+        async with upstream(NodeSpec(url=url)) as (protocol, lines):
             with pytest.raises(NodeLost):
                 await protocol.rpc_info()
             ids = set()
@@ -414,80 +415,80 @@ async def test_a_node_that_was_started_again() -> None:
     assert [line.split(" ")[0] for line in lines] == ["cannot", f"{url}:"]
 
 
-async def test_one_that_is_nothing_after_a_restart() -> None:
-    """It is said that there is nothing any more, and when it is there again; in between it is asked now and then."""
+async def test_unsupported_after_a_restart() -> None:
+    """A server that becomes unsupported is reported, and detected again only after a pause."""
     now = 0.0
-    async with serving(OPENAI) as server, reached(NodeSpec(url=server.url), lambda: now) as (protocol, lines):
+    async with serving(OPENAI) as server, upstream(NodeSpec(url=server.url), lambda: now) as (protocol, lines):
         await protocol.rpc_info()
         await server.stop()
-        await lost(protocol)
+        await fail(protocol)
         await server.start({})
         for _ in range(3):
-            server.asked.clear()
+            server.paths.clear()
             with pytest.raises(NodeError, match="no OpenAI-compatible server at"):
                 await protocol.rpc_info()
-        assert not server.asked
+        assert not server.paths
         server.answers, now = OPENAI, 11.0
         await protocol.rpc_info()
     assert [line.split(" ")[0] for line in lines] == [f"{server.url}:", "no", f"{server.url}:"]
 
 
-async def lost(protocol: UpstreamProtocol) -> None:
-    """A request to a server that is away fails, and with it all that was known of it."""
+async def fail(protocol: UpstreamProtocol) -> None:
+    """Fail a request and a health check, so that the server is detected again."""
     with pytest.raises(NodeLost):
         await protocol.rpc_chat(ChatRequest(model="m", body={"messages": []}), lambda delta: None)
     with pytest.raises(NodeLost):
         await protocol.rpc_info()
 
 
-async def test_who_asks_may_go() -> None:
-    """What was begun for one that stopped waiting is there for the next: long loading is not begun again."""
+async def test_cancelled_detection() -> None:
+    """Detection continues when its caller is cancelled, and the next caller gets the result."""
     release = asyncio.Event()
 
     async def slow(request: web.Request) -> web.Response:
         await release.wait()
         return web.json_response(OPENAI["/v1/models"])
 
-    async with serving({"/v1/models": slow}) as server, reached(NodeSpec(url=server.url)) as (protocol, _):
+    async with serving({"/v1/models": slow}) as server, upstream(NodeSpec(url=server.url)) as (protocol, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await protocol.rpc_info()
-        assert server.asked == ["/v1/models"]
+        assert server.paths == ["/v1/models"]
         release.set()
         assert (await protocol.rpc_info()).cards[0].id == "gpt-4o-mini"
-        # Once to find out, once by the protocol.
-        assert server.asked.count("/v1/models") <= 2
+        # One request by the detection, one by the protocol.
+        assert server.paths.count("/v1/models") <= 2
 
 
-async def test_closed_while_it_looks() -> None:
-    """Nothing goes on afterwards, and closing twice is fine."""
-    came = asyncio.Event()
+async def test_closed_during_detection() -> None:
+    """Closing the protocol cancels the detection, and can be done twice."""
+    requested = asyncio.Event()
 
     async def never(request: web.Request) -> web.Response:
-        came.set()
+        requested.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     async with serving({"*": never}) as server:
         protocol = UpstreamProtocol(NodeSpec(url=server.url))
-        asking = asyncio.create_task(protocol.rpc_info())
-        await came.wait()
+        check = asyncio.create_task(protocol.rpc_info())
+        await requested.wait()
         await protocol.aclose()
         await protocol.aclose()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await check
 
 
-def test_timeouts_of_its_own() -> None:
-    """What was set for the node alone is where a session looks for it."""
+def test_timeouts_of_the_node() -> None:
+    """Timeouts in the node's settings become the protocol's timeouts."""
     own = UpstreamProtocol(NodeSpec(url="http://a", inter_token_timeout=3.0)).timeouts
     assert (own.first_token, own.inter_token, own.attempt) == (None, 3.0, None)
 
 
-async def test_a_real_llama_server() -> None:
-    """llama.cpp's own server is known as one, and on the token lane with the tokenizer of the file that it names."""
+async def test_real_llama_server() -> None:
+    """A real llama-server is detected, and used on the token lane with the tokenizer of its model file."""
     with llama_server(slots=1) as running:
-        async with reached(NodeSpec(url=running.url)) as (protocol, lines):
+        async with upstream(NodeSpec(url=running.url)) as (protocol, lines):
             info = await protocol.rpc_info()
     assert info.cards[0].lane == "token"
     assert lines[0].startswith(f"{running.url}: llama-server ")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import ASK
 from tests.provider import TEXT, Provider
-from tests.test_providers import CHAT, served
+from tests.test_providers import CHAT, gateway_to
 
 PLACES = [{"more": "@"}, {"metadata": {"more": "@"}}, {"messages": [{"role": "user", "content": "Hi", "more": "@"}]}]
 
@@ -19,30 +19,30 @@ PLACES = [{"more": "@"}, {"metadata": {"more": "@"}}, {"messages": [{"role": "us
 async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, object], stream: bool) -> None:
     """Also where the gateway itself does not look."""
     body = json.dumps(ASK | {"stream": stream} | place).replace('"@"', value)
-    async with served(provider := Provider()) as http:
+    async with gateway_to(provider := Provider()) as http:
         response = await http.post(CHAT, content=body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_json"
-    assert not provider.chats
+    assert not provider.chat_requests
 
 
 async def test_whole_numbers_may_be_long() -> None:
     """They are passed on to the last digit."""
-    async with served(provider := Provider()) as http:
+    async with gateway_to(provider := Provider()) as http:
         response = await http.post(CHAT, content=json.dumps(ASK | {"more": 10**400}))
     assert response.json()["choices"][0]["message"]["content"] == TEXT
-    assert provider.chats[0].body["more"] == 10**400
+    assert provider.chat_requests[0].body["more"] == 10**400
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_nested_too_deeply_is_refused(stream: bool) -> None:
     """However deep the stack is at which it is read, read again, and written."""
     answered = 0
-    async with served(provider := Provider()) as http:
+    async with gateway_to(provider := Provider()) as http:
         for depth in range(900, 960, 3):
             body = json.dumps(ASK | {"stream": stream, "more": "@"}).replace('"@"', f"{'[' * depth}{']' * depth}")
             response = await http.post(CHAT, content=body)
             assert response.status_code in (200, 400)
             answered += response.status_code == 200
         assert (await http.get("/nodes")).json()["nodes"][0]["state"] == "healthy"
-    assert 0 < answered == len(provider.chats) < 20
+    assert 0 < answered == len(provider.chat_requests) < 20

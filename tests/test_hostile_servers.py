@@ -1,4 +1,4 @@
-"""Servers that mean harm, or are out of their minds: one clear error or the answer, soon, and nothing that grows."""
+"""Servers that send invalid or excessive data: one clear error or an answer, soon, and in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from subnet.errors import InvalidRequest, NodeError, RateLimited, WireError
 from subnet.http.retry_after import retry_after
-from tests.chat_node import heard_from, heard_of, node
-from tests.provider import Provider, Script, chunk, event, events, raw, refuse, whole
+from tests.chat_node import chat, chat_scripted, node
+from tests.provider import Provider, Script, chunk, error_response, event, events, json_response, raw
 
-# More digits than a float holds, or a whole number in decimal text.
+# More digits than a float can hold, or Python's limit for integers in text.
 DIGITS = "9" * 4000
 DAY = 86400.0
 
@@ -21,41 +21,47 @@ def call(**function: Any) -> dict[str, Any]:
     return chunk({"tool_calls": [{"index": 0, "function": {"name": "f", **function}}]})
 
 
-async def test_more_calls_than_any_model_makes_are_refused() -> None:
-    """At once: looking each of so many up would take this process for hours."""
+async def test_tool_calls_are_limited() -> None:
+    """A response with more tool calls than any model makes is rejected at once."""
     calls = [{"index": number, "function": {"name": "f"}} for number in range(50_000)]
     with pytest.raises(WireError, match="more than 1024 tool calls"):
-        await heard_from(events(chunk({"tool_calls": calls}), chunk(finish="tool_calls")))
+        await chat_scripted(events(chunk({"tool_calls": calls}), chunk(finish="tool_calls")))
 
 
-async def test_arguments_may_be_nested_as_deeply_as_they_like() -> None:
-    """They are a text."""
-    heard = await heard_from(events(call(arguments="[" * 100_000), call(arguments="{}"), chunk(finish="tool_calls")))
-    assert heard.calls() == [("f", "[" * 100_000 + "{}")]
+async def test_deeply_nested_arguments_are_passed_on() -> None:
+    """Deeply nested arguments of a tool call are passed on as text."""
+    result = await chat_scripted(
+        events(call(arguments="[" * 100_000), call(arguments="{}"), chunk(finish="tool_calls"))
+    )
+    assert result.calls() == [("f", "[" * 100_000 + "{}")]
 
 
 @pytest.mark.parametrize("number", [f"-{DIGITS}", str(1 << 53), "true", '"-1"', "null"])
-async def test_logprobs_that_are_no_numbers_are_an_error(number: str) -> None:
-    """An integer may be larger than all floats."""
+async def test_invalid_logprobs_are_rejected(number: str) -> None:
+    """A logprob that is not a finite number is rejected, also an integer that is too large for a float."""
     entry = f'{{"token": "a", "logprob": {number}}}'
     broken = f'{{"choices": [{{"index": 0, "delta": {{"content": "a"}}, "logprobs": {{"content": [{entry}]}}}}]}}'
     with pytest.raises(WireError, match="a token has no finite logprob"):
-        await heard_from(events(broken), logprobs=True)
+        await chat_scripted(events(broken), logprobs=True)
 
 
-async def test_a_logprob_may_be_a_whole_number() -> None:
-    """As of a token that is sure."""
+async def test_integer_logprobs_are_accepted() -> None:
+    """A logprob may be an integer, as for a token with probability 1."""
     logprobs = {"content": [{"token": "a", "logprob": 0}, {"token": "b", "logprob": -9999}]}
-    heard = await heard_from(events(chunk({"content": "ab"}, logprobs=logprobs), chunk(finish="stop")), logprobs=True)
-    assert [entry["logprob"] for entry in heard.logprobs()] == [0.0, -9999.0]
+    result = await chat_scripted(
+        events(chunk({"content": "ab"}, logprobs=logprobs), chunk(finish="stop")), logprobs=True
+    )
+    assert [entry["logprob"] for entry in result.logprobs()] == [0.0, -9999.0]
 
 
-@pytest.mark.parametrize("make", [lambda error: events({"error": error}), lambda error: whole({"error": error}, 500)])
+@pytest.mark.parametrize(
+    "make", [lambda error: events({"error": error}), lambda error: json_response({"error": error}, 500)]
+)
 @pytest.mark.parametrize("code", ["9" * 5000, "٤٢٩" * 50, 10**30, -400, 429.5, [429], {}, True, None])
-async def test_any_code_of_an_error_is_read(make: Callable[[Any], Script], code: Any) -> None:
-    """Of many digits, of none, of another kind."""
+async def test_any_error_code_is_accepted(make: Callable[[Any], Script], code: Any) -> None:
+    """An error with any kind of code is reported with its message."""
     with pytest.raises(NodeError, match="no such luck"):
-        await heard_from(make({"message": "no such luck", "code": code}))
+        await chat_scripted(make({"message": "no such luck", "code": code}))
 
 
 @pytest.mark.parametrize(
@@ -71,39 +77,39 @@ async def test_any_code_of_an_error_is_read(make: Callable[[Any], Script], code:
         ({}, None, f"Please try again in {DIGITS[:900]}s"),
     ],
 )
-def test_nobody_is_left_alone_for_longer_than_a_day(headers: dict[str, str], body: Any, text: str) -> None:
-    """Whatever is said: a server that talks nonsense once is not lost for good."""
+def test_retry_after_is_at_most_a_day(headers: dict[str, str], body: Any, text: str) -> None:
+    """Retry-After is limited to a day, so that a server's mistake does not remove it for good."""
     assert retry_after(headers, body, text) == DAY
 
 
-@pytest.mark.parametrize("told", ["inf", "nan", "-5", "Fri, 99 Foo 9999", "soon", ""])
-async def test_a_rate_limit_without_a_sane_time_is_one(told: str) -> None:
-    """With none, or none in the past."""
-    with pytest.raises(RateLimited) as refused:
-        await heard_from(refuse(429, retry_after=told))
-    assert refused.value.retry_after in (None, 0.0)
+@pytest.mark.parametrize("retry_after_header", ["inf", "nan", "-5", "Fri, 99 Foo 9999", "soon", ""])
+async def test_invalid_retry_after_is_ignored(retry_after_header: str) -> None:
+    """A rate limit with an invalid Retry-After is a rate limit without one."""
+    with pytest.raises(RateLimited) as caught:
+        await chat_scripted(error_response(429, retry_after=retry_after_header))
+    assert caught.value.retry_after in (None, 0.0)
 
 
-async def test_an_answer_without_an_end_has_one() -> None:
-    """The bytes of an answer are bounded, not only those of an event."""
+async def test_response_size_is_limited() -> None:
+    """The bytes of a whole response are limited, not only those of one event."""
     piece = event(chunk({"content": "x" * (1 << 20)}))
     with pytest.raises(WireError, match="sent more than"):
-        await heard_from(raw(*[piece] * 260))
+        await chat_scripted(raw(*[piece] * 260))
 
 
 @pytest.mark.parametrize("count", [-1, 1 << 31, 10**30, 7.0, "7", True, None, [7]])
-async def test_usage_that_cannot_be_is_none(count: Any) -> None:
-    """It would spoil all sums that it goes into."""
+async def test_invalid_usage_is_ignored(count: Any) -> None:
+    """Usage with an invalid count is ignored."""
     used = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": count}}
-    heard = await heard_from(events(chunk({"content": "a"}), chunk(finish="stop"), used))
-    assert (heard.text(), heard.usage) == ("a", None)
+    result = await chat_scripted(events(chunk({"content": "a"}), chunk(finish="stop"), used))
+    assert (result.text(), result.usage) == ("a", None)
 
 
-async def test_a_key_is_hidden_wherever_a_server_repeats_it() -> None:
-    """In the sentence, and in the name of the parameter that it finds wrong."""
+async def test_key_is_redacted() -> None:
+    """An API key that the server repeats is redacted in the message and the parameter of an error."""
     key = "sk-a-secret-of-somebody"
-    refusal = refuse(400, f"not with {key}", param=f"Bearer {key}")
+    refusal = error_response(400, f"not with {key}", param=f"Bearer {key}")
     async with Provider(refusal) as provider, node(provider.url, api_key=key) as protocol:
-        with pytest.raises(InvalidRequest) as refused:
-            await heard_of(protocol)
-    assert key not in f"{refused.value.message} {refused.value.param}"
+        with pytest.raises(InvalidRequest) as caught:
+            await chat(protocol)
+    assert key not in f"{caught.value.message} {caught.value.param}"

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as a node: whatever it sends becomes what OpenAI would have sent."""
+"""OpenAI-compatible servers as nodes: their responses become deltas, and their failures become errors."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from subnet.errors import (
     Unauthorized,
     WireError,
 )
-from tests.chat_node import HELLO, Heard, heard_from, heard_of, node
+from tests.chat_node import HELLO, Recorder, chat, chat_scripted, node
 from tests.provider import (
     TEXT,
     Provider,
+    RecordedRequest,
     Script,
-    Seen,
     answer,
-    broken,
     chunk,
-    cut,
-    ended,
+    connection_reset,
+    cut_off,
+    delayed,
+    error_event,
+    error_response,
     event,
     events,
-    late,
+    json_response,
     malformed,
     message,
     pieces,
     raw,
-    refuse,
-    reset,
-    silent,
     split,
     stalled,
-    whole,
+    truncated,
+    unresponsive,
 )
 
 PIECES = len(pieces(TEXT))
@@ -56,23 +56,23 @@ USED = ChatUsage(prompt_tokens=7, completion_tokens=PIECES)
 # A good server.
 
 
-async def test_an_answer_comes_as_deltas() -> None:
-    """Its text in pieces, one finish at the end, and what was used."""
-    heard = await heard_from(answer())
-    assert heard.text() == TEXT
-    assert sum(bool(delta.text) for delta in heard.deltas) == PIECES
-    assert heard.finishes() == ["stop"]
-    assert heard.deltas[-1].finish_reason == "stop"
-    assert heard.usage == USED
+async def test_response_becomes_deltas() -> None:
+    """A streamed response becomes text deltas, one finish reason at the end, and usage."""
+    result = await chat_scripted(answer())
+    assert result.text() == TEXT
+    assert sum(bool(delta.text) for delta in result.deltas) == PIECES
+    assert result.finishes() == ["stop"]
+    assert result.deltas[-1].finish_reason == "stop"
+    assert result.usage == USED
 
 
-async def test_the_request_is_streamed_and_its_usage_asked_for() -> None:
-    """With the server's name of the model; what else the body has passes as it is, and nulls do not."""
+async def test_request_body() -> None:
+    """A request asks for streaming and usage, uses the server's model name, and omits nulls."""
     async with Provider() as provider, node(provider.url, models={"ours": "theirs"}) as protocol:
-        await heard_of(
+        await chat(
             protocol, model="ours", temperature=0, top_k=5, max_completion_tokens=9, something=["new"], stop=None
         )
-        assert provider.chats[0].body == {
+        assert provider.chat_requests[0].body == {
             "messages": HELLO,
             "model": "theirs",
             "stream": True,
@@ -84,8 +84,8 @@ async def test_the_request_is_streamed_and_its_usage_asked_for() -> None:
         }
 
 
-async def test_the_body_of_a_request_is_not_written_to() -> None:
-    """It is shared with other attempts."""
+async def test_request_body_is_not_modified() -> None:
+    """The body of a request is not modified, because other attempts share it."""
     body = {"messages": HELLO, "max_completion_tokens": 5, "seed": 1}
     async with Provider() as provider, node(provider.url, kind="ollama") as protocol:
         await protocol.rpc_chat(ChatRequest(model="model", body=body, prefix="x", choices=(1,)), lambda delta: None)
@@ -93,11 +93,11 @@ async def test_the_body_of_a_request_is_not_written_to() -> None:
     assert HELLO == [{"role": "user", "content": "Hello"}]
 
 
-async def test_deltas_have_the_numbers_of_their_choices() -> None:
-    """The server counts from 0, whichever are asked for."""
+async def test_deltas_have_the_numbers_of_the_requested_choices() -> None:
+    """Deltas have the numbers of the requested choices, although the server counts from 0."""
 
-    def reply(seen: Seen) -> Script:
-        assert seen.body["n"] == 2
+    def reply(request: RecordedRequest) -> Script:
+        assert request.body["n"] == 2
         return events(
             *(
                 chunk({"content": text}, finish, index)
@@ -106,9 +106,9 @@ async def test_deltas_have_the_numbers_of_their_choices() -> None:
         )
 
     async with Provider(reply) as provider, node(provider.url) as protocol:
-        heard = await heard_of(protocol, choices=(3, 5))
-    assert (heard.text(3), heard.finishes(3)) == ("a", ["stop"])
-    assert (heard.text(5), heard.finishes(5)) == ("b", ["length"])
+        result = await chat(protocol, choices=(3, 5))
+    assert (result.text(3), result.finishes(3)) == ("a", ["stop"])
+    assert (result.text(5), result.finishes(5)) == ("b", ["length"])
 
 
 # Servers that frame in their own way.
@@ -141,34 +141,34 @@ async def test_deltas_have_the_numbers_of_their_choices() -> None:
         "plain",
     ],
 )
-async def test_a_whole_answer_is_heard_however_it_is_framed(script: Script) -> None:
-    """Text and one finish, none of it twice."""
-    heard = await heard_from(script)
-    assert (heard.text(), heard.finishes()) == (TEXT, ["stop"])
+async def test_every_framing_is_read(script: Script) -> None:
+    """A response is read completely, and only once, in every form of framing."""
+    result = await chat_scripted(script)
+    assert (result.text(), result.finishes()) == (TEXT, ["stop"])
 
 
-async def test_comments_are_signs_of_life() -> None:
-    """So are pings, and chunks without choices; a choice that ended gives none."""
+async def test_keep_alives() -> None:
+    """Comments, pings and chunks without choices become keep-alives of a choice that is not finished."""
     ping = b": OPENROUTER PROCESSING\n\n"
-    heard = await heard_from(Script([ping, event({"choices": []}), *answer().steps[:-1], ping, answer().steps[-1]]))
-    assert [delta.tokens for delta in heard.deltas[:2]] == [0, 0]
-    assert heard.deltas[-1].finish_reason == "stop"
+    result = await chat_scripted(Script([ping, event({"choices": []}), *answer().steps[:-1], ping, answer().steps[-1]]))
+    assert [delta.tokens for delta in result.deltas[:2]] == [0, 0]
+    assert result.deltas[-1].finish_reason == "stop"
 
 
-async def test_a_server_that_does_not_stream_gives_one_delta() -> None:
-    """Text, reasoning, calls and usage, at once."""
+async def test_response_that_is_not_streamed() -> None:
+    """A response that is not streamed becomes deltas with text, reasoning, tool calls and usage."""
     calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    heard = await heard_from(whole(message(finish="tool_calls", reasoning_content="hm", tool_calls=calls)))
-    assert (heard.text(), heard.reasoning(), heard.calls()) == (TEXT, "hm", [("f", "{}")])
-    assert (heard.finishes(), heard.usage) == (["tool_calls"], USED)
+    result = await chat_scripted(json_response(message(finish="tool_calls", reasoning_content="hm", tool_calls=calls)))
+    assert (result.text(), result.reasoning(), result.calls()) == (TEXT, "hm", [("f", "{}")])
+    assert (result.finishes(), result.usage) == (["tool_calls"], USED)
 
 
 @settings(max_examples=10)
 @given(size=st.integers(1, 40))
-async def test_any_split_is_the_same_answer(size: int) -> None:
-    """Also inside of characters."""
-    heard = await heard_from(split(answer("Grüße, 世界 🙂!"), size))
-    assert heard.text() == "Grüße, 世界 🙂!"
+async def test_any_split_of_the_bytes(size: int) -> None:
+    """A response is the same however its bytes are split, also within a character."""
+    result = await chat_scripted(split(answer("Grüße, 世界 🙂!"), size))
+    assert result.text() == "Grüße, 世界 🙂!"
 
 
 # What ends badly.
@@ -177,9 +177,9 @@ async def test_any_split_is_the_same_answer(size: int) -> None:
 @pytest.mark.parametrize(
     ("script", "error", "text"),
     [
-        (reset(), NodeLost, ""),
-        (cut(after=3), NodeLost, "One two three"),
-        (ended(after=3), NodeLost, "One two three"),
+        (connection_reset(), NodeLost, ""),
+        (cut_off(after=3), NodeLost, "One two three"),
+        (truncated(after=3), NodeLost, "One two three"),
         (raw(), NodeLost, ""),
         (events(), NodeError, ""),
         (malformed(after=2), WireError, "One two"),
@@ -194,13 +194,15 @@ async def test_any_split_is_the_same_answer(size: int) -> None:
         (raw(event('{"choices": ' + "[" * 100_000)), WireError, ""),
         (raw(event('{"choices": [{"delta": {"content": ' + '[{"type": "a", "a": ' * 300 + "1")), WireError, ""),
         (
-            whole({"choices": [chunk(finish="error", error={"message": "slow down", "code": 429})["choices"][0]]}),
+            json_response(
+                {"choices": [chunk(finish="error", error={"message": "slow down", "code": 429})["choices"][0]]}
+            ),
             RateLimited,
             "",
         ),
         (raw(event(chunk({"content": "x"}, index=-1))), WireError, ""),
-        (broken(2, {"message": "Provider disconnected", "code": 502}), NodeError, "One two"),
-        (broken(2, {"message": "slow down", "code": 429}), RateLimited, "One two"),
+        (error_event(2, {"message": "Provider disconnected", "code": 502}), NodeError, "One two"),
+        (error_event(2, {"message": "slow down", "code": 429}), RateLimited, "One two"),
         (raw(event({"message": "gone"}, name="error")), NodeError, ""),
         (raw(event("oh no", name="error")), NodeError, ""),
         (raw(event([{"error": {"code": 503, "message": "The model is overloaded."}}])), NodeBusy, ""),
@@ -211,77 +213,79 @@ async def test_any_split_is_the_same_answer(size: int) -> None:
         ),
         (events(chunk({"content": "x"}), chunk(finish="insufficient_system_resource")), NodeError, "x"),
         (events(chunk({"content": "x"}), chunk(finish="abort")), NodeError, "x"),
-        (refuse(500), NodeError, ""),
-        (refuse(503), NodeError, ""),
-        (refuse(429, retry_after=2), RateLimited, ""),
-        (refuse(401), Unauthorized, ""),
-        (refuse(400, param="stop"), InvalidRequest, ""),
-        (refuse(400, code="context_length_exceeded"), ContextLengthExceeded, ""),
-        (refuse(400, code="content_policy_violation"), ContentRefused, ""),
-        (whole({"error": {"message": "no", "type": "invalid_request_error"}}), InvalidRequest, ""),
-        (whole({"choices": []}), NodeError, ""),
-        (whole([]), WireError, ""),
+        (error_response(500), NodeError, ""),
+        (error_response(503), NodeError, ""),
+        (error_response(429, retry_after=2), RateLimited, ""),
+        (error_response(401), Unauthorized, ""),
+        (error_response(400, param="stop"), InvalidRequest, ""),
+        (error_response(400, code="context_length_exceeded"), ContextLengthExceeded, ""),
+        (error_response(400, code="content_policy_violation"), ContentRefused, ""),
+        (json_response({"error": {"message": "no", "type": "invalid_request_error"}}), InvalidRequest, ""),
+        (json_response({"choices": []}), NodeError, ""),
+        (json_response([]), WireError, ""),
     ],
 )
-async def test_what_ends_badly_is_told_after_what_was_said(script: Script, error: type[SubnetError], text: str) -> None:
-    """One attempt, no finish, and the text until then: the caller decides what comes next."""
-    heard = Heard()
+async def test_failures_after_partial_text(script: Script, error: type[SubnetError], text: str) -> None:
+    """A failure raises its error after the text received so far, without a finish reason or a retry."""
+    result = Recorder()
     async with Provider(script) as provider, node(provider.url) as protocol:
         with pytest.raises(error) as caught:
-            await protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), heard.emit)
-        assert len(provider.chats) == 1
+            await protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), result.emit)
+        assert len(provider.chat_requests) == 1
     assert type(caught.value) is not EngineFailed
-    assert heard.text() == text
-    assert heard.finishes() == []
+    assert result.text() == text
+    assert result.finishes() == []
 
 
-async def test_what_is_lost_after_the_end_is_no_loss() -> None:
-    """Every choice has its finish: the answer is complete, though the connection breaks."""
+async def test_connection_lost_after_the_finish_reason() -> None:
+    """A connection that is lost after all finish reasons does not fail the request."""
     steps = [step for step in answer(usage=False, done=False).steps if isinstance(step, bytes)]
-    script = Script([*steps, *cut(after=0).steps[1:]])
-    heard = await heard_from(script)
-    assert (heard.text(), heard.finishes(), heard.usage) == (TEXT, ["stop"], None)
+    script = Script([*steps, *cut_off(after=0).steps[1:]])
+    result = await chat_scripted(script)
+    assert (result.text(), result.finishes(), result.usage) == (TEXT, ["stop"], None)
 
 
-async def test_text_after_the_end_is_not_heard() -> None:
-    """Some servers end a choice twice."""
-    heard = await heard_from(events(chunk({"content": "x"}, "stop"), chunk({"content": "y"}), chunk(finish="length")))
-    assert (heard.text(), heard.finishes()) == ("x", ["stop"])
+async def test_text_after_the_finish_reason_is_ignored() -> None:
+    """Chunks after a choice's finish reason are ignored."""
+    result = await chat_scripted(
+        events(chunk({"content": "x"}, "stop"), chunk({"content": "y"}), chunk(finish="length"))
+    )
+    assert (result.text(), result.finishes()) == ("x", ["stop"])
 
 
-@pytest.mark.parametrize("make", [silent, late, lambda until: stalled(after=2, until=until)])
-async def test_a_slow_server_is_waited_for(make: Callable[[asyncio.Event], Script]) -> None:
-    """How long is not for the protocol to say."""
+@pytest.mark.parametrize("make", [unresponsive, delayed, lambda until: stalled(after=2, until=until)])
+async def test_slow_server_does_not_time_out(make: Callable[[asyncio.Event], Script]) -> None:
+    """A slow server does not time out in the protocol, which leaves timeouts to the session."""
     until = asyncio.Event()
     async with Provider(make(until)) as provider, node(provider.url) as protocol:
-        asking = asyncio.create_task(heard_of(protocol))
-        while not provider.chats:
+        asking = asyncio.create_task(chat(protocol))
+        while not provider.chat_requests:
             await asyncio.sleep(0)
         until.set()
         assert (await asking).text() == TEXT
 
 
-async def test_cancelling_ends_the_work_on_the_server() -> None:
-    """It sees that the connection was closed; the next request finds the node well."""
+async def test_cancelling_closes_the_connection() -> None:
+    """Cancelling a request closes its connection, and the node stays usable."""
     two = asyncio.Event()
-    heard = Heard(lambda delta: two.set() if delta.text == " two" else None)
+    result = Recorder(lambda delta: two.set() if delta.text == " two" else None)
     async with Provider(stalled(after=2), answer()) as provider, node(provider.url) as protocol:
         asking = asyncio.create_task(
-            protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), heard.emit)
+            protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), result.emit)
         )
         await two.wait()
         assert (await protocol.rpc_info()).running == 1
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await asyncio.wait_for(provider.chats[0].gone.wait(), 5)
+        await asyncio.wait_for(provider.chat_requests[0].disconnected.wait(), 5)
         assert (await protocol.rpc_info()).running == 0
-        assert (await heard_of(protocol)).text() == TEXT
-    assert heard.text() == "One two"
+        assert (await chat(protocol)).text() == TEXT
+    assert result.text() == "One two"
 
 
-async def test_an_error_of_the_listener_ends_the_work_on_the_server() -> None:
-    """And is raised as it is."""
+async def test_error_of_the_sink_closes_the_connection() -> None:
+    """An error of the sink closes the connection, and is raised unchanged."""
 
     def refuse_it(delta: ChatDelta) -> None:
         if delta.text:
@@ -290,91 +294,93 @@ async def test_an_error_of_the_listener_ends_the_work_on_the_server() -> None:
     async with Provider(stalled(after=2)) as provider, node(provider.url) as protocol:
         with pytest.raises(LookupError):
             await protocol.rpc_chat(ChatRequest(model="model", body={"messages": HELLO}), refuse_it)
-        await asyncio.wait_for(provider.chats[0].gone.wait(), 5)
+        await asyncio.wait_for(provider.chat_requests[0].disconnected.wait(), 5)
 
 
 # Several choices.
 
 
-async def test_a_server_that_ignores_n_is_asked_again() -> None:
-    """For each choice that is missing, with a seed of its own; from then on so at once."""
+async def test_server_that_ignores_n() -> None:
+    """Choices that a server leaves out are requested separately with their own seeds, from then on at once."""
 
-    def reply(seen: Seen) -> Script:
-        return answer(f"seed {seen.body['seed']}")
-
-    async with Provider(reply) as provider, node(provider.url) as protocol:
-        heard = await heard_of(protocol, choices=(0, 1, 2), seed=5)
-        assert [heard.text(choice) for choice in (0, 1, 2)] == ["seed 5", "seed 6", "seed 7"]
-        assert [heard.finishes(choice) for choice in (0, 1, 2)] == [["stop"]] * 3
-        assert heard.usage == ChatUsage(prompt_tokens=7, completion_tokens=6)
-        assert [seen.body.get("n") for seen in provider.chats] == [3, None, None]
-        await heard_of(protocol, choices=(0, 1), seed=5)
-        assert [seen.body.get("n") for seen in provider.chats[3:]] == [None, None]
-
-
-async def test_a_server_that_refuses_n_is_asked_one_by_one() -> None:
-    """It says so by the parameter's name."""
-
-    def reply(seen: Seen) -> Script:
-        return refuse(400, "Only one completion choice is allowed", param="n") if "n" in seen.body else answer()
+    def reply(request: RecordedRequest) -> Script:
+        return answer(f"seed {request.body['seed']}")
 
     async with Provider(reply) as provider, node(provider.url) as protocol:
-        heard = await heard_of(protocol, choices=(0, 1))
-        assert [heard.text(choice) for choice in (0, 1)] == [TEXT, TEXT]
-        assert heard.usage == ChatUsage(prompt_tokens=7, completion_tokens=2 * PIECES)
-        assert len(provider.chats) == 3
+        result = await chat(protocol, choices=(0, 1, 2), seed=5)
+        assert [result.text(choice) for choice in (0, 1, 2)] == ["seed 5", "seed 6", "seed 7"]
+        assert [result.finishes(choice) for choice in (0, 1, 2)] == [["stop"]] * 3
+        assert result.usage == ChatUsage(prompt_tokens=7, completion_tokens=6)
+        assert [request.body.get("n") for request in provider.chat_requests] == [3, None, None]
+        await chat(protocol, choices=(0, 1), seed=5)
+        assert [request.body.get("n") for request in provider.chat_requests[3:]] == [None, None]
 
 
-async def test_choices_of_their_own_fail_together() -> None:
-    """One that is refused ends the others, on the server, too."""
+async def test_server_that_rejects_n() -> None:
+    """Choices are requested separately from a server that rejects `n`."""
 
-    def reply(seen: Seen) -> Script:
-        return stalled(after=1) if seen.body["seed"] == 0 else refuse(429)
+    def reply(request: RecordedRequest) -> Script:
+        return (
+            error_response(400, "Only one completion choice is allowed", param="n") if "n" in request.body else answer()
+        )
+
+    async with Provider(reply) as provider, node(provider.url) as protocol:
+        result = await chat(protocol, choices=(0, 1))
+        assert [result.text(choice) for choice in (0, 1)] == [TEXT, TEXT]
+        assert result.usage == ChatUsage(prompt_tokens=7, completion_tokens=2 * PIECES)
+        assert len(provider.chat_requests) == 3
+
+
+async def test_separate_choices_fail_together() -> None:
+    """The first error of separately requested choices cancels the others, also on the server."""
+
+    def reply(request: RecordedRequest) -> Script:
+        return stalled(after=1) if request.body["seed"] == 0 else error_response(429)
 
     async with Provider(reply) as provider, node(provider.url, kind="ollama") as protocol:
         with pytest.raises(RateLimited):
-            await heard_of(protocol, choices=(0, 1), seed=0)
-        for seen in provider.chats:
-            if seen.body["seed"] == 0:
-                await asyncio.wait_for(seen.gone.wait(), 5)
+            await chat(protocol, choices=(0, 1), seed=0)
+        for request in provider.chat_requests:
+            if request.body["seed"] == 0:
+                await asyncio.wait_for(request.disconnected.wait(), 5)
         assert (await protocol.rpc_info()).running == 0
 
 
-async def test_usage_is_unknown_where_one_of_several_requests_does_not_tell() -> None:
-    """Rather than too little."""
+async def test_usage_is_unknown_if_a_part_is_unknown() -> None:
+    """Usage is unknown if one of several requests does not report it."""
     scripts = [answer(), answer(usage=False)]
     async with Provider(*scripts) as provider, node(provider.url, kind="tgi", models={"model": "m"}) as protocol:
-        assert (await heard_of(protocol, choices=(0, 1))).usage is None
+        assert (await chat(protocol, choices=(0, 1))).usage is None
 
 
-async def test_a_server_without_stream_options_is_asked_without() -> None:
-    """It says so once, and is remembered."""
+async def test_server_that_rejects_stream_options() -> None:
+    """A request is repeated without `stream_options` if the server rejects them, and later ones omit them."""
 
-    def reply(seen: Seen) -> Script:
-        if "stream_options" in seen.body:
-            return refuse(422, "extra fields are not permitted: stream_options")
+    def reply(request: RecordedRequest) -> Script:
+        if "stream_options" in request.body:
+            return error_response(422, "extra fields are not permitted: stream_options")
         return answer(usage=False)
 
     async with Provider(reply) as provider, node(provider.url) as protocol:
-        assert (await heard_of(protocol)).text() == TEXT
-        assert (await heard_of(protocol)).text() == TEXT
-        assert ["stream_options" in seen.body for seen in provider.chats] == [True, False, False]
+        assert (await chat(protocol)).text() == TEXT
+        assert (await chat(protocol)).text() == TEXT
+        assert ["stream_options" in request.body for request in provider.chat_requests] == [True, False, False]
 
 
-async def test_a_node_that_is_full_is_not_asked() -> None:
-    """By more than it was said to take at once."""
+async def test_full_node_gets_no_request() -> None:
+    """A request for more choices than the node has free slots is not sent."""
     async with Provider() as provider, node(provider.url, concurrency=1) as protocol:
         with pytest.raises(NodeBusy):
-            await heard_of(protocol, choices=(0, 1))
-        assert provider.chats == []
-        assert (await heard_of(protocol)).text() == TEXT
+            await chat(protocol, choices=(0, 1))
+        assert provider.chat_requests == []
+        assert (await chat(protocol)).text() == TEXT
 
 
-async def test_tokens_are_for_other_nodes() -> None:
-    """A server that takes messages says so, and has no artefacts."""
+async def test_token_calls_are_rejected() -> None:
+    """A server on the chat lane rejects requests for tokens and artefacts without any HTTP request."""
     async with Provider() as provider, node(provider.url) as protocol:
         with pytest.raises(InvalidRequest):
             protocol.rpc_inference_stream(None)  # type: ignore[arg-type]
         with pytest.raises(NodeError):
             await protocol.rpc_artefact("00")
-        assert provider.seen == []
+        assert provider.requests == []

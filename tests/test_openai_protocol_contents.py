@@ -1,4 +1,4 @@
-"""What servers put into their chunks: text, reasoning, calls, logprobs, usage, and why they ended."""
+"""Contents of chunks: text, reasoning, tool calls, logprobs, usage and finish reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from subnet.http.sse import Event
 from subnet.protocols.openai.choice import Choice
 from subnet.protocols.openai.quirks import names
 from subnet.protocols.openai.response import ChatResponse
-from tests.chat_node import Heard, heard_from
+from tests.chat_node import Recorder, chat_scripted
 from tests.provider import (
     TEXT,
     Pause,
@@ -48,10 +48,10 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.fixed_dictionaries({"choices": st.lists(JSON, max_size=2)}) | JSON, max_size=4))
-def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) -> None:
-    """Nothing that a server says breaks the gateway."""
-    heard = Heard()
-    answer = ChatResponse("peer", [Choice(0, logprobs=True), Choice(1)], heard.emit, lambda body: NodeError(str(body)))
+def test_any_chunks_are_an_answer_or_a_subnet_error(chunks: list[Any]) -> None:
+    """Any sequence of chunks is a valid answer or raises a SubnetError."""
+    result = Recorder()
+    answer = ChatResponse("peer", [Choice(0, logprobs=True), Choice(1)], result.emit, lambda body: NodeError(str(body)))
     try:
         for each in chunks:
             answer.feed(Event(msgspec.json.encode(each).decode()))
@@ -60,9 +60,9 @@ def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) ->
     except SubnetError:
         return
     for choice in (0, 1):
-        heard.calls(choice)
-        assert len(heard.finishes(choice)) == (
-            choice in {delta.choice for delta in heard.deltas if delta.finish_reason}
+        result.calls(choice)
+        assert len(result.finishes(choice)) == (
+            choice in {delta.choice for delta in result.deltas if delta.finish_reason}
         )
 
 
@@ -91,22 +91,22 @@ def test_whatever_is_sent_is_an_answer_or_an_error_of_ours(chunks: list[Any]) ->
         ([{"reasoning_content": None, "reasoning": {"effort": 1}, "content": "a"}], "a", ""),
     ],
 )
-async def test_text_and_reasoning_are_found(deltas: list[Any], text: str, reasoning: str) -> None:
-    """In whichever field and form."""
-    heard = await heard_from(events(*(chunk(delta) for delta in deltas), chunk(finish="stop")))
-    assert (heard.text(), heard.reasoning()) == (text, reasoning)
+async def test_text_and_reasoning(deltas: list[Any], text: str, reasoning: str) -> None:
+    """Text and reasoning are read from every field and form that servers use."""
+    result = await chat_scripted(events(*(chunk(delta) for delta in deltas), chunk(finish="stop")))
+    assert (result.text(), result.reasoning()) == (text, reasoning)
 
 
-async def test_a_refusal_is_no_text() -> None:
-    """In its own field, or as a part of content."""
-    heard = await heard_from(
+async def test_refusals() -> None:
+    """A refusal is kept apart from the text, in its own field or as a part of the content."""
+    result = await chat_scripted(
         events(chunk({"refusal": "I "}), chunk({"content": [{"type": "refusal", "refusal": "won't"}]}))
     )
-    assert (heard.text(), heard.refusal()) == ("", "I won't")
+    assert (result.text(), result.refusal()) == ("", "I won't")
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("reason", "expected"),
     [
         ("stop", "stop"),
         ("eos", "stop"),
@@ -127,14 +127,14 @@ async def test_a_refusal_is_no_text() -> None:
         ("function_call", "tool_calls"),
     ],
 )
-async def test_a_finish_is_told_in_the_words_of_openai(told: str, meant: str) -> None:
-    """Known words of others, and unknown ones."""
-    heard = await heard_from(events(chunk({"content": "x"}, ""), chunk({"content": "y"}), chunk(finish=told)))
-    assert (heard.text(), heard.finishes()) == ("xy", [meant])
+async def test_finish_reasons(reason: str, expected: str) -> None:
+    """Every server's finish reasons are converted to OpenAI's, and unknown ones to stop."""
+    result = await chat_scripted(events(chunk({"content": "x"}, ""), chunk({"content": "y"}), chunk(finish=reason)))
+    assert (result.text(), result.finishes()) == ("xy", [expected])
 
 
 @pytest.mark.parametrize(
-    "told",
+    "chunks",
     [
         [{**chunk(finish="stop"), **usage_of(7, 6)}],
         [chunk(finish="stop"), {**chunk(), "choices": [], **usage_of(7, 6)}],
@@ -151,9 +151,9 @@ async def test_a_finish_is_told_in_the_words_of_openai(told: str, meant: str) ->
         ],
     ],
 )
-async def test_usage_is_found_wherever_it_is(told: list[Any]) -> None:
-    """The last that makes sense, for some count as they go."""
-    assert (await heard_from(events(chunk({"content": TEXT}), *told))).usage == USED
+async def test_usage(chunks: list[Any]) -> None:
+    """The last valid usage is read from every place where servers report it."""
+    assert (await chat_scripted(events(chunk({"content": TEXT}), *chunks))).usage == USED
 
 
 @pytest.mark.parametrize(
@@ -165,18 +165,18 @@ async def test_usage_is_found_wherever_it_is(told: list[Any]) -> None:
         ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
     ],
 )
-async def test_usage_has_its_details(more: dict[str, Any], cached: int, reasoning: int) -> None:
-    """OpenAI's, DeepSeek's and Moonshot's."""
-    heard = await heard_from(events({**chunk({"content": "x"}, "stop"), **usage_of(7, 6, **more)}))
-    assert heard.usage == ChatUsage(
+async def test_usage_details(more: dict[str, Any], cached: int, reasoning: int) -> None:
+    """Cached and reasoning tokens are read in the formats of OpenAI, DeepSeek and Moonshot."""
+    result = await chat_scripted(events({**chunk({"content": "x"}, "stop"), **usage_of(7, 6, **more)}))
+    assert result.usage == ChatUsage(
         prompt_tokens=7, completion_tokens=6, cached_tokens=cached, reasoning_tokens=reasoning
     )
 
 
-async def test_a_server_that_ends_without_an_end_is_not_waited_for() -> None:
-    """Every choice has its finish, and nothing more comes: neither usage nor [DONE], nor the end of the response."""
-    heard = await heard_from(Script([*answer(usage=False, done=False).steps, Pause()]))
-    assert (heard.text(), heard.finishes(), heard.usage) == (TEXT, ["stop"], None)
+async def test_missing_end_of_the_response() -> None:
+    """A response without usage, [DONE] and an end is complete shortly after its last finish reason."""
+    result = await chat_scripted(Script([*answer(usage=False, done=False).steps, Pause()]))
+    assert (result.text(), result.finishes(), result.usage) == (TEXT, ["stop"], None)
 
 
 # Tool calls.
@@ -248,58 +248,60 @@ OPENAI = [
         ],
     ],
 )
-async def test_calls_are_numbered_named_and_identified_once(chunks: list[list[Any]]) -> None:
-    """However the server counts, names and identifies them; a stop after them is theirs."""
+async def test_tool_calls(chunks: list[list[Any]]) -> None:
+    """Tool calls are numbered, named and identified once, however the server does it."""
     script = events(*(chunk({"tool_calls": calls}) for calls in chunks), chunk(finish="stop"))
-    heard = await heard_from(script)
-    assert heard.calls() == [("f", '{"x": 1}'), ("g", "{}")]
-    assert heard.finishes() == ["tool_calls"]
+    result = await chat_scripted(script)
+    assert result.calls() == [("f", '{"x": 1}'), ("g", "{}")]
+    assert result.finishes() == ["tool_calls"]
 
 
-async def test_the_ids_of_the_server_are_kept() -> None:
-    """The client gives them back to it."""
-    heard = await heard_from(events(*(chunk({"tool_calls": calls}) for calls in OPENAI), chunk(finish="tool_calls")))
-    assert [piece.id for delta in heard.deltas for piece in delta.calls if piece.id] == ["a", "b"]
+async def test_tool_call_ids_are_kept() -> None:
+    """The server's ids of tool calls are kept, because clients send them back."""
+    result = await chat_scripted(
+        events(*(chunk({"tool_calls": calls}) for calls in OPENAI), chunk(finish="tool_calls"))
+    )
+    assert [piece.id for delta in result.deltas for piece in delta.calls if piece.id] == ["a", "b"]
 
 
-async def test_arguments_may_be_an_object() -> None:
-    """As in Ollama's own API."""
-    heard = await heard_from(events(chunk({"tool_calls": [call({"x": [1, "é"]}, "f")]})))
-    assert (heard.calls(), heard.finishes()) == ([("f", '{"x":[1,"é"]}')], ["tool_calls"])
+async def test_arguments_that_are_an_object() -> None:
+    """Arguments that are an object are converted to JSON text."""
+    result = await chat_scripted(events(chunk({"tool_calls": [call({"x": [1, "é"]}, "f")]})))
+    assert (result.calls(), result.finishes()) == ([("f", '{"x":[1,"é"]}')], ["tool_calls"])
 
 
-async def test_the_older_function_call_is_a_call() -> None:
-    """In pieces, too."""
+async def test_function_call() -> None:
+    """The older function_call becomes a tool call, also when it is streamed."""
     script = events(
         chunk({"function_call": {"name": "f", "arguments": ""}}),
         chunk({"function_call": {"arguments": "{}"}}),
         chunk(finish="function_call"),
     )
-    heard = await heard_from(script)
-    assert (heard.calls(), heard.finishes()) == ([("f", "{}")], ["tool_calls"])
+    result = await chat_scripted(script)
+    assert (result.calls(), result.finishes()) == ([("f", "{}")], ["tool_calls"])
 
 
 @pytest.mark.parametrize("calls", [{"a": 1}, [1], [{"index": 0}], [call("{}", index=0)]])
-async def test_calls_of_nothing_are_malformed(calls: Any) -> None:
-    """There is nothing to be called."""
+async def test_tool_calls_without_a_name_are_rejected(calls: Any) -> None:
+    """Tool calls without a function name are rejected."""
     with pytest.raises(WireError):
-        await heard_from(events(chunk({"tool_calls": calls}), chunk(finish="stop")))
+        await chat_scripted(events(chunk({"tool_calls": calls}), chunk(finish="stop")))
 
 
 # Logprobs.
 
 
-async def test_logprobs_are_checked_and_completed() -> None:
-    """Bytes are those of the text where the server does not tell; what else is in an entry goes."""
-    told = {
+async def test_logprobs() -> None:
+    """Logprob entries get missing bytes from their text, and lose unknown fields."""
+    logprobs = {
         "content": [
             {"token": "é", "logprob": -1, "id": 5, "top_logprobs": [{"token": "a", "logprob": -2.5, "bytes": [97]}]}
         ]
     }
-    heard = await heard_from(
-        events(chunk({"content": "é"}, logprobs=told), chunk(finish="stop", logprobs=None)), logprobs=True
+    result = await chat_scripted(
+        events(chunk({"content": "é"}, logprobs=logprobs), chunk(finish="stop", logprobs=None)), logprobs=True
     )
-    assert heard.logprobs() == [
+    assert result.logprobs() == [
         {
             "token": "é",
             "logprob": -1.0,
@@ -323,13 +325,13 @@ async def test_logprobs_are_checked_and_completed() -> None:
         {"token": "a", "logprob": -1.0, "top_logprobs": [{}]},
     ],
 )
-async def test_logprobs_that_are_none_are_malformed(entry: Any) -> None:
-    """They are not passed on."""
+async def test_invalid_logprobs_are_rejected(entry: Any) -> None:
+    """Invalid logprob entries are rejected."""
     with pytest.raises(WireError):
-        await heard_from(events(chunk({"content": "a"}, logprobs={"content": [entry]})), logprobs=True)
+        await chat_scripted(events(chunk({"content": "a"}, logprobs={"content": [entry]})), logprobs=True)
 
 
-async def test_logprobs_that_nobody_asked_for_go() -> None:
-    """Nor are they looked at."""
-    heard = await heard_from(events(chunk({"content": "a"}, "stop", logprobs={"content": [1]})))
-    assert (heard.text(), heard.logprobs()) == ("a", [])
+async def test_logprobs_that_were_not_requested_are_ignored() -> None:
+    """Logprobs that were not requested are ignored without validation."""
+    result = await chat_scripted(events(chunk({"content": "a"}, "stop", logprobs={"content": [1]})))
+    assert (result.text(), result.logprobs()) == ("a", [])

@@ -1,4 +1,4 @@
-"""What kinds of servers take, which models they say they have, and how they go on with an answer that was begun."""
+"""Differences between servers: parameters, model lists, and continuing a prefix."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.openai.prefix_filter import PrefixFilter
 from subnet.protocols.openai.quirks import quirks_for
 from subnet.protocols.openai.request import build_body
-from tests.chat_node import HELLO, heard_of, node
-from tests.provider import Provider, Script, answer, refuse, reset, whole
+from tests.chat_node import HELLO, chat, node
+from tests.provider import Provider, Script, answer, connection_reset, error_response, json_response
 
 OURS = ("messages", "model", "stream", "stream_options")
 
 
-def posted(kind: str | None, body: dict[str, Any], *, url: str = "http://h", prefix: str = "") -> dict[str, Any]:
-    """What a server of that kind is asked, beyond what all are."""
+def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h", prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a request body that not every server gets."""
     quirks = quirks_for(NodeSpec(url=url, kind=kind))  # type: ignore[arg-type]
-    found = build_body(ChatRequest(model="model", body={"messages": HELLO, **body}, prefix=prefix), quirks, "theirs")
-    return {name: value for name, value in found.items() if name not in OURS}
+    fields = build_body(ChatRequest(model="model", body={"messages": HELLO, **body}, prefix=prefix), quirks, "theirs")
+    return {name: value for name, value in fields.items() if name not in OURS}
 
 
 # Parameters.
@@ -62,11 +62,9 @@ def posted(kind: str | None, body: dict[str, Any], *, url: str = "http://h", pre
         ("lmstudio", {"logprobs": False}, {}),
     ],
 )
-def test_parameters_are_put_as_the_server_knows_them(
-    kind: str | None, body: dict[str, Any], sent: dict[str, Any]
-) -> None:
-    """Renamed where it has its own names, left out where they say nothing."""
-    assert posted(kind, body) == sent
+def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Parameters are renamed for the server, and left out if they have no effect."""
+    assert extra_fields(kind, body) == sent
 
 
 @pytest.mark.parametrize(
@@ -84,21 +82,21 @@ def test_parameters_are_put_as_the_server_knows_them(
         ("llama-server", "guided_regex", "a+"),
     ],
 )
-async def test_what_a_server_would_drop_is_refused_by_name(kind: str, name: str, value: Any) -> None:
-    """Before it is asked."""
+async def test_ignored_parameters_are_rejected(kind: str, name: str, value: Any) -> None:
+    """A parameter that the server would silently ignore is rejected by name, before any request."""
     async with Provider() as provider, node(provider.url, kind=kind) as protocol:
         with pytest.raises(InvalidRequest) as caught:
-            await heard_of(protocol, **{name: value})
-        assert (caught.value.param, provider.chats) == (name, [])
+            await chat(protocol, **{name: value})
+        assert (caught.value.param, provider.chat_requests) == (name, [])
 
 
-def test_providers_are_known_by_their_hosts() -> None:
-    """Unless another kind is named."""
+def test_providers_are_recognised_by_hostname() -> None:
+    """Providers are recognised by hostname, unless another type is configured."""
     body = {"max_completion_tokens": 5, "seed": 1}
-    assert posted(None, body, url="https://api.mistral.ai/v1") == {"max_tokens": 5, "random_seed": 1}
-    assert posted("openai", body, url="https://api.deepseek.com") == {"max_tokens": 5, "seed": 1}
-    assert posted(None, body, url="https://api.openai.com/v1") == body
-    assert posted("vllm", body, url="https://api.mistral.ai/v1") == body
+    assert extra_fields(None, body, url="https://api.mistral.ai/v1") == {"max_tokens": 5, "random_seed": 1}
+    assert extra_fields("openai", body, url="https://api.deepseek.com") == {"max_tokens": 5, "seed": 1}
+    assert extra_fields(None, body, url="https://api.openai.com/v1") == body
+    assert extra_fields("vllm", body, url="https://api.mistral.ai/v1") == body
 
 
 @pytest.mark.parametrize(
@@ -112,15 +110,15 @@ def test_providers_are_known_by_their_hosts() -> None:
         ({"url": "http://h", "kind": "vllm"}, "system"),
     ],
 )
-def test_developers_are_the_system_where_nobody_knows_them(spec: dict[str, Any], role: str) -> None:
-    """Most servers, and most chat templates behind them, refuse the role."""
+def test_developer_role(spec: dict[str, Any], role: str) -> None:
+    """The role developer becomes system for servers that do not support it."""
     messages = [{"role": "developer", "content": "Be brief."}, *HELLO]
     body = build_body(ChatRequest(model="m", body={"messages": messages}), quirks_for(NodeSpec(**spec)), "m")
     assert body["messages"] == [{"role": role, "content": "Be brief."}, *HELLO]
     assert messages[0]["role"] == "developer"
 
 
-# Answers that were begun.
+# Prefixes.
 
 
 @pytest.mark.parametrize(
@@ -137,10 +135,8 @@ def test_developers_are_the_system_where_nobody_knows_them(spec: dict[str, Any],
         ({"kind": "openai", "prefill": True}, {}, {}),
     ],
 )
-def test_an_answer_that_was_begun_is_the_last_message(
-    spec: dict[str, Any], more: dict[str, Any], message: dict[str, Any]
-) -> None:
-    """With what the server wants to have said about it."""
+def test_prefix_is_the_last_message(spec: dict[str, Any], more: dict[str, Any], message: dict[str, Any]) -> None:
+    """A prefix is sent as a trailing assistant message, with the fields that the server requires."""
     quirks = quirks_for(NodeSpec(**{"url": "http://h", **spec}))
     body = build_body(ChatRequest(model="m", body={"messages": HELLO}, prefix="Once"), quirks, "m")
     assert quirks.prefill
@@ -161,26 +157,26 @@ def test_an_answer_that_was_begun_is_the_last_message(
         ({"kind": "vllm", "prefill": False}, False),
     ],
 )
-def test_whether_a_server_goes_on_is_declared(spec: dict[str, Any], prefills: bool) -> None:
-    """What the operator says is more than what is known of its kind."""
+def test_prefill_setting(spec: dict[str, Any], prefills: bool) -> None:
+    """The setting prefill overrides what is known about the type of server."""
     assert quirks_for(NodeSpec(**{"url": "http://h", **spec})).prefill is prefills
 
 
-async def test_a_server_that_refuses_to_go_on_is_not_at_its_end() -> None:
-    """Another node may: what the client asked for was right. The server is not asked for that again."""
-    said = "This model does not support assistant message prefill. The conversation must end with a user message."
-    scripts = [refuse(400, code="context_length_exceeded"), refuse(400, said), refuse(400)]
+async def test_rejected_prefix_is_a_node_error() -> None:
+    """A server that rejects a prefix raises NodeError, and its prefill capability is removed."""
+    message = "This model does not support assistant message prefill. The conversation must end with a user message."
+    scripts = [error_response(400, code="context_length_exceeded"), error_response(400, message), error_response(400)]
     async with Provider(*scripts) as provider, node(provider.url, prefill=True) as protocol:
         for prefills in (True, False):
             with pytest.raises(NodeError, match="cannot continue a partial answer"):
-                await heard_of(protocol, prefix="One")
+                await chat(protocol, prefix="One")
             assert (await protocol.rpc_info()).capabilities.prefill is prefills
         with pytest.raises(InvalidRequest):
-            await heard_of(protocol)
+            await chat(protocol)
 
 
-async def test_the_capability_is_in_the_info() -> None:
-    """Which is where the session looks."""
+async def test_prefill_capability() -> None:
+    """The prefill capability is part of the node's info."""
     async with Provider() as provider:
         async with node(provider.url, kind="vllm") as protocol:
             assert (await protocol.rpc_info()).capabilities.prefill
@@ -189,7 +185,7 @@ async def test_the_capability_is_in_the_info() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"),
+    ("text", "expected"),
     [
         ("One two three four.", " three four."),
         (" three four.", " three four."),
@@ -198,22 +194,24 @@ async def test_the_capability_is_in_the_info() -> None:
         ("One too many", "One too many"),
     ],
 )
-async def test_a_beginning_that_is_repeated_is_heard_once(said: str, heard: str) -> None:
-    """Only if all of it is repeated, exactly, and the server is none that is known not to."""
-    async with Provider(answer(said)) as provider:
+async def test_repeated_prefix_is_removed(text: str, expected: str) -> None:
+    """A prefix that the server repeats completely is removed, unless its type is known not to repeat it."""
+    async with Provider(answer(text)) as provider:
         async with node(provider.url, prefill=True) as protocol:
-            assert (await heard_of(protocol, prefix="One two")).text() == heard
+            assert (await chat(protocol, prefix="One two")).text() == expected
         async with node(provider.url, kind="vllm") as protocol:
-            assert (await heard_of(protocol, prefix="One two")).text() == said
+            assert (await chat(protocol, prefix="One two")).text() == text
 
 
-@given(begun=st.text("ab", max_size=6), text=st.text("ab", max_size=12), cuts=st.lists(st.integers(0, 12), max_size=4))
-def test_a_beginning_is_taken_away_however_it_is_cut(begun: str, text: str, cuts: list[int]) -> None:
-    """What is left does not depend on the pieces."""
-    repeated = PrefixFilter(begun)
+@given(prefix=st.text("ab", max_size=6), text=st.text("ab", max_size=12), cuts=st.lists(st.integers(0, 12), max_size=4))
+def test_prefix_is_removed_however_it_is_split(prefix: str, text: str, cuts: list[int]) -> None:
+    """The result of removing a prefix does not depend on how the text is split."""
+    prefix_filter = PrefixFilter(prefix)
     at = [0, *sorted(cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(at)]
-    assert "".join([repeated.feed(piece) for piece in pieces] + [repeated.flush()]) == text.removeprefix(begun)
+    assert "".join([prefix_filter.feed(piece) for piece in pieces] + [prefix_filter.flush()]) == text.removeprefix(
+        prefix
+    )
 
 
 # Models.
@@ -224,8 +222,8 @@ async def cards_of(provider: Provider, **spec: Any) -> list[ModelCard]:
         return list((await protocol.rpc_info()).cards)
 
 
-async def test_a_node_says_what_it_is() -> None:
-    """Its kind, its models, and how many answers it may be asked for at once."""
+async def test_info() -> None:
+    """A node's info has its type, models and capacity."""
     async with Provider() as provider, node(provider.url, concurrency=7, name="ours") as protocol:
         info = await protocol.rpc_info()
         assert (info.engine, info.capacity, info.running, info.draining) == ("openai", 7, 0, False)
@@ -264,25 +262,25 @@ async def test_a_node_says_what_it_is() -> None:
         ),
     ],
 )
-async def test_a_list_says_what_it_says(entry: Any, context_length: int, modalities: tuple[str, ...]) -> None:
-    """vLLM, OpenRouter, Groq, Mistral, llama-server; nothing is made of nonsense."""
+async def test_model_list_details(entry: Any, context_length: int, modalities: tuple[str, ...]) -> None:
+    """Context length and modalities are read from every server's model list, and invalid values are ignored."""
     async with Provider(models=[entry]) as provider:
         (card,) = await cards_of(provider)
     assert (card.context_length, card.modalities) == (context_length, modalities)
 
 
-async def test_models_of_openai_itself_see() -> None:
-    """Its list does not say so."""
+async def test_openai_models_accept_images() -> None:
+    """OpenAI's own models accept images, although the model list does not say so."""
     async with Provider() as provider:
         proxy = provider.url.removesuffix("/v1")
         async with node("http://api.openai.com/v1", proxy=proxy) as protocol:
             (card,) = (await protocol.rpc_info()).cards
-        assert provider.seen[0].headers["Host"] == "api.openai.com"
+        assert provider.requests[0].headers["Host"] == "api.openai.com"
     assert card.modalities == ("image",)
 
 
-async def test_llama_server_says_more_in_its_props() -> None:
-    """Older ones only there; a server without them does not."""
+async def test_llama_server_props() -> None:
+    """Details of llama-server's model are read from /props, if it exists."""
     props = {"default_generation_settings": {"n_ctx": 512}, "modalities": {"vision": True, "audio": False}}
     models = [{"id": "m", "meta": {"n_ctx_train": 8192}}]
     async with Provider(models=models, routes={"/props": props}) as provider:
@@ -293,28 +291,28 @@ async def test_llama_server_says_more_in_its_props() -> None:
         assert (card.context_length, card.modalities) == (8192, ())
 
 
-async def test_ollama_shows_each_model_once() -> None:
-    """What it is loaded with counts; what only embeds does not chat; the tag "latest" may be left out."""
-    shown = {
+async def test_ollama_details() -> None:
+    """Details of each Ollama model are requested once, and embedding models are left out."""
+    details = {
         "small:latest": {"model_info": {"llama.context_length": 8192}, "capabilities": ["completion", "vision"]},
         "set:7b": {"parameters": 'stop "x"\nnum_ctx   4096\n', "model_info": {"llama.context_length": 8192}},
         "embeds:latest": {"model_info": {}, "capabilities": ["embedding"]},
     }
-    routes = {"/api/show": lambda seen: shown[seen.body["model"]]}
-    async with Provider(models=list(shown), routes=routes) as provider:
+    routes = {"/api/show": lambda request: details[request.body["model"]]}
+    async with Provider(models=list(details), routes=routes) as provider:
         async with node(provider.url, kind="ollama") as protocol:
             small, set_ = (await protocol.rpc_info()).cards
             protocol._models.invalidate()
             await protocol.rpc_info()
         assert (small.id, small.context_length, small.modalities) == ("small:latest", 8192, ("image",))
         assert (set_.id, set_.context_length) == ("set:7b", 4096)
-        assert len(provider.asked("/api/show")) == 3
+        assert len(provider.requests_to("/api/show")) == 3
         (card,) = await cards_of(provider, kind="ollama", models={"ours": "small"})
         assert (card.id, card.context_length) == ("ours", 8192)
 
 
-async def test_lm_studio_has_a_better_list() -> None:
-    """Of which embedding models are none that chat; older ones have the usual list only."""
+async def test_lm_studio_model_list() -> None:
+    """LM Studio's own model list is used if it exists, without embedding models."""
     data = [
         {"id": "sees", "type": "vlm", "max_context_length": 32768, "loaded_context_length": 4096},
         {"id": "embeds", "type": "embeddings", "max_context_length": 2048},
@@ -326,20 +324,20 @@ async def test_lm_studio_has_a_better_list() -> None:
         assert [card.id for card in await cards_of(provider, kind="lmstudio")] == ["model"]
 
 
-async def test_tgi_says_more_in_its_info() -> None:
-    """How much prompt and answer may be together."""
+async def test_tgi_info() -> None:
+    """TGI's context length is read from /info, and its model is called tgi."""
     async with Provider(routes={"/info": {"max_total_tokens": 512}}) as provider:
         (card,) = await cards_of(provider, kind="tgi")
         assert card.context_length == 512
         async with node(provider.url, kind="tgi") as protocol:
-            await heard_of(protocol)
+            await chat(protocol)
         async with node(provider.url, kind="tgi", models={"ours": "an-adapter"}) as protocol:
-            await heard_of(protocol, model="ours")
-        assert [seen.body["model"] for seen in provider.chats] == ["tgi", "an-adapter"]
+            await chat(protocol, model="ours")
+        assert [request.body["model"] for request in provider.chat_requests] == ["tgi", "an-adapter"]
 
 
-async def test_what_the_operator_says_of_the_models_counts() -> None:
-    """Their names, whether they are listed or not, context length and modalities."""
+async def test_configured_models() -> None:
+    """Configured models, context length and modalities override the server's model list."""
     models = {"a": "model", "b": "elsewhere"}
     async with Provider(models=[{"id": "model", "max_model_len": 512}, "other"]) as provider:
         cards = await cards_of(provider, models=models)
@@ -349,9 +347,9 @@ async def test_what_the_operator_says_of_the_models_counts() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405])
-async def test_a_server_without_a_list_has_the_models_that_are_named(status: int) -> None:
-    """Where none is named it cannot be used, and the message says what is to be done."""
-    async with Provider(models=refuse(status)) as provider:
+async def test_missing_model_list(status: int) -> None:
+    """A server without a model list needs configured models, and the error says so."""
+    async with Provider(models=error_response(status)) as provider:
         assert [card.id for card in await cards_of(provider, models={"a": "b"})] == ["a"]
         with pytest.raises(NodeError, match="`models`"):
             await cards_of(provider)
@@ -360,69 +358,69 @@ async def test_a_server_without_a_list_has_the_models_that_are_named(status: int
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (refuse(401, "no such key"), Unauthorized),
-        (refuse(403), Unauthorized),
-        (refuse(429, retry_after=100), RateLimited),
-        (refuse(500), NodeError),
-        (refuse(400, "say who you are"), NodeError),
-        (reset(), NodeLost),
-        (whole({"data": {}}), WireError),
-        (whole(1), WireError),
+        (error_response(401, "no such key"), Unauthorized),
+        (error_response(403), Unauthorized),
+        (error_response(429, retry_after=100), RateLimited),
+        (error_response(500), NodeError),
+        (error_response(400, "say who you are"), NodeError),
+        (connection_reset(), NodeLost),
+        (json_response({"data": {}}), WireError),
+        (json_response(1), WireError),
     ],
 )
-async def test_a_list_that_is_refused_is_a_node_that_cannot_be_used(script: Script, error: type[SubnetError]) -> None:
-    """With the server's reason."""
+async def test_model_list_errors(script: Script, error: type[SubnetError]) -> None:
+    """An error of the model list fails the health check with the matching error."""
     async with Provider(models=script) as provider:
         with pytest.raises(error):
             await cards_of(provider)
 
 
-async def test_a_server_is_not_asked_for_its_models_all_the_time() -> None:
-    """Once, while all is well; again after it was lost."""
-    async with Provider(reset(), answer()) as provider, node(provider.url) as protocol:
+async def test_model_list_is_cached() -> None:
+    """The model list is cached until the server is lost."""
+    async with Provider(connection_reset(), answer()) as provider, node(provider.url) as protocol:
         for _ in range(3):
             await protocol.rpc_info()
-        assert len(provider.asked("/v1/models")) == 1
+        assert len(provider.requests_to("/v1/models")) == 1
         with pytest.raises(NodeLost):
-            await heard_of(protocol)
+            await chat(protocol)
         for _ in range(3):
             await protocol.rpc_info()
-        assert len(provider.asked("/v1/models")) == 2
+        assert len(provider.requests_to("/v1/models")) == 2
 
 
-@pytest.mark.parametrize("script", [refuse(401), refuse(429, retry_after=100)])
-async def test_a_server_that_refuses_is_left_alone(script: Script) -> None:
-    """For as long as it says, and with a wrong key for a while."""
+@pytest.mark.parametrize("script", [error_response(401), error_response(429, retry_after=100)])
+async def test_rejected_model_list_is_not_requested_again(script: Script) -> None:
+    """A rejected model list is not requested again before Retry-After, or for a while after a rejected key."""
     async with Provider(models=script) as provider, node(provider.url) as protocol:
         messages = set()
         for _ in range(3):
             with pytest.raises((Unauthorized, RateLimited)) as caught:
                 await protocol.rpc_info()
             messages.add(caught.value.message)
-        assert len(provider.seen) == len(messages) == 1
+        assert len(provider.requests) == len(messages) == 1
 
 
-async def test_a_server_that_is_back_is_used_again() -> None:
-    """A failure is not remembered."""
-    async with Provider(models=refuse(500)) as provider, node(provider.url) as protocol:
+async def test_failed_model_list_is_requested_again() -> None:
+    """A model list that failed is requested again by the next health check."""
+    async with Provider(models=error_response(500)) as provider, node(provider.url) as protocol:
         with pytest.raises(NodeError):
             await protocol.rpc_info()
         provider.models = ["model"]
         assert [card.id for card in (await protocol.rpc_info()).cards] == ["model"]
 
 
-async def test_a_server_that_is_busy_keeps_its_models() -> None:
-    """They were listed before; a request for an answer finds out by itself."""
+async def test_busy_server_keeps_its_models() -> None:
+    """A rate-limited model list leaves the known models in use."""
     async with Provider() as provider, node(provider.url) as protocol:
         await protocol.rpc_info()
         protocol._models.invalidate()
-        provider.models = refuse(429, retry_after=100)
+        provider.models = error_response(429, retry_after=100)
         for _ in range(3):
             assert [card.id for card in (await protocol.rpc_info()).cards] == ["model"]
-        assert len(provider.asked("/v1/models")) == 2
+        assert len(provider.requests_to("/v1/models")) == 2
 
 
-def test_a_node_shows_no_key() -> None:
-    """Neither in its name nor in what it is made of."""
+def test_key_is_in_no_repr() -> None:
+    """An API key is not part of the protocol's repr, attributes or name."""
     protocol = OpenAIProtocol(NodeSpec(url="https://h/v1", api_key="sk-a-secret", headers={"x": "y"}))
     assert "sk-a-secret" not in repr(protocol) + repr(vars(protocol)) + protocol.peer

@@ -1,4 +1,4 @@
-"""Providers that misbehave, each in its way: what the caller got, and what the provider saw."""
+"""A gateway in front of misbehaving providers: what the client gets, and what each provider receives."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tests.provider import (
     Provider,
     Scripted,
     answer,
-    broken,
-    cut,
-    ended,
-    late,
+    connection_reset,
+    cut_off,
+    delayed,
+    error_event,
+    error_response,
     malformed,
     pieces,
-    refuse,
-    reset,
-    silent,
     stalled,
+    truncated,
+    unresponsive,
 )
 
 CHAT = "/v1/chat/completions"
@@ -45,14 +45,16 @@ LIMITS = Limits(
     backoff=0.01,
     queue_timeout=0.2,
 )
-POLICY = refuse(400, "rejected by our content policy", code="content_policy_violation")
-TOO_LONG = refuse(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
-TRAILING = refuse(400, "The last message must not be of the assistant.", param="messages")
+POLICY = error_response(400, "rejected by our content policy", code="content_policy_violation")
+TOO_LONG = error_response(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
+TRAILING = error_response(400, "The last message must not be of the assistant.", param="messages")
 
 
 @asynccontextmanager
-async def served(*providers: Provider, models: Sequence[str] = (), **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway in front of them; the i-th serves `models[i]`, or all serve "mock"."""
+async def gateway_to(
+    *providers: Provider, models: Sequence[str] = (), **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway in front of `providers`; the i-th serves `models[i]`, or all serve "mock"."""
     async with AsyncExitStack() as stack:
         nodes = []
         for index, provider in enumerate(providers):
@@ -73,7 +75,7 @@ def node_of(provider: Provider, name: str = "mock", **spec: Any) -> OpenAIProtoc
 
 
 async def ask(http: httpx.AsyncClient, stream: bool, **more: Any) -> tuple[int, str, str | None]:
-    """Status, what was said, and the code of the error, in the answer or at the end of its stream."""
+    """Return the status, the text, and the code of the error in the response or at the end of its stream."""
     response = await http.post(CHAT, json=ASK | {"stream": stream} | more)
     if response.status_code != 200:
         return response.status_code, "", response.json()["error"]["code"]
@@ -84,35 +86,35 @@ async def ask(http: httpx.AsyncClient, stream: bool, **more: Any) -> tuple[int, 
     last = events[-1]
     if last != "[DONE]":
         errors.append(last["error"]["code"])
-    said = [event["choices"][0]["delta"].get("content") or "" for event in events[:-1] if event.get("choices")]
+    text = [event["choices"][0]["delta"].get("content") or "" for event in events[:-1] if event.get("choices")]
     assert len(errors) <= 1
-    return 200, "".join(said), errors[0] if errors else None
+    return 200, "".join(text), errors[0] if errors else None
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a provider does, alone; and what the caller gets, streamed and not, after so many attempts."""
+    """Scripts of a single provider, and the expected number of attempts and response, streamed and not."""
 
     scripts: Sequence[Scripted]
     attempts: int
     status: int = 200
     code: str | None = None
-    said: str = TEXT
+    text: str = TEXT
     body: dict[str, Any] = field(default_factory=dict)
 
     async def check(self, stream: bool) -> None:
         provider = Provider(*self.scripts)
-        async with served(provider) as http:
+        async with gateway_to(provider) as http:
             got = await ask(http, stream, **self.body)
-            begun = stream and bool(self.said) and self.code is not None
-            status = 200 if begun else self.status
-            assert got == (status, self.said if begun or self.code is None else "", self.code)
-            assert len(provider.chats) == self.attempts
-            provider.then(answer())
-            await self._well(http)
+            partial = stream and bool(self.text) and self.code is not None
+            status = 200 if partial else self.status
+            assert got == (status, self.text if partial or self.code is None else "", self.code)
+            assert len(provider.chat_requests) == self.attempts
+            provider.set_scripts(answer())
+            await self._recovered(http)
 
-    async def _well(self, http: httpx.AsyncClient) -> None:
-        """Once its provider is, the gateway is well, too."""
+    async def _recovered(self, http: httpx.AsyncClient) -> None:
+        """Wait until the gateway answers again, now that its provider does."""
         async with asyncio.timeout(10):
             while (await ask(http, stream=False)) != (200, TEXT, None):
                 await asyncio.sleep(0.05)
@@ -120,144 +122,142 @@ class Case:
 
 SEEDED = {"seed": 1}
 ALONE = {
-    "429 with Retry-After": Case([refuse(429, retry_after=1)], 1, 429, "rate_limit_exceeded", ""),
-    "429 without": Case([refuse(429), answer()], 1, 429, "rate_limit_exceeded", ""),
-    "500 once": Case([refuse(500), answer()], 2),
-    "503 for good": Case([refuse(503)], 3, 503, "node_failed", ""),
-    "401": Case([refuse(401, code="invalid_api_key")], 3, 502, "node_refused", ""),
-    "reset before headers": Case([reset(), answer()], 2),
-    "silent once": Case([silent(), answer()], 2),
-    "silent for good": Case([silent()], 3, 504, "model_timeout", ""),
-    "cut, and repeated": Case([cut(3), answer()], 2, body=SEEDED),
-    "cut twice, and repeated": Case([cut(3), cut(5), answer()], 3, body=SEEDED),
-    "ended without an end": Case([ended(3), answer()], 2, body=SEEDED),
+    "429 with Retry-After": Case([error_response(429, retry_after=1)], 1, 429, "rate_limit_exceeded", ""),
+    "429 without Retry-After": Case([error_response(429), answer()], 1, 429, "rate_limit_exceeded", ""),
+    "500 once": Case([error_response(500), answer()], 2),
+    "503 permanently": Case([error_response(503)], 3, 503, "node_failed", ""),
+    "401": Case([error_response(401, code="invalid_api_key")], 3, 502, "node_refused", ""),
+    "reset before headers": Case([connection_reset(), answer()], 2),
+    "unresponsive once": Case([unresponsive(), answer()], 2),
+    "unresponsive permanently": Case([unresponsive()], 3, 504, "model_timeout", ""),
+    "cut off, and repeated": Case([cut_off(3), answer()], 2, body=SEEDED),
+    "cut off twice, and repeated": Case([cut_off(3), cut_off(5), answer()], 3, body=SEEDED),
+    "truncated": Case([truncated(3), answer()], 2, body=SEEDED),
     "stalled": Case([stalled(3), answer()], 2, body=SEEDED),
-    "a malformed event": Case([malformed(3), answer()], 2, body=SEEDED),
-    "an error event": Case([broken(3, {"message": "broke", "type": "server_error"}), answer()], 2, body=SEEDED),
+    "malformed event": Case([malformed(3), answer()], 2, body=SEEDED),
+    "error event": Case([error_event(3, {"message": "broke", "type": "server_error"}), answer()], 2, body=SEEDED),
     "no [DONE]": Case([answer(done=False)], 1),
     "CRLF": Case([answer(crlf=True)], 1),
     "no usage": Case([answer(usage=False)], 1),
     "context length": Case([TOO_LONG], 1, 400, "context_length_exceeded", ""),
     "content policy": Case([POLICY], 1, 400, "content_policy_violation", ""),
-    "a wrong parameter": Case([refuse(400, "no such thing", param="top_p")], 1, 400, "invalid_value", ""),
+    "invalid parameter": Case([error_response(400, "no such thing", param="top_p")], 1, 400, "invalid_value", ""),
 }
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("case", ALONE.values(), ids=ALONE.keys())
-async def test_alone(case: Case, stream: bool) -> None:
-    """The caller gets the whole answer or one truthful error; the provider is not hammered, and all is well after."""
+async def test_single_provider(case: Case, stream: bool) -> None:
+    """A client gets the whole answer or one accurate error, and the provider is usable afterwards."""
     await case.check(stream)
 
 
 FAULTS: dict[str, Scripted] = {
-    "429": refuse(429, retry_after=30),
-    "500": refuse(500),
-    "503": refuse(503, retry_after=30),
-    "401": refuse(401),
-    "reset": reset(),
-    "silent": silent(),
-    "cut": cut(2),
+    "429": error_response(429, retry_after=30),
+    "500": error_response(500),
+    "503": error_response(503, retry_after=30),
+    "401": error_response(401),
+    "connection reset": connection_reset(),
+    "unresponsive": unresponsive(),
+    "cut off": cut_off(2),
     "stalled": stalled(4),
     "malformed": malformed(1),
-    "error event": broken(5, {"message": "x", "type": "server_error"}),
+    "error event": error_event(5, {"message": "x", "type": "server_error"}),
 }
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_beside_a_good_one(fault: Scripted, stream: bool) -> None:
-    """Another provider of the same model answers, or goes on: the caller sees nothing of it."""
+async def test_failover_to_a_second_provider(fault: Scripted, stream: bool) -> None:
+    """A second provider of the same model answers, or continues, without a visible change for the client."""
     bad, good = Provider(fault), Provider()
-    async with served(bad, good) as http:
+    async with gateway_to(bad, good) as http:
         assert await ask(http, stream, seed=1) == (200, TEXT, None)
-    assert (len(bad.chats), len(good.chats)) == (1, 1)
-    assert good.chats[0].body["messages"] == ASK["messages"]
+    assert (len(bad.chat_requests), len(good.chat_requests)) == (1, 1)
+    assert good.chat_requests[0].body["messages"] == ASK["messages"]
 
 
 @pytest.mark.parametrize("fault", [*FAULTS.values(), TOO_LONG], ids=[*FAULTS.keys(), "context length"])
-async def test_a_fallback(fault: Scripted) -> None:
-    """Another model answers for one that cannot, as long as the caller saw nothing of that."""
+async def test_fallback_model(fault: Scripted) -> None:
+    """A fallback model answers if the requested one fails before any text was sent."""
     bad, other = Provider(fault), Provider(answer("From the other."))
-    async with served(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
-        said = (await http.post(CHAT, json=ASK)).json()
-    assert (said["model"], said["choices"][0]["message"]["content"]) == ("other", "From the other.")
-    assert said["usage"]["completion_tokens"] == len(pieces("From the other."))
-    assert len(bad.chats) <= LIMITS.max_attempts
-    assert len(other.chats) == 1
+    async with gateway_to(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+        response = (await http.post(CHAT, json=ASK)).json()
+    assert (response["model"], response["choices"][0]["message"]["content"]) == ("other", "From the other.")
+    assert response["usage"]["completion_tokens"] == len(pieces("From the other."))
+    assert len(bad.chat_requests) <= LIMITS.max_attempts
+    assert len(other.chat_requests) == 1
 
 
-async def test_a_lost_answer_that_nobody_saw() -> None:
-    """Where an answer is shown whole, one that is lost and not repeated is begun anew."""
-    provider = Provider(cut(3), answer("Quite another text."))
-    async with served(provider) as http:
+async def test_lost_answer_that_is_not_streamed() -> None:
+    """A lost answer that was not streamed yet is generated again."""
+    provider = Provider(cut_off(3), answer("Quite another text."))
+    async with gateway_to(provider) as http:
         assert await ask(http, stream=False) == (200, "Quite another text.", None)
-    assert len(provider.chats) == 3
+    assert len(provider.chat_requests) == 3
 
 
-async def test_a_lost_answer_that_is_not_repeated() -> None:
-    """What was seen stays, and one error ends it."""
-    provider = Provider(cut(3), answer("Quite another text."))
-    async with served(provider) as http:
+async def test_lost_answer_that_cannot_be_repeated() -> None:
+    """A streamed answer that cannot be repeated ends with one error after the text sent so far."""
+    provider = Provider(cut_off(3), answer("Quite another text."))
+    async with gateway_to(provider) as http:
         assert await ask(http, stream=True) == (200, "One two three", "node_failed")
-    assert len(provider.chats) == 2
+    assert len(provider.chat_requests) == 2
 
 
-async def test_no_model_goes_on_with_the_words_of_another() -> None:
-    """Once something was seen it is one clean error."""
-    bad, other = Provider(cut(3), refuse(500)), Provider()
-    async with served(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+async def test_fallback_does_not_continue_another_model() -> None:
+    """A fallback model does not continue an answer of which text was sent."""
+    bad, other = Provider(cut_off(3), error_response(500)), Provider()
+    async with gateway_to(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
         assert await ask(http, stream=True) == (200, "One two three", "node_failed")
-    assert other.chats == []
+    assert other.chat_requests == []
 
 
-async def test_what_was_refused_is_not_asked_elsewhere() -> None:
-    """A refusal of what was said is the answer."""
+async def test_content_policy_has_no_fallback() -> None:
+    """A request that violates the content policy is not sent to the fallback model."""
     strict, other = Provider(POLICY), Provider()
-    async with served(strict, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+    async with gateway_to(strict, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
         assert await ask(http, False) == (400, "", "content_policy_violation")
-    assert (len(strict.chats), len(other.chats)) == (1, 0)
+    assert (len(strict.chat_requests), len(other.chat_requests)) == (1, 0)
 
 
-async def test_a_fallback_that_takes_no_trailing_assistant_message() -> None:
-    """Its refusal is not the caller's mistake: the caller hears why the model that it asked for failed, or the next
-    one answers."""
+async def test_fallback_that_rejects_prefill() -> None:
+    """A fallback model that rejects a trailing assistant message is skipped, and its error is not reported."""
     messages = [*ASK["messages"], {"role": "assistant", "content": "One"}]
-    bad, fussy, good = Provider(refuse(500)), Provider(TRAILING), Provider()
+    bad, fussy, good = Provider(error_response(500)), Provider(TRAILING), Provider()
     names = ["mock", "fussy", "good"]
-    async with served(bad, fussy, good, models=names, fallbacks={"mock": ("fussy", "good")}) as http:
+    async with gateway_to(bad, fussy, good, models=names, fallbacks={"mock": ("fussy", "good")}) as http:
         assert await ask(http, True, messages=messages) == (200, TEXT, None)
-    async with served(bad, fussy, models=names, fallbacks={"mock": ("fussy",)}) as http:
+    async with gateway_to(bad, fussy, models=names, fallbacks={"mock": ("fussy",)}) as http:
         assert await ask(http, True, messages=messages) == (503, "", "node_failed")
 
 
-async def test_a_slow_first_token() -> None:
-    """Slow is not dead: a provider that answers in time is waited for."""
+async def test_slow_first_token() -> None:
+    """A provider whose first token arrives within the timeout gets no second request."""
     moment = asyncio.Event()
-    provider = Provider(late(moment))
-    async with served(provider) as http:
-        asked = asyncio.create_task(ask(http, True))
+    provider = Provider(delayed(moment))
+    async with gateway_to(provider) as http:
+        request = asyncio.create_task(ask(http, True))
         async with asyncio.timeout(5):
-            while not provider.chats:
+            while not provider.chat_requests:
                 await asyncio.sleep(0)
         moment.set()
-        assert await asked == (200, TEXT, None)
-    assert len(provider.chats) == 1
+        assert await request == (200, TEXT, None)
+    assert len(provider.chat_requests) == 1
 
 
-async def test_a_caller_that_leaves() -> None:
-    """The provider's work ends, too."""
+async def test_client_disconnects() -> None:
+    """A client that disconnects closes the connection to the provider."""
     provider = Provider(stalled(2))
-    async with served(provider) as http:
+    async with gateway_to(provider) as http:
         async with http.stream("POST", CHAT, json=ASK | {"stream": True}) as response:
             await anext(response.aiter_bytes())
         async with asyncio.timeout(5):
-            await provider.chats[0].gone.wait()
+            await provider.chat_requests[0].disconnected.wait()
 
 
-async def test_a_provider_that_flaps() -> None:
-    """For a minute a provider fails five seconds and works five: with another one beside it every caller has its
-    answer, and while it fails it is asked seldom; afterwards it is used as before."""
+async def test_flapping_provider() -> None:
+    """A provider that fails half of the time is mostly avoided while it fails, and used again afterwards."""
     flapping, steady = Provider(), Provider()
     now = 0.0
     async with flapping, steady:
@@ -270,22 +270,22 @@ async def test_a_provider_that_flaps() -> None:
             sessions = SessionManager(remotes, limits=LIMITS)
             for tick in range(600):
                 now = tick / 10
-                flapping.then(refuse(500) if int(now) % 10 < 5 else answer())
-                assert await said(sessions) == TEXT
-            failed = sum(1 for seen in flapping.chats if seen is not None)
-            # Half of 600 would go there if nothing kept them away; three open the breaker, then one per cooldown.
+                flapping.set_scripts(error_response(500) if int(now) % 10 < 5 else answer())
+                assert await chat(sessions) == TEXT
+            failed = sum(1 for request in flapping.chat_requests if request is not None)
+            # Half of 600 without a breaker; it opens after three failures, then allows one request per cooldown.
             bad = next(row for row in remotes.remotes if row.peer == nodes[0].peer)
-            flapping.then(answer())
+            flapping.set_scripts(answer())
             now += 60
-            before = len(flapping.chats)
+            before = len(flapping.chat_requests)
             for _ in range(20):
-                assert await said(sessions) == TEXT
-            assert len(flapping.chats) - before == 10
+                assert await chat(sessions) == TEXT
+            assert len(flapping.chat_requests) - before == 10
             assert bad.breaker.state(now) == "closed"
             assert failed < 300
 
 
-async def said(sessions: SessionManager) -> str:
+async def chat(sessions: SessionManager) -> str:
     parts: list[str] = []
     async with sessions.session("mock") as session:
         await session.chat(
@@ -294,9 +294,9 @@ async def said(sessions: SessionManager) -> str:
     return "".join(parts)
 
 
-async def test_no_key_is_told() -> None:
-    """Whatever fails, neither an answer nor a log has the key."""
-    provider = Provider(refuse(401, "Incorrect API key provided: sk-very-secret"))
+async def test_key_is_not_reported() -> None:
+    """The API key that a provider repeats is not part of the error."""
+    provider = Provider(error_response(401, "Incorrect API key provided: sk-very-secret"))
     async with provider:
         node = OpenAIProtocol(
             NodeSpec(url=provider.url, kind="openai", models={"mock": "model"}, api_key="sk-very-secret")
@@ -304,6 +304,6 @@ async def test_no_key_is_told() -> None:
         async with RemoteManager([node]) as remotes:
             await remotes.ready()
             with pytest.raises(SubnetError) as caught:
-                await said(SessionManager(remotes, limits=LIMITS))
-    assert provider.chats[0].headers["Authorization"] == "Bearer sk-very-secret"
+                await chat(SessionManager(remotes, limits=LIMITS))
+    assert provider.chat_requests[0].headers["Authorization"] == "Bearer sk-very-secret"
     assert "sk-very-secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What servers refuse, and when they want to be asked again."""
+"""Mapping of upstream servers' error responses, and of the times to retry them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from subnet.errors import (
 from subnet.http.error_map import UNPAID_RETRY_AFTER, NotFound, to_error
 from subnet.http.retry_after import retry_after
 
-# What servers say, and which error it is: status, body, error, param.
-REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [
+# Error responses and the errors they are mapped to: status, body, error, param.
+ERROR_RESPONSES: list[tuple[int, Any, type[SubnetError], str | None]] = [
     # OpenAI
     (
         400,
@@ -61,7 +61,7 @@ REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [
         ContentRefused,
         "prompt",
     ),
-    # vLLM, its older form too
+    # vLLM, also its older form
     (
         400,
         {
@@ -209,7 +209,7 @@ REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [
     ),
     # DeepSeek
     (400, {"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}, ContentRefused, None),
-    # whoever
+    # unknown servers
     (400, "nonsense", InvalidRequest, None),
     (413, "<html>Request Entity Too Large</html>", InvalidRequest, None),
     (405, "", NotFound, None),
@@ -221,15 +221,13 @@ REFUSALS: list[tuple[int, Any, type[SubnetError], str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "error", "param"), REFUSALS)
-def test_a_refusal_is_the_error_that_it_means(
-    status: int, body: Any, error: type[SubnetError], param: str | None
-) -> None:
-    """Each server's own way to say it."""
-    found = to_error("peer", status, body)
-    assert type(found) is (NodeError if error is NodeError else error)
-    assert found.param == param
-    assert found.message
+@pytest.mark.parametrize(("status", "body", "error", "param"), ERROR_RESPONSES)
+def test_every_error_response_is_mapped(status: int, body: Any, error: type[SubnetError], param: str | None) -> None:
+    """Every server's error response is mapped to the right error and parameter."""
+    mapped = to_error("peer", status, body)
+    assert type(mapped) is (NodeError if error is NodeError else error)
+    assert mapped.param == param
+    assert mapped.message
 
 
 @pytest.mark.parametrize(
@@ -251,8 +249,8 @@ def test_a_refusal_is_the_error_that_it_means(
         ("oh", NodeError),
     ],
 )
-def test_an_error_without_a_status_is_known_by_its_name(body: Any, error: type[SubnetError]) -> None:
-    """As events have it, and answers with status 200."""
+def test_error_without_a_status_is_mapped_by_its_code(body: Any, error: type[SubnetError]) -> None:
+    """An error in an event, or with status 200, is mapped by its code or type."""
     assert type(to_error("peer", 200, body)) is error
 
 
@@ -272,11 +270,11 @@ def test_an_error_without_a_status_is_known_by_its_name(body: Any, error: type[S
         max_leaves=8,
     ),
 )
-def test_any_answer_makes_an_error(status: int, body: Any) -> None:
-    """However odd its shape; a request error only for what is the request's fault."""
-    found = to_error("peer", status, body, {"retry-after": str(body)[:20]})
-    assert isinstance(found, NodeError | RequestError)
-    assert not isinstance(found, RequestError) or status in (400, 403, 413, 422, 500) or status < 400
+def test_any_body_is_mapped(status: int, body: Any) -> None:
+    """Any body is mapped to an error, and to a RequestError only if the request may be invalid."""
+    mapped = to_error("peer", status, body, {"retry-after": str(body)[:20]})
+    assert isinstance(mapped, NodeError | RequestError)
+    assert not isinstance(mapped, RequestError) or status in (400, 403, 413, 422, 500) or status < 400
 
 
 @pytest.mark.parametrize(
@@ -304,40 +302,40 @@ def test_any_answer_makes_an_error(status: int, body: Any) -> None:
         ({}, None),
     ],
 )
-def test_when_to_ask_again_is_read_from_headers(headers: dict[str, str], seconds: float | None) -> None:
-    """Of all servers' own ones, the most exact first."""
+def test_retry_after_is_read_from_headers(headers: dict[str, str], seconds: float | None) -> None:
+    """Retry-After is read from the headers of all servers, the most precise one first."""
     assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_when_to_ask_again_may_be_a_moment() -> None:
-    """An HTTP date, or milliseconds since 1970 in OpenRouter's header or body."""
+def test_retry_after_may_be_a_date() -> None:
+    """Retry-After may be an HTTP date, or OpenRouter's milliseconds since 1970 in a header or the body."""
     moment = time() + 100
     body = {"error": {"metadata": {"headers": {"X-RateLimit-Reset": str(int(moment * 1000))}}}}
-    for found in (
+    for seconds in (
         retry_after({"retry-after": formatdate(moment, usegmt=True)}),
         retry_after({"x-ratelimit-reset": str(int(moment * 1000))}),
         retry_after({}, body),
     ):
-        assert found is not None
-        assert 90 < found <= 100
+        assert seconds is not None
+        assert 90 < seconds <= 100
     assert retry_after({"retry-after": formatdate(moment - 1000, usegmt=True)}) == 0
 
 
-def test_when_to_ask_again_may_be_said_in_the_body() -> None:
-    """Gemini's RetryInfo, OpenAI's and Groq's sentence."""
+def test_retry_after_is_read_from_the_body() -> None:
+    """Retry-After is read from Gemini's RetryInfo, and from OpenAI's and Groq's message."""
     body = {"error": {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}]}}
     assert retry_after({}, body) == 34
     assert retry_after({}, {}, "Rate limit reached. Please try again in 7m1.5s. Visit ...") == 421.5
 
 
-def test_who_did_not_pay_is_asked_again_much_later() -> None:
-    """Whatever else the server says of when."""
+def test_unpaid_account_is_retried_much_later() -> None:
+    """An exhausted quota or unpaid account is retried after an hour, whatever Retry-After says."""
     for status, body in ((429, {"error": {"code": "insufficient_quota", "message": "quota"}}), (402, "pay")):
         assert to_error("peer", status, body, {"retry-after": "1"}).retry_after == UNPAID_RETRY_AFTER
 
 
-def test_a_server_that_says_when_is_busy() -> None:
-    """A 503 without a word of when is a failure; with it, the server is full."""
+def test_503_with_retry_after_is_busy() -> None:
+    """A 503 response means a busy server with Retry-After, and a failed one without."""
     assert type(to_error("peer", 503, "")) is NodeError
     busy = to_error("peer", 503, "", {"retry-after": "2"})
     assert (type(busy), busy.retry_after) == (NodeBusy, 2)

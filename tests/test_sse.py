@@ -1,4 +1,4 @@
-"""Server-sent events, against the standard's own examples and against themselves, cut anywhere."""
+"""The parser of server-sent events, against the standard's examples, and with its input split anywhere."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def parse(*parts: bytes, limit: int = 1 << 20) -> list[Event]:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_an_event_is_its_data_lines_joined_whatever_ends_them(end: str) -> None:
-    """LF, CRLF and CR end lines; an empty line ends an event."""
+def test_data_lines_are_joined(end: str) -> None:
+    """The data lines of an event are joined, whether LF, CRLF or CR ends them."""
     text = end.join(["data: YHOO", "data: +2", "data: 10", "", "data: next", "", ""])
     assert parse(text.encode()) == [Event("YHOO\n+2\n10"), Event("next")]
 
 
-def test_the_examples_of_the_standard() -> None:
-    """WHATWG HTML, 9.2.6: comments, ids, events without data, one space after the colon."""
+def test_examples_of_the_standard() -> None:
+    """The examples in WHATWG HTML, 9.2.6, are parsed as described there."""
     assert parse(b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n") == [
         Event("test stream", "", comment=True),
         Event("first event"),
@@ -62,35 +62,35 @@ def test_the_examples_of_the_standard() -> None:
     ]
 
 
-def test_a_comment_is_reported_at_once() -> None:
-    """It is a sign of life, also in the middle of an event, which it does not end."""
+def test_comment_is_returned_at_once() -> None:
+    """A comment is returned at once, also in the middle of an event, which it does not end."""
     parser = SseParser()
     assert parser.feed(b"data: a\n: alive\n") == [Event("alive", "", comment=True)]
     assert parser.feed(b"data: b\n\n") == [Event("a\nb")]
 
 
-def test_a_stream_may_begin_with_a_byte_order_mark() -> None:
-    """One is dropped, only at the beginning."""
+def test_byte_order_mark_is_removed() -> None:
+    """A byte order mark is removed at the beginning of a stream only."""
     mark = "\ufeff".encode()
     assert parse(mark[:1], mark[1:], b"data: a\n\n" + mark + b"data: b\n\n") == [Event("a")]
 
 
-def test_the_last_event_may_lack_its_empty_line() -> None:
-    """Servers that end so mean it."""
+def test_last_event_may_lack_its_blank_line() -> None:
+    """The last event of a stream is returned even without a blank line after it."""
     assert parse(b"data: [DONE]") == [Event("[DONE]")]
     assert parse(b"data: [DONE]\n") == [Event("[DONE]")]
     assert parse(b"data: [DONE]\r") == [Event("[DONE]")]
     assert parse(b"data: [DONE]\n\n") == [Event("[DONE]")]
 
 
-def test_bytes_that_are_no_text_become_replacement_characters() -> None:
-    """As the standard's decoder has it."""
+def test_invalid_utf8_is_replaced() -> None:
+    """Invalid UTF-8 is replaced by replacement characters."""
     assert parse(b"data: a\xffb\n\n") == [Event("a\ufffdb")]
 
 
 @given(lines=st.lists(st.tuples(st.sampled_from(["data: é", "data", "event: x", ": c", "", ""]), ENDS)), data=st.data())
-def test_events_do_not_depend_on_how_the_bytes_were_cut(lines: list[tuple[str, str]], data: st.DataObject) -> None:
-    """Also between the two bytes of a CRLF, and of a character."""
+def test_events_do_not_depend_on_the_split(lines: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Events are the same however the bytes are split, also within a CRLF or a character."""
     # A CR that ends an empty line and an LF that ends the next one would be one end.
     stream = "".join(line + end for line, end in lines).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
@@ -99,8 +99,8 @@ def test_events_do_not_depend_on_how_the_bytes_were_cut(lines: list[tuple[str, s
 
 
 @given(lines=LINES, end=ENDS)
-def test_events_are_those_of_a_reading_line_by_line(lines: list[str], end: str) -> None:
-    """Against the standard's rules, spelled out for a whole text."""
+def test_events_match_a_reference_parser(lines: list[str], end: str) -> None:
+    """Events are the same as those of a simple parser that reads the whole text by the standard's rules."""
     text = "".join(line + end for line in lines)
     expected: list[Event] = []
     values: list[str] = []
@@ -121,21 +121,21 @@ def test_events_are_those_of_a_reading_line_by_line(lines: list[str], end: str) 
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_give_events_and_no_error(noise: bytes) -> None:
-    """There is nothing that a stream must not say."""
+def test_any_bytes_are_parsed(noise: bytes) -> None:
+    """Any bytes are parsed without an error."""
     assert all(isinstance(event, Event) for event in parse(noise, noise))
 
 
 @pytest.mark.parametrize("flood", [b"data: " + b"x" * 100, b"data: x\n" * 20, b": " + b"x" * 100, b"nothing: x\n" * 20])
-def test_an_event_is_bounded(flood: bytes) -> None:
-    """One line, many lines, a comment, lines that say nothing: whole and byte by byte."""
+def test_event_size_is_limited(flood: bytes) -> None:
+    """An event or comment above the limit is rejected, whether it arrives at once or byte by byte."""
     with pytest.raises(WireError):
         parse(flood + b"\n", limit=100)
     with pytest.raises(WireError):
         parse(*(bytes((byte,)) for byte in flood + b"\n"), limit=100)
 
 
-def test_many_small_events_are_no_large_one() -> None:
-    """Neither are comments without an end of them."""
+def test_limit_applies_to_each_event() -> None:
+    """The limit applies to each event or comment, not to their total."""
     assert len(parse(b"data: x\n\n" * 1000, limit=100)) == 1000
     assert len(parse(b": x\n" * 1000, limit=100)) == 1000

@@ -1,4 +1,4 @@
-"""A server over HTTP: what it refuses, how it is reached, and that its key goes nowhere else."""
+"""HTTP client for upstream servers: errors, connections, API keys, proxies and certificates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,21 @@ from subnet.http.client import HttpClient
 from subnet.http.credentials import Credentials
 from subnet.http.node_spec import NodeSpec
 from subnet.http.sse import Event
-from tests.provider import CHAT, Cut, Pause, Provider, Script, answer, cut, event, raw, refuse, reset, silent, whole
+from tests.provider import (
+    CHAT,
+    Cut,
+    Pause,
+    Provider,
+    Script,
+    answer,
+    connection_reset,
+    cut_off,
+    error_response,
+    event,
+    json_response,
+    raw,
+    unresponsive,
+)
 
 KEY = "sk-a-secret-of-somebody"
 
@@ -57,38 +71,38 @@ async def collect(http: HttpClient, body: Any = None) -> list[Event]:
         ("http://v2.example", "http://v2.example/v1/models", "http://v2.example/props"),
     ],
 )
-def test_paths_are_joined_whether_the_address_has_a_version_or_not(url: str, models: str, props: str) -> None:
-    """/v1/... is where the address says that the API is, all else beside it."""
+def test_urls_for_every_form_of_the_address(url: str, models: str, props: str) -> None:
+    """Paths below /v1/ follow the version in the address; all others are relative to its root."""
     access = Credentials(NodeSpec(url=url))
     assert (access.url("/v1/models"), access.url("/props")) == (models, props)
 
 
 async def test_json_is_fetched_and_posted() -> None:
-    """With the headers that the operator wants, and as nobody but ourselves."""
-    async with Provider(whole({"a": [1]})) as provider, http_to(provider, headers={"X-Title": "test"}) as http:
+    """JSON is fetched and posted with the configured headers and without a key if none is set."""
+    async with Provider(json_response({"a": [1]})) as provider, http_to(provider, headers={"X-Title": "test"}) as http:
         assert await http.get("/v1/models") == {
             "object": "list",
             "data": [{"id": "model", "object": "model", "created": 1}],
         }
         assert await http.post(CHAT, {"b": 2}) == {"a": [1]}
-        assert [seen.path for seen in provider.seen] == ["/v1/models", CHAT]
-        posted = provider.chats[0]
+        assert [request.path for request in provider.requests] == ["/v1/models", CHAT]
+        posted = provider.chat_requests[0]
         assert posted.body == {"b": 2}
         assert posted.headers["x-title"] == "test"
         assert posted.headers["User-Agent"].startswith("subnet/")
         assert "authorization" not in {name.lower() for name in posted.headers}
 
 
-async def test_events_come_as_they_are_sent() -> None:
-    """CRLF, comments, and an end without its empty line."""
+async def test_events_are_returned() -> None:
+    """Events are returned with comments, CRLF, and without a blank line at the end."""
     script = raw("data: a\r\n\r", "\n: alive\n", "data: b")
     async with Provider(script) as provider, http_to(provider) as http:
         assert await collect(http) == [Event("a"), Event("alive", "", comment=True), Event("b")]
 
 
-async def test_a_json_answer_to_a_wish_for_events_is_one_event() -> None:
-    """`is_json` says that it is."""
-    async with Provider(whole({"a": 1}), answer()) as provider, http_to(provider) as http:
+async def test_json_response_is_one_event() -> None:
+    """A JSON response to a request for events is returned as one event and marked by `is_json`."""
+    async with Provider(json_response({"a": 1}), answer()) as provider, http_to(provider) as http:
         async with http.events(CHAT, {}) as events:
             assert events.is_json
             assert [event.data async for event in events] == ['{"a":1}']
@@ -99,27 +113,27 @@ async def test_a_json_answer_to_a_wish_for_events_is_one_event() -> None:
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (reset(), NodeLost),
-        (cut(after=2), NodeLost),
+        (connection_reset(), NodeLost),
+        (cut_off(after=2), NodeLost),
         (raw("<html>Sign in</html>", headers={"content-type": "text/html"}), WireError),
         (raw("{", headers={"content-type": "application/json"}), WireError),
         (raw(b"\xff\xfe", headers={"content-type": "application/json"}), WireError),
-        (whole({"error": {"message": "no", "param": "stop", "type": "invalid_request_error"}}), InvalidRequest),
+        (json_response({"error": {"message": "no", "param": "stop", "type": "invalid_request_error"}}), InvalidRequest),
         (raw(b"data: " + b"x" * (17 << 20)), WireError),
-        (refuse(429), RateLimited),
+        (error_response(429), RateLimited),
         (Script(status=307, headers={"location": "http://127.0.0.1:1/"}), NodeError),
     ],
 )
-async def test_what_goes_wrong_is_told_apart(script: Script, error: type[SubnetError]) -> None:
-    """Lost connections, nonsense, refusals also with status 200, redirects."""
+async def test_failures_are_distinguished(script: Script, error: type[SubnetError]) -> None:
+    """Lost connections, invalid data, error responses and redirects raise different errors after one request."""
     async with Provider(script) as provider, http_to(provider) as http:
         with pytest.raises(error):
             await collect(http)
-        assert len(provider.chats) == 1
+        assert len(provider.chat_requests) == 1
 
 
-async def test_a_server_that_speaks_no_http_is_a_wire_error() -> None:
-    """As a node of another protocol would."""
+async def test_other_protocol_is_a_wire_error() -> None:
+    """A server that does not speak HTTP raises WireError."""
 
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
@@ -132,8 +146,8 @@ async def test_a_server_that_speaks_no_http_is_a_wire_error() -> None:
             await http.get("/v1/models")
 
 
-async def test_nobody_there_is_a_lost_node() -> None:
-    """In the system's own words."""
+async def test_unreachable_server_is_a_lost_node() -> None:
+    """An unreachable server raises NodeLost with the operating system's message."""
     async with Provider() as provider:
         pass
     async with http_to(provider) as http:
@@ -141,15 +155,15 @@ async def test_nobody_there_is_a_lost_node() -> None:
             await http.get("/v1/models")
 
 
-async def test_a_name_that_cannot_be_one_is_a_lost_node() -> None:
-    """As one that nobody has."""
+async def test_invalid_hostname_is_a_lost_node() -> None:
+    """A hostname that is invalid raises NodeLost, the same as an unknown one."""
     async with HttpClient(NodeSpec(url=f"http://{'a' * 70}.invalid")) as http:
         with pytest.raises(NodeLost):
             await http.get("/v1/models")
 
 
-async def test_connecting_is_bounded() -> None:
-    """A machine that takes no more connections is lost, however long answers may take."""
+async def test_connect_timeout() -> None:
+    """A machine that accepts no more connections raises NodeLost after connect_timeout."""
     with ExitStack() as sockets:
         full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):
@@ -163,28 +177,28 @@ async def test_connecting_is_bounded() -> None:
 
 
 async def test_leaving_the_block_ends_the_request() -> None:
-    """The server sees that nobody listens, and the connection is not used again."""
+    """Leaving the block before the last event closes the connection."""
     async with Provider(Script([event({}), Pause()])) as provider, http_to(provider) as http:
         async with http.events(CHAT, {}) as events:
             async for _ in events:
                 break
-        await asyncio.wait_for(provider.chats[0].gone.wait(), 5)
+        await asyncio.wait_for(provider.chat_requests[0].disconnected.wait(), 5)
 
 
 async def test_cancelling_ends_the_request() -> None:
-    """Also while the server has not said anything yet."""
-    async with Provider(silent()) as provider, http_to(provider) as http:
-        asking = asyncio.create_task(collect(http))
-        while not provider.chats:
+    """Cancelling a request closes the connection, also before the server has responded."""
+    async with Provider(unresponsive()) as provider, http_to(provider) as http:
+        request = asyncio.create_task(collect(http))
+        while not provider.chat_requests:
             await asyncio.sleep(0)
-        asking.cancel()
+        request.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
-        await asyncio.wait_for(provider.chats[0].gone.wait(), 5)
+            await request
+        await asyncio.wait_for(provider.chat_requests[0].disconnected.wait(), 5)
 
 
-async def test_a_cut_error_is_a_lost_node() -> None:
-    """Its status says nothing that can be relied on."""
+async def test_truncated_error_body_is_a_lost_node() -> None:
+    """An error response with a truncated body raises NodeLost, whatever its status."""
     script = Script([b'{"error"', Cut()], 400, {"content-type": "application/json", "content-length": "100"})
     async with Provider(script) as provider, http_to(provider) as http:
         with pytest.raises(NodeLost):
@@ -194,12 +208,12 @@ async def test_a_cut_error_is_a_lost_node() -> None:
 # Keys.
 
 
-async def test_the_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From the spec, the environment or a file, which may change meanwhile."""
+async def test_key_is_read_for_every_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The API key is read from settings, environment or file for every request."""
     path = tmp_path / "key"
     path.write_text("sk-first\n")
     monkeypatch.setenv("PROVIDER_KEY", "sk-of-the-environment")
-    async with Provider(whole({})) as provider:
+    async with Provider(json_response({})) as provider:
         for spec in ({"api_key": KEY}, {"api_key_env": "PROVIDER_KEY"}):
             async with http_to(provider, **spec) as http:
                 await http.post(CHAT, {})
@@ -207,27 +221,31 @@ async def test_the_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch
             await http.post(CHAT, {})
             path.write_text("sk-second")
             await http.post(CHAT, {})
-        sent = [seen.headers["Authorization"] for seen in provider.chats]
+        sent = [request.headers["Authorization"] for request in provider.chat_requests]
     assert sent == [f"Bearer {key}" for key in (KEY, "sk-of-the-environment", "sk-first", "sk-second")]
 
 
 @pytest.mark.parametrize(
     "spec", [{"api_key_env": "NOWHERE_TO_BE_SEEN"}, {"api_key_file": "/nowhere/key"}, {"api_key": "a\r\nb"}]
 )
-async def test_a_key_that_cannot_be_used_is_no_request(spec: dict[str, str]) -> None:
-    """Nothing is sent without it."""
+async def test_unusable_key_sends_no_request(spec: dict[str, str]) -> None:
+    """No request is sent with a missing or invalid API key, and the error does not contain it."""
     async with Provider() as provider, http_to(provider, **spec) as http:
         with pytest.raises(Unauthorized) as caught:
             await http.get("/v1/models")
         assert "a\r\nb" not in str(caught.value)
-        assert provider.seen == []
+        assert provider.requests == []
 
 
-async def test_the_key_is_in_no_message(caplog: pytest.LogCaptureFixture) -> None:
-    """Not even in one of the server, nor in anything that is logged."""
+async def test_key_is_in_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    """Secrets are redacted in errors, also in the server's own message, and are never logged."""
     caplog.set_level(logging.DEBUG)
-    said = f"Not with {KEY}, nor with Bearer {KEY}, nor with another-secret"
-    scripts = [refuse(401, said), refuse(400, said), whole({"error": {"message": said}})]
+    message = f"Not with {KEY}, nor with Bearer {KEY}, nor with another-secret"
+    scripts = [
+        error_response(401, message),
+        error_response(400, message),
+        json_response({"error": {"message": message}}),
+    ]
     async with Provider(*scripts) as provider:
         async with http_to(provider, api_key=KEY, headers={"x-api-key": "another-secret"}) as http:
             for error in (Unauthorized, InvalidRequest, NodeError):
@@ -239,18 +257,18 @@ async def test_the_key_is_in_no_message(caplog: pytest.LogCaptureFixture) -> Non
     assert KEY not in caplog.text
 
 
-async def test_the_key_does_not_follow_a_redirect() -> None:
-    """Neither to another host nor to the same."""
+async def test_redirects_are_not_followed() -> None:
+    """A redirect is an error, and the API key is not sent to its target."""
     async with Provider() as other:
         script = Script(status=302, headers={"location": f"{other.url}/models"})
         async with Provider(routes={"/props": script}) as provider, http_to(provider, api_key=KEY) as http:
             with pytest.raises(NodeError, match="302"):
                 await http.get("/props")
-        assert other.seen == []
+        assert other.requests == []
 
 
-def test_headers_are_checked_when_they_are_set() -> None:
-    """No request can be smuggled in with them."""
+def test_headers_are_validated() -> None:
+    """A configured header with a line break is rejected."""
     with pytest.raises(SettingsError, match="x-a"):
         Credentials(NodeSpec(url="http://h", headers={"x-a": "1\r\nx-b: 2"}))
 
@@ -260,32 +278,32 @@ def test_headers_are_checked_when_they_are_set() -> None:
 
 @asynccontextmanager
 async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
-    """An HTTP proxy's address, and what was asked through it."""
-    asked: list[str] = []
+    """Run an HTTP proxy. Return its address, and the list of requests through it."""
+    requests: list[str] = []
 
     async def handle(request: web.BaseRequest) -> web.Response:
-        asked.append(f"{request.method} {request.raw_path if request.method == 'CONNECT' else request.url}")
+        requests.append(f"{request.method} {request.raw_path if request.method == 'CONNECT' else request.url}")
         return web.json_response({"data": []})
 
     server = web.Server(handle)
     runner = web.ServerRunner(server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", requests
     await runner.cleanup()
 
 
-async def test_a_server_is_reached_through_the_proxy_of_its_spec() -> None:
-    """Its name is for the proxy to look up."""
-    async with proxy() as (address, asked):
+async def test_configured_proxy() -> None:
+    """The configured proxy is used, and resolves the server's name."""
+    async with proxy() as (address, requests):
         async with HttpClient(NodeSpec(url="http://provider.invalid", proxy=address)) as http:
             assert await http.get("/v1/models") == {"data": []}
-        assert asked == ["GET http://provider.invalid/v1/models"]
+        assert requests == ["GET http://provider.invalid/v1/models"]
 
 
-async def test_a_server_is_reached_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not on this machine, nor where NO_PROXY says so."""
-    async with proxy() as (address, asked), Provider() as provider:
+async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's proxy is used, except for loopback addresses and hosts in NO_PROXY."""
+    async with proxy() as (address, requests), Provider() as provider:
         monkeypatch.setenv("HTTP_PROXY", address)
         monkeypatch.setenv("http_proxy", address)
         monkeypatch.setenv("no_proxy", "inside.invalid")
@@ -296,12 +314,12 @@ async def test_a_server_is_reached_through_the_proxy_of_the_environment(monkeypa
         async with HttpClient(NodeSpec(url="http://inside.invalid")) as http:
             with pytest.raises(NodeLost):
                 await http.get("/v1/models")
-        assert asked == ["GET http://provider.invalid/v1/models"]
-        assert len(provider.seen) == 1
+        assert requests == ["GET http://provider.invalid/v1/models"]
+        assert len(provider.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("told", "proxy"),
+    ("variable", "proxy"),
     [
         ("proxy:3128", "http://proxy:3128"),
         ("https://proxy", "https://proxy"),
@@ -309,17 +327,17 @@ async def test_a_server_is_reached_through_the_proxy_of_the_environment(monkeypa
         ("", None),
     ],
 )
-def test_only_proxies_for_http_are_taken_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, told: str, proxy: str | None
+def test_only_http_proxies_of_the_environment_are_used(
+    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str | None
 ) -> None:
-    """With or without their scheme."""
-    monkeypatch.setenv("all_proxy", told)
+    """Only HTTP proxies of the environment are used, with or without a scheme."""
+    monkeypatch.setenv("all_proxy", variable)
     assert Credentials(NodeSpec(url="https://provider.invalid")).proxy == proxy
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of our own for 127.0.0.1, with its key, in one file."""
+    """Return a file with a self-signed certificate for 127.0.0.1 and its key."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = [
         "openssl",
@@ -340,7 +358,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def secure_server(certificate: Path) -> AsyncIterator[tuple[str, set[int]]]:
-    """Its address, and the ports from which it was asked."""
+    """Run an HTTPS server. Return its address, and the set of client ports that connected to it."""
     context = SSLContext(PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     ports: set[int] = set()
@@ -368,8 +386,8 @@ async def read_to_done(http: HttpClient) -> None:
                 break
 
 
-async def test_a_certificate_is_trusted_by_its_bundle_only(certificate: Path) -> None:
-    """Without it the server is as good as lost."""
+async def test_ca_bundle(certificate: Path) -> None:
+    """A self-signed certificate is accepted with its CA bundle only."""
     async with secure_server(certificate) as (url, _):
         async with HttpClient(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
             await read_to_done(http)
@@ -378,8 +396,8 @@ async def test_a_certificate_is_trusted_by_its_bundle_only(certificate: Path) ->
                 await read_to_done(http)
 
 
-async def test_a_secure_connection_is_used_again(certificate: Path) -> None:
-    """If its answer was read to the end, of which [DONE] is the last event, but not the last byte."""
+async def test_https_connections_are_reused(certificate: Path) -> None:
+    """An HTTPS connection is reused after a response that was read up to [DONE]."""
     async with secure_server(certificate) as (url, ports):
         async with HttpClient(NodeSpec(url=url, ca_bundle=str(certificate))) as http:
             for _ in range(3):
@@ -387,16 +405,16 @@ async def test_a_secure_connection_is_used_again(certificate: Path) -> None:
     assert len(ports) == 1
 
 
-async def test_a_plain_connection_is_used_once() -> None:
-    """Some servers close it without a word after an answer."""
+async def test_http_connections_are_not_reused() -> None:
+    """A connection without TLS is used for one request only, because some servers close it without notice."""
     async with Provider() as provider, http_to(provider) as http:
         for _ in range(3):
             await read_to_done(http)
-        assert [seen.headers["Connection"] for seen in provider.chats] == ["close"] * 3
+        assert [request.headers["Connection"] for request in provider.chat_requests] == ["close"] * 3
 
 
-def test_a_bundle_that_is_none_is_a_wrong_setting(tmp_path: Path) -> None:
-    """Known before anything is asked."""
+def test_invalid_ca_bundle(tmp_path: Path) -> None:
+    """An invalid CA bundle raises SettingsError before any request."""
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
     for path in (empty, tmp_path / "missing.pem"):
