@@ -12,15 +12,15 @@ from litestar import Response as LitestarResponse
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
-from adapter.api.access_log import Access, Record
-from adapter.api.request import Parts
+from adapter.api.common.access_log import Access, Record
+from adapter.api.common.pipeline import RECORD, handlers
+from adapter.api.common.request import Services
 from adapter.api.routes import ROUTES
-from adapter.api.routing import RECORD, handlers
 from adapter.auth.keys import Keys
 from adapter.config import Settings
 from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
-from adapter.generation.aliases import Names
-from adapter.generation.models import Models
+from adapter.generation.aliases import Aliases
+from adapter.generation.models import ModelRegistry
 from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
@@ -36,28 +36,28 @@ def build_app(
     lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
     """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
-    parts = Parts(
+    services = Services(
         settings=settings,
         keys=Keys(settings.api_keys),
-        models=Models(remote_manager, settings.tool_formats(), _names(settings)),
+        models=ModelRegistry(remote_manager, settings.tool_formats(), _names(settings)),
         sessions=session_manager,
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
         metrics=Metrics(remote_manager),
     )
     app = Litestar(
-        handlers(ROUTES, parts),
+        handlers(ROUTES, services),
         exception_handlers={Exception: _unanswered},
         cors_config=_cors(settings.cors_origins),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    return App(cast(ASGIApp, app), Access(parts.metrics, log=settings.access_log))
+    return App(cast(ASGIApp, app), Access(services.metrics, log=settings.access_log))
 
 
-def _names(settings: Settings) -> Names:
-    return Names(aliases=settings.aliases, fallbacks=settings.fallbacks, default=settings.default_model)
+def _names(settings: Settings) -> Aliases:
+    return Aliases(aliases=settings.aliases, fallbacks=settings.fallbacks, default=settings.default_model)
 
 
 class App:

@@ -55,6 +55,11 @@ class BadRequest(AdapterError):
     """The client's mistake. `param` is the place, like `messages[2].content[0].type`."""
 
 
+def invalid(param: str, why: str, code: str = "invalid_value") -> BadRequest:
+    """Returns the error for a client's mistake at `param`: "Invalid value for 'x': why."."""
+    return BadRequest(f"Invalid value for '{param}': {why}.", param=param, code=code)
+
+
 class BadKey(AdapterError):
     """The client brought no key, or one that is none of ours."""
 

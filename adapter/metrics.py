@@ -17,8 +17,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from adapter.generation.base import Answer
-from adapter.generation.usage import Usage
+from adapter.decode.usage import Usage
+from adapter.generation.base import Work
 from subnet import RemoteManager
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -31,8 +31,8 @@ class _OfModel(msgspec.Struct, frozen=True):
     completion: Counter
     seconds: Histogram
 
-    def ended(self, seconds: float, switches: int, usage: Usage) -> None:
-        self.answers.inc()
+    def ended(self, seconds: float, answers: int, switches: int, usage: Usage) -> None:
+        self.answers.inc(answers)
         if switches:
             self.switches.inc(switches)
         self.prompt.inc(usage.prompt_tokens)
@@ -48,10 +48,13 @@ class Metrics:
         self._shown = _sums() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
         self._shown.register(_Nodes(remotes))
         self._requests = Counter(
-            "adapter_requests", "Finished HTTP requests, by status code", ["status"], registry=self.registry
+            "adapter_requests",
+            "Finished HTTP requests, by endpoint and status code",
+            ["endpoint", "status"],
+            registry=self.registry,
         )
         self._answers = Counter(
-            "adapter_answers", "Generations run on nodes, by model", ["model"], registry=self.registry
+            "adapter_answers", "Answers of nodes, embeddings included, by model", ["model"], registry=self.registry
         )
         self._switches = Counter(
             "adapter_switches", "Attempts after the first, by model", ["model"], registry=self.registry
@@ -70,19 +73,20 @@ class Metrics:
         self._of_status = lru_cache(self._status)
         self._of_model = lru_cache(self._model)
 
-    def ended(self, status: int, seconds: float, completions: Iterable[Answer]) -> None:
-        """A request ended that took so many `seconds`."""
-        self._of_status(status).inc()
-        for completion in completions:
-            if (ledger := completion.ledger) is not None and ledger.nodes:
-                self._of_model(completion.card.id).ended(seconds, len(ledger.nodes) - 1, completion.usage)
+    def ended(self, endpoint: str, status: int, seconds: float, works: Iterable[Work]) -> None:
+        """Counts a request to `endpoint` that took `seconds`."""
+        self._of_status(endpoint, status).inc()
+        for work in works:
+            if asked := work.asked:
+                attempts = sum(len(one.nodes) - 1 for one in asked)
+                self._of_model(work.card.id).ended(seconds, len(asked), attempts, work.usage)
 
     def text(self) -> bytes:
         """Everything, as of now."""
         return generate_latest(self._shown)
 
-    def _status(self, status: int) -> Counter:
-        return self._requests.labels(str(status))
+    def _status(self, endpoint: str, status: int) -> Counter:
+        return self._requests.labels(endpoint, str(status))
 
     def _model(self, name: str) -> _OfModel:
         return _OfModel(

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.stream import ChunkWriter, Head
-from adapter.api.sse import DONE, Start, event_stream
-from adapter.generation.events import CallBegun, Event, Finished, TextDelta, Used
-from adapter.generation.usage import PromptTokensDetails, Usage
+from adapter.api.chat.stream import ChunkWriter
+from adapter.api.common.head import Head
+from adapter.api.common.sse import DONE, event_stream
+from adapter.decode.events import CallBegun, Event, Finished, TextDelta, Used
+from adapter.decode.usage import PromptTokensDetails, Usage
+from adapter.generation.base import Start
 from subnet.errors import NodeLost
 from tests.fakes import events_of
 

@@ -12,14 +12,17 @@ import msgspec
 import pytest
 
 from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.stream import ChunkWriter, Head
-from adapter.api.sse import Start, event_stream
+from adapter.api.chat.stream import ChunkWriter
+from adapter.api.common.head import Head
+from adapter.api.chat.translate import generation_request
+from adapter.api.common.sse import event_stream
+from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
-from adapter.generation.events import Event, Finished, TextDelta, Used
-from adapter.generation.models import Model, Models
-from adapter.generation.output_options import View
+from adapter.generation.base import Start
+from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import Rules, prepare
-from adapter.generation.token_lane import Completion
+from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import LARGE, aside
 from adapter.prompt import ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
@@ -36,17 +39,17 @@ CHATML = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
 
 
 @asynccontextmanager
-async def subnet(*nodes: MockProtocol) -> AsyncIterator[tuple[Models, SessionManager]]:
+async def subnet(*nodes: MockProtocol) -> AsyncIterator[tuple[ModelRegistry, SessionManager]]:
     async with RemoteManager(nodes) as remotes:
         await remotes.ready()
-        yield Models(remotes), SessionManager(remotes, limits=QUICK)
+        yield ModelRegistry(remotes), SessionManager(remotes, limits=QUICK)
 
 
 def request(**fields: Any) -> ChatCompletionRequest:
     return msgspec.convert({**ASK, **fields}, ChatCompletionRequest)
 
 
-async def events_of(completion: Completion, sessions: SessionManager) -> list[Event]:
+async def events_of(completion: TokenGeneration, sessions: SessionManager) -> list[Event]:
     events: list[Event] = []
     await completion.run(sessions, events.append)
     return events
@@ -54,7 +57,7 @@ async def events_of(completion: Completion, sessions: SessionManager) -> list[Ev
 
 async def answer(node: MockProtocol, **fields: Any) -> list[Event]:
     async with subnet(node) as (models, sessions):
-        completion = await prepare(request(**fields), models)
+        completion = await prepare(generation_request(request(**fields), {}), models)
         return await events_of(completion, sessions)
 
 
@@ -84,7 +87,7 @@ async def test_what_belongs_together(fields: dict[str, str], key: str | None) ->
 
     async with RemoteManager([saying("Hi")], policy=Only()) as remotes:
         await remotes.ready()
-        completion = await prepare(request(**fields), Models(remotes))
+        completion = await prepare(generation_request(request(**fields), {}), ModelRegistry(remotes))
         assert text_of(await events_of(completion, SessionManager(remotes))) == "Hi"
     assert (bytes(seen[0].prompt.tolist()), seen[0].key) == (PROMPT.encode(), key)
 
@@ -182,7 +185,7 @@ async def test_what_an_echo_uses() -> None:
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
     async with subnet(saying("it")) as (models, sessions):
         wish = request(messages=begun, continue_final_message=True, add_generation_prompt=False, echo=True)
-        completion, used = await prepare(wish, models), list[int]()
+        completion, used = await prepare(generation_request(wish, {}), models), list[int]()
         await completion.run(sessions, lambda event: used.append(completion.usage.completion_tokens))
     assert used == [0, 1, 2, 2, 2]
 
@@ -214,7 +217,7 @@ async def test_several_choices() -> None:
     node = MockProtocol(script)
     async with subnet(node) as (models, sessions):
         model = await models.get("mock")
-        completion = Completion(model, "x", token_ids([1]), Sampling(), View(stops=("!",)), choices=2)
+        completion = TokenGeneration(model, "x", token_ids([1]), Sampling(), OutputOptions(stops=("!",)), choices=2)
         events = await events_of(completion, sessions)
     assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
     assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
@@ -225,7 +228,7 @@ async def test_several_choices() -> None:
 async def test_usage_of_a_cut_answer() -> None:
     """It holds at any time."""
     async with subnet(saying("Hello", Pause())) as (models, sessions):
-        completion = await prepare(request(), models)
+        completion = await prepare(generation_request(request(), {}), models)
         seen: list[Event] = []
         running = asyncio.create_task(completion.run(sessions, seen.append))
         while len(seen) < 5:
@@ -266,9 +269,11 @@ async def test_default_max_tokens() -> None:
     node = saying("Hi", context_length=100)
     async with subnet(node) as (models, _):
         for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
-            completion = await prepare(request(**fields), models, rules=Rules(default_max_tokens=7))
+            completion = await prepare(
+                generation_request(request(**fields), {}), models, rules=Rules(default_max_tokens=7)
+            )
             assert completion.sampling.max_tokens == limit
-        completion = await prepare(request(), models, rules=Rules(default_max_tokens=1000))
+        completion = await prepare(generation_request(request(), {}), models, rules=Rules(default_max_tokens=1000))
         assert completion.sampling.max_tokens == 100 - len(PROMPT)
 
 
@@ -283,14 +288,16 @@ async def test_control_tokens_in_what_users_say() -> None:
 async def test_large_request() -> None:
     """A prompt that is made in a thread is the same prompt."""
     async with subnet(saying("Hi")) as (models, _):
-        small, large = [(await prepare(request(), models, size=size)).prompt for size in (0, LARGE)]
+        small, large = [
+            (await prepare(generation_request(request(), {}), models, size=size)).prompt for size in (0, LARGE)
+        ]
     assert small.tolist() == large.tolist() == list(PROMPT.encode())
 
 
-class Held(Models):
+class Held(ModelRegistry):
     """Its models make no prompt until `released`; `reached` from the moment when one is to be made."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: ModelRegistry) -> None:
         self.models = models
         self.reached = asyncio.Event()
         self.released = threading.Event()
@@ -304,16 +311,16 @@ class Held(Models):
                 return model.write(conversation, template)
 
         self.reached.set()
-        return Waits(model.card, model._parts)
+        return Waits(model.card, model._loaded)
 
 
 async def test_others_go_on_while_a_large_request_is_prepared() -> None:
     """Small requests overtake it."""
     async with subnet(saying("Hi")) as (models, _):
         held = Held(models)
-        large = asyncio.create_task(prepare(request(), held, size=LARGE))
+        large = asyncio.create_task(prepare(generation_request(request(), {}), held, size=LARGE))
         await held.reached.wait()
-        await prepare(request(), models)
+        await prepare(generation_request(request(), {}), models)
         assert not large.done()
         held.released.set()
         assert len((await large).prompt) == len(PROMPT)
@@ -387,7 +394,7 @@ async def test_model_that_was_there() -> None:
     """A model whose last node went away is not unknown, and may come back."""
     async with RemoteManager([saying("Hi")]) as remotes:
         await remotes.ready()
-        models = Models(remotes)
+        models = ModelRegistry(remotes)
         models.cards()
         await remotes.remove("mock")
         with pytest.raises(NoNodeAvailable, match="'mock'"):
@@ -398,7 +405,7 @@ async def test_no_model_yet() -> None:
     """Before any node has answered nobody knows which models there are."""
     async with RemoteManager([]) as remotes:
         with pytest.raises(NoNodeAvailable):
-            Models(remotes).card("mock")
+            ModelRegistry(remotes).card("mock")
 
 
 async def test_script_sees_the_seed() -> None:

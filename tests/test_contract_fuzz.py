@@ -26,7 +26,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from adapter.api.operations import OPERATIONS, Operation
+from adapter.api.common.pipeline import Route
+from adapter.api.routes import ROUTES
 from tests.checked import check, check_events
 from tests.processes import adapter_up
 
@@ -38,12 +39,12 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 class Asked:
     """One operation of a gateway. What it answers is held against the gateway's document and OpenAI's."""
 
-    def __init__(self, described: Any, operation: Operation) -> None:
+    def __init__(self, described: Any, operation: Route) -> None:
         self._document = described.raw_schema
         self._iter_edges = described.iter_coverage_cases
         self._config = described.config
         self._operation = operation
-        self.described = described[operation.path][operation.method]
+        self.described = described[operation.path][operation.method.lower()]
 
     def edges(self) -> Iterator[Any]:
         """Requests in which one value after another is at a bound, beyond, or of another kind."""
@@ -98,7 +99,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         assert "Traceback" not in "".join(running.lines)
 
 
-@pytest.fixture(params=[operation for operation in OPERATIONS if operation.request], ids=lambda operation: operation.id)
+@pytest.fixture(params=[operation for operation in ROUTES if operation.request], ids=lambda operation: operation.id)
 def asked(described: Any, request: pytest.FixtureRequest) -> Asked:
     return Asked(described, request.param)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pytest
 
-from adapter.generation.token_lane import Completion
+from adapter.generation.token_lane import TokenGeneration
 from adapter.server.response_writer import ResponseWriter
 from subnet.chat import ChatDelta
 from subnet.client.failover import Failover
@@ -108,7 +108,7 @@ async def test_answers_and_errors(stream: bool, fields: dict[str, Any]) -> None:
 
 def request_objects() -> set[Any]:
     """Return the live objects that belong to single requests."""
-    return {one for one in gc.get_objects() if isinstance(one, Failover | Completion | ResponseWriter)}
+    return {one for one in gc.get_objects() if isinstance(one, Failover | TokenGeneration | ResponseWriter)}
 
 
 class Link:

@@ -8,9 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.decode.logprobs import TokenLogprob, TopLogprob
 from adapter.decode import Detokenizer, TokenTable
-from adapter.decode.logprobs import Teller
+from adapter.decode.logprobs import Teller, TokenLogprob, TopLogprob
 from subnet.generation import TokenLogprobs
 
 BYTES = TokenTable([bytes([value]) for value in range(256)], control=())

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from adapter.api import contract
-from adapter.api.operations import OPERATIONS
+from adapter.api.common import contract
+from adapter.api.routes import ROUTES
 from adapter.cli import build_parser as adapter_parser
 from adapter.config import ModelSpec, Settings, reader
 from adapter.errors import rows
@@ -51,7 +51,7 @@ _LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|<im
 
 def routes() -> str:
     lines = ["| endpoint | |", "|---|---|"]
-    lines += [f"| `{one.method.upper()} {one.path}` | {one.summary} |" for one in OPERATIONS]
+    lines += [f"| `{one.method.upper()} {one.path}` | {one.summary} |" for one in ROUTES]
     return "\n".join(lines) + "\n"
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from openai_harmony import Conversation, Role, StreamableParser  # type: ignore[import-untyped]
 from openai_harmony import Message as Written
 
-from adapter.generation.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
-from adapter.generation.models import Model, Parts
-from adapter.generation.output_options import View
+from adapter.decode.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
+from adapter.generation.models import LoadedTokenizer, Model
+from adapter.generation.output_options import OutputOptions
 from adapter.tools import Kind, choose
 from adapter.tools.formats.harmony_header import LONGEST, RANKS, Header, ReadHeader, encoding_of, load, read_as_text
 from subnet.generation import Delta, TokenLogprobs
@@ -69,7 +69,7 @@ def model(pieces: list[bytes]) -> Model:
         merges=list(range(RANKS)),
     ).to_bytes()
     card = ModelCard(id="m", context_length=8, tokenizer=digest(artefact), chat_template="<|channel|> <|message|>")
-    return Model(card, Parts(card, artefact))
+    return Model(card, LoadedTokenizer(card, artefact))
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_any_cut_of_anything(kind: Kind, text: str, data: st.DataObject) -> None
 
 def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
     """Of an answer of which each token comes for itself."""
-    reader = model.reader(0, View(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
+    reader = model.reader(0, OutputOptions(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
     found: list[Event] = []
     reader.emit = found.append
     for token in tokens:

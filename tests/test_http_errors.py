@@ -14,9 +14,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from adapter.api.access_log import Record
-from adapter.api.body import read_body
-from adapter.api.request import Request
+from adapter.api.common.access_log import Record
+from adapter.api.common.body import read_body
+from adapter.api.common.request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooSlow, answer_to
 from adapter.process.serve import bind

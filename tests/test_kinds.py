@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter.generation.models import Parts
+from adapter.generation.models import LoadedTokenizer
 from adapter.tools import Kind
 from subnet.node_info import ModelCard, digest
 from subnet.protocols.mock import BYTE_LEVEL
@@ -16,7 +16,7 @@ CHANNELS = "{# <|channel|> <|message|> #}"
 
 def kind(template: str, tool_format: str | None = None) -> Kind:
     card = ModelCard(id="m", context_length=8, tokenizer=digest(BYTE_LEVEL), chat_template=template)
-    return Parts(card, BYTE_LEVEL, tool_format).kind
+    return LoadedTokenizer(card, BYTE_LEVEL, tool_format).kind
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from adapter.generation.aliases import Names
+from adapter.generation.aliases import Aliases
 
 
 def test_a_name_is_what_it_stands_for() -> None:
     """Aliases of aliases are followed; a name that nobody serves is the default's, one that is served is its own."""
-    names = Names(aliases={"gpt": "small", "small": "qwen"}, default="gpt")
+    names = Aliases(aliases={"gpt": "small", "small": "qwen"}, default="gpt")
     assert [names.model(name, {"qwen", "llama"}) for name in ("gpt", "small", "llama", "other")] == [
         "qwen",
         "qwen",
         "llama",
         "qwen",
     ]
-    assert Names().model("other", ()) == "other"
+    assert Aliases().model("other", ()) == "other"
 
 
 def test_a_chain_has_each_model_once() -> None:
     """Fallbacks are of a name or of the model behind it, and have fallbacks of their own."""
-    names = Names(
+    names = Aliases(
         aliases={"gpt": "qwen", "safe": "llama"},
         fallbacks={"qwen": ("safe", "phi"), "llama": ("phi",), "phi": ("smol",), "odd": ("gpt",)},
     )
@@ -31,12 +31,12 @@ def test_a_chain_has_each_model_once() -> None:
 
 def test_two_that_stand_in_for_each_other() -> None:
     """Each is asked once, whichever is first."""
-    names = Names(aliases={"gpt": "a"}, fallbacks={"a": ("b",), "b": ("a", "gpt")})
+    names = Aliases(aliases={"gpt": "a"}, fallbacks={"a": ("b",), "b": ("a", "gpt")})
     assert (names.chain("a", ()), names.chain("b", ())) == (("a", "b"), ("b", "a"))
 
 
 def test_a_model_with_fallbacks_is_no_stranger() -> None:
     """A model that is away is not taken for a name of the client's own."""
-    names = Names(fallbacks={"qwen": ("phi",)}, default="llama")
+    names = Aliases(fallbacks={"qwen": ("phi",)}, default="llama")
     assert names.chain("qwen", {"llama"}) == ("qwen", "phi")
     assert names.chain("other", {"llama"}) == ("llama",)

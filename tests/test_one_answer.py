@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.stream import ChunkWriter, Head
-from adapter.api.sse import event_stream
-from adapter.generation.models import Models
+from adapter.api.chat.stream import ChunkWriter
+from adapter.api.common.head import Head
+from adapter.api.chat.translate import generation_request
+from adapter.api.common.sse import event_stream
+from adapter.generation.models import ModelRegistry
 from adapter.generation.prepare import prepare
 from subnet import RemoteManager, SessionManager
 from subnet.generation import Delta, FinishReason, TokenLogprobs
@@ -122,7 +124,7 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
     request = msgspec.convert({**ASK, "n": len(said), **fields}, ChatCompletionRequest)
     async with RemoteManager([node]) as remotes:
         await remotes.ready()
-        completion = await prepare(request, Models(remotes))
+        completion = await prepare(generation_request(request, {}), ModelRegistry(remotes))
         sessions = SessionManager(remotes, limits=QUICK)
         ids = completion.prompt.tolist() if request.return_token_ids else None
         if not stream:

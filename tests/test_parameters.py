@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.validation import read_request
+from adapter.api.common.contract import Contract, table
+from adapter.api.common.parameters import BOTH, TABLE, Endpoint, Fate
 from adapter.api.completions.types import CompletionRequest
-from adapter.api.contract import Contract, table
-from adapter.api.parameters import BOTH, TABLE, Endpoint, Fate
-from adapter.api.readers import read_completion, read_request
+from adapter.api.completions.validation import read_completion
 from adapter.errors import BadRequest
 from tests import published
 
@@ -42,7 +43,7 @@ def names(endpoint: Endpoint, *fates: Fate) -> list[str]:
 
 
 def read(endpoint: Endpoint, **fields: Any) -> Any:
-    return READERS[endpoint](json.dumps(LEAST[endpoint] | fields).encode())
+    return READERS[endpoint](json.dumps(LEAST[endpoint] | fields).encode()).request
 
 
 def refusal(endpoint: Endpoint, **fields: Any) -> BadRequest:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.translate import generation_request
 from adapter.prompt import ChatTemplate, Conversation, Prompt, load_tokenizer, own_template, write
-from adapter.prompt.from_openai import conversation
 from subnet.errors import InvalidRequest
 from subnet.node_info import TokenizerArtefact
 
@@ -74,7 +74,7 @@ CALLED = [
 
 def written(source: str, **fields: Any) -> Prompt:
     request = msgspec.convert({"model": "m", "messages": [QUESTION]} | fields, ChatCompletionRequest)
-    return write(conversation(request), ChatTemplate(source), TOKENIZER.guard)
+    return write(generation_request(request, {}).conversation, ChatTemplate(source), TOKENIZER.guard)
 
 
 def text(source: str, **fields: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from subnet.engines.remote.answer import Answer
+from subnet.engines.remote.choice_output import Answer
 from subnet.errors import WireError
 from subnet.generation import Delta, Sampling, TokenLogprobs
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api import validation as checks
-from adapter.api.chat.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
 from adapter.api.chat.messages import AssistantMessage, Message
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import NamedTool
-from adapter.api.parameters import TABLE
-from adapter.api.readers import read_request
+from adapter.api.chat.translate import media, plain
+from adapter.api.chat.validation import read_request
+from adapter.api.common.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
+from adapter.api.common.parameters import TABLE
 from adapter.errors import BadRequest
-from adapter.prompt.from_openai import plain
+from adapter.generation.request import check_media
 
 USER = {"role": "user", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -88,7 +88,7 @@ def test_least_request() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("model", "messages")])
 def test_null_is_absent(name: str) -> None:
     """A null for an optional field means that it was not given."""
-    assert read_request(body(**{name: None})) == read_request(body())
+    assert read_request(body(**{name: None})).request == read_request(body()).request
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
 @pytest.mark.parametrize("kind", sorted(PARTS))
 def test_other_parts_than_text(kind: str) -> None:
     """Images, sounds and files are refused by the name of the part, for a model that takes text."""
-    request, _ = read_request(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}]))
+    request = read_request(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}])).request
     with pytest.raises(BadRequest) as caught:
-        checks.check_modalities(request.messages, ())
+        check_media(list(media(request.messages)), ())
     assert (caught.value.param, caught.value.code) == ("messages[0].content[1].type", "invalid_value")
     assert f"'{kind}'" in caught.value.message
 
@@ -226,9 +226,9 @@ def test_parts_that_a_model_understands() -> None:
     """What a model understands is no reason to refuse; what it does not, is."""
     said = msgspec.json.decode(body(messages=[USER, {"role": "user", "content": list(PARTS.values())}]))["messages"]
     messages = msgspec.convert(said, type=list[Message])
-    checks.check_modalities(messages, {"image", "audio", "file"})
+    check_media(list(media(messages)), {"image", "audio", "file"})
     with pytest.raises(BadRequest) as caught:
-        checks.check_modalities(messages, {"image", "file"})
+        check_media(list(media(messages)), {"image", "file"})
     assert caught.value.param == "messages[1].content[1].type"
     assert plain(messages)[1]["content"] == list(PARTS.values())
 
@@ -347,7 +347,7 @@ def test_messages_of_refusals(fields: dict[str, Any], message: str) -> None:
 
 def test_unknown_parameters() -> None:
     """They are taken, and told; those without a meaning here are not worth telling."""
-    assert read_request(body(zeta=1, alpha={}, user="me", metadata={"a": "b"}))[1] == ("alpha", "zeta")
+    assert read_request(body(zeta=1, alpha={}, user="me", metadata={"a": "b"})).unknown == ("alpha", "zeta")
 
 
 def test_strict() -> None:
@@ -355,7 +355,7 @@ def test_strict() -> None:
     with pytest.raises(BadRequest) as caught:
         read_request(body(zeta=1, alpha=2, metadata={}), strict=True)
     assert (caught.value.param, caught.value.code) == ("alpha", "unknown_parameter")
-    assert read_request(body(metadata={}, store=False), strict=True)[1] == ()
+    assert read_request(body(metadata={}, store=False), strict=True).unknown == ()
 
 
 def test_tools() -> None:

@@ -11,13 +11,22 @@ import pytest
 from pydantic import BaseModel
 
 from adapter.api.chat.messages import CalledFunction, ToolCall
-from adapter.api.chat.response import AnswerMessage, ChatCompletion, ChatCompletionChunk, Choice, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
-from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
+from adapter.api.chat.response import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    ChunkDelta,
+    FunctionDelta,
+    ToolCallDelta,
+)
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
-from adapter.api.logprobs import Logprobs, TextLogprobs
-from adapter.decode.logprobs import TokenLogprob, TopLogprob
+from adapter.api.common.logprobs import Logprobs, TextLogprobs
 from adapter.api.tokenize.types import Tokenized
+from adapter.decode.logprobs import TokenLogprob, TopLogprob
+from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from tests import published
 
 HEAD: dict[str, Any] = {"id": "x-1", "created": 7, "model": "m", "system_fingerprint": "fp_1"}

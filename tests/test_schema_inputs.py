@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.completions.types import CompletionRequest
-from adapter.api.embeddings.types import EmbeddingRequest
-from adapter.api.readers import read_completion, read_detokenize, read_embedding, read_tokenize
-from adapter.api.tokenize.types import DetokenizeRequest, TokenizeRequest
+from adapter.api.completions.validation import read_completion
+from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
+from adapter.api.tokenize.types import DetokenizeRequest, TokenizeRequest, read_detokenize, read_tokenize
 from adapter.errors import BadRequest
 
 MISSING = "missing_required_parameter"
@@ -114,7 +114,9 @@ def test_completion_without_a_prompt() -> None:
 
 def test_embedding() -> None:
     """Options are read, and unknown ones told."""
-    request, unknown = read_embedding(body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True))
+    request, _, unknown = read_embedding(
+        body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True)
+    )
     assert (request.encoding_format, request.dimensions, unknown) == ("base64", 1, ("truncate",))
 
 

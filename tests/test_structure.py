@@ -11,8 +11,10 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.translate import generation_request
+from adapter.api.common.translate import output_format
 from adapter.errors import BadRequest
-from adapter.grammar.build import completion_structure, structure
+from adapter.grammar.build import plain_structure, structure
 from adapter.tools import Kind, choose
 from subnet.generation import Grammar
 
@@ -62,7 +64,8 @@ def json_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 async def grammar(kind: Kind = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
-    return await structure(request(**fields), kind, {}, opened)
+    wanted = generation_request(request(**fields), {})
+    return await structure(wanted.tools, wanted.output_format, kind, {}, opened)
 
 
 async def refusal(**fields: Any) -> BadRequest:
@@ -98,7 +101,7 @@ async def test_any_text(fields: dict[str, Any]) -> None:
 )
 async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
     """Each form takes what fits and nothing else, for plain prompts too."""
-    for found in (await grammar(**fields), await completion_structure(request(**fields))):
+    for found in (await grammar(**fields), await plain_structure(output_format(request(**fields)))):
         assert fits(found, good)
         assert not fits(found, bad)
 
@@ -288,7 +291,7 @@ async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
     assert error.code == "invalid_function_parameters"
     assert (await refusal(guided_json=schema)).param == f"guided_json.properties.age.{path}"
     with pytest.raises(BadRequest) as plain:
-        await completion_structure(request(guided_json=schema))
+        await plain_structure(output_format(request(guided_json=schema)))
     assert plain.value.param == f"guided_json.properties.age.{path}"
 
 

@@ -9,14 +9,14 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.generation.usage import PromptTokensDetails, Usage
-from adapter.api.chat.stream import Head
+from adapter.api.common.head import Head
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.stream import TextChunkWriter
-from adapter.api.logprobs import TextLogprobs
+from adapter.api.common.logprobs import TextLogprobs
+from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.decode.logprobs import TokenLogprob
-from adapter.generation.events import Event, Finished, TextDelta, Used
+from adapter.decode.usage import PromptTokensDetails, Usage
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_tokens_details=PromptTokensDetails())

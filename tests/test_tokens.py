@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.config import Settings
-from adapter.generation.models import Model, Parts
-from adapter.prompt.plain_text import offsets_of, prompt_tokens, text_of
+from adapter.generation.models import LoadedTokenizer, Model
+from adapter.generation.plain_text import offsets_of, prompt_tokens, text_of
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact, digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol
 from tests.fakes import ASK, PROMPT, gateway, saying
@@ -157,7 +157,7 @@ async def test_render_refuses_what_could_not_be_answered() -> None:
 
 def model(artefact: bytes) -> Model:
     card = ModelCard(id="m", context_length=8, tokenizer=digest(artefact))
-    return Model(card, Parts(card, artefact))
+    return Model(card, LoadedTokenizer(card, artefact))
 
 
 @pytest.mark.parametrize("artefact", [BYTE_LEVEL, WITH_BEGIN])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapter.api.body import json_answer
 from adapter.api.chat.response import ModelList, ModelObject
-from adapter.api.request import Request
+from adapter.api.common.body import json_answer
+from adapter.api.common.request import Request
 from adapter.server.responses import Response
 from subnet.node_info import ModelCard
 
@@ -13,7 +13,7 @@ PATH = "/v1/models"
 
 async def show_models(request: Request) -> Response:
     """All, or the one that the path names: names may contain slashes."""
-    models, name = request.parts.models, request.path.removeprefix(PATH).strip("/")
+    models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
         return json_answer(_object(name, models.card(name)))
     return json_answer(ModelList(data=[_object(name, card) for name, card in models.listed().items()]))

@@ -1,16 +1,14 @@
-"""GET /openapi.json: made from the same Structs that requests are read into and answers are written from."""
+"""The OpenAPI document, from the same Structs that requests are read into and responses are written from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from adapter.api.body import json_answer
-from adapter.api.operations import OPERATIONS, Operation
-from adapter.api.request import Request
+from adapter.api.common.pipeline import Route
 from adapter.errors import ErrorResponse
-from adapter.server.responses import Response
 from subnet.version import VERSION
 
 _REASONS = {
@@ -27,19 +25,15 @@ _REASONS = {
 }
 
 
-async def openapi_document(request: Request) -> Response:
-    return json_answer(document())
-
-
-def document() -> dict[str, Any]:
-    """OpenAPI 3.1."""
-    types = {kind for one in OPERATIONS for kind in (one.request, one.answer, one.stream) if kind} | {ErrorResponse}
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Returns the OpenAPI 3.1 document of `routes`."""
+    types = {kind for one in routes for kind in (one.request, one.response, one.stream) if kind} | {ErrorResponse}
     ordered = sorted(types, key=lambda kind: kind.__name__)
     references, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     named = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
-    for one in OPERATIONS:
-        paths.setdefault(one.path, {})[one.method] = _operation(one, named)
+    for one in routes:
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, named)
     info = {"title": "adapter", "version": VERSION, "summary": "OpenAI-compatible API for the models of a subnet."}
     components = {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
     # The empty one: a gateway without keys serves all.
@@ -47,9 +41,9 @@ def document() -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": info, "security": security, "paths": paths, "components": components}
 
 
-def _operation(one: Operation, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
+def _operation(one: Route, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
     plain = {"type": "object" if one.media == "application/json" else "string"}
-    content = {one.media: {"schema": named[one.answer] if one.answer else plain}}
+    content = {one.media: {"schema": named[one.response] if one.response else plain}}
     if one.stream:
         content["text/event-stream"] = {"schema": named[one.stream]}
     failure = {"application/json": {"schema": named[ErrorResponse]}}

@@ -1,31 +1,168 @@
-"""The endpoints: thin functions of a request."""
+"""The one table of endpoints: how they are called, what they do, and how the OpenAPI document describes them."""
 
 from __future__ import annotations
 
-from adapter.api.chat.endpoint import chat_completions, render
-from adapter.api.completions.endpoint import completions
-from adapter.api.embeddings.endpoint import embeddings
+from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, ModelList, ModelObject, Rendered
+from adapter.api.common.body import json_answer
+from adapter.api.common.pipeline import Route
+from adapter.api.common.request import Request
+from adapter.api.completions.endpoint import CompletionEndpoint
+from adapter.api.completions.types import CompletionRequest, TextCompletion
+from adapter.api.embeddings.endpoint import EmbeddingEndpoint
+from adapter.api.embeddings.types import EmbeddingList, EmbeddingRequest
 from adapter.api.models import show_models
-from adapter.api.openapi import openapi_document
+from adapter.api.openapi import document
 from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics
 from adapter.api.operator.home import home
-from adapter.api.routing import Route
-from adapter.api.tokenize.endpoint import detokenize, tokenize
+from adapter.api.operator.types import Health, Home, NodeTable
+from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
+from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from adapter.server.responses import Response
+
+# Statuses of requests that need a model, and of those that need an answer of its nodes.
+_PREPARED = (400, 401, 404, 408, 413, 500, 503)
+_RUN = (*_PREPARED, 429, 502, 504)
+
+
+async def openapi_document(request: Request) -> Response:
+    return json_answer(document(ROUTES))
+
 
 ROUTES = (
-    Route("POST", "/v1/chat/completions", chat_completions),
-    Route("POST", "/v1/chat/completions/render", render),
-    Route("POST", "/v1/completions", completions),
-    Route("POST", "/v1/embeddings", embeddings),
-    Route("POST", "/tokenize", tokenize),
-    Route("POST", "/detokenize", detokenize),
-    Route("GET", "/", home),
-    Route("GET", "/v1/models", show_models, below=True),
-    Route("GET", "/healthz", healthz),
-    Route("GET", "/readyz", readyz),
-    Route("GET", "/nodes", list_nodes),
-    Route("GET", "/metrics", show_metrics),
-    Route("GET", "/openapi.json", openapi_document),
+    Route(
+        method="POST",
+        path="/v1/chat/completions",
+        endpoint=ChatEndpoint(),
+        id="createChatCompletion",
+        summary="Create a chat completion",
+        request=ChatCompletionRequest,
+        response=ChatCompletion,
+        stream=ChatCompletionChunk,
+        errors=_RUN,
+    ),
+    Route(
+        method="POST",
+        path="/v1/chat/completions/render",
+        endpoint=RenderEndpoint(),
+        id="renderChatCompletion",
+        summary="Render the prompt of a chat completion without generating",
+        request=ChatCompletionRequest,
+        response=Rendered,
+        errors=_PREPARED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/completions",
+        endpoint=CompletionEndpoint(),
+        id="createCompletion",
+        summary="Create a completion",
+        request=CompletionRequest,
+        response=TextCompletion,
+        stream=TextCompletion,
+        errors=_RUN,
+    ),
+    Route(
+        method="POST",
+        path="/v1/embeddings",
+        endpoint=EmbeddingEndpoint(),
+        id="createEmbedding",
+        summary="Create embeddings",
+        request=EmbeddingRequest,
+        response=EmbeddingList,
+        errors=_RUN,
+    ),
+    Route(
+        method="POST",
+        path="/tokenize",
+        endpoint=TokenizeEndpoint(),
+        id="tokenize",
+        summary="Tokenize text or messages",
+        request=TokenizeRequest,
+        response=Tokenized,
+        errors=_PREPARED,
+    ),
+    Route(
+        method="POST",
+        path="/detokenize",
+        endpoint=DetokenizeEndpoint(),
+        id="detokenize",
+        summary="Convert token ids to text",
+        request=DetokenizeRequest,
+        response=Detokenized,
+        errors=_PREPARED,
+    ),
+    Route(
+        method="GET",
+        path="/",
+        endpoint=home,
+        id="home",
+        open=True,
+        summary="Name, version, models and links; HTML for browsers",
+        response=Home,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models",
+        endpoint=show_models,
+        id="listModels",
+        summary="List the available models",
+        response=ModelList,
+        errors=(401, 500),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{model}",
+        endpoint=show_models,
+        id="retrieveModel",
+        summary="Retrieve a model; its id may contain slashes",
+        response=ModelObject,
+        errors=(401, 404, 500, 503),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        endpoint=healthz,
+        id="healthz",
+        open=True,
+        summary="Liveness check",
+        response=Health,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        endpoint=readyz,
+        id="readyz",
+        open=True,
+        summary="Readiness check: at least one model is available",
+        response=Health,
+        errors=(500, 503),
+    ),
+    Route(
+        method="GET",
+        path="/nodes",
+        endpoint=list_nodes,
+        id="listNodes",
+        summary="List the nodes and their state",
+        response=NodeTable,
+        errors=(401, 500),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        endpoint=show_metrics,
+        id="metrics",
+        open=True,
+        summary="Metrics in Prometheus text format",
+        media="text/plain",
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        endpoint=openapi_document,
+        id="openapi",
+        summary="This OpenAPI document",
+        errors=(401, 500),
+    ),
 )
-
-__all__ = ["ROUTES"]

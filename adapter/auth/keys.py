@@ -8,9 +8,6 @@ from hmac import compare_digest
 
 from adapter.errors import BadKey
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics"})
-"""What those may ask that watch over the gateway, and bring no key."""
-
 _MISSING = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
     " (i.e. Authorization: Bearer YOUR_KEY)."
@@ -25,12 +22,12 @@ class Keys:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
-    def check(self, path: str, authorization: str | None) -> None:
+    def check(self, authorization: str | None) -> None:
         """`authorization` is the header of that name, read as Latin-1, None where there is none. Raises BadKey.
 
         How long it takes says nothing of the keys.
         """
-        if not self._digests or (path.rstrip("/") or "/") in OPEN:
+        if not self._digests:
             return
         scheme, _, given = (authorization or "").strip().partition(" ")
         given = given.strip()

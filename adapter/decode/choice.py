@@ -9,10 +9,9 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import NamedTuple
 
-from adapter.decode.logprobs import TokenLogprob
 from adapter.decode import Detokenizer, StopScanner
-from adapter.decode.logprobs import Teller
-from adapter.generation.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
+from adapter.decode.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
+from adapter.decode.logprobs import Teller, TokenLogprob
 from adapter.tools import Parser
 from adapter.tools.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 from subnet.generation import Delta, FinishReason, TokenLogprobs

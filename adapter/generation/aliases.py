@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 
-class Names(msgspec.Struct, frozen=True, kw_only=True):
+class Aliases(msgspec.Struct, frozen=True, kw_only=True):
     """`aliases` say what is served under another name; `fallbacks` what is asked, in order, when a model cannot answer,
     by its name or by an alias, and then what these have; `default` is for clients that send a name of their own.
     """

@@ -1,18 +1,12 @@
-"""The way of an answer on the chat lane: request -> session -> chat deltas -> events."""
+"""A generation on the chat lane: request -> session -> chat deltas -> events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.validation import check_modalities
-from adapter.decode.logprobs import TokenLogprob
-from adapter.errors import BadRequest
-from adapter.generation.base import Answer
-from adapter.generation.events import (
+from adapter.decode.events import (
     CallArguments,
     CallBegun,
     Event,
@@ -22,8 +16,12 @@ from adapter.generation.events import (
     TextDelta,
     Used,
 )
+from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
+from adapter.errors import BadRequest
+from adapter.generation.base import Generation
 from adapter.generation.models import fingerprint
-from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
+from adapter.generation.request import GenerationRequest, check_media
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.ledger.chat import ChatLedger
@@ -33,27 +31,26 @@ from subnet.node_info import ModelCard
 _OURS = frozenset({"model", "n", "stream", "stream_options", "priority"})
 
 
-class Relay(Answer):
-    """What `request`, of which `body` is the JSON, becomes on a server that takes messages. Raises BadRequest for what
-    such a server cannot be asked.
-    """
+class ChatGeneration(Generation):
+    """A generation by a server that accepts only messages. Raises BadRequest for what such a server cannot be asked."""
 
-    def __init__(self, card: ModelCard, request: ChatCompletionRequest, body: bytes) -> None:
-        check_modalities(request.messages, card.modalities)
-        if request.return_token_ids:
+    def __init__(self, card: ModelCard, request: GenerationRequest) -> None:
+        check_media(request.media, card.modalities)
+        if request.output.token_ids:
             message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
             raise BadRequest(message, param="return_token_ids", code="unsupported_parameter")
-        given = _decoded(body)
         self._card = card
         self._key = request.key
-        self._priority = request.priority or 0
+        self._priority = request.priority
         self._request = ChatRequest(
             model=card.id,
-            body={name: value for name, value in given.items() if value is not None and name not in _OURS},
-            choices=tuple(range(request.n or 1)),
+            body={
+                name: value for name, value in request.upstream_body.items() if value is not None and name not in _OURS
+            },
+            choices=tuple(range(request.choices)),
         )
         self._session: Session | None = None
-        self._calls = [0] * (request.n or 1)
+        self._calls = [0] * (request.choices)
 
     @property
     def fingerprint(self) -> str:
@@ -112,14 +109,6 @@ class Relay(Answer):
                 yield CallArguments(choice, call.index, call.arguments)
         if delta.finish_reason is not None:
             yield Finished(choice, delta.finish_reason)
-
-
-def _decoded(body: bytes) -> dict[str, Any]:
-    """All of it: what the gateway does not know itself was not looked at before. Raises BadRequest."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _unreadable(str(error)) from error
 
 
 def _unreadable(why: str) -> BadRequest:

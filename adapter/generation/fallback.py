@@ -1,22 +1,23 @@
-"""One model after the other, until one of them answers."""
+"""Tries one model after the other, until one of them answers."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
-from adapter.api.sse import Emit, Start
+from adapter.decode.events import Event
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
-from adapter.generation.base import Answer
-from adapter.generation.events import Event
+from adapter.generation.base import Start, Work
 from adapter.request_id import current_request
 from subnet import SessionManager
+from subnet.aio import Sink
 from subnet.client.resume.token import Diverged
 from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
 
 logger = logging.getLogger(__name__)
 
-Prepare = Callable[[str], Awaitable[Answer]]
+W = TypeVar("W", bound=Work)
 
 # Another model may do what these say of one.
 _ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
@@ -24,31 +25,31 @@ _ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, 
 _UNFIT = (BadRequest, RequestError)
 
 
-class Chain:
-    """Asks the models `names`, in order. A model that fails, is full or has no room for so long a conversation hands
-    over to the next as long as nothing of it was delivered; one that refuses what was said does not.
+class Fallback(Generic[W]):
+    """Asks the models `names`, in order.
 
-    `answers` are those that were prepared so far, the last that which counts. An error of the model that was asked for
-    says more than those of its fallbacks: it is the one that is raised.
+    A model that fails, is at capacity or has too short a context hands over to the next as long as nothing of its
+    answer was delivered; one that refuses the content does not. `works` are those that were prepared so far; the last
+    one counts. An error of the model that was asked for says more than those of its fallbacks: it is the one raised.
     """
 
-    def __init__(self, names: Sequence[str], prepare: Prepare) -> None:
-        self.answers: list[Answer] = []
+    def __init__(self, names: Sequence[str], prepare: Callable[[str], Awaitable[W]]) -> None:
+        self.works: list[W] = []
         self._names = list(names)
         self._prepare = prepare
         self._error: Exception | None = None
         self._begun = False
 
     @property
-    def answer(self) -> Answer:
-        return self.answers[-1]
+    def work(self) -> W:
+        return self.works[-1]
 
     async def ready(self) -> None:
-        """Prepare the first answer that can be. Raises what `prepare` does."""
+        """Prepares the first model that can do the work. Raises what `prepare` does."""
         while True:
             name = self._names.pop(0)
             try:
-                self.answers.append(await self._prepare(name))
+                self.works.append(await self._prepare(name))
                 return
             except Exception as error:
                 goes_on = self._goes_on(name, error)
@@ -56,13 +57,13 @@ class Chain:
                 raise self._due()
 
     async def run(self, sessions: SessionManager, start: Start) -> None:
-        """As Answer.run, of the first model that answers; `ready` comes before. What was begun by one model no other
-        goes on with. `start` gives what takes an answer from its beginning.
+        """Runs the work of the first model that can do it, after `ready`. An answer that one model began is continued
+        by no other. `start` makes what takes an answer from its beginning.
         """
         if not self._names and self._error is None:
             return await self._run(sessions, start())
 
-        def started() -> Emit:
+        def started() -> Sink[Event]:
             emit = start()
 
             def take(event: Event) -> None:
@@ -84,16 +85,16 @@ class Chain:
             except Exception as error:
                 if again and isinstance(error, Diverged) and not self._begun:
                     goes_on, again = True, False
-                    self._names.insert(0, self.answer.card.id)
+                    self._names.insert(0, self.work.card.id)
                 else:
-                    goes_on = self._goes_on(self.answer.card.id, error)
+                    goes_on = self._goes_on(self.work.card.id, error)
             if not goes_on:
                 raise self._due()
             await self.ready()
 
-    async def _run(self, sessions: SessionManager, emit: Emit) -> None:
+    async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
         try:
-            await self.answer.run(sessions, emit, may_queue=lambda: self._begun or not self._names)
+            await self.work.run(sessions, emit, may_queue=lambda: self._begun or not self._names)
         except Exception as error:
             if self._begun or self._error is None or isinstance(error, ContentRefused):
                 raise

@@ -14,8 +14,8 @@ from adapter.decode import Detokenizer, StopScanner, TokenTable
 from adapter.decode.choice import AlignedReader, ChoiceReader, PlainReader
 from adapter.decode.logprobs import Teller
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
-from adapter.generation.aliases import Names
-from adapter.generation.output_options import View
+from adapter.generation.aliases import Aliases
+from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
 from adapter.tools import Kind, choose, named
 from subnet import RemoteManager
@@ -29,8 +29,11 @@ KEPT = 16
 """Tokenizers in memory, at most."""
 
 
-class Parts:
-    """What is made from a card and its artefact, which takes long. `kind`: how the model writes calls and reasoning."""
+class LoadedTokenizer:
+    """A tokenizer, chat template and tool format, made from a card and its artefact, which takes long.
+
+    `kind` is how the model writes tool calls and reasoning.
+    """
 
     def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
         """Raises WireError or SettingsError for what cannot be used."""
@@ -57,16 +60,16 @@ class Parts:
 class Model:
     """One model: its card, and how to talk to it."""
 
-    def __init__(self, card: ModelCard, parts: Parts) -> None:
+    def __init__(self, card: ModelCard, loaded: LoadedTokenizer) -> None:
         self.card = card
-        self.kind = parts.kind
-        self.tokenizer = parts.tokenizer
+        self.kind = loaded.kind
+        self.tokenizer = loaded.tokenizer
         self.fingerprint = fingerprint(card)
-        self._parts = parts
+        self._loaded = loaded
 
     def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
         """By `template`, or by the model's own. Raises InvalidRequest where that refuses the conversation."""
-        return write(conversation, template or self._parts.template, self.tokenizer.guard)
+        return write(conversation, template or self._loaded.template, self.tokenizer.guard)
 
     def encode(self, prompt: Prompt) -> TokenIds:
         """Raises InvalidRequest."""
@@ -76,13 +79,13 @@ class Model:
 
     def text(self, tokens: Sequence[int]) -> str:
         """What `tokens` say, control tokens among them."""
-        return Detokenizer(self._parts.bare_table).decode(tokens)
+        return Detokenizer(self._loaded.bare_table).decode(tokens)
 
-    def reader(self, index: int, view: View) -> ChoiceReader:
+    def reader(self, index: int, view: OutputOptions) -> ChoiceReader:
         """For one choice."""
         parser = None if view.kind is None else view.kind.parser(view.tools, view.opened)
-        table = self._parts.table if parser is None else self._parts.marked_table
-        detokenizer = Detokenizer(self._parts.bare_table if view.special else table)
+        table = self._loaded.table if parser is None else self._loaded.marked_table
+        detokenizer = Detokenizer(self._loaded.bare_table if view.special else table)
         if parser is None and not view.stops and view.logprobs is None and not view.token_ids:
             return PlainReader(index, detokenizer)
         return AlignedReader(
@@ -114,7 +117,7 @@ def fingerprint(card: ModelCard) -> str:
 _Key = tuple[str, str | None, str, str, str | None]
 
 
-class Models:
+class ModelRegistry:
     """Finds models by name. Requests for one that is being loaded wait for the same load; a failed one is tried
     again by the next request, unless it would fail again. `tool_formats` are the formats of calls, by model, that the
     operator set.
@@ -124,12 +127,12 @@ class Models:
         self,
         remote_manager: RemoteManager,
         tool_formats: Mapping[str, str] | None = None,
-        names: Names | None = None,
+        names: Aliases | None = None,
     ) -> None:
         self._manager = remote_manager
-        self._names = names or Names()
+        self._names = names or Aliases()
         self._tool_formats = tool_formats or {}
-        self._loads: dict[_Key, asyncio.Task[Parts]] = {}
+        self._loads: dict[_Key, asyncio.Task[LoadedTokenizer]] = {}
         self._latest: dict[str, Model] = {}
         self._seen: set[str] = set()
 
@@ -182,28 +185,28 @@ class Models:
         key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(name))
         if key not in self._loads:
             self._loads[key] = self._start(key, card)
-        parts = await asyncio.shield(self._loads[key])
+        loaded = await asyncio.shield(self._loads[key])
         if len(self._latest) >= KEPT:
             self._latest.clear()
-        self._latest[name] = Model(card, parts)
+        self._latest[name] = Model(card, loaded)
         return self._latest[name]
 
-    def _start(self, key: _Key, card: ModelCard) -> asyncio.Task[Parts]:
+    def _start(self, key: _Key, card: ModelCard) -> asyncio.Task[LoadedTokenizer]:
         if len(self._loads) >= KEPT:
             del self._loads[next(iter(self._loads))]
         task = asyncio.create_task(self._load(card))
         task.add_done_callback(lambda done: self._forget_failed(key, done))
         return task
 
-    async def _load(self, card: ModelCard) -> Parts:
+    async def _load(self, card: ModelCard) -> LoadedTokenizer:
         data = await self._manager.artefact(card.tokenizer)
         try:
-            return await asyncio.to_thread(Parts, card, data, self._tool_formats.get(card.id))
+            return await asyncio.to_thread(LoadedTokenizer, card, data, self._tool_formats.get(card.id))
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error
 
-    def _forget_failed(self, key: _Key, task: asyncio.Task[Parts]) -> None:
+    def _forget_failed(self, key: _Key, task: asyncio.Task[LoadedTokenizer]) -> None:
         failed = task.cancelled() or not isinstance(task.exception(), ModelUnusable | None)
         if failed and self._loads.get(key) is task:
             del self._loads[key]

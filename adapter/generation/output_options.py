@@ -1,4 +1,4 @@
-"""What a client wants to see of an answer."""
+"""How the output of a generation is shown to its client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from adapter.tools import Kind
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class OutputOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`logprobs` None: none; k: those of each token and of the k likeliest. `special`: control tokens are shown, too.
 
     `kind` tells calls, of `tools` (the schemas of their arguments by name), and reasoning apart from content, None:

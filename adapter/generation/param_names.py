@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from adapter.api.chat.formats import TextFormat
-from adapter.api.sampling import SamplingRequest
 from subnet.errors import RequestError
 
 
@@ -25,12 +23,3 @@ def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
     if own is None:
         return error
     return type(error)(error.message.replace(f"'{error.param}'", f"'{own}'"), param=own)
-
-
-def grammar_name(request: SamplingRequest) -> str:
-    """The parameter that an answer has a grammar for: of several the one that says the most."""
-    for name in ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"):
-        if getattr(request, name) is not None:
-            return name
-    asked = request.response_format
-    return "tools" if asked is None or isinstance(asked, TextFormat) else "response_format"

@@ -1,22 +1,16 @@
-"""The way of a request: messages -> prompt -> tensor. Everything before a node is bothered."""
+"""Turns a request into a prompt, token ids, sampling and a grammar: all that happens before a node is asked."""
 
 from __future__ import annotations
 
 import msgspec
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.sampling import SamplingRequest
-from adapter.api.validation import check_modalities
-from adapter.errors import BadRequest
-from adapter.generation.models import Model, Models
-from adapter.generation.output_options import View
-from adapter.generation.param_names import grammar_name
-from adapter.generation.token_lane import Completion
+from adapter.errors import invalid
+from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.request import GenerationRequest, check_media
+from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import structured
 from adapter.offload import aside
 from adapter.prompt import Conversation, Prompt, own_template
-from adapter.prompt.from_openai import conversation, offered
-from adapter.tools import Kind
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
 from subnet.wire.tensors import TokenIds
@@ -35,90 +29,80 @@ DEFAULTS = Rules()
 
 
 async def prepare(
-    request: ChatCompletionRequest,
-    models: Models,
+    request: GenerationRequest,
+    models: ModelRegistry,
     *,
     name: str | None = None,
     size: int = 0,
     rules: Rules = DEFAULTS,
-) -> Completion:
+) -> TokenGeneration:
     """For a request of `size` bytes, by the model `name`, or by that of the request. Raises what `models.get` does,
-    BadRequest and InvalidRequest for what the model or its template does not take, and ContextLengthExceeded.
+    BadRequest and InvalidRequest for what the model or its template does not support, and ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
-    check_modalities(request.messages, model.card.modalities)
-    prompt, tokens = await write(request, model, size=size, rules=rules)
+    check_media(request.media, model.card.modalities)
+    prompt, tokens = await write(request.conversation, model, request.chat_template, size=size, rules=rules)
     opened = model.kind.tags is not None and prompt.opened(model.kind.tags.opening, model.kind.tags.closing)
-    special = model.tokenizer.special
-    kind, grammar = await structured(request, model.kind, special, opened, lambda: models.grammars(model))
-    most = room(model, len(tokens), request.limit, rules.default_max_tokens, _LIMITS[bool(request.max_tokens)])
-    sampling = sampling_of(request, model, most, grammar, request.likeliest)
-    view = _view(request, kind, prompt, opened)
-    names = {"grammar": grammar_name(request), "prompt": "messages"}
-    return Completion(
+    kind, grammar = await structured(
+        request.tools,
+        request.output_format,
+        model.kind,
+        model.tokenizer.special,
+        opened,
+        lambda: models.grammars(model),
+    )
+    most = room(model, len(tokens), request.limit, rules.default_max_tokens, request.limit_param)
+    output = msgspec.structs.replace(
+        request.output,
+        kind=kind,
+        tools=request.tools.schemas,
+        opened=opened,
+        echo=(prompt.begun or "") if request.echo else "",
+    )
+    return TokenGeneration(
         model,
         prompt.text,
         tokens,
-        sampling,
-        view,
-        choices=request.n or 1,
+        sampling_for(request.sampling, model, most, grammar),
+        output,
+        choices=request.choices,
         key=request.key,
-        priority=request.priority or 0,
-        names=names,
+        priority=request.priority,
+        names={"grammar": request.grammar_param, "prompt": "messages"},
     )
-
-
-_LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 async def write(
-    request: ChatCompletionRequest, model: Model, *, size: int = 0, rules: Rules = DEFAULTS
+    conversation: Conversation,
+    model: Model,
+    chat_template: str | None = None,
+    *,
+    size: int = 0,
+    rules: Rules = DEFAULTS,
 ) -> tuple[Prompt, TokenIds]:
-    """The prompt, as text and as token ids."""
+    """Renders the prompt by the model's template, or by `chat_template`, and tokenizes it."""
     template = None
-    if request.chat_template is not None:
+    if chat_template is not None:
         card, permitted = model.card, rules.allow_chat_template
-        template = own_template(request.chat_template, permitted, card.bos_token, card.eos_token)
+        template = own_template(chat_template, permitted, card.bos_token, card.eos_token)
 
     def written() -> tuple[Prompt, TokenIds]:
-        prompt = model.write(plain, template)
+        prompt = model.write(conversation, template)
         return prompt, model.encode(prompt)
 
-    plain: Conversation = conversation(request)
     return await aside(size, written)
 
 
-def sampling_of(
-    request: SamplingRequest, model: Model, most: int, grammar: Grammar | None, likeliest: int | None
-) -> Sampling:
-    """`most` new tokens at most. Raises BadRequest for a token that the model does not have."""
-    bias = request.logit_bias or {}
+def sampling_for(sampling: Sampling, model: Model, most: int, grammar: Grammar | None) -> Sampling:
+    """Completes `sampling` for a model: its end tokens, `most` new tokens at the most, and a grammar. Raises BadRequest
+    for a token that the model does not have."""
     size = model.tokenizer.vocab_size
-    if bias and max(bias) >= size:
-        raise BadRequest(
-            f"Invalid value for 'logit_bias': expected token ids below {size}, but got {max(bias)}.",
-            param="logit_bias",
-            code="invalid_value",
-        )
-    ends = () if request.ignore_eos else model.card.stop_tokens
-    return Sampling(
-        temperature=_or(request.temperature, 1.0),
-        top_p=_or(request.top_p, 1.0),
-        top_k=max(0, request.top_k or 0),
-        min_p=request.min_p or 0.0,
-        typical_p=_or(request.typical_p, 1.0),
-        frequency_penalty=request.frequency_penalty or 0.0,
-        presence_penalty=request.presence_penalty or 0.0,
-        repetition_penalty=_or(request.repetition_penalty, 1.0),
-        logit_bias=bias,
-        max_tokens=most,
-        min_tokens=request.min_tokens or 0,
-        seed=request.seed,
-        stop_tokens=(*ends, *(request.stop_token_ids or ())),
-        ignore_eos=bool(request.ignore_eos),
-        logprobs=likeliest,
-        grammar=grammar,
-    )
+    if sampling.logit_bias and max(sampling.logit_bias) >= size:
+        why = f"expected token ids below {size}, but got {max(sampling.logit_bias)}"
+        raise invalid("logit_bias", why)
+    ends = () if sampling.ignore_eos else model.card.stop_tokens
+    stop_tokens = (*ends, *sampling.stop_tokens)
+    return msgspec.structs.replace(sampling, max_tokens=most, grammar=grammar, stop_tokens=stop_tokens)
 
 
 def room(model: Model, prompt: int, limit: int | None, default: int | None, name: str, param: str = "messages") -> int:
@@ -138,21 +122,3 @@ def room(model: Model, prompt: int, limit: int | None, default: int | None, name
         )
     message = f"This model's maximum context length is {context} tokens. However, {however}"
     raise ContextLengthExceeded(message, param=param if prompt >= context else name)
-
-
-def _view(request: ChatCompletionRequest, kind: Kind, prompt: Prompt, opened: bool) -> View:
-    return View(
-        stops=request.stops,
-        include_stop=bool(request.include_stop_str_in_output),
-        logprobs=request.likeliest,
-        token_ids=bool(request.return_token_ids),
-        special=request.skip_special_tokens is False,
-        kind=kind,
-        tools={tool.function.name: tool.function.parameters for tool in offered(request)},
-        opened=opened,
-        echo=(prompt.begun or "") if request.echo else "",
-    )
-
-
-def _or(value: float | None, neutral: float) -> float:
-    return neutral if value is None else value

@@ -1,4 +1,4 @@
-"""The way of an answer: prompt -> session -> deltas -> events. See preparation.py for what is before it."""
+"""A generation on the token lane: prompt -> session -> deltas -> events."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapter.decode.choice import PlainReader
-from adapter.generation.base import Answer
-from adapter.generation.events import Event, TextDelta, Used
+from adapter.decode.events import Event, TextDelta, Used
+from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
+from adapter.generation.base import Generation
 from adapter.generation.models import Model
-from adapter.generation.output_options import View
+from adapter.generation.output_options import OutputOptions
 from adapter.generation.param_names import renamed
-from adapter.generation.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from subnet import Session, SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.client.ledger.token import TokenLedger
@@ -21,8 +21,8 @@ from subnet.node_info import ModelCard
 from subnet.wire.tensors import TokenIds
 
 
-class Completion(Answer):
-    """One answer of the token lane in the making.
+class TokenGeneration(Generation):
+    """One answer on the token lane.
 
     `first` is the index of its first choice. `names` are the request's own for what nodes refuse by theirs.
     """
@@ -48,7 +48,7 @@ class Completion(Answer):
         text: str,
         prompt: TokenIds,
         sampling: Sampling,
-        view: View,
+        view: OutputOptions,
         choices: int = 1,
         key: str | None = None,
         *,

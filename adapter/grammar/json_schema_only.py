@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.grammar.build import forced, parameters, structure
+from adapter.grammar.build import parameters, structure
 from adapter.grammar.json_schema import written
-from adapter.grammar.output_format import form_of
-from adapter.prompt.from_openai import offered
+from adapter.grammar.output_format import OutputFormat
 from adapter.tools import Kind
 from adapter.tools.formats.llama3_json import Llama3Json
 from adapter.tools.grammar.lark import as_object
+from adapter.tools.offer import Offer
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
@@ -27,23 +26,24 @@ Tools = Mapping[str, Mapping[str, Any] | None]
 
 
 async def structured(
-    request: ChatCompletionRequest,
+    offer: Offer,
+    output_format: OutputFormat | None,
     kind: Kind,
     special: Mapping[str, int],
     opened: bool,
     engines: Callable[[], Collection[GrammarKind]],
 ) -> tuple[Kind, Grammar | None]:
-    """How the answer is to be read, and the grammar that it must fit: as `structure` has them, where all `engines` of
-    the model take such grammars. Raises as that does.
+    """Returns how the answer is to be read, and the grammar that it must fit: as `structure` has them, where all
+    `engines` of the model support such grammars. Raises as that does.
     """
-    asks = request.tools or request.response_format is not None or request.structured is not None
-    if asks and "lark" not in (kinds := engines()) and "json_schema" in kinds:
-        if forced(request):
-            await structure(request, kind, special, opened)
-            return _CALLS, Grammar("json_schema", written(_call(parameters(request, must=True))))
-        if form_of(request) is not None and not offered(request):
-            return _FORM, await structure(request, _FORM, special)
-    return kind, await structure(request, kind, special, opened)
+    wanted = offer.tools or output_format is not None
+    if wanted and "lark" not in (kinds := engines()) and "json_schema" in kinds:
+        if offer.forced:
+            await structure(offer, output_format, kind, special, opened)
+            return _CALLS, Grammar("json_schema", written(_call(parameters(offer))))
+        if output_format is not None and not offer.tools:
+            return _FORM, await structure(offer, output_format, _FORM, special)
+    return kind, await structure(offer, output_format, kind, special, opened)
 
 
 def _call(tools: Tools) -> Mapping[str, Any]:

@@ -1,17 +1,15 @@
-"""The form that the text of an answer must have: `response_format`, `structured_outputs` and `guided_*` as one."""
+"""The format that the text of an answer must have, and its grammar."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
-from adapter.api.chat.formats import Json, JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
-from adapter.api.sampling import SamplingRequest
 from adapter.errors import BadRequest
 from adapter.grammar.json_schema import in_lark, written
 from subnet.generation import Grammar
@@ -43,6 +41,19 @@ class Place(msgspec.Struct, frozen=True):
         )
 
 
+class OutputFormat(msgspec.Struct, frozen=True):
+    """The format that an answer must have, as a client gave it at `place`.
+
+    `value` is a JSON schema or its text, a regular expression, the texts to choose from, or a grammar in the notation
+    of Lark or of GBNF; None for any JSON object. `strict` asks for OpenAI's rules for schemas, too.
+    """
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+    place: Place
+    value: Any = None
+    strict: bool = False
+
+
 class Form(msgspec.Struct, frozen=True):
     """`grammar` is for an answer that is nothing else. `schema` is set where it is made from one."""
 
@@ -61,56 +72,30 @@ class Form(msgspec.Struct, frozen=True):
         return None
 
 
-def form_of(request: SamplingRequest) -> Form | None:
-    """None for any text. Raises BadRequest for two forms at once, and for what is no JSON schema, no regular
-    expression or no grammar. Whether a schema can be followed is not looked at."""
-    asked, own = request.response_format, request.structured
-    if own is None:
-        return _of_format(asked)
-    if asked is not None and not isinstance(asked, TextFormat):
-        name = _name(request)
-        raise BadRequest(
-            f"Setting 'response_format' and '{name}' at the same time is not supported.",
-            param=name,
-            code="invalid_parameter_combination",
-        )
-    return _of_structured(own, _name(request))
-
-
-def _of_format(asked: object) -> Form | None:
-    if isinstance(asked, JsonObjectFormat):
-        return _json(_OBJECT, Place("response_format", "response_format"))
-    if isinstance(asked, JsonSchemaFormat):
-        wanted = asked.json_schema
-        place = Place("response_format.json_schema.schema", f"response_format '{wanted.name}'")
-        # Strict rules are for schemas that were given.
-        return _json(wanted.schema or _OBJECT, place, bool(wanted.strict and wanted.schema is not None))
-    return None
-
-
-def _of_structured(own: StructuredOutputs, name: str) -> Form:
-    old = name.startswith("guided_")
-    field = next(field for field in own.__struct_fields__ if getattr(own, field) not in (None, False))
-    param = name if old else f"{name}.{field}"
-    place = Place(param, param)
-    if own.json is not None:
-        return _json(_parsed(own.json, place), place)
-    if own.regex is not None:
-        return Form(_tried(Grammar("regex", own.regex), place), place)
-    if own.choice is not None:
-        options = "|".join(_SPECIAL.sub(r"\\\g<0>", option) for option in own.choice)
-        return Form(_tried(Grammar("regex", f"({options})"), place), place)
-    if own.grammar is not None:
-        return Form(_tried(Grammar("lark", _lark(own.grammar, place)), place), place)
-    return _json(_OBJECT, place)
+def compiled(wanted: OutputFormat) -> Form:
+    """Returns the format with its grammar. Raises BadRequest for an invalid JSON schema, regular expression or grammar;
+    whether an engine can follow a schema is not checked here."""
+    place = wanted.place
+    match wanted.kind:
+        case "json_object":
+            return _json(_OBJECT, place)
+        case "json_schema":
+            return _json(_parsed(wanted.value, place), place, wanted.strict)
+        case "choice":
+            options = "|".join(_SPECIAL.sub(r"\\\g<0>", option) for option in wanted.value)
+            return Form(_tried(Grammar("regex", f"({options})"), place), place)
+        case "regex":
+            return Form(_tried(Grammar("regex", wanted.value), place), place)
+        case "grammar":
+            return Form(_tried(Grammar("lark", _lark(wanted.value, place)), place), place)
 
 
 def _json(schema: Mapping[str, Any], place: Place, strict: bool = False) -> Form:
     return Form(Grammar("json_schema", written(schema)), place, schema, strict)
 
 
-def _parsed(given: Json, place: Place) -> dict[str, Any]:
-    if isinstance(given, dict):
+def _parsed(given: Mapping[str, Any] | str, place: Place) -> Mapping[str, Any]:
+    if not isinstance(given, str):
         return given
     try:
         return msgspec.json.decode(given, type=dict[str, Any])
@@ -137,11 +122,6 @@ def _tried(grammar: Grammar, place: Place) -> Grammar:
 
 def _wrong(place: Place, why: str) -> BadRequest:
     return BadRequest(f"Invalid value for '{place.param}': {why[:300]}.", param=place.param, code="invalid_value")
-
-
-def _name(request: SamplingRequest) -> str:
-    names = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
-    return next(name for name in names if getattr(request, name) is not None)
 
 
 def _in_lark(found: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from adapter.app import build_app
 from adapter.config import ModelSpec, Settings
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
+from adapter.process.log_handler import BatchingHandler
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
@@ -42,7 +43,10 @@ _OTHER_NODES_TIMEOUT = 1.0
 
 
 def set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    """Log to standard error from `level` up, uvicorn only from warnings up."""
+    # What the format does not show need not be looked up for each line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", handlers=[BatchingHandler()])
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
 
 

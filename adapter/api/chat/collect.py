@@ -9,10 +9,10 @@ from msgspec import UNSET
 
 from adapter.api.chat.messages import CalledFunction, ToolCall
 from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
-from adapter.api.chat.stream import Head, ReasoningField, reasoning_fields
-from adapter.api.logprobs import Logprobs
-from adapter.decode.logprobs import TokenLogprob
-from adapter.generation.events import (
+from adapter.api.chat.stream import ReasoningField, reasoning_fields
+from adapter.api.common.head import Head
+from adapter.api.common.logprobs import Logprobs
+from adapter.decode.events import (
     CallArguments,
     CallBegun,
     Event,
@@ -23,6 +23,7 @@ from adapter.generation.events import (
     TextDelta,
     Used,
 )
+from adapter.decode.logprobs import TokenLogprob
 
 
 class Collector:

@@ -1,89 +1,106 @@
-"""POST /v1/chat/completions"""
+"""POST /v1/chat/completions and POST /v1/chat/completions/render"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from adapter.api.body import json_answer, read, rules_of
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.stream import ChunkWriter, Head
-from adapter.api.readers import read_request
-from adapter.api.request import Request
-from adapter.api.sse import HEADERS, event_stream
-from adapter.api.tokenize.types import Rendered, RenderedGrammar
-from adapter.config import Settings
-from adapter.generation.base import Answer
-from adapter.generation.chat_lane import Relay
-from adapter.generation.fallback import Chain
+from adapter.api.chat.response import Rendered, RenderedGrammar
+from adapter.api.chat.stream import ChunkWriter
+from adapter.api.chat.translate import generation_request
+from adapter.api.chat.validation import read_request
+from adapter.api.common.body import Call, json_answer
+from adapter.api.common.head import Head
+from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.common.sse import HEADERS, event_stream
+from adapter.generation.base import Generation
+from adapter.generation.chat_lane import ChatGeneration
+from adapter.generation.fallback import Fallback
+from adapter.generation.models import ModelRegistry
 from adapter.generation.prepare import prepare
-from adapter.generation.token_lane import Completion
+from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import aside
 from adapter.server.asgi import ASGIApp
-from adapter.server.responses import Response, StreamingResponse
+from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
+Wanted = ChatCompletionRequest
 
-async def chat_completions(request: Request) -> ASGIApp:
-    settings, models, sessions = request.parts.settings, request.parts.models, request.parts.sessions
-    wanted, ignored, body = await read(request, read_request)
 
-    async def prepared(name: str) -> Answer:
-        card = models.card(name)
+class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
+    reader = read_request
+
+    def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
+        return call.wanted.model
+
+    async def prepare(self, call: Call[Wanted], model: str) -> Generation:
+        models = call.request.services.models
+        card = models.card(model)
+        request = await aside(call.size, generation_request, call.wanted, call.body)
         if card.lane == "chat":
-            return await aside(len(body), Relay, card, wanted, body)
-        return await prepare(wanted, models, name=name, size=len(body), rules=rules_of(settings))
+            return ChatGeneration(card, request)
+        return await prepare(request, models, name=model, size=call.size, rules=call.rules)
 
-    chain = Chain(models.chain(wanted.model), prepared)
-    request.record.completions = chain.answers
-    await chain.ready()
-    # What is unknown here may be known to a server that takes messages: it gets all.
-    headers = ignored if chain.answer.card.lane == "token" else {}
-    if wanted.stream:
-        stream = partial(event_stream, partial(chain.run, sessions), partial(_writer, wanted, chain, settings))
-        return StreamingResponse(stream, {**HEADERS, **headers})
-    collector = Collector(choices=wanted.n or 1, reasoning=settings.reasoning_field)
-    await chain.collect(sessions, collector.begin)
-    return json_answer(collector.whole(_head(chain.answer), prompt_token_ids=_ids(wanted, chain)), headers=headers)
+    async def respond(self, call: Call[Wanted], fallback: Fallback[Generation]) -> ASGIApp:
+        services, wanted = call.request.services, call.wanted
+        # What is unknown here may be known to a server that accepts only messages: it gets every parameter.
+        headers = call.headers if fallback.work.card.lane == "token" else {}
+        if wanted.stream:
+            run = partial(fallback.run, services.sessions)
+            return StreamingResponse(
+                partial(event_stream, run, partial(self._writer, call, fallback)), {**HEADERS, **headers}
+            )
+        collector = Collector(choices=wanted.n or 1, reasoning=services.settings.reasoning_field)
+        await fallback.collect(services.sessions, collector.begin)
+        work = fallback.work
+        return json_answer(collector.whole(_head(work), prompt_token_ids=_ids(wanted, work)), headers=headers)
 
-
-def _writer(wanted: ChatCompletionRequest, chain: Chain, settings: Settings, write: Sink[bytes]) -> ChunkWriter:
-    answer = chain.answer
-    return ChunkWriter(
-        _head(answer),
-        write,
-        choices=wanted.n or 1,
-        include_usage=wanted.include_usage,
-        usage=(lambda: answer.usage) if wanted.continuous_usage else None,
-        reasoning=settings.reasoning_field,
-        prompt_token_ids=_ids(wanted, chain),
-    )
-
-
-def _head(answer: Answer) -> Head:
-    return Head.new(answer.card.id, answer.fingerprint)
+    def _writer(self, call: Call[Wanted], fallback: Fallback[Generation], write: Sink[bytes]) -> ChunkWriter:
+        work, wanted = fallback.work, call.wanted
+        return ChunkWriter(
+            _head(work),
+            write,
+            choices=wanted.n or 1,
+            include_usage=wanted.include_usage,
+            usage=(lambda: work.usage) if wanted.continuous_usage else None,
+            reasoning=call.request.services.settings.reasoning_field,
+            prompt_token_ids=_ids(wanted, work),
+        )
 
 
-def _ids(wanted: ChatCompletionRequest, chain: Chain) -> list[int] | None:
-    """Of the prompt, where they are wanted."""
-    answer = chain.answer
-    return answer.prompt.tolist() if wanted.return_token_ids and isinstance(answer, Completion) else None
-
-
-async def render(request: Request) -> Response:
+class RenderEndpoint(ModelEndpoint[Wanted, TokenGeneration]):
     """A request that could not be answered is refused as it would be there."""
-    wanted, headers, body = await read(request, read_request)
-    completion = await prepare(wanted, request.parts.models, size=len(body), rules=rules_of(request.parts.settings))
-    return json_answer(_rendered(completion), headers=headers)
+
+    reader = read_request
+
+    def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
+        return call.wanted.model
+
+    async def prepare(self, call: Call[Wanted], model: str) -> TokenGeneration:
+        request = await aside(call.size, generation_request, call.wanted, call.body)
+        return await prepare(request, call.request.services.models, name=model, size=call.size, rules=call.rules)
+
+    async def respond(self, call: Call[Wanted], fallback: Fallback[TokenGeneration]) -> ASGIApp:
+        return json_answer(_rendered(fallback.work), headers=call.headers)
 
 
-def _rendered(completion: Completion) -> Rendered:
-    model, sampling, ids = completion.model, completion.sampling, completion.prompt.tolist()
+def _head(work: Generation) -> Head:
+    return Head.new(work.card.id, work.fingerprint)
+
+
+def _ids(wanted: Wanted, work: Generation) -> list[int] | None:
+    """Those of the prompt, where they are wanted."""
+    return work.prompt.tolist() if wanted.return_token_ids and isinstance(work, TokenGeneration) else None
+
+
+def _rendered(work: TokenGeneration) -> Rendered:
+    model, sampling, ids = work.model, work.sampling, work.prompt.tolist()
     grammar, calls, tags = sampling.grammar, model.kind.calls, model.kind.tags
     assert sampling.max_tokens is not None
     return Rendered(
         model=model.card.id,
-        prompt=completion.text,
+        prompt=work.text,
         prompt_token_ids=ids,
         count=len(ids),
         max_model_len=model.card.context_length,

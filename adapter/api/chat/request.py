@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 
 from adapter.api.chat.messages import MOST_MESSAGES, Message
 from adapter.api.chat.tools import ToolChoice, Tools
-from adapter.api.sampling import Count, SamplingRequest
+from adapter.api.common.formats import ReasoningEffort, Verbosity
+from adapter.api.common.sampling import Count, SamplingRequest
 
 MOST_DOCUMENTS = 1024
 
 Messages = Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Verbosity = Literal["low", "medium", "high"]
 
 
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from adapter.api.chat.messages import ToolCall
-from adapter.api.logprobs import Logprobs
-from adapter.generation.events import FinishReason
-from adapter.generation.usage import Usage
+from adapter.api.common.logprobs import Logprobs
+from adapter.decode.events import FinishReason
+from adapter.decode.usage import Usage
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):
@@ -115,3 +115,28 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+
+
+class RenderedGrammar(Struct, frozen=True):
+    """See subnet/generation.py for the kinds."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+
+class Rendered(Struct, frozen=True, kw_only=True):
+    """What POST /v1/chat/completions would ask a node for the same request.
+
+    `tool_format` and `reasoning` say how the model writes calls and reasoning, and so how its answer is read (null: it
+    does not); `grammar` is what the engine would hold the answer to (null: nothing).
+    """
+
+    model: str
+    prompt: str
+    prompt_token_ids: list[int]
+    count: int
+    max_model_len: int
+    max_tokens: int
+    tool_format: str | None
+    reasoning: str | None
+    grammar: RenderedGrammar | None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from random import getrandbits
-from time import time
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
-from adapter.api.logprobs import Logprobs
-from adapter.api.sse import Chunks
-from adapter.generation.events import (
+from adapter.api.common.head import Head
+from adapter.api.common.logprobs import Logprobs
+from adapter.api.common.sse import Chunks
+from adapter.decode.events import (
     CallArguments,
     CallBegun,
     ChoiceEvent,
@@ -25,7 +24,7 @@ from adapter.generation.events import (
     TextDelta,
     Used,
 )
-from adapter.generation.usage import Usage
+from adapter.decode.usage import Usage
 from subnet.aio import Sink
 
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
@@ -33,21 +32,6 @@ ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 _encode = msgspec.json.encode
 _OPENING = b'data: {"id":'
 _MARK = "\x00"
-
-
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the same in every chunk of an answer."""
-
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-
-    @classmethod
-    def new(cls, model: str, fingerprint: str, prefix: str = "chatcmpl-") -> Head:
-        return cls(
-            id=f"{prefix}{getrandbits(112):028x}", created=int(time()), model=model, system_fingerprint=fingerprint
-        )
 
 
 class ChunkWriter(Chunks):

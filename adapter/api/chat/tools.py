@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-MOST_TOOLS = 128
+from adapter.api.common.formats import Name
 
-# The last part is `\Z` as JSON Schema can say it: a `$` would let a line end follow.
-NAME = r"^[a-zA-Z0-9_-]+(?![\s\S])"
-Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
+MOST_TOOLS = 128
 
 
 class FunctionDefinition(Struct, frozen=True, kw_only=True):

@@ -8,13 +8,13 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.chat.stream import Head
+from adapter.api.common.head import Head
+from adapter.api.common.logprobs import TextLogprobs
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.logprobs import joined, text_logprobs
 from adapter.api.completions.stream import text_reason
 from adapter.api.completions.types import TextChoice, TextCompletion
-from adapter.api.logprobs import TextLogprobs
-from adapter.generation.events import Event, Finished, TextDelta, Used
+from adapter.decode.events import Event, Finished, TextDelta, Used
 
 
 class TextCollector:

@@ -4,39 +4,74 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.api.body import json_answer, read
-from adapter.api.chat.stream import Head
+from adapter.api.common.body import Call, json_answer
+from adapter.api.common.head import Head
+from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.common.sse import HEADERS, event_stream
+from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.prepare import prepare_text
 from adapter.api.completions.stream import TextChunkWriter
-from adapter.api.readers import read_completion
-from adapter.api.request import Request
-from adapter.api.sse import HEADERS, event_stream
+from adapter.api.completions.types import CompletionRequest
+from adapter.api.completions.validation import read_completion
+from adapter.decode.events import Event
+from adapter.generation.fallback import Fallback
+from adapter.generation.models import ModelRegistry
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import StreamingResponse
+from subnet.aio import Sink
 
 
-async def completions(request: Request) -> ASGIApp:
-    sessions = request.parts.sessions
-    wanted, headers, body = await read(request, read_completion)
-    answer = await prepare_text(wanted, request.parts.models, size=len(body))
-    request.record.completions = answer.completions
-    openings = await answer.openings(sessions)
-    head = Head.new(answer.model.card.id, answer.model.fingerprint, "cmpl-")
-    run = partial(answer.run, sessions)
-    if wanted.stream:
-        make = partial(
-            TextChunkWriter,
-            head,
-            openings,
-            choices=answer.choices,
+class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
+    reader = read_completion
+
+    def model(self, call: Call[CompletionRequest], models: ModelRegistry) -> str:
+        return call.wanted.model
+
+    async def prepare(self, call: Call[CompletionRequest], model: str) -> CompletionBatch:
+        services = call.request.services
+        batch = await prepare_text(call.wanted, services.models, name=model, size=call.size)
+        await batch.open(services.sessions)
+        return batch
+
+    async def respond(self, call: Call[CompletionRequest], fallback: Fallback[CompletionBatch]) -> ASGIApp:
+        sessions, wanted = call.request.services.sessions, call.wanted
+        if wanted.stream:
+            run = partial(fallback.run, sessions)
+            return StreamingResponse(
+                partial(event_stream, run, partial(self._writer, wanted, fallback)), {**HEADERS, **call.headers}
+            )
+        collectors: list[TextCollector] = []
+
+        def begin() -> Sink[Event]:
+            collectors.append(self._collector(wanted, fallback.work))
+            return collectors[-1].take
+
+        await fallback.collect(sessions, begin)
+        return json_answer(collectors[-1].whole(), headers=call.headers)
+
+    def _writer(
+        self, wanted: CompletionRequest, fallback: Fallback[CompletionBatch], write: Sink[bytes]
+    ) -> TextChunkWriter:
+        batch = fallback.work
+        return TextChunkWriter(
+            _head(batch),
+            batch.openings,
+            write,
+            choices=batch.choices,
             include_usage=wanted.include_usage,
-            usage=(lambda: answer.usage) if wanted.continuous_usage else None,
+            usage=(lambda: batch.usage) if wanted.continuous_usage else None,
         )
-        stream = partial(event_stream, lambda start: run(start()), make)
-        return StreamingResponse(stream, {**HEADERS, **headers})
-    collector = TextCollector(
-        head, openings, choices=answer.choices, kept=wanted.n or 1, logprobs=wanted.likeliest is not None
-    )
-    await run(collector.take)
-    return json_answer(collector.whole(), headers=headers)
+
+    def _collector(self, wanted: CompletionRequest, batch: CompletionBatch) -> TextCollector:
+        return TextCollector(
+            _head(batch),
+            batch.openings,
+            choices=batch.choices,
+            kept=wanted.n or 1,
+            logprobs=wanted.likeliest is not None,
+        )
+
+
+def _head(batch: CompletionBatch) -> Head:
+    return Head.new(batch.card.id, batch.model.fingerprint, "cmpl-")

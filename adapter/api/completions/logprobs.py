@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from adapter.api.logprobs import TextLogprobs
+from adapter.api.common.logprobs import TextLogprobs
 from adapter.decode.logprobs import Teller, TokenLogprob, TopLogprob
 from adapter.generation.models import Model
-from adapter.prompt.plain_text import offsets_of
+from adapter.generation.plain_text import offsets_of
 from subnet.generation import TokenLogprobs
 
 

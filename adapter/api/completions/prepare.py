@@ -6,16 +6,15 @@ from functools import partial
 
 import msgspec
 
-from adapter.api.completions.batch import TextAnswer
+from adapter.api.common.translate import grammar_param, output_format, output_options, sampling
+from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.types import CompletionRequest
-from adapter.generation.models import Model, Models
-from adapter.generation.output_options import View
-from adapter.generation.param_names import grammar_name
-from adapter.generation.prepare import room, sampling_of
-from adapter.generation.token_lane import Completion
-from adapter.grammar.build import completion_structure
+from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.plain_text import prompt_tokens, text_of
+from adapter.generation.prepare import room, sampling_for
+from adapter.generation.token_lane import TokenGeneration
+from adapter.grammar.build import plain_structure
 from adapter.offload import aside
-from adapter.prompt.plain_text import prompt_tokens, text_of
 from subnet.generation import Sampling
 from subnet.wire.tensors import TokenIds
 
@@ -25,16 +24,18 @@ class _Written(msgspec.Struct, frozen=True):
     tokens: TokenIds
 
 
-async def prepare_text(request: CompletionRequest, models: Models, *, size: int = 0) -> TextAnswer:
+async def prepare_text(
+    request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0
+) -> CompletionBatch:
     """For a request of `size` bytes. Raises what `models.get` does, BadRequest and InvalidRequest for what the model
     does not take, and ContextLengthExceeded.
     """
-    model = await models.get(request.model)
-    grammar = await completion_structure(request)
+    model = await models.get(name or request.model)
+    grammar = await plain_structure(output_format(request))
     prompts = await aside(size, partial(_written, request, model))
-    sampling = sampling_of(request, model, request.limit, grammar, _told(request))
-    return TextAnswer(
-        [_completion(request, model, sampling, index, prompt) for index, prompt in enumerate(prompts)],
+    drawn = sampling_for(sampling(request, _told(request)), model, request.limit, grammar)
+    return CompletionBatch(
+        [_completion(request, model, drawn, index, prompt) for index, prompt in enumerate(prompts)],
         generated=request.limit > 0,
         echo=bool(request.echo),
         likeliest=request.likeliest,
@@ -53,22 +54,22 @@ def _written(request: CompletionRequest, model: Model) -> list[_Written]:
 
 
 def _completion(
-    request: CompletionRequest, model: Model, sampling: Sampling, index: int, prompt: _Written
-) -> Completion:
+    request: CompletionRequest, model: Model, drawn: Sampling, index: int, prompt: _Written
+) -> TokenGeneration:
     _check_room(model, len(prompt.tokens), request.limit)
     choices = request.best_of or request.n or 1
     wanted = "best_of" if request.logprobs is None else "logprobs"
-    return Completion(
+    return TokenGeneration(
         model,
         prompt.text,
         prompt.tokens,
-        sampling,
-        _view(request),
+        drawn,
+        output_options(request, _told(request)),
         choices=choices,
         key=request.key,
         priority=request.priority or 0,
         first=index * choices,
-        names={"grammar": grammar_name(request), "logprobs": wanted, "top_logprobs": wanted},
+        names={"grammar": grammar_param(request), "logprobs": wanted, "top_logprobs": wanted},
     )
 
 
@@ -82,13 +83,3 @@ def _told(request: CompletionRequest) -> int | None:
     """As `likeliest`; the best choices are found by their logprobs, whether these are shown or not."""
     chosen = (request.best_of or 0) > (request.n or 1)
     return 0 if chosen and request.likeliest is None else request.likeliest
-
-
-def _view(request: CompletionRequest) -> View:
-    return View(
-        stops=request.stops,
-        include_stop=bool(request.include_stop_str_in_output),
-        logprobs=_told(request),
-        token_ids=bool(request.return_token_ids),
-        special=request.skip_special_tokens is False,
-    )

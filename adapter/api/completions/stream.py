@@ -8,13 +8,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.chat.stream import Head
+from adapter.api.common.head import Head
+from adapter.api.common.sse import Chunks
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.logprobs import text_logprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
-from adapter.api.sse import Chunks
-from adapter.generation.events import Event, Finished, TextDelta, Used
-from adapter.generation.usage import Usage
+from adapter.decode.events import Event, Finished, TextDelta, Used
+from adapter.decode.usage import Usage
 from subnet.aio import Sink
 
 _encode = msgspec.json.encode

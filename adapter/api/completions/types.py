@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from adapter.api.inputs import Input, each
-from adapter.api.logprobs import TextLogprobs
-from adapter.api.sampling import LARGEST, SamplingRequest
-from adapter.generation.usage import Usage
+from adapter.api.common.inputs import Input, each
+from adapter.api.common.logprobs import TextLogprobs
+from adapter.api.common.sampling import LARGEST, SamplingRequest
+from adapter.decode.usage import Usage
 
 DEFAULT_MAX_TOKENS = 16
 

@@ -1,22 +1,28 @@
-"""The way of a request for embeddings: texts -> tensors -> vectors."""
+"""Embeddings of texts: texts -> token ids -> vectors."""
 
 from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
+from adapter.decode.events import Event
+from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
-from adapter.generation.models import Model, Models
+from adapter.generation.base import Asked, Work
+from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.plain_text import check_length, plain_tokens
 from adapter.offload import aside
-from adapter.prompt.plain_text import check_length, plain_tokens
 from subnet import SessionManager
-from subnet.aio import gather_or_cancel
+from subnet.aio import Sink, gather_or_cancel
+from subnet.client.prompt_scoring import PromptEvaluator
+from subnet.node_info import ModelCard
 from subnet.wire.tensors import TokenIds
 
 Vectors = NDArray[np.float32]
@@ -25,17 +31,52 @@ AT_ONCE = 32
 """Texts that one node is asked for: what is lost with it is asked of another."""
 
 
-async def embed(request: EmbeddingRequest, models: Models, sessions: SessionManager, *, size: int = 0) -> EmbeddingList:
-    """For a request of `size` bytes. Raises what `models.get` and PromptEvaluator.embed do, BadRequest and InvalidRequest
-    for inputs and dimensions that the model does not have, and ContextLengthExceeded.
+class Embeddings(Work):
+    """The embeddings of `inputs` by `model`."""
+
+    def __init__(self, request: EmbeddingRequest, model: Model, inputs: Sequence[TokenIds]) -> None:
+        self._request = request
+        self._model = model
+        self._inputs = inputs
+        self._vectors: Vectors | None = None
+        self._reader: PromptEvaluator | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        return self._model.card
+
+    @property
+    def usage(self) -> Usage:
+        count = sum(len(tokens) for tokens in self._inputs)
+        return msgspec.structs.replace(NO_USAGE, prompt_tokens=count, total_tokens=count)
+
+    @property
+    def asked(self) -> Sequence[Asked]:
+        return () if self._reader is None or not self._reader.nodes else (self._reader,)
+
+    async def run(
+        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Raises what PromptEvaluator.embed does."""
+        self._reader = sessions.prompt_evaluator(self.card.id)
+        self._vectors = await _vectors(self._inputs, self._reader, sessions.capacity(self.card.id))
+
+    async def list(self) -> EmbeddingList:
+        """Returns the response, after `run`. Raises BadRequest for more dimensions than the model has."""
+        assert self._vectors is not None
+        objects = await aside(self._vectors.nbytes, partial(_objects, self._request, self._vectors))
+        usage = EmbeddingUsage(prompt_tokens=self.usage.prompt_tokens, total_tokens=self.usage.total_tokens)
+        return EmbeddingList(data=objects, model=self.card.id, usage=usage)
+
+
+async def prepare_embeddings(
+    request: EmbeddingRequest, models: ModelRegistry, *, name: str, size: int = 0
+) -> Embeddings:
+    """For a request of `size` bytes. Raises what `models.get` does, BadRequest and InvalidRequest for invalid inputs,
+    and ContextLengthExceeded.
     """
-    model = await models.get(request.model)
-    inputs = await aside(size, partial(_tokens, request, model))
-    vectors = await _vectors(inputs, sessions, model.card.id)
-    objects = await aside(vectors.nbytes, partial(_objects, request, vectors))
-    count = sum(len(tokens) for tokens in inputs)
-    usage = EmbeddingUsage(prompt_tokens=count, total_tokens=count)
-    return EmbeddingList(data=objects, model=request.model, usage=usage)
+    model = await models.get(name)
+    return Embeddings(request, model, await aside(size, partial(_tokens, request, model)))
 
 
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
@@ -64,9 +105,9 @@ def _tokens(request: EmbeddingRequest, model: Model) -> list[TokenIds]:
     return found
 
 
-async def _vectors(inputs: Sequence[TokenIds], sessions: SessionManager, model: str) -> Vectors:
+async def _vectors(inputs: Sequence[TokenIds], reader: PromptEvaluator, capacity: int) -> Vectors:
     """A row for each of `inputs`; the nodes share them."""
-    reader, room = sessions.prompt_evaluator(model), asyncio.Semaphore(sessions.capacity(model))
+    room = asyncio.Semaphore(capacity)
     found: dict[int, Vectors] = {}
 
     async def read(first: int) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import msgspec
 
-from adapter.api.body import read
-from adapter.api.embeddings.embed import embed
-from adapter.api.readers import read_embedding
-from adapter.api.request import Request
+from adapter.api.common.body import Call
+from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.embeddings.embed import Embeddings, prepare_embeddings
+from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
+from adapter.generation.fallback import Fallback
+from adapter.generation.models import ModelRegistry
 from adapter.offload import LARGE, aside
+from adapter.server.asgi import ASGIApp
 from adapter.server.responses import Response
 
-# Vectors that take so long to write down that it is done aside.
+# Encoding more vectors than this takes so long that it is done in a thread.
 _MANY = 64
 
 
-async def embeddings(request: Request) -> Response:
-    parts = request.parts
-    wanted, headers, body = await read(request, read_embedding)
-    answer = await embed(wanted, parts.models, parts.sessions, size=len(body))
-    body = await aside(len(answer.data) * LARGE // _MANY, msgspec.json.encode, answer)
-    return Response(body, headers=headers)
+class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
+    reader = read_embedding
+
+    def model(self, call: Call[EmbeddingRequest], models: ModelRegistry) -> str:
+        return call.wanted.model
+
+    async def prepare(self, call: Call[EmbeddingRequest], model: str) -> Embeddings:
+        return await prepare_embeddings(call.wanted, call.request.services.models, name=model, size=call.size)
+
+    async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
+        await fallback.collect(call.request.services.sessions, lambda: lambda event: None)
+        found = await fallback.work.list()
+        body = await aside(len(found.data) * LARGE // _MANY, msgspec.json.encode, found)
+        return Response(body, headers=call.headers)

@@ -6,8 +6,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from adapter.api.inputs import Input, each
-from adapter.api.sampling import Count, ModelName
+from adapter.api.common.contract import Contract
+from adapter.api.common.inputs import Input, each
+from adapter.api.common.readers import Reader
+from adapter.api.common.sampling import Count, ModelName
+from adapter.api.common.validation import check_input
+from adapter.errors import invalid
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
@@ -43,3 +47,13 @@ class EmbeddingList(Struct, frozen=True, kw_only=True):
     data: list[EmbeddingObject]
     model: str
     usage: EmbeddingUsage
+
+
+def check_embedding(request: EmbeddingRequest) -> None:
+    check_input("input", request.input)
+    if "" in request.inputs:
+        place = "input" if isinstance(request.input, str) else f"input[{request.inputs.index('')}]"
+        raise invalid(place, "expected a non-empty string")
+
+
+read_embedding = Reader(EmbeddingRequest, Contract(EmbeddingRequest.__struct_fields__), check_embedding)

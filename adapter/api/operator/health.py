@@ -7,10 +7,9 @@ from time import time
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from adapter.api.body import json_answer
+from adapter.api.common.body import error_response, json_answer
+from adapter.api.common.request import Request
 from adapter.api.operator.types import Health, NodeRow, NodeTable
-from adapter.api.request import Request
-from adapter.api.routing import failure
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
 from subnet.pool.node import NodeStatus, RemoteNode
@@ -25,17 +24,17 @@ async def readyz(request: Request) -> Response:
 
     Where clients need an API key, the models are left out: this endpoint needs none.
     """
-    parts = request.parts
-    if parts.lifecycle.draining:
-        return failure(SessionClosed("The gateway is shutting down."))
-    if not parts.models.cards():
-        return failure(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
-    models = [] if parts.settings.api_keys else sorted(parts.models.cards())
+    services = request.services
+    if services.lifecycle.draining:
+        return error_response(SessionClosed("The gateway is shutting down."))
+    if not services.models.cards():
+        return error_response(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
+    models = [] if services.settings.api_keys else sorted(services.models.cards())
     return json_answer(Health(status="ok", models=models))
 
 
 async def list_nodes(request: Request) -> Response:
-    remotes = request.parts.remotes
+    remotes = request.services.remotes
     now = int(time())
     rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
     return json_answer(NodeTable(time=now, nodes=rows))
@@ -60,4 +59,4 @@ def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
 
 
 async def show_metrics(request: Request) -> Response:
-    return Response(request.parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(request.services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -7,9 +7,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-from adapter.api.body import json_answer
+from adapter.api.common.body import json_answer
+from adapter.api.common.request import Request
 from adapter.api.operator.types import Home
-from adapter.api.request import Request
 from adapter.server.responses import Response
 from subnet.version import VERSION
 
@@ -50,8 +50,8 @@ async def home(request: Request) -> Response:
 
     Where clients need an API key, the models are left out: this page needs none.
     """
-    parts = request.parts
-    models = None if parts.settings.api_keys else sorted(parts.models.listed())
+    services = request.services
+    models = None if services.settings.api_keys else sorted(services.models.listed())
     if "text/html" not in (request.header(b"accept") or ""):
         return json_answer(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
     # A proxy that speaks TLS says so; nobody but the client itself sees what it sends here.
@@ -78,7 +78,7 @@ def _page(base_url: str, models: Sequence[str] | None) -> str:
 <p>An OpenAI-compatible API in front of a subnet of inference nodes.</p>
 <p>Point the OpenAI SDK, LangChain or a chat UI at this base URL:</p>
 <pre><code>{escape(base_url)}</code></pre>
-<h2>Models</h2>
+<h2>ModelRegistry</h2>
 {_models(models)}
 <h2>Endpoints</h2>
 <ul>

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from adapter.api.body import json_answer, read, rules_of
-from adapter.api.readers import read_detokenize, read_tokenize
-from adapter.api.request import Request
-from adapter.api.tokenize.tokenize import detokenized, tokenized
-from adapter.server.responses import Response
+from adapter.api.common.body import Call, json_answer
+from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.tokenize.tokenize import Tokenization, detokenized, only_model, tokenized
+from adapter.api.tokenize.types import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    read_detokenize,
+    read_tokenize,
+)
+from adapter.generation.fallback import Fallback
+from adapter.generation.models import ModelRegistry
+from adapter.server.asgi import ASGIApp
 
 
-async def tokenize(request: Request) -> Response:
-    models, rules = request.parts.models, rules_of(request.parts.settings)
-    wanted, headers, body = await read(request, read_tokenize)
-    return json_answer(await tokenized(wanted, models, size=len(body), rules=rules), headers=headers)
+class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
+    reader = read_tokenize
+
+    def model(self, call: Call[TokenizeRequest], models: ModelRegistry) -> str:
+        return call.wanted.model or only_model(models)
+
+    async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
+        return await tokenized(call.wanted, call.request.services.models, name=model, size=call.size, rules=call.rules)
+
+    async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
+        return json_answer(fallback.work.result, headers=call.headers)
 
 
-async def detokenize(request: Request) -> Response:
-    wanted, headers, body = await read(request, read_detokenize)
-    return json_answer(await detokenized(wanted, request.parts.models, size=len(body)), headers=headers)
+class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokenized]]):
+    reader = read_detokenize
+
+    def model(self, call: Call[DetokenizeRequest], models: ModelRegistry) -> str:
+        return call.wanted.model or only_model(models)
+
+    async def prepare(self, call: Call[DetokenizeRequest], model: str) -> Tokenization[Detokenized]:
+        return await detokenized(call.wanted, call.request.services.models, name=model, size=call.size)
+
+    async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
+        return json_answer(fallback.work.result, headers=call.headers)

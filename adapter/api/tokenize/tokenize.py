@@ -1,50 +1,87 @@
-"""What a model's tokenizer makes of text and of messages, and text of token ids."""
+"""Tokens of text and of messages, and text of token ids."""
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.translate import generation_request
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from adapter.api.validation import check_modalities
+from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
-from adapter.generation.models import Model, Models
+from adapter.generation.base import Work
+from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.plain_text import begun, known_tokens, text_of, written_tokens
 from adapter.generation.prepare import DEFAULTS, Rules, write
+from adapter.generation.request import check_media
 from adapter.offload import aside
-from adapter.prompt.plain_text import begun, known_tokens, text_of, written_tokens
+from subnet.node_info import ModelCard
 from subnet.wire.tensors import TokenIds
 
+T = TypeVar("T")
 
-async def tokenized(request: TokenizeRequest, models: Models, *, size: int = 0, rules: Rules = DEFAULTS) -> Tokenized:
+
+class Tokenization(Work, Generic[T]):
+    """Tokens of a text, or the text of tokens: work that needs no node."""
+
+    def __init__(self, card: ModelCard, result: T) -> None:
+        self._card = card
+        self.result = result
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def usage(self) -> Usage:
+        return NO_USAGE
+
+
+async def tokenized(
+    request: TokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0, rules: Rules = DEFAULTS
+) -> Tokenization[Tokenized]:
     """For a request of `size` bytes. Raises what `models.get` does, and BadRequest and InvalidRequest for what the
-    model or its template does not take.
+    model or its template does not support.
     """
-    model = await models.get(_name(request.model, models))
+    model = await models.get(name)
     if request.prompt is not None:
         tokens = await aside(size, written_tokens, model, request.prompt, "prompt")
     else:
         tokens = await _of_messages(request, model, size, rules)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
     ids: list[int] = (begun(model, tokens) if special else tokens).tolist()
-    return Tokenized(
+    result = Tokenized(
         count=len(ids),
         max_model_len=model.card.context_length,
         tokens=ids,
         token_strs=[text_of(model, [token]) for token in ids] if request.return_token_strs else None,
     )
+    return Tokenization(model.card, result)
 
 
-async def detokenized(request: DetokenizeRequest, models: Models, *, size: int = 0) -> Detokenized:
+async def detokenized(
+    request: DetokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0
+) -> Tokenization[Detokenized]:
     """Raises what `models.get` does, and BadRequest for a token that the model does not have."""
-    model = await models.get(_name(request.model, models))
+    model = await models.get(name)
 
     def read() -> str:
         return text_of(model, known_tokens(model, request.tokens, "tokens").tolist())
 
-    return Detokenized(await aside(size, read))
+    return Tokenization(model.card, Detokenized(await aside(size, read)))
+
+
+def only_model(models: ModelRegistry) -> str:
+    """The only model, for requests that name none. Raises BadRequest if there are several."""
+    names = list(models.cards())
+    if len(names) == 1:
+        return names[0]
+    message = f"Missing required parameter: 'model'. Available models: {', '.join(sorted(names)) or 'none'}."
+    raise BadRequest(message, param="model", code="missing_required_parameter")
 
 
 async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules: Rules) -> TokenIds:
     assert request.messages is not None
-    check_modalities(request.messages, ())
     asked = ChatCompletionRequest(
         model=model.card.id,
         messages=request.messages,
@@ -54,16 +91,7 @@ async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules:
         chat_template=request.chat_template,
         chat_template_kwargs=request.chat_template_kwargs,
     )
-    _, tokens = await write(asked, model, size=size, rules=rules)
+    translated = generation_request(asked, {})
+    check_media(translated.media, ())
+    _, tokens = await write(translated.conversation, model, translated.chat_template, size=size, rules=rules)
     return tokens
-
-
-def _name(given: str | None, models: Models) -> str:
-    """The only model, where none is named."""
-    if given is not None:
-        return given
-    names = list(models.cards())
-    if len(names) == 1:
-        return names[0]
-    message = f"Missing required parameter: 'model'. Available models: {', '.join(sorted(names)) or 'none'}."
-    raise BadRequest(message, param="model", code="missing_required_parameter")

@@ -1,14 +1,19 @@
-"""POST /tokenize and POST /detokenize, which are vLLM's, and /v1/chat/completions/render: OpenAI has none of them."""
+"""POST /tokenize and POST /detokenize: what they take and give, in vLLM's form."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
 from adapter.api.chat.request import Messages
 from adapter.api.chat.tools import Tools
-from adapter.api.sampling import ModelName, TokenId
+from adapter.api.chat.validation import check_messages
+from adapter.api.common.contract import Contract
+from adapter.api.common.readers import Reader
+from adapter.api.common.sampling import ModelName, TokenId
+from adapter.api.common.validation import clash
+from adapter.errors import BadRequest
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
@@ -38,31 +43,6 @@ class Tokenized(Struct, frozen=True, kw_only=True):
     token_strs: list[str] | None = None
 
 
-class RenderedGrammar(Struct, frozen=True):
-    """See subnet/generation.py for the kinds."""
-
-    kind: Literal["json_schema", "regex", "lark"]
-    text: str
-
-
-class Rendered(Struct, frozen=True, kw_only=True):
-    """What POST /v1/chat/completions would ask a node for the same request.
-
-    `tool_format` and `reasoning` say how the model writes calls and reasoning, and so how its answer is read (null: it
-    does not); `grammar` is what the engine would hold the answer to (null: nothing).
-    """
-
-    model: str
-    prompt: str
-    prompt_token_ids: list[int]
-    count: int
-    max_model_len: int
-    max_tokens: int
-    tool_format: str | None
-    reasoning: str | None
-    grammar: RenderedGrammar | None
-
-
 class DetokenizeRequest(Struct, frozen=True, kw_only=True):
     model: ModelName | None = None
     tokens: list[TokenId]
@@ -70,3 +50,16 @@ class DetokenizeRequest(Struct, frozen=True, kw_only=True):
 
 class Detokenized(Struct, frozen=True):
     prompt: str
+
+
+def check_tokenize(request: TokenizeRequest) -> None:
+    if request.prompt is None and request.messages is None:
+        message = "Missing required parameter: 'prompt' or 'messages'."
+        raise BadRequest(message, param="prompt", code="missing_required_parameter")
+    if request.prompt is not None and request.messages is not None:
+        raise clash("Setting 'prompt' and 'messages' at the same time is not supported.", "prompt")
+    check_messages(request.messages or [])
+
+
+read_tokenize = Reader(TokenizeRequest, Contract(TokenizeRequest.__struct_fields__), check_tokenize)
+read_detokenize = Reader(DetokenizeRequest, Contract(DetokenizeRequest.__struct_fields__))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from adapter.api.sampling import TokenId
+from adapter.api.common.sampling import TokenId
 
 MOST_INPUTS = 2048
 

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from adapter.api.parameters import BOTH, TABLE, Endpoint, Parameter
+from adapter.api.common.parameters import BOTH, TABLE, Endpoint, Parameter
 from adapter.errors import BadRequest
 
 MOST = 256
 """Parameters of one request."""
-
-_ANY = msgspec.json.Decoder()
 
 
 class Contract:
@@ -22,7 +20,7 @@ class Contract:
         self._known = frozenset(honoured) | {row.name for row in rows}
         self._rejected = {row.name: row for row in rows if row.fate == "rejected"}
 
-    def check(self, given: Mapping[str, msgspec.Raw], *, strict: bool = False) -> tuple[str, ...]:
+    def check(self, given: Mapping[str, object], *, strict: bool = False) -> tuple[str, ...]:
         """The names that nobody knows. Raises BadRequest for what is rejected, for too many parameters, and with
         `strict` for one that nobody knows.
         """
@@ -38,10 +36,10 @@ class Contract:
             raise BadRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
         return unknown
 
-    def _refuse(self, given: Mapping[str, msgspec.Raw]) -> None:
+    def _refuse(self, given: Mapping[str, object]) -> None:
         for name in self._rejected.keys() & given.keys():
             row = self._rejected[name]
-            if not _asks_for_nothing(_value(given[name]), row.neutral):
+            if not _asks_for_nothing(given[name], row.neutral):
                 raise _unsupported(name, row.neutral, row.note)
 
 
@@ -58,13 +56,6 @@ def table() -> str:
         taken = f"; only {_either(row.neutral, '`')} is accepted" if row.neutral else ""
         rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{taken} |")
     return "\n".join(rows) + "\n"
-
-
-def _value(raw: msgspec.Raw) -> object:
-    try:
-        return _ANY.decode(raw)
-    except msgspec.ValidationError:  # a number that no float holds
-        return ...
 
 
 def _asks_for_nothing(value: object, neutral: tuple[object, ...]) -> bool:

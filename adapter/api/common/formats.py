@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from adapter.api.chat.tools import Name
-
 MOST_CHOICES = 1024
+
+# The last part is `\Z` as JSON Schema can say it: a `$` would let a line end follow.
+NAME = r"^[a-zA-Z0-9_-]+(?![\s\S])"
+Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 
 
 class TextFormat(Struct, frozen=True, tag_field="type", tag="text", forbid_unknown_fields=True):

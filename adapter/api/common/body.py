@@ -6,14 +6,14 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from adapter.api.readers import Reader
-from adapter.api.request import Request
+from adapter.api.common.readers import Reader
+from adapter.api.common.request import Request
 from adapter.config import Settings
-from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone
+from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone, answer_to
 from adapter.generation.prepare import Rules
 from adapter.offload import aside
 from adapter.server.asgi import Message, Receive
@@ -71,27 +71,40 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
 
 
-class Asked(NamedTuple, Generic[R]):
-    """A request, the headers that its answer has on its account, and its JSON."""
+class Call(NamedTuple, Generic[R]):
+    """A request as it was read: `wanted`, from the JSON object `body` of `size` bytes, with the `headers` that its
+    response gets because of it."""
 
+    request: Request
     wanted: R
+    body: dict[str, Any]
+    size: int
     headers: dict[str, str]
-    body: bytes
+
+    @property
+    def rules(self) -> Rules:
+        return rules_of(self.request.services.settings)
 
 
-async def read(request: Request, reader: Reader[R]) -> Asked[R]:
+async def read(request: Request, reader: Reader[R]) -> Call[R]:
     """Raises what `read_body` and `reader` do."""
-    settings = request.parts.settings
+    settings = request.services.settings
     body = await read_body(request, settings.max_body)
-    wanted, unknown = await aside(len(body), partial(reader, strict=settings.strict), body)
-    return Asked(wanted, _ignored(unknown), body)
+    found = await aside(len(body), partial(reader, strict=settings.strict), body)
+    return Call(request, found.request, found.body, len(body), _ignored(found.unknown))
 
 
 def _ignored(unknown: Sequence[str]) -> dict[str, str]:
-    """The header that names the parameters that nobody knows."""
+    """The header that names the unknown parameters, which have no effect."""
     names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
     return {"x-ignored-params": ", ".join(names)} if names else {}
 
 
 def json_answer(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(content), headers=headers)
+
+
+def error_response(error: Exception) -> Response:
+    """What a client gets for `error`."""
+    answer = answer_to(error)
+    return Response(answer.body, status=answer.status, headers=answer.headers)

@@ -10,9 +10,8 @@ from typing import Any, get_args
 import msgspec
 from msgspec import inspect
 
-from adapter.api.chat.request import ReasoningEffort, Verbosity
-from adapter.api.chat.tools import NAME
-from adapter.api.sampling import LARGEST
+from adapter.api.common.formats import NAME, ReasoningEffort, Verbosity
+from adapter.api.common.sampling import LARGEST
 from adapter.errors import BadRequest
 
 # No more of a client's own words is repeated to it.
@@ -67,7 +66,7 @@ _HINTS = {
 }
 
 
-def misfit(text: str, given: Mapping[str, msgspec.Raw], kind: type[msgspec.Struct]) -> BadRequest:
+def misfit(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> BadRequest:
     """From words such as "Expected `float` <= 2.0 - at `$.temperature`", about what was `given` for a `kind`."""
     problem, place = _split(text)
     if missing := _MISSING.match(problem):
@@ -168,13 +167,13 @@ def _cut(shown: str) -> str:
     return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "..."
 
 
-def _value(given: Mapping[str, msgspec.Raw], place: str) -> Any:
+def _value(given: Mapping[str, Any], place: str) -> Any:
     """What the client wrote there; None where that cannot be found again."""
     try:
-        value: Any = msgspec.json.decode(given[_root(place)])
+        value: Any = given[_root(place)]
         for name, index in _STEP.findall(place)[1:]:
             value = value[name or int(index)]
-    except (msgspec.DecodeError, RecursionError, LookupError, TypeError):
+    except (LookupError, TypeError):
         return None
     return value
 

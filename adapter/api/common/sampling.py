@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from adapter.api.chat.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
+from adapter.api.common.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
 
 # Far beyond use, to bound what a request costs.
 MOST_BIASES, MOST_STOP_TOKENS = 1024, 128

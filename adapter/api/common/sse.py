@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
+from adapter.decode.events import Event
 from adapter.errors import answer_to, report
-from adapter.generation.events import Event
+from adapter.generation.base import Start
 from subnet.aio import Sink
 
 DONE = b"data: [DONE]\n\n"
@@ -16,11 +17,6 @@ HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-Emit = Callable[[Event], None]
-Start = Callable[[], Emit]
-"""Makes what takes the events of an answer from its beginning."""
 
 
 class Chunks(ABC):
@@ -51,7 +47,7 @@ async def event_stream(
     """
     chunks: Chunks | None = None
 
-    def start() -> Emit:
+    def start() -> Sink[Event]:
         nonlocal chunks
         chunks = make(write)
         return chunks.emit

@@ -1,0 +1,160 @@
+"""Translates a chat completion request into the gateway's own terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from adapter.api.chat.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    ToolCall,
+)
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
+from adapter.api.chat.tools import Tool as WireTool
+from adapter.api.common.translate import grammar_param, output_format, output_options, sampling
+from adapter.generation.request import GenerationRequest, Media
+from adapter.prompt import Conversation
+from adapter.tools.offer import Offer, Tool
+
+Plain = dict[str, Any]
+
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+_MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
+
+
+def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> GenerationRequest:
+    """Translates `request`, of which `body` is the JSON object. Raises BadRequest for two output formats at once."""
+    logprobs = request.likeliest
+    offered = list(_offered(request.tools or (), request.tool_choice))
+    return GenerationRequest(
+        model=request.model,
+        conversation=_conversation(request, [tool for _, tool in offered]),
+        tools=_offer(request, offered),
+        output_format=output_format(request),
+        media=tuple(media(request.messages)),
+        sampling=sampling(request, logprobs),
+        output=output_options(request, logprobs),
+        choices=request.n or 1,
+        limit=request.limit,
+        limit_param="max_tokens" if request.max_tokens else "max_completion_tokens",
+        grammar_param=grammar_param(request),
+        echo=bool(request.echo),
+        chat_template=request.chat_template,
+        key=request.key,
+        priority=request.priority or 0,
+        upstream_body=body,
+    )
+
+
+def media(messages: Sequence[Message]) -> Iterator[Media]:
+    """Yields the parts that are not text."""
+    for index, message in enumerate(messages):
+        if isinstance(message.content, str) or message.content is None:
+            continue
+        for number, part in enumerate(message.content):
+            if (modality := _MODALITIES.get(type(part))) is not None:
+                place = f"messages[{index}].content[{number}].type"
+                yield Media(modality, str(part.__struct_config__.tag), place)
+
+
+def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool]) -> Conversation:
+    return Conversation(
+        messages=plain(request.messages),
+        tools=[_tool(tool) for tool in tools],
+        documents=request.documents or [],
+        reasoning_effort=request.reasoning_effort,
+        verbosity=request.verbosity,
+        chat_template_kwargs=request.chat_template_kwargs or {},
+        add_generation_prompt=request.add_generation_prompt,
+        continue_final_message=bool(request.continue_final_message),
+    )
+
+
+def _offered(tools: Sequence[WireTool], choice: ToolChoice | None) -> Iterator[tuple[int, WireTool]]:
+    """The tools that may be called, with their indexes: the model is not told of any others."""
+    allowed = None
+    if choice == "none":
+        return
+    if isinstance(choice, NamedTool):
+        allowed = {choice.function.name}
+    elif isinstance(choice, AllowedToolsChoice):
+        allowed = {tool.function.name for tool in choice.allowed_tools.tools}
+    for index, tool in enumerate(tools):
+        if allowed is None or tool.function.name in allowed:
+            yield index, tool
+
+
+def _offer(request: ChatCompletionRequest, offered: Sequence[tuple[int, WireTool]]) -> Offer:
+    choice = request.tool_choice
+    forced = choice == "required" or isinstance(choice, NamedTool)
+    if isinstance(choice, AllowedToolsChoice):
+        forced = choice.allowed_tools.mode == "required"
+    tools = tuple(
+        Tool(
+            tool.function.name,
+            tool.function.parameters,
+            bool(tool.function.strict),
+            f"tools[{index}].function.parameters",
+        )
+        for index, tool in offered
+    )
+    return Offer(tools, forced, request.parallel_tool_calls is not False and not isinstance(choice, NamedTool))
+
+
+def plain(messages: Sequence[Message]) -> list[Plain]:
+    """Only what was given, save for content, which is there always: templates tend to write out a None."""
+    return [_message(message) for message in messages]
+
+
+def _message(message: Message) -> Plain:
+    fields: Plain = {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
+    if isinstance(message, AssistantMessage):
+        if message.tool_calls:
+            fields["tool_calls"] = [_call(call) for call in message.tool_calls]
+        if thought := message.reasoning_content or message.reasoning:
+            fields["reasoning_content"] = thought
+    return {"role": message.__struct_config__.tag, **fields, "content": _content(message)}
+
+
+def _content(message: Message) -> str | list[Plain]:
+    if isinstance(message.content, str):
+        return message.content
+    if message.content is not None:
+        return [_part(part) for part in message.content]
+    return (message.refusal if isinstance(message, AssistantMessage) else None) or ""
+
+
+def _tool(tool: WireTool) -> Plain:
+    """With all that templates expect to find; `strict` is not for the model."""
+    function = tool.function
+    described = {} if function.description is None else {"description": function.description}
+    parameters = function.parameters or _NO_PARAMETERS
+    return {"type": "function", "function": {"name": function.name, **described, "parameters": parameters}}
+
+
+def _part(part: Part) -> Plain:
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    found: Plain = msgspec.to_builtins(part)
+    return found
+
+
+def _call(call: ToolCall) -> Plain:
+    return {"id": call.id, "type": call.type, "function": {"name": call.function.name, "arguments": _arguments(call)}}
+
+
+def _arguments(call: ToolCall) -> object:
+    """As an object where they are one: templates write it out as JSON themselves."""
+    try:
+        return msgspec.json.decode(call.function.arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return call.function.arguments

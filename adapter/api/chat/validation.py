@@ -1,0 +1,52 @@
+"""Rules for chat messages and tools that types and ranges cannot express. All raise BadRequest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from adapter.api.chat.messages import AssistantMessage, Message
+from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
+from adapter.api.common.contract import contract
+from adapter.api.common.readers import Reader
+from adapter.api.common.validation import check_sampling, clash
+from adapter.errors import BadRequest, invalid
+
+
+def check_chat(request: ChatCompletionRequest) -> None:
+    check_sampling(request, request.limit)
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise clash(message, "max_tokens")
+    if request.top_logprobs and not request.logprobs:
+        raise clash("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs")
+    check_messages(request.messages)
+    if request.tool_choice not in (None, "none", "auto"):
+        _check_tool_choice(request)
+
+
+def check_messages(messages: Collection[Message]) -> None:
+    for index, said in enumerate(messages):
+        if type(said) is AssistantMessage and said.content is None and not said.tool_calls and said.refusal is None:
+            place = f"messages[{index}].content"
+            message = f"Invalid type for '{place}': expected a string or an array, but got null instead."
+            raise BadRequest(message, param=place, code="invalid_type")
+
+
+def _check_tool_choice(request: ChatCompletionRequest) -> None:
+    if not request.tools:
+        raise clash("The 'tool_choice' parameter is only allowed when 'tools' are specified.", "tool_choice")
+    choice, known = request.tool_choice, {tool.function.name for tool in request.tools}
+    if isinstance(choice, NamedTool) and choice.function.name not in known:
+        raise _no_such_tool("tool_choice", choice.function.name)
+    if isinstance(choice, AllowedToolsChoice):
+        for index, tool in enumerate(choice.allowed_tools.tools):
+            if tool.function.name not in known:
+                raise _no_such_tool(f"tool_choice.allowed_tools.tools[{index}]", tool.function.name)
+
+
+def _no_such_tool(place: str, name: str) -> BadRequest:
+    return invalid(f"{place}.function.name", f"'{name[:64]}' is not in 'tools'")
+
+
+read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat)

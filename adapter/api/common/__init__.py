@@ -1,0 +1,1 @@
+"""What every endpoint shares: the pipeline, reading and validating requests, responses and their accounting."""

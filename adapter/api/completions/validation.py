@@ -1,0 +1,29 @@
+"""Rules for text completions that types and ranges cannot express."""
+
+from __future__ import annotations
+
+from adapter.api.common.contract import contract
+from adapter.api.common.inputs import MOST_INPUTS, count
+from adapter.api.common.readers import Reader
+from adapter.api.common.validation import check_input, check_sampling, clash
+from adapter.api.completions.types import CompletionRequest
+from adapter.errors import invalid
+
+
+def check_completion(request: CompletionRequest) -> None:
+    check_sampling(request, request.limit)
+    check_input("prompt", request.prompt)
+    most = MOST_INPUTS // count(request.prompt)
+    if (request.n or 1) > most:
+        raise invalid("n", f"expected at most {most} for this number of prompts, but got {request.n}")
+    if request.best_of is None:
+        return
+    if request.best_of < (request.n or 1):
+        raise invalid("best_of", f"expected at least 'n', which is {request.n or 1}, but got {request.best_of}")
+    if request.best_of > most:
+        raise invalid("best_of", f"expected at most {most} for this number of prompts, but got {request.best_of}")
+    if request.best_of > 1 and request.stream:
+        raise clash("Streaming is not supported when 'best_of' is greater than 1.", "best_of")
+
+
+read_completion = Reader(CompletionRequest, contract("completions"), check_completion)

@@ -1,0 +1,109 @@
+"""The stage that every endpoint passes: model names, fallbacks, errors and accounting are the same on all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from adapter.config import Settings
+from subnet.errors import EngineFailed
+from subnet.node_info import Capabilities
+from tests.fakes import ASK, gateway, saying
+
+CAN = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=5)
+MESSAGES = ASK["messages"]
+ENDPOINTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/v1/chat/completions/render": {"messages": MESSAGES},
+    "/v1/completions": {"prompt": "Hello"},
+    "/v1/embeddings": {"input": "Hello"},
+    "/tokenize": {"prompt": "Hello"},
+    "/detokenize": {"tokens": [72]},
+}
+# Those that need a node for each request.
+RUN = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(aliases={"alias": "mock"}, fallbacks={"gone": ("mock",), "broken": ("mock",)}, **given)
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_an_alias_works_on_every_endpoint(path: str) -> None:
+    """A request for an alias is answered by the model that the alias stands for."""
+    async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, json={"model": "alias", **ENDPOINTS[path]})
+    assert response.status_code == 200
+    assert response.json().get("model", "mock") == "mock"
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_a_fallback_works_on_every_endpoint(path: str) -> None:
+    """A request for a model that no node serves is answered by its fallback."""
+    async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, json={"model": "gone", **ENDPOINTS[path]})
+    assert response.status_code == 200
+    assert response.json().get("model", "mock") == "mock"
+
+
+@pytest.mark.parametrize("path", RUN)
+async def test_a_model_that_fails_has_a_fallback(path: str) -> None:
+    """A request whose model's nodes all fail is answered by the fallback, on every endpoint that needs nodes."""
+    broken = saying("", EngineFailed("out of memory"), peer="broken", model="broken", capabilities=CAN)
+    if path == "/v1/embeddings":
+        broken = saying("", peer="broken", model="broken", capabilities=Capabilities(embeddings=False))
+    async with gateway(broken, saying("Hi", capabilities=CAN), settings=settings()) as url:
+        async with httpx.AsyncClient() as client:
+            response = await client.post(url + path, json={"model": "broken", **ENDPOINTS[path]})
+    if path == "/v1/embeddings":
+        # A model without embeddings is the wrong model for the request, and no failure.
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
+        return
+    assert (response.status_code, response.json()["model"]) == (200, "mock")
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_an_unknown_model_is_the_same_error_on_every_endpoint(path: str) -> None:
+    """A model that nobody serves is a 404 that names the parameter."""
+    async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, json={"model": "nowhere", **ENDPOINTS[path]})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_every_endpoint_is_counted(path: str) -> None:
+    """Metrics have every request by its endpoint, and the tokens of those that needed a node."""
+    async with gateway(saying("Hi", capabilities=CAN)) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(path, json={"model": "mock", **ENDPOINTS[path]})
+        text = (await client.get("/metrics")).text
+    assert response.status_code == 200
+    assert f'adapter_requests_total{{endpoint="{path}",status="200"}} 1.0' in text
+    needs_node = path in RUN
+    assert ('adapter_answers_total{model="mock"} 1.0' in text) == needs_node
+    assert ("x-subnet-nodes" in response.headers) == needs_node
+    assert "x-ignored-params" not in response.headers
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_unknown_parameters_are_reported_on_every_endpoint(path: str) -> None:
+    """A parameter that no endpoint knows is named in a header, or refused with `strict`."""
+    body = {"model": "mock", "zeta": 1, **ENDPOINTS[path]}
+    async with gateway(saying("Hi", capabilities=CAN)) as url, httpx.AsyncClient() as client:
+        assert (await client.post(url + path, json=body)).headers["x-ignored-params"] == "zeta"
+    async with gateway(saying("Hi", capabilities=CAN), settings=settings(strict=True)) as url:
+        async with httpx.AsyncClient() as client:
+            refused = await client.post(url + path, json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "zeta")
+
+
+async def test_scoring_counts_its_nodes() -> None:
+    """The logprobs of an echoed prompt are asked of a node, which the headers and metrics report."""
+    body = {"model": "mock", "prompt": "Hello", "echo": True, "logprobs": 1, "max_tokens": 0}
+    async with gateway(saying("Hi", capabilities=CAN)) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post("/v1/completions", json=body)
+        text = (await client.get("/metrics")).text
+    assert response.headers["x-subnet-nodes"]
+    assert 'adapter_answers_total{model="mock"} 1.0' in text
