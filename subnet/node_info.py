@@ -1,4 +1,4 @@
-"""How a node describes itself: what `rpc_info` answers."""
+"""Description of a node, which `rpc_info` returns."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Modality = Literal["image", "audio", "file"]
 
 
 class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that is needed to tokenize as the model does, without a download.
+    """Everything needed to tokenize as the model does, without a download.
 
     `pieces[i]` are the bytes of token i; control tokens have their text. `control` ids never come from a
-    user's text and are not shown; `user_defined` ids are matched in any text before everything else.
+    user's text and are never part of an answer's text; `user_defined` ids are matched before everything else.
     Either `pattern` and `merges` (byte-level BPE: the split pattern, and token ids in merge order), or
     `tokenizer_json` (the format of the `tokenizers` package) is set.
-    `add_bos`: a bare prompt, one that no chat template made, starts with `bos_id`.
+    `add_bos`: a prompt that was not rendered by a chat template starts with `bos_id`.
     """
 
     pieces: list[bytes]
@@ -39,7 +39,7 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TokenizerArtefact:
-        """Raises WireError."""
+        """Decode an artefact. Raises WireError if it is invalid."""
         try:
             return msgspec.msgpack.decode(data, type=cls)
         except msgspec.DecodeError as error:
@@ -47,16 +47,16 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hexadecimal: the name of an artefact."""
+    """Return the SHA-256 in hexadecimal, which identifies an artefact."""
     return hashlib.sha256(data).hexdigest()
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway must know of a model to serve it. `stop_tokens` end a turn (end of sequence, end of turn).
+    """Description of a model, with everything that a gateway needs to serve it.
 
-    `tokenizer` is the SHA-256 of the tokenizer artefact, which the node hands out on `rpc_artefact`. On the chat lane
-    the node takes messages instead of tokens: then there is none, nor a template, and a `context_length` of 0 is
-    unknown. `modalities` are what it understands in a message, beside text.
+    `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
+    which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
+    "", there is no chat template, and a `context_length` of 0 is unknown. `modalities` are the inputs besides text.
     """
 
     id: str
@@ -72,11 +72,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine can do beyond what all do: draw by temperature, top_p and seed, and end at max_tokens and
-    stop_tokens. The other fields of Sampling are refused by name where they are not declared here.
+    """Optional features of an engine.
 
-    `top_logprobs` is the most it gives per token; 0 is none. `penalties` are all three. `prefill` is for the chat
-    lane: it goes on with an answer that was begun, see ChatRequest.
+    Every engine supports temperature, top_p, seed, max_tokens and stop_tokens. Other fields of Sampling are rejected by
+    name unless they are declared here. `top_logprobs` is the maximum per token; 0: no logprobs. `penalties` are all
+    three penalties. `prefill` is for the chat lane: the node continues a prefix, see ChatRequest.
     """
 
     resume: Resume = "continue"
@@ -95,8 +95,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A node now, with the models that it serves. `capacity` and `running` count choices in generation; `process` is
-    a process id.
+    """Current state of a node, with the models that it serves.
+
+    `capacity` and `running` count choices; `process` is the process id.
     """
 
     node_id: str
@@ -110,5 +111,5 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
 
     def card(self, model: str | None) -> ModelCard | None:
-        """Of `model`, or of the first for None; None where it does not serve it."""
+        """Return the card of `model`, or of the first model for None; None if the node does not serve it."""
         return next((card for card in self.cards if model in (None, card.id)), None)

@@ -1,4 +1,4 @@
-"""How a model writes calls and reasoning: by its template, or as the operator says."""
+"""Detection of a model's format of tool calls and reasoning, and the setting that overrides it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def kind(template: str, tool_format: str | None = None) -> Kind:
         (KNOWS_TOOLS, "none/seed", None, "seed"),
     ],
 )
-def test_kinds(template: str, tool_format: str | None, calls: str | None, tags: str | None) -> None:
-    """Where the prompt explains tools, since the template does not, it does so in the hermes format."""
-    found = kind(template, tool_format)
-    assert (found.calls.name if found.calls else None) == calls
-    assert (found.tags.name if found.tags else None) == tags
+def test_formats(template: str, tool_format: str | None, calls: str | None, tags: str | None) -> None:
+    """The format is detected from the template, is hermes if the template ignores tools, or is the configured one."""
+    detected = kind(template, tool_format)
+    assert (detected.calls.name if detected.calls else None) == calls
+    assert (detected.tags.name if detected.tags else None) == tags

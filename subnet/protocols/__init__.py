@@ -1,0 +1,1 @@
+"""Protocols, each of which connects a client to one node."""
