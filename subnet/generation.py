@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from subnet.node_info import GrammarKind
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 FinishReason = Literal["stop", "length"]
 

@@ -13,8 +13,8 @@ import pytest
 
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.common.head import Head
 from adapter.api.chat.translate import generation_request
+from adapter.api.common.head import Head
 from adapter.api.common.sse import event_stream
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
@@ -28,11 +28,10 @@ from adapter.prompt import ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
+from subnet.tensors import token_ids, unpack
 from subnet.wire.messages import Generate
-from subnet.wire.tensors import token_ids, unpack
 from tests.fakes import ASK, PROMPT, QUICK, saying
 
 CHATML = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
@@ -81,7 +80,7 @@ async def test_what_belongs_together(fields: dict[str, str], key: str | None) ->
     seen: list[RoutingHint] = []
 
     class Only(Policy):
-        def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
             seen.append(hint)
             return candidates[0]
 

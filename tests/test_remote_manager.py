@@ -22,10 +22,9 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.node_info import NodeInfo
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.protocols.mock import Pause
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 
 
 class ManualNode(MockProtocol):
@@ -343,7 +342,7 @@ async def test_the_arguments_of_a_policy() -> None:
     calls: list[tuple[list[str], RoutingHint]] = []
 
     class First(Policy):
-        def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+        def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
             calls.append(([remote.peer for remote in candidates], hint))
             return candidates[0]
 

@@ -1,4 +1,4 @@
-"""Token ids -> text. One object per choice; what it holds back comes with `flush()`."""
+"""Decoding of answers: token ids to text to events. Decoders keep state, so each choice has its own."""
 
 from adapter.decode.detokenizer import Detokenizer, TokenTable
 from adapter.decode.stop_scanner import StopScanner

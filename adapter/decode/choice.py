@@ -1,4 +1,4 @@
-"""One of the answers: its deltas -> events."""
+"""Conversion of the deltas of a choice to events."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from itertools import repeat
 from typing import NamedTuple
 
 from adapter.decode import Detokenizer, StopScanner
-from adapter.decode.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
-from adapter.decode.logprobs import Teller, TokenLogprob
+from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
+from adapter.decode.logprobs import LogprobFormatter, TokenLogprob
 from adapter.tools import Parser
 from adapter.tools.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from subnet.aio import Sink
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 
 
 class ChoiceReader(ABC):
-    """Gives the events of a choice to `emit`, which is to be set before anything is taken.
+    """Passes the events of a choice to `emit`, which must be set before the first delta.
 
-    `tokens` counts those that made the answer, None: all that were delivered did; `reasoning_tokens` those of them that
-    nobody sees as content.
+    `tokens` counts the tokens of the answer; None means all that were delivered. `reasoning_tokens` counts those of
+    them that are reasoning.
     """
 
     __slots__ = ("emit", "finished", "reasoning_tokens", "tokens")
 
     def __init__(self) -> None:
-        self.emit: Emit = _unheard
+        self.emit: Sink[Event] = _no_sink
         self.tokens: int | None = None
         self.reasoning_tokens = 0
         self.finished = False
 
     @abstractmethod
-    def take(self, delta: Delta) -> None:
-        """Emit what `delta` adds: nothing for a choice that is complete."""
+    def feed(self, delta: Delta) -> None:
+        """Emit the events of `delta`, or none if the choice is complete."""
 
 
-class PlainReader(ChoiceReader):
-    """Shows all text as it comes, and ends when the node does. This is the way that most tokens take, so it is a short
-    one.
+class TextChoiceReader(ChoiceReader):
+    """Reader of a choice without stop strings, tools, reasoning or logprobs: all text is content.
 
-    All that is on it has slots: with hundreds of streams a token finds nothing of its stream in the processor's cache,
-    and what it costs is how many places in memory it looks at.
+    This is the path of most tokens, so it is short, and its objects have slots. With hundreds of streams none of their
+    memory is in the processor's cache, so the cost of a token is the number of memory locations it touches.
     """
 
     __slots__ = ("_detokenizer", "_index")
@@ -52,7 +52,7 @@ class PlainReader(ChoiceReader):
         self._index = index
         self._detokenizer = detokenizer
 
-    def take(self, delta: Delta) -> None:
+    def feed(self, delta: Delta) -> None:
         emit = self.emit
         if text := self._detokenizer.decode(delta.tokens):
             emit(TextDelta(self._index, text))
@@ -62,7 +62,7 @@ class PlainReader(ChoiceReader):
 
 
 class _Token(NamedTuple):
-    """`start` and `end` are places in the text, in characters; a token that only begins a character ends in it."""
+    """Token with its position in the text, in characters. A token that ends within a character includes it."""
 
     start: int
     end: int
@@ -70,11 +70,11 @@ class _Token(NamedTuple):
     logprobs: TokenLogprobs | None
 
 
-class AlignedReader(ChoiceReader):
-    """Keeps tokens beside the text that they made, through all that looks at the text: a token belongs to the part in
-    which it ends. Tokens of reasoning, of calls and of their marks have no logprobs to show.
+class FullChoiceReader(ChoiceReader):
+    """Reader of a choice with stop strings, tools, reasoning, logprobs or token ids. Those that are None are off.
 
-    What is None is not wanted.
+    Tokens are kept aligned with their text while the scanner and the parser hold it back: a token belongs to the part
+    in which it ends. Tokens of reasoning, tool calls and their marks have no logprobs.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class AlignedReader(ChoiceReader):
         *,
         scanner: StopScanner | None = None,
         parser: Parser | None = None,
-        teller: Teller | None = None,
+        formatter: LogprobFormatter | None = None,
         token_ids: bool = False,
     ) -> None:
         super().__init__()
@@ -93,15 +93,15 @@ class AlignedReader(ChoiceReader):
         self._detokenizer = detokenizer
         self._scanner = scanner
         self._parser = parser
-        self._teller = teller
+        self._formatter = formatter
         self._ids: list[int] | None = [] if token_ids else None
-        self._decoded = self._shown = 0
-        self._waiting: deque[_Token] = deque()
-        self._called = False
+        self._decoded = self._released = 0
+        self._pending: deque[_Token] = deque()
+        self._has_calls = False
         self._in_content = True
-        self._thinking = False
+        self._in_reasoning = False
 
-    def take(self, delta: Delta) -> None:
+    def feed(self, delta: Delta) -> None:
         if self.finished:
             return None
         for token, logprobs in zip(delta.tokens, delta.logprobs or repeat(None), strict=False):
@@ -120,79 +120,74 @@ class AlignedReader(ChoiceReader):
         self.tokens += 1
         text = self._detokenizer.decode((token,))
         start, self._decoded = self._decoded, self._decoded + len(text)
-        self._waiting.append(_Token(start, self._decoded + self._detokenizer.holds, token, logprobs))
-        self._show(text if self._scanner is None else self._scanner.decode(text))
+        self._pending.append(_Token(start, self._decoded + self._detokenizer.has_incomplete_character, token, logprobs))
+        self._parse(text if self._scanner is None else self._scanner.decode(text))
 
-    def _show(self, text: str) -> None:
+    def _parse(self, text: str) -> None:
         if self._parser is not None:
             for part in self._parser.decode(text):
-                self._give(part)
+                self._release(part)
         elif text:
-            self._give(Content(text, len(text)))
+            self._release(Content(text, len(text)))
 
-    def _give(self, part: Part) -> None:
-        self._shown += part.size
-        tokens = self._taken(lambda token: token.end <= self._shown)
+    def _release(self, part: Part) -> None:
+        self._released += part.size
+        tokens = self._pop_tokens(lambda token: token.end <= self._released)
         self._in_content = isinstance(part, Content)
         match part:
             case Content():
-                self._thinking = False
-                self._say(part.text, tokens)
+                self._in_reasoning = False
+                self._emit_text(part.text, tokens)
             case Reasoning():
-                self._thinking = True
+                self._in_reasoning = True
                 self.emit(ReasoningDelta(self._index, part.text))
             case ToolCallBegin():
-                self._called, self._thinking = True, False
-                self.emit(CallBegun(self._index, part.index, "call_" + secrets.token_hex(12), part.name))
+                self._has_calls, self._in_reasoning = True, False
+                self.emit(CallStarted(self._index, part.index, "call_" + secrets.token_hex(12), part.name))
             case ToolArguments():
                 self.emit(CallArguments(self._index, part.index, part.text))
-        self.reasoning_tokens += len(tokens) if self._thinking else 0
+        self.reasoning_tokens += len(tokens) if self._in_reasoning else 0
 
     def _finish(self, reason: FinishReason) -> None:
         stopped = self._stopped
         if self._scanner is not None and not stopped:
-            self._show(self._scanner.flush())
+            self._parse(self._scanner.flush())
         if self._parser is not None:
             for part in self._parser.flush():
-                self._give(part)
-        # Of what a stop string cut off only the token counts of which a part is shown; else those of half a character.
-        tokens = self._taken(lambda token: not stopped or token.start < self._shown)
-        self._say("", tokens if self._in_content else [])
+                self._release(part)
+        # After a stop string only tokens with text before it count, else also those of an incomplete character.
+        tokens = self._pop_tokens(lambda token: not stopped or token.start < self._released)
+        self._emit_text("", tokens if self._in_content else [])
         self.finished = True
-        self.emit(Finished(self._index, "tool_calls" if self._called and reason == "stop" else reason))
+        self.emit(Finished(self._index, "tool_calls" if self._has_calls and reason == "stop" else reason))
 
-    def _say(self, text: str, tokens: list[_Token]) -> None:
-        """Nothing where there is nothing to say."""
-        logprobs, offsets, token_ids = self._told(tokens), self._offsets(tokens), self._given_ids()
+    def _emit_text(self, text: str, tokens: list[_Token]) -> None:
+        logprobs, offsets, token_ids = self._logprobs(tokens), self._offsets(tokens), self._pop_ids()
         if text or logprobs or token_ids:
             self.emit(TextDelta(self._index, text, logprobs, token_ids, offsets))
 
-    def _taken(self, wanted: Callable[[_Token], bool]) -> list[_Token]:
+    def _pop_tokens(self, condition: Callable[[_Token], bool]) -> list[_Token]:
         tokens = []
-        while self._waiting and wanted(self._waiting[0]):
-            tokens.append(self._waiting.popleft())
+        while self._pending and condition(self._pending[0]):
+            tokens.append(self._pending.popleft())
         if self._ids is not None:
             self._ids += [token.id for token in tokens]
         return tokens
 
-    def _told(self, tokens: list[_Token]) -> list[TokenLogprob] | None:
-        if self._teller is None:
+    def _logprobs(self, tokens: list[_Token]) -> list[TokenLogprob] | None:
+        if self._formatter is None:
             return None
-        return [self._teller.told(token.id, token.logprobs) for token in tokens if token.logprobs is not None]
+        return [self._formatter.format(token.id, token.logprobs) for token in tokens if token.logprobs is not None]
 
     def _offsets(self, tokens: list[_Token]) -> list[int] | None:
-        return None if self._teller is None else [token.start for token in tokens if token.logprobs is not None]
+        return None if self._formatter is None else [token.start for token in tokens if token.logprobs is not None]
 
-    def _given_ids(self) -> list[int] | None:
-        """Those since the last time. None where they are not wanted."""
+    def _pop_ids(self) -> list[int] | None:
         if self._ids is None:
             return None
-        given, self._ids = self._ids, []
-        return given
+        ids, self._ids = self._ids, []
+        return ids
 
 
-Emit = Callable[[Event], None]
-
-
-def _unheard(event: Event) -> None:
+def _no_sink(event: Event) -> None:
     raise AssertionError("emit was not set before the first delta")

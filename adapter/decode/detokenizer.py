@@ -1,4 +1,4 @@
-"""Token ids -> text, where tokens may split characters."""
+"""Detokenization with tokens that may contain parts of characters."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Collection, Sequence
 
 
 class TokenTable:
-    """What each token of a model says; made once, shared by all its detokenizers.
+    """Text of each token of a model, shared by all its detokenizers.
 
-    `pieces[i]` are the bytes of token i, none for a control token. `texts[i]` is the same as text, or None where the
-    bytes are not whole characters.
+    `pieces[i]` has the bytes of token i, empty for control tokens. `texts[i]` is their text, or None if they are not
+    valid UTF-8.
     """
 
     def __init__(self, pieces: Sequence[bytes], control: Collection[int]) -> None:
-        hidden = frozenset(control)
-        self.pieces = [b"" if token in hidden else piece for token, piece in enumerate(pieces)]
+        control = frozenset(control)
+        self.pieces = [b"" if token in control else piece for token, piece in enumerate(pieces)]
         self.texts = [_text(piece) for piece in self.pieces]
 
 
 class Detokenizer:
-    """Gives each character as soon as it is whole. Invalid bytes become U+FFFD as with Python's `errors="replace"`;
-    a character that the end of the answer cuts off is never shown, so there is nothing to flush.
+    """Returns each character as soon as it is complete. Invalid bytes become U+FFFD, as with Python's
+    `errors="replace"`. A character that is incomplete at the end of an answer is dropped, so there is nothing to flush.
 
-    Token ids are not negative; those beyond the vocabulary (some models pad theirs) say nothing.
+    Token ids must not be negative. Those beyond the vocabulary, which some models pad, have no text.
     """
 
     __slots__ = ("_held", "_pieces", "_texts")
@@ -34,8 +34,8 @@ class Detokenizer:
         self._held = b""
 
     @property
-    def holds(self) -> bool:
-        """Whether a character has begun that is not whole yet."""
+    def has_incomplete_character(self) -> bool:
+        """True if the last token ended within a character."""
         return bool(self._held)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -44,7 +44,7 @@ class Detokenizer:
                 if len(tokens) == 1 and (text := self._texts[tokens[0]]) is not None:
                     return text
                 return "".join(map(self._texts.__getitem__, tokens))  # type: ignore[arg-type]
-            except (TypeError, IndexError):  # a None, or a token that is not in the table
+            except (TypeError, IndexError):  # a token without valid text, or beyond the table
                 pass
         return self._decode_bytes(tokens)
 

@@ -1,4 +1,4 @@
-"""What happens in an answer, before it takes OpenAI's form."""
+"""Events of an answer, independent of the API in which it is reported."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
-    """`logprobs` are those of the tokens that end in this text, where they are wanted, and `offsets` the places where
-    these tokens begin in all that the choice said, in characters. `token_ids` are wanted or not, too, and have those of
-    tokens that left nothing to show.
+    """Piece of a choice's content.
+
+    `logprobs`, if requested, has an entry for each token that ends in this text. `offsets` has the position of each of
+    these tokens in the text of the choice, in characters. `token_ids`, if requested, includes tokens without text.
     """
 
     choice: int
@@ -26,19 +27,21 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    """Piece of a choice's reasoning."""
+
     choice: int
     text: str
 
 
 class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
-    """The model says that it will not answer."""
+    """Piece of the text with which the model refuses to answer."""
 
     choice: int
     text: str
 
 
-class CallBegun(msgspec.Struct, frozen=True, gc=False):
-    """A tool call; `index` counts those of the choice from 0."""
+class CallStarted(msgspec.Struct, frozen=True, gc=False):
+    """Start of a tool call. `index` numbers the calls of a choice from 0."""
 
     choice: int
     index: int
@@ -47,7 +50,7 @@ class CallBegun(msgspec.Struct, frozen=True, gc=False):
 
 
 class CallArguments(msgspec.Struct, frozen=True, gc=False):
-    """A fragment of the arguments of a call that has begun."""
+    """Piece of the arguments of a tool call that has started: those of a call form one JSON object."""
 
     choice: int
     index: int
@@ -55,18 +58,18 @@ class CallArguments(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The last event of a choice."""
+    """Last event of a choice."""
 
     choice: int
     reason: FinishReason
 
 
 class Used(msgspec.Struct, frozen=True):
-    """The last event of an answer. `nodes` are the names of those asked for it, in order."""
+    """Last event of an answer. `nodes` has the names of the nodes that ran it, in order."""
 
     usage: Usage
     nodes: tuple[str, ...] = ()
 
 
-ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallBegun | CallArguments | Finished
+ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Finished
 Event = ChoiceEvent | Used

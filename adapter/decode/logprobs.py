@@ -1,4 +1,4 @@
-"""An engine's logprobs -> what is shown of them."""
+"""Conversion of an engine's logprobs to OpenAI's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from subnet.generation import TokenLogprobs
 
 
 class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
-    """`bytes` are the token's own, also where `token` shows a part of a character as U+FFFD."""
+    """Log probability of a token. In `token` incomplete UTF-8 is U+FFFD; `bytes` has the token's actual bytes."""
 
     token: str
     logprob: float
@@ -18,25 +18,26 @@ class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TokenLogprob(TopLogprob, frozen=True, kw_only=True, gc=False):
-    """`top_logprobs` has the likeliest tokens first; it is empty where none were asked for."""
+    """Log probability of a generated token. `top_logprobs` has the most likely tokens first, or is empty if none were
+    requested.
+    """
 
     top_logprobs: list[TopLogprob]
 
 
 NEVER = -9999.0
-"""OpenAI's word for the logarithm of nothing, which JSON has no number for."""
+"""OpenAI's value for the logarithm of zero, which JSON cannot express."""
 
 
-class Teller:
-    """`pieces[i]` are the bytes of token i, `most` is how many of the likeliest tokens are shown beside each."""
+class LogprobFormatter:
+    """Formats logprobs of a model whose token i has the bytes `pieces[i]`, with at most `max_top` alternatives each."""
 
-    def __init__(self, pieces: Sequence[bytes], most: int) -> None:
+    def __init__(self, pieces: Sequence[bytes], max_top: int) -> None:
         self._pieces = pieces
-        self._most = most
+        self._max_top = max_top
 
-    def told(self, token: int, logprobs: TokenLogprobs) -> TokenLogprob:
-        """As OpenAI shows it; a part of a character is U+FFFD in `token`, and itself in `bytes`."""
-        tops = zip(logprobs.top_ids[: self._most], logprobs.top_logprobs, strict=False)
+    def format(self, token: int, logprobs: TokenLogprobs) -> TokenLogprob:
+        tops = zip(logprobs.top_ids[: self._max_top], logprobs.top_logprobs, strict=False)
         piece = self._piece(token)
         return TokenLogprob(
             token=piece.decode(errors="replace"),
@@ -50,5 +51,5 @@ class Teller:
         return TopLogprob(token=piece.decode(errors="replace"), logprob=max(NEVER, logprob), bytes=list(piece))
 
     def _piece(self, token: int) -> bytes:
-        # Some models have more rows than their vocabulary has words.
+        # Some models have more logits than their vocabulary has tokens.
         return self._pieces[token] if token < len(self._pieces) else b""

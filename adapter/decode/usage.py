@@ -1,4 +1,4 @@
-"""Tokens that a request used."""
+"""Token counts of a request, as OpenAI reports them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ class CompletionTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """`completion_tokens` are those that a node delivered, over all choices: the token that ends a turn, which is
-    never delivered, is not counted. After a stop string was found no token counts any more.
+    """Token counts of a request.
+
+    `completion_tokens` counts the tokens that nodes delivered, over all choices. It excludes end-of-turn tokens, which
+    are never delivered, and tokens after a stop string.
     """
 
     prompt_tokens: int

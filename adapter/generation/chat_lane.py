@@ -8,7 +8,7 @@ import msgspec
 
 from adapter.decode.events import (
     CallArguments,
-    CallBegun,
+    CallStarted,
     Event,
     Finished,
     ReasoningDelta,
@@ -104,7 +104,7 @@ class ChatGeneration(Generation):
         for call in delta.calls:
             if call.index == self._calls[choice]:
                 self._calls[choice] += 1
-                yield CallBegun(choice, call.index, call.id, call.name)
+                yield CallStarted(choice, call.index, call.id, call.name)
             if call.arguments:
                 yield CallArguments(choice, call.index, call.arguments)
         if delta.finish_reason is not None:

@@ -11,8 +11,8 @@ from functools import lru_cache
 import msgspec
 
 from adapter.decode import Detokenizer, StopScanner, TokenTable
-from adapter.decode.choice import AlignedReader, ChoiceReader, PlainReader
-from adapter.decode.logprobs import Teller
+from adapter.decode.choice import FullChoiceReader, ChoiceReader, TextChoiceReader
+from adapter.decode.logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
 from adapter.generation.output_options import OutputOptions
@@ -21,7 +21,7 @@ from adapter.tools import Kind, choose, named
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import GrammarKind, ModelCard, TokenizerArtefact
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +87,13 @@ class Model:
         table = self._loaded.table if parser is None else self._loaded.marked_table
         detokenizer = Detokenizer(self._loaded.bare_table if view.special else table)
         if parser is None and not view.stops and view.logprobs is None and not view.token_ids:
-            return PlainReader(index, detokenizer)
-        return AlignedReader(
+            return TextChoiceReader(index, detokenizer)
+        return FullChoiceReader(
             index,
             detokenizer,
             scanner=StopScanner(view.stops, view.include_stop) if view.stops else None,
             parser=parser,
-            teller=None if view.logprobs is None else Teller(self.tokenizer.pieces, view.logprobs),
+            formatter=None if view.logprobs is None else LogprobFormatter(self.tokenizer.pieces, view.logprobs),
             token_ids=view.token_ids,
         )
 

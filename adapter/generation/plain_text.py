@@ -11,7 +11,7 @@ from adapter.errors import BadRequest
 from adapter.generation.models import Model
 from adapter.generation.param_names import naming
 from subnet.errors import ContextLengthExceeded
-from subnet.wire.tensors import TokenIds, token_ids
+from subnet.tensors import TokenIds, token_ids
 
 _decoder = getincrementaldecoder("utf-8")
 

@@ -13,7 +13,7 @@ from adapter.offload import aside
 from adapter.prompt import Conversation, Prompt, own_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):

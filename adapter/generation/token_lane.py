@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapter.decode.choice import PlainReader
+from adapter.decode.choice import TextChoiceReader
 from adapter.decode.events import Event, TextDelta, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Generation
@@ -18,7 +18,7 @@ from subnet.client.ledger.token import TokenLedger
 from subnet.errors import EngineFailed, RequestError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import ModelCard
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class TokenGeneration(Generation):
@@ -125,13 +125,13 @@ class TokenGeneration(Generation):
         for choice in self.choices:
             choice.emit = emit
         alone = self.choices[0] if len(self.choices) == 1 and not self._echo else None
-        return alone.take if isinstance(alone, PlainReader) else self._take
+        return alone.feed if isinstance(alone, TextChoiceReader) else self._take
 
     def _take(self, delta: Delta) -> None:
         if self._echo:
             self._show_echo()
         choice = self.choices[delta.choice]
-        choice.take(delta)
+        choice.feed(delta)
         if choice.finished and all(choice.finished for choice in self.choices) and self._goes_on():
             raise _Complete
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from adapter.prompt.guard import Guard
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 MAX_CACHED_BYTES = 8 * 2**20
 """Approximate size of the texts and token ids that a tokenizer caches: system prompts and earlier turns recur."""

@@ -19,7 +19,7 @@ from subnet.pool.manager import RemoteManager
 from subnet.pool.policies.base import RoutingHint
 from subnet.pool.wait_queue import Ticket
 from subnet.protocols.base import Protocol
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class Session:

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from subnet.client.ledger.token import TokenLedger
 from subnet.errors import InvalidRequest
 from subnet.generation import Sampling
+from subnet.tensors import TokenIds, token_ids
 from subnet.wire import frames
-from subnet.wire.tensors import TokenIds, token_ids
 
 # Limits of the wire format, see columns.py.
 MAX_CHOICES = 65_535

@@ -18,8 +18,8 @@ from subnet.generation import Delta, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import NO_TIMEOUTS, Check, Protocol, Timeouts
+from subnet.tensors import TokenIds
 from subnet.wire.messages import Accepted, Generate
-from subnet.wire.tensors import TokenIds
 
 
 class UpstreamProtocol(Protocol):

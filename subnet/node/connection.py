@@ -16,6 +16,7 @@ from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta
 from subnet.node_info import digest
+from subnet.tensors import pack
 from subnet.wire import frames
 from subnet.wire.messages import (
     Accepted,
@@ -34,7 +35,6 @@ from subnet.wire.messages import (
     ScoreRequest,
 )
 from subnet.wire.outbox import Outbox
-from subnet.wire.tensors import pack
 
 if TYPE_CHECKING:
     from subnet.node.server import Node

@@ -63,10 +63,10 @@ def make_engine(settings: NodeSettings, report: Report) -> Engine:
     if settings.engine != "llama.cpp":
         return _make_remote_engine(settings.engine, _upstream_spec(settings))
     # Imported here, so that nodes with other engines do not need llama.cpp.
-    from subnet.engines.llama_cpp import LlamaCppEngine
+    from subnet.engines.llama_cpp import make_llama_cpp_engine
     from subnet.models.resolve import resolve
 
-    return LlamaCppEngine(
+    return make_llama_cpp_engine(
         model_path=resolve(settings.model, report),
         model_id=settings.model_id,
         tokenizer_json=None if settings.tokenizer is None else Path(settings.tokenizer),

@@ -15,8 +15,8 @@ from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo
+from subnet.tensors import TokenIds
 from subnet.wire.messages import Accepted, Generate
-from subnet.wire.tensors import TokenIds
 
 Check = Callable[[Accepted], Awaitable[None]]
 

@@ -17,9 +17,9 @@ from subnet.errors import NodeBusy, NodeError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo
 from subnet.protocols.base import Check, Protocol
+from subnet.tensors import TokenIds, pack
 from subnet.version import VERSION
 from subnet.wire.messages import Accepted, EmbedRequest, Generate, ScoreRequest
-from subnet.wire.tensors import TokenIds, pack
 
 
 class InProcessProtocol(Protocol):

@@ -14,8 +14,8 @@ from subnet.errors import NodeLost
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard, NodeInfo, TokenizerArtefact, digest
 from subnet.protocols.base import Protocol
+from subnet.tensors import TokenIds, unpack
 from subnet.wire.messages import Accepted, ChoiceStart, Generate
-from subnet.wire.tensors import TokenIds, unpack
 
 BYTE_LEVEL = TokenizerArtefact(
     pieces=[bytes((byte,)) for byte in range(256)] + [b"<|end|>"],

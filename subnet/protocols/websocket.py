@@ -22,6 +22,7 @@ from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Protocol
 from subnet.protocols.connection import Connection
+from subnet.tensors import Tensor, TokenIds, pack, unpack
 from subnet.wire import frames
 from subnet.wire.messages import (
     MAX_TEXTS,
@@ -38,7 +39,6 @@ from subnet.wire.messages import (
     ScoreReply,
     ScoreRequest,
 )
-from subnet.wire.tensors import Tensor, TokenIds, pack, unpack
 
 ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from subnet.generation import Sampling, TokenLogprobs
 from subnet.node_info import NodeInfo
-from subnet.wire.tensors import Tensor
+from subnet.tensors import Tensor
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,7 @@ import msgspec
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager
 from subnet.generation import FinishReason, TokenLogprobs
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy
+from subnet.pool.policies.base import C, Policy
 
 LIMITS = Limits(first_token_timeout=30.0, inter_token_timeout=30.0, queue_timeout=30.0)
 """A killed node is noticed by its connection; a slow machine is no fault."""
@@ -48,7 +47,7 @@ class Prefer(Policy):
     def __init__(self, peer: str) -> None:
         self._peer = peer
 
-    def choose(self, candidates: Sequence[RemoteNode], *_: object) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], *_: object) -> C:
         return next((remote for remote in candidates if remote.peer == self._peer), candidates[0])
 
 

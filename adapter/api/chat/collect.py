@@ -14,7 +14,7 @@ from adapter.api.common.head import Head
 from adapter.api.common.logprobs import Logprobs
 from adapter.decode.events import (
     CallArguments,
-    CallBegun,
+    CallStarted,
     Event,
     Finished,
     FinishReason,
@@ -71,7 +71,7 @@ class _Collected:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._refusals: list[str] = []
-        self._calls: list[tuple[CallBegun, list[str]]] = []
+        self._calls: list[tuple[CallStarted, list[str]]] = []
         self._logprobs: list[TokenLogprob] | None = None
         self._ids: list[int] | None = None
         self._reason: FinishReason = "stop"
@@ -88,7 +88,7 @@ class _Collected:
                 self._thoughts.append(event.text)
             case RefusalDelta():
                 self._refusals.append(event.text)
-            case CallBegun():
+            case CallStarted():
                 self._calls.append((event, []))
             case CallArguments():
                 self._calls[event.index][1].append(event.text)

@@ -15,7 +15,7 @@ from adapter.api.common.logprobs import Logprobs
 from adapter.api.common.sse import Chunks
 from adapter.decode.events import (
     CallArguments,
-    CallBegun,
+    CallStarted,
     ChoiceEvent,
     Event,
     Finished,
@@ -87,7 +87,7 @@ class ChunkWriter(Chunks):
         """Once for each choice, before anything of it. A choice that begins with a call has null for its content."""
         self._silent.discard(event.choice)
         self._prepare(event.choice)
-        content = None if isinstance(event, CallBegun) else ""
+        content = None if isinstance(event, CallStarted) else ""
         delta = ChunkDelta(role="assistant", content=content, refusal=None)
         first, self._first = self._first, {}
         return self._chunk([ChunkChoice(index=event.choice, delta=delta)], **first, **self._used_so_far())
@@ -104,7 +104,7 @@ class ChunkWriter(Chunks):
                 delta = ChunkDelta(**reasoning_fields(event.text, self._reasoning))
             case RefusalDelta():
                 delta = ChunkDelta(refusal=event.text)
-            case CallBegun():
+            case CallStarted():
                 function = FunctionDelta(name=event.name, arguments="")
                 delta = _call(ToolCallDelta(index=event.index, id=event.id, type="function", function=function))
             case CallArguments():

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from adapter.api.common.logprobs import TextLogprobs
-from adapter.decode.logprobs import Teller, TokenLogprob, TopLogprob
+from adapter.decode.logprobs import LogprobFormatter, TokenLogprob, TopLogprob
 from adapter.generation.models import Model
 from adapter.generation.plain_text import offsets_of
 from subnet.generation import TokenLogprobs
 
 
-def text_logprobs(told: Sequence[TokenLogprob], offsets: Iterable[int]) -> TextLogprobs:
+def text_logprobs(formatted: Sequence[TokenLogprob], offsets: Iterable[int]) -> TextLogprobs:
     """`offsets` say where in the text each of the tokens begins."""
     return TextLogprobs(
-        tokens=[_text(one) for one in told],
-        token_logprobs=[one.logprob for one in told],
-        top_logprobs=[_tops(one) for one in told],
+        tokens=[_text(one) for one in formatted],
+        token_logprobs=[one.logprob for one in formatted],
+        top_logprobs=[_tops(one) for one in formatted],
         text_offset=list(offsets),
     )
 
@@ -25,15 +25,15 @@ def prompt_logprobs(
     model: Model, tokens: Sequence[int], text: str, scores: Sequence[TokenLogprobs], width: int
 ) -> TextLogprobs:
     """Of a prompt whose tokens but the first have these `scores`; `text` is what is shown of it."""
-    teller, offsets = Teller(model.tokenizer.pieces, width), offsets_of(model, tokens, text)
-    told = [teller.told(token, score) for token, score in zip(tokens[1:], scores, strict=True)]
+    formatter, offsets = LogprobFormatter(model.tokenizer.pieces, width), offsets_of(model, tokens, text)
+    formatted = [formatter.format(token, score) for token, score in zip(tokens[1:], scores, strict=True)]
     begun = TextLogprobs(
         tokens=[_shown(model.tokenizer.pieces[tokens[0]])],
         token_logprobs=[None],
         top_logprobs=[None],
         text_offset=offsets[:1],
     )
-    return joined([begun, text_logprobs(told, offsets[1:])])
+    return joined([begun, text_logprobs(formatted, offsets[1:])])
 
 
 def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs:

@@ -16,7 +16,7 @@ from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import plain_structure
 from adapter.offload import aside
 from subnet.generation import Sampling
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class _Written(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.node_info import ModelCard
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 Vectors = NDArray[np.float32]
 

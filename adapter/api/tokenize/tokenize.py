@@ -16,7 +16,7 @@ from adapter.generation.prepare import DEFAULTS, Rules, write
 from adapter.generation.request import check_media
 from adapter.offload import aside
 from subnet.node_info import ModelCard
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
 from subnet.generation import Delta, Sampling
 from subnet.pool.policies.base import RoutingHint
+from subnet.tensors import TokenIds, pack
 from subnet.wire.messages import ChoiceStart, Generate
-from subnet.wire.tensors import TokenIds, pack
 
 NO_TOKENS = pack(np.empty(0, np.int32))
 

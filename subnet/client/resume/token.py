@@ -16,8 +16,8 @@ from subnet.client.ledger.token import NO_TOKENS, TokenChoice, TokenLedger
 from subnet.errors import NodeError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import Resume
+from subnet.tensors import pack, token_ids
 from subnet.wire.messages import ChoiceStart, Generate
-from subnet.wire.tensors import pack, token_ids
 
 
 class Diverged(NodeError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from subnet.pool.node import RemoteNode
-from subnet.wire.tensors import TokenIds, token_ids
+from subnet.tensors import TokenIds, token_ids
 
 
 class RoutingHint(msgspec.Struct, frozen=True, eq=False):
@@ -22,9 +22,21 @@ class RoutingHint(msgspec.Struct, frozen=True, eq=False):
     key: str | None = None
 
 
+class Candidate(Protocol):
+    """A node that could take a request: its address, and the share of its slots in use (1.0: all)."""
+
+    peer: str
+
+    @property
+    def load(self) -> float: ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
 class Policy(ABC):
     """Strategy that chooses one of the available nodes. Synchronous, without I/O."""
 
     @abstractmethod
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         """Return one of `candidates`, which is not empty and in the order of the node table."""

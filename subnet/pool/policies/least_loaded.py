@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
 
 
@@ -15,6 +14,6 @@ class LeastLoaded(Policy):
     def __init__(self) -> None:
         self._round_robin = RoundRobin()
 
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         min_load = min(remote.load for remote in candidates)
         return self._round_robin.choose([remote for remote in candidates if remote.load == min_load], hint)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 
 
 class PowerOfTwo(Policy):
@@ -19,6 +18,6 @@ class PowerOfTwo(Policy):
     def __init__(self, random: Random | None = None) -> None:
         self._random = random or Random()
 
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         sample = self._random.sample(candidates, min(2, len(candidates)))
         return min(sample, key=lambda remote: remote.load)

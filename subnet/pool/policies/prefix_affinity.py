@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.pool.policies.least_loaded import LeastLoaded
 from subnet.pool.policies.rendezvous import rendezvous_order
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class PrefixAffinity(Policy):
@@ -29,7 +28,7 @@ class PrefixAffinity(Policy):
         self._load_factor = load_factor
         self._fallback = LeastLoaded()
 
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         prefix = self._prefix(hint.prompt)
         if not len(prefix):
             return self._fallback.choose(candidates, hint)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from subnet.pool.node import RemoteNode
+from subnet.pool.policies.base import C
 
 
-def rendezvous_order(key: bytes, candidates: Sequence[RemoteNode]) -> list[RemoteNode]:
+def rendezvous_order(key: bytes, candidates: Sequence[C]) -> list[C]:
     """Return `candidates` in an order that depends only on `key` and their peers.
 
     Every gateway computes the same order, and nodes that join or leave do not change the order of the others

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 
 
 class RoundRobin(Policy):
@@ -14,9 +13,9 @@ class RoundRobin(Policy):
 
     def __init__(self) -> None:
         self._counter = 0
-        self._last_chosen: WeakKeyDictionary[RemoteNode, int] = WeakKeyDictionary()
+        self._last_chosen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         chosen = min(candidates, key=lambda remote: self._last_chosen.get(remote, 0))
         self._counter += 1
         self._last_chosen[chosen] = self._counter

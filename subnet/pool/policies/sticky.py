@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subnet.pool.node import RemoteNode
-from subnet.pool.policies.base import Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.pool.policies.least_loaded import LeastLoaded
 from subnet.pool.policies.rendezvous import rendezvous_order
 
@@ -19,7 +18,7 @@ class Sticky(Policy):
     def __init__(self, fallback: Policy | None = None) -> None:
         self._fallback = fallback or LeastLoaded()
 
-    def choose(self, candidates: Sequence[RemoteNode], hint: RoutingHint) -> RemoteNode:
+    def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         if not hint.key:
             return self._fallback.choose(candidates, hint)
         # Clients may send a key with unpaired surrogates: valid in JSON, but not in UTF-8.
