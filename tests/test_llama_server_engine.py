@@ -1,4 +1,4 @@
-"""The engine in front of llama.cpp's own server: what the server writes is what our own engine would have written."""
+"""llama-server engine with a real server: its output equals that of the llama.cpp engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import TokenizerArtefact
 from subnet.protocols.in_process import InProcessProtocol
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 from tests.llama_server import llama_server
 from tests.processes import Running
 from tests.real_engine import PERSON, chat, make_engine, run
@@ -30,9 +30,9 @@ from tests.real_engine import PERSON, chat, make_engine, run
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LONG, SHORT = 2048, 256
-"""Tokens of context of a slot. A long one is full after most of a minute."""
+"""Context lengths of a slot, in tokens. It takes most of a minute to fill the long one."""
 SPLIT = {10813: 12.0, 232: 12.0, 227: 12.0, 7906: 12.0, 251: 12.0}
-"""A bias to the parts of 🎉 and 中."""
+"""Bias towards the tokens that 🎉 and 中 consist of."""
 FORCED = 'start: "a🎉b中語é🦜"'
 LIMITS = Limits(first_token_timeout=20.0, inter_token_timeout=20.0, retry_timeout=60.0, max_attempts=4, backoff=0.001)
 ENDLESS = Job(chat("Count."), Sampling(seed=1, ignore_eos=True), (Start(0, token_ids([])),))
@@ -51,15 +51,15 @@ async def engine(server: Running) -> AsyncIterator[LlamaServerEngine]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def own() -> AsyncIterator[LlamaCppEngine]:
+async def reference() -> AsyncIterator[LlamaCppEngine]:
     async with make_engine(capacity=1) as engine:
         yield engine
 
 
-async def test_it_describes_the_model_that_the_server_has(engine: LlamaServerEngine, own: LlamaCppEngine) -> None:
-    """The card and the tokenizer are those of the file itself; slots and context are the server's."""
-    assert engine.card == msgspec.structs.replace(own.card, context_length=LONG)
-    assert engine.artefact == own.artefact
+async def test_the_card_is_that_of_the_servers_file(engine: LlamaServerEngine, reference: LlamaCppEngine) -> None:
+    """Card and tokenizer are those of the server's GGUF file; slots and context length are the server's."""
+    assert engine.card == msgspec.structs.replace(reference.card, context_length=LONG)
+    assert engine.artefact == reference.artefact
     assert engine.capacity == 2
     assert set(engine.capabilities.grammars) == {"json_schema", "regex", "lark"}
 
@@ -70,47 +70,47 @@ async def test_it_describes_the_model_that_the_server_has(engine: LlamaServerEng
         ("What is the capital of France?", {"max_tokens": 30}),
         ("Write a list of fruits.", {"max_tokens": 20}),
         ("Count to three.", {"max_tokens": 20, "ignore_eos": True}),
-        *(("Celebrate!", {"max_tokens": most, "logit_bias": SPLIT}) for most in (9, 10, 11)),
+        *(("Celebrate!", {"max_tokens": max_tokens, "logit_bias": SPLIT}) for max_tokens in (9, 10, 11)),
         *(
-            ("Celebrate!", {"max_tokens": most, "grammar": Grammar("lark", 'start: "a🎉b中語é🦜"')})
-            for most in (7, 8, 20)
+            ("Celebrate!", {"max_tokens": max_tokens, "grammar": Grammar("lark", 'start: "a🎉b中語é🦜"')})
+            for max_tokens in (7, 8, 20)
         ),
         ("Break!", {"max_tokens": 7, "logit_bias": {10813: 100.0}}),
     ],
 )
-async def test_greedy_tokens_are_those_of_our_own_engine(
-    engine: LlamaServerEngine, own: LlamaCppEngine, question: str, sampling: dict[str, Any]
+async def test_greedy_tokens_equal_those_of_llama_cpp(
+    engine: LlamaServerEngine, reference: LlamaCppEngine, question: str, sampling: dict[str, Any]
 ) -> None:
-    """Whatever comes: characters of several tokens, cut anywhere by max_tokens, grammars, bytes that are no text."""
-    expected, ends = await run(own, chat(question), temperature=0, **sampling)
+    """Greedy tokens equal those of the llama.cpp engine, also for split characters, grammars and invalid UTF-8."""
+    expected, expected_deltas = await run(reference, chat(question), temperature=0, **sampling)
     tokens, deltas = await run(engine, chat(question), temperature=0, **sampling)
     assert tokens == expected
-    assert deltas[-1].finish_reason == ends[-1].finish_reason
+    assert deltas[-1].finish_reason == expected_deltas[-1].finish_reason
 
 
 @pytest.mark.parametrize("sampling", [{"max_tokens": 5}, {"max_tokens": 6, "logit_bias": SPLIT}])
-async def test_logprobs_are_those_of_our_own_engine(
-    engine: LlamaServerEngine, own: LlamaCppEngine, sampling: dict[str, Any]
+async def test_logprobs_equal_those_of_llama_cpp(
+    engine: LlamaServerEngine, reference: LlamaCppEngine, sampling: dict[str, Any]
 ) -> None:
-    """One for each token, also for those that the server does not tell; the width wanted, likeliest first."""
+    """Every token has the logprobs of the llama.cpp engine, also one whose id the server omits."""
     prompt = chat("Tell me a story.")
     for width in (0, 3):
-        (tokens, expected), (same, found) = [
-            await run(each, prompt, temperature=0, logprobs=width, **sampling) for each in (own, engine)
+        (tokens, expected), (same_tokens, actual) = [
+            await run(tested, prompt, temperature=0, logprobs=width, **sampling) for tested in (reference, engine)
         ]
-        assert tokens == same
-        for mine, its in zip(scores(expected), scores(found), strict=True):
-            assert its.top_ids == mine.top_ids
-            assert [its.logprob, *its.top_logprobs] == pytest.approx([mine.logprob, *mine.top_logprobs], abs=0.01)
+        assert tokens == same_tokens
+        for ours, theirs in zip(all_logprobs(expected), all_logprobs(actual), strict=True):
+            assert theirs.top_ids == ours.top_ids
+            assert [theirs.logprob, *theirs.top_logprobs] == pytest.approx([ours.logprob, *ours.top_logprobs], abs=0.01)
 
 
-def scores(deltas: list[Delta]) -> list[TokenLogprobs]:
+def all_logprobs(deltas: list[Delta]) -> list[TokenLogprobs]:
     assert all(len(delta.logprobs or []) == len(delta.tokens) for delta in deltas)
-    return [each for delta in deltas for each in delta.logprobs or []]
+    return [entry for delta in deltas for entry in delta.logprobs or []]
 
 
-async def test_a_seed_draws_the_same_again(engine: LlamaServerEngine) -> None:
-    """Each seed has an answer of its own, and the same every time; so has each choice of a job."""
+async def test_a_seed_gives_the_same_answer_again(engine: LlamaServerEngine) -> None:
+    """Each seed gives its own repeatable answer, and so does each choice of a job."""
     prompt = chat("Tell me a story.")
     answers = [(await run(engine, prompt, seed=seed, max_tokens=8))[0] for seed in (1, 2, 1, -(2**63))]
     assert answers[0] == answers[2]
@@ -124,7 +124,7 @@ async def test_a_seed_draws_the_same_again(engine: LlamaServerEngine) -> None:
 
 @pytest.mark.parametrize("sampling", [{"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}])
 async def test_truncation_to_one_token_is_greedy(engine: LlamaServerEngine, sampling: dict[str, Any]) -> None:
-    """However hot, a draw among the likeliest token alone gives that one; the server's own truncation is off."""
+    """Truncation to a single token is greedy at any temperature, and the server's own truncation is off."""
     prompt = chat("Tell me a story.")
     greedy, _ = await run(engine, prompt, temperature=0, max_tokens=6)
     assert (await run(engine, prompt, temperature=5, max_tokens=6))[0] != greedy
@@ -133,7 +133,7 @@ async def test_truncation_to_one_token_is_greedy(engine: LlamaServerEngine, samp
 
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty", "repetition_penalty"])
 async def test_a_huge_penalty_forbids_repetition(engine: LlamaServerEngine, name: str) -> None:
-    """No token comes twice."""
+    """A huge penalty forbids repeated tokens."""
     prompt = chat("Say yes yes yes yes yes yes.", "yes yes yes yes yes yes")
     penalty: dict[str, Any] = {name: 1e4}
     tokens, _ = await run(engine, prompt, temperature=0, max_tokens=10, ignore_eos=True, **penalty)
@@ -141,8 +141,8 @@ async def test_a_huge_penalty_forbids_repetition(engine: LlamaServerEngine, name
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_an_answer_fits_its_schema(engine: LlamaServerEngine, seed: int) -> None:
-    """It parses, and ends by itself."""
+async def test_an_answer_matches_its_schema(engine: LlamaServerEngine, seed: int) -> None:
+    """An answer with a schema parses and ends by itself."""
     pieces = TokenizerArtefact.from_bytes(engine.artefact).pieces
     sampling: dict[str, Any] = {"seed": seed, "max_tokens": 80, "grammar": Grammar("json_schema", PERSON)}
     tokens, deltas = await run(engine, chat("Describe a person called Ann."), **sampling)
@@ -160,14 +160,14 @@ async def test_an_answer_fits_its_schema(engine: LlamaServerEngine, seed: int) -
         Grammar("json_schema", "{"),
     ],
 )
-async def test_a_grammar_that_is_none_is_refused(engine: LlamaServerEngine, grammar: Grammar) -> None:
-    """The server would write without one."""
+async def test_an_invalid_grammar_is_rejected(engine: LlamaServerEngine, grammar: Grammar) -> None:
+    """An invalid grammar is rejected, because the server would ignore it."""
     with pytest.raises(InvalidRequest, match="grammar"):
         await run(engine, chat("Hi"), grammar=grammar, max_tokens=1)
 
 
 async def test_stop_tokens_end_and_are_not_delivered(engine: LlamaServerEngine) -> None:
-    """Also one that the server does not know as an end; and no token at all may be wanted."""
+    """A stop token that the server does not know ends a choice and is not delivered; max_tokens may be 0."""
     prompt = chat("Tell me a story.")
     tokens, _ = await run(engine, prompt, temperature=0, max_tokens=12)
     stopped, deltas = await run(engine, prompt, temperature=0, max_tokens=12, stop_tokens=(tokens[6],))
@@ -177,7 +177,7 @@ async def test_stop_tokens_end_and_are_not_delivered(engine: LlamaServerEngine) 
 
 
 async def test_a_full_context_ends_with_length() -> None:
-    """A choice stops where its slot is full; a prompt that fills it is refused."""
+    """A choice ends with "length" when its slot is full; a prompt that fills the slot is rejected."""
     with llama_server(slots=1, context=SHORT) as server:
         async with LlamaServerEngine(NodeSpec(url=server.url)) as engine:
             prompt = token_ids([500] * (SHORT - 3))
@@ -187,8 +187,8 @@ async def test_a_full_context_ends_with_length() -> None:
                 await run(engine, token_ids([500] * SHORT))
 
 
-async def test_what_was_read_before_is_counted(engine: LlamaServerEngine) -> None:
-    """The first delta tells how much of the prompt was left from earlier; there are signs of life while it is read."""
+async def test_cached_tokens_are_reported(engine: LlamaServerEngine) -> None:
+    """The first token reports how much of the prompt was cached, after keep-alives while the prompt is processed."""
     prompt = chat("What would you say of this, in a few words? " * 6)
     deltas: list[Delta] = []
     for _ in range(2):
@@ -201,10 +201,10 @@ async def test_what_was_read_before_is_counted(engine: LlamaServerEngine) -> Non
 
 
 async def test_cancelling_frees_the_slot(engine: LlamaServerEngine, server: Running) -> None:
-    """An endless job that is cancelled: the server soon has nothing to do."""
-    begun = asyncio.Event()
-    task = asyncio.create_task(engine.run(ENDLESS, lambda delta: begun.set() if delta.tokens else None))
-    await begun.wait()
+    """Cancelling a job frees the server's slot."""
+    started = asyncio.Event()
+    task = asyncio.create_task(engine.run(ENDLESS, lambda delta: started.set() if delta.tokens else None))
+    await started.wait()
     async with HttpClient(NodeSpec(url=server.url)) as http:
         assert await busy(http) == 1
         task.cancel()
@@ -218,8 +218,8 @@ async def busy(http: HttpClient) -> int:
     return sum(slot["is_processing"] for slot in await http.get("/slots"))
 
 
-async def test_a_server_that_comes_back_with_another_context_is_described_anew() -> None:
-    """Killed in the middle of an answer it is lost, and so it is for check(); then it is there again, another."""
+async def test_a_restarted_server_is_described_again() -> None:
+    """A killed server raises NodeLost, and is described again after a restart with another context length."""
     hours = count(step=3600.0)
     with llama_server(slots=1, context=SHORT) as first:
         async with LlamaServerEngine(NodeSpec(url=first.url), clock=lambda: next(hours)) as engine:
@@ -237,9 +237,9 @@ async def test_a_server_that_comes_back_with_another_context_is_described_anew()
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0, "logit_bias": SPLIT}, {"seed": 4}])
-async def test_an_answer_goes_on_at_another_server(sampling: dict[str, Any]) -> None:
-    """One of two servers is killed in the middle of an answer: the tokens are those of an undisturbed run."""
-    prompt, wanted = chat("Tell me a story."), Sampling(max_tokens=18, ignore_eos=True, **sampling)
+async def test_an_answer_continues_on_another_server(sampling: dict[str, Any]) -> None:
+    """An answer whose server is killed continues on another one and equals the uninterrupted answer."""
+    prompt, all_sampling = chat("Tell me a story."), Sampling(max_tokens=18, ignore_eos=True, **sampling)
     with llama_server(slots=1, context=SHORT) as left, llama_server(slots=1, context=SHORT) as right:
         running = {server.url: server for server in (left, right)}
         nodes = [InProcessProtocol(LlamaServerEngine(NodeSpec(url=url)), url) for url in running]
@@ -247,10 +247,10 @@ async def test_an_answer_goes_on_at_another_server(sampling: dict[str, Any]) -> 
             await remotes.ready()
             sessions = SessionManager(remotes, limits=LIMITS)
             async with sessions.session() as session:
-                whole = [t async for delta in session.generate(prompt, wanted) for t in delta.tokens]
+                whole = [t async for delta in session.generate(prompt, all_sampling) for t in delta.tokens]
             async with sessions.session() as session:
                 tokens: list[int] = []
-                async for delta in session.generate(prompt, wanted):
+                async for delta in session.generate(prompt, all_sampling):
                     tokens += delta.tokens
                     if len(tokens) >= 7 and session.ledger is not None:
                         running[session.ledger.peers[0]].process.send_signal(signal.SIGKILL)
@@ -260,8 +260,8 @@ async def test_an_answer_goes_on_at_another_server(sampling: dict[str, Any]) -> 
     assert len(tokens) == 18
 
 
-async def test_a_server_whose_file_is_elsewhere_needs_a_tokenizer(server: Running) -> None:
-    """What to set is said; and it is used where it is set."""
+async def test_a_tokenizer_must_be_available(server: Running) -> None:
+    """A tokenizer that is not available raises an error that says what to set."""
     with pytest.raises(SettingsError, match="set `tokenizer`"):
         async with LlamaServerEngine(NodeSpec(url=server.url, tokenizer="/nowhere/model.gguf")):
-            raise AssertionError("it has none")
+            raise AssertionError("the engine started without a tokenizer")

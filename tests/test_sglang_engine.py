@@ -1,4 +1,4 @@
-"""The engine in front of SGLang, against recorded shapes of its documented API."""
+"""SGLang engine, against recorded responses of SGLang's documented API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet.engines.sglang import SglangEngine
-from subnet.engines.sglang.api import SAMPLING, Increments, Logprob, Meta, Output
+from subnet.engines.sglang.api import SAMPLING, GenerateEvent, IncrementDecoder, Logprob, Meta
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, NodeLost, SettingsError, SubnetError
 from subnet.generation import Grammar, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
@@ -21,9 +21,9 @@ from subnet.models.card import describe
 from subnet.models.resolve import resolve
 from tests.real_engine import run
 from tests.recorded import Recorded, recorded
-from tests.test_vllm_engine import EVERYTHING, PROMPT, SCORES, cancelled, unmapped
+from tests.test_vllm_engine import ALL_PARAMETERS, EXPECTED_LOGPROBS, PROMPT, run_cancelled, unmapped
 
-Style = Literal["all", "alone", "ids alone"]
+Style = Literal["cumulative", "incremental", "ids incremental"]
 
 
 @asynccontextmanager
@@ -35,8 +35,8 @@ async def playing(*names: str, **spec: Any) -> AsyncIterator[tuple[SglangEngine,
 
 
 @pytest.mark.parametrize("names", [[], ["new"]])
-async def test_it_describes_the_model(names: list[str]) -> None:
-    """By the newer name of the question and by the older; the tokenizer from where the server has it."""
+async def test_the_card_describes_the_servers_model(names: list[str]) -> None:
+    """The model is described at the newer or the older path, with the tokenizer from the server's location."""
     async with playing(*names) as (engine, _):
         card, artefact = describe(resolve(None, print), "smol")
         assert engine.card == msgspec.structs.replace(card, context_length=256)
@@ -45,7 +45,7 @@ async def test_it_describes_the_model(names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["cumulative", "incremental"])
 async def test_an_answer_ends_before_the_end_token(name: str) -> None:
-    """Whether events have all ids or new ones alone, each delta has the new ones, the first what was cached."""
+    """The deltas have only new tokens, from cumulative or incremental events, and the first has cached_tokens."""
     async with playing(name) as (engine, server):
         _, deltas = await run(engine, PROMPT, temperature=0, max_tokens=20)
         assert server.asked == [server.line(name).asked]
@@ -56,12 +56,12 @@ async def test_an_answer_ends_before_the_end_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["everything", "everything alone", "everything of old"])
 async def test_every_parameter_is_mapped(name: str) -> None:
-    """All of Sampling, by the server's names; and logprobs stay with their tokens."""
+    """Every field of Sampling is sent under the server's name, and logprobs are assigned to their tokens."""
     async with playing(name) as (engine, server):
-        tokens, deltas = await run(engine, PROMPT, **EVERYTHING)
+        tokens, deltas = await run(engine, PROMPT, **ALL_PARAMETERS)
         assert server.asked == [server.line(name).asked]
         assert tokens == [504, 3575, 282]
-        assert [each for delta in deltas for each in delta.logprobs or []] == SCORES
+        assert [entry for delta in deltas for entry in delta.logprobs or []] == EXPECTED_LOGPROBS
         assert deltas[-1].finish_reason == "stop"
 
 
@@ -69,8 +69,8 @@ async def test_every_parameter_is_mapped(name: str) -> None:
     ("name", "grammar"),
     [("schema", Grammar("json_schema", '{"type":"object"}')), ("regex", Grammar("regex", "[ab]+"))],
 )
-async def test_grammars_have_a_field_each(name: str, grammar: Grammar) -> None:
-    """And a length is a length."""
+async def test_each_kind_of_grammar_has_its_field(name: str, grammar: Grammar) -> None:
+    """Each kind of grammar has its own field, and an answer at its maximum length ends with "length"."""
     async with playing(name) as (engine, server):
         _, deltas = await run(engine, PROMPT, max_tokens=20, grammar=grammar)
         assert server.asked == [server.line(name).asked]
@@ -86,15 +86,15 @@ async def test_grammars_have_a_field_each(name: str, grammar: Grammar) -> None:
         ("cut", NodeLost),
     ],
 )
-async def test_what_goes_wrong_has_its_own_error(name: str, error: type[SubnetError]) -> None:
-    """An answer that is no whole one is never taken for one."""
+async def test_incomplete_answers_raise_errors(name: str, error: type[SubnetError]) -> None:
+    """An answer that is aborted, rejected or cut off raises an error."""
     async with playing(name) as (engine, _):
         with pytest.raises(error):
             await run(engine, PROMPT)
 
 
-async def test_a_penalty_beyond_its_range_is_refused_by_name() -> None:
-    """It takes less than others do."""
+async def test_a_penalty_out_of_range_is_rejected() -> None:
+    """A repetition penalty above SGLang's maximum is rejected by name."""
     async with playing("cumulative") as (engine, server):
         with pytest.raises(InvalidRequest) as caught:
             await run(engine, PROMPT, repetition_penalty=3.0)
@@ -103,14 +103,14 @@ async def test_a_penalty_beyond_its_range_is_refused_by_name() -> None:
 
 
 async def test_cancelling_closes_the_connection() -> None:
-    """The server is told by that, and stops."""
+    """Cancelling a job closes the connection, which tells the server to stop."""
     async with playing("endless") as (engine, server):
-        await cancelled(engine)
+        await run_cancelled(engine)
         await server.left.wait()
 
 
-async def test_a_server_that_was_restarted_is_described_anew() -> None:
-    """With another length, say."""
+async def test_a_restarted_server_is_described_again() -> None:
+    """A server that was restarted with another context length is described again."""
     now = count(step=10.0)
     async with recorded("sglang") as server:
         async with SglangEngine(NodeSpec(url=server.url), clock=lambda: next(now)) as engine:
@@ -120,53 +120,62 @@ async def test_a_server_that_was_restarted_is_described_anew() -> None:
 
 
 @pytest.mark.parametrize(("names", "spec"), [([], {"tokenizer": "/nowhere"}), (["stranger"], {})])
-async def test_a_tokenizer_that_cannot_be_had_is_said(names: list[str], spec: dict[str, Any]) -> None:
-    """With what to set: where there is none, and where it is another than the server's."""
+async def test_a_missing_or_wrong_tokenizer_is_reported(names: list[str], spec: dict[str, Any]) -> None:
+    """A missing tokenizer, or one that differs from the server's, raises an error that says what to set."""
     with pytest.raises(SettingsError, match="set `tokenizer`"):
         async with playing(*names, **spec):
-            raise AssertionError("it has none")
+            raise AssertionError("the engine started without a tokenizer")
 
 
 def test_the_table_has_every_field() -> None:
-    """What is not in it depends on more than its value, or is not declared."""
+    """Every field of Sampling is in the table, unless it is set separately or unsupported."""
     assert unmapped(SAMPLING) == {"max_tokens", "seed", "grammar", "logprobs", "typical_p"}
 
 
 @given(
     st.lists(st.integers(0, 9), max_size=12),
     st.sets(st.integers(0, 12)),
-    st.sampled_from(["all", "alone", "ids alone"]),
+    st.sampled_from(["cumulative", "incremental", "ids incremental"]),
     st.booleans(),
 )
-def test_any_steps_give_the_same(ids: list[int], cuts: set[int], style: Style, scored: bool) -> None:
-    """However an answer is cut into events, and whatever these repeat."""
-    increments = Increments()
-    found: list[int] = []
-    scores: list[TokenLogprobs] = []
+def test_decoding_does_not_depend_on_the_events(
+    ids: list[int], cuts: set[int], style: Style, with_logprobs: bool
+) -> None:
+    """However an answer is split into events, and whatever these repeat, the decoded tokens are the same."""
+    decoder = IncrementDecoder()
+    tokens: list[int] = []
+    logprobs: list[TokenLogprobs] = []
     for start, end in pairwise(sorted({0, *(cut for cut in cuts if cut < len(ids)), len(ids)})):
-        more, told = increments.decode(event(ids, start, end, style), 1 if scored else None)
-        found += more
-        scores += told or []
-    assert found == ids
-    assert [each.logprob for each in scores] == ([-float(at) for at in range(len(ids))] if scored else [])
-
-
-def test_logprobs_that_come_late_are_waited_for() -> None:
-    """Ids may be ahead of them in an event, for the server goes on writing into its list."""
-    increments = Increments()
-    early = Output(output_ids=(5, 6), meta_info=Meta(completion_tokens=1, output_token_logprobs=lines([5])))
-    late = Output(output_ids=(5, 6), meta_info=Meta(completion_tokens=2, output_token_logprobs=lines([5, 6])))
-    assert [increments.decode(output, 0)[0] for output in (early, late)] == [[5], [6]]
-
-
-def event(ids: Sequence[int], start: int, end: int, style: Style) -> Output:
-    own = lines(ids)
-    logprobs = own[start:end] if style == "alone" else own[:end]
-    meta = Meta(
-        completion_tokens=end, output_token_logprobs=logprobs, output_top_logprobs=[[each] for each in logprobs]
+        new_tokens, new_logprobs = decoder.decode(make_event(ids, start, end, style), 1 if with_logprobs else None)
+        tokens += new_tokens
+        logprobs += new_logprobs or []
+    assert tokens == ids
+    assert [entry.logprob for entry in logprobs] == (
+        [-float(position) for position in range(len(ids))] if with_logprobs else []
     )
-    return Output(output_ids=tuple(ids[:end] if style == "all" else ids[start:end]), meta_info=meta)
 
 
-def lines(ids: Sequence[int]) -> list[Logprob]:
-    return [(-float(at), token, None) for at, token in enumerate(ids)]
+def test_tokens_wait_for_their_logprobs() -> None:
+    """A token whose logprobs have not arrived is delivered with the next event."""
+    decoder = IncrementDecoder()
+    early = GenerateEvent(
+        output_ids=(5, 6), meta_info=Meta(completion_tokens=1, output_token_logprobs=make_logprobs([5]))
+    )
+    late = GenerateEvent(
+        output_ids=(5, 6), meta_info=Meta(completion_tokens=2, output_token_logprobs=make_logprobs([5, 6]))
+    )
+    assert [decoder.decode(event, 0)[0] for event in (early, late)] == [[5], [6]]
+
+
+def make_event(ids: Sequence[int], start: int, end: int, style: Style) -> GenerateEvent:
+    """Return an event with the tokens from `start` to `end`, cumulative or incremental by `style`."""
+    all_logprobs = make_logprobs(ids)
+    logprobs = all_logprobs[start:end] if style == "incremental" else all_logprobs[:end]
+    meta = Meta(
+        completion_tokens=end, output_token_logprobs=logprobs, output_top_logprobs=[[entry] for entry in logprobs]
+    )
+    return GenerateEvent(output_ids=tuple(ids[:end] if style == "cumulative" else ids[start:end]), meta_info=meta)
+
+
+def make_logprobs(ids: Sequence[int]) -> list[Logprob]:
+    return [(-float(position), token, None) for position, token in enumerate(ids)]

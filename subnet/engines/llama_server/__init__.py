@@ -1,4 +1,4 @@
-"""llama.cpp's own server, by token ids."""
+"""Engine that forwards token ids to llama.cpp's server, llama-server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""llama-server's `/completion`: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""Requests and responses of llama-server's `/completion`.
 
-Its frequency and presence penalties count the prompt too, as its repetition penalty does; OpenAI's do not.
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+
+Unlike OpenAI's, its frequency and presence penalties count the prompt, too.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.parameters import Parameter, seed_of, written
-from subnet.engines.remote.pieces import LEAST_LOGPROB, Piece
+from subnet.engines.remote.events import MIN_LOGPROB, StreamEvent
+from subnet.engines.remote.parameters import Parameter, derive_seed, sampling_params
 from subnet.generation import Job, TokenLogprobs
 
 SAMPLING = (
@@ -25,13 +27,14 @@ SAMPLING = (
     Parameter("repetition_penalty", "repeat_penalty"),
     Parameter("logit_bias", "logit_bias", lambda biases: [[token, bias] for token, bias in biases.items()]),
     Parameter("ignore_eos", "ignore_eos"),
-    # 0 is none at all; the logprob of the token itself comes with that of the likeliest.
+    # With 0 the server returns no logprobs at all; the drawn token's own logprob comes only with alternatives.
     Parameter("logprobs", "n_probs", lambda width: 0 if width is None else max(1, width)),
 )
-"""Without max_tokens, seed, grammar and stop_tokens, which depend on more; min_tokens it does not know."""
+"""All fields of Sampling but max_tokens, seed, grammar and stop_tokens, which are handled separately, and min_tokens,
+which is unsupported."""
 
 NEUTRAL: dict[str, Any] = {
-    # The order of our own engine. Samplers that are not named here are not used.
+    # The order of the llama.cpp engine. Samplers that are not listed are disabled.
     "samplers": ["penalties", "temperature", "top_k", "typ_p", "top_p", "min_p"],
     "dynatemp_range": 0.0,
     "mirostat": 0,
@@ -41,65 +44,72 @@ NEUTRAL: dict[str, Any] = {
     "cache_prompt": True,
     "return_tokens": True,
 }
-# One bit less than it has: its largest seed stands for a random one.
+# One bit less than the server's seeds have, because the largest one selects a random seed.
 _SEED_BITS = 31
 
 
 class Probability(msgspec.Struct):
-    """Of one token. `logprob` is None for minus infinity."""
+    """Logprob of one token, None for minus infinity, and the most likely tokens at its position."""
 
     id: int
     logprob: float | None = None
     top_logprobs: tuple[Probability, ...] = ()
 
     def logprobs(self, width: int) -> TokenLogprobs:
+        """Return the token's logprobs with up to `width` alternatives."""
         tops = self.top_logprobs[:width]
         return TokenLogprobs(
-            _number(self.logprob), tuple(top.id for top in tops), tuple(_number(top.logprob) for top in tops)
+            _clamp(self.logprob), tuple(top.id for top in tops), tuple(_clamp(top.logprob) for top in tops)
         )
 
 
-class Progress(msgspec.Struct):
-    """How far the prompt was read; `cache` tokens of it were left from earlier requests."""
+class PromptProgress(msgspec.Struct):
+    """Progress of prompt processing. `cache` is the number of prompt tokens reused from earlier requests."""
 
     cache: int = 0
 
 
-class Part(Piece):
-    """An event, or the whole of an answer that is not streamed. `tokens_predicted` are those up to here."""
+class CompletionEvent(StreamEvent):
+    """Event of a stream, or an unstreamed response. `tokens_predicted` is the number of tokens generated so far."""
 
     content: str = ""
     tokens: tuple[int, ...] = ()
     stop: bool = False
     stop_type: str = ""
     tokens_predicted: int = 0
-    prompt_progress: Progress | None = None
+    prompt_progress: PromptProgress | None = None
     completion_probabilities: tuple[Probability, ...] = ()
 
 
-def request(job: Job, choice: int, tokens: Sequence[int], left: int, context: int) -> dict[str, Any]:
-    """For `left` more tokens of a choice that has `tokens`, where a slot has `context` tokens."""
+def build_request(job: Job, choice: int, tokens: Sequence[int], max_tokens: int, context_length: int) -> dict[str, Any]:
+    """Return the request body for up to `max_tokens` more tokens of a choice that already has `tokens`.
+
+    `context_length` is the size of a slot, in tokens.
+    """
     return {
         "prompt": [*job.prompt.tolist(), *tokens],
-        "n_predict": left,
-        "seed": seed_of(job.sampling.seed, choice, len(tokens), _SEED_BITS),
-        "repeat_last_n": context,
-        **written(SAMPLING, job.sampling),
+        "n_predict": max_tokens,
+        "seed": derive_seed(job.sampling.seed, choice, len(tokens), _SEED_BITS),
+        "repeat_last_n": context_length,
+        **sampling_params(SAMPLING, job.sampling),
         **NEUTRAL,
     }
 
 
-def likeliest(prompt: Sequence[int], harmless: int, count: int) -> dict[str, Any]:
-    """For how likely `count` tokens are after `prompt`. It tells that only with a token that is text: `harmless`."""
+def build_top_tokens_request(prompt: Sequence[int], text_token: int, count: int) -> dict[str, Any]:
+    """Return the request body for the `count` most likely tokens after `prompt`.
+
+    The server returns them only with a token that is text, so the request forces `text_token`.
+    """
     return {
         **NEUTRAL,
         "prompt": list(prompt),
         "n_predict": 1,
         "temperature": 0,
-        "logit_bias": [[harmless, 1e6]],
+        "logit_bias": [[text_token, 1e6]],
         "n_probs": count,
     }
 
 
-def _number(logprob: float | None) -> float:
-    return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+def _clamp(logprob: float | None) -> float:
+    return MIN_LOGPROB if logprob is None else max(logprob, MIN_LOGPROB)

@@ -1,4 +1,4 @@
-"""One choice that llama-server writes."""
+"""Generation of one choice by llama-server."""
 
 from __future__ import annotations
 
@@ -8,147 +8,154 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.llama_server.api import Part, Probability, likeliest, request
-from subnet.engines.llama_server.split import Tokens, Unreadable, Vocabulary
-from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.pieces import pieces
+from subnet.engines.llama_server.api import CompletionEvent, Probability, build_request, build_top_tokens_request
+from subnet.engines.llama_server.token_recovery import TokenRecovery, UnrecoverableTokens, Vocabulary
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.events import stream_events
 from subnet.errors import EngineFailed, NodeLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.http.client import HttpClient
 
 PATH = "/completion"
-# How many of the likeliest tokens are asked for at first, where the one that was drawn is looked for.
-_LIKELIEST = 64
-# How many tokens are drawn anew, and how many may be needed to complete a character.
-_ANEW = 4
-_BEYOND = 3
+# Number of most likely tokens to request at first when the logprob of a drawn token is missing.
+_TOP_TOKENS = 64
+# Number of tokens to redraw, and maximum number of extra tokens to complete a character.
+_REDRAW_TOKENS = 4
+_EXTRA_TOKENS = 3
 
 
-class Server:
-    """What all choices have in common. `context` is the size of a slot in tokens."""
+class ServerInfo:
+    """Properties of the server that all choices share.
 
-    def __init__(self, http: HttpClient, vocabulary: Vocabulary, context: int, counted: bool) -> None:
+    `context_length` is the size of a slot, in tokens. For `exact_count` see TokenRecovery. `text_token` is any
+    token that is text.
+    """
+
+    def __init__(self, http: HttpClient, vocabulary: Vocabulary, context_length: int, exact_count: bool) -> None:
         self.http = http
         self.vocabulary = vocabulary
-        self.context = context
-        self.counted = counted
-        self.harmless = next((token for token, piece in enumerate(vocabulary.pieces) if piece == b"a"), 0)
+        self.context_length = context_length
+        self.exact_count = exact_count
+        self.text_token = next((token for token, piece in enumerate(vocabulary.pieces) if piece == b"a"), 0)
 
 
 class Choice:
-    """Goes into `answer`. `limits` are the fields of the request for its grammar.
+    """Generates one choice into `output`. `grammar_fields` are the request fields for its grammar.
 
-    A stream whose ids cannot be read, because bytes came that are no text, or because it was cut within a character, is
-    taken up after the last ones that could: a few tokens are drawn anew, unstreamed, which tells all ids. A grammar
-    knows no such bytes, and its state would be lost: with one, a few tokens more are asked for than are wanted.
+    The ids of a stream cannot always be recovered: not if the bytes are invalid UTF-8, nor if the stream ends inside a
+    character. Then generation restarts after the last known id, and a few tokens are drawn again without streaming,
+    which returns all ids. With a grammar the restart would lose the grammar's state. But a grammar rules out invalid
+    UTF-8, so it is enough to request a few extra tokens, which complete the last character.
     """
 
-    def __init__(self, server: Server, job: Job, answer: Answer, limits: dict[str, Any]) -> None:
+    def __init__(self, server: ServerInfo, job: Job, output: ChoiceOutput, grammar_fields: dict[str, Any]) -> None:
         self._server = server
         self._job = job
-        self._answer = answer
-        self._limits = limits
-        self._held: list[int] = []
-        self._held_scores: list[TokenLogprobs] | None = None
+        self._output = output
+        self._grammar_fields = grammar_fields
+        self._pending: list[int] = []
+        self._pending_logprobs: list[TokenLogprobs] | None = None
 
     async def run(self) -> None:
-        while not self._answer.finished:
+        while not self._output.finished:
             try:
                 await self._stream()
-            except Unreadable:
-                await self._draw_anew()
+            except UnrecoverableTokens:
+                await self._redraw()
 
     async def _stream(self) -> None:
-        tokens = Tokens(self._server.vocabulary, self._server.counted)
-        beyond = _BEYOND if self._limits else 0
-        body = self._request(self._answer.left + beyond) | {"stream": True, "return_progress": True}
-        async with aclosing(pieces(self._server.http, PATH, body, Part)) as parts:
-            async for part in parts:
-                if part.prompt_progress is not None:
-                    self._progress(part)
-                elif part.stop:
-                    self._end(part, tokens)
+        recovery = TokenRecovery(self._server.vocabulary, self._server.exact_count)
+        extra = _EXTRA_TOKENS if self._grammar_fields else 0
+        body = self._build_request(self._output.remaining + extra) | {"stream": True, "return_progress": True}
+        async with aclosing(stream_events(self._server.http, PATH, body, CompletionEvent)) as events:
+            async for event in events:
+                if event.prompt_progress is not None:
+                    self._report_progress(event)
+                elif event.stop:
+                    self._finish(event, recovery)
                 else:
-                    await self._more(part, tokens)
-                    if self._answer.finished:
+                    await self._add_event(event, recovery)
+                    if self._output.finished:
                         return
-        if not self._answer.finished:
+        if not self._output.finished:
             raise NodeLost(f"{self._server.http.peer} closed the stream in the middle of an answer")
 
-    def _progress(self, part: Part) -> None:
-        assert part.prompt_progress is not None
-        if not self._answer.tokens:
-            self._answer.cached = part.prompt_progress.cache
-            self._answer.sign()
+    def _report_progress(self, event: CompletionEvent) -> None:
+        assert event.prompt_progress is not None
+        if not self._output.tokens:
+            self._output.cached_tokens = event.prompt_progress.cache
+            self._output.keep_alive()
 
-    async def _more(self, part: Part, tokens: Tokens) -> None:
-        self._release()
-        if part.content and not part.tokens:
+    async def _add_event(self, event: CompletionEvent, recovery: TokenRecovery) -> None:
+        self._flush_pending()
+        if event.content and not event.tokens:
             raise EngineFailed(f"{self._server.http.peer} does not return token ids: it is too old for return_tokens")
-        ids = tokens.decode(part.content, part.tokens, part.tokens_predicted)
-        scores = await self._scores(ids, part)
-        if part.content:
-            self._answer.add(ids, scores)
+        ids = recovery.decode(event.content, event.tokens, event.tokens_predicted)
+        logprobs = await self._logprobs(ids, event)
+        if event.content:
+            self._output.add(ids, logprobs)
         else:
-            # Perhaps the token that ends the answer: only the last event says so.
-            self._held, self._held_scores = ids, scores
+            # It may be the token that ends the answer, which only the last event tells.
+            self._pending, self._pending_logprobs = ids, logprobs
 
-    def _release(self) -> None:
-        self._answer.add(self._held, self._held_scores)
-        self._held = []
+    def _flush_pending(self) -> None:
+        self._output.add(self._pending, self._pending_logprobs)
+        self._pending = []
 
-    def _end(self, part: Part, tokens: Tokens) -> None:
-        ended = part.stop_type == "eos"
-        if self._server.counted and part.tokens_predicted > tokens.known and not self._limits:
-            raise Unreadable
-        if not ended:
-            self._release()
-        self._answer.add([], [], "stop" if ended or part.stop_type == "word" else "length")
+    def _finish(self, event: CompletionEvent, recovery: TokenRecovery) -> None:
+        stopped_at_eos = event.stop_type == "eos"
+        if self._server.exact_count and event.tokens_predicted > recovery.token_count and not self._grammar_fields:
+            raise UnrecoverableTokens
+        if not stopped_at_eos:
+            self._flush_pending()
+        self._output.add([], [], "stop" if stopped_at_eos or event.stop_type == "word" else "length")
 
-    async def _draw_anew(self) -> None:
-        self._held = []
-        if self._limits:
+    async def _redraw(self) -> None:
+        self._pending = []
+        if self._grammar_fields:
             raise EngineFailed(f"{self._server.http.peer} sent invalid UTF-8 although a grammar is set")
-        body = self._request(min(self._answer.left, _ANEW))
-        part = _part(await self._server.http.post(PATH, body))
-        ended = part.stop_type == "eos"
-        ids = part.tokens[:-1] if ended else part.tokens
-        # None at all would be drawn for ever.
-        reason: FinishReason | None = "stop" if ended else None if ids else "length"
-        self._answer.add(ids, await self._scores(ids, part), reason)
+        body = self._build_request(min(self._output.remaining, _REDRAW_TOKENS))
+        event = _to_event(await self._server.http.post(PATH, body))
+        stopped_at_eos = event.stop_type == "eos"
+        ids = event.tokens[:-1] if stopped_at_eos else event.tokens
+        # Without a token or a finish reason, the loop would not end.
+        finish_reason: FinishReason | None = "stop" if stopped_at_eos else None if ids else "length"
+        self._output.add(ids, await self._logprobs(ids, event), finish_reason)
 
-    def _request(self, left: int) -> dict[str, Any]:
-        answer = self._answer
-        return request(self._job, answer.number, answer.tokens, left, self._server.context) | self._limits
+    def _build_request(self, remaining: int) -> dict[str, Any]:
+        output = self._output
+        context_length = self._server.context_length
+        return build_request(self._job, output.index, output.tokens, remaining, context_length) | self._grammar_fields
 
-    async def _scores(self, ids: Sequence[int], part: Part) -> list[TokenLogprobs] | None:
-        """How likely each was: what the event says of its last ones, and what has to be asked for of the others."""
+    async def _logprobs(self, ids: Sequence[int], event: CompletionEvent) -> list[TokenLogprobs] | None:
+        """Return the logprobs of `ids`, from the event if it has them for all ids, else from separate requests."""
         width = self._job.sampling.logprobs
         if width is None:
             return None
-        told = part.completion_probabilities
-        if [each.id for each in told] == list(ids):
-            return [each.logprobs(width) for each in told]
-        before = [*self._job.prompt.tolist(), *self._answer.tokens]
-        return [await self._score([*before, *ids[:at]], token, width) for at, token in enumerate(ids)]
+        probabilities = event.completion_probabilities
+        if [probability.id for probability in probabilities] == list(ids):
+            return [probability.logprobs(width) for probability in probabilities]
+        preceding = [*self._job.prompt.tolist(), *self._output.tokens]
+        return [await self._score_token([*preceding, *ids[:at]], token, width) for at, token in enumerate(ids)]
 
-    async def _score(self, before: Sequence[int], token: int, width: int) -> TokenLogprobs:
-        found = await self._after(before, max(width, _LIKELIEST))
-        if all(top.id != token for top in found.top_logprobs):
-            found = await self._after(before, len(self._server.vocabulary.pieces))
-        logprob = next((top.logprob for top in found.top_logprobs if top.id == token), None)
-        return Probability(token, logprob, found.top_logprobs).logprobs(width)
+    async def _score_token(self, preceding: Sequence[int], token: int, width: int) -> TokenLogprobs:
+        tops = await self._top_tokens(preceding, max(width, _TOP_TOKENS))
+        if all(top.id != token for top in tops):
+            tops = await self._top_tokens(preceding, len(self._server.vocabulary.pieces))
+        logprob = next((top.logprob for top in tops if top.id == token), None)
+        return Probability(token, logprob, tops).logprobs(width)
 
-    async def _after(self, before: Sequence[int], count: int) -> Probability:
-        """The `count` likeliest tokens after those."""
-        part = _part(await self._server.http.post(PATH, likeliest(before, self._server.harmless, count)))
-        if not part.completion_probabilities:
+    async def _top_tokens(self, preceding: Sequence[int], count: int) -> tuple[Probability, ...]:
+        """Return the `count` most likely tokens after `preceding`."""
+        body = build_top_tokens_request(preceding, self._server.text_token, count)
+        event = _to_event(await self._server.http.post(PATH, body))
+        if not event.completion_probabilities:
             raise WireError(f"{self._server.http.peer} returned no probabilities")
-        return part.completion_probabilities[0]
+        return event.completion_probabilities[0].top_logprobs
 
 
-def _part(answer: Any) -> Part:
+def _to_event(response: Any) -> CompletionEvent:
     try:
-        return msgspec.convert(answer, Part)
+        return msgspec.convert(response, CompletionEvent)
     except msgspec.ValidationError as error:
         raise WireError(f"invalid response from llama-server: {error}") from error

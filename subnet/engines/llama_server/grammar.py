@@ -1,8 +1,8 @@
-"""Grammars as llama-server takes them.
+"""Conversion of grammars to request fields of llama-server.
 
-One that is built with llguidance takes Lark in llguidance's dialect, and fails on none: what it cannot compile it
-ignores. So it is compiled here first. One that is built without, as the project's own releases are, takes JSON schemas,
-and is ended by the mark of an llguidance grammar: it must never get one.
+A server built with llguidance accepts Lark in llguidance's dialect. It silently ignores a grammar that it cannot
+compile, so grammars are compiled here first. A server built without llguidance, as official releases are, accepts JSON
+schemas, and crashes on the mark of an llguidance grammar, so it must never receive one.
 https://github.com/ggml-org/llama.cpp/blob/master/docs/llguidance.md
 """
 
@@ -18,42 +18,45 @@ from subnet.errors import InvalidRequest
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
-MARK = "%llguidance"
-# As in the llama.cpp engine: small models get lost in white space.
-_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LLGUIDANCE_MARK = "%llguidance"
+# As in the llama.cpp engine: small models get stuck in flexible whitespace.
+_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-def kinds(grammar: str) -> tuple[GrammarKind, ...]:
-    """What a server takes that makes such a grammar of a JSON schema."""
-    return ("json_schema", "regex", "lark") if grammar.startswith(MARK) else ("json_schema",)
+def supported_kinds(grammar: str) -> tuple[GrammarKind, ...]:
+    """Return the kinds of grammars that a server supports, from the `grammar` to which it converts a JSON schema."""
+    return ("json_schema", "regex", "lark") if grammar.startswith(LLGUIDANCE_MARK) else ("json_schema",)
 
 
-async def limited(grammar: Grammar | None, taken: tuple[GrammarKind, ...]) -> dict[str, Any]:
-    """The fields of a request for it. Raises InvalidRequest for a grammar that cannot be used."""
+async def to_request_fields(grammar: Grammar | None, supported: tuple[GrammarKind, ...]) -> dict[str, Any]:
+    """Return the request fields for `grammar`, for a server that supports the kinds `supported`.
+
+    Raises InvalidRequest if the grammar is invalid.
+    """
     if grammar is None:
         return {}
     try:
-        if taken == ("json_schema",):
+        if supported == ("json_schema",):
             return {"json_schema": msgspec.json.decode(grammar.text)}
-        return {"grammar": await asyncio.to_thread(_lark, grammar)}
+        return {"grammar": await asyncio.to_thread(_to_lark, grammar)}
     except ValueError as error:
-        raise _unusable(str(error)) from error
+        raise _invalid_grammar(str(error)) from error
 
 
-def _lark(grammar: Grammar) -> str:
-    """Takes up to a second for a large one."""
+def _to_lark(grammar: Grammar) -> str:
+    """Convert a grammar to Lark and compile it, which takes up to a second if it is large."""
     if grammar.kind == "json_schema":
         schema = msgspec.json.decode(grammar.text)
-        styled = {**schema, "x-guidance": _STYLE} if isinstance(schema, dict) else schema
+        styled = {**schema, "x-guidance": _JSON_STYLE} if isinstance(schema, dict) else schema
         text = f"start: %json {msgspec.json.encode(styled).decode()}"
     elif grammar.kind == "regex":
         text = msgspec.json.decode(LLMatcher.grammar_from_regex(grammar.text))["grammars"][0]["lark_grammar"]
     else:
         text = grammar.text
     if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(text)):
-        raise _unusable(problem)
-    return text if text.startswith(MARK) else f"{MARK} {{}}\n{text}"
+        raise _invalid_grammar(problem)
+    return text if text.startswith(LLGUIDANCE_MARK) else f"{LLGUIDANCE_MARK} {{}}\n{text}"
 
 
-def _unusable(reason: str) -> InvalidRequest:
+def _invalid_grammar(reason: str) -> InvalidRequest:
     return InvalidRequest(f"Invalid value for 'grammar': {reason.strip().partition(chr(10))[0][:300]}", param="grammar")

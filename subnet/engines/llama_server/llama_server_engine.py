@@ -1,4 +1,4 @@
-"""The engine: a llama-server elsewhere."""
+"""Engine that forwards requests to a llama-server."""
 
 from __future__ import annotations
 
@@ -8,88 +8,89 @@ from typing import Any
 import msgspec
 
 from subnet.engines.llama_server.api import NEUTRAL
-from subnet.engines.llama_server.choice import PATH, Choice, Server
-from subnet.engines.llama_server.grammar import kinds, limited
-from subnet.engines.llama_server.split import Vocabulary
-from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
+from subnet.engines.llama_server.choice import PATH, Choice, ServerInfo
+from subnet.engines.llama_server.grammar import supported_kinds, to_request_fields
+from subnet.engines.llama_server.token_recovery import Vocabulary
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.errors import WireError
 from subnet.generation import Job
 from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Capabilities, TokenizerArtefact
 
-# In seconds.
-_PATIENCE = 10.0
+# Time to wait for the response to the grammar probe, in seconds.
+_PROBE_TIMEOUT = 10.0
 
 
-class Params(msgspec.Struct, frozen=True):
-    """`drafts` is how it drafts tokens ahead."""
+class SpeculativeParams(msgspec.Struct, frozen=True):
+    """Settings of speculative decoding. `draft_types` is its method, "none" if it is disabled."""
 
-    drafts: Any = msgspec.field(name="speculative.types", default="none")
+    draft_types: Any = msgspec.field(name="speculative.types", default="none")
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """What `/props` calls the settings of a request that brings none; `n_ctx` is the context of a slot."""
+class DefaultSettings(msgspec.Struct, frozen=True):
+    """Default generation settings in `/props`. `n_ctx` is the context length of a slot."""
 
     n_ctx: int = 0
-    params: Params = Params()
+    params: SpeculativeParams = SpeculativeParams()
 
 
 class Props(msgspec.Struct, frozen=True):
-    """What `GET /props` says, as far as it matters."""
+    """Response of `GET /props`, as far as it is used."""
 
     model_path: str = ""
     model_alias: str = ""
     total_slots: int = 1
     chat_template: str = ""
-    default_generation_settings: Settings = Settings()
+    default_generation_settings: DefaultSettings = DefaultSettings()
 
 
-class TriedSettings(msgspec.Struct, frozen=True):
+class ProbeSettings(msgspec.Struct, frozen=True):
     grammar: str = ""
 
 
-class Tried(msgspec.Struct, frozen=True):
-    """What a server says of a request that it has answered."""
+class ProbeResult(msgspec.Struct, frozen=True):
+    """Response to the grammar probe, with the settings that the server applied."""
 
-    generation_settings: TriedSettings = TriedSettings()
+    generation_settings: ProbeSettings = ProbeSettings()
 
 
 class LlamaServerEngine(RemoteEngine):
-    """The model that a llama-server at `spec.url` has loaded. Its slots are the capacity, at most `spec.concurrency`.
+    """Engine for the model of the llama-server at `spec.url`.
 
-    The tokenizer comes from the GGUF file that it names, if that is on this machine too, or from `spec.tokenizer`.
+    The capacity is the server's number of slots, at most `spec.concurrency`. The tokenizer is loaded from
+    `spec.tokenizer`, or from the server's GGUF file if that is accessible on this machine.
     """
 
     name = "llama-server"
 
-    async def _ask(self) -> Props:
+    async def _fetch_report(self) -> Props:
         try:
             return msgspec.convert(await self._http.get("/props"), Props)
         except msgspec.ValidationError as error:
             raise WireError(f"{self._http.peer} is not a llama-server: {error}") from error
 
-    async def _learn(self, said: Props) -> Model:
-        served, own = names(self._spec, _name(said))
+    async def _describe_model(self, props: Props) -> Model:
+        model_id, served_name = model_names(self._spec, _reported_name(props))
         card, artefact = await describe_reference(
-            self._spec.tokenizer or said.model_path or None,
-            served,
-            context_length=self._spec.context_length or said.default_generation_settings.n_ctx,
-            chat_template=said.chat_template,
+            self._spec.tokenizer or props.model_path or None,
+            model_id,
+            context_length=self._spec.context_length or props.default_generation_settings.n_ctx,
+            chat_template=props.chat_template,
         )
-        await self._compare(artefact, {"content": SAMPLE, "add_special": False})
-        self._server = Server(
+        await self._verify_tokenizer(artefact, {"content": SAMPLE, "add_special": False})
+        self._server = ServerInfo(
             self._http,
             Vocabulary(TokenizerArtefact.from_bytes(artefact).pieces),
             card.context_length,
-            counted=said.default_generation_settings.params.drafts == "none",
+            exact_count=props.default_generation_settings.params.draft_types == "none",
         )
         return Model(
-            name=own,
+            name=served_name,
             card=card,
             artefact=artefact,
-            capacity=min(said.total_slots, self._spec.concurrency),
+            capacity=min(props.total_slots, self._spec.concurrency),
             capabilities=await self._capabilities(),
         )
 
@@ -103,24 +104,24 @@ class LlamaServerEngine(RemoteEngine):
             penalties=True,
             logit_bias=True,
             ignore_eos=True,
-            grammars=kinds(await self._grammar()),
+            grammars=supported_kinds(await self._probe_grammar()),
         )
 
-    async def _grammar(self) -> str:
-        """What it makes of a JSON schema; nothing where all slots are taken for too long."""
+    async def _probe_grammar(self) -> str:
+        """Return the grammar to which the server converts a JSON schema; "" if all its slots are busy for too long."""
         body = NEUTRAL | {"prompt": [0], "n_predict": 1, "json_schema": {"type": "null"}}
         try:
-            async with asyncio.timeout(_PATIENCE):
-                tried = msgspec.convert(await self._http.post(PATH, body), Tried)
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                probe = msgspec.convert(await self._http.post(PATH, body), ProbeResult)
         except (TimeoutError, msgspec.ValidationError):
             return ""
-        return tried.generation_settings.grammar
+        return probe.generation_settings.grammar
 
-    async def _answer(self, model: Model, job: Job, answer: Answer) -> None:
-        limits = await limited(job.sampling.grammar, model.capabilities.grammars)
-        await Choice(self._server, job, answer, limits).run()
+    async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
+        grammar_fields = await to_request_fields(job.sampling.grammar, model.capabilities.grammars)
+        await Choice(self._server, job, output, grammar_fields).run()
 
 
-def _name(said: Props) -> str:
-    """Its alias, which is the file's path where none was given."""
-    return model_id_from_served_name(said.model_alias or said.model_path)
+def _reported_name(props: Props) -> str:
+    """Return the model's alias, which is the path of its file if none was set."""
+    return model_id_from_served_name(props.model_alias or props.model_path)

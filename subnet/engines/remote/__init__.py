@@ -1,1 +1,1 @@
-"""What engines that ask a server elsewhere have in common."""
+"""Shared parts of engines that forward requests to an inference server over HTTP."""

@@ -1,4 +1,4 @@
-"""What a server streams, decoded."""
+"""Decoding of the events that a server streams."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from subnet.errors import WireError
 from subnet.http.client import HttpClient
 
 
-class Piece(msgspec.Struct):
-    """One event of a stream. Servers have begun it with status 200, so that an error comes as one of them."""
+class StreamEvent(msgspec.Struct):
+    """Event of a stream. An error arrives as an event, because servers have already sent status 200."""
 
     error: Any = None
     object: str = ""
 
 
-PieceT = TypeVar("PieceT", bound=Piece)
+EventT = TypeVar("EventT", bound=StreamEvent)
 
-# As vLLM writes minus infinity, and OpenAI the logprob of what it did not count.
-LEAST_LOGPROB = -9999.0
+# vLLM sends this for minus infinity, and OpenAI for logprobs that were not computed.
+MIN_LOGPROB = -9999.0
 
 
-async def pieces(http: HttpClient, path: str, body: Any, kind: type[PieceT]) -> AsyncGenerator[PieceT, None]:
-    """The pieces in which the server answers, up to "[DONE]" or the end of its stream. Closing the generator closes the
-    connection, so that the server stops working. Raises as HttpClient does, and WireError for an event of another form.
+async def stream_events(
+    http: HttpClient, path: str, body: Any, event_type: type[EventT]
+) -> AsyncGenerator[EventT, None]:
+    """Post `body` and yield the decoded events of the response, up to "[DONE]" or the end of the stream.
+
+    Closing the generator closes the connection, so that the server stops generating. Raises the errors of HttpClient,
+    and WireError for an event that does not match `event_type`.
     """
     async with http.events(path, body) as events:
         async for event in events:
@@ -34,14 +38,14 @@ async def pieces(http: HttpClient, path: str, body: Any, kind: type[PieceT]) -> 
                 continue
             if event.data == "[DONE]":
                 return
-            yield _piece(http, event.data, kind)
+            yield _decode(http, event.data, event_type)
 
 
-def _piece(http: HttpClient, data: str, kind: type[PieceT]) -> PieceT:
+def _decode(http: HttpClient, data: str, event_type: type[EventT]) -> EventT:
     try:
-        piece = msgspec.json.decode(data, type=kind)
+        event = msgspec.json.decode(data, type=event_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"{http.peer} sent an invalid event: {error}") from error
-    if piece.error or piece.object == "error":
+    if event.error or event.object == "error":
         raise http.to_error(msgspec.json.decode(data))
-    return piece
+    return event

@@ -1,4 +1,4 @@
-"""The model behind a server: its card, and the tokenizer that the server does not hand out."""
+"""Description of the model behind a server: its card, and its tokenizer, which the server does not provide."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from subnet.models.resolve import resolve
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact
 
 SAMPLE = "A naïve café, 12 中 🎉"
-"""What a server and the tokenizer found for it must agree about."""
+"""Text that a server and the tokenizer found for it must tokenize to the same bytes."""
 
 logger = logging.getLogger(__name__)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is the server's own of it; `capacity` are the choices that it writes at once."""
+    """Model behind a server. `name` is the server's name of it; `capacity` is the number of choices at once."""
 
     name: str
     card: ModelCard
@@ -32,42 +32,47 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
 
 
-def names(spec: NodeSpec, first: str) -> tuple[str, str]:
-    """The name under which to serve, and the server's own, of the first model in `spec`; `first` is the server's own
-    first, which counts where `spec` names none.
+def model_names(spec: NodeSpec, default_name: str) -> tuple[str, str]:
+    """Return the id to serve the model under, and the server's name of it.
+
+    Both come from the first model in `spec`, or are `default_name`, the server's first model, if `spec` has none.
     """
-    served, own = next(iter(spec.models.items()), (first, first))
-    return served, own or first
+    model_id, served_name = next(iter(spec.models.items()), (default_name, default_name))
+    return model_id, served_name or default_name
 
 
-async def describe_reference(reference: str | None, model_id: str, **told: Any) -> tuple[ModelCard, bytes]:
-    """The card and the tokenizer artefact of a GGUF file, a tokenizer.json, its folder, or "owner/repo" on a hub, of
-    which files may be fetched. `told` are fields of the card that the server knows better; empty ones do not count.
+async def describe_reference(reference: str | None, model_id: str, **overrides: Any) -> tuple[ModelCard, bytes]:
+    """Return the model card and the encoded tokenizer artefact of the model at `reference`.
 
-    Raises SettingsError, saying what to set.
+    `reference` is a GGUF file, a tokenizer.json, its folder, or "owner/repo" on the Hugging Face hub, from which files
+    are downloaded. `overrides` replace fields of the card; empty values are ignored. Raises SettingsError, with the
+    setting to change, if `reference` is None or there is no tokenizer.
     """
     try:
         if reference is None:
             raise SettingsError("the server does not report where its tokenizer is")
-        card, artefact = await asyncio.to_thread(_described, reference, model_id)
+        card, artefact = await asyncio.to_thread(_describe, reference, model_id)
     except SettingsError as error:
         raise SettingsError(
             f"no tokenizer for {model_id}: {error.message}; set `tokenizer` to a folder, a GGUF file or a hub reference"
         ) from error
-    return msgspec.structs.replace(card, **{name: value for name, value in told.items() if value}), artefact
+    return msgspec.structs.replace(card, **{name: value for name, value in overrides.items() if value}), artefact
 
 
-def _described(reference: str, model_id: str) -> tuple[ModelCard, bytes]:
+def _describe(reference: str, model_id: str) -> tuple[ModelCard, bytes]:
     if reference.endswith(".gguf"):
         return describe(resolve(reference, logger.info), model_id)
     path = Path(reference)
     return describe_pretrained(path.parent if path.name == "tokenizer.json" else reference, model_id)
 
 
-def reads_sample(artefact: bytes, answer: Any) -> bool:
-    """Whether the ids in a server's answer, {"tokens": [...]}, are SAMPLE by this artefact; some begin with a space."""
+def matches_sample(artefact: bytes, response: Any) -> bool:
+    """Return whether the ids in a server's response, {"tokens": [...]}, decode to SAMPLE with this artefact.
+
+    Surrounding whitespace is ignored, because some tokenizers prepend a space.
+    """
     pieces = TokenizerArtefact.from_bytes(artefact).pieces
     try:
-        return b"".join(pieces[token] for token in answer["tokens"]).strip() == SAMPLE.encode()
+        return b"".join(pieces[token] for token in response["tokens"]).strip() == SAMPLE.encode()
     except (LookupError, TypeError):
         return False

@@ -1,4 +1,4 @@
-"""How an engine's server names what a request asks for: one table per engine."""
+"""Mapping of sampling parameters to those of an engine's server: one table per engine."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import Any, NamedTuple
 from subnet.generation import Sampling
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
 class Parameter(NamedTuple):
-    """A field of Sampling, the server's name of it, and how the server writes its value."""
+    """Mapping of one field of Sampling to a parameter of the server, and the conversion of its value."""
 
-    ours: str
-    theirs: str
-    write: Callable[[Any], Any] = _same
-
-
-def written(table: Iterable[Parameter], sampling: Sampling) -> dict[str, Any]:
-    """All of a table, whether asked for or not: a server's own default must not step in."""
-    return {each.theirs: each.write(getattr(sampling, each.ours)) for each in table}
+    field: str
+    param: str
+    convert: Callable[[Any], Any] = _identity
 
 
-def above_zero(share: float) -> float:
-    """For servers that refuse a top_p of 0: so little that one token is left."""
-    return max(share, 1e-6)
+def sampling_params(table: Iterable[Parameter], sampling: Sampling) -> dict[str, Any]:
+    """Return the server's parameters for `sampling`. Defaults are included, because the server's may differ."""
+    return {parameter.param: parameter.convert(getattr(sampling, parameter.field)) for parameter in table}
 
 
-def seed_of(seed: int | None, choice: int, position: int = 0, bits: int = 63) -> int:
-    """A seed of so many bits for the draws of a choice from a position on: the same for the same, and else another."""
+def nonzero(top_p: float) -> float:
+    """Replace a top_p of 0, which some servers reject, by a value so small that it leaves one token."""
+    return max(top_p, 1e-6)
+
+
+def derive_seed(seed: int | None, choice: int, position: int = 0, bits: int = 63) -> int:
+    """Derive a seed of `bits` bits for the draws of a choice from a position on.
+
+    It is deterministic, and differs between seeds, choices and positions.
+    """
     text = f"{seed or 0} {choice} {position}".encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest()) >> (64 - bits)

@@ -1,48 +1,50 @@
-"""An engine that is a server elsewhere: what is the same for all of them."""
+"""Base class of engines that forward requests to an inference server."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from subnet.aio import Sink
+from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
-from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.model import Model, reads_sample
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.model import Model, matches_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Delta, Job
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
 
-# How long what a server said of itself is believed, and how long it may take to say it. In seconds.
-_FRESH = 1.0
-_PATIENCE = 10.0
+# How long a server's report is valid, and how long the server may take to return it, in seconds.
+_REPORT_TTL = 1.0
+_REPORT_TIMEOUT = 10.0
 
 
 class RemoteEngine(Engine):
-    """Entering asks the server what it serves, `check` asks again: a server that was restarted with another model is
-    described anew. Raises SettingsError where no tokenizer can be had.
+    """Forwards requests to the inference server at `spec.url`.
 
-    Each choice of a job is a request of its own, all at once, so that each has its own seed; the servers keep prompts.
-    What a choice begins as is told by its prompt alone: none of these servers restores a sampler.
+    Entering fetches the server's report on the model it serves, and `check` fetches it again, so that a server
+    restarted with another model is described again. Entering raises SettingsError if no tokenizer is available.
+
+    The choices of a job are separate, concurrent requests, so that each has its own seed; servers cache the prompt.
+    Jobs with delivered tokens are not supported, because none of these servers can restore a sampler's state.
     """
 
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
         self._spec = spec
         self._clock = clock
         self._http = HttpClient(spec)
-        self._said: object = None
-        self._describing: asyncio.Task[None] | None = None
+        self._report: object = None
+        self._refreshing: asyncio.Task[None] | None = None
         self._checked = 0.0
         self._model: Model
 
     async def __aenter__(self) -> Self:
         try:
-            await self._described()
+            await self._refresh()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -51,17 +53,17 @@ class RemoteEngine(Engine):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        describing, self._describing = self._describing, None
-        if describing is not None:
-            describing.cancel()
-            await asyncio.gather(describing, return_exceptions=True)
+        refreshing, self._refreshing = self._refreshing, None
+        if refreshing is not None:
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
         await self._http.aclose()
 
     async def check(self) -> None:
-        if self._clock() - self._checked < _FRESH:
+        if self._clock() - self._checked < _REPORT_TTL:
             return
         try:
-            await self._described()
+            await self._refresh()
         except SettingsError as error:
             raise NodeError(f"{self._http.peer} now serves a different model: {error.message}") from error
 
@@ -73,69 +75,68 @@ class RemoteEngine(Engine):
                 f"This model's maximum context length is {model.card.context_length} tokens. However, the prompt "
                 f"has {len(job.prompt)} tokens."
             )
-        wanted = job.sampling.max_tokens
-        most = room if wanted is None else min(wanted, room)
-        answers = [Answer(start.choice, job.sampling, model.card.stop_tokens, most, emit) for start in job.starts]
-        if most == 0:
-            for answer in answers:
-                answer.add([], reason="length")
+        requested = job.sampling.max_tokens
+        max_tokens = room if requested is None else min(requested, room)
+        end_tokens = model.card.stop_tokens
+        outputs = [ChoiceOutput(start.choice, job.sampling, end_tokens, max_tokens, emit) for start in job.starts]
+        if max_tokens == 0:
+            for output in outputs:
+                output.add([], finish_reason="length")
             return
-        await _together([self._answer(model, job, answer) for answer in answers])
+        await gather_or_cancel([self._generate(model, job, output) for output in outputs])
 
-    async def _described(self) -> None:
-        """Whoever asks may stop waiting: what was begun goes on, as the next one waits for it too."""
-        if self._describing is None or self._describing.done():
-            self._describing = asyncio.create_task(self._describe())
-            self._describing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._describing)
+    async def _refresh(self) -> None:
+        """Refresh the description of the model, or wait for the refresh that is running.
 
-    async def _describe(self) -> None:
+        Cancelling the call does not cancel the refresh, because other calls may wait for it.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh_now())
+            self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._refreshing)
+
+    async def _refresh_now(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                said = await self._ask()
+            async with asyncio.timeout(_REPORT_TIMEOUT):
+                report = await self._fetch_report()
         except TimeoutError as error:
-            raise NodeTimeout(f"health check of {self._http.peer} timed out after {_PATIENCE:g} s") from error
-        if said != self._said:
-            self._model = await self._learn(said)
+            raise NodeTimeout(f"health check of {self._http.peer} timed out after {_REPORT_TIMEOUT:g} s") from error
+        if report != self._report:
+            self._model = await self._describe_model(report)
             self.card, self.artefact = self._model.card, self._model.artefact
             self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
-        self._said, self._checked = said, self._clock()
+        self._report, self._checked = report, self._clock()
 
-    async def _compare(self, artefact: bytes, question: dict[str, Any]) -> None:
-        """Have the server tokenize SAMPLE, if it can. Raises SettingsError where its ids mean something else here."""
+    async def _verify_tokenizer(self, artefact: bytes, body: dict[str, Any]) -> None:
+        """Compare the tokenizer with the server's on SAMPLE, if the server offers /tokenize.
+
+        Raises SettingsError if the server's ids do not decode to SAMPLE.
+        """
         try:
-            answer = await self._http.post("/tokenize", question)
+            response = await self._http.post("/tokenize", body)
         except NodeLost:
             raise
         except (NodeError, RequestError):
             return
-        if not reads_sample(artefact, answer):
+        if not matches_sample(artefact, response):
             raise SettingsError(
                 f"the tokenizer found for {self._http.peer} does not match its model; set `tokenizer` to the right one"
             )
 
     @abstractmethod
-    async def _ask(self) -> Any:
-        """What the server says of itself: equal to what it said before, unless it was changed. Raises NodeError."""
+    async def _fetch_report(self) -> Any:
+        """Return the server's description of itself, equal to the previous one unless it has changed.
+
+        Raises NodeError.
+        """
 
     @abstractmethod
-    async def _learn(self, said: Any) -> Model:
-        """What it serves, from what `_ask` gave. Raises NodeError, and SettingsError where no tokenizer can be had."""
+    async def _describe_model(self, report: Any) -> Model:
+        """Return the model to serve, from the result of `_fetch_report`.
+
+        Raises NodeError, and SettingsError if no tokenizer is available.
+        """
 
     @abstractmethod
-    async def _answer(self, model: Model, job: Job, answer: Answer) -> None:
-        """Have the server write one choice into `answer`, to its end. Raises NodeError or RequestError."""
-
-
-async def _together(calls: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all of `calls`; the first error of any ends them all, and is raised once they have ended."""
-    if len(calls) == 1:
-        return await calls[0]
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return None
+    async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
+        """Generate one choice into `output`, to its end. Raises NodeError or RequestError."""

@@ -1,4 +1,4 @@
-"""SGLang, by token ids."""
+"""Engine that forwards token ids to an SGLang server."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""SGLang's `/generate`.
+"""Requests and responses of SGLang's `/generate`.
 
 https://docs.sglang.ai/basic_usage/sampling_params.html
 https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/managers/io_struct.py
 
-A seed counts on servers that were started with --enable-deterministic-inference, and is of no effect on others.
-Logprobs are those after temperature, unless the server has SGLANG_RETURN_ORIGINAL_LOGPROB set.
+A seed has an effect only on servers started with --enable-deterministic-inference. Logprobs are computed after
+temperature, unless the server has SGLANG_RETURN_ORIGINAL_LOGPROB set.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from subnet.engines.remote.parameters import Parameter, above_zero, seed_of, written
-from subnet.engines.remote.pieces import LEAST_LOGPROB, Piece
+from subnet.engines.remote.events import MIN_LOGPROB, StreamEvent
+from subnet.engines.remote.parameters import Parameter, derive_seed, nonzero, sampling_params
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, TokenLogprobs
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 SAMPLING = (
     Parameter("temperature", "temperature"),
-    Parameter("top_p", "top_p", above_zero),
+    Parameter("top_p", "top_p", nonzero),
     Parameter("top_k", "top_k", lambda count: count if count > 0 else -1),
     Parameter("min_p", "min_p"),
     Parameter("frequency_penalty", "frequency_penalty"),
@@ -34,19 +34,20 @@ SAMPLING = (
     Parameter("stop_tokens", "stop_token_ids", list),
     Parameter("ignore_eos", "ignore_eos"),
 )
-"""Without max_tokens, seed, grammar and logprobs, which depend on more; typical_p it does not know."""
+"""All fields of Sampling but max_tokens, seed, grammar and logprobs, which are set separately, and typical_p, which is
+unsupported."""
 
 NEUTRAL: dict[str, Any] = {"n": 1, "stop": [], "skip_special_tokens": False}
 _GRAMMARS = {"json_schema": "json_schema", "regex": "regex"}
 _SEED_BITS = 31
-_LARGEST_REPETITION = 2.0
+_MAX_REPETITION_PENALTY = 2.0
 
 Logprob = tuple[float | None, int, Any]
 """Log-probability, token, text."""
 
 
 class FinishReason(msgspec.Struct):
-    """`type` is stop, length or abort. A stop was `matched` by a token id; an abort has a `message`."""
+    """End of an answer. `type` is stop, length or abort; `matched` is the stop token's id, `message` an error."""
 
     type: str
     matched: Any = None
@@ -55,7 +56,7 @@ class FinishReason(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """`completion_tokens` are those up to here."""
+    """Metadata of an event. `completion_tokens` is the number of tokens so far."""
 
     finish_reason: FinishReason | None = None
     completion_tokens: int = 0
@@ -64,30 +65,33 @@ class Meta(msgspec.Struct):
     output_top_logprobs: list[list[Logprob] | None] | None = None
 
 
-class Output(Piece):
-    """An event. Lists have all tokens up to here, or the new ones alone, as the server and its version like it."""
+class GenerateEvent(StreamEvent):
+    """Event of a stream. Depending on the server's version, its lists have all tokens so far or only the new ones."""
 
     output_ids: tuple[int, ...] | None = None
     meta_info: Meta = msgspec.field(default_factory=Meta)
 
 
-def request(job: Job, choice: int, most: int) -> dict[str, Any]:
-    """For `most` tokens of a choice. Raises InvalidRequest for what SGLang refuses and others do not."""
+def build_request(job: Job, choice: int, max_tokens: int) -> dict[str, Any]:
+    """Return the request body for `max_tokens` tokens of one choice.
+
+    Raises InvalidRequest for a repetition penalty that other engines support, but SGLang does not.
+    """
     sampling = job.sampling
-    if sampling.repetition_penalty > _LARGEST_REPETITION:
+    if sampling.repetition_penalty > _MAX_REPETITION_PENALTY:
         raise InvalidRequest(
-            f"Invalid value for 'repetition_penalty': expected at most {_LARGEST_REPETITION:g} for this model, but got "
-            f"{sampling.repetition_penalty}.",
+            f"Invalid value for 'repetition_penalty': expected at most {_MAX_REPETITION_PENALTY:g} for this model, "
+            f"but got {sampling.repetition_penalty}.",
             param="repetition_penalty",
         )
     return {
         "input_ids": job.prompt.tolist(),
         "sampling_params": {
-            "max_new_tokens": most,
-            "sampling_seed": seed_of(sampling.seed, choice, bits=_SEED_BITS),
-            **written(SAMPLING, sampling),
+            "max_new_tokens": max_tokens,
+            "sampling_seed": derive_seed(sampling.seed, choice, bits=_SEED_BITS),
+            **sampling_params(SAMPLING, sampling),
             **NEUTRAL,
-            **_limits(sampling.grammar),
+            **_grammar_fields(sampling.grammar),
         },
         "stream": True,
         "return_logprob": sampling.logprobs is not None,
@@ -96,42 +100,42 @@ def request(job: Job, choice: int, most: int) -> dict[str, Any]:
     }
 
 
-def _limits(grammar: Grammar | None) -> dict[str, Any]:
+def _grammar_fields(grammar: Grammar | None) -> dict[str, Any]:
     return {} if grammar is None else {_GRAMMARS[grammar.kind]: grammar.text}
 
 
-class Increments:
-    """What is new in each event, whether its lists have all up to it or what is new alone."""
+class IncrementDecoder:
+    """Extracts the new tokens of each event, whether its lists are cumulative or incremental."""
 
     def __init__(self) -> None:
-        self._seen = 0
+        self._token_count = 0
 
-    def decode(self, output: Output, width: int | None) -> tuple[list[int], list[TokenLogprobs] | None]:
-        """New ids, and their logprobs where `width` of the likeliest are wanted."""
-        meta = output.meta_info
-        ids = self._new(output.output_ids or (), meta.completion_tokens)
+    def decode(self, event: GenerateEvent, width: int | None) -> tuple[list[int], list[TokenLogprobs] | None]:
+        """Return new ids, and, unless `width` is None, their logprobs with `width` alternatives."""
+        meta = event.meta_info
+        ids = self._new_items(event.output_ids or (), meta.completion_tokens)
         if width is None:
-            self._seen += len(ids)
+            self._token_count += len(ids)
             return ids, None
-        own = self._new(meta.output_token_logprobs or (), meta.completion_tokens)
-        tops = self._new(meta.output_top_logprobs or (), meta.completion_tokens)
-        # Ids of which the logprobs are still on their way come again with the next event.
-        ids = ids[: len(own)]
-        self._seen += len(ids)
-        filled = [*tops, *([None] * (len(own) - len(tops)))]
-        return ids, [_scored(each, top, width) for each, top, _ in zip(own, filled, ids, strict=False)]
+        own_logprobs = self._new_items(meta.output_token_logprobs or (), meta.completion_tokens)
+        top_logprobs = self._new_items(meta.output_top_logprobs or (), meta.completion_tokens)
+        # Ids whose logprobs have not arrived yet are repeated in the next event.
+        ids = ids[: len(own_logprobs)]
+        self._token_count += len(ids)
+        padded_tops = [*top_logprobs, *([None] * (len(own_logprobs) - len(top_logprobs)))]
+        return ids, [
+            _to_logprobs(own, tops, width) for own, tops, _ in zip(own_logprobs, padded_tops, ids, strict=False)
+        ]
 
-    def _new(self, items: Sequence[T], total: int) -> list[T]:
-        alone = self._seen > 0 and len(items) == total - self._seen
-        return list(items) if alone else list(items[self._seen :])
-
-
-def _scored(own: Logprob, tops: Sequence[Logprob] | None, width: int) -> TokenLogprobs:
-    likeliest = sorted(((_number(value), token) for value, token, _ in tops or ()), key=lambda item: -item[0])[:width]
-    return TokenLogprobs(
-        _number(own[0]), tuple(token for _, token in likeliest), tuple(value for value, _ in likeliest)
-    )
+    def _new_items(self, items: Sequence[T], total: int) -> list[T]:
+        is_incremental = self._token_count > 0 and len(items) == total - self._token_count
+        return list(items) if is_incremental else list(items[self._token_count :])
 
 
-def _number(logprob: float | None) -> float:
-    return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+def _to_logprobs(own: Logprob, tops: Sequence[Logprob] | None, width: int) -> TokenLogprobs:
+    likeliest = sorted(((_clamp(value), token) for value, token, _ in tops or ()), key=lambda item: -item[0])[:width]
+    return TokenLogprobs(_clamp(own[0]), tuple(token for _, token in likeliest), tuple(value for value, _ in likeliest))
+
+
+def _clamp(logprob: float | None) -> float:
+    return MIN_LOGPROB if logprob is None else max(logprob, MIN_LOGPROB)

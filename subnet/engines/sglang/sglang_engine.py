@@ -1,4 +1,4 @@
-"""The engine: an SGLang server elsewhere."""
+"""Engine that forwards requests to an SGLang server."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
-from subnet.engines.remote.pieces import pieces
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.events import stream_events
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
-from subnet.engines.sglang.api import FinishReason, Increments, Output, request
+from subnet.engines.sglang.api import FinishReason, GenerateEvent, IncrementDecoder, build_request
 from subnet.errors import NodeError, NodeLost, WireError
 from subnet.generation import Job
 from subnet.node_info import Capabilities
 
 PATH = "/generate"
-# The newer name first.
-_INFO = ("/model_info", "/get_model_info")
+# Newer name first.
+_INFO_PATHS = ("/model_info", "/get_model_info")
 
 
 class Info(msgspec.Struct, frozen=True):
-    """Paths or hub references."""
+    """Locations of the model and its tokenizer: paths or hub references."""
 
     model_path: str
     tokenizer_path: str | None = None
@@ -37,30 +37,30 @@ class Entries(msgspec.Struct, frozen=True):
     data: tuple[Entry, ...]
 
 
-class Said(msgspec.Struct, frozen=True):
+class ServerReport(msgspec.Struct, frozen=True):
     info: Info
     entry: Entry
 
 
 class SglangEngine(RemoteEngine):
-    """The model of an SGLang server at `spec.url`.
+    """Engine for the model of the SGLang server at `spec.url`.
 
-    The tokenizer comes from where the server has it, a folder or a hub reference, or from `spec.tokenizer`. Its
-    `/health` runs the model for a second, so that it is not what tells how the server is.
+    The tokenizer is loaded from `spec.tokenizer`, or from where the server has it: a folder or a hub reference. Health
+    checks do not use SGLang's `/health`, because that runs the model for a second.
     """
 
     name = "sglang"
 
-    async def _ask(self) -> Said:
+    async def _fetch_report(self) -> ServerReport:
         try:
-            info = msgspec.convert(await self._info(), Info)
+            info = msgspec.convert(await self._fetch_info(), Info)
             entries = msgspec.convert(await self._http.get("/v1/models"), Entries)
-            return Said(info, entries.data[0])
+            return ServerReport(info, entries.data[0])
         except (msgspec.ValidationError, IndexError) as error:
             raise WireError(f"{self._http.peer} is not an SGLang server: {error}") from error
 
-    async def _info(self) -> Any:
-        newer, older = _INFO
+    async def _fetch_info(self) -> Any:
+        newer, older = _INFO_PATHS
         try:
             return await self._http.get(newer)
         except NodeLost:
@@ -68,14 +68,14 @@ class SglangEngine(RemoteEngine):
         except NodeError:
             return await self._http.get(older)
 
-    async def _learn(self, said: Said) -> Model:
-        served, own = names(self._spec, said.entry.id)
+    async def _describe_model(self, report: ServerReport) -> Model:
+        model_id, served_name = model_names(self._spec, report.entry.id)
         card, artefact = await describe_reference(
-            self._spec.tokenizer or said.info.tokenizer_path or said.info.model_path,
-            served,
-            context_length=self._spec.context_length or said.entry.max_model_len,
+            self._spec.tokenizer or report.info.tokenizer_path or report.info.model_path,
+            model_id,
+            context_length=self._spec.context_length or report.entry.max_model_len,
         )
-        await self._compare(artefact, {"model": own, "prompt": SAMPLE, "add_special_tokens": False})
+        await self._verify_tokenizer(artefact, {"model": served_name, "prompt": SAMPLE, "add_special_tokens": False})
         capabilities = Capabilities(
             resume="continue",
             top_logprobs=20,
@@ -87,28 +87,31 @@ class SglangEngine(RemoteEngine):
             ignore_eos=True,
             grammars=("json_schema", "regex"),
         )
-        return Model(name=own, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency)
+        return Model(
+            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency
+        )
 
-    async def _answer(self, model: Model, job: Job, answer: Answer) -> None:
-        increments = Increments()
-        body = request(job, answer.number, answer.left)
-        async with aclosing(pieces(self._http, PATH, body, Output)) as outputs:
-            async for output in outputs:
-                if not answer.tokens:
-                    answer.cached = output.meta_info.cached_tokens
-                ended = output.meta_info.finish_reason
-                ids, scores = increments.decode(output, job.sampling.logprobs)
-                if ended is None:
-                    answer.add(ids, scores)
-                    if answer.finished:
+    async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
+        decoder = IncrementDecoder()
+        body = build_request(job, output.index, output.remaining)
+        async with aclosing(stream_events(self._http, PATH, body, GenerateEvent)) as events:
+            async for event in events:
+                if not output.tokens:
+                    output.cached_tokens = event.meta_info.cached_tokens
+                finish_reason = event.meta_info.finish_reason
+                ids, logprobs = decoder.decode(event, job.sampling.logprobs)
+                if finish_reason is None:
+                    output.add(ids, logprobs)
+                    if output.finished:
                         return
                 else:
-                    self._end(ended, ids, scores, answer)
-        if not answer.finished:
+                    self._finish(finish_reason, ids, logprobs, output)
+        if not output.finished:
             raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
 
-    def _end(self, ended: FinishReason, ids: list[int], scores: Any, answer: Answer) -> None:
-        if ended.type not in ("stop", "length"):
-            raise self._http.to_error({"error": {"message": ended.message, "type": ended.err_type or ended.type}})
-        matched = ended.type == "stop" and ids[-1:] == [ended.matched]
-        answer.add(ids[:-1] if matched else ids, scores, "stop" if ended.type == "stop" else "length")
+    def _finish(self, finish_reason: FinishReason, ids: list[int], logprobs: Any, output: ChoiceOutput) -> None:
+        if finish_reason.type not in ("stop", "length"):
+            error_type = finish_reason.err_type or finish_reason.type
+            raise self._http.to_error({"error": {"message": finish_reason.message, "type": error_type}})
+        matched = finish_reason.type == "stop" and ids[-1:] == [finish_reason.matched]
+        output.add(ids[:-1] if matched else ids, logprobs, "stop" if finish_reason.type == "stop" else "length")

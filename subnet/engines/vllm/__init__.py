@@ -1,4 +1,4 @@
-"""vLLM, by token ids."""
+"""Engine that forwards token ids to a vLLM server."""
 
 from __future__ import annotations
 

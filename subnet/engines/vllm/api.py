@@ -1,10 +1,10 @@
-"""vLLM's `/v1/completions`, with what it adds to OpenAI's.
+"""Requests and responses of vLLM's `/v1/completions`, with its extensions of OpenAI's API.
 
 https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#completions-api
 https://github.com/vllm-project/vllm/blob/main/vllm/entrypoints/openai/completion/protocol.py
 
-Logprobs are those before temperature and penalties, unless the server was started with another --logprobs-mode; more
-than --max-logprobs, 20 by default, are refused.
+Logprobs are computed before temperature and penalties, unless the server was started with another --logprobs-mode. More
+than --max-logprobs, 20 by default, are rejected.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.parameters import Parameter, above_zero, seed_of, written
-from subnet.engines.remote.pieces import LEAST_LOGPROB, Piece
+from subnet.engines.remote.events import MIN_LOGPROB, StreamEvent
+from subnet.engines.remote.parameters import Parameter, derive_seed, nonzero, sampling_params
 from subnet.errors import WireError
 from subnet.generation import Grammar, Job, TokenLogprobs
 
 SAMPLING = (
     Parameter("temperature", "temperature"),
-    Parameter("top_p", "top_p", above_zero),
+    Parameter("top_p", "top_p", nonzero),
     Parameter("top_k", "top_k", lambda count: max(0, count)),
     Parameter("min_p", "min_p"),
     Parameter("frequency_penalty", "frequency_penalty"),
@@ -34,7 +34,7 @@ SAMPLING = (
     Parameter("ignore_eos", "ignore_eos"),
     Parameter("logprobs", "logprobs"),
 )
-"""Without max_tokens, seed and grammar, which depend on more; typical_p it does not know."""
+"""All fields of Sampling but max_tokens, seed and grammar, set separately, and typical_p, which is unsupported."""
 
 NEUTRAL: dict[str, Any] = {
     "n": 1,
@@ -52,50 +52,52 @@ _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\.?dev)")
 
 
 class Logprobs(msgspec.Struct):
-    """The keys of `top_logprobs` are tokens, written "token_id:7"; the one that was drawn is always among them."""
+    """Logprobs of an event. The keys of `top_logprobs` are "token_id:7"; they include the token that was drawn."""
 
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] = []
 
 
 class Choice(msgspec.Struct):
-    """Of an event. `token_ids` are the new ones, with that which ends the answer."""
+    """Choice in an event. `token_ids` are the new tokens, including the one that ends the answer."""
 
     token_ids: list[int] | None = None
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
 
 
-class Details(msgspec.Struct):
+class PromptTokensDetails(msgspec.Struct):
     cached_tokens: int | None = 0
 
 
 class Usage(msgspec.Struct):
-    """`prompt_tokens_details` is there if the server was started with --enable-prompt-tokens-details."""
+    """Usage of a request. Has details if the server was started with --enable-prompt-tokens-details."""
 
-    prompt_tokens_details: Details | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
 
 
-class Chunk(Piece):
+class Chunk(StreamEvent):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
 
 
-def request(model: str, job: Job, choice: int, most: int, version: tuple[int, ...] | None) -> dict[str, Any]:
-    """For `most` tokens of a choice, of a server of that `version`."""
+def build_request(
+    model: str, job: Job, choice: int, max_tokens: int, version: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """Return the request body for `max_tokens` tokens of one choice, for a server of version `version`."""
     return {
         "model": model,
         "prompt": job.prompt.tolist(),
-        "max_tokens": most,
-        "seed": seed_of(job.sampling.seed, choice),
-        **written(SAMPLING, job.sampling),
+        "max_tokens": max_tokens,
+        "seed": derive_seed(job.sampling.seed, choice),
+        **sampling_params(SAMPLING, job.sampling),
         **NEUTRAL,
-        **_limits(job.sampling.grammar, version),
+        **_grammar_fields(job.sampling.grammar, version),
     }
 
 
-def _limits(grammar: Grammar | None, version: tuple[int, ...] | None) -> dict[str, Any]:
-    """The fields for a grammar: before version 0.11 each kind had one of its own."""
+def _grammar_fields(grammar: Grammar | None, version: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the fields for a grammar. Before version 0.11 each kind of grammar had its own field."""
     if grammar is None:
         return {}
     kind = _GRAMMARS[grammar.kind]
@@ -104,28 +106,28 @@ def _limits(grammar: Grammar | None, version: tuple[int, ...] | None) -> dict[st
     return {"structured_outputs": {kind: grammar.text}}
 
 
-def version_of(text: str) -> tuple[int, ...] | None:
-    """Of "0.10.2"; None for a build from between versions, which may be any."""
-    found = _VERSION.match(text)
-    return tuple(int(part or 0) for part in found.groups()) if found else None
+def parse_version(text: str) -> tuple[int, ...] | None:
+    """Parse a version such as "0.10.2". Return None for a development build, which may have any features."""
+    match = _VERSION.match(text)
+    return tuple(int(part or 0) for part in match.groups()) if match else None
 
 
-def scores(logprobs: Logprobs, width: int) -> list[TokenLogprobs]:
-    """Of each token of an event. Raises WireError."""
+def convert_logprobs(logprobs: Logprobs, width: int) -> list[TokenLogprobs]:
+    """Return the logprobs of each token of an event, with `width` alternatives. Raises WireError if malformed."""
     tops = logprobs.top_logprobs or [None] * len(logprobs.token_logprobs)
     try:
         return [
-            scored(LEAST_LOGPROB if own is None else own, _by_token(top or {}), width)
-            for own, top in zip(logprobs.token_logprobs, tops, strict=True)
+            rank_logprobs(MIN_LOGPROB if logprob is None else logprob, _by_token(top or {}), width)
+            for logprob, top in zip(logprobs.token_logprobs, tops, strict=True)
         ]
     except ValueError as error:
         raise WireError(f"invalid logprobs from vLLM: {error}") from error
 
 
-def scored(own: float, tops: Mapping[int, float], width: int) -> TokenLogprobs:
-    """The `width` likeliest of `tops`; the token that was drawn is not always one of them."""
+def rank_logprobs(logprob: float, tops: Mapping[int, float], width: int) -> TokenLogprobs:
+    """Return logprobs with the `width` most likely of `tops`; the drawn token is not necessarily among them."""
     likeliest = sorted(tops.items(), key=lambda item: -item[1])[:width]
-    return TokenLogprobs(own, tuple(token for token, _ in likeliest), tuple(value for _, value in likeliest))
+    return TokenLogprobs(logprob, tuple(token for token, _ in likeliest), tuple(value for _, value in likeliest))
 
 
 def _by_token(by_name: Mapping[str, float]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""The engine: a vLLM server elsewhere."""
+"""Engine that forwards requests to a vLLM server."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.answer import Answer
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, names
-from subnet.engines.remote.pieces import LEAST_LOGPROB, pieces
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.events import MIN_LOGPROB, stream_events
+from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
-from subnet.engines.vllm.api import Choice, Chunk, request, scored, scores, version_of
+from subnet.engines.vllm.api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
 from subnet.errors import EngineFailed, NodeError, NodeLost, SettingsError, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.node_info import Capabilities
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 PATH = "/v1/completions"
-# The first that tells token ids.
-_OLDEST = (0, 10, 2)
+# The first version that returns token ids.
+_MIN_VERSION = (0, 10, 2)
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A model in `GET /v1/models`. `root` is where its files are; an adapter has its weights there, and a `parent`."""
+    """Model in `GET /v1/models`. `root` is the location of its files; a LoRA adapter also has a `parent`."""
 
     id: str
     root: str | None = None
@@ -36,49 +36,49 @@ class Entries(msgspec.Struct, frozen=True):
     data: tuple[Entry, ...]
 
 
-class Said(msgspec.Struct, frozen=True):
+class ServerReport(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     version: str
 
 
 class VllmEngine(RemoteEngine):
-    """The first model of `spec.models`, or of a vLLM server at `spec.url`.
+    """Engine for the first model of `spec.models`, or the first one of the vLLM server at `spec.url`.
 
-    The tokenizer comes from where the server has its model, a folder or a hub reference, or from `spec.tokenizer`.
-    Tokens that were in its cache stand on the last delta of a choice: it tells no sooner.
+    The tokenizer is loaded from `spec.tokenizer`, or from where the server has its model: a folder or a hub reference.
+    `cached_tokens` is set on the last delta of a choice, because vLLM does not report it earlier.
     """
 
     name = "vllm"
     _version: tuple[int, ...] | None = None
 
-    async def _ask(self) -> Said:
+    async def _fetch_report(self) -> ServerReport:
         with suppress(WireError):
-            # It answers with nothing, or 503 when its engine is dead.
+            # The response is empty, or 503 if vLLM's engine is dead.
             await self._http.get("/health")
         try:
             entries = msgspec.convert(await self._http.get("/v1/models"), Entries)
             version = str((await self._http.get("/version"))["version"])
         except (msgspec.ValidationError, LookupError, TypeError) as error:
             raise WireError(f"{self._http.peer} is not a vLLM server: {error}") from error
-        return Said(entries.data, version)
+        return ServerReport(entries.data, version)
 
-    async def _learn(self, said: Said) -> Model:
-        self._version = version_of(said.version)
-        if self._version is not None and self._version < _OLDEST:
-            raise SettingsError(f"vLLM {said.version} does not return token ids: version 0.10.2 or later is required")
-        by_name = {entry.id: entry for entry in said.entries}
-        first = next((entry.id for entry in said.entries if entry.parent is None), "")
-        served, own = names(self._spec, first)
-        entry = by_name.get(own)
+    async def _describe_model(self, report: ServerReport) -> Model:
+        self._version = parse_version(report.version)
+        if self._version is not None and self._version < _MIN_VERSION:
+            raise SettingsError(f"vLLM {report.version} does not return token ids: version 0.10.2 or later is required")
+        by_name = {entry.id: entry for entry in report.entries}
+        default_name = next((entry.id for entry in report.entries if entry.parent is None), "")
+        model_id, served_name = model_names(self._spec, default_name)
+        entry = by_name.get(served_name)
         if entry is None:
-            raise NodeError(f"{self._http.peer} does not serve {own}; its models: {', '.join(by_name)}")
-        base = by_name.get(entry.parent or own, entry)
+            raise NodeError(f"{self._http.peer} does not serve {served_name}; its models: {', '.join(by_name)}")
+        base_model = by_name.get(entry.parent or served_name, entry)
         card, artefact = await describe_reference(
-            self._spec.tokenizer or base.root,
-            served,
-            context_length=self._spec.context_length or entry.max_model_len or base.max_model_len,
+            self._spec.tokenizer or base_model.root,
+            model_id,
+            context_length=self._spec.context_length or entry.max_model_len or base_model.max_model_len,
         )
-        await self._compare(artefact, {"model": own, "prompt": SAMPLE, "add_special_tokens": False})
+        await self._verify_tokenizer(artefact, {"model": served_name, "prompt": SAMPLE, "add_special_tokens": False})
         capabilities = Capabilities(
             resume="continue",
             top_logprobs=20,
@@ -91,38 +91,40 @@ class VllmEngine(RemoteEngine):
             prompt_logprobs=True,
             grammars=("json_schema", "regex"),
         )
-        return Model(name=own, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency)
+        return Model(
+            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency
+        )
 
-    async def _answer(self, model: Model, job: Job, answer: Answer) -> None:
-        body = request(model.name, job, answer.number, answer.left, self._version)
+    async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
+        body = build_request(model.name, job, output.index, output.remaining, self._version)
         last: Choice | None = None
-        async with aclosing(pieces(self._http, PATH, body, Chunk)) as chunks:
+        async with aclosing(stream_events(self._http, PATH, body, Chunk)) as chunks:
             async for chunk in chunks:
                 if chunk.usage is not None and chunk.usage.prompt_tokens_details is not None:
-                    answer.cached = chunk.usage.prompt_tokens_details.cached_tokens or 0
+                    output.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens or 0
                 for choice in chunk.choices:
                     if choice.finish_reason is not None:
                         last = choice
                     else:
-                        self._add(choice, job, answer)
-                if answer.finished:
+                        self._add_choice(choice, job, output)
+                if output.finished:
                     return
         if last is None:
             raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
-        self._add(last, job, answer)
+        self._add_choice(last, job, output)
 
-    def _add(self, choice: Choice, job: Job, answer: Answer) -> None:
+    def _add_choice(self, choice: Choice, job: Job, output: ChoiceOutput) -> None:
         if choice.token_ids is None:
             raise EngineFailed(f"{self._http.peer} does not return token ids")
-        reason = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason)
-        if choice.finish_reason is not None and reason is None:
+        finish_reason = None if choice.finish_reason is None else _REASONS.get(choice.finish_reason)
+        if choice.finish_reason is not None and finish_reason is None:
             raise EngineFailed(f"{self._http.peer} aborted the answer: {choice.finish_reason}")
         width = job.sampling.logprobs
-        told = None if width is None or choice.logprobs is None else scores(choice.logprobs, width)
-        if width is not None and choice.token_ids and (told is None or len(told) != len(choice.token_ids)):
+        logprobs = None if width is None or choice.logprobs is None else convert_logprobs(choice.logprobs, width)
+        if width is not None and choice.token_ids and (logprobs is None or len(logprobs) != len(choice.token_ids)):
             raise WireError(f"{self._http.peer} did not return the requested logprobs")
-        # What ends an answer is the last token.
-        answer.add(choice.token_ids[:-1] if reason == "stop" else choice.token_ids, told, reason)
+        # The last token is the one that ended the answer.
+        output.add(choice.token_ids[:-1] if finish_reason == "stop" else choice.token_ids, logprobs, finish_reason)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         body = {
@@ -133,14 +135,14 @@ class VllmEngine(RemoteEngine):
             "add_special_tokens": False,
             "prompt_logprobs": width,
         }
-        answer = await self._http.post(PATH, body)
+        response = await self._http.post(PATH, body)
         try:
-            rows: list[dict[str, Any]] = answer["choices"][0]["prompt_logprobs"][1:]
-            return [_score(row, token, width) for row, token in zip(rows, tokens[1:].tolist(), strict=True)]
+            rows: list[dict[str, Any]] = response["choices"][0]["prompt_logprobs"][1:]
+            return [_parse_logprobs(row, token, width) for row, token in zip(rows, tokens[1:].tolist(), strict=True)]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise WireError(f"{self._http.peer} returned invalid logprobs: {error}") from error
 
 
-def _score(row: dict[str, Any], token: int, width: int) -> TokenLogprobs:
-    values = {int(name): max(float(each["logprob"]), LEAST_LOGPROB) for name, each in row.items()}
-    return scored(values[token], values, width)
+def _parse_logprobs(row: dict[str, Any], token: int, width: int) -> TokenLogprobs:
+    values = {int(name): max(float(fields["logprob"]), MIN_LOGPROB) for name, fields in row.items()}
+    return rank_logprobs(values[token], values, width)
