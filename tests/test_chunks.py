@@ -14,7 +14,7 @@ from adapter.api.chat.collect import Collector
 from adapter.api.chat.stream import ChunkWriter
 from adapter.api.common.head import Head
 from adapter.api.common.sse import DONE, event_stream
-from adapter.decode.events import CallBegun, Event, Finished, TextDelta, Used
+from adapter.decode.events import CallStarted, Event, Finished, TextDelta, Used
 from adapter.decode.usage import PromptTokensDetails, Usage
 from adapter.generation.base import Start
 from subnet.errors import NodeLost
@@ -187,7 +187,7 @@ def test_what_is_said_once() -> None:
 def test_what_each_chunk_says() -> None:
     """What was used so far, where that is asked for; a choice that begins with a call has no content."""
     writer = ChunkWriter(HEAD, print, include_usage=True, usage=lambda: USAGE)
-    begun = CallBegun(0, 0, "call_1", "add")
+    begun = CallStarted(0, 0, "call_1", "add")
     chunks = events_of(writer.encode(begun) + writer.encode(TextDelta(0, "x")))
     assert [chunk["usage"] for chunk in chunks] == [USAGE_JSON] * 3
     assert chunks[0]["choices"][0]["delta"]["content"] is None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from openai_harmony import Conversation, Role, StreamableParser  # type: ignore[import-untyped]
 from openai_harmony import Message as Written
 
-from adapter.decode.events import CallArguments, CallBegun, Event, Finished, ReasoningDelta, TextDelta
+from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
 from adapter.generation.models import LoadedTokenizer, Model
 from adapter.generation.output_options import OutputOptions
 from adapter.tools import Kind, choose
@@ -265,8 +265,8 @@ def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
     found: list[Event] = []
     reader.emit = found.append
     for token in tokens:
-        reader.take(Delta(0, [token], [TokenLogprobs(-1.0, (), ())]))
-    reader.take(Delta(0, [], finish_reason="stop"))
+        reader.feed(Delta(0, [token], [TokenLogprobs(-1.0, (), ())]))
+    reader.feed(Delta(0, [], finish_reason="stop"))
     return found
 
 
@@ -288,7 +288,7 @@ def test_a_call_in_tokens(model: Model, encoding: Any) -> None:
     """Its arguments come while they are written."""
     call = written("commentary", "functions.get_weather", "<|constrain|>json", PARIS[1])
     found = events(model, encoding.render(call)[2:-1])
-    (begun,) = (event for event in found if isinstance(event, CallBegun))
+    (begun,) = (event for event in found if isinstance(event, CallStarted))
     arguments = [event.text for event in found if isinstance(event, CallArguments)]
     assert (begun.name, "".join(arguments)) == PARIS
     assert len(arguments) > 2

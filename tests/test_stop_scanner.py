@@ -1,4 +1,4 @@
-"""Stop strings: found however the text is cut, and never shown in part."""
+"""Detection of stop strings."""
 
 from __future__ import annotations
 
@@ -20,75 +20,74 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 def whole(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """The same by brute force: the shortest beginning of the text that ends with a stop string."""
+    """Find the shortest prefix of the text that ends with a stop string, by brute force."""
     for end in range(len(text) + 1):
-        found = [stop for stop in stops if text[:end].endswith(stop)]
-        if found:
-            stop = max(found, key=len)
+        matches = [stop for stop in stops if text[:end].endswith(stop)]
+        if matches:
+            stop = max(matches, key=len)
             return text[: end - len(stop)], stop
     return text, None
 
 
 @given(TEXT, STOPS, CUTS)
-def test_any_cut_gives_the_same(text: str, stops: list[str], cuts: list[int]) -> None:
-    """The pieces of a text give what the whole of it gives."""
+def test_any_pieces_give_the_same(text: str, stops: list[str], cuts: list[int]) -> None:
+    """A text in any pieces gives the same result as in one piece."""
     scanner = StopScanner(stops)
-    shown = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
-    assert (shown, scanner.stopped) == whole(text, stops)
+    released = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
+    assert (released, scanner.stopped) == whole(text, stops)
 
 
 @given(TEXT, st.text("abc\n", min_size=1, max_size=5), CUTS)
-def test_one_stop_string_is_found_where_str_finds_it(text: str, stop: str, cuts: list[int]) -> None:
-    """With one stop string the text ends where `str.find` says, or nowhere."""
+def test_one_stop_string(text: str, stop: str, cuts: list[int]) -> None:
+    """With one stop string the text ends where `str.partition` splits it."""
     scanner = StopScanner([stop])
-    shown = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
-    assert shown == text.partition(stop)[0]
+    released = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
+    assert released == text.partition(stop)[0]
     assert (scanner.stopped is None) == (stop not in text)
 
 
 @given(TEXT, STOPS, CUTS)
-def test_nothing_is_shown_that_may_be_part_of_a_stop_string(text: str, stops: list[str], cuts: list[int]) -> None:
-    """After every piece, what was shown is followed by at least what could still become a stop string, and no
-    more is held back than that."""
+def test_what_is_held_back(text: str, stops: list[str], cuts: list[int]) -> None:
+    """After each piece exactly the text that can still become a stop string is held back."""
     scanner = StopScanner(stops)
-    shown = seen = ""
+    released = seen = ""
     for piece in pieces(text, cuts):
         seen += piece
-        shown += scanner.decode(piece)
+        released += scanner.decode(piece)
         if scanner.stopped is not None:
             break
-        held = seen[len(shown) :]
-        assert shown + held == seen
+        held = seen[len(released) :]
+        assert released + held == seen
         assert held == "" or any(stop.startswith(held) for stop in stops)
-        starts = [cut for cut in range(len(shown)) if any(stop.startswith(seen[cut:]) for stop in stops)]
+        starts = [cut for cut in range(len(released)) if any(stop.startswith(seen[cut:]) for stop in stops)]
         assert starts == []
 
 
 @given(TEXT, STOPS, CUTS)
 def test_the_stop_string_can_be_included(text: str, stops: list[str], cuts: list[int]) -> None:
-    """Then the text ends with it."""
+    """With `include` the text ends with the stop string."""
     scanner = StopScanner(stops, include=True)
-    shown = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
+    released = "".join(map(scanner.decode, pieces(text, cuts))) + scanner.flush()
     before, stop = whole(text, stops)
-    assert (shown, scanner.stopped) == (before + (stop or ""), stop)
+    assert (released, scanner.stopped) == (before + (stop or ""), stop)
 
 
-def test_the_stop_string_that_is_complete_first_wins() -> None:
-    """Also against one that started earlier, and whatever their order."""
+def test_the_first_complete_stop_string_wins() -> None:
+    """The stop string that is complete first wins, even if another one started earlier."""
     scanner = StopScanner(["abcde", "c"])
     assert scanner.decode("xabcde") == "xab"
     assert scanner.stopped == "c"
 
 
-def test_of_two_that_end_together_the_longest_wins() -> None:
-    """So that no part of either is shown."""
+def test_the_longest_of_two_that_end_together_wins() -> None:
+    """Of two stop strings that end at the same character the longest wins."""
     scanner = StopScanner(["d", "bcd"])
     assert scanner.decode("abcd") == "a"
     assert scanner.stopped == "bcd"
 
 
 def test_nothing_follows_a_stop_string() -> None:
-    """Neither the rest of its piece, nor later pieces, nor the flush."""
+    """Nothing is returned after a stop string: not the rest of its piece, later pieces or the flush."""
     scanner = StopScanner(["stop"])
     assert scanner.decode("go stop here") == "go "
     assert scanner.decode("more") == ""
@@ -96,7 +95,7 @@ def test_nothing_follows_a_stop_string() -> None:
 
 
 def test_without_stop_strings_all_text_passes() -> None:
-    """Empty ones do not count."""
+    """Empty stop strings are ignored."""
     scanner = StopScanner(["", ""])
     assert scanner.decode("text") == "text"
     assert scanner.stopped is None

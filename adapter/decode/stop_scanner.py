@@ -9,8 +9,8 @@ class StopScanner:
     """Ends a text at the first stop string: the one that is complete first, or the longest of those that end at that
     character. The result does not depend on how the text is split into pieces.
 
-    `stopped` is the matching stop string, or None so far. With `include` the text ends after the stop string instead
-    of before it. Empty stop strings are ignored. Memory and time per call are bounded by the lengths of the stop strings
+    `stopped` is the matching stop string, or None so far. With `include` the text ends after the stop string, not
+    before it. Empty stop strings are ignored. Memory and time per call are bounded by the lengths of the stop strings
     and of the new text.
     """
 

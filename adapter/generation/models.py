@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from adapter.decode import Detokenizer, StopScanner, TokenTable
-from adapter.decode.choice import FullChoiceReader, ChoiceReader, TextChoiceReader
+from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceReader
 from adapter.decode.logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
