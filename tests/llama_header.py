@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Header:
     """Declarations in preprocessed C, with types as expressions of ctypes."""
 
     def __init__(self, text: str) -> None:
-        self._text = re.sub(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)", "", text).replace("_Bool", "bool")
+        text = re.sub(r'"[^"\n]*"', '""', text).replace("_Bool", "bool")
+        self._text = re.sub(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)", "", text)
         plain = re.findall(r"typedef\s+([\w\s*]+?[\s*])(\w+)\s*;", self._text)
         self._typedefs = {name: " ".join(what.split()) for what, name in plain}
         self._callbacks = dict(re.findall(r"typedef\s+([^;{}]*?\(\s*\*\s*(\w+)\s*\)[^;{}]*);", self._text))
@@ -158,12 +159,17 @@ def evaluate(type_: str) -> Any:
     return eval(type_, vars(ctypes))
 
 
-def layout(name: str, fields: Sequence[tuple[str, str]]) -> Struct:
-    """The struct with its offsets and size as ctypes computes them, without defaults."""
-    typed = [(field, evaluate(type_)) for field, type_ in fields]
-    computed = type(name, (ctypes.Structure,), {"_fields_": typed})
-    placed = tuple(Field(field, type_, getattr(computed, field).offset) for field, type_ in typed)
-    return Struct(name, ctypes.sizeof(computed), placed)
+def place(name: str, fields: Iterable[Field]) -> Struct:
+    """The struct with the offsets and size that ctypes computes."""
+    fields = tuple(fields)
+    computed = type(name, (ctypes.Structure,), {"_fields_": [(field.name, field.type) for field in fields]})
+    placed = (field._replace(offset=getattr(computed, field.name).offset) for field in fields)
+    return Struct(name, ctypes.sizeof(computed), tuple(placed))
+
+
+def described(header: Header, name: str) -> Struct:
+    """The struct without defaults."""
+    return place(name, (Field(field, evaluate(type_), 0) for field, type_ in header.fields(name)))
 
 
 def with_defaults(struct: Struct, path: str) -> Struct:
@@ -292,7 +298,7 @@ def generate(sdist: Path) -> str:
         sources = root / "thirdparty/llama.cpp"
         header = Header(compile_c(sources, '#include "llama.h"', "-E", "-P"))
         library = str(next(package.glob("xllamacpp*.so")))
-        structs = [with_defaults(layout(name, header.fields(name)), library) for name in STRUCTS]
+        structs = [with_defaults(described(header, name), library) for name in STRUCTS]
         compile_c(sources, "\n".join(assertions(header, structs, sources)), "-fsyntax-only", "-Werror")
     functions = {name: tuple(map(evaluate_or_name, header.function(name))) for name in FUNCTIONS}
     if (mismatch := find_mismatch(library, Binding(version, tuple(structs), functions), version)) is not None:

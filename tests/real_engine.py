@@ -15,7 +15,7 @@ from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact
-from subnet.wire.tensors import TokenIds, token_ids
+from subnet.tensors import TokenIds, token_ids
 
 CONTEXT = 512
 PERSON = json.dumps(

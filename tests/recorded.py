@@ -20,44 +20,44 @@ MODEL = "$MODEL"
 
 
 class Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the server answers on `path`: `events` with a [DONE] at their end where it is `whole`, or `answer`.
+    """What the server answers on `path`: `events` with a [DONE] at their end where it is `complete`, or `respond`.
 
-    `asked` is the body that it is asked with. Of several lines with one path, the last whose name is played counts.
+    `requests` is the body that it is asked with. Of several lines with one path, the last whose name is played counts.
     """
 
     source: str
     name: str = ""
     path: str
     status: int = 200
-    asked: Any = None
-    answer: Any = None
+    requests: Any = None
+    respond: Any = None
     events: list[Any] | None = None
-    whole: bool = True
+    complete: bool = True
 
 
-class Recorded:
-    """Plays the lines without a name, and of those with one the ones that are in `playing`. `asked` are bodies that
-    came, but for questions to the tokenizer; `left` is set when a client is gone before the end."""
+class RecordedServer:
+    """Plays the lines without a name, and of those with one the ones that are in `active`. `requests` are bodies that
+    came, but for questions to the tokenizer; `disconnected` is set when a client is gone before the end."""
 
-    def __init__(self, lines: list[Line]) -> None:
+    def __init__(self, candidates: list[Line]) -> None:
         self.url = ""
-        self.playing: set[str] = set()
-        self.asked: list[Any] = []
-        self.left = asyncio.Event()
-        self._lines = lines
+        self.active: set[str] = set()
+        self.requests: list[Any] = []
+        self.disconnected = asyncio.Event()
+        self._lines = candidates
 
     def line(self, name: str) -> Line:
         return next(line for line in self._lines if line.name == name)
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        lines = [line for line in self._lines if line.path == request.path and line.name in {"", *self.playing}]
-        if not lines:
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        candidates = [line for line in self._lines if line.path == request.path and line.name in {"", *self.active}]
+        if not candidates:
             return web.json_response({"detail": "Not Found"}, status=404)
-        line = lines[-1]
+        line = candidates[-1]
         if request.path != "/tokenize" and request.method == "POST":
-            self.asked.append(await request.json())
+            self.requests.append(await request.json())
         if line.events is None:
-            body = b"" if line.answer is None else json.dumps(line.answer).encode()
+            body = b"" if line.respond is None else json.dumps(line.respond).encode()
             return web.Response(body=body, status=line.status, content_type="application/json")
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
@@ -67,20 +67,20 @@ class Recorded:
             if "endless" in line.name:
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
-            self.left.set()
+            self.disconnected.set()
             raise
-        if line.whole:
+        if line.complete:
             await response.write(b"data: [DONE]\n\n")
         return response
 
 
 @asynccontextmanager
-async def recorded(name: str) -> AsyncIterator[Recorded]:
+async def recorded(name: str) -> AsyncIterator[RecordedServer]:
     """A server that plays tests/data/`name`.jsonl, on loopback."""
     text = (_DATA / f"{name}.jsonl").read_text(encoding="utf-8").replace(MODEL, str(resolve(None, print)))
-    server = Recorded([msgspec.json.decode(line, type=Line) for line in text.splitlines() if line])
+    server = RecordedServer([msgspec.json.decode(line, type=Line) for line in text.splitlines() if line])
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.answer)
+    app.router.add_route("*", "/{path:.*}", server.respond)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     await runner.setup()
     try:

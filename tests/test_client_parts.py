@@ -15,8 +15,8 @@ from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.retry import Retry
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
+from subnet.tensors import pack, token_ids
 from subnet.wire.messages import Accepted, ChoiceStart, Generate
-from subnet.wire.tensors import pack, token_ids
 
 
 def test_retries_are_bounded_and_back_off() -> None:

@@ -19,6 +19,7 @@ from subnet.authorizers.base import AuthorizerBase, RequestT
 from subnet.errors import InvalidRequest, NodeBusy, NodeLost, Unauthorized, WireError
 from subnet.generation import Delta
 from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import pack, token_ids
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
     Accepted,
@@ -31,7 +32,6 @@ from subnet.wire.messages import (
     InfoRequest,
     Message,
 )
-from subnet.wire.tensors import pack, token_ids
 
 REQUEST = Generate(
     model=None,

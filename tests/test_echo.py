@@ -13,7 +13,7 @@ from subnet.engines.echo import PIECES, EchoEngine, EchoOptions
 from subnet.engines.echo.echo_engine import Pace
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Delta, Job, Sampling, Start
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 
 GREEDY = Sampling(temperature=0.0, seed=0)
 SEEDED = Sampling(seed=7)

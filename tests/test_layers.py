@@ -1,134 +1,181 @@
-"""Which package may import which: the picture in the README, kept true."""
+"""Which room may import which: the picture in CONTRIBUTING.md, kept true."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from functools import cache
+import re
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.layers import imports_of, modules, room_graph, rooms
 
-# Who must not import what; a prefix stands for all the modules below it.
-FORBIDDEN = [
-    ("subnet", "adapter"),
-    ("subnet", "litestar"),
-    ("subnet.client", "subnet.node"),
-    ("subnet.node", "subnet.client"),
-    ("subnet.client", "subnet.engines"),
-    ("subnet.engines", "subnet.client"),
-    ("subnet.engines", "subnet.node"),
-    ("subnet.engines", "subnet.protocols"),
-    ("subnet.protocols", "subnet.client"),
-    ("subnet.protocols", "subnet.node"),
-    ("subnet.protocols", "subnet.detect"),
-    ("subnet.client", "subnet.detect"),
-    ("subnet.client", "subnet.http"),
-    ("subnet.detect", "subnet.client"),
-    ("subnet.detect", "subnet.pool"),
-    ("subnet.detect", "subnet.node"),
-    ("subnet.http", "subnet.client"),
-    ("subnet.http", "subnet.pool"),
-    ("subnet.http", "subnet.node"),
-    ("subnet.http", "subnet.protocols"),
-    ("subnet.http", "subnet.detect"),
-    ("subnet.authorizers", "subnet.client"),
-    ("subnet.authorizers", "subnet.node"),
-    ("subnet.authorizers", "subnet.protocols"),
-    ("subnet.errors", "subnet"),
-    ("adapter", "subnet.node"),
-    ("adapter", "subnet.engines"),
-    ("adapter.schema", "adapter.api.routes"),
-    ("adapter.schema", "adapter.prompt"),
-    ("adapter.schema", "adapter.decode"),
-    ("adapter.schema", "litestar"),
-    ("adapter.prompt", "adapter.api.routes"),
-    ("adapter.prompt", "adapter.decode"),
-    ("adapter.prompt", "litestar"),
-    ("adapter.decode", "adapter.api.routes"),
-    ("adapter.decode", "adapter.prompt"),
-    ("adapter.decode", "litestar"),
-    ("adapter.generation.token_lane", "adapter.api.routes"),
-    ("adapter.generation.token_lane", "litestar"),
-    ("adapter.api.routes", "adapter.app"),
-    ("adapter.api.routes", "adapter.cli"),
-    ("adapter.app", "adapter.cli"),
-]
+FOUNDATION = {
+    *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
+    "subnet.version",
+}
+"""What every room may import."""
 
-# Starts nodes as processes, so it knows their settings and the line in which one says that it serves.
-ALLOWED = {("adapter.process.local_nodes", "subnet.node")}
+ALLOWED = {
+    # The gateway, from the top down.
+    "adapter.cli": "adapter.config adapter.process subnet.config",
+    "adapter.process": (
+        "adapter.app adapter.api.operator adapter.config adapter.lifecycle adapter.server"
+        " subnet subnet.authorizers subnet.client subnet.detect subnet.http subnet.models subnet.node"
+        " subnet.pool.policies"
+    ),
+    "adapter.app": (
+        "adapter.api adapter.api.common adapter.auth adapter.config adapter.errors adapter.generation"
+        " adapter.lifecycle adapter.metrics adapter.server subnet"
+    ),
+    "adapter.api": (
+        "adapter.api.chat adapter.api.common adapter.api.completions adapter.api.embeddings adapter.api.operator"
+        " adapter.api.tokenize adapter.errors adapter.server"
+    ),
+    "adapter.api.chat": (
+        "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload adapter.prompt"
+        " adapter.server adapter.tools.reading"
+    ),
+    "adapter.api.completions": (
+        "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.grammar adapter.offload"
+        " adapter.server subnet subnet.client"
+    ),
+    "adapter.api.embeddings": (
+        "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload adapter.server"
+        " subnet subnet.client"
+    ),
+    "adapter.api.tokenize": (
+        "adapter.api.chat adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload"
+        " adapter.server"
+    ),
+    "adapter.api.operator": "adapter.api.common adapter.server subnet.pool",
+    "adapter.api.common": (
+        "adapter.auth adapter.config adapter.decode adapter.errors adapter.generation adapter.grammar"
+        " adapter.lifecycle adapter.metrics adapter.offload adapter.request_id adapter.server subnet"
+    ),
+    "adapter.metrics": "adapter.decode adapter.generation subnet",
+    "adapter.generation": (
+        "adapter.decode adapter.errors adapter.grammar adapter.offload adapter.prompt adapter.request_id adapter.tools"
+        " adapter.tools.reading"
+        " subnet subnet.client.ledger subnet.client.resume"
+    ),
+    "adapter.grammar": (
+        "adapter.errors adapter.offload adapter.tools adapter.tools.formats adapter.tools.grammar adapter.tools.reading"
+    ),
+    "adapter.decode": "adapter.tools adapter.tools.reading",
+    "adapter.prompt": "",
+    "adapter.tools": "adapter.tools.formats adapter.tools.grammar adapter.tools.reading",
+    "adapter.tools.formats": "adapter.tools.grammar adapter.tools.reading",
+    "adapter.tools.grammar": "adapter.tools.reading",
+    "adapter.tools.reading": "",
+    "adapter.server": "adapter.errors adapter.request_id",
+    "adapter.auth": "adapter.errors",
+    "adapter.config": "adapter.tools subnet.config subnet.http subnet.pool.policies",
+    "adapter.errors": "adapter.request_id",
+    "adapter.lifecycle": "",
+    "adapter.offload": "",
+    "adapter.request_id": "",
+    # The client side of the subnet.
+    "subnet": "subnet.authorizers subnet.client subnet.pool subnet.protocols",
+    "subnet.client": (
+        "subnet.authorizers subnet.client.attempt subnet.client.ledger subnet.client.resume subnet.pool"
+        " subnet.pool.policies subnet.protocols subnet.wire"
+    ),
+    "subnet.client.attempt": "subnet.authorizers subnet.client.ledger subnet.client.resume subnet.pool subnet.wire",
+    "subnet.client.resume": "subnet.client.ledger subnet.wire",
+    "subnet.client.ledger": "subnet.pool.policies subnet.wire",
+    "subnet.pool": "subnet.authorizers subnet.pool.policies subnet.protocols",
+    "subnet.pool.policies": "",
+    "subnet.detect": (
+        "subnet.authorizers subnet.engines subnet.engines.llama_server subnet.engines.sglang subnet.engines.vllm"
+        " subnet.http subnet.protocols subnet.protocols.openai subnet.wire"
+    ),
+    "subnet.protocols": "subnet.authorizers subnet.engines subnet.wire",
+    "subnet.protocols.openai": "subnet.http subnet.models subnet.protocols subnet.wire",
+    "subnet.authorizers": "subnet.wire",
+    "subnet.wire": "",
+    "subnet.http": "",
+    "subnet.config": "",
+    # The node's side.
+    "subnet.cli": "subnet.config subnet.node",
+    "subnet.node": (
+        "subnet.authorizers subnet.config subnet.engines subnet.engines.echo subnet.engines.llama_cpp"
+        " subnet.engines.llama_server subnet.engines.sglang subnet.engines.transformers subnet.engines.vllm"
+        " subnet.http subnet.models subnet.wire"
+    ),
+    "subnet.engines": "subnet.wire",
+    "subnet.engines.echo": "subnet.engines",
+    "subnet.engines.llama_cpp": (
+        "subnet.engines subnet.engines.llama_server subnet.engines.sampling subnet.engines.stepping subnet.http"
+        " subnet.models"
+    ),
+    "subnet.engines.llama_server": "subnet.engines.remote subnet.http subnet.models",
+    "subnet.engines.remote": "subnet.engines subnet.http subnet.models",
+    "subnet.engines.sampling": "",
+    "subnet.engines.sglang": "subnet.engines.remote",
+    "subnet.engines.stepping": "subnet.engines subnet.engines.sampling",
+    "subnet.engines.transformers": "subnet.engines.stepping subnet.models",
+    "subnet.engines.vllm": "subnet.engines.remote",
+    "subnet.models": "",
+}
+# What the foundation stands on, lowest first.
+ORDER = ["errors", "version", "aio", "chat", "tensors", "node_info", "generation"]
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def modules() -> dict[str, ast.Module]:
-    """Every module of the two packages, by its dotted name."""
-    paths = [path for package in ("adapter", "subnet") for path in sorted((ROOT / package).rglob("*.py"))]
-    return {name_of(path): ast.parse(path.read_text(encoding="utf-8"), path) for path in paths}
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).removeprefix("typing.") == "TYPE_CHECKING"
-
-
-def import_nodes(node: ast.AST, *, inside_functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that really happen; those for the type checker alone do not."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child
-        elif isinstance(child, ast.If) and is_type_checking(child):
-            for statement in child.orelse:
-                yield from import_nodes(statement, inside_functions=inside_functions)
-        elif inside_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from import_nodes(child, inside_functions=inside_functions)
-
-
-def targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """The modules that an import names: `from a import b` is `a.b` where that is a module, else `a`."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif node.module:
-        for alias in node.names:
-            inner = f"{node.module}.{alias.name}"
-            yield inner if inner in modules() else node.module
-
-
-def imports_of(module: str, *, inside_functions: bool) -> set[str]:
-    nodes = import_nodes(modules()[module], inside_functions=inside_functions)
-    return {target for node in nodes for target in targets(node)}
-
-
-def is_within(module: str, prefix: str) -> bool:
-    return module == prefix or module.startswith(f"{prefix}.")
-
-
-@pytest.mark.parametrize(("importer", "imported"), FORBIDDEN, ids=lambda name: str(name))
-def test_a_layer_does_not_import_what_it_must_not_know(importer: str, imported: str) -> None:
-    """No module of the first, anywhere in its code, imports one of the second."""
-    wrong = [
-        f"{module} imports {target}"
-        for module in modules()
-        if is_within(module, importer) and (module, imported) not in ALLOWED
-        for target in sorted(imports_of(module, inside_functions=True))
-        if is_within(target, imported)
-    ]
+@pytest.mark.parametrize("room", sorted(set(rooms().values()) - FOUNDATION - {"adapter"}))
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    """No module of a room, anywhere in its code, imports a room that is not in the list, not even for a type."""
+    allowed = {*ALLOWED[room].split(), *FOUNDATION}
+    wrong = [example for target, example in room_graph().get(room, {}).items() if target not in allowed]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
+def test_the_list_names_only_what_is_imported() -> None:
+    """A permission that nobody uses is removed from the list."""
+    unused = [
+        f"{room} -> {target}"
+        for room, targets in ALLOWED.items()
+        for target in targets.split()
+        if target not in room_graph().get(room, {})
+    ]
+    assert not unused, "\n".join(unused)
+    assert ALLOWED.keys() <= set(rooms().values())
+
+
+def test_the_foundation_stands_on_itself() -> None:
+    """Each part of the foundation imports only parts below it."""
+    for number, name in enumerate(ORDER):
+        below = {f"subnet.{lower}" for lower in ORDER[:number]}
+        assert set(room_graph().get(f"subnet.{name}", {})) <= below, name
+    assert {f"subnet.{name}" for name in ORDER} == FOUNDATION
+
+
+def test_no_room_is_in_a_circle() -> None:
+    """Rooms can be put in an order in which each imports only earlier ones, counting imports for types."""
+    try:
+        TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_no_module_is_in_a_circle() -> None:
     """Modules can be put in an order in which each imports only earlier ones."""
-    graph = {module: imports_of(module, inside_functions=False) & modules().keys() for module in modules()}
+    graph = {module: set(imports_of(module, inside_functions=False, types=False)) - {module} for module in modules()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail("imported in a circle: " + " <- ".join(error.args[1]))
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_subnet_knows_nothing_of_the_gateway() -> None:
+    """The library is usable without the gateway, and without its web framework."""
+    wrong = [
+        f"{module}: {written}"
+        for module, tree in modules().items()
+        for written in map(_written, ast.walk(tree))
+        if module.startswith("subnet") and re.match(r"(from|import) (adapter|litestar)\b", written)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_imports_are_absolute() -> None:
@@ -136,7 +183,7 @@ def test_imports_are_absolute() -> None:
     wrong = [
         f"{module}, line {node.lineno}"
         for module, tree in modules().items()
-        for node in import_nodes(tree, inside_functions=True)
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not wrong, "relative imports:\n" + "\n".join(wrong)
@@ -145,3 +192,7 @@ def test_imports_are_absolute() -> None:
 def test_every_module_was_found() -> None:
     """The checks of this file look at real modules, not at an empty list."""
     assert {"adapter", "subnet", "subnet.errors"} <= modules().keys()
+
+
+def _written(node: ast.AST) -> str:
+    return ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""

@@ -13,7 +13,7 @@ from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, SettingsError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.models.resolve import resolve
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 from tests.real_engine import CONTEXT, PERSON, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

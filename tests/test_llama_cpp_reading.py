@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp import LlamaCppEngine, native
+from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.engines.llama_cpp.model import NativeModel
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.models.resolve import resolve
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 from tests.real_engine import CONTEXT, chat, ids_of, make_engine, run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,9 +26,9 @@ def llama_cpp_mean(text: list[int]) -> NDArray[np.float32]:
     library.llama_get_embeddings_seq.restype = ctypes.POINTER(ctypes.c_float)
     library.llama_get_embeddings_seq.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     params = library.llama_context_default_params()
-    params.set(native.N_THREADS, 1)
-    params.set(native.N_THREADS_BATCH, 1)
-    params.set(native.POOLING, 1)
+    params.n_threads = 1
+    params.n_threads_batch = 1
+    params.pooling_type = 1
     context = library.llama_init_from_model(model.handle, params)
     library.llama_set_embeddings(context, True)
     batch = library.llama_batch_init(32, 0, 1)

@@ -23,9 +23,9 @@ from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.node_info import Capabilities, TokenizerArtefact, digest
 from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import TokenIds, token_ids
 from subnet.wire import frames
 from subnet.wire.messages import Deltas, Failed
-from subnet.wire.tensors import TokenIds, token_ids
 
 PIECES = 64
 
@@ -104,8 +104,8 @@ async def test_each_engine_step_is_one_frame() -> None:
 
 def generate_frames(count: int) -> list[bytes]:
     from subnet.client.ledger.token import TokenLedger as Ledger
+    from subnet.tensors import token_ids
     from subnet.wire.messages import Generate
-    from subnet.wire.tensors import token_ids
 
     ledger = Ledger(None, token_ids([1, 2]), Sampling(), 1, None)
     request = ledger.build_request(ledger.choices)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, REASONING, Kind, choose
-from adapter.tools.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 
 CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible
 TOOLS = {

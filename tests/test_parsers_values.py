@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, choose, named
-from adapter.tools.values.python_literal import python_as_json
-from adapter.tools.values.typed_values import as_json, types
+from adapter.tools.reading.python_literal import python_as_json
+from adapter.tools.reading.typed_values import as_json, types
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(

@@ -22,7 +22,7 @@ from subnet.pool.policies.prefix_affinity import PrefixAffinity
 from subnet.pool.policies.registry import POLICIES
 from subnet.pool.policies.round_robin import RoundRobin
 from subnet.pool.policies.sticky import Sticky
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 
 CAPACITY = 8
 PEERS = st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True)

@@ -12,8 +12,8 @@ import pytest
 from subnet import Limits, MockProtocol, RemoteManager, SessionManager
 from subnet.errors import NodeBusy
 from subnet.protocols.mock import Pause, Step
+from subnet.tensors import unpack
 from subnet.wire.messages import Generate
-from subnet.wire.tensors import unpack
 
 LONG_TIMEOUT = Limits(queue_timeout=60.0)
 

@@ -17,8 +17,8 @@ from subnet.errors import EngineFailed, NodeLost
 from subnet.generation import Grammar, Job, Start, TokenLogprobs
 from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
+from subnet.tensors import token_ids, unpack
 from subnet.wire.messages import Accepted, Generate
-from subnet.wire.tensors import token_ids, unpack
 
 QUICK = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, backoff=0.001, max_attempts=3)
 PROMPT = list(b"a prompt")

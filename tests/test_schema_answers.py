@@ -21,9 +21,9 @@ from adapter.api.chat.response import (
     FunctionDelta,
     ToolCallDelta,
 )
+from adapter.api.common.logprobs import Logprobs, TextLogprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
-from adapter.api.common.logprobs import Logprobs, TextLogprobs
 from adapter.api.tokenize.types import Tokenized
 from adapter.decode.logprobs import TokenLogprob, TopLogprob
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage

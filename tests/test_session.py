@@ -29,8 +29,8 @@ from subnet.generation import Delta, Grammar, TokenLogprobs
 from subnet.node_info import Capabilities
 from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
+from subnet.tensors import unpack
 from subnet.wire.messages import Generate
-from subnet.wire.tensors import unpack
 
 QUICK = Limits(first_token_timeout=0.2, inter_token_timeout=0.2, backoff=0.001, retry_timeout=5.0, queue_timeout=2.0)
 HANG = Pause()

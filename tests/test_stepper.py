@@ -19,7 +19,7 @@ from subnet.engines.stepping.prefill_queue import PrefillTask
 from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Job, Sampling, Start
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 
 VOCABULARY = 8
 

@@ -16,8 +16,8 @@ from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import Capabilities
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol, Pause, Step
+from subnet.tensors import unpack
 from subnet.wire.messages import Generate
-from subnet.wire.tensors import unpack
 from tests.fakes import events_of, gateway, saying
 
 PATH = "/v1/completions"

@@ -15,7 +15,7 @@ from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, NodeTimeout, NoNodeAvailable
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import DIMENSIONS, MockProtocol, Pause, Step
-from subnet.wire.tensors import token_ids
+from subnet.tensors import token_ids
 from tests.fakes import QUICK
 
 SUPPORTED = Capabilities(embeddings=True, prompt_logprobs=True, top_logprobs=5)

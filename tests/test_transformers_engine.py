@@ -16,7 +16,7 @@ from subnet.engines.transformers import TransformersEngine
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
 from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.node_info import TokenizerArtefact
-from subnet.wire.tensors import TokenIds, token_ids
+from subnet.tensors import TokenIds, token_ids
 from tests.real_engine import run
 from tests.tiny_model import CONTEXT, KINDS, VOCABULARY, tiny_model
 

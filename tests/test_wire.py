@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from subnet.errors import WireError, from_code
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
+from subnet.tensors import Tensor, pack, token_ids, unpack
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
     Cancel,
@@ -27,7 +28,6 @@ from subnet.wire.messages import (
     ScoreRequest,
 )
 from subnet.wire.outbox import to_frames
-from subnet.wire.tensors import Tensor, pack, token_ids, unpack
 
 token_id_numbers = st.integers(0, 2**31 - 1)
 float32 = st.floats(width=32, allow_nan=False)

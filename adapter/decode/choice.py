@@ -13,7 +13,7 @@ from adapter.decode import Detokenizer, StopScanner
 from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
 from adapter.decode.logprobs import LogprobFormatter, TokenLogprob
 from adapter.tools import Parser
-from adapter.tools.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 from subnet.aio import Sink
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 

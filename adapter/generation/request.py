@@ -11,7 +11,7 @@ from adapter.errors import invalid
 from adapter.generation.output_options import OutputOptions
 from adapter.grammar.output_format import OutputFormat
 from adapter.prompt import Conversation
-from adapter.tools.offer import Offer
+from adapter.tools.reading.offer import Offer
 from subnet.generation import Sampling
 
 

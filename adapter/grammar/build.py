@@ -13,7 +13,7 @@ from adapter.grammar.output_format import Form, OutputFormat, Place, compiled
 from adapter.offload import LARGE, aside
 from adapter.tools import Kind, UnsupportedSchema
 from adapter.tools.grammar.lark import as_object
-from adapter.tools.offer import Offer, Tool
+from adapter.tools.reading.offer import Offer, Tool
 from subnet.generation import Grammar
 
 _ANY: Mapping[str, Any] = {"type": "object"}

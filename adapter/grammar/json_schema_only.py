@@ -15,7 +15,7 @@ from adapter.grammar.output_format import OutputFormat
 from adapter.tools import Kind
 from adapter.tools.formats.llama3_json import Llama3Json
 from adapter.tools.grammar.lark import as_object
-from adapter.tools.offer import Offer
+from adapter.tools.reading.offer import Offer
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from adapter.tools.parts import Content, Part
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
+from adapter.tools.reading.parts import Content, Part
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 Reader: TypeAlias = Callable[[Source], Reading[None]]
 
@@ -28,17 +28,17 @@ class Parser:
         if text:
             self._source.add(text)
             next(self._reading)
-        return self._source.parts()
+        return self._source.pop_parts()
 
     def flush(self) -> list[Part]:
         """The rest, at the end of the text."""
         self._source.end()
         next(self._reading, None)
-        return self._source.parts()
+        return self._source.pop_parts()
 
 
 def _read(source: Source, readers: Sequence[Reader]) -> Reading[None]:
     for reader in readers:
         yield from reader(source)
         source.at = 0
-    yield from source.rest(Content)
+    yield from source.emit_rest(Content)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.formats.deepseek import DeepSeek, DeepSeekV3
 from adapter.tools.formats.glm import Glm
 from adapter.tools.formats.harmony import Harmony
@@ -18,9 +18,9 @@ from adapter.tools.formats.mistral import Mistral, MistralArgs
 from adapter.tools.formats.pythonic import Pythonic
 from adapter.tools.formats.qwen3_coder import Qwen3Coder
 from adapter.tools.grammar.lark import Lark
+from adapter.tools.grammar.reasoning import TAGS, Tags
 from adapter.tools.parser import Parser, Reader
-from adapter.tools.reasoning import TAGS, Tags
-from adapter.tools.source import Tools
+from adapter.tools.reading.source import Tools
 
 T = TypeVar("T")
 NONE = "none"
@@ -28,8 +28,8 @@ NONE = "none"
 # The first whose marks are all in the template fits: what is special comes before what it resembles.
 _MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
     (Harmony, ("<|channel|>", "<|message|>")),
-    (DeepSeekV3, (DeepSeek.visible[0], "```json")),
-    (DeepSeek, (DeepSeek.visible[0],)),
+    (DeepSeekV3, (DeepSeek.visible_marks[0], "```json")),
+    (DeepSeek, (DeepSeek.visible_marks[0],)),
     (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
     (Mistral, ("[TOOL_CALLS]",)),
     (Glm, ("<arg_key>",)),
@@ -44,20 +44,20 @@ FORMATS: Mapping[str, type[ToolFormat]] = {kind.name: kind for kind, _ in _MARKS
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ModelFormat(msgspec.Struct, frozen=True):
     """How a model writes calls and reasoning: the maker of its parsers and grammars. None: it does not."""
 
-    calls: ToolFormat | None
+    tool_format: ToolFormat | None
     tags: Tags | None
 
-    def of(self, pieces: Sequence[bytes]) -> Kind:
+    def for_vocabulary(self, pieces: Sequence[bytes]) -> ModelFormat:
         """The same, for a model of which token i is `pieces[i]`. May take a second."""
-        return Kind(Harmony.of(pieces), self.tags) if isinstance(self.calls, Harmony) else self
+        return ModelFormat(Harmony.for_vocabulary(pieces), self.tags) if isinstance(self.tool_format, Harmony) else self
 
     @property
-    def visible(self) -> tuple[str, ...]:
+    def visible_marks(self) -> tuple[str, ...]:
         """The marks that the detokenizer has to show where they are control tokens."""
-        shown = () if self.calls is None else self.calls.visible
+        shown = () if self.tool_format is None else self.tool_format.visible_marks
         return shown if self.tags is None else (*shown, self.tags.opening, self.tags.closing)
 
     def opened(self, prompt: str) -> bool:
@@ -69,9 +69,9 @@ class Kind(msgspec.Struct, frozen=True):
         returned where there is nothing to look for at all."""
         readers: list[Reader] = []
         if self.tags is not None:
-            readers.append(partial(self.tags.read, opened=opened))
-        if self.calls is not None and (tools or self.calls.reasons):
-            readers.append(self.calls.read)
+            readers.append(partial(self.tags.parse, opened=opened))
+        if self.tool_format is not None and (tools or self.tool_format.marks_reasoning):
+            readers.append(self.tool_format.parse)
         return Parser(readers, tools) if readers else None
 
     def grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str:
@@ -83,15 +83,15 @@ class Kind(msgspec.Struct, frozen=True):
         promise; a schema that llguidance cannot follow shows when the grammar is used.
         """
         lark = Lark(special)
-        return self._after_reasoning(lark, (self.calls or Hermes()).calls(lark, tools, several), opened)
+        return self._after_reasoning(lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), opened)
 
     def free(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str | None:
         """The same where the model may call or not: any text, with or without such calls at its end. None for models
         that know no calls, in whose answers none are looked for. Raises UnsupportedSchema."""
-        if self.calls is None:
+        if self.tool_format is None:
             return None
         lark = Lark(special)
-        return lark.text(self.calls.free(lark, tools, several, self.tags, opened))
+        return lark.text(self.tool_format.free_grammar(lark, tools, several, self.tags, opened))
 
     def answer(
         self,
@@ -104,35 +104,35 @@ class Kind(msgspec.Struct, frozen=True):
         """The grammar of an answer of which `body`, a Lark expression such as `%json {...}`, is the content, and
         which may have reasoning before it; or, with `tools`, of calls to them instead. None where the model writes
         nothing but the content. Raises UnsupportedSchema."""
-        calls = tools if self.calls else None
-        if self.tags is None and not calls and not (self.calls and self.calls.reasons):
+        calls = tools if self.tool_format else None
+        if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_reasoning):
             return None
         lark = Lark(special)
         whole = lark.rule(body)
-        if self.calls is not None:
-            whole = self.calls.answer(lark, whole)
+        if self.tool_format is not None:
+            whole = self.tool_format.content_grammar(lark, whole)
             if calls:
-                whole = lark.either([self.calls.calls(lark, calls, several), whole])
+                whole = lark.one_of([self.tool_format.call_grammar(lark, calls, several), whole])
         return self._after_reasoning(lark, whole, opened)
 
     def _after_reasoning(self, lark: Lark, answer: str, opened: bool) -> str:
-        return lark.text(answer if self.tags is None else self.tags.before(lark, answer, opened))
+        return lark.text(answer if self.tags is None else self.tags.prepend_to(lark, answer, opened))
 
 
-def choose(template: str, calls: str | None = None, reasoning: str | None = None) -> Kind:
+def detect_format(template: str, calls: str | None = None, reasoning: str | None = None) -> ModelFormat:
     """By the source of the chat template; `calls` (one of FORMATS) and `reasoning` (one of REASONING), or "none" for
     either, is what the operator says instead. A template without any marks of calls gets the hermes format, in which
     tools are explained to models that know no tools. Raises ValueError for other names."""
     written = _format(template, calls)
-    if written is not None and written.reasons:
-        return Kind(written, None)
-    return Kind(written, _tags(template, reasoning))
+    if written is not None and tool_format.marks_reasoning:
+        return ModelFormat(written, None)
+    return ModelFormat(written, _tags(template, reasoning))
 
 
-def named(text: str) -> tuple[str, str | None]:
-    """What an operator says of a model, `calls` or `calls/reasoning`, as `choose` takes it. Raises ValueError."""
+def parse_format_name(text: str) -> tuple[str, str | None]:
+    """What an operator says of a model, `calls` or `calls/reasoning`, as `detect_format` takes it. Raises ValueError."""
     calls, slash, reasoning = text.partition("/")
-    choose("", calls, reasoning if slash else None)
+    detect_format("", calls, reasoning if slash else None)
     return calls, reasoning if slash else None
 
 

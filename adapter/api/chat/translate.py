@@ -23,7 +23,7 @@ from adapter.api.chat.tools import Tool as WireTool
 from adapter.api.common.translate import grammar_param, output_format, output_options, sampling
 from adapter.generation.request import GenerationRequest, Media
 from adapter.prompt import Conversation
-from adapter.tools.offer import Offer, Tool
+from adapter.tools.reading.offer import Offer, Tool
 
 Plain = dict[str, Any]
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import LINE, Lark, quoted
-from adapter.tools.parts import Content
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import named_call
+from adapter.tools.reading.json_call import named_call
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 
 def _mark(name: str) -> str:
@@ -25,11 +25,11 @@ class DeepSeek(ToolFormat):
     """Reads both, writes V3.1's. The marks around all the calls may be missing."""
 
     name = "deepseek"
-    visible = (_CALLS, _CALLS_END, _CALL, _CALL_END, _SEP)
-    opening = (_CALLS, _CALL)
+    visible_marks = (_CALLS, _CALLS_END, _CALL, _CALL_END, _SEP)
+    start_marks = (_CALLS, _CALL)
 
-    def read(self, source: Source) -> Reading[None]:
-        while (yield from source.pass_until(_CALLS, _CALL, give=Content, trim=True)):
+    def parse(self, source: Source) -> Reading[None]:
+        while (yield from source.emit_until(_CALLS, _CALL, make=Content, trim=True)):
             mark = yield from source.literal(_CALLS, _CALL)
             if mark == _CALL:
                 source.at -= len(mark)
@@ -38,7 +38,7 @@ class DeepSeek(ToolFormat):
             while (yield from source.literal(_CALL)) and (yield from self._call(source)):
                 found = True
             if not found:
-                source.refuse(len(mark))
+                source.reject(len(mark))
                 continue
             source.at = 0
             yield from source.literal(_CALLS_END)
@@ -46,11 +46,11 @@ class DeepSeek(ToolFormat):
             source.skip()
 
     def _call(self, source: Source) -> Reading[bool]:
-        name = ((yield from source.before(_SEP, _CALL_END)) or "").strip()
+        name = ((yield from source.read_until(_SEP, _CALL_END)) or "").strip()
         yield from source.literal(_SEP)
         yield from source.space()
         if name == "function" and (yield from source.peek()) != "{":
-            name = ((yield from source.before("\n", _CALL_END)) or "").strip()
+            name = ((yield from source.read_until("\n", _CALL_END)) or "").strip()
             yield from source.space()
             yield from source.literal(_BLOCK)
             yield from source.space()
@@ -63,7 +63,7 @@ class DeepSeek(ToolFormat):
         source.skip()
         return True
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         one = f"{lark.mark(_CALL)} {self._body(lark, tools)} {lark.mark(_CALL_END)}"
         calls = lark.repeated(one, self._between) if several else one
         return f"{lark.mark(_CALLS)} {calls} {lark.mark(_CALLS_END)}"
@@ -71,7 +71,7 @@ class DeepSeek(ToolFormat):
     _between = ""
 
     def _body(self, lark: Lark, tools: Tools) -> str:
-        return lark.either(
+        return lark.one_of(
             f"{quoted(name)} {lark.mark(_SEP)} {lark.arguments(schema)}" for name, schema in tools.items()
         )
 
@@ -83,7 +83,7 @@ class DeepSeekV3(DeepSeek):
     _between = LINE
 
     def _body(self, lark: Lark, tools: Tools) -> str:
-        call = lark.either(
+        call = lark.one_of(
             f"{quoted(f'{name}{chr(10)}{_BLOCK}{chr(10)}')} {lark.arguments(schema)}" for name, schema in tools.items()
         )
         return f'"function" {lark.mark(_SEP)} {call} {quoted(chr(10) + _BLOCK_END)}'

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import LINE, Lark, quoted
 from adapter.tools.grammar.members import Member, members, plain_value
-from adapter.tools.parts import Content
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import is_name
-from adapter.tools.values.typed_values import Arguments, pass_value
+from adapter.tools.reading.json_call import is_name
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
+from adapter.tools.reading.typed_values import ArgumentsWriter, emit_value
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _KEY, _KEY_END = "<arg_key>", "</arg_key>"
@@ -21,39 +21,39 @@ class Glm(ToolFormat):
     """A call that breaks off keeps the arguments so far, without the brace that would close them."""
 
     name = "glm"
-    visible = (_OPEN, _CLOSE, _KEY, _KEY_END, _VALUE, _VALUE_END)
-    opening = (_OPEN,)
+    visible_marks = (_OPEN, _CLOSE, _KEY, _KEY_END, _VALUE, _VALUE_END)
+    start_marks = (_OPEN,)
 
-    def read(self, source: Source) -> Reading[None]:
-        while (yield from source.pass_until(_OPEN, give=Content, trim=True)):
+    def parse(self, source: Source) -> Reading[None]:
+        while (yield from source.emit_until(_OPEN, make=Content, trim=True)):
             yield from source.literal(_OPEN)
-            name = ((yield from source.before("\n", _KEY, _CLOSE)) or "").strip()
+            name = ((yield from source.read_until("\n", _KEY, _CLOSE)) or "").strip()
             if not is_name(name) or name.startswith("{"):
-                source.refuse(len(_OPEN))
+                source.reject(len(_OPEN))
                 continue
-            source.begin(name)
-            yield from self._arguments(source, Arguments(source, name))
+            source.begin_call(name)
+            yield from self._arguments(source, ArgumentsWriter(source, name))
 
-    def _arguments(self, source: Source, arguments: Arguments) -> Reading[None]:
+    def _arguments(self, source: Source, arguments: ArgumentsWriter) -> Reading[None]:
         yield from source.space()
         while (yield from source.literal(_KEY)):
-            key = yield from source.before(_KEY_END)
+            key = yield from source.read_until(_KEY_END)
             yield from source.literal(_KEY_END)
             yield from source.space()
             if key is None or not (yield from source.literal(_VALUE)):
-                return source.cut()
-            if not (yield from pass_value(source, arguments.key(key.strip()), _VALUE_END)):
-                return source.cut()
+                return source.abandon_call()
+            if not (yield from emit_value(source, arguments.write_key(key.strip()), _VALUE_END)):
+                return source.abandon_call()
             yield from source.literal(_VALUE_END)
             yield from source.space()
         if not (yield from source.literal(_CLOSE)):
-            return source.cut()
+            return source.abandon_call()
         arguments.close()
         yield from source.space()
         return source.skip()
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
-        call = lark.either(self._call(lark, name, members(name, schema)) for name, schema in tools.items())
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
+        call = lark.one_of(self._call(lark, name, members(name, schema)) for name, schema in tools.items())
         return lark.repeated(call, LINE) if several else call
 
     def _call(self, lark: Lark, name: str, arguments: list[Member] | None) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.formats.harmony_header import (
     CHANNEL,
     CONSTRAIN,
@@ -22,12 +22,12 @@ from adapter.tools.formats.harmony_header import (
     ReadHeader,
     read_as_text,
 )
-from adapter.tools.grammar.free_text import without
+from adapter.tools.grammar.free_text import text_without
 from adapter.tools.grammar.lark import Lark, quoted
-from adapter.tools.parts import Content, Reasoning
-from adapter.tools.reasoning import Tags
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
+from adapter.tools.grammar.reasoning import Tags
+from adapter.tools.reading.parts import Content, Reasoning
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 _MARK, _END = "<|", "<|end|>"
 _ENDS = (_END, "<|call|>", "<|return|>")
@@ -37,26 +37,26 @@ _TO = re.compile(r"[^\s<]*\s*[^\s<]*")
 
 class Harmony(ToolFormat):
     """A header that the end of the text cuts off is skipped; one without a message is content, and so is text outside
-    of messages. A mark `<|start|>` ends a message that has no end. Arguments are what the model wrote, whatever that
-    is."""
+    of messages. A mark `<|start|>` ends a message that has no end. Arguments are passed on as the model wrote them, even
+    if they are not valid JSON."""
 
     name = "harmony"
-    visible = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
-    reasons = True
+    visible_marks = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
+    marks_reasoning = True
 
     def __init__(self, read_header: ReadHeader = read_as_text) -> None:
         self._read_header = read_header
 
     @classmethod
-    def of(cls, pieces: Sequence[bytes]) -> Harmony:
+    def for_vocabulary(cls, pieces: Sequence[bytes]) -> Harmony:
         """For a model of which token i is `pieces[i]`. Takes about a second."""
         from adapter.tools.formats.harmony_header import load  # slow, and only these models need it
 
         return cls(load(pieces))
 
-    def read(self, source: Source) -> Reading[None]:
+    def parse(self, source: Source) -> Reading[None]:
         yield from self._first(source)
-        while (yield from source.pass_until(START, CHANNEL, give=Content)):
+        while (yield from source.emit_until(START, CHANNEL, make=Content)):
             mark = yield from source.literal(START, CHANNEL)
             yield from self._headed(source, mark)
 
@@ -73,58 +73,58 @@ class Harmony(ToolFormat):
             yield from self._headed(source, "")
 
     def _headed(self, source: Source, mark: str) -> Reading[None]:
-        rest = yield from source.before(MESSAGE, START, *_ENDS)
+        rest = yield from source.read_until(MESSAGE, START, *_ENDS)
         if rest is None:
             source.skip()
         elif (yield from source.literal(MESSAGE)):
             yield from self._message(source, self._read_header(mark + rest))
         else:
-            source.refuse(len(mark))
+            source.reject(len(mark))
 
     def _message(self, source: Source, header: Header) -> Reading[None]:
         if header.function is not None:
             yield from self._call(source, header.function)
         else:
             source.skip()
-            yield from source.pass_until(START, *_ENDS, give=Reasoning if header.reasons else Content)
+            yield from source.emit_until(START, *_ENDS, make=Reasoning if header.is_reasoning else Content)
         yield from source.literal(*_ENDS)
         source.skip()
 
     def _call(self, source: Source, name: str) -> Reading[None]:
-        source.begin(name)
+        source.begin_call(name)
         yield from source.space()
         source.skip()
         if (yield from source.literal(*_ENDS)):
-            source.write("{}")
+            source.write_arguments("{}")
             return
         if (yield from source.peek()) == "{":
-            yield from source.pass_object()
-        yield from source.pass_until(START, *_ENDS, give=source.argument, trim=True)
+            yield from source.emit_object()
+        yield from source.emit_until(START, *_ENDS, make=source.arguments_part, trim=True)
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         """One call: the model ends its turn with it."""
         return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} {self._call_of(lark, tools)}"
 
     def _call_of(self, lark: Lark, tools: Tools) -> str:
-        return lark.either(
+        return lark.one_of(
             f"{quoted(f'commentary to={FUNCTIONS}{name} ')} {lark.mark(CONSTRAIN)} {quoted('json')}"
             f" {lark.mark(MESSAGE)} {lark.arguments(schema)}"
             for name, schema in tools.items()
         )
 
-    def free(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
         """Text is a message of its own, and so is what introduces a call."""
-        text = without(lark, _MARK)
+        text = text_without(lark, _MARK)
         final = f'"final" {lark.mark(MESSAGE)} {text}'
         introduced = f'"commentary" {lark.mark(MESSAGE)} {text} {self._next(lark)}'
         call = f"({introduced} {lark.mark(CHANNEL)})? {self._call_of(lark, tools)}"
         return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} ({final} | {call})"
 
-    def answer(self, lark: Lark, body: str) -> str:
+    def content_grammar(self, lark: Lark, body: str) -> str:
         return f'{self._reasoning(lark)}? {lark.mark(CHANNEL)} "final" {lark.mark(MESSAGE)} {body}'
 
     def _reasoning(self, lark: Lark) -> str:
-        message = f'{lark.mark(CHANNEL)} "analysis" {lark.mark(MESSAGE)} {without(lark, _MARK)}'
+        message = f'{lark.mark(CHANNEL)} "analysis" {lark.mark(MESSAGE)} {text_without(lark, _MARK)}'
         return lark.rule(f"{message} {self._next(lark)}")
 
     def _next(self, lark: Lark) -> str:

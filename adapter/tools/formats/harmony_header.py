@@ -26,7 +26,7 @@ from openai_harmony import (  # type: ignore[import-untyped]
     load_harmony_encoding,
 )
 
-from adapter.tools.values.json_call import is_name
+from adapter.tools.reading.json_call import is_name
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 FUNCTIONS = "functions."
@@ -46,7 +46,7 @@ class Header(NamedTuple):
         return name if name != self.recipient and is_name(name) else None
 
     @property
-    def reasons(self) -> bool:
+    def is_reasoning(self) -> bool:
         """Calls to tools that are none of the client's (browser, python) are reasoning, too."""
         return self.channel == "analysis" or (bool(self.recipient) and self.channel != "final")
 
@@ -63,10 +63,10 @@ def read_as_text(header: str) -> Header:
 
 logger = logging.getLogger(__name__)
 
-RANKS = 199_998
+N_ORDINARY = 199_998
 """The tokens of o200k_base; those after them are control tokens."""
 
-LONGEST = 256
+MAX_PARSED = 256
 """Characters of a header that the package is given: it takes 60 microseconds for each token."""
 
 _MARKS = frozenset({START, CHANNEL, CONSTRAIN, MESSAGE})
@@ -91,7 +91,7 @@ def load(pieces: Sequence[bytes]) -> ReadHeader:
 
 def encoding_of(pieces: Sequence[bytes]) -> HarmonyEncoding:
     """Raises HarmonyError for tokens that are not gpt-oss's, and OSError where there is no room for a file."""
-    lines = (b"%s %d\n" % (b64encode(piece), rank) for rank, piece in enumerate(pieces[:RANKS]))
+    lines = (b"%s %d\n" % (b64encode(piece), rank) for rank, piece in enumerate(pieces[:N_ORDINARY]))
     with TemporaryDirectory() as folder:
         Path(folder, "o200k_base.tiktoken").write_bytes(b"".join(lines))
         with _vocabulary_in(folder):
@@ -99,7 +99,7 @@ def encoding_of(pieces: Sequence[bytes]) -> HarmonyEncoding:
 
 
 def _read(encoding: HarmonyEncoding, header: str) -> Header:
-    if len(header) > LONGEST:
+    if len(header) > MAX_PARSED:
         return read_as_text(header)
     parser = StreamableParser(encoding, None if header.startswith(START) else Role.ASSISTANT, strict=False)
     try:

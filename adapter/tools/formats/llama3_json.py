@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from adapter.tools.base import ToolFormat
-from adapter.tools.grammar.free_text import Free
-from adapter.tools.grammar.lark import Lark, pattern, quoted
-from adapter.tools.parts import Content
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import json_call
+from adapter.tools.formats.base import ToolFormat
+from adapter.tools.grammar.free_text import FreeText
+from adapter.tools.grammar.lark import Lark, escape, quoted
+from adapter.tools.reading.json_call import json_call
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 _TAG = "<|python_tag|>"
 
@@ -20,19 +20,19 @@ class Llama3Json(ToolFormat):
     asked for. What follows the tag and is no call is content, together with the tag."""
 
     name = "llama3_json"
-    visible = (_TAG,)
-    opening = (_TAG,)
+    visible_marks = (_TAG,)
+    start_marks = (_TAG,)
 
-    def read(self, source: Source) -> Reading[None]:
+    def parse(self, source: Source) -> Reading[None]:
         yield from source.space()
         if (yield from source.peek()) == "{":
             yield from self._calls(source, known_only=True)
         source.at = 0
-        while (yield from source.pass_until(_TAG, give=Content, trim=True)):
+        while (yield from source.emit_until(_TAG, make=Content, trim=True)):
             yield from source.literal(_TAG)
             yield from source.space()
             if not (yield from self._calls(source)):
-                source.refuse(len(_TAG))
+                source.reject(len(_TAG))
 
     def _calls(self, source: Source, known_only: bool = False) -> Reading[bool]:
         found = False
@@ -46,12 +46,12 @@ class Llama3Json(ToolFormat):
                 break
         return found
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         call = lark.object(tools, "parameters")
         return lark.repeated(call, quoted("; ")) if several else call
 
-    def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+    def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         """A name that is spelled with escapes is not seen; no model writes that."""
         marked = f"{lark.mark(_TAG)} {calls}"
-        names = "|".join(pattern(json.dumps(name)) for name in tools)
-        return Free(lark, self.opening, lark.either([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})'))
+        names = "|".join(escape(json.dumps(name)) for name in tools)
+        return FreeText(lark, self.start_marks, lark.one_of([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})'))

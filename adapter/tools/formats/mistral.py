@@ -3,12 +3,12 @@ again for each call."""
 
 from __future__ import annotations
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import Lark, quoted
-from adapter.tools.parts import Content
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import json_call, named_call
+from adapter.tools.reading.json_call import json_call, named_call
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 _CALLS, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 
@@ -17,11 +17,11 @@ class Mistral(ToolFormat):
     """Reads both, writes the list."""
 
     name = "mistral"
-    visible = (_CALLS, _ID, _ARGS)
-    opening = (_CALLS,)
+    visible_marks = (_CALLS, _ID, _ARGS)
+    start_marks = (_CALLS,)
 
-    def read(self, source: Source) -> Reading[None]:
-        while (yield from source.pass_until(_CALLS, give=Content, trim=True)):
+    def parse(self, source: Source) -> Reading[None]:
+        while (yield from source.emit_until(_CALLS, make=Content, trim=True)):
             yield from source.literal(_CALLS)
             yield from source.space()
             next_one = yield from source.peek()
@@ -32,7 +32,7 @@ class Mistral(ToolFormat):
             else:
                 found = yield from self._named(source)
             if not found:
-                source.refuse(len(_CALLS))
+                source.reject(len(_CALLS))
 
     def _list(self, source: Source) -> Reading[bool]:
         yield from source.literal("[")
@@ -50,9 +50,9 @@ class Mistral(ToolFormat):
         return True
 
     def _named(self, source: Source) -> Reading[bool]:
-        name = ((yield from source.before(_ARGS, _ID, _CALLS, "{")) or "").strip()
+        name = ((yield from source.read_until(_ARGS, _ID, _CALLS, "{")) or "").strip()
         if (yield from source.literal(_ID)):
-            yield from source.before(_ARGS, _CALLS)
+            yield from source.read_until(_ARGS, _CALLS)
         yield from source.literal(_ARGS)
         yield from source.space()
         if not (yield from named_call(source, name)):
@@ -60,7 +60,7 @@ class Mistral(ToolFormat):
         source.skip()
         return True
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         call = lark.object(tools, "arguments")
         calls = lark.repeated(call, quoted(", ")) if several else call
         return f'{lark.mark(_CALLS)} "[" {calls} "]"'
@@ -71,8 +71,8 @@ class MistralArgs(Mistral):
 
     name = "mistral_args"
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
-        call = lark.either(
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
+        call = lark.one_of(
             f"{lark.mark(_CALLS)} {quoted(name)} {lark.mark(_ARGS)} {lark.arguments(schema)}"
             for name, schema in tools.items()
         )

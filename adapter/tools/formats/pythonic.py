@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from adapter.tools.base import ToolFormat
-from adapter.tools.grammar.free_text import Free
-from adapter.tools.grammar.lark import Lark, pattern, quoted
+from adapter.tools.formats.base import ToolFormat
+from adapter.tools.grammar.free_text import FreeText
+from adapter.tools.grammar.lark import Lark, escape, quoted
 from adapter.tools.grammar.members import members, separated
-from adapter.tools.parts import Content
-from adapter.tools.source import Schema, Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import is_name
-from adapter.tools.values.python_literal import PythonValue, python_as_json
-from adapter.tools.values.typed_values import Arguments
+from adapter.tools.reading.json_call import is_name
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.python_literal import PythonValue, python_to_json
+from adapter.tools.reading.source import Schema, Source, Tools
+from adapter.tools.reading.text import Reading
+from adapter.tools.reading.typed_values import ArgumentsWriter
 
 _MARKS = ("<|python_start|>", "<|tool_call_start|>")
 _END_MARKS = ("<|python_end|>", "<|tool_call_end|>")
@@ -25,19 +25,19 @@ class Pythonic(ToolFormat):
     complete. A call that breaks off keeps the arguments so far, without the brace that would close them."""
 
     name = "pythonic"
-    visible = _MARKS + _END_MARKS
-    opening = _MARKS
+    visible_marks = _MARKS + _END_MARKS
+    start_marks = _MARKS
 
-    def read(self, source: Source) -> Reading[None]:
+    def parse(self, source: Source) -> Reading[None]:
         yield from source.space()
         if (yield from source.peek()) == "[":
             yield from self._list(source, known_only=True)
         source.at = 0
-        while (yield from source.pass_until(*_MARKS, give=Content, trim=True)):
+        while (yield from source.emit_until(*_MARKS, make=Content, trim=True)):
             mark = yield from source.literal(*_MARKS)
             yield from source.space()
             if not (yield from self._list(source)):
-                source.refuse(len(mark))
+                source.reject(len(mark))
 
     def _list(self, source: Source, known_only: bool = False) -> Reading[bool]:
         found, more = False, (yield from source.literal("["))
@@ -50,9 +50,9 @@ class Pythonic(ToolFormat):
             if not (is_name(name) and known and (yield from source.literal("("))):
                 return found
             found = True
-            source.begin(name)
-            if not (yield from self._arguments(source, Arguments(source, name))):
-                source.cut()
+            source.begin_call(name)
+            if not (yield from self._arguments(source, ArgumentsWriter(source, name))):
+                source.abandon_call()
                 return True
             yield from source.space()
             more = yield from source.literal(",")
@@ -63,7 +63,7 @@ class Pythonic(ToolFormat):
         source.skip()
         return found
 
-    def _arguments(self, source: Source, arguments: Arguments) -> Reading[bool]:
+    def _arguments(self, source: Source, arguments: ArgumentsWriter) -> Reading[bool]:
         yield from source.space()
         while not (yield from source.literal(")")):
             key = yield from source.match(_NAME)
@@ -71,28 +71,28 @@ class Pythonic(ToolFormat):
             if not key or not (yield from source.literal("=")):
                 return False
             yield from source.space()
-            value = yield from source.scanned(PythonValue())
+            value = yield from source.scan(PythonValue())
             if not value:
                 return False
-            arguments.key(key)
-            source.write(python_as_json(value))
+            arguments.write_key(key)
+            source.write_arguments(python_to_json(value))
             yield from source.literal(",")
             yield from source.space()
         arguments.close()
         return True
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         mark, end = self._marks(lark)
         bodies = {name: lark.rule(_body(lark, name, schema)) for name, schema in tools.items()}
         # The bracket and the name in one: text must not be taken for a call before it is clear that it is none.
-        first = lark.either(f"{quoted(f'[{name}(')} {body}" for name, body in bodies.items())
-        later = lark.either(f"{quoted(f', {name}(')} {body}" for name, body in bodies.items())
+        first = lark.one_of(f"{quoted(f'[{name}(')} {body}" for name, body in bodies.items())
+        later = lark.one_of(f"{quoted(f', {name}(')} {body}" for name, body in bodies.items())
         return f'{mark} {first} {later}* "]" {end}' if several else f'{mark} {first} "]" {end}'
 
-    def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+    def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         marked = bool(self._marks(lark)[0])
-        names = "|".join(map(pattern, tools))
-        return Free(lark, self.opening, calls, calls if marked else "", ("[", rf"\s*({names})\("))
+        names = "|".join(map(escape, tools))
+        return FreeText(lark, self.start_marks, calls, calls if marked else "", ("[", rf"\s*({names})\("))
 
     def _marks(self, lark: Lark) -> tuple[str, str]:
         """Those that the model has as control tokens; it writes no others."""

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from adapter.tools.base import ToolFormat
+from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import LINE, Lark, quoted
 from adapter.tools.grammar.members import Member, members, plain_value
-from adapter.tools.parts import Content
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
-from adapter.tools.values.json_call import is_name
-from adapter.tools.values.typed_values import Arguments, pass_value
+from adapter.tools.reading.json_call import is_name
+from adapter.tools.reading.parts import Content
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
+from adapter.tools.reading.typed_values import ArgumentsWriter, emit_value
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _FUNCTION, _FUNCTION_END = "<function=", "</function>"
@@ -23,45 +23,45 @@ class Qwen3Coder(ToolFormat):
     close them."""
 
     name = "qwen3_coder"
-    visible = (_OPEN, _CLOSE)
-    opening = (_OPEN, _FUNCTION)
+    visible_marks = (_OPEN, _CLOSE)
+    start_marks = (_OPEN, _FUNCTION)
 
-    def read(self, source: Source) -> Reading[None]:
-        while (yield from source.pass_until(_OPEN, _FUNCTION, give=Content, trim=True)):
+    def parse(self, source: Source) -> Reading[None]:
+        while (yield from source.emit_until(_OPEN, _FUNCTION, make=Content, trim=True)):
             opening = yield from source.literal(_OPEN)
             yield from source.space()
             if not (yield from source.literal(_FUNCTION)):
-                source.refuse(len(opening))
+                source.reject(len(opening))
                 continue
-            name = ((yield from source.before(">", "\n")) or "").strip()
+            name = ((yield from source.read_until(">", "\n")) or "").strip()
             if not is_name(name) or not (yield from source.literal(">")):
-                source.refuse(len(opening or _FUNCTION))
+                source.reject(len(opening or _FUNCTION))
                 continue
-            source.begin(name)
-            yield from self._arguments(source, Arguments(source, name))
+            source.begin_call(name)
+            yield from self._arguments(source, ArgumentsWriter(source, name))
 
-    def _arguments(self, source: Source, arguments: Arguments) -> Reading[None]:
+    def _arguments(self, source: Source, arguments: ArgumentsWriter) -> Reading[None]:
         yield from source.space()
         while (yield from source.literal(_PARAMETER)):
-            key = yield from source.before(">")
+            key = yield from source.read_until(">")
             yield from source.literal(">")
             yield from source.literal("\n")
             if key is None:
-                return source.cut()
-            if not (yield from pass_value(source, arguments.key(key.strip()), _LINE_END, _PARAMETER_END)):
-                return source.cut()
+                return source.abandon_call()
+            if not (yield from emit_value(source, arguments.write_key(key.strip()), _LINE_END, _PARAMETER_END)):
+                return source.abandon_call()
             yield from source.literal(_LINE_END, _PARAMETER_END)
             yield from source.space()
         if not (yield from source.literal(_FUNCTION_END)):
-            return source.cut()
+            return source.abandon_call()
         arguments.close()
         yield from source.space()
         yield from source.literal(_CLOSE)
         yield from source.space()
         return source.skip()
 
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
-        call = lark.either(self._call(lark, name, members(name, schema)) for name, schema in tools.items())
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
+        call = lark.one_of(self._call(lark, name, members(name, schema)) for name, schema in tools.items())
         one = f"{lark.mark(_OPEN)} {LINE} {call} {LINE} {lark.mark(_CLOSE)}"
         return lark.repeated(one, LINE) if several else one
 

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adapter.tools.source import Schema, Tools
+from adapter.tools.reading.source import Schema, Tools
 
 # As templates write JSON. A small model gets lost where it may write any white space.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -54,11 +54,11 @@ class Lark:
         """Any text without `mark`, and then `mark`."""
         if self.has(mark):
             # Nor is it spelled out: parsers could not tell that from the token.
-            text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){pattern(mark)}(?s:.*)/")
+            text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
         return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
 
-    def bounded(self, mark: str, least: int, most: int | None) -> str:
+    def bounded(self, mark: str, min_length: int, max_length: int | None) -> str:
         """Text of so many characters, and then `mark`, which begins with `<` or a line end. No `<` is in the text: to
         forbid just the mark would take more states than llguidance's lexer may have."""
         text = f"/[^<]{{{least},{'' if most is None else most}}}/"
@@ -70,7 +70,7 @@ class Lark:
         self._rules.append(f"{name}: {body}")
         return name
 
-    def either(self, options: Iterable[str]) -> str:
+    def one_of(self, options: Iterable[str]) -> str:
         return self.rule(" | ".join(options))
 
     def repeated(self, one: str, separator: str) -> str:
@@ -93,14 +93,14 @@ class Lark:
         for name, schema in tools.items():
             opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
             options.append(f'{opening} {self.arguments(schema)} "}}"')
-        return self.either(options)
+        return self.one_of(options)
 
 
 def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def pattern(text: str) -> str:
+def escape(text: str) -> str:
     """A regular expression for `text`, which may stand in a class of characters too."""
     return "".join(char if char in _PLAIN else f"\\x{{{ord(char):x}}}" for char in text)
 
@@ -109,7 +109,7 @@ LINE = quoted("\n")
 
 
 def as_object(schema: Schema | None) -> dict[str, Any]:
-    """Arguments are an object, also where the schema does not say so."""
+    """ArgumentsWriter are an object, also where the schema does not say so."""
     if schema is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     return {"type": "object", **schema}

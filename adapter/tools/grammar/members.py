@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from adapter.tools.grammar.lark import Lark, UnsupportedSchema, as_object, quoted
-from adapter.tools.source import Schema
-from adapter.tools.values.typed_values import types, values
+from adapter.tools.reading.source import Schema
+from adapter.tools.reading.typed_values import allowed_types, allowed_values
 
 _SHARED = ("$defs", "definitions")
 
@@ -44,15 +44,15 @@ def members(name: str, schema: Schema | None) -> list[Member] | None:
 def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
     """Up to the mark `end`, before which `line` stands: strings as they are, other values as JSON. Raises
     UnsupportedSchema."""
-    if types(member.schema) != {"string"}:
+    if allowed_types(member.schema) != {"string"}:
         return f"{lark.json(member.schema)} {quoted(line)} {lark.mark(end)}"
     for keyword in ("pattern", "format"):
         if keyword in member.schema:
             reason = f"'{keyword}' is not supported by this model's tool call format"
             raise UnsupportedSchema((*member.path, keyword), reason)
-    if (named := values(member.schema)) is not None:
+    if (named := allowed_values(member.schema)) is not None:
         texts = [value for value in named if isinstance(value, str)]
-        return f"{lark.either(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
+        return f"{lark.one_of(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
     least, most = member.schema.get("minLength", 0), member.schema.get("maxLength")
     return lark.bounded(line + end, least, most) if least or most is not None else lark.until(end)
 

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 
 import msgspec
 
-from adapter.tools.parts import ToolArguments
-from adapter.tools.source import Source
-from adapter.tools.text import Reading
-from adapter.tools.values.json_value import JsonValue
+from adapter.tools.reading.json_value import JsonValue
+from adapter.tools.reading.parts import ToolArguments
+from adapter.tools.reading.source import Source
+from adapter.tools.reading.text import Reading
 
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 
-def string(text: str) -> str:
+def encode_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def types(schema: object) -> frozenset[str]:
+def allowed_types(schema: object) -> frozenset[str]:
     """The JSON types that `schema` allows; none where it does not say."""
     own = _types(schema)
     if own or not isinstance(schema, Mapping):
@@ -38,55 +38,55 @@ def _types(schema: object) -> frozenset[str]:
         return frozenset([declared])
     if isinstance(declared, list):
         return frozenset(map(str, declared))
-    return frozenset(map(_kind, values(schema) or ()))
+    return frozenset(map(_kind, allowed_values(schema) or ()))
 
 
-def values(schema: Mapping[str, object]) -> list[object] | None:
+def allowed_values(schema: Mapping[str, object]) -> list[object] | None:
     """Those that `schema` names as all there are."""
     named = [schema["const"]] if "const" in schema else schema.get("enum")
     return named if isinstance(named, list) else None
 
 
-def as_json(text: str, schema: object) -> str:
+def text_to_json(text: str, schema: object) -> str:
     """A value that is JSON (or one of Python's words for it) of a type that `schema` allows is that; all else is
     a string."""
-    allowed = types(schema)
+    allowed = allowed_types(schema)
     value = _WORDS.get(text.strip(), text.strip())
     try:
         kind = _kind(msgspec.json.decode(value))
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return string(text)
+        return encode_string(text)
     fits = kind in allowed or (kind == "integer" and "number" in allowed)
-    return string(text) if "string" in allowed and not fits else value
+    return encode_string(text) if "string" in allowed and not fits else value
 
 
-def pass_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
+def emit_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
     """Gives the value up to one of `ends` as JSON: a string as it comes, others when they are complete. False where
     the text ends before."""
-    if types(schema) != {"string"}:
+    if allowed_types(schema) != {"string"}:
         text = yield from _before(source, ends)
         if text is not None:
-            source.write(as_json(text, schema))
+            source.write_arguments(text_to_json(text, schema))
         return text is not None
-    source.write('"')
+    source.write_arguments('"')
 
     def escaped(text: str, size: int) -> ToolArguments:
-        return source.argument(string(text)[1:-1], size)
+        return source.arguments_part(encode_string(text)[1:-1], size)
 
-    if complete := (yield from source.pass_until(*ends, give=escaped)):
-        source.write('"')
+    if complete := (yield from source.emit_until(*ends, make=escaped)):
+        source.write_arguments('"')
     return complete
 
 
 def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
     """The text up to one of `ends`, but not to one in a JSON value: the first few of them are tried."""
-    first = text = yield from source.before(*ends)
+    first = text = yield from source.read_until(*ends)
     place = source.at
     for _ in range(8):
         if text is None or text[:1] not in ("{", "[", '"') or _complete(text):
             return text
         end = yield from source.literal(*ends)
-        more = yield from source.before(*ends)
+        more = yield from source.read_until(*ends)
         if more is None:
             break
         text += end + more
@@ -103,7 +103,7 @@ def _kind(value: object) -> str:
     return _KINDS.get(type(value), "null")
 
 
-class Arguments:
+class ArgumentsWriter:
     """Writes the arguments of the call begun last as a JSON object, one after another."""
 
     def __init__(self, source: Source, name: str) -> None:
@@ -113,11 +113,11 @@ class Arguments:
         self._source = source
         self._opening = "{"
 
-    def key(self, key: str) -> object:
+    def write_key(self, key: str) -> object:
         """Writes the key; the value comes next. Returns its schema, or None."""
-        self._source.write(f"{self._opening}{string(key)}: ")
+        self._source.write_arguments(f"{self._opening}{encode_string(key)}: ")
         self._opening = ", "
         return self._properties.get(key)
 
     def close(self) -> None:
-        self._source.write("{}" if self._opening == "{" else "}")
+        self._source.write_arguments("{}" if self._opening == "{" else "}")

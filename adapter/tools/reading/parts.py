@@ -45,7 +45,7 @@ class Skipped(msgspec.Struct, frozen=True, gc=False):
 Part = Content | Reasoning | ToolCallBegin | ToolArguments | Skipped
 
 
-def merged(first: Part, second: Part) -> Part | None:
+def merge(first: Part, second: Part) -> Part | None:
     """Both as one, or None where they are not of one kind (or of one call)."""
     match first, second:
         case Skipped(), Skipped():

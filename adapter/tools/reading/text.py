@@ -10,7 +10,7 @@ from collections.abc import Generator
 from functools import lru_cache
 from typing import Protocol, TypeAlias, TypeVar
 
-from adapter.tools.values.json_value import JsonValue
+from adapter.tools.reading.json_value import JsonValue
 
 T = TypeVar("T")
 Reading: TypeAlias = Generator[None, None, T]
@@ -26,7 +26,7 @@ class Scanner(Protocol):
         """Reads on from `at`: how far it came, and whether that is the end."""
 
 
-class Text:
+class TextReader:
     """`at` is where reading is; what reads ahead may set it back."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Text:
             found = pattern.match(self._text, self.at)
             end = found.end() if found else self.at
             if end < len(self._text) or not (yield from self.more()):
-                return self._take(end)
+                return self._advance(end)
 
     def space(self) -> Reading[str]:
         """White space, if there is any."""
@@ -73,41 +73,41 @@ class Text:
             rest = self._text[self.at : self.at + longest]
             for option in options:
                 if rest.startswith(option):
-                    return self._take(self.at + len(option))
+                    return self._advance(self.at + len(option))
             if not any(option.startswith(rest) for option in options) or not (yield from self.more()):
                 return ""
 
-    def before(self, *marks: str) -> Reading[str | None]:
+    def read_until(self, *marks: str) -> Reading[str | None]:
         """The text up to the first of `marks`, or None where none of them comes."""
-        wanted = marks_of(*marks)
+        wanted = compiled_marks(*marks)
         look = self.at
         while True:
             found = wanted.find(self._text, look)
             if found >= 0:
-                return self._take(found)
-            look = max(self.at, len(self._text) - wanted.longest + 1)
+                return self._advance(found)
+            look = max(self.at, len(self._text) - wanted.max_length + 1)
             if not (yield from self.more()):
-                self._take(len(self._text))
+                self._advance(len(self._text))
                 return None
 
     def value(self) -> Reading[str | None]:
         """The text of a JSON value, or None where there is none, or no end of it."""
         if (yield from self.peek()) not in ("{", "[", '"'):
             return (yield from self.match(_SCALAR)) or None
-        return (yield from self.scanned(JsonValue()))
+        return (yield from self.scan(JsonValue()))
 
-    def scanned(self, scanner: Scanner) -> Reading[str | None]:
+    def scan(self, scanner: Scanner) -> Reading[str | None]:
         """The text of what `scanner` finds the end of, or None where that does not come."""
         at = self.at
         while True:
             at, complete = scanner.scan(self._text, at)
             if complete:
-                return self._take(at)
+                return self._advance(at)
             if not (yield from self.more()):
-                self._take(len(self._text))
+                self._advance(len(self._text))
                 return None
 
-    def _take(self, end: int) -> str:
+    def _advance(self, end: int) -> str:
         text, self.at = self._text[self.at : end], end
         return text
 
@@ -116,7 +116,7 @@ class Marks:
     """Texts to look for. None of them is the beginning of another."""
 
     def __init__(self, *marks: str) -> None:
-        self.longest = max(map(len, marks))
+        self.max_length = max(map(len, marks))
         self._marks = marks
         self._pattern = re.compile("|".join(map(re.escape, marks)))
         self._firsts = frozenset(mark[0] for mark in marks)
@@ -126,14 +126,14 @@ class Marks:
         found = self._pattern.search(text, start)
         return found.start() if found else -1
 
-    def safe(self, text: str) -> int:
+    def safe_length(self, text: str) -> int:
         """Where the longest end of `text` begins that may become a mark."""
         if self._firsts.isdisjoint(text):
             return len(text)
-        for at in range(max(0, len(text) - self.longest + 1), len(text)):
+        for at in range(max(0, len(text) - self.max_length + 1), len(text)):
             if any(mark.startswith(text[at:]) for mark in self._marks):
                 return at
         return len(text)
 
 
-marks_of = lru_cache(256)(Marks)
+compiled_marks = lru_cache(256)(Marks)

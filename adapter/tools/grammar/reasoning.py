@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from adapter.tools.grammar.lark import Lark
-from adapter.tools.parts import Reasoning
-from adapter.tools.source import Source
-from adapter.tools.text import Reading
+from adapter.tools.reading.parts import Reasoning
+from adapter.tools.reading.source import Source
+from adapter.tools.reading.text import Reading
 
 
 class Tags(msgspec.Struct, frozen=True):
@@ -21,19 +21,19 @@ class Tags(msgspec.Struct, frozen=True):
         """Whether the answer to `prompt` begins inside the reasoning."""
         return prompt.rstrip().endswith(self.opening)
 
-    def read(self, source: Source, opened: bool) -> Reading[None]:
+    def parse(self, source: Source, opened: bool) -> Reading[None]:
         """White space beside the tags is skipped. Reasoning that is never closed lasts to the end."""
         yield from source.space()
         if not (yield from source.literal(self.opening)) and not opened:
             return
         yield from source.space()
         source.skip()
-        yield from source.pass_until(self.closing, give=Reasoning, trim=True)
+        yield from source.emit_until(self.closing, make=Reasoning, trim=True)
         yield from source.literal(self.closing)
         yield from source.space()
         source.skip()
 
-    def before(self, lark: Lark, answer: str, opened: bool) -> str:
+    def prepend_to(self, lark: Lark, answer: str, opened: bool) -> str:
         """The Lark expression for `answer` with reasoning before it, which may be left out if it was not opened."""
         end = lark.until(self.closing)
         if opened:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from adapter.tools.grammar.free_text import Free
+from adapter.tools.grammar.free_text import FreeText
 from adapter.tools.grammar.lark import Lark
-from adapter.tools.reasoning import Tags
-from adapter.tools.source import Source, Tools
-from adapter.tools.text import Reading
+from adapter.tools.grammar.reasoning import Tags
+from adapter.tools.reading.source import Source, Tools
+from adapter.tools.reading.text import Reading
 
 
 class ToolFormat(ABC):
@@ -19,29 +19,29 @@ class ToolFormat(ABC):
     """
 
     name: ClassVar[str]
-    visible: ClassVar[tuple[str, ...]] = ()
-    opening: ClassVar[tuple[str, ...]] = ()
-    reasons: ClassVar[bool] = False
+    visible_marks: ClassVar[tuple[str, ...]] = ()
+    start_marks: ClassVar[tuple[str, ...]] = ()
+    marks_reasoning: ClassVar[bool] = False
 
     @abstractmethod
-    def read(self, source: Source) -> Reading[None]:
+    def parse(self, source: Source) -> Reading[None]:
         """Gives all that it understands; what it leaves is content."""
 
     @abstractmethod
-    def calls(self, lark: Lark, tools: Tools, several: bool) -> str:
+    def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         """A Lark expression for one call, or with `several` for one or more, each to one of `tools` (at least one)
         with arguments that fit its schema. Raises UnsupportedSchema."""
 
-    def free(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
         """A Lark expression for any text, with reasoning before it as `tags` mark it, and with or without calls at its
         end: all that `read` takes for a call is one that `calls` allows. Raises UnsupportedSchema."""
-        text = self.text(lark, tools, lark.rule(self.calls(lark, tools, several)))
-        return text.expression() if tags is None else text.after(tags, opened)
+        text = self.free_text(lark, tools, lark.rule(self.call_grammar(lark, tools, several)))
+        return text.expression() if tags is None else text.after_reasoning(tags, opened)
 
-    def text(self, lark: Lark, tools: Tools, calls: str) -> Free:
+    def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         """What may stand beside `calls`."""
-        return Free(lark, self.opening, calls)
+        return FreeText(lark, self.start_marks, calls)
 
-    def answer(self, lark: Lark, body: str) -> str:
+    def content_grammar(self, lark: Lark, body: str) -> str:
         """A Lark expression for an answer of which `body` is the content."""
         return body

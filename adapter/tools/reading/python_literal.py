@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from adapter.tools.values.typed_values import string
+from adapter.tools.reading.typed_values import encode_string
 
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<spare>,(?=\s*[\])}]))|\w+|.""", re.DOTALL)
 _ESCAPE = re.compile(
@@ -47,14 +47,14 @@ class PythonValue:
         return char == "," and not self._depth and not self._quote
 
 
-def python_as_json(value: str) -> str:
+def python_to_json(value: str) -> str:
     """A string of what was written, where that is no value."""
     text = "".join(_token(found) for found in _TOKEN.finditer(value.strip()))
     try:
         msgspec.json.decode(text)
         text.encode()
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return string(value.strip())
+        return encode_string(value.strip())
     return text
 
 
@@ -72,7 +72,7 @@ def _string(text: str) -> str:
             return text
         except msgspec.MsgspecError:
             pass
-    return string(_ESCAPE.sub(_unescaped, text[1:-1]))
+    return encode_string(_ESCAPE.sub(_unescaped, text[1:-1]))
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
-from adapter.tools.source import Source
-from adapter.tools.text import Reading
+from adapter.tools.reading.source import Source
+from adapter.tools.reading.text import Reading
 
 _ARGUMENTS = ("arguments", "parameters")
 
 
-class _Members:
+class _CallState:
     """What is known of the call before it can be given."""
 
     name = ""
     arguments: str | None = None
-    begun = False
+    started = False
 
 
 def json_call(source: Source, known_only: bool = False) -> Reading[bool]:
-    """Reads one call, and gives its arguments as they come once the name is known. Arguments before the name, or in a
+    """Reads one call, and gives its arguments as they come once the name is known. ArgumentsWriter before the name, or in a
     string, are given when the object is complete; none are `{}`. Other members are passed over.
 
     False: that is no call, and nothing was given. `known_only`: nor is a name which is not that of a tool.
     """
-    call = _Members()
+    call = _CallState()
     if not (yield from source.literal("{")):
         return False
     while True:
@@ -35,9 +35,9 @@ def json_call(source: Source, known_only: bool = False) -> Reading[bool]:
         if end == "}":
             return _finish(source, call)
         if not end:
-            if call.begun:
-                source.cut()
-            return call.begun
+            if call.started:
+                source.abandon_call()
+            return call.started
 
 
 def named_call(source: Source, name: str) -> Reading[bool]:
@@ -45,47 +45,47 @@ def named_call(source: Source, name: str) -> Reading[bool]:
     call, and nothing was given."""
     if not is_name(name) or (yield from source.peek()) != "{":
         return False
-    source.begin(name)
-    yield from source.pass_object()
+    source.begin_call(name)
+    yield from source.emit_object()
     yield from source.space()
     return True
 
 
-def _member(source: Source, call: _Members, known_only: bool) -> Reading[bool]:
-    key = text_of((yield from source.value()))
+def _member(source: Source, call: _CallState, known_only: bool) -> Reading[bool]:
+    key = decode_string((yield from source.value()))
     yield from source.space()
     if key is None or not (yield from source.literal(":")):
         return False
     yield from source.space()
-    if key in _ARGUMENTS and call.name and not call.begun and (yield from source.peek()) == "{":
-        call.begun = True
-        source.begin(call.name)
-        yield from source.pass_object()
+    if key in _ARGUMENTS and call.name and not call.started and (yield from source.peek()) == "{":
+        call.started = True
+        source.begin_call(call.name)
+        yield from source.emit_object()
         return True
     value = yield from source.value()
     if key == "name" and not call.name:
-        call.name = text_of(value) or ""
+        call.name = decode_string(value) or ""
         return is_name(call.name) and (not known_only or source.tools is None or call.name in source.tools)
     if key in _ARGUMENTS:
         call.arguments = value
     return value is not None
 
 
-def _finish(source: Source, call: _Members) -> bool:
-    if call.name and not call.begun:
-        call.begun = True
-        source.begin(call.name)
-        source.write(_as_object(call.arguments))
-    elif call.begun:
+def _finish(source: Source, call: _CallState) -> bool:
+    if call.name and not call.started:
+        call.started = True
+        source.begin_call(call.name)
+        source.write_arguments(_as_object(call.arguments))
+    elif call.started:
         source.skip()
-    return call.begun
+    return call.started
 
 
 def is_name(name: str) -> bool:
     return 0 < len(name) <= 256 and name.isprintable()
 
 
-def text_of(value: str | None) -> str | None:
+def decode_string(value: str | None) -> str | None:
     """The text of a JSON string, or None for anything else."""
     try:
         return None if value is None else msgspec.json.decode(value, type=str)
@@ -96,5 +96,5 @@ def text_of(value: str | None) -> str | None:
 def _as_object(value: str | None) -> str:
     if value is None or value == "null":
         return "{}"
-    text = text_of(value)
+    text = decode_string(value)
     return text if text is not None and text.lstrip().startswith("{") else value

@@ -1,1 +1,0 @@
-"""Values inside tool calls: JSON, Python literals, typed text."""

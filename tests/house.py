@@ -1,0 +1,105 @@
+"""Figures about the code itself: `python -m tests.house` prints them.
+
+They say nothing about what the code does, but a change that makes one of them worse is worth a second look.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from statistics import median
+
+from tests.layers import PACKAGES, ROOT, imports_of, modules, room_graph, rooms
+
+# A docstring should begin with a plain verb or noun phrase.
+_RIDDLE = re.compile(r"(What|Whether|Who|Whom|Whose|Of|Where|When|How|Those|That|As|The same|It|They|So)\b")
+_SHARED_NAMES = {"__init__", "base", "endpoint", "types", "stream", "collect", "prepare", "chat", "token", "cli"}
+"""Names that mean the same in every folder that has them."""
+
+
+def paths() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def docstrings() -> Iterator[str]:
+    """Every docstring of a module, class or function."""
+    for tree in modules().values():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if text := ast.get_docstring(node):
+                yield text
+
+
+def functions() -> list[int]:
+    """The lines of every function."""
+    return [
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for tree in modules().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def repeated_names() -> dict[str, int]:
+    """Names of files that stand for different things."""
+    names = Counter(path.stem for path in paths() if path.stem not in _SHARED_NAMES)
+    return {name: count for name, count in sorted(names.items()) if count > 1}
+
+
+def circle() -> str:
+    """A circle of rooms, or "none"."""
+    try:
+        TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
+    except CycleError as error:
+        return " -> ".join(error.args[1])
+    return "none"
+
+
+def levels() -> int:
+    """How many rooms the longest chain of imports passes."""
+    order = TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).static_order()
+    height: dict[str, int] = {}
+    for room in order:
+        height[room] = 1 + max((height[target] for target in room_graph().get(room, {})), default=0)
+    return max(height.values())
+
+
+def single_importer() -> int:
+    """Modules that exactly one other module imports."""
+    used = Counter(target for module in modules() for target in set(imports_of(module)) if target != module)
+    return sum(1 for module in modules() if used[module] == 1)
+
+
+def main() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in paths()}
+    largest = max(sizes, key=lambda path: sizes[path])
+    texts = list(docstrings())
+    plain = sum(1 for text in texts if not _RIDDLE.match(text))
+    rows: dict[str, object] = {
+        "files": len(sizes),
+        "lines": sum(sizes.values()),
+        "median file": f"{median(sizes.values()):.0f} lines",
+        "largest file": f"{sizes[largest]} lines ({largest.relative_to(ROOT)})",
+        "functions": f"{len(functions())}, median {median(functions()):.0f} lines, longest {max(functions())}",
+        "rooms": len(set(rooms().values())),
+        "levels of rooms": levels() if circle() == "none" else "-",
+        "arrows between rooms": sum(len(targets) for targets in room_graph().values()),
+        "circle of rooms": circle(),
+        "modules with one importer": single_importer(),
+        "loose modules in adapter/": sum(1 for path in paths() if path.parent == ROOT / "adapter") - 1,
+        "loose modules in subnet/": sum(1 for path in paths() if path.parent == ROOT / "subnet") - 1,
+        "names used for several files": ", ".join(f"{name} x{count}" for name, count in repeated_names().items()),
+        "docstrings that begin plainly": f"{plain} of {len(texts)} ({plain / len(texts):.0%})",
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+if __name__ == "__main__":
+    main()
