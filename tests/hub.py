@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback, with one repository."""
+"""Hugging Face hub on loopback with one repository."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _COMMIT = hashlib.sha1(b"tiny").hexdigest()
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `folder` as the repository tiny/model; `asked` are the names of files that were fetched."""
+    """Serves `folder` as the repository tiny/model. `downloaded` are the names of the files that were requested."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
-        self.asked: list[str] = []
+        self.downloaded: list[str] = []
 
     @property
     def address(self) -> str:
@@ -32,12 +32,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         path, name = self.path.partition("?")[0], self.path.rpartition("/")[2]
         if path == f"/api/models/{REPOSITORY}/revision/main":
             self._send(msgspec.json.encode({"id": REPOSITORY, "sha": _COMMIT}))
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": name, "size": len(body), "oid": _etag(body)} for name, body in files]
             self._send(msgspec.json.encode(tree))
         elif path.startswith(f"/{REPOSITORY}/resolve/") and (self.server.folder / name).exists():
-            self.server.asked.append(name)
+            self.server.downloaded.append(name)
             self._send((self.server.folder / name).read_bytes())
         else:
             self.send_error(404)
@@ -81,5 +81,5 @@ def serving(folder: Path) -> Iterator[Hub]:
 
 
 def environment(endpoint: str, home: Path) -> dict[str, str]:
-    """What a process needs to use it: the client reads this once, when it is imported."""
+    """Return the environment variables that make a process use this hub. The client reads them at import."""
     return {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}

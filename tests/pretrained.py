@@ -1,4 +1,4 @@
-"""Small models in Hugging Face's form, as tests make them: folders with a tokenizer trained on the spot."""
+"""Folders in Hugging Face format with a small tokenizer, trained on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>
 
 
 def byte_level(size: int = 330) -> Tokenizer:
-    """Byte-level BPE: two control tokens, 256 bytes, some merges, and an added token that is not special."""
+    """Train a byte-level BPE tokenizer with two control tokens, 256 bytes, merges, and an added, non-special token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -34,7 +34,7 @@ def byte_level(size: int = 330) -> Tokenizer:
 
 
 def byte_fallback() -> Tokenizer:
-    """BPE in SentencePiece's manner, as Llama 2 has it: control tokens, bytes, then texts with ▁ for spaces."""
+    """Train a SentencePiece BPE tokenizer, as Llama 2's: control tokens, bytes, then texts with ▁ for spaces."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=150, show_progress=False))
@@ -55,7 +55,7 @@ def byte_fallback() -> Tokenizer:
 
 
 def unigram() -> Tokenizer:
-    """Unigram over ▁, which knows only characters of the corpus."""
+    """Train a unigram tokenizer that knows only the characters of the corpus."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
@@ -73,7 +73,7 @@ def id_of(tokenizer: Tokenizer, text: str) -> int:
 
 
 def folder_of(folder: Path, tokenizer: Tokenizer | None = None, **documents: Any) -> Path:
-    """Write the tokenizer, and each of `documents` as name.json."""
+    """Write a model folder with the tokenizer and each of `documents` as NAME.json, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (tokenizer or byte_level()).save(str(folder / "tokenizer.json"))
     for name, document in documents.items():

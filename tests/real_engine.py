@@ -1,4 +1,4 @@
-"""The demo model in the llama.cpp engine, on one thread, as tests use it: conftest.py makes the fixtures known."""
+"""llama.cpp engine with the demo model, on one thread, and helpers to run it. conftest.py registers the fixtures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def engine() -> AsyncIterator[LlamaCppEngine]:
 
 @pytest.fixture(scope="module")
 def pieces(engine: LlamaCppEngine) -> list[bytes]:
-    """The bytes of each token."""
+    """Return the bytes of each token."""
     return TokenizerArtefact.from_bytes(engine.artefact).pieces
 
 
@@ -56,7 +56,7 @@ def chat(question: str, answer: str = "") -> TokenIds:
 async def run(
     engine: Engine, prompt: TokenIds, delivered: Sequence[int] = (), **sampling: Any
 ) -> tuple[list[int], list[Delta]]:
-    """Tokens and deltas of a job of one choice, without the signs of life that a slow machine adds."""
+    """Run a job of one choice. Return its tokens and its deltas, without keep-alives, which depend on the machine."""
     deltas: list[Delta] = []
     start = Start(0, np.array(delivered, np.int32))
     await engine.run(Job(prompt, Sampling(**({"seed": 1} | sampling)), (start,)), deltas.append)

@@ -1,4 +1,4 @@
-"""A server that plays what is written in tests/data: shapes of documented APIs, each with its source."""
+"""Server that replays the responses in tests/data: responses of documented APIs, each with its source."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from subnet.models.resolve import resolve
 
 _DATA = Path(__file__).parent / "data"
 MODEL = "$MODEL"
-"""Stands in the data for the path of the demo model."""
+"""Placeholder in the data for the path of the demo model."""
 
 
 class Line(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the server answers on `path`: `events` with a [DONE] at their end where it is `complete`, or `respond`.
+    """Response on `path`: either `response`, or `events`, followed by [DONE] if `complete`.
 
-    `requests` is the body that it is asked with. Of several lines with one path, the last whose name is played counts.
+    `request` is the body of the request. Of several active lines with the same path, the last one is used.
     """
 
     source: str
     name: str = ""
     path: str
     status: int = 200
-    requests: Any = None
-    respond: Any = None
+    request: Any = None
+    response: Any = None
     events: list[Any] | None = None
     complete: bool = True
 
 
 class RecordedServer:
-    """Plays the lines without a name, and of those with one the ones that are in `active`. `requests` are bodies that
-    came, but for questions to the tokenizer; `disconnected` is set when a client is gone before the end."""
+    """Replays the lines without a name and those whose name is in `active`.
 
-    def __init__(self, candidates: list[Line]) -> None:
+    `requests` are the bodies received, except for /tokenize. `disconnected` is set when a client disconnects before the
+    end of a response.
+    """
+
+    def __init__(self, lines: list[Line]) -> None:
         self.url = ""
         self.active: set[str] = set()
         self.requests: list[Any] = []
         self.disconnected = asyncio.Event()
-        self._lines = candidates
+        self._lines = lines
 
     def line(self, name: str) -> Line:
         return next(line for line in self._lines if line.name == name)
@@ -57,7 +60,7 @@ class RecordedServer:
         if request.path != "/tokenize" and request.method == "POST":
             self.requests.append(await request.json())
         if line.events is None:
-            body = b"" if line.respond is None else json.dumps(line.respond).encode()
+            body = b"" if line.response is None else json.dumps(line.response).encode()
             return web.Response(body=body, status=line.status, content_type="application/json")
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
@@ -76,7 +79,7 @@ class RecordedServer:
 
 @asynccontextmanager
 async def recorded(name: str) -> AsyncIterator[RecordedServer]:
-    """A server that plays tests/data/`name`.jsonl, on loopback."""
+    """Run a server on loopback that replays tests/data/`name`.jsonl."""
     text = (_DATA / f"{name}.jsonl").read_text(encoding="utf-8").replace(MODEL, str(resolve(None, print)))
     server = RecordedServer([msgspec.json.decode(line, type=Line) for line in text.splitlines() if line])
     app = web.Application()

@@ -45,7 +45,7 @@ def test_weights_are_not_downloaded(hub: Hub, tmp_path: Path) -> None:
     first, card = ask(hub.address, tmp_path / "home").splitlines()
     assert first == "downloading tiny/model (cached files are reused)"
     assert card.startswith("tiny/model 512 ")
-    assert set(hub.asked) == {"tokenizer.json", "tokenizer_config.json", "config.json"}
+    assert set(hub.downloaded) == {"tokenizer.json", "tokenizer_config.json", "config.json"}
 
 
 def test_an_unreachable_hub_raises_a_one_line_error(hub: Hub, tmp_path: Path) -> None:

@@ -20,16 +20,16 @@ from subnet.http.node_spec import NodeSpec
 from subnet.models.card import describe
 from subnet.models.resolve import resolve
 from tests.real_engine import run
-from tests.recorded import Recorded, recorded
+from tests.recorded import RecordedServer, recorded
 from tests.test_vllm_engine import ALL_PARAMETERS, EXPECTED_LOGPROBS, PROMPT, run_cancelled, unmapped
 
 Style = Literal["cumulative", "incremental", "ids incremental"]
 
 
 @asynccontextmanager
-async def playing(*names: str, **spec: Any) -> AsyncIterator[tuple[SglangEngine, Recorded]]:
+async def replaying(*names: str, **spec: Any) -> AsyncIterator[tuple[SglangEngine, RecordedServer]]:
     async with recorded("sglang") as server:
-        server.playing = set(names)
+        server.active = set(names)
         async with SglangEngine(NodeSpec(url=server.url, **spec)) as engine:
             yield engine, server
 
@@ -37,7 +37,7 @@ async def playing(*names: str, **spec: Any) -> AsyncIterator[tuple[SglangEngine,
 @pytest.mark.parametrize("names", [[], ["new"]])
 async def test_the_card_describes_the_servers_model(names: list[str]) -> None:
     """The model is described at the newer or the older path, with the tokenizer from the server's location."""
-    async with playing(*names) as (engine, _):
+    async with replaying(*names) as (engine, _):
         card, artefact = describe(resolve(None, print), "smol")
         assert engine.card == msgspec.structs.replace(card, context_length=256)
         assert engine.artefact == artefact
@@ -46,9 +46,9 @@ async def test_the_card_describes_the_servers_model(names: list[str]) -> None:
 @pytest.mark.parametrize("name", ["cumulative", "incremental"])
 async def test_an_answer_ends_before_the_end_token(name: str) -> None:
     """The deltas have only new tokens, from cumulative or incremental events, and the first has cached_tokens."""
-    async with playing(name) as (engine, server):
+    async with replaying(name) as (engine, server):
         _, deltas = await run(engine, PROMPT, temperature=0, max_tokens=20)
-        assert server.asked == [server.line(name).asked]
+        assert server.requests == [server.line(name).request]
         assert [delta.tokens for delta in deltas] == [[504], [3575, 282], []]
         assert [delta.cached_tokens for delta in deltas] == [2, 0, 0]
         assert deltas[-1].finish_reason == "stop"
@@ -57,9 +57,9 @@ async def test_an_answer_ends_before_the_end_token(name: str) -> None:
 @pytest.mark.parametrize("name", ["everything", "everything alone", "everything of old"])
 async def test_every_parameter_is_mapped(name: str) -> None:
     """Every field of Sampling is sent under the server's name, and logprobs are assigned to their tokens."""
-    async with playing(name) as (engine, server):
+    async with replaying(name) as (engine, server):
         tokens, deltas = await run(engine, PROMPT, **ALL_PARAMETERS)
-        assert server.asked == [server.line(name).asked]
+        assert server.requests == [server.line(name).request]
         assert tokens == [504, 3575, 282]
         assert [entry for delta in deltas for entry in delta.logprobs or []] == EXPECTED_LOGPROBS
         assert deltas[-1].finish_reason == "stop"
@@ -71,9 +71,9 @@ async def test_every_parameter_is_mapped(name: str) -> None:
 )
 async def test_each_kind_of_grammar_has_its_field(name: str, grammar: Grammar) -> None:
     """Each kind of grammar has its own field, and an answer at its maximum length ends with "length"."""
-    async with playing(name) as (engine, server):
+    async with replaying(name) as (engine, server):
         _, deltas = await run(engine, PROMPT, max_tokens=20, grammar=grammar)
-        assert server.asked == [server.line(name).asked]
+        assert server.requests == [server.line(name).request]
         assert deltas[-1].finish_reason == "length"
 
 
@@ -88,25 +88,25 @@ async def test_each_kind_of_grammar_has_its_field(name: str, grammar: Grammar) -
 )
 async def test_incomplete_answers_raise_errors(name: str, error: type[SubnetError]) -> None:
     """An answer that is aborted, rejected or cut off raises an error."""
-    async with playing(name) as (engine, _):
+    async with replaying(name) as (engine, _):
         with pytest.raises(error):
             await run(engine, PROMPT)
 
 
 async def test_a_penalty_out_of_range_is_rejected() -> None:
     """A repetition penalty above SGLang's maximum is rejected by name."""
-    async with playing("cumulative") as (engine, server):
+    async with replaying("cumulative") as (engine, server):
         with pytest.raises(InvalidRequest) as caught:
             await run(engine, PROMPT, repetition_penalty=3.0)
         assert caught.value.param == "repetition_penalty"
-        assert not server.asked
+        assert not server.requests
 
 
 async def test_cancelling_closes_the_connection() -> None:
     """Cancelling a job closes the connection, which tells the server to stop."""
-    async with playing("endless") as (engine, server):
+    async with replaying("endless") as (engine, server):
         await run_cancelled(engine)
-        await server.left.wait()
+        await server.disconnected.wait()
 
 
 async def test_a_restarted_server_is_described_again() -> None:
@@ -114,7 +114,7 @@ async def test_a_restarted_server_is_described_again() -> None:
     now = count(step=10.0)
     async with recorded("sglang") as server:
         async with SglangEngine(NodeSpec(url=server.url), clock=lambda: next(now)) as engine:
-            server.playing = {"longer"}
+            server.active = {"longer"}
             await engine.check()
             assert engine.card.context_length == 512
 
@@ -123,7 +123,7 @@ async def test_a_restarted_server_is_described_again() -> None:
 async def test_a_missing_or_wrong_tokenizer_is_reported(names: list[str], spec: dict[str, Any]) -> None:
     """A missing tokenizer, or one that differs from the server's, raises an error that says what to set."""
     with pytest.raises(SettingsError, match="set `tokenizer`"):
-        async with playing(*names, **spec):
+        async with replaying(*names, **spec):
             raise AssertionError("the engine started without a tokenizer")
 
 

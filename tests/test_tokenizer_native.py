@@ -1,4 +1,4 @@
-"""The gateway's tokenizer gives what llama.cpp's own gives, for the demo model."""
+"""Equality of the gateway's tokenizer and llama.cpp's own, for the demo model."""
 
 from __future__ import annotations
 
@@ -92,44 +92,44 @@ def ours() -> Tokenizer:
     return load_tokenizer(TokenizerArtefact.from_bytes(describe(model())[1]))
 
 
-def check(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
-    """As plain text, and as a prompt."""
+def assert_equal(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
+    """Compare both tokenizers for `text` as plain text and as a prompt."""
     assert ours.encode_text(text).tolist() == native.tokenize(text, False), ascii(text)
     assert ours.encode_prompt(text).tolist() == native.tokenize(text, True), ascii(text)
 
 
 @pytest.mark.parametrize("text", CORPUS)
 def test_corpus(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
-    """Many scripts, emoji, combining marks, whitespace, control characters, control tokens as text."""
-    check(text, ours, native)
+    """Texts in many scripts, emoji, whitespace, control characters and control tokens are tokenized equally."""
+    assert_equal(text, ours, native)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 @settings(max_examples=1000)
 def test_any_text(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
-    """Whatever hypothesis thinks of."""
-    check(text, ours, native)
+    """Any text is tokenized equally."""
+    assert_equal(text, ours, native)
 
 
 @given(text=st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
 @settings(max_examples=1000)
-def test_any_mixture(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
-    """Pieces of the corpus, where the splitting pattern has something to decide at every seam."""
-    check(text, ours, native)
+def test_any_combination_of_fragments(text: str, ours: Tokenizer, native: NativeTokenizer) -> None:
+    """Combinations of fragments, which stress the split pattern at their boundaries, are tokenized equally."""
+    assert_equal(text, ours, native)
 
 
 def test_random_characters(ours: Tokenizer, native: NativeTokenizer) -> None:
-    """Five thousand strings of characters from all planes, those in use more often."""
+    """Five thousand strings of characters from all Unicode planes are tokenized equally."""
     draw = random.Random(2024)
     for _ in range(5000):
         codes = [draw.randrange(draw.choice([0x80, 0x250, 0x3100, 0xD800])) for _ in range(draw.randrange(1, 16))]
         codes.append(draw.randrange(0xE000, 0x110000))
         draw.shuffle(codes)
-        check("".join(map(chr, codes)), ours, native)
+        assert_equal("".join(map(chr, codes)), ours, native)
 
 
-def test_control_tokens_in_text_are_ordinary(ours: Tokenizer) -> None:
-    """No control token comes from text, and its text comes back."""
+def test_control_tokens_in_text_are_escaped(ours: Tokenizer) -> None:
+    """The text of a control token is tokenized as ordinary text, and as the token itself in a prompt."""
     for token in ours.control:
         text = ours.pieces[token].decode()
         ids = ours.encode_text(text).tolist()
@@ -139,5 +139,5 @@ def test_control_tokens_in_text_are_ordinary(ours: Tokenizer) -> None:
 
 
 def test_a_long_text(ours: Tokenizer, native: NativeTokenizer) -> None:
-    """A hundred thousand characters."""
-    check("\n".join(CORPUS) * (100_000 // len("\n".join(CORPUS))), ours, native)
+    """A text of a hundred thousand characters is tokenized equally."""
+    assert_equal("\n".join(CORPUS) * (100_000 // len("\n".join(CORPUS))), ours, native)

@@ -18,7 +18,7 @@ from subnet.generation import Delta, Grammar, Job, Sampling, Start
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds, token_ids
 from tests.real_engine import run
-from tests.tiny_model import CONTEXT, KINDS, VOCABULARY, tiny_model
+from tests.tiny_model import ARCHITECTURES, CONTEXT, VOCABULARY, tiny_model
 
 torch = pytest.importorskip("torch", reason="the extra `transformers` is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
@@ -60,20 +60,20 @@ def reference_tokens(model: Any, prompt: TokenIds, count: int) -> list[int]:
     return generated[:-1] if generated[-1] == 1 else generated
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_greedy_output_equals_the_packages(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_greedy_output_equals_the_packages(tmp_path: Path, architecture: str) -> None:
     """Greedy output equals the package's own, for prompts of one or several pieces and from the prompt cache."""
-    model = reference_model(tiny_model(tmp_path, kind))
+    model = reference_model(tiny_model(tmp_path, architecture))
     async with make_engine(tmp_path) as engine:
         for prompt in (PROMPT[:1], LONG, LONG, LONG[:50]):
             tokens, _ = await run(engine, prompt, temperature=0, max_tokens=24)
             assert tokens == reference_tokens(model, prompt, 24)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_answers_of_every_architecture_resume(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_answers_of_every_architecture_resume(tmp_path: Path, architecture: str) -> None:
     """An answer of any model architecture, resumed at any token, equals the uninterrupted one."""
-    async with make_engine(tiny_model(tmp_path, kind)) as engine:
+    async with make_engine(tiny_model(tmp_path, architecture)) as engine:
         whole, _ = await run(engine, LONG, seed=3, max_tokens=16, ignore_eos=True)
         for cut in range(1, 16):
             rest, _ = await run(engine, LONG, whole[:cut], seed=3, max_tokens=16, ignore_eos=True)
@@ -128,14 +128,14 @@ async def test_concurrent_jobs_equal_separate_ones(engine: TransformersEngine, f
             assert (await run(alone, prompt, seed=3, max_tokens=16))[0] == tokens
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_choices_of_a_job_are_independent(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_choices_of_a_job_are_independent(tmp_path: Path, architecture: str) -> None:
     """The choices of a job differ, and each equals its separate run."""
     starts = tuple(Start(choice, token_ids([])) for choice in range(3))
     sampling = Sampling(seed=4, max_tokens=12, ignore_eos=True)
     deltas: list[Delta] = []
     alone: list[Delta] = []
-    async with make_engine(tiny_model(tmp_path, kind)) as engine:
+    async with make_engine(tiny_model(tmp_path, architecture)) as engine:
         await engine.run(Job(LONG, sampling, starts), deltas.append)
         await engine.run(Job(LONG, sampling, starts[2:]), alone.append)
     answers = [[t for delta in deltas if delta.choice == choice for t in delta.tokens] for choice in range(3)]

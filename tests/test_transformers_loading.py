@@ -146,8 +146,8 @@ def test_a_model_on_the_hub_is_downloaded(tiny: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-c", FROM_HUB]
         completed = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=True)
     assert completed.stdout.splitlines()[1:] == ["tiny/model 256"]
-    assert "model.safetensors" in hub.asked
-    assert "pytorch_model.bin" not in hub.asked
+    assert "model.safetensors" in hub.downloaded
+    assert "pytorch_model.bin" not in hub.downloaded
 
 
 async def test_the_card_equals_the_packages_tokenizer(tiny: Path) -> None:

@@ -27,7 +27,7 @@ from subnet.node.settings import NodeSettings
 from subnet.protocols.in_process import InProcessProtocol
 from subnet.tensors import token_ids
 from tests.real_engine import run
-from tests.recorded import Recorded, recorded
+from tests.recorded import RecordedServer, recorded
 
 PROMPT = token_ids([1, 2, 3])
 ALL_PARAMETERS: dict[str, Any] = {
@@ -55,16 +55,16 @@ EXPECTED_LOGPROBS = [
 
 
 @asynccontextmanager
-async def playing(*names: str, **spec: Any) -> AsyncIterator[tuple[VllmEngine, Recorded]]:
+async def replaying(*names: str, **spec: Any) -> AsyncIterator[tuple[VllmEngine, RecordedServer]]:
     async with recorded("vllm") as server:
-        server.playing = set(names)
+        server.active = set(names)
         async with VllmEngine(NodeSpec(url=server.url, **spec)) as engine:
             yield engine, server
 
 
 async def test_the_card_describes_the_first_model() -> None:
     """The tokenizer comes from the location of the server's model, the context length from the server."""
-    async with playing() as (engine, _):
+    async with replaying() as (engine, _):
         card, artefact = describe(resolve(None, print), "smol")
         assert engine.card == msgspec.structs.replace(card, context_length=256)
         assert engine.artefact == artefact
@@ -73,33 +73,33 @@ async def test_the_card_describes_the_first_model() -> None:
 
 async def test_a_model_is_served_under_another_name() -> None:
     """A LoRA adapter has the tokenizer of its base model, and can be served under another id and context length."""
-    async with playing("greedy", models={"poet": "smol-poet"}, context_length=128) as (engine, server):
+    async with replaying("greedy", models={"poet": "smol-poet"}, context_length=128) as (engine, server):
         assert (engine.card.id, engine.card.context_length) == ("poet", 128)
         await run(engine, PROMPT, temperature=0, max_tokens=20)
-        assert server.asked[0]["model"] == "smol-poet"
+        assert server.requests[0]["model"] == "smol-poet"
 
 
 async def test_an_unknown_model_is_reported() -> None:
     """The error for an unknown model names it and lists the server's models."""
     with pytest.raises(NodeError, match="does not serve other; its models: smol, smol-poet"):
-        async with playing(models={"mine": "other"}):
+        async with replaying(models={"mine": "other"}):
             raise AssertionError("the engine started with an unknown model")
 
 
 async def test_an_answer_ends_before_the_end_token() -> None:
     """The request is the documented one, the end token is not delivered, and the last delta has cached_tokens."""
-    async with playing("greedy") as (engine, server):
+    async with replaying("greedy") as (engine, server):
         _, deltas = await run(engine, PROMPT, temperature=0, max_tokens=20)
-        assert server.asked == [server.line("greedy").asked]
+        assert server.requests == [server.line("greedy").request]
         assert [delta.tokens for delta in deltas] == [[504], [3575, 282], []]
         assert (deltas[-1].finish_reason, deltas[-1].cached_tokens) == ("stop", 2)
 
 
 async def test_every_parameter_is_mapped() -> None:
     """Every field of Sampling is sent under the server's name, and an unlikely token is no alternative."""
-    async with playing("everything") as (engine, server):
+    async with replaying("everything") as (engine, server):
         tokens, deltas = await run(engine, PROMPT, **ALL_PARAMETERS)
-        assert server.asked == [server.line("everything").asked]
+        assert server.requests == [server.line("everything").request]
         assert tokens == [504, 3575, 282]
         assert [entry for delta in deltas for entry in delta.logprobs or []] == EXPECTED_LOGPROBS
         assert deltas[-1].finish_reason == "stop"
@@ -111,18 +111,18 @@ async def test_every_parameter_is_mapped() -> None:
 )
 async def test_grammar_fields_depend_on_the_version(recordings: list[str], grammar: Grammar) -> None:
     """Before version 0.11 each kind of grammar has its own field."""
-    async with playing(*recordings) as (engine, server):
+    async with replaying(*recordings) as (engine, server):
         await run(engine, PROMPT, max_tokens=20, grammar=grammar)
-        assert server.asked == [server.line(recordings[0]).asked]
+        assert server.requests == [server.line(recordings[0]).request]
 
 
 async def test_each_choice_is_a_request_with_its_own_seed() -> None:
     """Each choice is a separate request, with a seed that does not depend on other choices."""
-    async with playing("greedy") as (engine, server):
+    async with replaying("greedy") as (engine, server):
         deltas: list[Delta] = []
         starts = tuple(Start(choice, token_ids([])) for choice in (0, 3))
         await engine.run(Job(PROMPT, Sampling(seed=1), starts), deltas.append)
-        assert {body["seed"] for body in server.asked} == {derive_seed(1, 0), derive_seed(1, 3)}
+        assert {body["seed"] for body in server.requests} == {derive_seed(1, 0), derive_seed(1, 3)}
         assert sum(delta.finish_reason is not None for delta in deltas) == 2
 
 
@@ -138,26 +138,26 @@ async def test_each_choice_is_a_request_with_its_own_seed() -> None:
 )
 async def test_incomplete_answers_raise_errors(name: str, error: type[SubnetError]) -> None:
     """An answer that is aborted, cut off or lacks token ids raises an error."""
-    async with playing(name) as (engine, _):
+    async with replaying(name) as (engine, _):
         with pytest.raises(error):
             await run(engine, PROMPT)
 
 
 async def test_prompt_tokens_are_scored() -> None:
     """Every token of a prompt but the first is scored, unlikely ones, too."""
-    async with playing("score") as (engine, server):
+    async with replaying("score") as (engine, server):
         assert await engine.score(PROMPT, 1) == [
             TokenLogprobs(-4.0, (9,), (-0.5,)),
             TokenLogprobs(-0.25, (3,), (-0.25,)),
         ]
-        assert server.asked == [server.line("score").asked]
+        assert server.requests == [server.line("score").request]
 
 
 async def test_cancelling_closes_the_connection() -> None:
     """Cancelling a job closes the connection, which tells the server to stop."""
-    async with playing("endless") as (engine, server):
+    async with replaying("endless") as (engine, server):
         await run_cancelled(engine)
-        await server.left.wait()
+        await server.disconnected.wait()
 
 
 async def run_cancelled(engine: Engine) -> None:
@@ -175,10 +175,10 @@ async def test_a_restarted_server_is_described_again() -> None:
     now = count(step=10.0)
     async with recorded("vllm") as server:
         async with VllmEngine(NodeSpec(url=server.url), clock=lambda: next(now)) as engine:
-            server.playing = {"dead"}
+            server.active = {"dead"}
             with pytest.raises(NodeError):
                 await engine.check()
-            server.playing = {"longer"}
+            server.active = {"longer"}
             await engine.check()
             assert engine.card.context_length == 512
 
@@ -190,7 +190,7 @@ async def test_a_restarted_server_is_described_again() -> None:
 async def test_unusable_servers_are_reported(name: str, message: str) -> None:
     """A missing or wrong tokenizer, or a server without token ids, is reported in one line that says what to do."""
     with pytest.raises(SettingsError, match=message) as caught:
-        async with playing(name):
+        async with replaying(name):
             raise AssertionError("the engine started")
     assert "\n" not in caught.value.message
 
@@ -207,7 +207,7 @@ async def test_the_engine_runs_in_process() -> None:
 async def test_the_engine_runs_in_a_node() -> None:
     """A node with the engine serves sessions from the upstream server."""
     async with recorded("vllm") as server:
-        server.playing = {"greedy"}
+        server.active = {"greedy"}
         settings = NodeSettings(engine="vllm", upstream=server.url, model="smol", model_id="mine", concurrency=3)
         async with make_engine(settings, print) as engine:
             assert (engine.card.id, engine.capacity) == ("mine", 3)
