@@ -14,7 +14,7 @@ from subnet.aio import Sink
 from subnet.errors import InvalidRequest
 from subnet.generation import Delta, Job, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class Engine(ABC):

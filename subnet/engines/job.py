@@ -10,8 +10,8 @@ import msgspec
 from subnet.errors import InvalidRequest, WireError
 from subnet.generation import Job, Start
 from subnet.node_info import Capabilities
+from subnet.tensors import Tensor, TokenIds, token_ids, unpack
 from subnet.wire.messages import MAX_TEXTS, EmbedRequest, Generate, ScoreRequest
-from subnet.wire.tensors import Tensor, TokenIds, token_ids, unpack
 
 # Largest choice index that fits into a column of Deltas, see subnet/wire/columns.py.
 _MAX_CHOICE_INDEX = 65_535

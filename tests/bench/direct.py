@@ -9,8 +9,8 @@ import numpy as np
 
 from subnet.generation import Delta, Sampling
 from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import pack, token_ids
 from subnet.wire.messages import ChoiceStart, Generate
-from subnet.wire.tensors import pack, token_ids
 from tests.bench.load import Load, each, numbers
 
 _PROMPT = pack(np.arange(40, dtype=np.int32))

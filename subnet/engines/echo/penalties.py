@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from subnet.engines.echo.stream import Stream
 from subnet.engines.echo.vocabulary import PIECES, TextState
 from subnet.generation import Sampling, Start
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 Logits = NDArray[np.float64]
 

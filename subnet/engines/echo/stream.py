@@ -9,7 +9,7 @@ import numpy as np
 
 from subnet.engines.echo.vocabulary import BETWEEN_CHARACTERS, MAX_CHARACTER_TOKENS, PIECES
 from subnet.generation import Delta, FinishReason, Sampling, Start, TokenLogprobs
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 _TOKEN_BYTES = [pack("<i", token) for token in range(len(PIECES))]
 # Odd constants without a pattern: a difference in any bit changes most of the higher bits of the product.

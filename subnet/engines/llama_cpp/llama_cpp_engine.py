@@ -19,7 +19,7 @@ from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import TokenLogprobs
 from subnet.models.card import describe
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class LlamaCppEngine(SteppingEngine):

@@ -19,7 +19,7 @@ from subnet.engines.stepping.stepper import Stepper
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import Delta, Job, Start
 from subnet.node_info import Capabilities, TokenizerArtefact
-from subnet.wire.tensors import TokenIds
+from subnet.tensors import TokenIds
 
 
 class SteppingEngine(Engine):
