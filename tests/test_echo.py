@@ -35,7 +35,7 @@ def tokens(deltas: list[Delta], choice: int = 0) -> list[int]:
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED])
 async def test_the_same_request_gives_the_same_answer(sampling: Sampling) -> None:
-    """The same prompt and seed give the same answer, of the configured size."""
+    """Equal prompts and seeds give equal answers, of the configured size."""
     first, second = tokens(await answer(sampling)), tokens(await answer(sampling))
     assert first == second
     assert len(first) == 40

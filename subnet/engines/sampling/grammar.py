@@ -93,7 +93,7 @@ class GrammarState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the output is complete and no token may follow."""
+        """True if the output is complete and no token may follow."""
         return self._matcher.is_stopped()
 
     def append(self, token: int) -> None:

@@ -19,7 +19,7 @@ class Slots:
         self._free: dict[int, Sequence[int]] = dict.fromkeys(range(slot_count), ())
 
     def __bool__(self) -> bool:
-        """Whether a slot is free."""
+        """Return whether a slot is free."""
         return bool(self._free)
 
     def assign(self, choice: Choice) -> None:
