@@ -206,12 +206,13 @@ async def test_cors() -> None:
 
 
 async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Each request is logged as one line of JSON, with its usage."""
+    """Each request is logged as one line of JSON, with its usage or its error."""
     caplog.set_level(logging.INFO, access_logger.name)
     async with gateway(saying("Hi"), settings=Settings()) as url, httpx.AsyncClient(base_url=url) as client:
         await client.post(CHAT, json={**ASK, "stream": True}, headers={"x-request-id": "mine"})
+        await client.post(CHAT, json={**ASK, "temperature": "hot"})
         await client.get("/nowhere")
-    first, second = (json.loads(line.message) for line in caplog.records if line.name == access_logger.name)
+    first, wrong, second = (json.loads(line.message) for line in caplog.records if line.name == access_logger.name)
     assert first.pop("ms") > 0
     assert first == {
         "request": "mine",
@@ -223,6 +224,7 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
         "prompt_tokens": len(PROMPT),
         "completion_tokens": 2,
     }
+    assert (wrong["status"], wrong["error"], wrong["param"]) == (400, "invalid_type", "temperature")
     assert (second["path"], second["status"]) == ("/nowhere", 404)
 
 

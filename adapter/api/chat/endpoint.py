@@ -96,7 +96,7 @@ def _ids(wanted: Wanted, work: Generation) -> list[int] | None:
 
 def _rendered(work: TokenGeneration) -> Rendered:
     model, sampling, ids = work.model, work.sampling, work.prompt.tolist()
-    grammar, calls, tags = sampling.grammar, model.kind.calls, model.kind.tags
+    grammar, calls, tags = sampling.grammar, model.kind.tool_format, model.kind.tags
     assert sampling.max_tokens is not None
     return Rendered(
         model=model.card.id,

@@ -13,7 +13,7 @@ from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
 from adapter.server.asgi import Scope
 
-logger = logging.getLogger("adapter.api.access_log")
+logger = logging.getLogger("adapter.access")
 
 _encode = msgspec.json.encode
 _LEFT = 499
@@ -25,7 +25,8 @@ class Record(msgspec.Struct):
     """What metrics and the access log report about one request.
 
     `status` is None as long as it has no response. `path` is kept here, as routers cut that of a scope; `endpoint` is
-    the path of the route. `works` are what models did for it.
+    the path of the route. `works` are what models did for it; `error` is the code of the error
+    that it ended with, and `param` the parameter that the error names.
     """
 
     id: str
@@ -34,6 +35,8 @@ class Record(msgspec.Struct):
     status: int | None = None
     works: Sequence[Work] = ()
     endpoint: str = "other"
+    error: str | None = None
+    param: str | None = None
 
     @property
     def asked(self) -> list[Asked]:
@@ -83,6 +86,10 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
         "status": status,
         "ms": round(seconds * 1000, 1),
     }
+    if record.error is not None:
+        line["error"] = record.error
+        if record.param is not None:
+            line["param"] = record.param
     if record.works:
         usages = [work.usage for work in record.works]
         line["model"] = record.works[-1].card.id

@@ -20,7 +20,7 @@ from litestar.handlers import ASGIRouteHandler
 from adapter.api.common.body import Call, error_response, read
 from adapter.api.common.readers import Reader
 from adapter.api.common.request import Endpoint, Request, Services
-from adapter.errors import WrongMethod, report
+from adapter.errors import WrongMethod, answer_to, report
 from adapter.generation.base import Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.models import ModelRegistry
@@ -113,6 +113,8 @@ def _handler(path: str, below: bool, methods: Mapping[str, Route], services: Ser
             if request.record.status is not None:
                 raise
             report(error)
+            answer = answer_to(error).error
+            request.record.error, request.record.param = answer.code, answer.param
             await error_response(error)(scope, receive, send)
 
     return asgi(path, is_mount=below, copy_scope=False)(handle)
