@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.stream import ChunkWriter
+from adapter.api.common.event_stream import DONE, event_stream
 from adapter.api.common.head import Head
-from adapter.api.common.sse import DONE, event_stream
 from adapter.decode.events import CallStarted, Event, Finished, TextDelta, Used
 from adapter.decode.usage import PromptTokensDetails, Usage
 from adapter.generation.base import Start

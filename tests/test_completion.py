@@ -14,12 +14,12 @@ import pytest
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
 from adapter.api.chat.translate import generation_request
+from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
-from adapter.api.common.sse import event_stream
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
 from adapter.generation.base import Start
-from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import Rules, prepare
 from adapter.generation.token_lane import TokenGeneration

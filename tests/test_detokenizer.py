@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.decode import Detokenizer, TokenTable
-from adapter.decode.logprobs import LogprobFormatter, TokenLogprob, TopLogprob
+from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
 from subnet.generation import TokenLogprobs
 
 BYTES = TokenTable([bytes([value]) for value in range(256)], control=())

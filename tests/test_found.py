@@ -14,7 +14,7 @@ from aiohttp import web
 
 from subnet.chat import ChatRequest
 from subnet.detect.detect import DetectedServer, detect
-from subnet.detect.protocol import UpstreamProtocol
+from subnet.detect.upstream_protocol import UpstreamProtocol
 from subnet.engines.echo import EchoEngine
 from subnet.errors import NodeError, NodeLost, NodeTimeout, Unauthorized
 from subnet.http.node_spec import Kind, NodeSpec

@@ -1,4 +1,4 @@
-"""gpt-oss's format: what the package openai-harmony says of an answer is what is read of it."""
+"""Parsing of gpt-oss's format, compared to the package openai-harmony."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from openai_harmony import Conversation, Role, StreamableParser  # type: ignore[
 from openai_harmony import Message as Written
 
 from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
-from adapter.generation.models import LoadedTokenizer, Model
+from adapter.generation.model_registry import LoadedTokenizer, Model
 from adapter.generation.output_options import OutputOptions
-from adapter.tools import Kind, choose
-from adapter.tools.formats.harmony_header import LONGEST, RANKS, Header, ReadHeader, encoding_of, load, read_as_text
+from adapter.tools import ModelFormat, select_format
+from adapter.tools.formats.harmony_header import (
+    MAX_HEADER,
+    N_ORDINARY,
+    Header,
+    ReadHeader,
+    encoding_of,
+    load,
+    read_as_text,
+)
 from subnet.generation import Delta, TokenLogprobs
 from subnet.models.patterns import PATTERNS
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
@@ -43,13 +51,13 @@ PROMPT = "<|start|>assistant"
 
 @pytest.fixture(scope="module")
 def pieces() -> list[bytes]:
-    """gpt-oss's tokens. One of the clients that are tested here brings them."""
+    """Load gpt-oss's tokens, which a package of the test dependencies contains."""
     if not CLIENTS.exists():
         pytest.skip(f"there is no {CLIENTS}: `make test` makes it")
     (path,) = CLIENTS.glob(f"lib/*/site-packages/litellm/litellm_core_utils/tokenizers/{CACHED}")
     pieces = [b64decode(line.split()[0]) for line in path.read_bytes().splitlines()]
-    assert len(pieces) == RANKS
-    pieces += [b"<|reserved_%d|>" % token for token in range(RANKS, 201_088)]
+    assert len(pieces) == N_ORDINARY
+    pieces += [b"<|reserved_%d|>" % token for token in range(N_ORDINARY, 201_088)]
     for text, token in SPECIAL.items():
         pieces[token] = text
     return pieces
@@ -64,9 +72,9 @@ def encoding(pieces: list[bytes]) -> Any:
 def model(pieces: list[bytes]) -> Model:
     artefact = TokenizerArtefact(
         pieces=pieces,
-        control=list(range(RANKS, len(pieces))),
+        control=list(range(N_ORDINARY, len(pieces))),
         pattern=PATTERNS["gpt-4o"],
-        merges=list(range(RANKS)),
+        merges=list(range(N_ORDINARY)),
     ).to_bytes()
     card = ModelCard(id="m", context_length=8, tokenizer=digest(artefact), chat_template="<|channel|> <|message|>")
     return Model(card, LoadedTokenizer(card, artefact))
@@ -78,9 +86,9 @@ def read_header(pieces: list[bytes]) -> ReadHeader:
 
 
 @pytest.fixture(scope="module", params=["package", "text"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """gpt-oss's, and one of a model with other tokens."""
-    return choose("", "harmony") if request.param == "text" else request.getfixturevalue("model").kind
+def kind(request: pytest.FixtureRequest) -> ModelFormat:
+    """Parsers of headers: the package's, and the one for other tokens."""
+    return select_format("", "harmony") if request.param == "text" else request.getfixturevalue("model").kind
 
 
 @pytest.mark.parametrize(
@@ -102,37 +110,37 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     ],
 )
 def test_headers(read_header: ReadHeader, text: str, header: Header) -> None:
-    """The package finds the same in them as reading them as text does, which is done where it finds none."""
+    """Headers are parsed alike by the package and as text."""
     assert read_header(text) == read_as_text(text) == header
 
 
 def test_the_package_reads_headers(read_header: ReadHeader) -> None:
-    """It knows a recipient without `to=`; but not of a header so long that other answers would wait for it."""
+    """The package parses recipients without `to=`, but is not used for very long headers."""
     assert read_header("<|channel|>commentary functions.f") == Header("commentary", "functions.f")
-    assert read_header(f"<|channel|>commentary functions.{'f' * LONGEST}") == Header("commentary", None)
+    assert read_header(f"<|channel|>commentary functions.{'f' * MAX_HEADER}") == Header("commentary", None)
 
 
-def test_a_model_brings_what_the_package_needs(model: Model) -> None:
-    """Its own tokens are the vocabulary: without them this call is content."""
+def test_the_vocabulary_is_the_models_own(model: Model) -> None:
+    """The model's own tokens provide the package's vocabulary."""
     text = "<|channel|>commentary functions.get_time<|message|>{}<|call|>"
     assert message(parts_of(model.kind, text)) == Message(calls=[TIME])
-    assert message(parts_of(choose("", "harmony"), text)) == Message("{}")
+    assert message(parts_of(select_format("", "harmony"), text)) == Message("{}")
 
 
 @given(mark=st.sampled_from(["", "<|start|>", "<|channel|>"]), text=st.text())
 def test_no_header_raises(read_header: ReadHeader, mark: str, text: str) -> None:
-    """Whatever a model writes there."""
+    """No header raises an error."""
     assert isinstance(read_header(mark + text), Header)
 
 
 def test_other_tokens(pieces: list[bytes]) -> None:
-    """A model that has others than gpt-oss has its headers read as text; nothing is downloaded instead."""
-    assert load([*pieces[1:RANKS], pieces[0]]) is read_as_text
+    """Headers of a model with other tokens than gpt-oss are parsed as text, without a download."""
+    assert load([*pieces[1:N_ORDINARY], pieces[0]]) is read_as_text
     assert load([]) is read_as_text
 
 
 def test_the_environment_stays(pieces: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator's own folder of vocabularies is neither asked nor forgotten."""
+    """The operator's environment variable for vocabularies is not used, and is restored."""
     monkeypatch.setenv("TIKTOKEN_ENCODINGS_BASE", "/nowhere")
     assert load(pieces) is not read_as_text
     assert os.environ["TIKTOKEN_ENCODINGS_BASE"] == "/nowhere"
@@ -166,14 +174,14 @@ MESSAGES = st.one_of(
 
 
 def understood(parser: Any) -> Iterator[tuple[str | None, str | None, str, bool]]:
-    """Channel, recipient and text of each message that the package finds, and whether it has ended."""
+    """Return channel, recipient and text of each message that the package parses, and if it has ended."""
     for one in parser.messages:
         yield one.channel, one.recipient, one.content[0].text, True
     yield parser.current_channel, parser.current_recipient, parser.current_content, False
 
 
 def expected(parser: Any) -> Message:
-    """What the package finds, as OpenAI's API has it."""
+    """Convert the package's messages to the format of OpenAI's API."""
     whole = Message()
     for channel, recipient, text, ended in understood(parser):
         if (recipient or "").startswith("functions."):
@@ -190,8 +198,10 @@ def cut(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=4), data=st.data())
-def test_all_is_as_the_package_reads_it(kind: Kind, encoding: Any, messages: list[Any], data: st.DataObject) -> None:
-    """A conversation that the package writes is read by us as by the package, after any of its tokens, in pieces."""
+def test_conversations_of_the_package(
+    kind: ModelFormat, encoding: Any, messages: list[Any], data: st.DataObject
+) -> None:
+    """A conversation written by the package is parsed as the package does, after each token and in any pieces."""
     tokens = [token for one in messages for token in encoding.render(one)]
     assert encoding.decode(tokens[:2]) == PROMPT
     tokens = tokens[2 : data.draw(st.integers(2, len(tokens)))]
@@ -204,8 +214,8 @@ def test_all_is_as_the_package_reads_it(kind: Kind, encoding: Any, messages: lis
     assert message(parts_of(kind, pieces)) == expected(parser)
 
 
-def test_our_tokens_are_the_packages(model: Model, encoding: Any) -> None:
-    """What a template writes becomes the tokens of which the package makes the same text."""
+def test_tokens_of_a_prompt(model: Model, encoding: Any) -> None:
+    """A rendered prompt is tokenized as the package does."""
     messages = [
         Written.from_role_and_content(Role.USER, "Wie heißt 3.14159?  \n\n 'll  日本\t<b>"),
         written("analysis", None, None, "Hm … it's  π."),
@@ -238,8 +248,8 @@ def test_our_tokens_are_the_packages(model: Model, encoding: Any) -> None:
         ("<|channel|>final<|return|><|start|>assistant<|message|>Hi", Message("<|channel|>final<|return|>Hi")),
     ],
 )
-def test_what_the_package_would_not_write(kind: Kind, text: str, found: Message) -> None:
-    """The answer may begin within a header; marks may be missing; and what is no message is content."""
+def test_malformed_answers(kind: ModelFormat, text: str, found: Message) -> None:
+    """Answers may start within a header or lack marks, and text outside of messages is content."""
     assert message(parts_of(kind, text)) == message(parts_of(kind, [text])) == found
 
 
@@ -252,15 +262,15 @@ GARBAGE = st.lists(
 
 
 @given(text=GARBAGE, data=st.data())
-def test_any_cut_of_anything(kind: Kind, text: str, data: st.DataObject) -> None:
-    """Its pieces give the message of the whole, and account for all of it."""
+def test_any_text_in_any_pieces(kind: ModelFormat, text: str, data: st.DataObject) -> None:
+    """Any text in any pieces gives the same message, and the sizes of parts add up to its length."""
     parts = parts_of(kind, cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=8))))
     assert message(parts) == message(parts_of(kind, [text]))
     assert sum(part.size for part in parts) == len(text)
 
 
 def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
-    """Of an answer of which each token comes for itself."""
+    """Return the events of an answer that arrives token by token."""
     reader = model.reader(0, OutputOptions(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
     found: list[Event] = []
     reader.emit = found.append
@@ -271,7 +281,7 @@ def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
 
 
 def test_an_answer_in_tokens(model: Model, encoding: Any) -> None:
-    """From gpt-oss's own tokens to events, up to a stop string, with the logprobs of what is shown."""
+    """gpt-oss's tokens are converted to events up to a stop string, with the logprobs of content."""
     answer = [written("analysis", None, None, "Count three."), written("final", None, None, "One two three four")]
     tokens = [token for one in answer for token in encoding.render(one)][2:-1]
     found = events(model, tokens, stops=(" three",))
@@ -285,7 +295,7 @@ def test_an_answer_in_tokens(model: Model, encoding: Any) -> None:
 
 
 def test_a_call_in_tokens(model: Model, encoding: Any) -> None:
-    """Its arguments come while they are written."""
+    """Arguments of a call are emitted before the call is complete."""
     call = written("commentary", "functions.get_weather", "<|constrain|>json", PARIS[1])
     found = events(model, encoding.render(call)[2:-1])
     (begun,) = (event for event in found if isinstance(event, CallStarted))

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from adapter.api.common.access_log import Record
 from adapter.api.common.body import read_body
-from adapter.api.common.request import Request
+from adapter.api.common.http_request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooSlow, answer_to
 from adapter.process.serve import bind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapter.generation.models import LoadedTokenizer
-from adapter.tools import Kind
+from adapter.generation.model_registry import LoadedTokenizer
+from adapter.tools import ModelFormat
 from subnet.node_info import ModelCard, digest
 from subnet.protocols.mock import BYTE_LEVEL
 from tests.test_prompt_tools import CHATML, KNOWS_TOOLS
@@ -14,7 +14,7 @@ MARKS = "{# <|python_tag|> <think> #}"
 CHANNELS = "{# <|channel|> <|message|> #}"
 
 
-def kind(template: str, tool_format: str | None = None) -> Kind:
+def kind(template: str, tool_format: str | None = None) -> ModelFormat:
     card = ModelCard(id="m", context_length=8, tokenizer=digest(BYTE_LEVEL), chat_template=template)
     return LoadedTokenizer(card, BYTE_LEVEL, tool_format).kind
 
@@ -33,5 +33,5 @@ def kind(template: str, tool_format: str | None = None) -> Kind:
 def test_formats(template: str, tool_format: str | None, calls: str | None, tags: str | None) -> None:
     """The format is detected from the template, is hermes if the template ignores tools, or is the configured one."""
     detected = kind(template, tool_format)
-    assert (detected.calls.name if detected.calls else None) == calls
+    assert (detected.tool_format.name if detected.tool_format else None) == calls
     assert (detected.tags.name if detected.tags else None) == tags

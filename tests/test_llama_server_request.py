@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from subnet.engines.llama_server.api import SAMPLING, build_request, build_top_tokens_request
-from subnet.engines.llama_server.grammar import supported_kinds, to_request_fields
+from subnet.engines.llama_server.grammar_fields import supported_kinds, to_request_fields
+from subnet.engines.llama_server.llama_server_api import SAMPLING, build_request, build_top_tokens_request
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, Sampling, Start
 from subnet.node_info import GrammarKind

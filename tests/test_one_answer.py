@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.common.head import Head
 from adapter.api.chat.translate import generation_request
-from adapter.api.common.sse import event_stream
-from adapter.generation.models import ModelRegistry
+from adapter.api.common.event_stream import event_stream
+from adapter.api.common.head import Head
+from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from subnet import RemoteManager, SessionManager
 from subnet.generation import Delta, FinishReason, TokenLogprobs

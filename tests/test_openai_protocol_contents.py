@@ -16,9 +16,9 @@ from subnet.errors import (
     WireError,
 )
 from subnet.http.sse import Event
-from subnet.protocols.openai.choice import Choice
+from subnet.protocols.openai.chat_response import ChatResponse
+from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.quirks import names
-from subnet.protocols.openai.response import ChatResponse
 from tests.chat_node import Recorder, chat_scripted
 from tests.provider import (
     TEXT,

@@ -14,9 +14,9 @@ from subnet.errors import InvalidRequest, NodeError, NodeLost, RateLimited, Subn
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import ModelCard
 from subnet.protocols.openai import OpenAIProtocol
+from subnet.protocols.openai.chat_body import build_body
 from subnet.protocols.openai.prefix_filter import PrefixFilter
 from subnet.protocols.openai.quirks import quirks_for
-from subnet.protocols.openai.request import build_body
 from tests.chat_node import HELLO, chat, node
 from tests.provider import Provider, Script, answer, connection_reset, error_response, json_response
 

@@ -10,7 +10,7 @@ import pytest
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.validation import read_request
 from adapter.api.common.contract import Contract, table
-from adapter.api.common.parameters import BOTH, TABLE, Endpoint, Fate
+from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Fate
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
 from adapter.errors import BadRequest

@@ -1,4 +1,4 @@
-"""Parsers of reasoning and tool calls: what models write, in any pieces."""
+"""Parsers of reasoning and tool calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.tools import FORMATS, REASONING, Kind, choose
+from adapter.tools import FORMATS, REASONING, ModelFormat, select_format
 from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 
-CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible
+CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible_marks
 TOOLS = {
     "get_weather": {
         "type": "object",
@@ -32,7 +32,7 @@ TOOLS = {
 
 
 class Message(msgspec.Struct):
-    """What an answer comes to. `calls` are names and arguments."""
+    """Message of an answer. `calls` has names and arguments."""
 
     content: str = ""
     reasoning: str = ""
@@ -56,20 +56,20 @@ def message(parts: Iterable[Part]) -> Message:
     return whole
 
 
-def parts_of(kind: Kind, pieces: Iterable[str], opened: bool = False) -> list[Part]:
+def parts_of(kind: ModelFormat, pieces: Iterable[str], opened: bool = False) -> list[Part]:
     parser = kind.parser(TOOLS, opened)
     assert parser is not None
     parts = [part for piece in pieces for part in parser.decode(piece)]
     return parts + parser.flush()
 
 
-def read(kind: Kind, text: str, opened: bool = False) -> Message:
-    """The message of a text that comes a character at a time."""
+def read(kind: ModelFormat, text: str, opened: bool = False) -> Message:
+    """Parse a text that arrives one character at a time."""
     return message(parts_of(kind, text, opened))
 
 
-def only(name: str, reasoning: str = "none") -> Kind:
-    return choose("", name, reasoning)
+def only(name: str, reasoning: str = "none") -> ModelFormat:
+    return select_format("", name, reasoning)
 
 
 PARIS = ("get_weather", '{"city": "Paris"}')
@@ -230,14 +230,14 @@ WRITTEN: list[tuple[str, str, Message]] = [
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), WRITTEN)
-def test_what_models_write(name: str, text: str, expected: Message) -> None:
-    """Each family's calls are read, and what is none is content."""
+def test_calls_of_each_family(name: str, text: str, expected: Message) -> None:
+    """Calls of each model family are parsed, and invalid calls are content."""
     assert read(only(name), text) == expected
 
 
 @pytest.mark.parametrize("tags", REASONING.values())
 def test_reasoning_before_the_answer(tags: Any) -> None:
-    """The tags of each family, without the white space beside them, and calls after them."""
+    """Reasoning between the tags of each family is parsed without surrounding white space, and so are calls after it."""
     kind = only("hermes", tags.name)
     text = f'{tags.opening}\nSo 1 < 2.\n{tags.closing}\n\nYes. <tool_call>{{"name": "get_time"}}</tool_call>'
     assert read(kind, text) == Message("Yes.", "So 1 < 2.", [TIME])
@@ -245,17 +245,17 @@ def test_reasoning_before_the_answer(tags: Any) -> None:
 
 
 def test_reasoning_that_does_not_end() -> None:
-    """It lasts to the end, and no call in it is one."""
+    """Reasoning that is not closed extends to the end, and calls in it are not parsed."""
     assert read(only("hermes", "think"), "<think>a <tool_call>{", False) == Message(reasoning="a <tool_call>{")
 
 
 def test_no_reasoning() -> None:
-    """An answer without tags is content, and so is a tag further on."""
+    """An answer without tags at its start is content, including later tags."""
     assert read(only("none", "think"), " Use <think> tags.") == Message(" Use <think> tags.")
 
 
 def test_reasoning_that_the_prompt_opened() -> None:
-    """The prompt's end tells, but for white space."""
+    """A prompt that ends with an opening tag, ignoring white space, has opened the reasoning."""
     kind = only("none", "think")
     assert kind.opened("...<|assistant|><think>\n")
     assert not kind.opened("...<think>\n\n</think>\n\n")
@@ -263,7 +263,7 @@ def test_reasoning_that_the_prompt_opened() -> None:
 
 
 FRAGMENTS = sorted(
-    {fragment for kind in FORMATS.values() for fragment in kind.visible}
+    {fragment for kind in FORMATS.values() for fragment in kind.visible_marks}
     | {'{"name": "get_time", "arguments": ', '"arguments": {"a": "', "get_weather", "<think>", "</think>", "```json\n"}
     | {
         "<function=get_weather>",
@@ -289,8 +289,8 @@ KINDS = [only(name, tags) for name in FORMATS for tags in ("none", "think")]
 
 
 @given(st.sampled_from(KINDS), TEXTS | WELL_FORMED | MANGLED, st.booleans(), st.data())
-def test_any_cut_gives_the_same(kind: Kind, text: str, opened: bool, data: st.DataObject) -> None:
-    """The pieces of a text, well formed or not, give the message of the whole, and account for all of it."""
+def test_any_pieces_give_the_same(kind: ModelFormat, text: str, opened: bool, data: st.DataObject) -> None:
+    """Any text in any pieces gives the same message as in one piece, and the sizes of parts add up to its length."""
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
     edges = [0, *sorted(cuts), len(text)]
     parts = parts_of(kind, [text[start:end] for start, end in pairwise(edges)], opened)
@@ -299,8 +299,8 @@ def test_any_cut_gives_the_same(kind: Kind, text: str, opened: bool, data: st.Da
 
 
 @given(st.sampled_from(KINDS), TEXTS | MANGLED)
-def test_what_is_shown_was_written_there(kind: Kind, text: str) -> None:
-    """Content and reasoning are the text at their place, so logprobs can be aligned by the sizes."""
+def test_parts_are_aligned_with_the_text(kind: ModelFormat, text: str) -> None:
+    """Content and reasoning equal the text at their position, so that logprobs can be aligned by sizes."""
     at = 0
     for part in parts_of(kind, text):
         if isinstance(part, Content | Reasoning):
@@ -309,15 +309,15 @@ def test_what_is_shown_was_written_there(kind: Kind, text: str) -> None:
 
 
 @given(st.sampled_from([only(name) for name in FORMATS if name != "harmony"]), TEXTS | MANGLED)
-def test_nothing_is_lost(kind: Kind, text: str) -> None:
-    """A text in which no call begins is content as it stands, with all its marks and white space."""
+def test_nothing_is_lost(kind: ModelFormat, text: str) -> None:
+    """A text without a valid call is content, including its marks and white space."""
     whole = read(kind, text)
     assert whole.calls or whole == Message(text)
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.none(), st.lists), max_size=3))
 def test_arguments_in_json_pass_unchanged(arguments: dict[str, Any]) -> None:
-    """Whatever strings are in them."""
+    """JSON arguments are passed on unchanged, whatever strings they contain."""
     written = json.dumps(arguments, ensure_ascii=False)
     for name, text in [
         ("hermes", f'<tool_call>{{"name": "f", "arguments": {written}}}</tool_call>'),
@@ -343,8 +343,8 @@ EARLY = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_arguments_come_early(name: str) -> None:
-    """A call is given while it is written: its arguments are not held back until it is complete."""
+def test_arguments_are_emitted_early(name: str) -> None:
+    """Arguments of a call are emitted before the call is complete."""
     parser = only(name).parser(TOOLS)
     assert parser is not None
     (call,) = message(parser.decode(EARLY[name])).calls
@@ -352,8 +352,8 @@ def test_arguments_come_early(name: str) -> None:
     assert call[1].startswith('{"city": "Par')
 
 
-def test_text_comes_early() -> None:
-    """Nothing is held back but what may be white space before a mark, or a part of one."""
+def test_text_is_emitted_early() -> None:
+    """Text is held back only if it may be part of a mark or white space before one."""
     parser = only("hermes", "think").parser(TOOLS)
     assert parser is not None
     assert message(parser.decode("<think>So")).reasoning == "So"
@@ -362,8 +362,8 @@ def test_text_comes_early() -> None:
     assert message(parser.decode("box>")) == Message(" \n<tool_box>")
 
 
-def test_nothing_to_look_for() -> None:
-    """Without tools and reasoning there is no parser at all; harmony is always read."""
+def test_nothing_to_parse() -> None:
+    """Without tools and reasoning there is no parser, except for harmony."""
     assert only("hermes").parser(None) is None
     assert only("none").parser(TOOLS) is None
     assert only("harmony").parser(None) is not None

@@ -1,4 +1,4 @@
-"""Grammars of answers that may be anything: text, with or without calls, all of which fit."""
+"""Grammars of free text with optional calls, which must fit their schemas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapter.tools import FORMATS, Kind, UnsupportedSchema, choose
+from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
 from tests.test_parsers import message, only
 from tests.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits
 
@@ -19,13 +19,13 @@ ENDS = ("</parameter>", "\n</parameter>")
 BARE = ("llama3_json", "pythonic")
 
 
-def free(kind: Kind, several: bool = True, special: dict[str, int] | None = None, opened: bool = False) -> str:
-    grammar = kind.free(TOOLS, several, special or {}, opened)
+def free(kind: ModelFormat, several: bool = True, special: dict[str, int] | None = None, opened: bool = False) -> str:
+    grammar = kind.free_grammar(TOOLS, several, special or {}, opened)
     assert grammar is not None
     return grammar
 
 
-def accepts(kind: Kind, text: str, **given: Any) -> bool:
+def accepts(kind: ModelFormat, text: str, **given: Any) -> bool:
     return Walk(free(kind, **given), Vocabulary(())).accepts(text)
 
 
@@ -34,12 +34,12 @@ def accepts(kind: Kind, text: str, **given: Any) -> bool:
 @given(st.integers(0), st.booleans(), st.booleans(), st.sampled_from(["none", "think"]))
 @settings(max_examples=20, deadline=None)
 def test_all_calls_fit(special: bool, name: str, seed: int, several: bool, opened: bool, reasoning: str) -> None:
-    """Whatever is written, with marks and beginnings of calls all over it."""
+    """All calls in a text that the grammar allows fit their schemas, even if it contains marks and parts of calls."""
     kind = only(name, reasoning)
     opened = opened and kind.tags is not None
-    vocabulary = Vocabulary(kind.visible if special else ())
+    vocabulary = Vocabulary(kind.visible_marks if special else ())
     walk = Walk(free(kind, several, vocabulary.special, opened), vocabulary)
-    text = walk.written(Random(seed), (*kind.visible, *BEGUN, *ENDS))
+    text = walk.written(Random(seed), (*kind.visible_marks, *BEGUN, *ENDS))
     parser = kind.parser(TOOLS, opened)
     assert parser is not None
     calls = message(parser.decode(text) + parser.flush()).calls
@@ -67,7 +67,7 @@ PLAIN = [
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "harmony"])
 @pytest.mark.parametrize("reasoning", ["none", "think"])
 def test_any_text(name: str, reasoning: str) -> None:
-    """Text that is no call may be anything, before a call too."""
+    """Any text without a call is allowed, also before a call."""
     for text in PLAIN:
         assert accepts(only(name, reasoning), text)
         if name not in BARE:
@@ -77,7 +77,7 @@ def test_any_text(name: str, reasoning: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_calls(name: str) -> None:
-    """As many as may be, with arguments that fit, and nothing after them."""
+    """The allowed number of calls with valid arguments is accepted, and nothing after them."""
     text = ACCEPTED[name]
     assert accepts(only(name), text)
     assert not accepts(only(name), text + "x")
@@ -88,14 +88,14 @@ def test_calls(name: str) -> None:
 
 @pytest.mark.parametrize("name", BARE)
 def test_calls_without_a_mark(name: str) -> None:
-    """Only at the beginning of an answer are they calls, and there they have to fit."""
+    """Calls without a mark must be valid at the start of an answer, and are plain text elsewhere."""
     assert accepts(only(name), "\n" + ACCEPTED[name])
     assert accepts(only(name), "x" + ACCEPTED[name].replace("city", "town"))
     assert not accepts(only(name), " " + ACCEPTED[name].replace("city", "town"))
 
 
 def test_calls_after_a_mark_that_may_be_missing() -> None:
-    """Where a call without it is one only at the beginning, one with it may come after text."""
+    """A call whose mark is optional needs the mark after text."""
     call = "<|python_tag|>" + ACCEPTED["llama3_json"]
     assert accepts(only("llama3_json"), "Sure. " + call)
     assert accepts(only("llama3_json"), call)
@@ -103,7 +103,7 @@ def test_calls_after_a_mark_that_may_be_missing() -> None:
 
 
 def test_text_with_reasoning() -> None:
-    """What is reasoned is free, marks of calls and all; the text after it is as without."""
+    """Reasoning may contain marks of calls; the text after it is as without reasoning."""
     kind, call = only("hermes", "think"), ACCEPTED["hermes"]
     bad = call.replace("city", "town")
     assert accepts(kind, f"\n<think>{bad}</think>\n\nSure. {call}")
@@ -114,7 +114,7 @@ def test_text_with_reasoning() -> None:
 
 
 def test_messages_in_channels() -> None:
-    """A final message, or a call that another may introduce, after reasoning or not."""
+    """A harmony answer is a final message or a call, optionally after reasoning and an introduction."""
     call, reasoned = ACCEPTED["harmony"], "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
     introduced = "<|channel|>commentary<|message|>Let me see.<|end|><|start|>assistant"
     for text in (call, introduced + call, "<|channel|>final<|message|>1 < 2"):
@@ -126,28 +126,28 @@ def test_messages_in_channels() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_arguments_that_nobody_described(name: str) -> None:
-    """A schema of an object that names no properties allows any."""
+def test_arguments_without_a_schema(name: str) -> None:
+    """An object schema without properties allows any arguments."""
     tools = {"get_weather": {"type": "object"}}
-    grammar = only(name).free(tools, False, {})
+    grammar = only(name).free_grammar(tools, False, {})
     assert grammar is not None
     assert Walk(grammar, Vocabulary(())).accepts(ACCEPTED[name].replace("city", "town"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_marks(name: str) -> None:
-    """What the making of pieces relies on: nothing within a mark begins another."""
-    firsts = {mark[0] for mark in FORMATS[name].opening}
-    assert not any(firsts & set(mark[1:]) for mark in FORMATS[name].opening)
+    """The first characters of marks do not recur within marks."""
+    firsts = {mark[0] for mark in FORMATS[name].start_marks}
+    assert not any(firsts & set(mark[1:]) for mark in FORMATS[name].start_marks)
 
 
 def test_models_without_calls() -> None:
-    """None are looked for, so nothing has to fit."""
-    assert choose("", "none").free(TOOLS, True, {}) is None
+    """Models without a format of calls need no grammar, as calls are not parsed."""
+    assert select_format("", "none").free_grammar(TOOLS, True, {}) is None
 
 
-def test_what_cannot_be_promised() -> None:
-    """It is refused as for calls that are forced."""
+def test_unsupported_schemas() -> None:
+    """A schema that the format cannot enforce raises, as for forced calls."""
     tools = {"f": {"properties": {"day": {"type": "string", "format": "date"}}}}
     with pytest.raises(UnsupportedSchema, match="is not supported by this model's tool call format"):
-        only("glm").free(tools, False, {})
+        only("glm").free_grammar(tools, False, {})

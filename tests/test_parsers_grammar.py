@@ -1,4 +1,4 @@
-"""Grammars of forced calls: what they allow is a call as the parser reads it, and fits the schema."""
+"""Grammars of forced calls, which allow only calls that the parser accepts and that fit their schemas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from adapter.tools import FORMATS, Kind, UnsupportedSchema, choose
+from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
 from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
@@ -36,7 +36,7 @@ PROPERTIES = ["city", "note", "unit", "days", "zip"]
 
 
 class Vocabulary:
-    """Each byte, the marks that are control tokens, and the end. The names are llguidance's."""
+    """Vocabulary of all bytes, marks as control tokens, and an end token, as llguidance needs it."""
 
     bos_token_id = None
 
@@ -59,7 +59,7 @@ class Vocabulary:
 
 
 class Walk:
-    """A model that draws from what the grammar allows, and closes often, so that it comes to an end."""
+    """Random generator of texts that a grammar allows. It prefers closing characters, so that texts end."""
 
     def __init__(self, grammar: str, vocabulary: Vocabulary) -> None:
         tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=[vocabulary.eos_token_id])
@@ -94,7 +94,7 @@ class Walk:
         return bool(self._matcher.consume_tokens(tokens)) and bool(self._matcher.is_accepting())
 
 
-def calls_in(kind: Kind, text: str, opened: bool) -> list[tuple[str, Any]]:
+def calls_in(kind: ModelFormat, text: str, opened: bool) -> list[tuple[str, Any]]:
     parser = kind.parser(TOOLS, opened)
     assert parser is not None
     whole = message(parser.decode(text) + parser.flush())
@@ -103,7 +103,7 @@ def calls_in(kind: Kind, text: str, opened: bool) -> list[tuple[str, Any]]:
 
 
 def fits(name: str, arguments: dict[str, Any]) -> bool:
-    """By hand, so that nothing that llguidance thinks of schemas is believed."""
+    """Check arguments by hand, independently of llguidance's view of the schema."""
     if name == "get_time":
         return arguments == {}
     return (
@@ -127,9 +127,9 @@ def test_the_parser_reads_what_the_grammar_allows(
     the marks as text and as control tokens, after reasoning and without."""
     kind = only(name, reasoning)
     opened = opened and kind.tags is not None
-    vocabulary = Vocabulary(kind.visible if special else ())
-    grammar = kind.grammar(TOOLS, several, vocabulary.special, opened)
-    marks = (*kind.visible, "</parameter>", "\n</parameter>")
+    vocabulary = Vocabulary(kind.visible_marks if special else ())
+    grammar = kind.call_grammar(TOOLS, several, vocabulary.special, opened)
+    marks = (*kind.visible_marks, "</parameter>", "\n</parameter>")
     text = Walk(grammar, vocabulary).written(Random(seed), marks)
     calls = calls_in(kind, text, opened)
     assert calls
@@ -159,7 +159,7 @@ ACCEPTED = {
 
 
 def accepts(name: str, text: str, several: bool = False) -> bool:
-    return Walk(only(name).grammar(TOOLS, several, {}), Vocabulary(())).accepts(text)
+    return Walk(only(name).call_grammar(TOOLS, several, {}), Vocabulary(())).accepts(text)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -178,32 +178,32 @@ def test_what_a_grammar_accepts(name: str) -> None:
     assert not accepts(name, text.replace("city", "town"))
 
 
-def test_an_expression_for_a_named_tool() -> None:
-    """The grammar is made of the tools that may be called: with one, it is that one."""
-    grammar = only("hermes").grammar({"get_time": None}, False, {})
+def test_a_single_tool() -> None:
+    """A grammar for one tool rejects calls to others."""
+    grammar = only("hermes").call_grammar({"get_time": None}, False, {})
     assert Walk(grammar, Vocabulary(())).accepts('<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>')
     assert not Walk(grammar, Vocabulary(())).accepts(ACCEPTED["hermes"])
 
 
 def test_a_model_without_calls_gets_the_hermes_format() -> None:
-    """So that a call can be forced from any model."""
-    assert choose("", "none").grammar(TOOLS, False, {}) == only("hermes").grammar(TOOLS, False, {})
+    """A call can be forced from a model without a format of calls, in the hermes format."""
+    assert select_format("", "none").call_grammar(TOOLS, False, {}) == only("hermes").call_grammar(TOOLS, False, {})
 
 
 @pytest.mark.parametrize("name", ["glm", "qwen3_coder"])
 @pytest.mark.parametrize("keyword", ["pattern", "format"])
-def test_strings_that_cannot_be_promised(name: str, keyword: str) -> None:
-    """Where strings are written without quotes, their patterns are refused with the place."""
+def test_unsupported_strings(name: str, keyword: str) -> None:
+    """Formats with unquoted strings reject their patterns, and name the place in the schema."""
     tools = {"f": {"properties": {"day": {"type": "string", keyword: "date"}}}}
     with pytest.raises(UnsupportedSchema) as caught:
-        only(name).grammar(tools, False, {})
+        only(name).call_grammar(tools, False, {})
     assert caught.value.path == ("f", "day", keyword)
 
 
 def test_required_arguments_that_are_not_described() -> None:
-    """They are refused where arguments are written one by one."""
+    """Formats with separate arguments reject required arguments without a schema."""
     with pytest.raises(UnsupportedSchema, match="'day' is listed in 'required' but not in 'properties'"):
-        only("pythonic").grammar({"f": {"required": ["day"]}}, False, {})
+        only("pythonic").call_grammar({"f": {"required": ["day"]}}, False, {})
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,12 @@ def test_required_arguments_that_are_not_described() -> None:
     ],
 )
 @pytest.mark.parametrize("special", [False, True], ids=["text", "tokens"])
-def test_an_answer_after_reasoning(kind: Kind, opened: bool, before: str, without: str, special: bool) -> None:
-    """What the content has to be does not take the model its reasoning."""
-    vocabulary = Vocabulary(kind.visible if special else ())
-    grammar = kind.answer('%json {"type": "integer"}', vocabulary.special, opened)
+def test_an_answer_after_reasoning(kind: ModelFormat, opened: bool, before: str, without: str, special: bool) -> None:
+    """A grammar for the content allows reasoning before it."""
+    vocabulary = Vocabulary(kind.visible_marks if special else ())
+    grammar = kind.content_grammar('%json {"type": "integer"}', vocabulary.special, opened)
     assert grammar is not None
-    final = "<|channel|>final<|message|>" if kind.visible[0] == "<|start|>" else ""
+    final = "<|channel|>final<|message|>" if kind.visible_marks[0] == "<|start|>" else ""
     for text, accepted in [
         (before + final + "42", True),
         (without + final + "42", True),
@@ -232,15 +232,15 @@ def test_an_answer_after_reasoning(kind: Kind, opened: bool, before: str, withou
     assert message(parser.decode(before + final + "42") + parser.flush()) == Message("42", "Hm")
 
 
-def test_an_answer_without_anything_before_it() -> None:
-    """Then the grammar of the content is all there is."""
-    assert only("hermes").answer("/x/", {}) is None
+def test_content_without_reasoning() -> None:
+    """A format without reasoning needs no grammar around that of the content."""
+    assert only("hermes").content_grammar("/x/", {}) is None
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_answer_or_a_call(name: str) -> None:
-    """With tools that may be called, either is allowed, and nothing else."""
-    grammar = only(name).answer('%json {"type": "integer"}', {}, tools=TOOLS, several=False)
+    """A grammar for content or calls allows both, and nothing else."""
+    grammar = only(name).content_grammar('%json {"type": "integer"}', {}, tools=TOOLS, several=False)
     assert grammar is not None
     final = "<|channel|>final<|message|>" if name == "harmony" else ""
     for text, accepted in [(ACCEPTED[name], True), (final + "42", True), (final + "x", False)]:

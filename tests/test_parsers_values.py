@@ -1,4 +1,4 @@
-"""Arguments that are not written as JSON, and how the parsers for a model are chosen."""
+"""Conversion of arguments that are not JSON, and selection of formats."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.tools import FORMATS, choose, named
-from adapter.tools.reading.python_literal import python_as_json
-from adapter.tools.reading.typed_values import as_json, types
+from adapter.tools import FORMATS, parse_format_name, select_format
+from adapter.tools.reading.python_literal import python_to_json
+from adapter.tools.reading.typed_values import allowed_types, text_to_json
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -21,31 +21,31 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_python_values(value: Any) -> None:
-    """What Python's repr writes is that value in JSON."""
-    assert json.loads(python_as_json(repr(value))) == value
+    """The output of Python's repr is converted to the same value in JSON."""
+    assert json.loads(python_to_json(repr(value))) == value
 
 
 @given(VALUES)
 def test_json_among_python_values(value: Any) -> None:
-    """JSON stays what it is, also with escapes that Python does not have."""
-    assert json.loads(python_as_json(json.dumps(value).replace("/", "\\/"))) == value
+    """JSON is unchanged, including escapes that Python does not have."""
+    assert json.loads(python_to_json(json.dumps(value).replace("/", "\\/"))) == value
 
 
 @given(st.text())
-def test_what_is_no_python_value(text: str) -> None:
-    """Anything at all gives JSON that can be sent."""
-    written = python_as_json(text)
+def test_invalid_python_values(text: str) -> None:
+    """Any text is converted to valid JSON."""
+    written = python_to_json(text)
     json.loads(written)
     written.encode()
 
 
 @given(VALUES)
 def test_values_by_the_schema(value: Any) -> None:
-    """A value in JSON is that value wherever its type is allowed, or nothing is known of it."""
+    """JSON is converted to its value if the schema allows its type or does not restrict it."""
     kind = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     name = kind.get(type(value), "null")
     for schema in (None, {}, {"type": [name, "null"]}, {"anyOf": [{"type": "null"}, {"type": name}]}):
-        assert json.loads(as_json(json.dumps(value), schema)) == value
+        assert json.loads(text_to_json(json.dumps(value), schema)) == value
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_values_by_the_schema(value: Any) -> None:
         ("[" * 5000, None, "[" * 5000),
     ],
 )
-def test_values_that_may_be_several_things(text: str, schema: Any, value: Any) -> None:
-    """A string where only a string is allowed, else what it is in JSON, else a string."""
-    assert json.loads(as_json(text, schema)) == value
+def test_ambiguous_values(text: str, schema: Any, value: Any) -> None:
+    """Ambiguous text is a string if only strings are allowed, else its JSON value, else a string."""
+    assert json.loads(text_to_json(text, schema)) == value
 
 
 def test_types_of_schemas() -> None:
-    """None where a part does not say."""
-    assert types({"const": 1}) == {"integer"}
-    assert types({"oneOf": [{"type": "string"}, {}]}) == frozenset()
-    assert types(True) == frozenset()
+    """A schema with an unrestricted part has no types."""
+    assert allowed_types({"const": 1}) == {"integer"}
+    assert allowed_types({"oneOf": [{"type": "string"}, {}]}) == frozenset()
+    assert allowed_types(True) == frozenset()
 
 
 TEMPLATES = {
@@ -80,8 +80,8 @@ TEMPLATES = {
     "pythonic": "<|tool_call_start|>[",
     "mistral": "[AVAILABLE_TOOLS] [TOOL_CALLS]",
     "mistral_args": "[TOOL_CALLS] + name + [ARGS]",
-    "deepseek": FORMATS["deepseek"].visible[0],
-    "deepseek_v3": FORMATS["deepseek"].visible[0] + "```json",
+    "deepseek": FORMATS["deepseek"].visible_marks[0],
+    "deepseek_v3": FORMATS["deepseek"].visible_marks[0] + "```json",
     "glm": "<tool_call> <arg_key> <arg_value>",
     "qwen3_coder": "<tool_call> <function=name> <parameter=x>",
     "harmony": "<|start|>system<|message|> <|channel|>",
@@ -89,40 +89,43 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_template_tells_the_format(name: str) -> None:
-    """By the marks in its source; the operator may say otherwise."""
-    assert type(choose(TEMPLATES[name]).calls) is FORMATS[name]
-    assert type(choose("<tool_call>", name).calls) is FORMATS[name]
-    assert choose(TEMPLATES[name], "none").calls is None
+def test_detection_of_the_format(name: str) -> None:
+    """The format of calls is detected by marks in the chat template, and can be set explicitly."""
+    assert type(select_format(TEMPLATES[name]).tool_format) is FORMATS[name]
+    assert type(select_format("<tool_call>", name).tool_format) is FORMATS[name]
+    assert select_format(TEMPLATES[name], "none").tool_format is None
 
 
 def test_a_template_without_marks() -> None:
-    """Tools are written in the hermes format, and nothing is reasoning."""
-    kind = choose("{{ messages }}")
-    assert type(kind.calls) is FORMATS["hermes"]
+    """A template without marks gets the hermes format without reasoning."""
+    kind = select_format("{{ messages }}")
+    assert type(kind.tool_format) is FORMATS["hermes"]
     assert kind.tags is None
 
 
-def test_the_template_tells_the_reasoning() -> None:
-    """By its tags, but not where the format marks reasoning itself; the operator may say otherwise."""
-    tags = choose("content.split('</think>')").tags
+def test_detection_of_reasoning() -> None:
+    """Tags of reasoning are detected in the template unless the format marks reasoning, and can be set explicitly."""
+    tags = select_format("content.split('</think>')").tags
     assert tags is not None
-    assert (tags.name, choose("", reasoning="seed").visible[-2:]) == ("think", ("<seed:think>", "</seed:think>"))
-    assert choose("<think>", reasoning="none").tags is None
-    assert choose("<|channel|> <|message|> <think>").tags is None
+    assert (tags.name, select_format("", reasoning="seed").visible_marks[-2:]) == (
+        "think",
+        ("<seed:think>", "</seed:think>"),
+    )
+    assert select_format("<think>", reasoning="none").tags is None
+    assert select_format("<|channel|> <|message|> <think>").tags is None
 
 
 @pytest.mark.parametrize("names", [("Hermes", None), (None, "thinking")])
 def test_unknown_names(names: tuple[str | None, str | None]) -> None:
-    """They are refused with those that there are."""
+    """An unknown name raises an error that lists the known ones."""
     with pytest.raises(ValueError, match="none"):
-        choose("", *names)
+        select_format("", *names)
 
 
-def test_what_an_operator_says() -> None:
-    """Calls, or calls and reasoning."""
-    assert named("hermes") == ("hermes", None)
-    assert named("none/think") == ("none", "think")
+def test_settings_of_formats() -> None:
+    """A setting has a format of calls, and optionally tags of reasoning."""
+    assert parse_format_name("hermes") == ("hermes", None)
+    assert parse_format_name("none/think") == ("none", "think")
     for wrong in ("", "hermes/", "/think", "hermes/think/"):
         with pytest.raises(ValueError, match="expected one of"):
-            named(wrong)
+            parse_format_name(wrong)

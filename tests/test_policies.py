@@ -17,9 +17,9 @@ from subnet.pool.node import RemoteNode
 from subnet.pool.policies import PolicyName
 from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.least_loaded import LeastLoaded
+from subnet.pool.policies.policy_registry import POLICIES
 from subnet.pool.policies.power_of_two import PowerOfTwo
 from subnet.pool.policies.prefix_affinity import PrefixAffinity
-from subnet.pool.policies.registry import POLICIES
 from subnet.pool.policies.round_robin import RoundRobin
 from subnet.pool.policies.sticky import Sticky
 from subnet.tensors import token_ids

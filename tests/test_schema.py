@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.chat.messages import AssistantMessage, Message
+from adapter.api.chat.message_types import AssistantMessage, Message
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import NamedTool
 from adapter.api.chat.translate import media, plain
 from adapter.api.chat.validation import read_request
 from adapter.api.common.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
-from adapter.api.common.parameters import TABLE
+from adapter.api.common.parameter_table import TABLE
 from adapter.errors import BadRequest
-from adapter.generation.request import check_media
+from adapter.generation.generation_request import check_media
 
 USER = {"role": "user", "content": "Hello"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}

@@ -10,7 +10,7 @@ import openai.types.chat
 import pytest
 from pydantic import BaseModel
 
-from adapter.api.chat.messages import CalledFunction, ToolCall
+from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import (
     AnswerMessage,
     ChatCompletion,
@@ -21,11 +21,11 @@ from adapter.api.chat.response import (
     FunctionDelta,
     ToolCallDelta,
 )
-from adapter.api.common.logprobs import Logprobs, TextLogprobs
+from adapter.api.common.logprob_types import Logprobs, TextLogprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
 from adapter.api.tokenize.types import Tokenized
-from adapter.decode.logprobs import TokenLogprob, TopLogprob
+from adapter.decode.token_logprobs import TokenLogprob, TopLogprob
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from tests import published
 

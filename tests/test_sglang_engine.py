@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet.engines.sglang import SglangEngine
-from subnet.engines.sglang.api import SAMPLING, GenerateEvent, IncrementDecoder, Logprob, Meta
+from subnet.engines.sglang.sglang_api import SAMPLING, GenerateEvent, IncrementDecoder, Logprob, Meta
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, NodeLost, SettingsError, SubnetError
 from subnet.generation import Grammar, TokenLogprobs
 from subnet.http.node_spec import NodeSpec

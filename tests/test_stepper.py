@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from subnet.engines.sampling.sampler import Sampler
 from subnet.engines.stepping import Context, Row
-from subnet.engines.stepping.choice import Choice, Run
 from subnet.engines.stepping.prefill import share_rows
 from subnet.engines.stepping.prefill_queue import PrefillTask
 from subnet.engines.stepping.stepper import Stepper
+from subnet.engines.stepping.stepping_choice import Choice, Run
 from subnet.errors import EngineFailed
 from subnet.generation import Delta, Job, Sampling, Start
 from subnet.tensors import token_ids

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapter.prompt import ChatTemplate
-from adapter.tools import choose
+from adapter.tools import select_format
 from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.generation import Grammar
 from tests.real_engine import ids_of, run
@@ -17,7 +17,7 @@ from tests.test_parsers import Message, message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-KIND = choose("", "hermes")
+KIND = select_format("", "hermes")
 CITY: dict[str, Any] = {
     "type": "object",
     "properties": {"city": {"type": "string", "maxLength": 12}, "unit": {"enum": ["c", "f"]}},
@@ -42,7 +42,7 @@ async def ask(
     """Answers, and whether each came to its end."""
     template = ChatTemplate(engine.card.chat_template or "")
     prompt = ids_of(template.render(messages))
-    text = KIND.free({"get_weather": CITY}, True, {})
+    text = KIND.free_grammar({"get_weather": CITY}, True, {})
     assert text is not None
     asked = [run(engine, prompt, seed=seed, grammar=Grammar("lark", text), max_tokens=48) for seed in range(seeds)]
     answers = []

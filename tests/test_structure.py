@@ -12,14 +12,14 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.translate import generation_request
-from adapter.api.common.translate import output_format
+from adapter.api.common.translate_sampling import output_format
 from adapter.errors import BadRequest
 from adapter.grammar.build import plain_structure, structure
-from adapter.tools import Kind, choose
+from adapter.tools import ModelFormat, select_format
 from subnet.generation import Grammar
 
-PLAIN = choose("no marks", None, "none")
-THINKS = choose("<think>")
+PLAIN = select_format("no marks", None, "none")
+THINKS = select_format("<think>")
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 STRICT = {**WEATHER, "additionalProperties": False}
 
@@ -63,7 +63,7 @@ def json_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, **fields}}
 
 
-async def grammar(kind: Kind = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
+async def grammar(kind: ModelFormat = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
     wanted = generation_request(request(**fields), {})
     return await structure(wanted.tools, wanted.output_format, kind, {}, opened)
 
@@ -194,12 +194,12 @@ async def test_one_call_at_most() -> None:
     assert fits(found, HERMES.replace("city", "town"))
     assert not fits(found, f"{HERMES}\n{HERMES}")
     assert await grammar(tools=[tool(WEATHER)], parallel_tool_calls=False, tool_choice="none") is None
-    assert await grammar(choose("", "none"), tools=[tool(WEATHER)], parallel_tool_calls=False) is None
+    assert await grammar(select_format("", "none"), tools=[tool(WEATHER)], parallel_tool_calls=False) is None
 
 
 async def test_a_form_within_channels() -> None:
     """The final message fits; reasoning, and calls, may come instead or before."""
-    harmony = choose("", "harmony")
+    harmony = select_format("", "harmony")
     found = await grammar(harmony, response_format=json_schema(WEATHER), tools=[tool(STRICT, strict=True)])
     reasoned = "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
     called = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "x"}'
@@ -212,7 +212,7 @@ async def test_a_form_within_channels() -> None:
 async def test_a_grammar_cannot_be_a_part() -> None:
     """One that is a whole of its own does not go with channels either."""
     with pytest.raises(BadRequest, match="tools or reasoning"):
-        await grammar(choose("", "harmony"), guided_grammar='start: "a"')
+        await grammar(select_format("", "harmony"), guided_grammar='start: "a"')
 
 
 @pytest.mark.parametrize(

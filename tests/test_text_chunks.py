@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.common.head import Head
+from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.stream import TextChunkWriter
-from adapter.api.common.logprobs import TextLogprobs
 from adapter.decode.events import Event, Finished, TextDelta, Used
-from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.token_logprobs import TokenLogprob
 from adapter.decode.usage import PromptTokensDetails, Usage
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.config import Settings
-from adapter.generation.models import LoadedTokenizer, Model
+from adapter.generation.model_registry import LoadedTokenizer, Model
 from adapter.generation.plain_text import offsets_of, prompt_tokens, text_of
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact, digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol

@@ -13,9 +13,9 @@ import pytest
 
 from subnet import RemoteManager, SessionManager
 from subnet.engines.base import Engine
-from subnet.engines.remote.parameters import Parameter, derive_seed
+from subnet.engines.remote.sampling_params import Parameter, derive_seed
 from subnet.engines.vllm import VllmEngine
-from subnet.engines.vllm.api import SAMPLING, parse_version
+from subnet.engines.vllm.vllm_api import SAMPLING, parse_version
 from subnet.errors import ContextLengthExceeded, EngineFailed, NodeError, NodeLost, SettingsError, SubnetError
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
 from subnet.http.node_spec import NodeSpec

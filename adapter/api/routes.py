@@ -6,16 +6,16 @@ from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, ModelList, ModelObject, Rendered
 from adapter.api.common.body import json_answer
+from adapter.api.common.http_request import Request
 from adapter.api.common.pipeline import Route
-from adapter.api.common.request import Request
 from adapter.api.completions.endpoint import CompletionEndpoint
 from adapter.api.completions.types import CompletionRequest, TextCompletion
 from adapter.api.embeddings.endpoint import EmbeddingEndpoint
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingRequest
-from adapter.api.models import show_models
 from adapter.api.openapi import document
 from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics
 from adapter.api.operator.home import home
+from adapter.api.operator.list_models import show_models
 from adapter.api.operator.types import Health, Home, NodeTable
 from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest

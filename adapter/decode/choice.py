@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from adapter.decode import Detokenizer, StopScanner
 from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
-from adapter.decode.logprobs import LogprobFormatter, TokenLogprob
+from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob
 from adapter.tools import Parser
 from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 from subnet.aio import Sink

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.token_logprobs import TokenLogprob
 from adapter.decode.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]

@@ -16,12 +16,12 @@ from adapter.decode.events import (
     TextDelta,
     Used,
 )
-from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.token_logprobs import TokenLogprob
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.errors import BadRequest
 from adapter.generation.base import Generation
-from adapter.generation.models import fingerprint
-from adapter.generation.request import GenerationRequest, check_media
+from adapter.generation.generation_request import GenerationRequest, check_media
+from adapter.generation.model_registry import fingerprint
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.ledger.chat import ChatLedger

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from adapter.tools import Kind
+from adapter.tools import ModelFormat
 
 
 class OutputOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class OutputOptions(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     token_ids: bool = False
     special: bool = False
-    kind: Kind | None = None
+    kind: ModelFormat | None = None
     tools: Mapping[str, Mapping[str, Any] | None] = {}
     opened: bool = False
     echo: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from adapter.errors import BadRequest
-from adapter.generation.models import Model
+from adapter.generation.model_registry import Model
 from adapter.generation.param_names import naming
 from subnet.errors import ContextLengthExceeded
 from subnet.tensors import TokenIds, token_ids

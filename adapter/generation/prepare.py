@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from adapter.errors import invalid
-from adapter.generation.models import Model, ModelRegistry
-from adapter.generation.request import GenerationRequest, check_media
+from adapter.generation.generation_request import GenerationRequest, check_media
+from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import structured
 from adapter.offload import aside

@@ -9,7 +9,7 @@ from adapter.decode.choice import TextChoiceReader
 from adapter.decode.events import Event, TextDelta, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Generation
-from adapter.generation.models import Model
+from adapter.generation.model_registry import Model
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.param_names import renamed
 from subnet import Session, SessionManager

@@ -23,8 +23,8 @@ from subnet.client.ledger.base import D, Ledger
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.ledger.token import TokenLedger
 from subnet.client.race import Hedger
+from subnet.client.request_validation import validate_encoding, validate_prompt, validate_sampling
 from subnet.client.timeouts import Limits
-from subnet.client.validation import validate_encoding, validate_prompt, validate_sampling
 from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
 from subnet.pool.lease import Lease

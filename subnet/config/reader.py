@@ -20,8 +20,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from subnet.config.check import Checker, expected
+from subnet.config.cli_parser import Parser
 from subnet.config.fields import Field, fields
-from subnet.config.parser import Parser
 from subnet.errors import SettingsError
 
 S = TypeVar("S", bound=msgspec.Struct)

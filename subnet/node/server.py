@@ -14,7 +14,7 @@ from aiohttp import web
 from subnet.authorizers import AuthorizerBase
 from subnet.engines.base import Engine
 from subnet.errors import NodeBusy, NodeLeaving
-from subnet.node.connection import NodeConnection
+from subnet.node.node_connection import NodeConnection
 from subnet.node_info import NodeInfo
 from subnet.version import VERSION
 from subnet.wire import frames

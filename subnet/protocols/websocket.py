@@ -21,7 +21,7 @@ from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Protocol
-from subnet.protocols.connection import Connection
+from subnet.protocols.client_connection import Connection
 from subnet.tensors import Tensor, TokenIds, pack, unpack
 from subnet.wire import frames
 from subnet.wire.messages import (

@@ -8,7 +8,7 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.engines.echo import PIECES, EchoOptions
-from subnet.engines.echo.vocabulary import END
+from subnet.engines.echo.echo_vocabulary import END
 from subnet.errors import InvalidRequest
 from subnet.generation import Delta, Job, Start, TokenLogprobs
 from subnet.node_info import TokenizerArtefact, digest

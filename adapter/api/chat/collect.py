@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.chat.messages import CalledFunction, ToolCall
+from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import ReasoningField, reasoning_fields
 from adapter.api.common.head import Head
-from adapter.api.common.logprobs import Logprobs
+from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
     CallArguments,
     CallStarted,
@@ -23,7 +23,7 @@ from adapter.decode.events import (
     TextDelta,
     Used,
 )
-from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.token_logprobs import TokenLogprob
 
 
 class Collector:

@@ -11,13 +11,13 @@ from adapter.api.chat.stream import ChunkWriter
 from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_request
 from adapter.api.common.body import Call, json_answer
+from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
-from adapter.api.common.sse import HEADERS, event_stream
 from adapter.generation.base import Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import aside

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from adapter.api.chat.messages import MOST_MESSAGES, Message
+from adapter.api.chat.message_types import MOST_MESSAGES, Message
 from adapter.api.chat.tools import ToolChoice, Tools
 from adapter.api.common.formats import ReasoningEffort, Verbosity
 from adapter.api.common.sampling import Count, SamplingRequest

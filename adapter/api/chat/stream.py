@@ -10,9 +10,9 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
+from adapter.api.common.event_stream import Chunks
 from adapter.api.common.head import Head
-from adapter.api.common.logprobs import Logprobs
-from adapter.api.common.sse import Chunks
+from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
     CallArguments,
     CallStarted,

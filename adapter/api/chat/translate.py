@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from adapter.api.chat.messages import (
+from adapter.api.chat.message_types import (
     AssistantMessage,
     AudioPart,
     FilePart,
@@ -20,8 +20,8 @@ from adapter.api.chat.messages import (
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
 from adapter.api.chat.tools import Tool as WireTool
-from adapter.api.common.translate import grammar_param, output_format, output_options, sampling
-from adapter.generation.request import GenerationRequest, Media
+from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
+from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
 from adapter.tools.reading.offer import Offer, Tool
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from adapter.api.chat.messages import AssistantMessage, Message
+from adapter.api.chat.message_types import AssistantMessage, Message
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract

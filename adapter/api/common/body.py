@@ -10,8 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
-from adapter.api.common.request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone, answer_to
 from adapter.generation.prepare import Rules

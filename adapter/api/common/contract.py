@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from adapter.api.common.parameters import BOTH, TABLE, Endpoint, Parameter
+from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Parameter
 from adapter.errors import BadRequest
 
 MOST = 256

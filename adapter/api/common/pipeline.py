@@ -18,12 +18,12 @@ from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
 from adapter.api.common.body import Call, error_response, read
+from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.api.common.request import Endpoint, Request, Services
 from adapter.errors import WrongMethod, answer_to, report
 from adapter.generation.base import Work
 from adapter.generation.fallback import Fallback
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.responses import Response
 

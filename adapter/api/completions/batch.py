@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from adapter.api.common.logprobs import TextLogprobs
-from adapter.api.completions.logprobs import prompt_logprobs
+from adapter.api.common.logprob_types import TextLogprobs
+from adapter.api.completions.text_logprobs import prompt_logprobs
 from adapter.decode.events import Event, Finished, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Asked, Work

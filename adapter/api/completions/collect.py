@@ -9,10 +9,10 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.common.head import Head
-from adapter.api.common.logprobs import TextLogprobs
+from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import Opening
-from adapter.api.completions.logprobs import joined, text_logprobs
 from adapter.api.completions.stream import text_reason
+from adapter.api.completions.text_logprobs import joined, text_logprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.decode.events import Event, Finished, TextDelta, Used
 

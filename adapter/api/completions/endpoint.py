@@ -5,18 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.api.common.body import Call, json_answer
+from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
-from adapter.api.common.sse import HEADERS, event_stream
 from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.collect import TextCollector
-from adapter.api.completions.prepare import prepare_text
+from adapter.api.completions.prepare_text import prepare_text
 from adapter.api.completions.stream import TextChunkWriter
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
 from adapter.decode.events import Event
 from adapter.generation.fallback import Fallback
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
+from adapter.api.common.event_stream import Chunks
 from adapter.api.common.head import Head
-from adapter.api.common.sse import Chunks
 from adapter.api.completions.batch import Opening
-from adapter.api.completions.logprobs import text_logprobs
+from adapter.api.completions.text_logprobs import text_logprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.decode.usage import Usage

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapter.api.common.inputs import Input, each
-from adapter.api.common.logprobs import TextLogprobs
+from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.common.sampling import LARGEST, SamplingRequest
 from adapter.decode.usage import Usage
 

@@ -16,7 +16,7 @@ from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
 from adapter.generation.base import Asked, Work
-from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import check_length, plain_tokens
 from adapter.offload import aside
 from subnet import SessionManager

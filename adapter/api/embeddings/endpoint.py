@@ -9,7 +9,7 @@ from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.embeddings.embed import Embeddings, prepare_embeddings
 from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
 from adapter.generation.fallback import Fallback
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.offload import LARGE, aside
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import Response

@@ -8,7 +8,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapter.api.common.body import error_response, json_answer
-from adapter.api.common.request import Request
+from adapter.api.common.http_request import Request
 from adapter.api.operator.types import Health, NodeRow, NodeTable
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from adapter.api.common.body import json_answer
-from adapter.api.common.request import Request
+from adapter.api.common.http_request import Request
 from adapter.api.operator.types import Home
 from adapter.server.responses import Response
 from subnet.version import VERSION

@@ -14,7 +14,7 @@ from adapter.api.tokenize.types import (
     read_tokenize,
 )
 from adapter.generation.fallback import Fallback
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp
 
 

@@ -10,10 +10,10 @@ from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
 from adapter.generation.base import Work
-from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.generation_request import check_media
+from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import begun, known_tokens, text_of, written_tokens
 from adapter.generation.prepare import DEFAULTS, Rules, write
-from adapter.generation.request import check_media
 from adapter.offload import aside
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds

@@ -7,6 +7,6 @@ which tokens are output. Any token lost, repeated or invented changes everything
 """
 
 from subnet.engines.echo.echo_engine import EchoEngine, EchoOptions
-from subnet.engines.echo.vocabulary import PIECES
+from subnet.engines.echo.echo_vocabulary import PIECES
 
 __all__ = ["PIECES", "EchoEngine", "EchoOptions"]

@@ -10,9 +10,9 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.engines.base import Engine
+from subnet.engines.echo.echo_stream import Stream
+from subnet.engines.echo.echo_vocabulary import END, PIECES
 from subnet.engines.echo.penalties import AdjustedStream, needs_logits
-from subnet.engines.echo.stream import Stream
-from subnet.engines.echo.vocabulary import END, PIECES
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Delta, Job
 from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest

@@ -7,8 +7,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.echo.stream import Stream
-from subnet.engines.echo.vocabulary import PIECES, TextState
+from subnet.engines.echo.echo_stream import Stream
+from subnet.engines.echo.echo_vocabulary import PIECES, TextState
 from subnet.generation import Sampling, Start
 from subnet.tensors import TokenIds
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.llama_server.api import NEUTRAL
-from subnet.engines.llama_server.choice import PATH, Choice, ServerInfo
-from subnet.engines.llama_server.grammar import supported_kinds, to_request_fields
+from subnet.engines.llama_server.grammar_fields import supported_kinds, to_request_fields
+from subnet.engines.llama_server.llama_server_api import NEUTRAL
+from subnet.engines.llama_server.llama_server_choice import PATH, Choice, ServerInfo
 from subnet.engines.llama_server.token_recovery import Vocabulary
 from subnet.engines.remote.choice_output import ChoiceOutput
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
+from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
 from subnet.errors import WireError
 from subnet.generation import Job
 from subnet.models.names import model_id_from_served_name

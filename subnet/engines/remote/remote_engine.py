@@ -12,7 +12,7 @@ from typing import Any, Self
 from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
 from subnet.engines.remote.choice_output import ChoiceOutput
-from subnet.engines.remote.model import Model, matches_sample
+from subnet.engines.remote.remote_model import Model, matches_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Delta, Job
 from subnet.http.client import HttpClient

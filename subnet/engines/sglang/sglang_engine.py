@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from subnet.engines.remote.choice_output import ChoiceOutput
-from subnet.engines.remote.events import stream_events
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
-from subnet.engines.sglang.api import FinishReason, GenerateEvent, IncrementDecoder, build_request
+from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
+from subnet.engines.remote.stream_events import stream_events
+from subnet.engines.sglang.sglang_api import FinishReason, GenerateEvent, IncrementDecoder, build_request
 from subnet.errors import NodeError, NodeLost, WireError
 from subnet.generation import Job
 from subnet.node_info import Capabilities

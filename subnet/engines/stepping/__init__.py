@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subnet.engines.stepping.context import Context, Row
+from subnet.engines.stepping.stepping_context import Context, Row
 from subnet.engines.stepping.stepping_engine import SteppingEngine
 
 __all__ = ["Context", "Row", "SteppingEngine"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subnet.engines.stepping.choice import Choice
-from subnet.engines.stepping.context import Context
+from subnet.engines.stepping.stepping_choice import Choice
+from subnet.engines.stepping.stepping_context import Context
 
 
 class Slots:

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.stepping.choice import Choice, Event
-from subnet.engines.stepping.context import Context, Row
 from subnet.engines.stepping.prefill import Pace, share_rows
 from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask, to_subnet_error
 from subnet.engines.stepping.slots import Slots
+from subnet.engines.stepping.stepping_choice import Choice, Event
+from subnet.engines.stepping.stepping_context import Context, Row
 from subnet.errors import EngineFailed, SubnetError
 
 # Time between two keep-alives of a choice, in seconds.

@@ -10,12 +10,12 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.engines.base import Engine
-from subnet.engines.sampling.grammar import GrammarCompiler
+from subnet.engines.sampling.grammar_state import GrammarCompiler
 from subnet.engines.sampling.sampler import Sampler
-from subnet.engines.stepping.choice import Choice, Run
-from subnet.engines.stepping.context import Context
 from subnet.engines.stepping.prefill import Pace
 from subnet.engines.stepping.stepper import Stepper
+from subnet.engines.stepping.stepping_choice import Choice, Run
+from subnet.engines.stepping.stepping_context import Context
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import Delta, Job, Start
 from subnet.node_info import Capabilities, TokenizerArtefact

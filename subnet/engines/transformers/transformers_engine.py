@@ -20,7 +20,7 @@ from subnet.models.pretrained_files import DESCRIPTION, find_folder
 from subnet.node_info import TokenizerArtefact
 
 if TYPE_CHECKING:
-    from subnet.engines.transformers.context import TorchContext
+    from subnet.engines.transformers.torch_context import TorchContext
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -96,7 +96,7 @@ class TransformersEngine(SteppingEngine):
 def _import_open_context() -> Callable[[Path, int, int, PassPace], TorchContext]:
     try:
         # Imported here, so that a missing package can be reported in one line.
-        from subnet.engines.transformers.model import open_context
+        from subnet.engines.transformers.torch_model import open_context
     except ImportError as error:
         raise SettingsError(
             f"the transformers engine requires additional packages (pip install '.[transformers]'): {error}"

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from subnet.engines.remote.choice_output import ChoiceOutput
-from subnet.engines.remote.events import MIN_LOGPROB, stream_events
-from subnet.engines.remote.model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.remote_engine import RemoteEngine
-from subnet.engines.vllm.api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
+from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
+from subnet.engines.remote.stream_events import MIN_LOGPROB, stream_events
+from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
 from subnet.errors import EngineFailed, NodeError, NodeLost, SettingsError, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.node_info import Capabilities

@@ -1,3 +1,3 @@
 """OpenAI-compatible servers as nodes of the chat lane."""
 
-from subnet.protocols.openai.protocol import OpenAIProtocol as OpenAIProtocol
+from subnet.protocols.openai.openai_protocol import OpenAIProtocol as OpenAIProtocol

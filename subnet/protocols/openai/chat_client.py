@@ -11,12 +11,12 @@ from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeLost
 from subnet.http.client import HttpClient
-from subnet.protocols.openai.choice import Choice
-from subnet.protocols.openai.models import ModelCatalog
+from subnet.protocols.openai.chat_body import build_body, offset_seed
+from subnet.protocols.openai.chat_response import ChatResponse
+from subnet.protocols.openai.model_catalog import ModelCatalog
+from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.quirks import Quirks
-from subnet.protocols.openai.request import build_body, offset_seed
-from subnet.protocols.openai.response import ChatResponse
-from subnet.protocols.openai.usage import total_usage
+from subnet.protocols.openai.usage_reader import total_usage
 
 # Usage of one HTTP request, and the choices that its response left out.
 Outcome = tuple[ChatUsage | None, list[Choice]]

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from subnet.engines.transformers.context import TorchContext
 from subnet.engines.transformers.pace import PassPace
+from subnet.engines.transformers.torch_context import TorchContext
 from subnet.errors import SettingsError
 from subnet.models.pretrained_files import first_line
 

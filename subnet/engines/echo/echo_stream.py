@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from subnet.engines.echo.vocabulary import BETWEEN_CHARACTERS, MAX_CHARACTER_TOKENS, PIECES
+from subnet.engines.echo.echo_vocabulary import BETWEEN_CHARACTERS, MAX_CHARACTER_TOKENS, PIECES
 from subnet.generation import Delta, FinishReason, Sampling, Start, TokenLogprobs
 from subnet.tensors import TokenIds
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from subnet.engines.remote.events import MIN_LOGPROB, StreamEvent
-from subnet.engines.remote.parameters import Parameter, derive_seed, nonzero, sampling_params
+from subnet.engines.remote.sampling_params import Parameter, derive_seed, nonzero, sampling_params
+from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, TokenLogprobs
 

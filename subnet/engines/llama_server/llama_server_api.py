@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.events import MIN_LOGPROB, StreamEvent
-from subnet.engines.remote.parameters import Parameter, derive_seed, sampling_params
+from subnet.engines.remote.sampling_params import Parameter, derive_seed, sampling_params
+from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.generation import Job, TokenLogprobs
 
 SAMPLING = (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.aio import Sink
-from subnet.engines.sampling.grammar import GrammarState
+from subnet.engines.sampling.grammar_state import GrammarState
 from subnet.engines.sampling.sampler import Sampler, token_logprobs
 from subnet.errors import SubnetError
 from subnet.generation import Delta, FinishReason, Job

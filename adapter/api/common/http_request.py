@@ -9,7 +9,7 @@ import msgspec
 from adapter.api.common.access_log import Record
 from adapter.auth.keys import Keys
 from adapter.config import Settings
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope

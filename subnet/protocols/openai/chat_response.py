@@ -12,8 +12,8 @@ from subnet.chat import ChatDelta, ChatUsage
 from subnet.errors import NodeError, NodeLost, SubnetError, WireError
 from subnet.http.error_map import is_error
 from subnet.http.sse import Event
-from subnet.protocols.openai.choice import Choice
-from subnet.protocols.openai.usage import read_usage
+from subnet.protocols.openai.openai_choice import Choice
+from subnet.protocols.openai.usage_reader import read_usage
 
 # Keep-alives that some servers send as events instead of comments.
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})

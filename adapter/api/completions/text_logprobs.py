@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from adapter.api.common.logprobs import TextLogprobs
-from adapter.decode.logprobs import LogprobFormatter, TokenLogprob, TopLogprob
-from adapter.generation.models import Model
+from adapter.api.common.logprob_types import TextLogprobs
+from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
+from adapter.generation.model_registry import Model
 from adapter.generation.plain_text import offsets_of
 from subnet.generation import TokenLogprobs
 

@@ -8,7 +8,7 @@ from typing import Any
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
 from subnet.protocols.openai.finish import to_finish_reason
-from subnet.protocols.openai.logprobs import read_logprobs
+from subnet.protocols.openai.openai_logprobs import read_logprobs
 from subnet.protocols.openai.prefix_filter import PrefixFilter
 from subnet.protocols.openai.tool_calls import ToolCalls
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.llama_server.api import CompletionEvent, Probability, build_request, build_top_tokens_request
+from subnet.engines.llama_server.llama_server_api import (
+    CompletionEvent,
+    Probability,
+    build_request,
+    build_top_tokens_request,
+)
 from subnet.engines.llama_server.token_recovery import TokenRecovery, UnrecoverableTokens, Vocabulary
 from subnet.engines.remote.choice_output import ChoiceOutput
-from subnet.engines.remote.events import stream_events
+from subnet.engines.remote.stream_events import stream_events
 from subnet.errors import EngineFailed, NodeLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.http.client import HttpClient

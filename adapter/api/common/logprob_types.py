@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from adapter.decode.logprobs import TokenLogprob
+from adapter.decode.token_logprobs import TokenLogprob
 
 
 class Logprobs(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Capabilities, NodeInfo
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.openai.chat_client import ChatClient
-from subnet.protocols.openai.models import ModelCatalog
+from subnet.protocols.openai.model_catalog import ModelCatalog
 from subnet.protocols.openai.quirks import quirks_for
 from subnet.version import VERSION
 from subnet.wire.messages import Accepted, Generate

@@ -12,12 +12,12 @@ import msgspec
 
 from adapter.decode import Detokenizer, StopScanner, TokenTable
 from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceReader
-from adapter.decode.logprobs import LogprobFormatter
+from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
 from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
-from adapter.tools import Kind, choose, named
+from adapter.tools import ModelFormat, parse_format_name, select_format
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import GrammarKind, ModelCard, TokenizerArtefact
@@ -40,10 +40,10 @@ class LoadedTokenizer:
         source = card.chat_template or DEFAULT_TEMPLATE
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
         self.template = ChatTemplate(source, card.bos_token, card.eos_token)
-        self.kind = _kind(self.template, source, tool_format).of(self.tokenizer.pieces)
+        self.kind = _kind(self.template, source, tool_format).for_vocabulary(self.tokenizer.pieces)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
-        marks = {self.tokenizer.special[mark] for mark in self.kind.visible if mark in self.tokenizer.special}
+        marks = {self.tokenizer.special[mark] for mark in self.kind.visible_marks if mark in self.tokenizer.special}
         self.marked_table = self._table(self.tokenizer.control - marks)
 
     @property
@@ -98,14 +98,14 @@ class Model:
         )
 
 
-def _kind(template: ChatTemplate, source: str, tool_format: str | None) -> Kind:
+def _kind(template: ChatTemplate, source: str, tool_format: str | None) -> ModelFormat:
     if tool_format is not None:
-        return choose(source, *named(tool_format))
-    kind = choose(source)
-    if template.knows_tools or (kind.calls is not None and kind.calls.reasons):
+        return select_format(source, *parse_format_name(tool_format))
+    kind = select_format(source)
+    if template.knows_tools or (kind.tool_format is not None and kind.tool_format.marks_reasoning):
         return kind
     # The format in which the prompt then explains tools.
-    return choose(source, "hermes")
+    return select_format(source, "hermes")
 
 
 @lru_cache(maxsize=256)

@@ -6,10 +6,10 @@ from functools import partial
 
 import msgspec
 
-from adapter.api.common.translate import grammar_param, output_format, output_options, sampling
+from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
 from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.types import CompletionRequest
-from adapter.generation.models import Model, ModelRegistry
+from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import prompt_tokens, text_of
 from adapter.generation.prepare import room, sampling_for
 from adapter.generation.token_lane import TokenGeneration
