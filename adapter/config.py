@@ -168,13 +168,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Returns the format of tool calls by model, "calls" or "calls/reasoning". Raises SettingsError."""
         if not self.tool_format:
             return {}
-        from adapter.tools import FORMATS, NONE, REASONING, named
+        from adapter.tools import FORMATS, NONE, REASONING, parse_format_name
 
         found = {}
         for entry in self.tool_format:
             model, _, text = entry.rpartition("=")
             try:
-                named(text)
+                parse_format_name(text)
             except ValueError:
                 model = ""
             if not model:

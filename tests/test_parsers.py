@@ -237,7 +237,7 @@ def test_calls_of_each_family(name: str, text: str, expected: Message) -> None:
 
 @pytest.mark.parametrize("tags", REASONING.values())
 def test_reasoning_before_the_answer(tags: Any) -> None:
-    """Reasoning between the tags of each family is parsed without surrounding white space, and so are calls after it."""
+    """Reasoning between the tags of each family is parsed without white space around it."""
     kind = only("hermes", tags.name)
     text = f'{tags.opening}\nSo 1 < 2.\n{tags.closing}\n\nYes. <tool_call>{{"name": "get_time"}}</tool_call>'
     assert read(kind, text) == Message("Yes.", "So 1 < 2.", [TIME])

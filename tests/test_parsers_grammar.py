@@ -123,8 +123,8 @@ def fits(name: str, arguments: dict[str, Any]) -> bool:
 def test_the_parser_reads_what_the_grammar_allows(
     special: bool, name: str, seed: int, several: bool, opened: bool, reasoning: str
 ) -> None:
-    """Anything at all that it allows: calls and nothing else, arguments that fit, one call where one is wanted; with
-    the marks as text and as control tokens, after reasoning and without."""
+    """Every text that the grammar allows is parsed as calls with valid arguments and nothing else. Marks are text or
+    control tokens, and reasoning may come first."""
     kind = only(name, reasoning)
     opened = opened and kind.tags is not None
     vocabulary = Vocabulary(kind.visible_marks if special else ())
@@ -164,8 +164,8 @@ def accepts(name: str, text: str, several: bool = False) -> bool:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_grammar_accepts(name: str) -> None:
-    """The call as the format's own models write it, and none that lacks an end, has more to it, goes to another tool,
-    or has other arguments."""
+    """The grammar accepts a call as the format's models write it, and rejects incomplete calls, trailing text, unknown
+    tools and other arguments."""
     text = ACCEPTED[name]
     assert accepts(name, text)
     assert accepts(name, text, several=True)

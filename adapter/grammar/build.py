@@ -11,7 +11,7 @@ from adapter.errors import BadRequest
 from adapter.grammar.json_schema import fault, is_checked, written
 from adapter.grammar.output_format import Form, OutputFormat, Place, compiled
 from adapter.offload import LARGE, aside
-from adapter.tools import Kind, UnsupportedSchema
+from adapter.tools import ModelFormat, UnsupportedSchema
 from adapter.tools.grammar.lark import as_object
 from adapter.tools.reading.offer import Offer, Tool
 from subnet.generation import Grammar
@@ -32,7 +32,11 @@ class _Checked(msgspec.Struct, frozen=True):
 
 
 async def structure(
-    offer: Offer, output_format: OutputFormat | None, kind: Kind, special: Mapping[str, int], opened: bool = False
+    offer: Offer,
+    output_format: OutputFormat | None,
+    kind: ModelFormat,
+    special: Mapping[str, int],
+    opened: bool = False,
 ) -> Grammar | None:
     """The grammar that the answer must fit, or None where it may be anything.
 
@@ -68,18 +72,18 @@ async def plain_structure(wanted: OutputFormat | None) -> Grammar | None:
     return form.grammar
 
 
-def _calls(offer: Offer, kind: Kind, special: Mapping[str, int], opened: bool) -> str | None:
+def _calls(offer: Offer, kind: ModelFormat, special: Mapping[str, int], opened: bool) -> str | None:
     tools = parameters(offer)
     if offer.forced:
-        return kind.grammar(tools, offer.parallel, special, opened)
+        return kind.call_grammar(tools, offer.parallel, special, opened)
     bound = not offer.parallel or any(tool.strict for tool in offer.tools)
-    return kind.free(tools, offer.parallel, special, opened) if tools and bound else None
+    return kind.free_grammar(tools, offer.parallel, special, opened) if tools and bound else None
 
 
-def _answer(form: Form, offer: Offer, kind: Kind, special: Mapping[str, int], opened: bool) -> Grammar:
+def _answer(form: Form, offer: Offer, kind: ModelFormat, special: Mapping[str, int], opened: bool) -> Grammar:
     """The format, after reasoning where the model reasons, or calls where it may call."""
     body = form.body
-    whole = kind.answer(body or '""', special, opened, parameters(offer), offer.parallel)
+    whole = kind.content_grammar(body or '""', special, opened, parameters(offer), offer.parallel)
     if whole is not None and body is None:
         raise _clash(f"'{form.place.param}' cannot be combined with tools or reasoning.", form.place.param)
     return _lark(whole) or form.grammar

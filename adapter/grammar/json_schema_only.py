@@ -12,15 +12,15 @@ from typing import Any
 from adapter.grammar.build import parameters, structure
 from adapter.grammar.json_schema import written
 from adapter.grammar.output_format import OutputFormat
-from adapter.tools import Kind
+from adapter.tools import ModelFormat
 from adapter.tools.formats.llama3_json import Llama3Json
 from adapter.tools.grammar.lark import as_object
 from adapter.tools.reading.offer import Offer
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
-_CALLS = Kind(Llama3Json(), None)
-_FORM = Kind(None, None)
+_CALLS = ModelFormat(Llama3Json(), None)
+_FORM = ModelFormat(None, None)
 
 Tools = Mapping[str, Mapping[str, Any] | None]
 
@@ -28,11 +28,11 @@ Tools = Mapping[str, Mapping[str, Any] | None]
 async def structured(
     offer: Offer,
     output_format: OutputFormat | None,
-    kind: Kind,
+    kind: ModelFormat,
     special: Mapping[str, int],
     opened: bool,
     engines: Callable[[], Collection[GrammarKind]],
-) -> tuple[Kind, Grammar | None]:
+) -> tuple[ModelFormat, Grammar | None]:
     """Returns how the answer is to be read, and the grammar that it must fit: as `structure` has them, where all
     `engines` of the model support such grammars. Raises as that does.
     """

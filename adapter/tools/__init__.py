@@ -1,8 +1,18 @@
-"""Text -> parts: what of an answer is reasoning, tool calls and content. One parser per choice, one file per format."""
+"""Parsing of answers into reasoning, tool calls and content, and grammars that tool calls must fit."""
 
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import UnsupportedSchema
 from adapter.tools.parser import Parser
-from adapter.tools.registry import FORMATS, NONE, REASONING, ModelFormat, detect_format, parse_format_name
+from adapter.tools.registry import FORMATS, NONE, REASONING, ModelFormat, parse_format_name, select_format
 
-__all__ = ["FORMATS", "NONE", "REASONING", "ModelFormat", "Parser", "ToolFormat", "UnsupportedSchema", "detect_format", "parse_format_name"]
+__all__ = [
+    "FORMATS",
+    "NONE",
+    "REASONING",
+    "ModelFormat",
+    "Parser",
+    "ToolFormat",
+    "UnsupportedSchema",
+    "parse_format_name",
+    "select_format",
+]

@@ -1,4 +1,4 @@
-"""Text -> parts. One object per choice."""
+"""Incremental parser of a choice's text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Reader: TypeAlias = Callable[[Source], Reading[None]]
 
 
 class Parser:
-    """Has `readers` read the text one after another; what they leave is content.
+    """Runs `readers` on a text, one after another. Text that they leave is content.
 
-    Any split of a text gives the same message. Nothing that a model writes raises: what is not a call in the format is
-    content, and a call that goes wrong after it was begun keeps the arguments given so far.
+    The result does not depend on how the text is split into pieces. No text raises an error: what is not a valid call
+    is content, and a call that becomes invalid after its start keeps the arguments emitted so far.
     """
 
     def __init__(self, readers: Sequence[Reader], tools: Tools | None = None) -> None:
@@ -24,14 +24,14 @@ class Parser:
         self._reading = _read(self._source, readers)
 
     def decode(self, text: str) -> list[Part]:
-        """What of the text so far is clear by now, and was not given before."""
+        """Add `text`, and return the parts that are certain by now."""
         if text:
             self._source.add(text)
             next(self._reading)
         return self._source.pop_parts()
 
     def flush(self) -> list[Part]:
-        """The rest, at the end of the text."""
+        """End the text, and return the remaining parts."""
         self._source.end()
         next(self._reading, None)
         return self._source.pop_parts()

@@ -1,4 +1,4 @@
-"""Which parsers fit a model, by the marks in its chat template or by what the operator says."""
+"""Selection of a model's format of tool calls and reasoning, by its chat template or by the operator's setting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from adapter.tools.reading.source import Tools
 T = TypeVar("T")
 NONE = "none"
 
-# The first whose marks are all in the template fits: what is special comes before what it resembles.
+# Marks in the chat template, by format. The first format whose marks are all present is selected, so more specific
+# formats come first.
 _MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
     (Harmony, ("<|channel|>", "<|message|>")),
     (DeepSeekV3, (DeepSeek.visible_marks[0], "```json")),
@@ -40,33 +41,36 @@ _MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
     (Llama3Json, ("<|python_tag|>",)),
     (Llama3Json, ('"parameters"', "<|start_header_id|>")),
 )
-FORMATS: Mapping[str, type[ToolFormat]] = {kind.name: kind for kind, _ in _MARKS}
+FORMATS: Mapping[str, type[ToolFormat]] = {tool_format.name: tool_format for tool_format, _ in _MARKS}
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 
 
 class ModelFormat(msgspec.Struct, frozen=True):
-    """How a model writes calls and reasoning: the maker of its parsers and grammars. None: it does not."""
+    """Format in which a model writes tool calls and reasoning. Creates parsers and grammars. None: not supported."""
 
     tool_format: ToolFormat | None
     tags: Tags | None
 
     def for_vocabulary(self, pieces: Sequence[bytes]) -> ModelFormat:
-        """The same, for a model of which token i is `pieces[i]`. May take a second."""
-        return ModelFormat(Harmony.for_vocabulary(pieces), self.tags) if isinstance(self.tool_format, Harmony) else self
+        """Return the format for a model whose token i has the bytes `pieces[i]`. May take a second."""
+        if isinstance(self.tool_format, Harmony):
+            return ModelFormat(Harmony.for_vocabulary(pieces), self.tags)
+        return self
 
     @property
     def visible_marks(self) -> tuple[str, ...]:
-        """The marks that the detokenizer has to show where they are control tokens."""
-        shown = () if self.tool_format is None else self.tool_format.visible_marks
-        return shown if self.tags is None else (*shown, self.tags.opening, self.tags.closing)
+        """Marks that the detokenizer must output even if they are control tokens."""
+        marks = () if self.tool_format is None else self.tool_format.visible_marks
+        return marks if self.tags is None else (*marks, self.tags.opening, self.tags.closing)
 
     def opened(self, prompt: str) -> bool:
-        """Whether the answer to `prompt` begins inside reasoning."""
+        """Return True if the answer to `prompt` starts within reasoning."""
         return self.tags is not None and self.tags.opened(prompt)
 
     def parser(self, tools: Tools | None = None, opened: bool = False) -> Parser | None:
-        """For one choice. `tools`: the functions it may call; without any, calls are not looked for, and None is
-        returned where there is nothing to look for at all."""
+        """Return a parser for one choice, or None if there is nothing to parse. Calls are parsed only with `tools`, the
+        functions that may be called. `opened`: the text starts within reasoning.
+        """
         readers: list[Reader] = []
         if self.tags is not None:
             readers.append(partial(self.tags.parse, opened=opened))
@@ -74,26 +78,27 @@ class ModelFormat(msgspec.Struct, frozen=True):
             readers.append(self.tool_format.parse)
         return Parser(readers, tools) if readers else None
 
-    def grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str:
-        """What makes the model call: in llguidance's dialect of Lark, one call, or with `several` one or more, each to
-        one of `tools` (at least one) with arguments that fit its schema. Reasoning may come before.
+    def call_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str:
+        """Return a grammar, in llguidance's Lark dialect, that forces one call, or with `several` one or more. Each is
+        to one of `tools` (at least one), with arguments that fit its schema. Reasoning may precede it.
 
-        `special` are the ids of the model's control tokens by their texts: a mark among them is asked for as that
-        token. Models that know no calls get the hermes format. Raises UnsupportedSchema for what the format cannot
-        promise; a schema that llguidance cannot follow shows when the grammar is used.
+        `special` has the ids of the model's control tokens by text: a mark among them is matched as that token. Models
+        without a format of calls get the hermes format. Raises UnsupportedSchema if the format cannot enforce a schema.
+        A schema that llguidance does not support raises only when the grammar is compiled.
         """
         lark = Lark(special)
         return self._after_reasoning(lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), opened)
 
-    def free(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str | None:
-        """The same where the model may call or not: any text, with or without such calls at its end. None for models
-        that know no calls, in whose answers none are looked for. Raises UnsupportedSchema."""
+    def free_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str | None:
+        """Return a grammar for any text, with or without calls at its end, which are as in `call_grammar`. Returns None
+        for models without a format of calls, in whose answers calls are not parsed. Raises UnsupportedSchema.
+        """
         if self.tool_format is None:
             return None
         lark = Lark(special)
         return lark.text(self.tool_format.free_grammar(lark, tools, several, self.tags, opened))
 
-    def answer(
+    def content_grammar(
         self,
         body: str,
         special: Mapping[str, int],
@@ -101,9 +106,10 @@ class ModelFormat(msgspec.Struct, frozen=True):
         tools: Tools | None = None,
         several: bool = True,
     ) -> str | None:
-        """The grammar of an answer of which `body`, a Lark expression such as `%json {...}`, is the content, and
-        which may have reasoning before it; or, with `tools`, of calls to them instead. None where the model writes
-        nothing but the content. Raises UnsupportedSchema."""
+        """Return a grammar for an answer with the content `body`, a Lark expression such as `%json {...}`, which
+        reasoning may precede. With `tools` calls to them are allowed instead of content. Returns None if the content is
+        all that the model can write. Raises UnsupportedSchema.
+        """
         calls = tools if self.tool_format else None
         if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_reasoning):
             return None
@@ -119,36 +125,37 @@ class ModelFormat(msgspec.Struct, frozen=True):
         return lark.text(answer if self.tags is None else self.tags.prepend_to(lark, answer, opened))
 
 
-def detect_format(template: str, calls: str | None = None, reasoning: str | None = None) -> ModelFormat:
-    """By the source of the chat template; `calls` (one of FORMATS) and `reasoning` (one of REASONING), or "none" for
-    either, is what the operator says instead. A template without any marks of calls gets the hermes format, in which
-    tools are explained to models that know no tools. Raises ValueError for other names."""
-    written = _format(template, calls)
-    if written is not None and tool_format.marks_reasoning:
-        return ModelFormat(written, None)
-    return ModelFormat(written, _tags(template, reasoning))
+def select_format(template: str, calls: str | None = None, reasoning: str | None = None) -> ModelFormat:
+    """Select a format by the source of the chat template, or by name: `calls` is one of FORMATS, `reasoning` one of
+    REASONING, and either may be "none". A template without marks of calls gets the hermes format, in which the prompt
+    then explains tools to the model. Raises ValueError for unknown names.
+    """
+    tool_format = _tool_format(template, calls)
+    if tool_format is not None and tool_format.marks_reasoning:
+        return ModelFormat(tool_format, None)
+    return ModelFormat(tool_format, _tags(template, reasoning))
 
 
 def parse_format_name(text: str) -> tuple[str, str | None]:
-    """What an operator says of a model, `calls` or `calls/reasoning`, as `detect_format` takes it. Raises ValueError."""
+    """Parse an operator's setting, `calls` or `calls/reasoning`, to arguments of `select_format`. Raises ValueError."""
     calls, slash, reasoning = text.partition("/")
-    detect_format("", calls, reasoning if slash else None)
+    select_format("", calls, reasoning if slash else None)
     return calls, reasoning if slash else None
 
 
-def _format(template: str, name: str | None) -> ToolFormat | None:
+def _tool_format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
-        return None if name == NONE else _named(FORMATS, name)()
-    return next((kind() for kind, marks in _MARKS if all(mark in template for mark in marks)), Hermes())
+        return None if name == NONE else _look_up(FORMATS, name)()
+    return next((tool_format() for tool_format, marks in _MARKS if all(mark in template for mark in marks)), Hermes())
 
 
 def _tags(template: str, name: str | None) -> Tags | None:
     if name is not None:
-        return None if name == NONE else _named(REASONING, name)
+        return None if name == NONE else _look_up(REASONING, name)
     return next((tags for tags in TAGS if tags.opening in template or tags.closing in template), None)
 
 
-def _named(table: Mapping[str, T], name: str) -> T:
+def _look_up(table: Mapping[str, T], name: str) -> T:
     if name not in table:
         raise ValueError(f"unknown name '{name}': expected one of {', '.join([*table, NONE])}")
     return table[name]

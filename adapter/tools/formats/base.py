@@ -1,4 +1,4 @@
-"""How a family of models writes its calls."""
+"""Base class of the formats in which families of models write tool calls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from adapter.tools.reading.text import Reading
 
 
 class ToolFormat(ABC):
-    """`name` is what an operator calls it. `visible` are the marks that are control tokens in some vocabularies,
-    where the detokenizer has to show them. `opening` are those with which calls begin after text: in none of them does
-    a character come again with which one begins. `reasons`: it marks reasoning too, so that no tags are looked for.
+    """Parser and grammar of a format of tool calls.
+
+    `name` is used in settings. `visible_marks` may be control tokens, which the detokenizer must then output.
+    `start_marks` start calls after text; their first characters must not recur within any of them. `marks_reasoning`:
+    the format marks reasoning as well, so that no tags of reasoning are parsed.
     """
 
     name: ClassVar[str]
@@ -25,23 +27,25 @@ class ToolFormat(ABC):
 
     @abstractmethod
     def parse(self, source: Source) -> Reading[None]:
-        """Gives all that it understands; what it leaves is content."""
+        """Parse the text and emit its parts. Text that is not parsed is content."""
 
     @abstractmethod
     def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
-        """A Lark expression for one call, or with `several` for one or more, each to one of `tools` (at least one)
-        with arguments that fit its schema. Raises UnsupportedSchema."""
+        """Return an expression for one call, or with `several` for one or more. Each is to one of `tools` (at least
+        one), with arguments that fit its schema. Raises UnsupportedSchema.
+        """
 
     def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
-        """A Lark expression for any text, with reasoning before it as `tags` mark it, and with or without calls at its
-        end: all that `read` takes for a call is one that `calls` allows. Raises UnsupportedSchema."""
+        """Return an expression for any text, with reasoning before it if there are `tags`, and optional calls at its
+        end: everything that `parse` would parse as a call fits `call_grammar`. Raises UnsupportedSchema.
+        """
         text = self.free_text(lark, tools, lark.rule(self.call_grammar(lark, tools, several)))
         return text.expression() if tags is None else text.after_reasoning(tags, opened)
 
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
-        """What may stand beside `calls`."""
+        """Return the grammar of text that may end with `calls`."""
         return FreeText(lark, self.start_marks, calls)
 
     def content_grammar(self, lark: Lark, body: str) -> str:
-        """A Lark expression for an answer of which `body` is the content."""
+        """Return an expression for an answer with the content `body`."""
         return body

@@ -1,5 +1,6 @@
-"""DeepSeek. Between marks for all the calls and for each of them: `name`, a mark, and the arguments (V3.1); or
-`function`, the mark, the name, and the arguments in a block of code (V3, R1)."""
+"""Format of DeepSeek models. Marks enclose all calls, and each call. Within them are the name, a mark and the arguments
+(V3.1), or `function`, a mark, the name and the arguments in a code block (V3, R1).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from adapter.tools.reading.text import Reading
 
 
 def _mark(name: str) -> str:
-    """With a wide bar at either end, and low blocks for spaces."""
+    """Return a mark, with fullwidth bars at both ends and block characters instead of spaces."""
     return "<\uff5c" + name.replace(" ", "\u2581") + "\uff5c>"
 
 
@@ -22,7 +23,7 @@ _BLOCK, _BLOCK_END = "```json", "```"
 
 
 class DeepSeek(ToolFormat):
-    """Reads both, writes V3.1's. The marks around all the calls may be missing."""
+    """Parses both formats; its grammar is that of V3.1. The marks around all calls may be missing."""
 
     name = "deepseek"
     visible_marks = (_CALLS, _CALLS_END, _CALL, _CALL_END, _SEP)
@@ -77,7 +78,7 @@ class DeepSeek(ToolFormat):
 
 
 class DeepSeekV3(DeepSeek):
-    """Reads both, writes V3's and R1's."""
+    """Parses both formats; its grammar is that of V3 and R1."""
 
     name = "deepseek_v3"
     _between = LINE

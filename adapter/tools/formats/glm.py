@@ -1,5 +1,6 @@
-"""GLM 4.5: `<tool_call>name`, then `<arg_key>key</arg_key>` and `<arg_value>value</arg_value>` for each argument, then
-`</tool_call>`. Strings have no quotes; other values are JSON."""
+"""Format of GLM 4.5: `<tool_call>name`, then `<arg_key>key</arg_key>` and `<arg_value>value</arg_value>` for each
+argument, then `</tool_call>`. Strings are not quoted; other values are JSON.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _VALUE, _VALUE_END = "<arg_value>", "</arg_value>"
 
 
 class Glm(ToolFormat):
-    """A call that breaks off keeps the arguments so far, without the brace that would close them."""
+    """Format of GLM. An incomplete call keeps the arguments so far, without the closing brace."""
 
     name = "glm"
     visible_marks = (_OPEN, _CLOSE, _KEY, _KEY_END, _VALUE, _VALUE_END)

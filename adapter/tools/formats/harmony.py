@@ -1,9 +1,8 @@
-"""gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, with more of them after `<|start|>assistant`. Channel
-`analysis` is reasoning, a message `to=functions.name` is a call, the rest is content.
+"""Format of gpt-oss: messages `<|channel|>name<|message|>text<|end|>`, each further one after `<|start|>assistant`. The
+channel `analysis` is reasoning, a message `to=functions.name` is a call, and the rest is content.
 
-What a header says is read by the package openai-harmony (see harmony_package). The text after it is that up to the next
-mark, which is all that the package would make of its tokens; it is taken here as it comes, since the package takes
-tokens, while stop strings end an answer in its text.
+Headers are parsed by the package openai-harmony (see harmony_header.py). The text after a header is parsed here: the
+package needs tokens, but stop strings are found in text. The result is the same, as text extends to the next mark.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ from adapter.tools.reading.text import Reading
 _MARK, _END = "<|", "<|end|>"
 _ENDS = (_END, "<|call|>", "<|return|>")
 _TO = re.compile(r"[^\s<]*\s*[^\s<]*")
-"""A recipient, and what type of text it gets."""
+"""Recipient, and the type of text that it gets."""
 
 
 class Harmony(ToolFormat):
-    """A header that the end of the text cuts off is skipped; one without a message is content, and so is text outside
-    of messages. A mark `<|start|>` ends a message that has no end. Arguments are passed on as the model wrote them, even
-    if they are not valid JSON."""
+    """Format of gpt-oss. An incomplete header at the end of the text is skipped. A header without a message is content,
+    and so is text outside of messages. `<|start|>` ends a message without an end mark. Arguments are passed on as the
+    model wrote them, even if they are not valid JSON.
+    """
 
     name = "harmony"
     visible_marks = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
@@ -49,7 +49,7 @@ class Harmony(ToolFormat):
 
     @classmethod
     def for_vocabulary(cls, pieces: Sequence[bytes]) -> Harmony:
-        """For a model of which token i is `pieces[i]`. Takes about a second."""
+        """Return the format for a model whose token i has the bytes `pieces[i]`. Takes about a second."""
         from adapter.tools.formats.harmony_header import load  # slow, and only these models need it
 
         return cls(load(pieces))
@@ -61,7 +61,7 @@ class Harmony(ToolFormat):
             yield from self._headed(source, mark)
 
     def _first(self, source: Source) -> Reading[None]:
-        """The prompt ends in `<|start|>assistant`, so the answer may begin in the midst of a header."""
+        """Parse the first message, whose header may have started in the prompt (`<|start|>assistant`)."""
         yield from source.space()
         if (yield from source.literal("to=")):
             yield from source.match(_TO)
@@ -102,7 +102,7 @@ class Harmony(ToolFormat):
         yield from source.emit_until(START, *_ENDS, make=source.arguments_part, trim=True)
 
     def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
-        """One call: the model ends its turn with it."""
+        """Return an expression for one call, which ends the model's turn."""
         return f"{self._reasoning(lark)}? {lark.mark(CHANNEL)} {self._call_of(lark, tools)}"
 
     def _call_of(self, lark: Lark, tools: Tools) -> str:
@@ -113,7 +113,7 @@ class Harmony(ToolFormat):
         )
 
     def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
-        """Text is a message of its own, and so is what introduces a call."""
+        """Return an expression for a message with text, or a call, optionally after a message that introduces it."""
         text = text_without(lark, _MARK)
         final = f'"final" {lark.mark(MESSAGE)} {text}'
         introduced = f'"commentary" {lark.mark(MESSAGE)} {text} {self._next(lark)}'
@@ -128,5 +128,5 @@ class Harmony(ToolFormat):
         return lark.rule(f"{message} {self._next(lark)}")
 
     def _next(self, lark: Lark) -> str:
-        """The end of a message, and the beginning of the next."""
+        """Return an expression for the end of a message and the start of the next one."""
         return f'{lark.mark(_END)} {lark.mark(START)} "assistant"'

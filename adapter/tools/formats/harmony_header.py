@@ -1,6 +1,6 @@
-"""Headers as the package openai-harmony reads them, which is what gpt-oss's makers have for it.
+"""Parsing of gpt-oss's message headers, with the package openai-harmony by the model's authors.
 
-Slow to import, for it brings pydantic: to be imported where a model needs it.
+This module is slow to import, as the package imports pydantic: import it only for a model that needs it.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ class Header(NamedTuple):
 
     @property
     def function(self) -> str | None:
-        """The client's function that is called, if one is."""
+        """Name of the client's function that is called, or None."""
         name = (self.recipient or "").removeprefix(FUNCTIONS)
         return name if name != self.recipient and is_name(name) else None
 
     @property
     def is_reasoning(self) -> bool:
-        """Calls to tools that are none of the client's (browser, python) are reasoning, too."""
+        """True for reasoning, which includes calls of built-in tools (browser, python)."""
         return self.channel == "analysis" or (bool(self.recipient) and self.channel != "final")
 
 
 ReadHeader: TypeAlias = Callable[[str], Header]
-"""Of a header up to its `<|message|>`. One that does not begin with `<|start|>` is the assistant's. Never raises."""
+"""Parses a header, up to its `<|message|>`. One without `<|start|>` is the assistant's. Never raises."""
 
 
 def read_as_text(header: str) -> Header:
-    """Takes what it finds, wherever that stands."""
+    """Parse a header with regular expressions that ignore the order of its fields."""
     channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
     return Header(channel and channel[1], recipient and recipient[1])
 
@@ -64,10 +64,10 @@ def read_as_text(header: str) -> Header:
 logger = logging.getLogger(__name__)
 
 N_ORDINARY = 199_998
-"""The tokens of o200k_base; those after them are control tokens."""
+"""Number of tokens in o200k_base. Later ids are control tokens."""
 
-MAX_PARSED = 256
-"""Characters of a header that the package is given: it takes 60 microseconds for each token."""
+MAX_HEADER = 256
+"""Maximum length, in characters, of headers parsed by the package, which takes 60 microseconds per token."""
 
 _MARKS = frozenset({START, CHANNEL, CONSTRAIN, MESSAGE})
 _FOLDER = "TIKTOKEN_ENCODINGS_BASE"
@@ -75,11 +75,11 @@ _LOCK = Lock()
 
 
 def load(pieces: Sequence[bytes]) -> ReadHeader:
-    """For a model of which token i is `pieces[i]`. Takes 50 MB, and a second, for a third of which it holds the
-    interpreter's lock. Uses no network.
+    """Return a parser of headers for a model whose token i has the bytes `pieces[i]`. Takes 50 MB and a second, for a
+    third of which it holds the GIL. Does not use the network.
 
-    The package asks for the vocabulary o200k_base, and checks the hash of the file: gpt-oss's own tokens make it. The
-    headers of a model with other tokens are read as text, and so are those that the package refuses.
+    The package needs the vocabulary o200k_base, and checks the hash of its file, which is created from gpt-oss's own
+    tokens. Headers of models with other tokens, and headers that the package rejects, are parsed as text.
     """
     try:
         encoding = encoding_of(pieces)
@@ -90,7 +90,9 @@ def load(pieces: Sequence[bytes]) -> ReadHeader:
 
 
 def encoding_of(pieces: Sequence[bytes]) -> HarmonyEncoding:
-    """Raises HarmonyError for tokens that are not gpt-oss's, and OSError where there is no room for a file."""
+    """Create the package's encoding. Raises HarmonyError if the tokens are not those of gpt-oss, and OSError if the
+    file cannot be written.
+    """
     lines = (b"%s %d\n" % (b64encode(piece), rank) for rank, piece in enumerate(pieces[:N_ORDINARY]))
     with TemporaryDirectory() as folder:
         Path(folder, "o200k_base.tiktoken").write_bytes(b"".join(lines))
@@ -99,24 +101,24 @@ def encoding_of(pieces: Sequence[bytes]) -> HarmonyEncoding:
 
 
 def _read(encoding: HarmonyEncoding, header: str) -> Header:
-    if len(header) > MAX_PARSED:
+    if len(header) > MAX_HEADER:
         return read_as_text(header)
     parser = StreamableParser(encoding, None if header.startswith(START) else Role.ASSISTANT, strict=False)
     try:
-        # Any tokens that say this will do: the package puts their texts together again.
+        # Any tokens with this text will do: the package joins their texts again.
         for token in encoding.encode(header + MESSAGE, allowed_special=_MARKS, disallowed_special=()):
             parser.process(token)
     except HarmonyError:
         return read_as_text(header)
     recipient = parser.current_recipient
-    # Where only a type follows the channel, the package takes it for the recipient.
+    # If only a type follows the channel, the package reports it as the recipient.
     typed = recipient is not None and recipient.startswith(CONSTRAIN)
     return Header(parser.current_channel, None if typed else recipient)
 
 
 @contextmanager
 def _vocabulary_in(folder: str) -> Iterator[None]:
-    """The environment is the one way to tell the package, which else downloads the file."""
+    """Set the folder of the package's vocabulary, which it otherwise downloads. Only the environment can set it."""
     with _LOCK:
         before = os.environ.get(_FOLDER)
         os.environ[_FOLDER] = folder

@@ -1,5 +1,6 @@
-"""Hermes and Qwen: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, and again for each call. Also for models
-whose template knows no tools."""
+"""Format of Hermes and Qwen models: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` for each call. Also used
+for models whose chat template does not support tools.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 class Hermes(ToolFormat):
-    """A call that lacks the closing mark is a call."""
+    """Format of Hermes. The closing mark of a call may be missing."""
 
     name = "hermes"
     visible_marks = (_OPEN, _CLOSE)

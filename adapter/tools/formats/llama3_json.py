@@ -1,4 +1,4 @@
-"""Llama 3: `{"name": ..., "parameters": {...}}`, with or without `<|python_tag|>`; several with `;` between them."""
+"""Format of Llama 3: `{"name": ..., "parameters": {...}}`, optionally after `<|python_tag|>`, separated by `;`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _TAG = "<|python_tag|>"
 
 
 class Llama3Json(ToolFormat):
-    """Without the tag, only an answer that begins with a call to a known tool is one: all else may be JSON that was
-    asked for. What follows the tag and is no call is content, together with the tag."""
+    """Format of Llama 3. Without the tag a call is only parsed at the start of an answer, and only if its tool is
+    known: anything else may be JSON that the user requested. If no call follows the tag, both tag and text are content.
+    """
 
     name = "llama3_json"
     visible_marks = (_TAG,)
@@ -51,7 +52,9 @@ class Llama3Json(ToolFormat):
         return lark.repeated(call, quoted("; ")) if several else call
 
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
-        """A name that is spelled with escapes is not seen; no model writes that."""
+        """Return the grammar of text. It does not exclude names with JSON escapes, which no model writes."""
         marked = f"{lark.mark(_TAG)} {calls}"
         names = "|".join(escape(json.dumps(name)) for name in tools)
-        return FreeText(lark, self.start_marks, lark.one_of([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})'))
+        return FreeText(
+            lark, self.start_marks, lark.one_of([calls, marked]), marked, ("{", rf'(?s:.*)"name"\s*:\s*({names})')
+        )

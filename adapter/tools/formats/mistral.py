@@ -1,5 +1,6 @@
-"""Mistral: `[TOOL_CALLS]` and a JSON list of calls, or (since the v11 tokenizers) `[TOOL_CALLS]name[ARGS]{...}`, and
-again for each call."""
+"""Formats of Mistral models: `[TOOL_CALLS]` and a JSON list of calls, or, since the v11 tokenizers,
+`[TOOL_CALLS]name[ARGS]{...}` for each call.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _CALLS, _ID, _ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 
 
 class Mistral(ToolFormat):
-    """Reads both, writes the list."""
+    """Parses both formats; its grammar is that of the list."""
 
     name = "mistral"
     visible_marks = (_CALLS, _ID, _ARGS)
@@ -67,7 +68,7 @@ class Mistral(ToolFormat):
 
 
 class MistralArgs(Mistral):
-    """Reads both, writes the newer."""
+    """Parses both formats; its grammar is that of the newer one."""
 
     name = "mistral_args"
 

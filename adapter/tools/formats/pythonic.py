@@ -1,4 +1,4 @@
-"""Calls as Python writes them: `[get_weather(city='Paris', days=3), get_time()]`; Llama 4 and LFM put marks around."""
+"""Calls in Python syntax: `[get_weather(city='Paris', days=3), get_time()]`, between marks for Llama 4 and LFM."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _NAME = re.compile(r"[\w.-]*")
 
 
 class Pythonic(ToolFormat):
-    """Without a mark, only an answer that begins with a call to a known tool is one. An argument is given when it is
-    complete. A call that breaks off keeps the arguments so far, without the brace that would close them."""
+    """Format of calls in Python syntax. Without a mark calls are only parsed at the start of an answer, and only if
+    their tool is known. Arguments are emitted once complete. An incomplete call keeps the arguments so far, without the
+    closing brace.
+    """
 
     name = "pythonic"
     visible_marks = _MARKS + _END_MARKS
@@ -84,7 +86,7 @@ class Pythonic(ToolFormat):
     def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         mark, end = self._marks(lark)
         bodies = {name: lark.rule(_body(lark, name, schema)) for name, schema in tools.items()}
-        # The bracket and the name in one: text must not be taken for a call before it is clear that it is none.
+        # Bracket and name are one terminal, so that text that starts with a bracket is not matched as a call.
         first = lark.one_of(f"{quoted(f'[{name}(')} {body}" for name, body in bodies.items())
         later = lark.one_of(f"{quoted(f', {name}(')} {body}" for name, body in bodies.items())
         return f'{mark} {first} {later}* "]" {end}' if several else f'{mark} {first} "]" {end}'
@@ -95,7 +97,7 @@ class Pythonic(ToolFormat):
         return FreeText(lark, self.start_marks, calls, calls if marked else "", ("[", rf"\s*({names})\("))
 
     def _marks(self, lark: Lark) -> tuple[str, str]:
-        """Those that the model has as control tokens; it writes no others."""
+        """Return the marks that are control tokens of the model, as it writes no others."""
         pairs = zip(_MARKS, _END_MARKS, strict=True)
         return next(((lark.mark(mark), lark.mark(end)) for mark, end in pairs if lark.has(mark)), ("", ""))
 

@@ -1,5 +1,6 @@
-"""Qwen3-Coder: `<tool_call>`, `<function=name>`, `<parameter=key>` value `</parameter>` for each argument,
-`</function>`, `</tool_call>`, each on a line of its own. Strings have no quotes; other values are JSON."""
+"""Format of Qwen3-Coder: `<tool_call>`, `<function=name>`, `<parameter=key>` value `</parameter>` for each argument,
+`</function>` and `</tool_call>`, each on its own line. Strings are not quoted; other values are JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ _LINE_END = "\n" + _PARAMETER_END
 
 
 class Qwen3Coder(ToolFormat):
-    """The outer marks may be missing. A call that breaks off keeps the arguments so far, without the brace that would
-    close them."""
+    """Format of Qwen3-Coder. The outer marks may be missing. An incomplete call keeps the arguments so far, without the
+    closing brace.
+    """
 
     name = "qwen3_coder"
     visible_marks = (_OPEN, _CLOSE)

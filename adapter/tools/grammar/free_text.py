@@ -1,7 +1,7 @@
-"""Grammars for text that may be anything, save that all calls in it are of the kind that is allowed.
+"""Grammars for free text in which all calls fit their schemas.
 
-Where a mark is text, a grammar for any text lets the mark pass too, and anything after it. So text is made of pieces
-that begin where a mark could begin, and none of them begins with one.
+If a mark of calls is plain text, a grammar for any text would match the mark, too, and anything after it. So text is
+matched in pieces that start wherever a mark could start, and that must not start with one.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ _ANY = "(?s:.*)"
 
 
 def text_without(lark: Lark, *marks: str) -> str:
-    """A Lark expression for any text without `marks`. A character with which one of them begins does not come again in
-    any of them."""
+    """Return an expression for any text without `marks`. The first characters of marks must not recur within marks."""
     firsts = _firsts(marks)
     return f"{lark.terminal(f'/[^{firsts}]+/')}? {_piece(lark, firsts, marks)}*"
 
 
 class FreeText:
-    """Text, with or without `calls` at its end.
+    """Grammar of text that may end with `calls`.
 
-    `marks` are what calls begin with, as for `without`. `later` are the calls after text, where they are not those that
-    may begin an answer; "" for none. `bare` is how calls begin that have no mark, which only an answer that begins so
-    is: a character, and a regular expression for the rest.
+    `marks` start calls, as for `text_without`. `later`, by default `calls`, is the expression for calls after text, ""
+    if there can be none. `bare` describes calls without a mark, which are only possible at the start of an answer:
+    their first character, and a regular expression for what follows it.
     """
 
     def __init__(
@@ -47,14 +46,14 @@ class FreeText:
         return self._text(None)
 
     def after_reasoning(self, tags: Tags, opened: bool) -> str:
-        """With reasoning before it, which may be left out if it was not opened."""
+        """Return an expression for reasoning and then the text. Reasoning is optional unless the prompt `opened` it."""
         reasoned = f"{self._lark.until(tags.closing)} {self._text(None)}"
         if opened:
             return reasoned
-        return self._lark.either([f"/\\s*/ {self._lark.mark(tags.opening)} {reasoned}", self._text(tags.opening)])
+        return self._lark.one_of([f"/\\s*/ {self._lark.mark(tags.opening)} {reasoned}", self._text(tags.opening)])
 
     def _text(self, opening: str | None) -> str:
-        """It does not begin with `opening`, nor with that after white space."""
+        """Return an expression for text that does not start with `opening`, not even after white space."""
         lark, begins = self._lark, (*self._marks, *([opening] if opening else []))
         firsts = _firsts(begins)
         first, piece = _piece(lark, firsts, begins), _piece(lark, firsts, self._marks)
@@ -65,7 +64,7 @@ class FreeText:
         return lark.one_of([f"{word} {rest}", f"/\\s*/ ({options})?"])
 
     def _unmarked(self) -> Iterator[str]:
-        """All of a text that begins like a call without a mark, and is none."""
+        """Yield an expression for a text that starts like a call without a mark but is not one."""
         if self._bare:
             begins = escape(self._bare[0])
             marks = "|".join(map(escape, self._marks))
@@ -73,7 +72,7 @@ class FreeText:
 
 
 def _firsts(marks: Sequence[str]) -> str:
-    """As in a class of characters."""
+    """Return the first characters of `marks`, escaped for a character class."""
     return "".join(dict.fromkeys(escape(mark[0]) for mark in marks))
 
 

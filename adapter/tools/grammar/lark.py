@@ -1,4 +1,4 @@
-"""Grammars for calls that a model must make, in llguidance's dialect of Lark."""
+"""Builder of grammars in llguidance's Lark dialect."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from adapter.tools.reading.source import Schema, Tools
 
-# As templates write JSON. A small model gets lost where it may write any white space.
+# Spacing as in chat templates. Small models get stuck if any white space is allowed.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_ ")
 
 
 class UnsupportedSchema(ValueError):
-    """A format cannot promise that arguments fit this. `path` is where in the tools: function name, then keys."""
+    """Raised if a format cannot enforce a schema. `path` leads to the cause: function name, then keys of the schema."""
 
     def __init__(self, path: tuple[str, ...], reason: str) -> None:
         super().__init__(f"{'.'.join(path)}: {reason}")
@@ -25,10 +25,10 @@ class UnsupportedSchema(ValueError):
 
 
 class Lark:
-    """A grammar in the making: expressions are text, `rule` gives one a name.
+    """Grammar under construction. Expressions are strings; `rule` adds a rule and returns its name.
 
-    `special` are the control tokens of the model, text -> id: a mark that is among them is written as that token, and
-    else as text.
+    `special` has the ids of the model's control tokens by text: a mark among them is matched as that token, any other
+    mark as text.
     """
 
     def __init__(self, special: Mapping[str, int]) -> None:
@@ -36,7 +36,7 @@ class Lark:
         self._rules: list[str] = []
 
     def has(self, mark: str) -> bool:
-        """Whether `mark` is a control token of the model."""
+        """Return True if `mark` is a control token of the model."""
         return mark in self._special
 
     def text(self, start: str) -> str:
@@ -51,21 +51,22 @@ class Lark:
         return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
 
     def until(self, mark: str) -> str:
-        """Any text without `mark`, and then `mark`."""
+        """Return an expression for any text without `mark`, followed by `mark`."""
         if self.has(mark):
-            # Nor is it spelled out: parsers could not tell that from the token.
+            # The text must not spell the mark either: parsers cannot distinguish that from the token.
             text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
         return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
 
     def bounded(self, mark: str, min_length: int, max_length: int | None) -> str:
-        """Text of so many characters, and then `mark`, which begins with `<` or a line end. No `<` is in the text: to
-        forbid just the mark would take more states than llguidance's lexer may have."""
-        text = f"/[^<]{{{least},{'' if most is None else most}}}/"
+        """Return an expression for a text of limited length, followed by `mark`, which starts with `<` or a line end.
+        The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
+        """
+        text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
         return f"{text} {self.mark(mark)}" if self.has(mark) else self.terminal(f"{text} {quoted(mark)}")
 
     def terminal(self, body: str) -> str:
-        """A name for a regular expression, which is read as far as it goes."""
+        """Add a terminal, which is matched greedily, and return its name."""
         name = f"T{len(self._rules)}"
         self._rules.append(f"{name}: {body}")
         return name
@@ -74,21 +75,21 @@ class Lark:
         return self.rule(" | ".join(options))
 
     def repeated(self, one: str, separator: str) -> str:
-        """One or more."""
+        """Return an expression for one or more of `one`."""
         again = self.rule(one)
         return f"{again} ({separator} {again})*" if separator else f"{again}+"
 
     def json(self, schema: object) -> str:
-        """A JSON value that fits."""
+        """Return an expression for a JSON value that fits `schema`."""
         own = {**schema, "x-guidance": _SPACING} if isinstance(schema, Mapping) else schema
         return self.rule(f"%json {json.dumps(own)}")
 
     def arguments(self, schema: Schema | None) -> str:
-        """The arguments of one function, as a JSON object."""
+        """Return an expression for the arguments of a function, as a JSON object."""
         return self.json(as_object(schema))
 
     def object(self, tools: Tools, key: str) -> str:
-        """A call as a JSON object, its arguments under `key`."""
+        """Return an expression for a call as a JSON object, with its arguments under `key`."""
         options = []
         for name, schema in tools.items():
             opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
@@ -101,7 +102,7 @@ def quoted(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """A regular expression for `text`, which may stand in a class of characters too."""
+    """Return a regular expression for `text`, which is valid in a character class as well."""
     return "".join(char if char in _PLAIN else f"\\x{{{ord(char):x}}}" for char in text)
 
 
@@ -109,7 +110,7 @@ LINE = quoted("\n")
 
 
 def as_object(schema: Schema | None) -> dict[str, Any]:
-    """ArgumentsWriter are an object, also where the schema does not say so."""
+    """Return a schema of an object: arguments are one even if their schema does not say so."""
     if schema is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     return {"type": "object", **schema}

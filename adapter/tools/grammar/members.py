@@ -1,4 +1,4 @@
-"""Grammars for arguments that are written one by one, not as one JSON object."""
+"""Grammars for arguments that are written one by one instead of as a JSON object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARED = ("$defs", "definitions")
 
 
 class Member(msgspec.Struct, frozen=True):
-    """An argument of a function; `path` is where it stands in the tools."""
+    """Argument of a function. `path` leads to it: function name, then key."""
 
     key: str
     schema: Any
@@ -24,8 +24,9 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def members(name: str, schema: Schema | None) -> list[Member] | None:
-    """In the order of the schema, of which nothing but `properties` and `required` counts at the top. None: any may
-    come, for they are not described. Raises UnsupportedSchema."""
+    """Return the arguments in the order of the schema, or None if it does not restrict them. Only `properties` and
+    `required` of the top level are used. Raises UnsupportedSchema.
+    """
     own = as_object(schema)
     if not own.keys() & {"properties", "required", "additionalProperties"}:
         return None
@@ -42,8 +43,9 @@ def members(name: str, schema: Schema | None) -> list[Member] | None:
 
 
 def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
-    """Up to the mark `end`, before which `line` stands: strings as they are, other values as JSON. Raises
-    UnsupportedSchema."""
+    """Return an expression for a value followed by `line` and the mark `end`: strings are plain text, other values
+    JSON. Raises UnsupportedSchema.
+    """
     if allowed_types(member.schema) != {"string"}:
         return f"{lark.json(member.schema)} {quoted(line)} {lark.mark(end)}"
     for keyword in ("pattern", "format"):
@@ -53,13 +55,12 @@ def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
     if (named := allowed_values(member.schema)) is not None:
         texts = [value for value in named if isinstance(value, str)]
         return f"{lark.one_of(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
-    least, most = member.schema.get("minLength", 0), member.schema.get("maxLength")
-    return lark.bounded(line + end, least, most) if least or most is not None else lark.until(end)
+    min_length, max_length = member.schema.get("minLength", 0), member.schema.get("maxLength")
+    return lark.bounded(line + end, min_length, max_length) if min_length or max_length is not None else lark.until(end)
 
 
 def separated(lark: Lark, items: Sequence[tuple[str, bool]], separator: str) -> str:
-    """`items` in their order with separators between them; an item (expression, required) may be left out if it is
-    not required."""
+    """Return an expression for `items`, each an expression and whether it is required, in order, with separators."""
     first, later = lark.rule('""'), lark.rule('""')
     for item, required in reversed(items):
         skip_first, skip_later = ("", "") if required else (f" | {first}", f" | {later}")

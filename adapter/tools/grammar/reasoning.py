@@ -1,4 +1,4 @@
-"""Reasoning between two tags at the beginning of an answer."""
+"""Reasoning between two tags at the start of an answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from adapter.tools.reading.text import Reading
 
 
 class Tags(msgspec.Struct, frozen=True):
-    """`name` is what an operator calls the pair."""
+    """Pair of tags around reasoning. `name` is used in settings."""
 
     name: str
     opening: str
     closing: str
 
     def opened(self, prompt: str) -> bool:
-        """Whether the answer to `prompt` begins inside the reasoning."""
+        """Return True if `prompt` ends with the opening tag, so that the answer starts within reasoning."""
         return prompt.rstrip().endswith(self.opening)
 
     def parse(self, source: Source, opened: bool) -> Reading[None]:
-        """White space beside the tags is skipped. Reasoning that is never closed lasts to the end."""
+        """Parse reasoning, and skip white space next to the tags. Reasoning that is not closed extends to the end."""
         yield from source.space()
         if not (yield from source.literal(self.opening)) and not opened:
             return
@@ -34,7 +34,7 @@ class Tags(msgspec.Struct, frozen=True):
         source.skip()
 
     def prepend_to(self, lark: Lark, answer: str, opened: bool) -> str:
-        """The Lark expression for `answer` with reasoning before it, which may be left out if it was not opened."""
+        """Return an expression for reasoning and then `answer`. Reasoning is optional unless the prompt `opened` it."""
         end = lark.until(self.closing)
         if opened:
             return f"{end} /\\s{{0,4}}/ {answer}"

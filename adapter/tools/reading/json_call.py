@@ -1,4 +1,4 @@
-"""Calls in JSON: `{"name": ..., "arguments": {...}}`, in which several formats write them, and arguments alone."""
+"""Parsing of calls in JSON, `{"name": ..., "arguments": {...}}`, and of arguments alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ARGUMENTS = ("arguments", "parameters")
 
 
 class _CallState:
-    """What is known of the call before it can be given."""
+    """State of a call while it is parsed."""
 
     name = ""
     arguments: str | None = None
@@ -19,10 +19,10 @@ class _CallState:
 
 
 def json_call(source: Source, known_only: bool = False) -> Reading[bool]:
-    """Reads one call, and gives its arguments as they come once the name is known. ArgumentsWriter before the name, or in a
-    string, are given when the object is complete; none are `{}`. Other members are passed over.
+    """Parse one call, and emit its arguments as they arrive once the name is known. Arguments before the name, or in a
+    string, are emitted when the object is complete. Missing arguments are `{}`, and other members are ignored.
 
-    False: that is no call, and nothing was given. `known_only`: nor is a name which is not that of a tool.
+    Returns False, without emitting anything, if this is not a call. With `known_only` the name must be that of a tool.
     """
     call = _CallState()
     if not (yield from source.literal("{")):
@@ -41,8 +41,9 @@ def json_call(source: Source, known_only: bool = False) -> Reading[bool]:
 
 
 def named_call(source: Source, name: str) -> Reading[bool]:
-    """Reads the arguments of a call to `name`, an object that begins here, and the space after them. False: that is no
-    call, and nothing was given."""
+    """Parse the arguments of a call to `name`, an object that starts here, and the space after it. Returns False,
+    without emitting anything, if this is not a call.
+    """
     if not is_name(name) or (yield from source.peek()) != "{":
         return False
     source.begin_call(name)
@@ -86,7 +87,7 @@ def is_name(name: str) -> bool:
 
 
 def decode_string(value: str | None) -> str | None:
-    """The text of a JSON string, or None for anything else."""
+    """Return the text of a JSON string, or None for anything else."""
     try:
         return None if value is None else msgspec.json.decode(value, type=str)
     except (msgspec.MsgspecError, UnicodeError):

@@ -1,17 +1,17 @@
-"""Where a JSON object, array or string ends that comes in pieces."""
+"""Scanner for the end of a JSON object, array or string."""
 
 from __future__ import annotations
 
 
 class JsonValue:
-    """Counts brackets outside strings, so what is not valid JSON ends somewhere too."""
+    """Scanner that counts brackets outside strings, so invalid JSON has an end as well."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._quoted = self._escaped = False
 
     def scan(self, text: str, at: int) -> tuple[int, bool]:
-        """Reads on from `at`: how far it came, and whether that is the end of the value."""
+        """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for here in range(at, len(text)):
             if self._ends(text[here]):
                 return here + 1, True

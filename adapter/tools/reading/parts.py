@@ -1,8 +1,8 @@
-"""What an answer's text consists of, in order.
+"""Parts of an answer's text, in order.
 
-`size` is how many characters of the model's text a part accounts for: over all the parts of a choice the sizes sum up
-to the whole text, in its order, so that logprobs can be aligned with them. `text` may be longer or shorter than that,
-as what is shown is not always what was written.
+`size` is the number of characters of the model's text that a part accounts for. The sizes of all parts of a choice add
+up to the length of its text, so that logprobs can be aligned with parts. `text` may be longer or shorter: JSON strings
+are escaped, for example.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Reasoning(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallBegin(msgspec.Struct, frozen=True, gc=False):
-    """The first part of a tool call; its arguments follow. `index` counts the calls of a choice from 0."""
+    """Start of a tool call, followed by its arguments. `index` numbers the calls of a choice from 0."""
 
     index: int
     name: str
@@ -29,7 +29,7 @@ class ToolCallBegin(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolArguments(msgspec.Struct, frozen=True, gc=False):
-    """A fragment: those of one call make a JSON object together, where the model wrote a whole one."""
+    """Piece of a call's arguments. Together they are a JSON object, if the model completed the call."""
 
     index: int
     text: str
@@ -37,7 +37,7 @@ class ToolArguments(msgspec.Struct, frozen=True, gc=False):
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):
-    """Text that is never shown: the marks of a format, and white space beside them."""
+    """Text that is not part of the answer: marks of a format, and white space next to them."""
 
     size: int
 
@@ -46,7 +46,7 @@ Part = Content | Reasoning | ToolCallBegin | ToolArguments | Skipped
 
 
 def merge(first: Part, second: Part) -> Part | None:
-    """Both as one, or None where they are not of one kind (or of one call)."""
+    """Return both parts as one, or None if they differ in type or call."""
     match first, second:
         case Skipped(), Skipped():
             return Skipped(first.size + second.size)

@@ -1,4 +1,4 @@
-"""Values as Python writes them -> JSON. JSON itself passes unchanged."""
+"""Conversion of Python literals to JSON. JSON itself is unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}
 
 
 class PythonValue:
-    """Finds the end of a value, which is before a comma or a bracket that closes more than the value opened."""
+    """Scanner for the end of a value, which is before a comma or an unmatched closing bracket."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -25,7 +25,7 @@ class PythonValue:
         self._escaped = False
 
     def scan(self, text: str, at: int) -> tuple[int, bool]:
-        """Reads on from `at`: how far it came, and whether that is the end of the value."""
+        """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for here in range(at, len(text)):
             if self._ends(text[here]):
                 return here, True
@@ -48,7 +48,7 @@ class PythonValue:
 
 
 def python_to_json(value: str) -> str:
-    """A string of what was written, where that is no value."""
+    """Convert a literal to JSON. Text that is not a valid literal becomes a JSON string."""
     text = "".join(_token(found) for found in _TOKEN.finditer(value.strip()))
     try:
         msgspec.json.decode(text)

@@ -1,4 +1,4 @@
-"""The text of a choice as a format reads it, and the parts that it makes of it."""
+"""Text of a choice, and the parts that a format makes of it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Tools: TypeAlias = Mapping[str, Schema | None]
 
 
 class Source(TextReader):
-    """Giving makes a part of all that was read since the last one, so that sizes add up whatever a format does. What
-    was read and not given can be read again, as something else, by setting `at` to 0.
+    """Text reader that also collects parts.
 
-    `tools` are the functions that may be called; None: not known.
+    Emitting turns everything read since the last part into a part, so that sizes add up whatever a format does. Text
+    that was read but not emitted can be read again by setting `at` to 0. `tools` are the functions that may be called,
+    None if unknown.
     """
 
     def __init__(self, tools: Tools | None = None) -> None:
@@ -29,7 +30,7 @@ class Source(TextReader):
         self._calls = 0
 
     def pop_parts(self) -> list[Part]:
-        """Those given since the last time."""
+        """Return the parts emitted since the last call."""
         parts, self._parts = self._parts, []
         return parts
 
@@ -40,15 +41,15 @@ class Source(TextReader):
         self._put(Skipped(self.at))
 
     def reject(self, size: int) -> None:
-        """What was read is no call: a mark of `size` characters with the white space before it is content, and the rest
-        is read again. All is content if the text ended before that was clear, so that nothing is read to the end many
-        times."""
+        """Reject a call: a mark of `size` characters, with white space before it, becomes content, and the rest is read
+        again. If the text has ended, all of it becomes content, to avoid reading it to the end repeatedly.
+        """
         if self.at < len(self._text):
             self.at = len(self._text) - len(self._text.lstrip()) + size
         self.emit(Content)
 
     def abandon_call(self) -> None:
-        """A call that was begun goes wrong. Where that is because the text ends, what is not given yet is skipped."""
+        """Abandon a started call that became invalid. If the cause is the end of the text, the rest is skipped."""
         if self.at == len(self._text):
             self.skip()
 
@@ -57,31 +58,32 @@ class Source(TextReader):
         self._put(ToolCallBegin(self._calls - 1, name, self.at))
 
     def arguments_part(self, text: str, size: int) -> ToolArguments:
-        """A part of the call begun last, for `give`."""
+        """Make a part with arguments of the last call, for `emit`."""
         return ToolArguments(self._calls - 1, text, size)
 
     def write_arguments(self, text: str) -> None:
-        """`text` is what was read, as arguments of the call begun last."""
+        """Emit what was read as `text`, arguments of the last call."""
         self._put(self.arguments_part(text, self.at))
 
     def emit_until(self, *marks: str, make: MakePart, trim: bool = False) -> Reading[bool]:
-        """Gives what was not given yet, and text as it comes, up to the first of `marks`; False where none comes.
-        With `trim`, white space before the mark is not given, but counts as read."""
-        wanted = compiled_marks(*marks)
+        """Emit text as it arrives up to the first of `marks`. Returns False if none is found. With `trim`, white space
+        before the mark is read, but not emitted.
+        """
+        patterns = compiled_marks(*marks)
         while True:
-            found = wanted.find(self._text, 0)
-            safe = found if found >= 0 else wanted.safe_length(self._text)
-            self.at = shown = len(self._text[:safe].rstrip()) if trim else safe
+            position = patterns.find(self._text, 0)
+            safe = position if position >= 0 else patterns.safe_length(self._text)
+            self.at = end = len(self._text[:safe].rstrip()) if trim else safe
             self.emit(make)
-            if found >= 0:
-                self.at = safe - shown
+            if position >= 0:
+                self.at = safe - end
                 return True
             if not (yield from self.more()):
                 yield from self.emit_rest(make)
                 return False
 
     def emit_object(self) -> Reading[None]:
-        """Gives a JSON object, which begins here, as arguments, as it comes."""
+        """Emit the JSON object that starts here as arguments, as it arrives."""
         self.skip()
         scanner, complete = JsonValue(), False
         while not complete:
@@ -91,7 +93,7 @@ class Source(TextReader):
                 return
 
     def emit_rest(self, make: MakePart) -> Reading[None]:
-        """Gives what was not given yet, and all text that comes."""
+        """Emit all text to the end, as it arrives."""
         while True:
             self.at = len(self._text)
             self.emit(make)

@@ -1,6 +1,7 @@
-"""Reading text that comes in any pieces, from left to right, as if all of it were there.
+"""Incremental reading of text that arrives in pieces.
 
-What reads is a generator that stops (`yield`) where it needs more text than has come; it is called with `yield from`.
+Readers are generators, called with `yield from`, that yield whenever they need more text. So they are written as if the
+whole text were available.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _SCALAR = re.compile(r"[\w.+-]*")
 
 
 class Scanner(Protocol):
-    """Finds an end in text that comes in pieces."""
+    """Finds the end of a value in text that arrives in pieces."""
 
     def scan(self, text: str, at: int) -> tuple[int, bool]:
-        """Reads on from `at`: how far it came, and whether that is the end."""
+        """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
 
 
 class TextReader:
-    """`at` is where reading is; what reads ahead may set it back."""
+    """Text with a read position `at`, which can be set back after reading ahead."""
 
     def __init__(self) -> None:
         self.at = 0
@@ -41,20 +42,20 @@ class TextReader:
         self._ended = True
 
     def more(self) -> Reading[bool]:
-        """Waits for more text. False: that was all."""
+        """Wait for more text. Returns False at the end of the text."""
         if not self._ended:
             yield
         return not self._ended
 
     def peek(self) -> Reading[str]:
-        """The next character, or "" at the end."""
+        """Return the next character without reading it, or "" at the end."""
         while self.at == len(self._text):
             if not (yield from self.more()):
                 return ""
         return self._text[self.at]
 
     def match(self, pattern: re.Pattern[str]) -> Reading[str]:
-        """What `pattern` matches here. It is one that matches nothing too, and that more text can only extend."""
+        """Read what `pattern` matches here. It must match the empty string, and more text may only extend a match."""
         end = self.at
         while True:
             found = pattern.match(self._text, self.at)
@@ -63,14 +64,14 @@ class TextReader:
                 return self._advance(end)
 
     def space(self) -> Reading[str]:
-        """White space, if there is any."""
+        """Read white space, if any."""
         return self.match(_SPACE)
 
     def literal(self, *options: str) -> Reading[str]:
-        """The one of `options` that stands here, or "". None of them is the beginning of another."""
-        longest = max(map(len, options))
+        """Read one of `options`, none of which may be a prefix of another. Returns "" if none is found here."""
+        max_length = max(map(len, options))
         while True:
-            rest = self._text[self.at : self.at + longest]
+            rest = self._text[self.at : self.at + max_length]
             for option in options:
                 if rest.startswith(option):
                     return self._advance(self.at + len(option))
@@ -78,26 +79,26 @@ class TextReader:
                 return ""
 
     def read_until(self, *marks: str) -> Reading[str | None]:
-        """The text up to the first of `marks`, or None where none of them comes."""
-        wanted = compiled_marks(*marks)
+        """Read the text before the first of `marks`. Returns None if there is none."""
+        patterns = compiled_marks(*marks)
         look = self.at
         while True:
-            found = wanted.find(self._text, look)
+            found = patterns.find(self._text, look)
             if found >= 0:
                 return self._advance(found)
-            look = max(self.at, len(self._text) - wanted.max_length + 1)
+            look = max(self.at, len(self._text) - patterns.max_length + 1)
             if not (yield from self.more()):
                 self._advance(len(self._text))
                 return None
 
     def value(self) -> Reading[str | None]:
-        """The text of a JSON value, or None where there is none, or no end of it."""
+        """Read the text of a JSON value. Returns None if there is none, or if it is incomplete."""
         if (yield from self.peek()) not in ("{", "[", '"'):
             return (yield from self.match(_SCALAR)) or None
         return (yield from self.scan(JsonValue()))
 
     def scan(self, scanner: Scanner) -> Reading[str | None]:
-        """The text of what `scanner` finds the end of, or None where that does not come."""
+        """Read up to the end that `scanner` finds. Returns None if there is none."""
         at = self.at
         while True:
             at, complete = scanner.scan(self._text, at)
@@ -113,7 +114,7 @@ class TextReader:
 
 
 class Marks:
-    """Texts to look for. None of them is the beginning of another."""
+    """Set of strings to search for, none of which may be a prefix of another."""
 
     def __init__(self, *marks: str) -> None:
         self.max_length = max(map(len, marks))
@@ -122,12 +123,12 @@ class Marks:
         self._firsts = frozenset(mark[0] for mark in marks)
 
     def find(self, text: str, start: int) -> int:
-        """Where the first begins, or -1."""
+        """Return the position of the first mark, or -1."""
         found = self._pattern.search(text, start)
         return found.start() if found else -1
 
     def safe_length(self, text: str) -> int:
-        """Where the longest end of `text` begins that may become a mark."""
+        """Return the length of `text` before its longest suffix that is a prefix of a mark."""
         if self._firsts.isdisjoint(text):
             return len(text)
         for at in range(max(0, len(text) - self.max_length + 1), len(text)):

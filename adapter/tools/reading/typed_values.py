@@ -1,4 +1,4 @@
-"""Values that are written without JSON's quotes: what they are in JSON, by the schema of the argument."""
+"""Conversion of unquoted values to JSON, by the schema of the argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_string(text: str) -> str:
 
 
 def allowed_types(schema: object) -> frozenset[str]:
-    """The JSON types that `schema` allows; none where it does not say."""
+    """Return the JSON types that `schema` allows, or none if it does not restrict them."""
     own = _types(schema)
     if own or not isinstance(schema, Mapping):
         return own
@@ -42,14 +42,15 @@ def _types(schema: object) -> frozenset[str]:
 
 
 def allowed_values(schema: Mapping[str, object]) -> list[object] | None:
-    """Those that `schema` names as all there are."""
+    """Return the values that `schema` lists (`const` or `enum`), or None."""
     named = [schema["const"]] if "const" in schema else schema.get("enum")
     return named if isinstance(named, list) else None
 
 
 def text_to_json(text: str, schema: object) -> str:
-    """A value that is JSON (or one of Python's words for it) of a type that `schema` allows is that; all else is
-    a string."""
+    """Convert `text` to JSON: JSON of a type that `schema` allows (or True, False, None) as it is, all else as a
+    string.
+    """
     allowed = allowed_types(schema)
     value = _WORDS.get(text.strip(), text.strip())
     try:
@@ -61,8 +62,9 @@ def text_to_json(text: str, schema: object) -> str:
 
 
 def emit_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
-    """Gives the value up to one of `ends` as JSON: a string as it comes, others when they are complete. False where
-    the text ends before."""
+    """Emit the value before one of `ends` as JSON: strings as they arrive, other values once complete. Returns False if
+    the text ends before.
+    """
     if allowed_types(schema) != {"string"}:
         text = yield from _before(source, ends)
         if text is not None:
@@ -79,7 +81,7 @@ def emit_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
 
 
 def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
-    """The text up to one of `ends`, but not to one in a JSON value: the first few of them are tried."""
+    """Read the text before one of `ends`, ignoring the first few that are within a JSON value."""
     first = text = yield from source.read_until(*ends)
     place = source.at
     for _ in range(8):
@@ -104,7 +106,7 @@ def _kind(value: object) -> str:
 
 
 class ArgumentsWriter:
-    """Writes the arguments of the call begun last as a JSON object, one after another."""
+    """Writes arguments of the last call, one after another, as a JSON object."""
 
     def __init__(self, source: Source, name: str) -> None:
         schema = (source.tools or {}).get(name) or {}
@@ -114,7 +116,7 @@ class ArgumentsWriter:
         self._opening = "{"
 
     def write_key(self, key: str) -> object:
-        """Writes the key; the value comes next. Returns its schema, or None."""
+        """Write a key, to be followed by its value. Returns the schema of the value, or None."""
         self._source.write_arguments(f"{self._opening}{encode_string(key)}: ")
         self._opening = ", "
         return self._properties.get(key)
