@@ -35,10 +35,10 @@ class DeepSeek(ToolFormat):
             if mark == _CALL:
                 source.at -= len(mark)
             yield from source.space()
-            found = False
+            parsed = False
             while (yield from source.literal(_CALL)) and (yield from self._call(source)):
-                found = True
-            if not found:
+                parsed = True
+            if not parsed:
                 source.reject(len(mark))
                 continue
             source.at = 0

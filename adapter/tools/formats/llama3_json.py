@@ -36,16 +36,16 @@ class Llama3Json(ToolFormat):
                 source.reject(len(_TAG))
 
     def _calls(self, source: Source, known_only: bool = False) -> Reading[bool]:
-        found = False
+        parsed = False
         while (yield from json_call(source, known_only)):
-            found = True
+            parsed = True
             yield from source.space()
             yield from source.literal(";", ",")
             yield from source.space()
             source.skip()
             if (yield from source.peek()) != "{":
                 break
-        return found
+        return parsed
 
     def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
         call = lark.object(tools, "parameters")

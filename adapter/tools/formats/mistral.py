@@ -25,24 +25,24 @@ class Mistral(ToolFormat):
         while (yield from source.emit_until(_CALLS, make=Content, trim=True)):
             yield from source.literal(_CALLS)
             yield from source.space()
-            next_one = yield from source.peek()
-            if next_one == "[":
-                found = yield from self._list(source)
-            elif next_one == "{":
-                found = yield from json_call(source)
+            next_char = yield from source.peek()
+            if next_char == "[":
+                parsed = yield from self._list(source)
+            elif next_char == "{":
+                parsed = yield from json_call(source)
             else:
-                found = yield from self._named(source)
-            if not found:
+                parsed = yield from self._named(source)
+            if not parsed:
                 source.reject(len(_CALLS))
 
     def _list(self, source: Source) -> Reading[bool]:
         yield from source.literal("[")
-        found, more = False, ","
+        parsed, more = False, ","
         while more:
             yield from source.space()
             if not (yield from json_call(source)):
-                return found
-            found = True
+                return parsed
+            parsed = True
             yield from source.space()
             more = yield from source.literal(",")
         yield from source.literal("]")

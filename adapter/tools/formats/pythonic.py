@@ -42,7 +42,7 @@ class Pythonic(ToolFormat):
                 source.reject(len(mark))
 
     def _list(self, source: Source, known_only: bool = False) -> Reading[bool]:
-        found, more = False, (yield from source.literal("["))
+        parsed, more = False, (yield from source.literal("["))
         if not more:
             return False
         while more:
@@ -50,8 +50,8 @@ class Pythonic(ToolFormat):
             name = yield from source.match(_NAME)
             known = not known_only or source.tools is None or name in source.tools
             if not (is_name(name) and known and (yield from source.literal("("))):
-                return found
-            found = True
+                return parsed
+            parsed = True
             source.begin_call(name)
             if not (yield from self._arguments(source, ArgumentsWriter(source, name))):
                 source.abandon_call()
@@ -63,7 +63,7 @@ class Pythonic(ToolFormat):
         yield from source.literal(*_END_MARKS)
         yield from source.space()
         source.skip()
-        return found
+        return parsed
 
     def _arguments(self, source: Source, arguments: ArgumentsWriter) -> Reading[bool]:
         yield from source.space()

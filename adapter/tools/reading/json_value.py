@@ -12,9 +12,9 @@ class JsonValue:
 
     def scan(self, text: str, at: int) -> tuple[int, bool]:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
-        for here in range(at, len(text)):
-            if self._ends(text[here]):
-                return here + 1, True
+        for index in range(at, len(text)):
+            if self._ends(text[index]):
+                return index + 1, True
         return len(text), False
 
     def _ends(self, char: str) -> bool:

@@ -26,9 +26,9 @@ class PythonValue:
 
     def scan(self, text: str, at: int) -> tuple[int, bool]:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
-        for here in range(at, len(text)):
-            if self._ends(text[here]):
-                return here, True
+        for index in range(at, len(text)):
+            if self._ends(text[index]):
+                return index, True
         return len(text), False
 
     def _ends(self, char: str) -> bool:
@@ -49,7 +49,7 @@ class PythonValue:
 
 def python_to_json(value: str) -> str:
     """Convert a literal to JSON. Text that is not a valid literal becomes a JSON string."""
-    text = "".join(_token(found) for found in _TOKEN.finditer(value.strip()))
+    text = "".join(_token(match) for match in _TOKEN.finditer(value.strip()))
     try:
         msgspec.json.decode(text)
         text.encode()
@@ -58,9 +58,9 @@ def python_to_json(value: str) -> str:
     return text
 
 
-def _token(found: re.Match[str]) -> str:
-    text = found[0]
-    if found["spare"]:
+def _token(match: re.Match[str]) -> str:
+    text = match[0]
+    if match["spare"]:
         return ""
     return _string(text) if text[0] in "'\"" and len(text) > 1 else _WORDS.get(text, text)
 
@@ -75,8 +75,8 @@ def _string(text: str) -> str:
     return encode_string(_ESCAPE.sub(_unescaped, text[1:-1]))
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    code = found[1] or found[2] or found[3]
+def _unescaped(match: re.Match[str]) -> str:
+    code = match[1] or match[2] or match[3]
     if code:
         return chr(int(code, 16))
-    return _ESCAPED.get(found[4], found[4] if found[4] in "'\"\\" else found[0])
+    return _ESCAPED.get(match[4], match[4] if match[4] in "'\"\\" else match[0])

@@ -58,8 +58,8 @@ class TextReader:
         """Read what `pattern` matches here. It must match the empty string, and more text may only extend a match."""
         end = self.at
         while True:
-            found = pattern.match(self._text, self.at)
-            end = found.end() if found else self.at
+            match = pattern.match(self._text, self.at)
+            end = match.end() if match else self.at
             if end < len(self._text) or not (yield from self.more()):
                 return self._advance(end)
 
@@ -81,12 +81,12 @@ class TextReader:
     def read_until(self, *marks: str) -> Reading[str | None]:
         """Read the text before the first of `marks`. Returns None if there is none."""
         patterns = compiled_marks(*marks)
-        look = self.at
+        start = self.at
         while True:
-            found = patterns.find(self._text, look)
-            if found >= 0:
-                return self._advance(found)
-            look = max(self.at, len(self._text) - patterns.max_length + 1)
+            position = patterns.find(self._text, start)
+            if position >= 0:
+                return self._advance(position)
+            start = max(self.at, len(self._text) - patterns.max_length + 1)
             if not (yield from self.more()):
                 self._advance(len(self._text))
                 return None
@@ -124,8 +124,8 @@ class Marks:
 
     def find(self, text: str, start: int) -> int:
         """Return the position of the first mark, or -1."""
-        found = self._pattern.search(text, start)
-        return found.start() if found else -1
+        match = self._pattern.search(text, start)
+        return match.start() if match else -1
 
     def safe_length(self, text: str) -> int:
         """Return the length of `text` before its longest suffix that is a prefix of a mark."""

@@ -83,7 +83,7 @@ def emit_value(source: Source, schema: object, *ends: str) -> Reading[bool]:
 def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
     """Read the text before one of `ends`, ignoring the first few that are within a JSON value."""
     first = text = yield from source.read_until(*ends)
-    place = source.at
+    position = source.at
     for _ in range(8):
         if text is None or text[:1] not in ("{", "[", '"') or _complete(text):
             return text
@@ -92,7 +92,7 @@ def _before(source: Source, ends: tuple[str, ...]) -> Reading[str | None]:
         if more is None:
             break
         text += end + more
-    source.at = place
+    source.at = position
     return first
 
 
