@@ -21,12 +21,14 @@ settings.load_profile("untimed")
 # Tests that start processes, load real models or generate many examples: left out by `make check`.
 _SLOW = {
     *("test_llama_cpp_engine", "test_llama_cpp_grammar", "test_llama_cpp_reading", "test_llama_server_engine"),
+    "test_llama_cpp_fallback",
     *("test_openai_protocol_real", "test_transformers_engine", "test_transformers_killed", "test_transformers_pace"),
     *("test_contract_fuzz", "test_cycles", "test_providers", "test_strict_calls", "test_tokenizer_native"),
     *("test_up", "test_workers", "test_text_completions", "test_one_answer", "test_embeddings", "test_pretrained_hub"),
     *("test_policies", "test_http_protocol", "test_outlet", "test_tokens", "test_chat_lane", "test_gguf", "test_bench"),
     *("test_sglang_engine", "test_disconnect", "test_docs", "test_hostile_clients", "test_garbage"),
-    *("test_client_parts", "test_naming"),
+    *("test_client_parts", "test_naming", "test_harmony", "test_parsers", "test_pretrained", "test_llama_cpp_fallback"),
+    *("test_found", "test_llama_server_split", "test_node", "test_hostile_servers", "test_home", "test_pipeline"),
 }
 _SLOW_FOLDERS = {"faults", "clients"}
 

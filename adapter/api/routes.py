@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
 from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, ModelList, ModelObject, Rendered
+from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, Rendered
 from adapter.api.common.body import json_answer
 from adapter.api.common.http_request import Request
 from adapter.api.common.pipeline import Route
@@ -16,7 +16,7 @@ from adapter.api.openapi import document
 from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics
 from adapter.api.operator.home import home
 from adapter.api.operator.list_models import show_models
-from adapter.api.operator.types import Health, Home, NodeTable
+from adapter.api.operator.types import Health, Home, ModelList, ModelObject, NodeTable
 from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from adapter.server.responses import Response

@@ -48,18 +48,6 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
-class ModelObject(Struct, frozen=True, kw_only=True):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "subnet"
-
-
-class ModelList(Struct, frozen=True, kw_only=True):
-    object: Literal["list"] = "list"
-    data: list[ModelObject]
-
-
 class FunctionDelta(Struct, frozen=True, kw_only=True):
     """`name` comes once and whole; the `arguments` of all deltas, put together, are the arguments."""
 

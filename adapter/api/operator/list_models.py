@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapter.api.chat.response import ModelList, ModelObject
 from adapter.api.common.body import json_answer
 from adapter.api.common.http_request import Request
+from adapter.api.operator.types import ModelList, ModelObject
 from adapter.server.responses import Response
 from subnet.node_info import ModelCard
 

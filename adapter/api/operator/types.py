@@ -56,3 +56,15 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 
     time: int
     nodes: list[NodeRow]
+
+
+class ModelObject(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "subnet"
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
