@@ -155,7 +155,7 @@ async def test_a_failover() -> None:
             await post(url, fields)
             others = request_objects()
             # Objects of the node's side of the connection: one per connection, not per request.
-            with no_cycles("subnet.node.connection.NodeConnection", "subnet.wire.outbox.Outbox"):
+            with no_cycles("subnet.node.node_connection.NodeConnection", "subnet.wire.outbox.Outbox"):
                 async with client(url, fields=fields) as (reader, _):
                     head = await reader.readuntil(b"data: ")
                     (first if name.encode() in head else second).cut()
