@@ -13,14 +13,14 @@ from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
 from adapter.api.common.access_log import Access, Record
+from adapter.api.common.http_request import Services
 from adapter.api.common.pipeline import RECORD, handlers
-from adapter.api.common.request import Services
 from adapter.api.routes import ROUTES
 from adapter.auth.keys import Keys
 from adapter.config import Settings
 from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
 from adapter.generation.aliases import Aliases
-from adapter.generation.models import ModelRegistry
+from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send

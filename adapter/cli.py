@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from subnet.config.parser import Parser
+from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
 from subnet.version import VERSION
 

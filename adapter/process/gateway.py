@@ -21,8 +21,8 @@ from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
-from subnet.detect.protocol import UpstreamProtocol
-from subnet.pool.policies.registry import POLICIES
+from subnet.detect.upstream_protocol import UpstreamProtocol
+from subnet.pool.policies.policy_registry import POLICIES
 
 # Allocations between collections of the youngest generation. Reference counting frees nearly all objects of a request.
 _GC_THRESHOLD = 30_000
