@@ -20,15 +20,16 @@ settings.load_profile("untimed")
 
 # Tests that start processes, load real models or generate many examples: left out by `make check`.
 _SLOW = {
-    *("test_llama_cpp_engine", "test_llama_cpp_grammar", "test_llama_cpp_reading", "test_llama_server_engine"),
-    "test_llama_cpp_fallback",
-    *("test_openai_protocol_real", "test_transformers_engine", "test_transformers_killed", "test_transformers_pace"),
-    *("test_contract_fuzz", "test_cycles", "test_providers", "test_strict_calls", "test_tokenizer_native"),
-    *("test_up", "test_workers", "test_text_completions", "test_one_answer", "test_embeddings", "test_pretrained_hub"),
-    *("test_policies", "test_http_protocol", "test_outlet", "test_tokens", "test_chat_lane", "test_gguf", "test_bench"),
-    *("test_sglang_engine", "test_disconnect", "test_docs", "test_hostile_clients", "test_garbage"),
-    *("test_client_parts", "test_naming", "test_harmony", "test_parsers", "test_pretrained", "test_llama_cpp_fallback"),
-    *("test_found", "test_llama_server_split", "test_node", "test_hostile_servers", "test_home", "test_pipeline"),
+    *("test_bench", "test_chat_lane", "test_client_parts", "test_contract_fuzz", "test_cycles"),
+    *("test_detect", "test_disconnect", "test_docs", "test_embeddings", "test_garbage_collection"),
+    *("test_gguf", "test_harmony", "test_home", "test_hostile_clients", "test_hostile_servers"),
+    *("test_http_protocol", "test_llama_cpp_engine", "test_llama_cpp_fallback", "test_llama_cpp_grammar"),
+    *("test_llama_cpp_reading", "test_llama_server_engine", "test_llama_server_split", "test_node"),
+    *("test_one_answer", "test_openai_protocol_real", "test_param_names", "test_parsers", "test_pipeline"),
+    *("test_policies", "test_pretrained", "test_pretrained_hub", "test_providers", "test_sglang_engine"),
+    *("test_socket_writer", "test_strict_calls", "test_text_completions", "test_tokenizer_native"),
+    *("test_tokens", "test_transformers_engine", "test_transformers_killed", "test_transformers_pace"),
+    *("test_up", "test_workers"),
 }
 _SLOW_FOLDERS = {"faults", "clients"}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from subnet.engines.llama_cpp.fallback_engine import FallbackEngine, make_llama_cpp_engine
 from subnet.engines.llama_cpp.llama_cpp_engine import LlamaCppEngine
 from subnet.engines.llama_cpp.tokenizer import NativeTokenizer
 
-__all__ = ["LlamaCppEngine", "NativeTokenizer"]
+__all__ = ["FallbackEngine", "LlamaCppEngine", "NativeTokenizer", "make_llama_cpp_engine"]

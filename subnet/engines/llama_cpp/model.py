@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp import native
+from subnet.engines.llama_cpp.header import LLAMA_POOLING_TYPE_LAST, LLAMA_POOLING_TYPE_NONE
 from subnet.engines.stepping import Context, Row
 from subnet.errors import EngineFailed, SettingsError
 
@@ -25,7 +26,7 @@ class NativeModel:
     def __init__(self, path: Path, vocab_only: bool = False) -> None:
         self.library = native.load_library()
         params = self.library.llama_model_default_params()
-        params.set_flag(native.VOCAB_ONLY, vocab_only)
+        params.vocab_only = vocab_only
         self.handle = self.library.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise SettingsError(f"llama.cpp cannot load {path}: {native.log.pop_errors()}")
@@ -75,14 +76,14 @@ class NativeContext(Context):
         self._vocab_size = model.vocab_size
         self._dimensions = model.dimensions
         params = self._library.llama_context_default_params()
-        params.set(native.N_CTX, length * sequences)
-        params.set(native.N_BATCH, batch_size)
-        params.set(native.N_UBATCH, min(batch_size, _MAX_EXACT_ROWS))
-        params.set(native.N_SEQ_MAX, sequences)
-        params.set(native.N_THREADS, threads)
-        params.set(native.N_THREADS_BATCH, threads)
+        params.n_ctx = length * sequences
+        params.n_batch = batch_size
+        params.n_ubatch = min(batch_size, _MAX_EXACT_ROWS)
+        params.n_seq_max = sequences
+        params.n_threads = threads
+        params.n_threads_batch = threads
         if with_hidden_states:
-            params.set(native.POOLING, native.POOLING_NONE)
+            params.pooling_type = LLAMA_POOLING_TYPE_NONE
         self._handle = self._library.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise EngineFailed(
@@ -114,9 +115,9 @@ class NativeContext(Context):
 
     @property
     def pools_last_token(self) -> bool:
-        """Whether the model's embedding of a text is the hidden state of its last token, by the file's metadata."""
+        """True if the model's embedding of a text is the hidden state of its last token, by the file's metadata."""
         pooling: int = self._library.llama_pooling_type(self._handle)
-        return pooling == native.POOLING_LAST
+        return pooling == LLAMA_POOLING_TYPE_LAST
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """Return the logits of row `index` of the last batch, which must need logits, as `decode` does."""
