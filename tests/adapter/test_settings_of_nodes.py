@@ -13,7 +13,7 @@ from adapter.config import ModelSpec, Settings, load
 from subnet.errors import SettingsError
 from subnet.http.node_spec import NodeSpec
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 FILE = """
 nodes = ["http://gpu-1:8000"]
 default_model = "qwen"

@@ -13,7 +13,7 @@ from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, Sampling, Start
 from subnet.node_info import GrammarKind
 from subnet.tensors import token_ids
-from tests.test_vllm_engine import ALL_PARAMETERS, unmapped
+from tests.subnet.engines.test_vllm_engine import ALL_PARAMETERS, unmapped
 
 ALL: tuple[GrammarKind, ...] = ("json_schema", "regex", "lark")
 NO_TOKENS = token_ids([])

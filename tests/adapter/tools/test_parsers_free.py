@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
-from tests.test_parsers import message, only
-from tests.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits
+from tests.adapter.tools.test_parsers import message, only
+from tests.adapter.tools.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits
 
 BEGUN = ('{"name": "get_weather"', '{"name": "get_weather", "parameters": ', "[get_weather(", "[ get_time()]", "<|")
 ENDS = ("</parameter>", "\n</parameter>")

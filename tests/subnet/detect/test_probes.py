@@ -8,7 +8,7 @@ from adapter.generation.model_registry import LoadedTokenizer
 from adapter.tools import ModelFormat
 from subnet.node_info import ModelCard, digest
 from subnet.protocols.mock import BYTE_LEVEL
-from tests.test_prompt_tools import CHATML, KNOWS_TOOLS
+from tests.adapter.prompt.test_prompt_tools import CHATML, KNOWS_TOOLS
 
 MARKS = "{# <|python_tag|> <think> #}"
 CHANNELS = "{# <|channel|> <|message|> #}"

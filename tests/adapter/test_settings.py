@@ -245,7 +245,7 @@ def test_a_wrong_tool_format(given: str) -> None:
 
 def test_the_example() -> None:
     """deploy/adapter.toml is one that a gateway takes."""
-    settings = load(str(Path(__file__).parent.parent / "deploy" / "adapter.toml"), environ={})
+    settings = load(str(Path(__file__).parent.parent.parent / "deploy" / "adapter.toml"), environ={})
     assert (settings.workers, settings.policy) == (2, "power-of-two")
 
 

@@ -33,7 +33,7 @@ from adapter.tools.formats.harmony_header import (
 from subnet.generation import Delta, TokenLogprobs
 from subnet.models.patterns import PATTERNS
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
-from tests.test_parsers import FRAGMENTS, PARIS, TIME, WRITTEN, Message, message, parts_of
+from tests.adapter.tools.test_parsers import FRAGMENTS, PARIS, TIME, WRITTEN, Message, message, parts_of
 
 CLIENTS = Path(sys.prefix) / "clients"
 CACHED = "fb374d419588a4632f3f557e76b4b70aebbca790"  # what tiktoken calls o200k_base in its cache

@@ -12,8 +12,8 @@ from adapter.prompt import ChatTemplate
 from adapter.tools import select_format
 from subnet.engines.llama_cpp import LlamaCppEngine
 from subnet.generation import Grammar
+from tests.adapter.tools.test_parsers import Message, message
 from tests.real_engine import ids_of, run
-from tests.test_parsers import Message, message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

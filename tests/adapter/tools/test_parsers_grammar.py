@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
-from tests.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
+from tests.adapter.tools.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
     "get_weather": {

@@ -20,8 +20,8 @@ from adapter.server.protocol import HttpProtocol
 from subnet.generation import Delta
 from subnet.protocols.mock import MockProtocol, Pause
 from subnet.wire.messages import Accepted, Generate
+from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, Wordy, gone
 from tests.fakes import ASK, events_of, gateway, saying
-from tests.test_disconnect import NO_TIMEOUTS, Watched, Wordy, gone
 
 UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 

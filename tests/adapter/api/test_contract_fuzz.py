@@ -2,7 +2,7 @@
 
 Five thousand, of which most are the same each time. Many more of those that come by chance with
 
-    make test ARGS="tests/test_contract_fuzz.py --hypothesis-profile thorough --timeout 0"
+    make test ARGS="tests/adapter/api/test_contract_fuzz.py --hypothesis-profile thorough --timeout 0"
 """
 
 from __future__ import annotations

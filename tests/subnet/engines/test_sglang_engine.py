@@ -21,7 +21,7 @@ from subnet.models.card import describe
 from subnet.models.resolve import resolve
 from tests.real_engine import run
 from tests.recorded import RecordedServer, recorded
-from tests.test_vllm_engine import ALL_PARAMETERS, EXPECTED_LOGPROBS, PROMPT, run_cancelled, unmapped
+from tests.subnet.engines.test_vllm_engine import ALL_PARAMETERS, EXPECTED_LOGPROBS, PROMPT, run_cancelled, unmapped
 
 Style = Literal["cumulative", "incremental", "ids incremental"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from subnet.models.resolve import DEMO_PACKAGE, install_command
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 HEAVY = ("litestar", "aiohttp", "numpy", "uvicorn", "tiktoken", "tokenizers", "huggingface_hub", "jinja2", "asyncio")
 COMMANDS = [
     ("adapter.cli", ""),

@@ -21,8 +21,8 @@ from subnet.node.server import Node
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import MockChatProtocol
 from subnet.protocols.websocket import WebSocketProtocol
+from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, client, gone
 from tests.fakes import ASK, gateway
-from tests.test_disconnect import NO_TIMEOUTS, Watched, client, gone
 
 QUESTION = {"model": "echo", "messages": [{"role": "user", "content": "To be or not"}], "max_tokens": 30}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
