@@ -1,4 +1,24 @@
-"""WebSocket connection to a node, shared by all calls of this process."""
+"""WebSocket connection to a node, shared by all calls of this process.
+
+The path of a token, from a frame to the socket of a client. Each arrow is one call of a bound method that was handed
+down when the request began, all of one type: `Sink[T]`, a function that takes a T. No task is switched, and nothing is
+awaited or queued on the way.
+
+    frame, with the new tokens of all answers on this connection
+        | Connection._receive, ._dispatch
+        v
+    Call.on_delta                 Sink[Delta]    subnet/protocols/call.py
+        v
+    AttemptReceiver.receive       Sink[Delta]    subnet/client/race.py: timeouts, replays, the ledger
+        v
+    TokenGeneration               Sink[Delta]    adapter/generation/token_lane.py: which choice
+        v
+    ChoiceReader.feed                            adapter/decode/choice.py: text, stop strings, tool calls, logprobs
+        v
+    ChunkWriter.emit              Sink[Event]    adapter/api/chat/stream.py: the JSON of a chunk
+        v
+    ResponseWriter.write          Sink[bytes]    adapter/server/response_writer.py: one write per client and iteration
+"""
 
 from __future__ import annotations
 
