@@ -1,4 +1,4 @@
-"""Helpers for asyncio: callbacks as an async generator, and tasks that are cancelled as a group."""
+"""Helpers for asyncio: callbacks as an async generator, and a task group that raises a single error."""
 
 from __future__ import annotations
 
@@ -43,21 +43,16 @@ async def stream_from_callback(producer: Callable[[Sink[T]], Coroutine[Any, Any,
 
 
 async def gather_or_cancel(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run `coroutines` concurrently; the first error cancels the rest and is raised once all have ended."""
+    """Run `coroutines` concurrently; the first error cancels the rest and is raised once all have ended.
+
+    A task group raises an ExceptionGroup. Callers handle one error by its class, so the first is raised by itself; the
+    others followed from the cancellation, or came in the same moment.
+    """
     if len(coroutines) == 1:
         return await coroutines[0]
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        await cancel_and_wait(tasks)
-    return None
-
-
-async def cancel_and_wait(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel `tasks` and wait until all have ended, ignoring their results and errors."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.TaskGroup() as tasks:
+            for coroutine in coroutines:
+                tasks.create_task(coroutine)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None

@@ -9,7 +9,7 @@ from math import ceil
 from time import monotonic
 from typing import Any, Generic
 
-from subnet.aio import Sink, cancel_and_wait
+from subnet.aio import Sink
 from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.ledger.base import D, Ledger, record_delta
@@ -117,7 +117,10 @@ class Race(Generic[D]):
             raise
 
     async def _run_hedged(self, delay: float, hedge: Callable[[], Attempt[D] | None]) -> None:
-        """Run both attempts. If one fails, the other continues; if both fail, the first one's error is raised."""
+        """Run both attempts. If one fails, the other continues; if both fail, the first one's error is raised.
+
+        Not a task group: that would cancel the other attempt when one fails.
+        """
         self._start(self.attempt)
         try:
             await asyncio.wait(self._tasks.values(), timeout=delay)
@@ -128,7 +131,9 @@ class Race(Generic[D]):
         finally:
             # Before the wait: another cancellation during it must not leave the loser's lease active.
             self._cancel_loser()
-            await cancel_and_wait(list(self._tasks.values()))
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _start(self, attempt: Attempt[D]) -> None:
         self._tasks[attempt] = asyncio.create_task(attempt.run(self._create_receiver(attempt)))
