@@ -8,7 +8,7 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint bench lock clean
+.PHONY: help serve test check lint coverage bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -32,6 +32,12 @@ check: lint ## check style and types and run the fast tests, in under a minute
 lint: .venv/test.done ## check style and types only
 	@$(BIN)/ruff check --quiet --output-format concise && $(BIN)/ruff format --check --quiet
 	@exec $(BIN)/mypy
+
+# The time limits of single tests are for unmeasured runs; a killed process leaves no figures.
+coverage: .venv/clients.done ## run the tests and report the branches they never take, child processes included
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest --quiet --numprocesses $(PROCESSES) --dist loadfile --timeout 300 $(ARGS) || failed=1; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $${failed:-0}
 
 bench: .venv/test.done ## measure a gateway under load, beside nginx (ARGS="--help")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
