@@ -17,7 +17,20 @@ from tests.layers import PACKAGES, ROOT, imports_of, modules, room_graph, rooms
 
 # A docstring should begin with a plain verb or noun phrase.
 _RIDDLE = re.compile(r"(What|Whether|Who|Whom|Whose|Of|Where|When|How|Those|That|As|The same|It|They|So)\b")
-_SHARED_NAMES = {"__init__", "base", "endpoint", "types", "stream", "collect", "prepare", "chat", "token", "cli"}
+_SHARED_NAMES = {
+    "__init__",
+    "base",
+    "chat",
+    "cli",
+    "collect",
+    "endpoint",
+    "errors",
+    "prepare",
+    "stream",
+    "token",
+    "types",
+    "validation",
+}
 """Names that mean the same in every folder that has them."""
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.prompt import Tokenizer, load_tokenizer
-from subnet.engines.llama_cpp.tokenizer import NativeTokenizer
+from subnet.engines.llama_cpp.native_tokenizer import NativeTokenizer
 from subnet.models.card import describe
 from subnet.node_info import TokenizerArtefact
 
