@@ -34,11 +34,9 @@ LogCallback = BINDING.functions["llama_log_set"][1]
 
 
 class BindingMismatch(SettingsError):
-    """The installed library differs from the binding; `reason` says in what."""
+    """The installed library differs from the binding; the message says in what."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the llama.cpp engine requires the package {WHEEL}: {reason}")
-        self.reason = reason
+    code = "binding_mismatch"
 
 
 class ErrorLog:
@@ -86,7 +84,7 @@ def _load_library(binding: Binding) -> ctypes.CDLL:
         reason = str(error) or "it contains no library"
         raise SettingsError(f"the llama.cpp engine requires the package {WHEEL}: {reason}") from error
     if mismatch is not None:
-        raise BindingMismatch(mismatch)
+        raise BindingMismatch(f"the llama.cpp engine requires the package {WHEEL}: {mismatch}")
     binding.type_functions(library)
     library.llama_log_set(log.callback, None)
     library.llama_backend_init()
