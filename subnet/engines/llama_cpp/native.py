@@ -14,7 +14,7 @@ To move to another version:
    if a function, field or constant is gone; then llama.h tells what replaces it.
 4. Read the diff of header.py. New arguments of functions need a change in model.py; new defaults may change what a
    context does.
-5. Run tests/test_llama_cpp_*.py: logits must still not depend on batching.
+5. Run tests/subnet/engines/test_llama_cpp_*.py: logits must still not depend on batching.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def mismatch_of(binding: Binding) -> str | None:
 def test_binding_describes_the_pinned_wheel() -> None:
     """The installed library has no difference, and its version is the one in pyproject.toml."""
     assert mismatch_of(BINDING) is None
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parent.parent.parent.parent / "pyproject.toml").read_text())["project"]
     assert f"xllamacpp=={BINDING.version}" in project["dependencies"]
 
 
