@@ -1,4 +1,4 @@
-"""Work that is long enough to hold up every stream goes to a thread."""
+"""Threads for long CPU-bound work, which would otherwise block the event loop and with it every stream."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LARGE = 32 * 1024
-"""Bytes of a request from which on it is read and made a prompt aside. Below it, a thread costs more than it spares."""
+OFFLOAD_THRESHOLD = 32 * 1024
+"""Minimum size of a request, in bytes, to process it in a thread. Below that, the thread costs more than it saves."""
 
-# Threads share Python's lock, so more of them would hold the streams up after all.
+# Threads share the GIL, so a larger number would delay the streams after all.
 _threads = ThreadPoolExecutor(2, "large-request")
 
 
-async def aside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of `work` for a request of `size` bytes. Large requests wait for one another, small ones never."""
-    if size < LARGE:
+async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work` for a request of `size` bytes and return its result.
+
+    It runs in a thread if `size` is at least OFFLOAD_THRESHOLD, and waits if all threads are busy; small requests run
+    at once in the caller's thread.
+    """
+    if size < OFFLOAD_THRESHOLD:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_threads, lambda: work(*args, **kwargs))

@@ -9,7 +9,7 @@ from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import structured
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from adapter.prompt import Conversation, Prompt, own_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
@@ -90,7 +90,7 @@ async def write(
         prompt = model.write(conversation, template)
         return prompt, model.encode(prompt)
 
-    return await aside(size, written)
+    return await offload_if_large(size, written)
 
 
 def sampling_for(sampling: Sampling, model: Model, most: int, grammar: Grammar | None) -> Sampling:

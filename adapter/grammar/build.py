@@ -10,7 +10,7 @@ import msgspec
 from adapter.errors import BadRequest
 from adapter.grammar.json_schema import fault, is_checked, written
 from adapter.grammar.output_format import Form, OutputFormat, Place, compiled
-from adapter.offload import LARGE, aside
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.tools import ModelFormat, UnsupportedSchema
 from adapter.tools.grammar.lark import as_object
 from adapter.tools.reading.offer import Offer, Tool
@@ -116,7 +116,7 @@ def _of_form(form: Form | None) -> Iterator[_Checked]:
 
 async def _check(schemas: Sequence[_Checked]) -> None:
     new = sum(len(one.text) for one in schemas if not is_checked(one.text, one.strict))
-    await aside(new * LARGE // _SLOW, _refuse, schemas)
+    await offload_if_large(new * OFFLOAD_THRESHOLD // _SLOW, _refuse, schemas)
 
 
 def _refuse(schemas: Sequence[_Checked]) -> None:

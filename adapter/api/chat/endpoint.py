@@ -20,7 +20,7 @@ from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from adapter.generation.token_lane import TokenGeneration
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
@@ -37,7 +37,7 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
     async def prepare(self, call: Call[Wanted], model: str) -> Generation:
         models = call.request.services.models
         card = models.card(model)
-        request = await aside(call.size, generation_request, call.wanted, call.body)
+        request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
         if card.lane == "chat":
             return ChatGeneration(card, request)
         return await prepare(request, models, name=model, size=call.size, rules=call.rules)
@@ -78,7 +78,7 @@ class RenderEndpoint(ModelEndpoint[Wanted, TokenGeneration]):
         return call.wanted.model
 
     async def prepare(self, call: Call[Wanted], model: str) -> TokenGeneration:
-        request = await aside(call.size, generation_request, call.wanted, call.body)
+        request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
         return await prepare(request, call.request.services.models, name=model, size=call.size, rules=call.rules)
 
     async def respond(self, call: Call[Wanted], fallback: Fallback[TokenGeneration]) -> ASGIApp:

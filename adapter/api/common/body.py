@@ -15,7 +15,7 @@ from adapter.api.common.readers import Reader
 from adapter.config import Settings
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone, answer_to
 from adapter.generation.prepare import Rules
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from adapter.server.asgi import Message, Receive
 from adapter.server.responses import Response
 
@@ -90,7 +90,7 @@ async def read(request: Request, reader: Reader[R]) -> Call[R]:
     """Raises what `read_body` and `reader` do."""
     settings = request.services.settings
     body = await read_body(request, settings.max_body)
-    found = await aside(len(body), partial(reader, strict=settings.strict), body)
+    found = await offload_if_large(len(body), partial(reader, strict=settings.strict), body)
     return Call(request, found.request, found.body, len(body), _ignored(found.unknown))
 
 

@@ -13,7 +13,7 @@ from adapter.decode.events import Event, Finished, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Asked, Work
 from adapter.generation.token_lane import TokenGeneration
-from adapter.offload import LARGE, aside
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
@@ -84,8 +84,10 @@ class CompletionBatch(Work):
             async def score(completion: TokenGeneration) -> None:
                 found = await reader.score(completion.prompt, width) if len(completion.prompt) > 1 else []
                 tokens, text = completion.prompt.tolist(), completion.text
-                size = len(tokens) * LARGE // _MANY
-                scores[id(completion)] = await aside(size, prompt_logprobs, self.model, tokens, text, found, width)
+                size = len(tokens) * OFFLOAD_THRESHOLD // _MANY
+                scores[id(completion)] = await offload_if_large(
+                    size, prompt_logprobs, self.model, tokens, text, found, width
+                )
 
             await self._each(score, sessions.capacity(self.card.id))
         self.openings = [self._opening(completion, scores.get(id(completion))) for completion in self.completions]

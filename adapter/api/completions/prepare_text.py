@@ -14,7 +14,7 @@ from adapter.generation.plain_text import prompt_tokens, text_of
 from adapter.generation.prepare import room, sampling_for
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import plain_structure
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds
 
@@ -32,7 +32,7 @@ async def prepare_text(
     """
     model = await models.get(name or request.model)
     grammar = await plain_structure(output_format(request))
-    prompts = await aside(size, partial(_written, request, model))
+    prompts = await offload_if_large(size, partial(_written, request, model))
     drawn = sampling_for(sampling(request, _told(request)), model, request.limit, grammar)
     return CompletionBatch(
         [_completion(request, model, drawn, index, prompt) for index, prompt in enumerate(prompts)],

@@ -18,7 +18,7 @@ from adapter.errors import BadRequest
 from adapter.generation.base import Asked, Work
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import check_length, plain_tokens
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
@@ -64,7 +64,7 @@ class Embeddings(Work):
     async def list(self) -> EmbeddingList:
         """Returns the response, after `run`. Raises BadRequest for more dimensions than the model has."""
         assert self._vectors is not None
-        objects = await aside(self._vectors.nbytes, partial(_objects, self._request, self._vectors))
+        objects = await offload_if_large(self._vectors.nbytes, partial(_objects, self._request, self._vectors))
         usage = EmbeddingUsage(prompt_tokens=self.usage.prompt_tokens, total_tokens=self.usage.total_tokens)
         return EmbeddingList(data=objects, model=self.card.id, usage=usage)
 
@@ -76,7 +76,7 @@ async def prepare_embeddings(
     and ContextLengthExceeded.
     """
     model = await models.get(name)
-    return Embeddings(request, model, await aside(size, partial(_tokens, request, model)))
+    return Embeddings(request, model, await offload_if_large(size, partial(_tokens, request, model)))
 
 
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:

@@ -10,7 +10,7 @@ from adapter.api.embeddings.embed import Embeddings, prepare_embeddings
 from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
-from adapter.offload import LARGE, aside
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import Response
 
@@ -30,5 +30,5 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
     async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
         await fallback.collect(call.request.services.sessions, lambda: lambda event: None)
         found = await fallback.work.list()
-        body = await aside(len(found.data) * LARGE // _MANY, msgspec.json.encode, found)
+        body = await offload_if_large(len(found.data) * OFFLOAD_THRESHOLD // _MANY, msgspec.json.encode, found)
         return Response(body, headers=call.headers)

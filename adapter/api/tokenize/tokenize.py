@@ -14,7 +14,7 @@ from adapter.generation.generation_request import check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import begun, known_tokens, text_of, written_tokens
 from adapter.generation.prepare import DEFAULTS, Rules, write
-from adapter.offload import aside
+from adapter.offload import offload_if_large
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 
@@ -45,7 +45,7 @@ async def tokenized(
     """
     model = await models.get(name)
     if request.prompt is not None:
-        tokens = await aside(size, written_tokens, model, request.prompt, "prompt")
+        tokens = await offload_if_large(size, written_tokens, model, request.prompt, "prompt")
     else:
         tokens = await _of_messages(request, model, size, rules)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
@@ -68,7 +68,7 @@ async def detokenized(
     def read() -> str:
         return text_of(model, known_tokens(model, request.tokens, "tokens").tolist())
 
-    return Tokenization(model.card, Detokenized(await aside(size, read)))
+    return Tokenization(model.card, Detokenized(await offload_if_large(size, read)))
 
 
 def only_model(models: ModelRegistry) -> str:

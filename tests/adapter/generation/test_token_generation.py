@@ -23,7 +23,7 @@ from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import Rules, prepare
 from adapter.generation.token_lane import TokenGeneration
-from adapter.offload import LARGE, aside
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.prompt import ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
@@ -288,7 +288,8 @@ async def test_large_request() -> None:
     """A prompt that is made in a thread is the same prompt."""
     async with subnet(saying("Hi")) as (models, _):
         small, large = [
-            (await prepare(generation_request(request(), {}), models, size=size)).prompt for size in (0, LARGE)
+            (await prepare(generation_request(request(), {}), models, size=size)).prompt
+            for size in (0, OFFLOAD_THRESHOLD)
         ]
     assert small.tolist() == large.tolist() == list(PROMPT.encode())
 
@@ -317,7 +318,7 @@ async def test_others_go_on_while_a_large_request_is_prepared() -> None:
     """Small requests overtake it."""
     async with subnet(saying("Hi")) as (models, _):
         held = Held(models)
-        large = asyncio.create_task(prepare(generation_request(request(), {}), held, size=LARGE))
+        large = asyncio.create_task(prepare(generation_request(request(), {}), held, size=OFFLOAD_THRESHOLD))
         await held.reached.wait()
         await prepare(generation_request(request(), {}), models)
         assert not large.done()
@@ -328,8 +329,8 @@ async def test_others_go_on_while_a_large_request_is_prepared() -> None:
 async def test_small_work_needs_no_thread() -> None:
     """Only large requests are worth one."""
     here = threading.get_ident()
-    assert await aside(LARGE - 1, threading.get_ident) == here
-    assert await aside(LARGE, threading.get_ident) != here
+    assert await offload_if_large(OFFLOAD_THRESHOLD - 1, threading.get_ident) == here
+    assert await offload_if_large(OFFLOAD_THRESHOLD, threading.get_ident) != here
 
 
 async def test_template_that_refuses() -> None:
