@@ -1,4 +1,4 @@
-"""The `adapter` command. What a command needs is imported when it is used, so that help appears at once."""
+"""The `adapter` command. Modules that a command needs are imported when it runs, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _gateway(options: argparse.Namespace) -> None:
     flags = {name: value for name, value in vars(options).items() if name not in ("start", "command", "config")}
     settings = reader.load(options.config, flags=flags)
 
-    # Only now: a second of imports, for which nobody with a typo in a setting should wait.
+    # Not earlier: these imports take a second, which would delay the error for a typo in a setting.
     import asyncio
 
     import uvloop
@@ -83,10 +83,10 @@ def _gateway(options: argparse.Namespace) -> None:
 
     set_up_logging(settings.log_level)
     if options.command == "up":
-        settings = commands.resolve_model(settings, _say)
+        settings = commands.resolve_model(settings, _print_line)
     serve = commands.up if options.command == "up" else commands.serve
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, _say))
+        runner.run(serve(settings, _print_line))
 
 
 def _nodes(options: argparse.Namespace) -> None:
@@ -94,15 +94,15 @@ def _nodes(options: argparse.Namespace) -> None:
 
     data = nodes_command.fetch(options.url, options.api_key)
     table = nodes_command.decode(options.url, data)
-    _say(data.decode() if options.json else nodes_command.format_table(table))
+    _print_line(data.decode() if options.json else nodes_command.format_table(table))
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
 def build_parser() -> Parser:
-    """Returns the parser; the flags of a command are added when it is used."""
+    """Return the parser. The flags of a command are added when it is used."""
     parser = Parser(prog="adapter", description="An OpenAI-compatible chat API in front of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
     up = parser.add_command("up", help="run a gateway and the nodes behind it on this machine", description=_UP)

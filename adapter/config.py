@@ -1,4 +1,4 @@
-"""Settings of a gateway: the table that its help, checks and reference come from."""
+"""Settings of a gateway. Its flags, help, checks and reference are generated from them."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def __post_init__(self) -> None:
-        _check_names(self.aliases)
+        _check_cycles(self.aliases)
         peers: dict[str, NodeSpec] = {}
         for node in self.nodes:
             if peers.setdefault(node.peer, node) != node:
@@ -165,7 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         self.tool_formats()
 
     def tool_formats(self) -> dict[str, str]:
-        """Returns the format of tool calls by model, "calls" or "calls/reasoning". Raises SettingsError."""
+        """Return the tool format of each model, as "calls" or "calls/reasoning". Raises SettingsError."""
         if not self.tool_format:
             return {}
         from adapter.tools import FORMATS, NONE, REASONING, parse_format_name
@@ -192,7 +192,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
-def _check_names(aliases: Mapping[str, str]) -> None:
+def _check_cycles(aliases: Mapping[str, str]) -> None:
     try:
         TopologicalSorter({name: [model] for name, model in aliases.items()}).prepare()
     except CycleError as error:

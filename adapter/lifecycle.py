@@ -6,6 +6,9 @@ import msgspec
 
 
 class Lifecycle(msgspec.Struct):
-    """`draining`: running requests finish before the process exits, and load balancers should send no new ones."""
+    """Lifecycle of the process.
+
+    While it is `draining`, running requests finish before it exits, and load balancers should send no new ones.
+    """
 
     draining: bool = False
