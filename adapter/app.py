@@ -1,4 +1,4 @@
-"""The composition root of the gateway."""
+"""Composition root: assembles the gateway from its settings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from adapter.api.common.access_log import Access, Record
 from adapter.api.common.http_request import Services
 from adapter.api.common.pipeline import RECORD, handlers
 from adapter.api.routes import ROUTES
-from adapter.auth.keys import Keys
+from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
-from adapter.errors import BadRequest, ClientGone, UnknownUrl, answer_to, report
+from adapter.errors import BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -35,11 +35,11 @@ def build_app(
     session_manager: SessionManager,
     lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
-    """The gateway as an ASGI application. Entering and leaving `remote_manager` is the caller's."""
+    """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`."""
     services = Services(
         settings=settings,
-        keys=Keys(settings.api_keys),
-        models=ModelRegistry(remote_manager, settings.tool_formats(), _names(settings)),
+        keys=ApiKeys(settings.api_keys),
+        models=ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings)),
         sessions=session_manager,
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
@@ -47,7 +47,7 @@ def build_app(
     )
     app = Litestar(
         handlers(ROUTES, services),
-        exception_handlers={Exception: _unanswered},
+        exception_handlers={Exception: _handle_exception},
         cors_config=_cors(settings.cors_origins),
         openapi_config=None,
         logging_config=None,
@@ -56,12 +56,15 @@ def build_app(
     return App(cast(ASGIApp, app), Access(services.metrics, log=settings.access_log))
 
 
-def _names(settings: Settings) -> Aliases:
+def _aliases(settings: Settings) -> Aliases:
     return Aliases(aliases=settings.aliases, fallbacks=settings.fallbacks, default=settings.default_model)
 
 
 class App:
-    """The outermost layer: all requests pass through it, also those that no endpoint answers."""
+    """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
+
+    It starts and ends the record of each request, and cancels the work if the client disconnects.
+    """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -75,7 +78,7 @@ class App:
         writer = writer_of(scope)
         writer.add_headers(record.answered)
         try:
-            with suppress(ClientGone):
+            with suppress(ClientDisconnected):
                 await cancel_on_disconnect(writer, self._app(scope, receive, send))
         finally:
             self._access.ended(scope, record)
@@ -87,17 +90,17 @@ def _cors(origins: Iterable[str]) -> CORSConfig | None:
     return CORSConfig(allow_origins=origins, expose_headers=["x-request-id"]) if origins else None
 
 
-def _unanswered(request: LitestarRequest[Any, Any, Any], error: Exception) -> LitestarResponse[bytes]:
-    """What happens outside of the endpoints: there is none, or one failed after it had begun to answer."""
+def _handle_exception(request: LitestarRequest[Any, Any, Any], error: Exception) -> LitestarResponse[bytes]:
+    """Return the response for an error outside of the endpoints (no such URL) or after a response has started."""
     if isinstance(error, NotFoundException):
         error = UnknownUrl(f"Invalid URL ({request.method} {_record(request).path})")
     elif isinstance(error, HTTPException) and error.status_code < 500:
-        # Litestar's own refusals, such as that of an invalid Host header.
+        # Errors of Litestar itself, such as an invalid Host header.
         error = BadRequest(f"{error.detail}.")
-    report(error)
-    answer = answer_to(error)
+    log_error(error)
+    response = to_http_error(error)
     return LitestarResponse(
-        answer.body, status_code=answer.status, headers=dict(answer.headers), media_type="application/json"
+        response.body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
     )
 
 

@@ -1,8 +1,7 @@
-"""The only table from errors to what OpenAI's clients expect: status, type, code, param, headers.
+"""Table of errors and the responses that OpenAI's clients expect for them: status, type, code, param, headers.
 
-Overload is 503 with Retry-After, as OpenAI's own "engine is overloaded": clients retry it, and wait as long as they
-are told. It is not 429, which says that too much was sent: that is what a provider said to us. It is never 400, which
-is not retried.
+Overload is 503 with Retry-After, like OpenAI's own "engine is overloaded": clients wait for that time and retry. 429 is
+reserved for rate limits of upstream servers. Overload is never 400, which clients do not retry.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ErrorResponse(msgspec.Struct, frozen=True):
 
 
 class AdapterError(Exception):
-    """Base of the gateway's own: the request never reached the subnet."""
+    """Base of the gateway's own errors: the request never reached the subnet."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -52,20 +51,20 @@ class AdapterError(Exception):
 
 
 class BadRequest(AdapterError):
-    """The client's mistake. `param` is the place, like `messages[2].content[0].type`."""
+    """Invalid request. `param` is the path of the invalid value, such as `messages[2].content[0].type`."""
 
 
 def invalid(param: str, why: str, code: str = "invalid_value") -> BadRequest:
-    """Returns the error for a client's mistake at `param`: "Invalid value for 'x': why."."""
+    """Return the error for an invalid value at `param`, with the message "Invalid value for '<param>': <why>."."""
     return BadRequest(f"Invalid value for '{param}': {why}.", param=param, code=code)
 
 
-class BadKey(AdapterError):
-    """The client brought no key, or one that is none of ours."""
+class InvalidApiKey(AdapterError):
+    """Missing or unknown API key."""
 
 
 class ModelNotFound(AdapterError):
-    """No node has ever served a model of this name."""
+    """Unknown model: no node has ever served one of this name."""
 
 
 class UnknownUrl(AdapterError):
@@ -73,7 +72,7 @@ class UnknownUrl(AdapterError):
 
 
 class WrongMethod(AdapterError):
-    """`allowed` are the right ones, with commas between them."""
+    """Unsupported HTTP method. `allowed` is the value of the `Allow` header: methods, separated by commas."""
 
     def __init__(self, message: str, allowed: str) -> None:
         super().__init__(message)
@@ -85,22 +84,24 @@ class BodyTooLarge(AdapterError):
 
 
 class BodyTooSlow(AdapterError):
-    """The client stopped in the middle of its request."""
+    """Timeout: the client stopped sending in the middle of its request."""
 
 
 class ModelUnusable(AdapterError):
-    """What the nodes say of a model makes no tokenizer or no template. Whoever raises it has logged why, once."""
+    """Model whose tokenizer or chat template cannot be loaded. Whatever raises it has logged the reason, once."""
 
 
-class ClientGone(AdapterError):
-    """Nobody is there to read an answer."""
+class ClientDisconnected(AdapterError):
+    """The client closed the connection, so the response cannot be delivered."""
 
 
 class Row(msgspec.Struct, frozen=True):
-    """How one kind of error is reported, and `when`, for the documentation.
+    """Response for one type of error.
 
-    None for `code` or `message`: the error's own. Messages of nodes may contain addresses and the like, so clients get
-    another one. `retry` is the Retry-After in seconds where the error has none; `close`: the connection is closed too.
+    `type` and `code` are fields of OpenAI's error object. `when` describes the cause in the documentation. If `code` or
+    `message` is None, the error's own is used; messages of nodes may contain addresses and the like, so their rows have
+    a fixed message. `retry` is the Retry-After in seconds if the error has none; None for no such header. `close` means
+    that the connection is closed after the response.
     """
 
     status: int
@@ -126,7 +127,7 @@ _TABLE: dict[type[Exception], Row] = {
         400, _CLIENT, "content_policy_violation", "The upstream server's content policy rejected the request."
     ),
     RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
-    BadKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
+    InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
     ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
     UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),
     WrongMethod: Row(405, _CLIENT, "method_not_allowed", "The endpoint has other methods; `Allow` names them."),
@@ -138,7 +139,7 @@ _TABLE: dict[type[Exception], Row] = {
         close=True,
     ),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
-    # Of the upstream servers: a client that waits as long as it is told is served.
+    # The limit of the upstream servers: a client that waits for Retry-After can be served.
     RateLimited: Row(
         429,
         "requests",
@@ -147,7 +148,7 @@ _TABLE: dict[type[Exception], Row] = {
         f"Rate limit reached. {_LATER}",
         1.0,
     ),
-    ClientGone: Row(
+    ClientDisconnected: Row(
         499, _CLIENT, "client_closed_request", "The client closed the connection; only in logs and metrics."
     ),
     Exception: Row(
@@ -157,7 +158,7 @@ _TABLE: dict[type[Exception], Row] = {
         "An unexpected error in the gateway; its log has the traceback.",
         f"The server had an error while processing your request. {_LATER}",
     ),
-    # The nodes refuse this gateway's credentials, not its client's.
+    # Not 401: the nodes reject the credentials of the gateway, not those of its client.
     Unauthorized: Row(
         502,
         _SERVER,
@@ -188,7 +189,7 @@ _TABLE: dict[type[Exception], Row] = {
     SessionClosed: Row(
         503, _SERVER, "shutting_down", "The gateway is shutting down.", "The gateway is shutting down.", 1.0
     ),
-    # Which wait was too long says nothing to a client: after a failover it is a first token again.
+    # The message does not name the timeout: after a failover, the first-token timeout applies again.
     NodeTimeout: Row(
         504,
         _SERVER,
@@ -200,12 +201,12 @@ _TABLE: dict[type[Exception], Row] = {
 
 
 def rows() -> Iterable[Row]:
-    """Returns every kind of error that a request can end with, by status."""
+    """Return the rows of all errors, sorted by status."""
     return sorted(_TABLE.values(), key=lambda row: row.status)
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """An error as it goes out."""
+class HttpError(msgspec.Struct, frozen=True):
+    """Error response: HTTP status, error object and headers. `body` is the JSON."""
 
     status: int
     error: Error
@@ -216,29 +217,35 @@ class Answer(msgspec.Struct, frozen=True):
         return msgspec.json.encode(ErrorResponse(self.error))
 
 
-def answer_to(error: Exception) -> Answer:
-    """What a client is told of `error`; of one that nobody foresaw nothing but that it happened."""
+def to_http_error(error: Exception) -> HttpError:
+    """Return the response for `error`.
+
+    An unexpected error becomes a 500 whose message has no details of it.
+    """
     row = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
-    told = Error(
+    body = Error(
         message=row.message or str(error),
         type=row.type,
         param=getattr(error, "param", None),
         code=row.code or getattr(error, "code", None),
     )
-    wait = row.retry and (getattr(error, "retry_after", None) or row.retry)
+    retry_after = row.retry and (getattr(error, "retry_after", None) or row.retry)
     headers = {"connection": "close"} if row.close else {}
     if isinstance(error, WrongMethod):
         headers["allow"] = error.allowed
     if row.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Answer(row.status, told, headers | (_retry_headers(wait) if wait else {}))
+    return HttpError(row.status, body, headers | (_retry_headers(retry_after) if retry_after else {}))
 
 
-def report(error: Exception) -> None:
-    """Log what the operator should know, and has not been told: the traceback only of what nobody foresaw."""
+def log_error(error: Exception) -> None:
+    """Log `error` if it is a server error (5xx): unexpected ones with a traceback, others as a warning.
+
+    ModelUnusable is left out, as the code that raises it has logged it.
+    """
     if isinstance(error, ModelUnusable):
         return
-    status = answer_to(error).status
+    status = to_http_error(error).status
     if status == 500:
         logger.error("request %s failed", current_request.get(), exc_info=error)
     elif status > 500:

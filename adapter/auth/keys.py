@@ -1,4 +1,4 @@
-"""Who may call: clients that bring one of the gateway's keys."""
+"""Authentication of clients by API key."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import hashlib
 from collections.abc import Iterable
 from hmac import compare_digest
 
-from adapter.errors import BadKey
+from adapter.errors import InvalidApiKey
 
 _MISSING = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth"
     " (i.e. Authorization: Bearer YOUR_KEY)."
 )
-# Of a shorter key nothing is repeated: what is shown of a mistyped one must not help to guess the right one.
-_SHOWN_FROM = 20
+# Minimum length of a key to show its first and last characters in an error. Those of a shorter, mistyped key would help
+# to guess the right one.
+_MIN_LENGTH_TO_SHOW = 20
 
 
-class Keys:
-    """Without any `keys` all are served."""
+class ApiKeys:
+    """API keys that the gateway accepts. Without any `keys`, no authentication is required."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, authorization: str | None) -> None:
-        """`authorization` is the header of that name, read as Latin-1, None where there is none. Raises BadKey.
+        """Check the `authorization` header, decoded as Latin-1; None if it is missing.
 
-        How long it takes says nothing of the keys.
+        Raises InvalidApiKey. The time that a check takes reveals nothing about the keys.
         """
         if not self._digests:
             return
         scheme, _, given = (authorization or "").strip().partition(" ")
         given = given.strip()
         if scheme.lower() != "bearer" or not given:
-            raise BadKey(_MISSING)
+            raise InvalidApiKey(_MISSING)
         digest = _digest(given.encode("latin-1"))
-        if not any([compare_digest(digest, known) for known in self._digests]):  # noqa: C419 all are compared
-            raise BadKey(f"Incorrect API key provided: {_masked(given)}.")
+        if not any([compare_digest(digest, known) for known in self._digests]):  # noqa: C419 constant time
+            raise InvalidApiKey(f"Incorrect API key provided: {_masked(given)}.")
 
 
 def _digest(key: bytes) -> bytes:
@@ -43,4 +44,4 @@ def _digest(key: bytes) -> bytes:
 
 
 def _masked(key: str) -> str:
-    return f"{key[:5]}***{key[-2:]}" if len(key) >= _SHOWN_FROM else "***"
+    return f"{key[:5]}***{key[-2:]}" if len(key) >= _MIN_LENGTH_TO_SHOW else "***"

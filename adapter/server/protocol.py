@@ -7,7 +7,7 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adapter.errors import BadRequest, answer_to
+from adapter.errors import BadRequest, to_http_error
 from adapter.request_id import request_id
 from adapter.server.response_writer import ResponseWriter, SocketWriter, attach_writer, flush_scheduler
 
@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
             writer.disconnect()
 
     def send_400_response(self, msg: str) -> None:
-        answer = answer_to(BadRequest(msg, code="invalid_http"))
+        answer = to_http_error(BadRequest(msg, code="invalid_http"))
         headers = (
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
             f"x-request-id: {request_id(None)}\r\nconnection: close\r\n\r\n"

@@ -13,7 +13,7 @@ import msgspec
 from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
-from adapter.errors import BodyTooLarge, BodyTooSlow, ClientGone, answer_to
+from adapter.errors import BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
 from adapter.generation.prepare import Rules
 from adapter.offload import offload_if_large
 from adapter.server.asgi import Message, Receive
@@ -30,7 +30,7 @@ SILENCE = 60.0
 
 async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -> bytes:
     """Whatever its content type. Raises BodyTooLarge for more than `limit` bytes, at once where the client says how
-    many there are, BodyTooSlow after `silence`, and ClientGone.
+    many there are, BodyTooSlow after `silence`, and ClientDisconnected.
     """
     if request.content_length > limit:
         raise _too_large(limit)
@@ -41,7 +41,7 @@ async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -
         # A clock costs more than to take what is here already.
         message = await (request.receive() if request.received else _within(silence, request.receive))
         if message["type"] == "http.disconnect":
-            raise ClientGone("the client closed the connection")
+            raise ClientDisconnected("the client closed the connection")
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
         if size <= limit:
@@ -106,5 +106,5 @@ def json_answer(content: object, *, headers: Mapping[str, str] | None = None) ->
 
 def error_response(error: Exception) -> Response:
     """What a client gets for `error`."""
-    answer = answer_to(error)
+    answer = to_http_error(error)
     return Response(answer.body, status=answer.status, headers=answer.headers)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 from adapter.decode.events import Event
-from adapter.errors import answer_to, report
+from adapter.errors import log_error, to_http_error
 from adapter.generation.base import Start
 from subnet.aio import Sink
 
@@ -58,5 +58,5 @@ async def event_stream(
     except Exception as error:
         if chunks is None or not chunks.begun:
             raise
-        report(error)
-        write(b"data: " + answer_to(error).body + b"\n\n")
+        log_error(error)
+        write(b"data: " + to_http_error(error).body + b"\n\n")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from adapter.api.common.access_log import Record
-from adapter.auth.keys import Keys
+from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -21,7 +21,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """What the endpoints of one gateway work with."""
 
     settings: Settings
-    keys: Keys
+    keys: ApiKeys
     models: ModelRegistry
     sessions: SessionManager
     remotes: RemoteManager

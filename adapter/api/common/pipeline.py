@@ -20,7 +20,7 @@ from litestar.handlers import ASGIRouteHandler
 from adapter.api.common.body import Call, error_response, read
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.errors import WrongMethod, answer_to, report
+from adapter.errors import WrongMethod, log_error, to_http_error
 from adapter.generation.base import Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -112,8 +112,8 @@ def _handler(path: str, below: bool, methods: Mapping[str, Route], services: Ser
         except Exception as error:
             if request.record.status is not None:
                 raise
-            report(error)
-            answer = answer_to(error).error
+            log_error(error)
+            answer = to_http_error(error).error
             request.record.error, request.record.param = answer.code, answer.param
             await error_response(error)(scope, receive, send)
 

@@ -16,9 +16,9 @@ from openai import AsyncOpenAI
 
 from adapter.api.common.access_log import logger as access_logger
 from adapter.api.routes import ROUTES
-from adapter.auth.keys import Keys
+from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
-from adapter.errors import BadKey
+from adapter.errors import InvalidApiKey
 from adapter.process.nodes_command import fetch
 from subnet.errors import SettingsError
 from tests.fakes import ASK, gateway, saying
@@ -121,18 +121,18 @@ async def test_refused_before_it_is_read() -> None:
 
 def test_no_keys_at_all() -> None:
     """Then all are served, whatever they bring."""
-    Keys().check(None)
-    Keys().check("Bearer anything")
+    ApiKeys().check(None)
+    ApiKeys().check("Bearer anything")
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_only_the_right_key(given_key: str) -> None:
     """Any other is refused, and never repeated as a whole."""
-    keys = Keys(["right"])
+    keys = ApiKeys(["right"])
     keys.check("bearer  right ")
     if given_key.strip() == "right":
         return
-    with pytest.raises(BadKey) as caught:
+    with pytest.raises(InvalidApiKey) as caught:
         keys.check(f"Bearer {given_key}")
     shown = caught.value.message.removeprefix("Incorrect API key provided: ")
     assert shown == "***." or (len(given_key) >= 20 and shown == f"{given_key[:5]}***{given_key[-2:]}.")
@@ -140,4 +140,4 @@ def test_only_the_right_key(given_key: str) -> None:
 
 def test_keys_beyond_ascii() -> None:
     """A key is its bytes: UTF-8, which a header is read as Latin-1 from."""
-    Keys(["schlüssel"]).check("Bearer " + "schlüssel".encode().decode("latin-1"))
+    ApiKeys(["schlüssel"]).check("Bearer " + "schlüssel".encode().decode("latin-1"))

@@ -18,7 +18,7 @@ from adapter.api.common.access_log import Record
 from adapter.api.common.body import read_body
 from adapter.api.common.http_request import Request
 from adapter.config import Settings
-from adapter.errors import BodyTooSlow, answer_to
+from adapter.errors import BodyTooSlow, to_http_error
 from adapter.process.serve import bind
 from adapter.server.response_writer import attach_writer
 from subnet import errors
@@ -166,7 +166,7 @@ async def test_body_that_does_not_come() -> None:
     request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
         await read_body(request, 10, silence=0.01)
-    answer = answer_to(caught.value)
+    answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}
 
@@ -316,7 +316,7 @@ def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
 @pytest.mark.parametrize("error", tree(SubnetError), ids=lambda error: error.code)
 def test_every_error_of_the_subnet_has_an_answer(error: type[SubnetError]) -> None:
     """Each has a status that fits whose mistake it is; overload is never a 400, which clients do not retry."""
-    answer = answer_to(error("words", retry_after=0.2, param="p"))
+    answer = to_http_error(error("words", retry_after=0.2, param="p"))
     mistake = issubclass(error, errors.RequestError | errors.RateLimited)
     assert (answer.status < 500) == mistake
     assert answer.error.code
