@@ -1,7 +1,8 @@
-"""What the gateway counts, in Prometheus' text form. Counted when a request ends: nothing on the way of a token.
+"""Metrics of the gateway, in Prometheus' text format. They are updated when a request ends, never for each token.
 
-Of several processes behind one address, prometheus_client keeps the counts in files, in the directory that their parent
-names in PROMETHEUS_MULTIPROC_DIR before they import it; what one of them shows is the sum, of those that died, too.
+If there are several worker processes, prometheus_client keeps the values in files, in the directory that the parent
+process sets as PROMETHEUS_MULTIPROC_DIR before they import it. Each worker then reports the sum of all, including those
+that have exited.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from subnet import RemoteManager
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
-class _OfModel(msgspec.Struct, frozen=True):
+class _ModelMetrics(msgspec.Struct, frozen=True):
+    """Metrics of one model, with their labels already resolved."""
+
     answers: Counter
     switches: Counter
     prompt: Counter
     completion: Counter
     seconds: Histogram
 
-    def ended(self, seconds: float, answers: int, switches: int, usage: Usage) -> None:
+    def record(self, seconds: float, answers: int, switches: int, usage: Usage) -> None:
         self.answers.inc(answers)
         if switches:
             self.switches.inc(switches)
@@ -41,12 +44,12 @@ class _OfModel(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """Of one gateway; `remotes` is its table of nodes, looked at when metrics are asked for."""
+    """Metrics of one gateway. `remotes` is its node table, which is read when metrics are requested."""
 
     def __init__(self, remotes: RemoteManager) -> None:
         self.registry = CollectorRegistry()
-        self._shown = _sums() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
-        self._shown.register(_Nodes(remotes))
+        self._exported = _create_multiprocess_registry() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
+        self._exported.register(_NodeCollector(remotes))
         self._requests = Counter(
             "adapter_requests",
             "Finished HTTP requests, by endpoint and status code",
@@ -69,27 +72,27 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        # A label costs more to look up than to count.
-        self._of_status = lru_cache(self._status)
-        self._of_model = lru_cache(self._model)
+        # Looking up a label costs more than counting.
+        self._request_counter = lru_cache(self._create_request_counter)
+        self._model_metrics = lru_cache(self._create_model_metrics)
 
-    def ended(self, endpoint: str, status: int, seconds: float, works: Iterable[Work]) -> None:
-        """Counts a request to `endpoint` that took `seconds`."""
-        self._of_status(endpoint, status).inc()
+    def record_request(self, endpoint: str, status: int, seconds: float, works: Iterable[Work]) -> None:
+        """Count a finished request to `endpoint`, which took `seconds`, and the work done for it."""
+        self._request_counter(endpoint, status).inc()
         for work in works:
-            if asked := work.asked:
-                attempts = sum(len(one.nodes) - 1 for one in asked)
-                self._of_model(work.card.id).ended(seconds, len(asked), attempts, work.usage)
+            if tried := work.tried_nodes:
+                switches = sum(len(answer.nodes) - 1 for answer in tried)
+                self._model_metrics(work.card.id).record(seconds, len(tried), switches, work.usage)
 
-    def text(self) -> bytes:
-        """Everything, as of now."""
-        return generate_latest(self._shown)
+    def to_text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._exported)
 
-    def _status(self, endpoint: str, status: int) -> Counter:
+    def _create_request_counter(self, endpoint: str, status: int) -> Counter:
         return self._requests.labels(endpoint, str(status))
 
-    def _model(self, name: str) -> _OfModel:
-        return _OfModel(
+    def _create_model_metrics(self, name: str) -> _ModelMetrics:
+        return _ModelMetrics(
             self._answers.labels(name),
             self._switches.labels(name),
             self._tokens.labels(name, "prompt"),
@@ -98,8 +101,8 @@ class Metrics:
         )
 
 
-class _Nodes(Collector):
-    """The table of nodes as this process has it."""
+class _NodeCollector(Collector):
+    """Collector of the number of nodes by state, from the node table of this process."""
 
     def __init__(self, remotes: RemoteManager) -> None:
         self._remotes = remotes
@@ -112,7 +115,7 @@ class _Nodes(Collector):
         yield family
 
 
-def _sums() -> CollectorRegistry:
+def _create_multiprocess_registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry

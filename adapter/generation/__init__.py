@@ -1,1 +1,1 @@
-"""What a request becomes, whichever API it came by: a prompt, a generation, a stream of events."""
+"""Generation, independent of the API of the request: models, prompts, and answers as streams of events."""

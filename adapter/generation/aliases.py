@@ -1,4 +1,4 @@
-"""The names that clients may use for models, and the models that stand in for one another."""
+"""Model aliases and fallbacks."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ import msgspec
 
 
 class Aliases(msgspec.Struct, frozen=True, kw_only=True):
-    """`aliases` say what is served under another name; `fallbacks` what is asked, in order, when a model cannot answer,
-    by its name or by an alias, and then what these have; `default` is for clients that send a name of their own.
+    """Names of models. An alias may refer to a model or to another alias.
+
+    `aliases` maps additional names to models. `fallbacks` maps a model, or an alias of it, to the models to try, in
+    order, if it cannot answer; the fallbacks of a fallback follow directly after it. `default` is the model for
+    unknown names that have no fallbacks; None for no such model.
     """
 
     aliases: Mapping[str, str] = {}
     fallbacks: Mapping[str, Sequence[str]] = {}
     default: str | None = None
 
-    def model(self, name: str, known: Collection[str]) -> str:
-        """What `name` stands for, of the models that are `known`."""
-        found = self._resolved(name)
-        if self.default is not None and found == name and name not in known and name not in self.fallbacks:
-            return self._resolved(self.default)
-        return found
+    def resolve(self, name: str, known: Collection[str]) -> str:
+        """Return the model that `name` refers to. `known` are the existing models, for which `default` is not used."""
+        model = self._resolve_alias(name)
+        if self.default is not None and model == name and name not in known and name not in self.fallbacks:
+            return self._resolve_alias(self.default)
+        return model
 
-    def chain(self, name: str, known: Collection[str]) -> tuple[str, ...]:
-        """The models to ask for `name`, in order, each once."""
-        found: dict[str, None] = {}
-        self._follow(name, self.model(name, known), found)
-        return tuple(found)
+    def candidates(self, name: str, known: Collection[str]) -> tuple[str, ...]:
+        """Return the models to try for `name`, in order, each once: the model itself, then its fallbacks."""
+        models: dict[str, None] = {}
+        self._add_with_fallbacks(name, self.resolve(name, known), models)
+        return tuple(models)
 
-    def _follow(self, name: str, model: str, found: dict[str, None]) -> None:
-        if model in found:
+    def _add_with_fallbacks(self, name: str, model: str, models: dict[str, None]) -> None:
+        if model in models:
             return
-        found[model] = None
+        models[model] = None
         for other in self.fallbacks.get(name) or self.fallbacks.get(model) or ():
-            self._follow(other, self._resolved(other), found)
+            self._add_with_fallbacks(other, self._resolve_alias(other), models)
 
-    def _resolved(self, name: str) -> str:
+    def _resolve_alias(self, name: str) -> str:
         for _ in self.aliases:
             if name not in self.aliases:
                 break

@@ -1,4 +1,4 @@
-"""Work that one model does for a request."""
+"""Interfaces of the work that a model does for a request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from subnet.aio import Sink
 from subnet.client.ledger.base import Ledger
 from subnet.node_info import ModelCard
 
-Start = Callable[[], Sink[Event]]
-"""Makes what takes the events of a generation from its beginning."""
+SinkFactory = Callable[[], Sink[Event]]
+"""Creates a sink for the events of an answer; called again if the answer is restarted or another model is tried."""
 
 
-class Asked(Protocol):
-    """The nodes that were asked for one answer, in order: their `nodes` (names) and `peers` (addresses)."""
+class TriedNodes(Protocol):
+    """Nodes tried for one answer, in order: their names (`nodes`) and addresses (`peers`)."""
 
     nodes: list[str]
     peers: list[str]
@@ -27,8 +27,8 @@ class Asked(Protocol):
 class Work(ABC):
     """Work that the model of `card` does for a request.
 
-    `usage`, and in `asked` the nodes that were asked for each answer, hold at any time, also when it was cut; `asked`
-    is empty as long as no node was needed.
+    `usage` and `tried_nodes` are up to date at any time, also after the work was cancelled. `tried_nodes` has an entry
+    for each answer, and is empty as long as no node was needed.
     """
 
     __slots__ = ()
@@ -42,20 +42,21 @@ class Work(ABC):
     def usage(self) -> Usage: ...
 
     @property
-    def asked(self) -> Sequence[Asked]:
+    def tried_nodes(self) -> Sequence[TriedNodes]:
         return ()
 
-    async def run(  # noqa: B027 not all work needs nodes
+    async def run(  # noqa: B027 some work needs no nodes
         self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
-        """Does what needs nodes, and emits events as they come. Cancelling the call cancels the work on the nodes.
+        """Run the work on nodes and pass its events to `emit` as they arrive.
 
-        While `may_queue` returns False, it does not wait for capacity. Raises SubnetError.
+        While `may_queue` returns False, it does not wait for capacity. Cancelling the call cancels the work on the
+        nodes. Raises SubnetError.
         """
 
 
 class Generation(Work):
-    """One answer, on either lane. `ledger` is None before nodes are asked."""
+    """Generation of one answer, on either lane. `ledger` is None until a session exists."""
 
     __slots__ = ()
 
@@ -68,6 +69,6 @@ class Generation(Work):
     def ledger(self) -> Ledger[Any] | None: ...
 
     @property
-    def asked(self) -> Sequence[Asked]:
+    def tried_nodes(self) -> Sequence[TriedNodes]:
         ledger = self.ledger
         return () if ledger is None or not ledger.nodes else (ledger,)

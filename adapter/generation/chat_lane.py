@@ -1,4 +1,4 @@
-"""A generation on the chat lane: request -> session -> chat deltas -> events."""
+"""Generation on the chat lane: request -> session -> chat deltas -> events."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.ledger.chat import ChatLedger
 from subnet.node_info import ModelCard
 
-# What the gateway itself does with a request, or the protocol.
-_OURS = frozenset({"model", "n", "stream", "stream_options", "priority"})
+# Parameters that the gateway or the protocol handles, so they are not passed on.
+_NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"})
 
 
 class ChatGeneration(Generation):
-    """A generation by a server that accepts only messages. Raises BadRequest for what such a server cannot be asked."""
+    """Generation by a server that accepts only messages. Raises BadRequest for what such a server does not support."""
 
     def __init__(self, card: ModelCard, request: GenerationRequest) -> None:
         check_media(request.media, card.modalities)
@@ -45,12 +45,14 @@ class ChatGeneration(Generation):
         self._request = ChatRequest(
             model=card.id,
             body={
-                name: value for name, value in request.upstream_body.items() if value is not None and name not in _OURS
+                name: value
+                for name, value in request.upstream_body.items()
+                if value is not None and name not in _NOT_FORWARDED
             },
             choices=tuple(range(request.choices)),
         )
         self._session: Session | None = None
-        self._calls = [0] * (request.choices)
+        self._call_counts = [0] * (request.choices)
 
     @property
     def fingerprint(self) -> str:
@@ -62,13 +64,13 @@ class ChatGeneration(Generation):
 
     @property
     def usage(self) -> Usage:
-        used = ChatLedger(self._request).usage if self.ledger is None else self.ledger.usage
+        usage = ChatLedger(self._request).usage if self.ledger is None else self.ledger.usage
         return Usage(
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
-            total_tokens=used.prompt_tokens + used.completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=used.cached_tokens),
-            completion_tokens_details=CompletionTokensDetails(used.reasoning_tokens),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+            completion_tokens_details=CompletionTokensDetails(usage.reasoning_tokens),
         )
 
     @property
@@ -79,16 +81,17 @@ class ChatGeneration(Generation):
     async def run(
         self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
-        def take(delta: ChatDelta) -> None:
+        def receive(delta: ChatDelta) -> None:
             for event in self._events(delta):
                 emit(event)
 
         name = self._card.id
         async with sessions.session(name, key=self._key, priority=self._priority, may_queue=may_queue) as self._session:
             try:
-                await self._session.chat(self._request, take)
+                await self._session.chat(self._request, receive)
             except RecursionError as error:
-                raise _unreadable("it is nested too deeply") from error
+                message = "We could not parse the JSON body of your request: it is nested too deeply."
+                raise BadRequest(message, code="invalid_json") from error
         assert self.ledger is not None
         emit(Used(self.usage, tuple(self.ledger.nodes)))
 
@@ -102,14 +105,10 @@ class ChatGeneration(Generation):
         if delta.refusal:
             yield RefusalDelta(choice, delta.refusal)
         for call in delta.calls:
-            if call.index == self._calls[choice]:
-                self._calls[choice] += 1
+            if call.index == self._call_counts[choice]:
+                self._call_counts[choice] += 1
                 yield CallStarted(choice, call.index, call.id, call.name)
             if call.arguments:
                 yield CallArguments(choice, call.index, call.arguments)
         if delta.finish_reason is not None:
             yield Finished(choice, delta.finish_reason)
-
-
-def _unreadable(why: str) -> BadRequest:
-    return BadRequest(f"We could not parse the JSON body of your request: {why}.", code="invalid_json")

@@ -1,4 +1,4 @@
-"""Tries one model after the other, until one of them answers."""
+"""Fallback to other models when a model cannot answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from adapter.decode.events import Event
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
-from adapter.generation.base import Start, Work
+from adapter.generation.base import SinkFactory, Work
 from adapter.request_id import current_request
 from subnet import SessionManager
 from subnet.aio import Sink
@@ -19,103 +19,116 @@ logger = logging.getLogger(__name__)
 
 W = TypeVar("W", bound=Work)
 
-# Another model may do what these say of one.
-_ELSEWHERE = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
-# These say of a fallback that it is none for this request; of the model that was asked for, that the request is wrong.
-_UNFIT = (BadRequest, RequestError)
+# Errors of a model after which the next one is tried.
+_FALLBACK_ERRORS = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
+# Errors that mean an invalid request if the requested model raises them. A fallback that raises them does not support
+# the request, and is skipped.
+_REQUEST_ERRORS = (BadRequest, RequestError)
 
 
 class Fallback(Generic[W]):
-    """Asks the models `names`, in order.
+    """Runs a request with the first of the models `names` that can answer it.
 
-    A model that fails, is at capacity or has too short a context hands over to the next as long as nothing of its
-    answer was delivered; one that refuses the content does not. `works` are those that were prepared so far; the last
-    one counts. An error of the model that was asked for says more than those of its fallbacks: it is the one raised.
+    The next model is tried if one fails, is at capacity or has too short a context, as long as no part of its answer
+    was delivered; but not if it refuses the content. If all fail, the error of the requested model, the first, is
+    raised, as it says more than those of its fallbacks. `works` has the work prepared for each model so far; `work` is
+    the last of them.
     """
 
     def __init__(self, names: Sequence[str], prepare: Callable[[str], Awaitable[W]]) -> None:
         self.works: list[W] = []
-        self._names = list(names)
+        self._remaining = list(names)
         self._prepare = prepare
         self._error: Exception | None = None
-        self._begun = False
+        self._delivered = False
 
     @property
     def work(self) -> W:
         return self.works[-1]
 
-    async def ready(self) -> None:
-        """Prepares the first model that can do the work. Raises what `prepare` does."""
+    async def prepare(self) -> None:
+        """Prepare the work of the first remaining model that can do it. Raises the errors of the `prepare` function."""
         while True:
-            name = self._names.pop(0)
+            name = self._remaining.pop(0)
             try:
                 self.works.append(await self._prepare(name))
                 return
             except Exception as error:
-                goes_on = self._goes_on(name, error)
-            if not goes_on:
-                raise self._due()
+                should_continue = self._should_fall_back(name, error)
+            if not should_continue:
+                raise self._take_error()
 
-    async def run(self, sessions: SessionManager, start: Start) -> None:
-        """Runs the work of the first model that can do it, after `ready`. An answer that one model began is continued
-        by no other. `start` makes what takes an answer from its beginning.
+    async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
+        """Run the prepared work, or that of the first fallback that can do it, and stream its events.
+
+        `start` creates the sink of each attempt. Once an event was delivered, no other model is tried. Raises the error
+        of the requested model if no model can answer.
         """
-        if not self._names and self._error is None:
+        if not self._remaining and self._error is None:
             return await self._run(sessions, start())
 
-        def started() -> Sink[Event]:
+        def start_tracked() -> Sink[Event]:
             emit = start()
 
-            def take(event: Event) -> None:
-                self._begun = True
+            def receive(event: Event) -> None:
+                self._delivered = True
                 emit(event)
 
-            return take
+            return receive
 
-        return await self.collect(sessions, started)
+        return await self.run_buffered(sessions, start_tracked)
 
-    async def collect(self, sessions: SessionManager, start: Start) -> None:
-        """As `run`, for who shows nothing of an answer before it is whole: what was lost and cannot be gone on with is
-        forgotten, and asked for once more.
+    async def run_buffered(self, sessions: SessionManager, start: SinkFactory) -> None:
+        """Like `run`, for callers that deliver an answer only once it is complete.
+
+        Another model may replace one that fails in the middle of its answer. An answer that was lost and cannot be
+        resumed (Diverged) is first restarted once with the same model.
         """
-        again = True
+        can_restart = True
         while True:
             try:
                 return await self._run(sessions, start())
             except Exception as error:
-                if again and isinstance(error, Diverged) and not self._begun:
-                    goes_on, again = True, False
-                    self._names.insert(0, self.work.card.id)
+                if can_restart and isinstance(error, Diverged) and not self._delivered:
+                    should_continue, can_restart = True, False
+                    self._remaining.insert(0, self.work.card.id)
                 else:
-                    goes_on = self._goes_on(self.work.card.id, error)
-            if not goes_on:
-                raise self._due()
-            await self.ready()
+                    should_continue = self._should_fall_back(self.work.card.id, error)
+            if not should_continue:
+                raise self._take_error()
+            await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
         try:
-            await self.work.run(sessions, emit, may_queue=lambda: self._begun or not self._names)
+            await self.work.run(sessions, emit, may_queue=lambda: self._delivered or not self._remaining)
         except Exception as error:
-            if self._begun or self._error is None or isinstance(error, ContentRefused):
+            if self._delivered or self._error is None or isinstance(error, ContentRefused):
                 raise
             raise self._error from error
 
-    def _goes_on(self, name: str, error: Exception) -> bool:
-        """Whether another model shall be asked; if not, an error is due."""
-        unfit = self._error is not None and isinstance(error, _UNFIT)
-        if self._begun or isinstance(error, ContentRefused) or not (unfit or isinstance(error, _ELSEWHERE)):
+    def _should_fall_back(self, name: str, error: Exception) -> bool:
+        """Record the `error` of the model `name` and return True if the next model should be tried."""
+        errors = _FALLBACK_ERRORS if self._error is None else (*_FALLBACK_ERRORS, *_REQUEST_ERRORS)
+        if self._delivered or isinstance(error, ContentRefused) or not isinstance(error, errors):
             self._error = error
             return False
         self._error = self._error or error
-        if not self._names:
+        if not self._remaining:
             return False
         logger.warning(
-            "request %s: model %s failed, falling back to %s: %s", current_request.get(), name, self._names[0], error
+            "request %s: model %s failed, falling back to %s: %s",
+            current_request.get(),
+            name,
+            self._remaining[0],
+            error,
         )
         return True
 
-    def _due(self) -> Exception:
-        """The error to raise. It is not kept: it will hold the frames that it is raised through, and they hold this."""
+    def _take_error(self) -> Exception:
+        """Return the error to raise and drop the reference to it.
+
+        Its traceback refers to frames that refer to this object, so a reference would be a cycle.
+        """
         error, self._error = self._error, None
         assert error is not None
         return error

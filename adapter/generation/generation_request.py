@@ -1,4 +1,4 @@
-"""A request for a generation, whichever API it came by."""
+"""Request for a generation, independent of the API in which it was made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from subnet.generation import Sampling
 
 
 class Media(msgspec.Struct, frozen=True):
-    """A part of a message that is not text. `type` is what the client called it, `param` its place in the request."""
+    """Part of a message that is not text.
+
+    `modality` is "image", "audio" or "file". `type` is the type in the request, and `param` the path of the part there.
+    """
 
     modality: str
     type: str
@@ -24,12 +27,12 @@ class Media(msgspec.Struct, frozen=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to generate, in the gateway's own terms; each API translates into it, and nothing below knows an API.
+    """Request for a generation. Each API translates its requests into it, and nothing below depends on an API.
 
-    `sampling` lacks what depends on the model: the end tokens, the grammar and the longest answer that fits. `limit` is
-    the number of new tokens per choice that the client set as `limit_param`, None: as many as fit. `grammar_param`
-    names the parameter that a grammar comes from. `upstream_body` is the same request as the body of a chat completion,
-    for servers that accept only messages.
+    `sampling` does not include what depends on the model: its end tokens, the grammar and the maximum number of new
+    tokens that fit. `limit` is the maximum number of new tokens per choice that the client set in `limit_param`; None
+    if it set none. `grammar_param` is the parameter that the grammar is built from. `upstream_body` is the request as
+    the body of a chat completion, for servers that accept only messages.
     """
 
     model: str
@@ -51,7 +54,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_media(media: Collection[Media], supported: Collection[str]) -> None:
-    """Raises BadRequest for the first part whose modality ("image", "audio", "file") is not `supported`."""
+    """Raise BadRequest for the first part whose modality is not `supported`."""
     for part in media:
         if part.modality not in supported:
             raise invalid(part.param, f"this model does not support content parts of type '{part.type}'")

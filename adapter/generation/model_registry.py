@@ -1,4 +1,4 @@
-"""The models that the subnet serves, ready to turn messages into tokens and tokens into text."""
+"""Registry of the models that the subnet serves, with their tokenizers, chat templates and tool formats."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)
 
-KEPT = 16
-"""Tokenizers in memory, at most."""
+_MAX_TOKENIZERS = 16
+"""Maximum number of tokenizers in memory."""
 
 
 class LoadedTokenizer:
-    """A tokenizer, chat template and tool format, made from a card and its artefact, which takes long.
+    """Tokenizer, chat template and tool format of a model, loaded from its card and its tokenizer artefact.
 
-    `kind` is how the model writes tool calls and reasoning.
+    Loading takes long. `format` is the format in which the model writes tool calls and reasoning. `table` hides control
+    tokens; `marked_table` shows those among them that are marks of `format`.
     """
 
     def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
-        """Raises WireError or SettingsError for what cannot be used."""
+        """Load the tokenizer. Raises WireError or SettingsError if the artefact or the template cannot be used."""
         source = card.chat_template or DEFAULT_TEMPLATE
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
         self.template = ChatTemplate(source, card.bos_token, card.eos_token)
-        self.kind = _kind(self.template, source, tool_format).for_vocabulary(self.tokenizer.pieces)
+        self.format = _select_format(self.template, source, tool_format).for_vocabulary(self.tokenizer.pieces)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
-        marks = {self.tokenizer.special[mark] for mark in self.kind.visible_marks if mark in self.tokenizer.special}
+        marks = {self.tokenizer.special[mark] for mark in self.format.visible_marks if mark in self.tokenizer.special}
         self.marked_table = self._table(self.tokenizer.control - marks)
 
     @property
-    def bare_table(self) -> TokenTable:
-        """In which nothing is hidden."""
+    def full_table(self) -> TokenTable:
+        """Token table in which no token is hidden."""
         return self._table(frozenset())
 
     def _table(self, hidden: frozenset[int]) -> TokenTable:
@@ -58,59 +59,61 @@ class LoadedTokenizer:
 
 
 class Model:
-    """One model: its card, and how to talk to it."""
+    """Model card with the tokenizer, chat template and tool format of the model."""
 
     def __init__(self, card: ModelCard, loaded: LoadedTokenizer) -> None:
         self.card = card
-        self.kind = loaded.kind
+        self.format = loaded.format
         self.tokenizer = loaded.tokenizer
         self.fingerprint = fingerprint(card)
         self._loaded = loaded
 
-    def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
-        """By `template`, or by the model's own. Raises InvalidRequest where that refuses the conversation."""
+    def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+        """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
+        conversation.
+        """
         return write(conversation, template or self._loaded.template, self.tokenizer.guard)
 
     def encode(self, prompt: Prompt) -> TokenIds:
-        """Raises InvalidRequest."""
+        """Tokenize a rendered prompt. Raises InvalidRequest."""
         if self.card.chat_template is None:
             return self.tokenizer.encode_bare(prompt.text)
         return self.tokenizer.encode_prompt(prompt.marked, prompt.mark)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What `tokens` say, control tokens among them."""
-        return Detokenizer(self._loaded.bare_table).decode(tokens)
+        """Return the text of `tokens`, including control tokens."""
+        return Detokenizer(self._loaded.full_table).decode(tokens)
 
-    def reader(self, index: int, view: OutputOptions) -> ChoiceReader:
-        """For one choice."""
-        parser = None if view.kind is None else view.kind.parser(view.tools, view.opened)
+    def reader(self, index: int, options: OutputOptions) -> ChoiceReader:
+        """Create a reader of choice `index`, of the fastest class that supports `options`."""
+        parser = None if options.format is None else options.format.parser(options.tools, options.starts_in_reasoning)
         table = self._loaded.table if parser is None else self._loaded.marked_table
-        detokenizer = Detokenizer(self._loaded.bare_table if view.special else table)
-        if parser is None and not view.stops and view.logprobs is None and not view.token_ids:
+        detokenizer = Detokenizer(self._loaded.full_table if options.show_control_tokens else table)
+        if parser is None and not options.stops and options.logprobs is None and not options.token_ids:
             return TextChoiceReader(index, detokenizer)
         return FullChoiceReader(
             index,
             detokenizer,
-            scanner=StopScanner(view.stops, view.include_stop) if view.stops else None,
+            scanner=StopScanner(options.stops, options.include_stop) if options.stops else None,
             parser=parser,
-            formatter=None if view.logprobs is None else LogprobFormatter(self.tokenizer.pieces, view.logprobs),
-            token_ids=view.token_ids,
+            formatter=None if options.logprobs is None else LogprobFormatter(self.tokenizer.pieces, options.logprobs),
+            token_ids=options.token_ids,
         )
 
 
-def _kind(template: ChatTemplate, source: str, tool_format: str | None) -> ModelFormat:
+def _select_format(template: ChatTemplate, source: str, tool_format: str | None) -> ModelFormat:
     if tool_format is not None:
         return select_format(source, *parse_format_name(tool_format))
-    kind = select_format(source)
-    if template.knows_tools or (kind.tool_format is not None and kind.tool_format.marks_reasoning):
-        return kind
-    # The format in which the prompt then explains tools.
+    found = select_format(source)
+    if template.knows_tools or (found.tool_format is not None and found.tool_format.marks_reasoning):
+        return found
+    # The template does not support tools, so the prompt describes them in this format.
     return select_format(source, "hermes")
 
 
 @lru_cache(maxsize=256)
 def fingerprint(card: ModelCard) -> str:
-    """Changes when the model, its tokenizer or its template does."""
+    """Return OpenAI's `system_fingerprint`. It changes when the model, its tokenizer or its template does."""
     return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
 
 
@@ -118,50 +121,54 @@ _Key = tuple[str, str | None, str, str, str | None]
 
 
 class ModelRegistry:
-    """Finds models by name. Requests for one that is being loaded wait for the same load; a failed one is tried
-    again by the next request, unless it would fail again. `tool_formats` are the formats of calls, by model, that the
-    operator set.
+    """Finds models by name and loads their tokenizers.
+
+    Requests for a model that is being loaded wait for the same load. If a load fails, the next request tries again,
+    unless the error is permanent (ModelUnusable). `tool_formats` are the formats that the operator set, by model.
     """
 
     def __init__(
         self,
         remote_manager: RemoteManager,
         tool_formats: Mapping[str, str] | None = None,
-        names: Aliases | None = None,
+        aliases: Aliases | None = None,
     ) -> None:
         self._manager = remote_manager
-        self._names = names or Aliases()
+        self._aliases = aliases or Aliases()
         self._tool_formats = tool_formats or {}
         self._loads: dict[_Key, asyncio.Task[LoadedTokenizer]] = {}
         self._latest: dict[str, Model] = {}
         self._seen: set[str] = set()
 
     def cards(self) -> Mapping[str, ModelCard]:
-        """Of the models that some healthy node serves now."""
+        """Return the cards of the models that at least one healthy node serves, by id."""
         cards = self._manager.models()
         if not self._seen.issuperset(cards):
             self._seen.update(cards)
         return cards
 
-    def chain(self, name: str) -> tuple[str, ...]:
-        """The models to ask for what a client calls `name`, in order."""
+    def candidates(self, name: str) -> tuple[str, ...]:
+        """Return the models to try for `name`, in order: the model it refers to, then its fallbacks."""
         self.cards()
-        return self._names.chain(name, self._seen)
+        return self._aliases.candidates(name, self._seen)
 
-    def listed(self) -> dict[str, ModelCard]:
-        """Those of `cards`, and under their aliases again."""
+    def cards_with_aliases(self) -> dict[str, ModelCard]:
+        """Return the cards of `cards`, by id and by each of their aliases."""
         cards = self.cards()
-        aliases = {alias: cards.get(self._names.model(alias, cards)) for alias in self._names.aliases}
+        aliases = {alias: cards.get(self._aliases.resolve(alias, cards)) for alias in self._aliases.aliases}
         return {**cards} | {alias: card for alias, card in aliases.items() if card is not None}
 
     def grammars(self, model: Model) -> frozenset[GrammarKind]:
-        """Those that all the nodes of `model` keep to."""
+        """Return the grammar kinds that all healthy nodes of `model` support."""
         return self._manager.grammars(model.card.id)
 
     def card(self, name: str) -> ModelCard:
-        """By its own name or another. Raises ModelNotFound, or NoNodeAvailable where the model may come back."""
+        """Return the card of the model that `name` refers to.
+
+        Raises ModelNotFound, or NoNodeAvailable if the model was served before or no model has been served so far.
+        """
         cards = self.cards()
-        name = self._names.model(name, self._seen)
+        name = self._aliases.resolve(name, self._seen)
         if name in cards:
             return cards[name]
         if name in self._seen or not self._seen:
@@ -171,8 +178,10 @@ class ModelRegistry:
         )
 
     async def get(self, name: str) -> Model:
-        """Raises as `card` does, BadRequest for a model that takes messages only, NodeError where the tokenizer cannot
-        be had, and ModelUnusable.
+        """Return the model that `name` refers to, and load its tokenizer if necessary.
+
+        Raises the errors of `card`, BadRequest for a model on the chat lane, NodeError if no node provides the
+        tokenizer, and ModelUnusable if it cannot be loaded.
         """
         card = self.card(name)
         name = card.id
@@ -186,13 +195,13 @@ class ModelRegistry:
         if key not in self._loads:
             self._loads[key] = self._start(key, card)
         loaded = await asyncio.shield(self._loads[key])
-        if len(self._latest) >= KEPT:
+        if len(self._latest) >= _MAX_TOKENIZERS:
             self._latest.clear()
         self._latest[name] = Model(card, loaded)
         return self._latest[name]
 
     def _start(self, key: _Key, card: ModelCard) -> asyncio.Task[LoadedTokenizer]:
-        if len(self._loads) >= KEPT:
+        if len(self._loads) >= _MAX_TOKENIZERS:
             del self._loads[next(iter(self._loads))]
         task = asyncio.create_task(self._load(card))
         task.add_done_callback(lambda done: self._forget_failed(key, done))

@@ -1,4 +1,4 @@
-"""What the subnet refuses by its own names, in the names of the request."""
+"""Translation of parameter names in errors of the subnet to those of the request."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from subnet.errors import RequestError
 
 
 @contextmanager
-def naming(names: Mapping[str, str]) -> Iterator[None]:
-    """Refusals are `renamed`."""
+def renamed_params(names: Mapping[str, str]) -> Iterator[None]:
+    """Context manager that applies `rename_param` to a RequestError raised in its body."""
     try:
         yield
     except RequestError as error:
-        raise renamed(error, names) from error.__cause__
+        raise rename_param(error, names) from error.__cause__
 
 
-def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
-    """A refusal that names one of `names` names what it stands for instead."""
-    own = names.get(error.param or "")
-    if own is None:
+def rename_param(error: RequestError, names: Mapping[str, str]) -> RequestError:
+    """Return `error` with its parameter, if it is a key of `names`, replaced by the value, also in the message."""
+    name = names.get(error.param or "")
+    if name is None:
         return error
-    return type(error)(error.message.replace(f"'{error.param}'", f"'{own}'"), param=own)
+    return type(error)(error.message.replace(f"'{error.param}'", f"'{name}'"), param=name)

@@ -1,4 +1,4 @@
-"""Prompts and other inputs that are no conversation -> token ids."""
+"""Tokenization of prompts and other inputs that are not conversations."""
 
 from __future__ import annotations
 
@@ -9,84 +9,90 @@ import numpy as np
 
 from adapter.errors import BadRequest
 from adapter.generation.model_registry import Model
-from adapter.generation.param_names import naming
+from adapter.generation.param_names import renamed_params
 from subnet.errors import ContextLengthExceeded
 from subnet.tensors import TokenIds, token_ids
 
 _decoder = getincrementaldecoder("utf-8")
 
 
-def prompt_tokens(model: Model, prompt: str | Sequence[int], place: str) -> TokenIds:
-    """Of what the model goes on from: it is all the client's, so control tokens may be written in it, as `<|im_end|>`.
+def tokenize_prompt(model: Model, prompt: str | Sequence[int], param: str) -> TokenIds:
+    """Return the tokens of a prompt for the model to continue, given as text or as token ids.
 
-    Raises BadRequest and InvalidRequest, which name `place`.
+    Text of control tokens, such as `<|im_end|>`, becomes these tokens, as the client controls the whole prompt.
+    `param` is the path of the prompt in the request, for errors. Raises BadRequest for token ids that the model does
+    not have and for an empty result, and InvalidRequest for text that cannot be tokenized.
     """
     if not isinstance(prompt, str):
-        return known_tokens(model, prompt, place)
-    return _some(begun(model, written_tokens(model, prompt, place)), place)
+        return check_token_ids(model, prompt, param)
+    return _require_tokens(add_bos(model, tokenize_with_control_tokens(model, prompt, param)), param)
 
 
-def plain_tokens(model: Model, text: str | Sequence[int], place: str) -> TokenIds:
-    """Of what the model only reads: what looks like a control token stays text. Raises as `prompt_tokens`."""
+def tokenize_text(model: Model, text: str | Sequence[int], param: str) -> TokenIds:
+    """Return the tokens of an input that is not continued, such as a text to embed.
+
+    Text of control tokens stays text. Raises the errors of `tokenize_prompt`.
+    """
     if not isinstance(text, str):
-        return known_tokens(model, text, place)
-    with naming({"messages": place}):
-        return _some(model.tokenizer.encode_bare(text), place)
+        return check_token_ids(model, text, param)
+    with renamed_params({"messages": param}):
+        return _require_tokens(model.tokenizer.encode_bare(text), param)
 
 
-def written_tokens(model: Model, text: str, place: str) -> TokenIds:
-    """Of nothing but `text`, in which control tokens may be written. Raises InvalidRequest."""
-    with naming({"messages": place}):
+def tokenize_with_control_tokens(model: Model, text: str, param: str) -> TokenIds:
+    """Return the tokens of `text` and of control tokens written in it; none is added. Raises InvalidRequest."""
+    with renamed_params({"messages": param}):
         return model.tokenizer.encode_prompt(text)
 
 
-def begun(model: Model, tokens: TokenIds) -> TokenIds:
-    """With the token that the model wants before all others, where it wants one."""
-    first = model.tokenizer.encode_bare("")
-    return tokens if np.array_equal(tokens[: len(first)], first) else np.concatenate([first, tokens])
+def add_bos(model: Model, tokens: TokenIds) -> TokenIds:
+    """Return `tokens` with the model's beginning-of-sequence token first, if it requires one and it is missing."""
+    bos = model.tokenizer.encode_bare("")
+    return tokens if np.array_equal(tokens[: len(bos)], bos) else np.concatenate([bos, tokens])
 
 
-def known_tokens(model: Model, tokens: Sequence[int], place: str) -> TokenIds:
-    """Raises BadRequest for one that the model does not have."""
+def check_token_ids(model: Model, tokens: Sequence[int], param: str) -> TokenIds:
+    """Return `tokens` as an array. Raises BadRequest for an id that the model does not have."""
     size = model.tokenizer.vocab_size
-    odd = next((index for index, token in enumerate(tokens) if token >= size), None)
-    if odd is None:
+    index = next((index for index, token in enumerate(tokens) if token >= size), None)
+    if index is None:
         return token_ids(tokens)
-    name = f"{place}[{odd}]"
-    message = f"Invalid value for '{name}': expected a token id below {size}, but got {tokens[odd]}."
+    name = f"{param}[{index}]"
+    message = f"Invalid value for '{name}': expected a token id below {size}, but got {tokens[index]}."
     raise BadRequest(message, param=name, code="invalid_value")
 
 
-def text_of(model: Model, tokens: Sequence[int]) -> str:
-    """All that they say, control tokens and broken characters among it."""
+def decode_tokens(model: Model, tokens: Sequence[int]) -> str:
+    """Return the text of `tokens`, including control tokens. Invalid UTF-8 is replaced by U+FFFD."""
     return b"".join(model.tokenizer.pieces[token] for token in tokens).decode(errors="replace")
 
 
-def offsets_of(model: Model, tokens: Sequence[int], text: str) -> list[int]:
-    """Where in `text`, which became `tokens`, each of these begins, in characters. What a tokenizer puts before a text
-    begins where the text does.
+def token_offsets(model: Model, tokens: Sequence[int], text: str) -> list[int]:
+    """Return the offset in `text`, in characters, at which each of its `tokens` starts.
+
+    Tokens that the tokenizer adds before the text have offset 0.
     """
-    decoder, found, size = _decoder("replace"), [], 0
+    decoder, starts, size = _decoder("replace"), [], 0
     for token in tokens:
-        found.append(size)
+        starts.append(size)
         size += len(decoder.decode(model.tokenizer.pieces[token]))
-    before = size + len(decoder.decode(b"", True)) - len(text)
-    return [min(len(text), max(0, offset - max(0, before))) for offset in found]
+    added = max(0, size + len(decoder.decode(b"", True)) - len(text))
+    return [min(len(text), max(0, start - added)) for start in starts]
 
 
-def check_length(model: Model, tokens: TokenIds, place: str) -> None:
-    """Raises ContextLengthExceeded for a text that the model cannot read as a whole."""
-    most = model.card.context_length
-    if len(tokens) > most:
+def check_length(model: Model, tokens: TokenIds, param: str) -> None:
+    """Raise ContextLengthExceeded if `tokens` are more than the model's context length."""
+    limit = model.card.context_length
+    if len(tokens) > limit:
         raise ContextLengthExceeded(
-            f"This model's maximum context length is {most} tokens. However, your {place} resulted in {len(tokens)}"
-            f" tokens. Please reduce the length of the {place}.",
-            param=place,
+            f"This model's maximum context length is {limit} tokens. However, your {param} resulted in {len(tokens)}"
+            f" tokens. Please reduce the length of the {param}.",
+            param=param,
         )
 
 
-def _some(tokens: TokenIds, place: str) -> TokenIds:
+def _require_tokens(tokens: TokenIds, param: str) -> TokenIds:
     if len(tokens) == 0:
-        message = f"Invalid value for '{place}': expected at least one token, but got none."
-        raise BadRequest(message, param=place, code="invalid_value")
+        message = f"Invalid value for '{param}': expected at least one token, but got none."
+        raise BadRequest(message, param=param, code="invalid_value")
     return tokens

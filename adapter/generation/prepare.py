@@ -1,4 +1,4 @@
-"""Turns a request into a prompt, token ids, sampling and a grammar: all that happens before a node is asked."""
+"""Preparation of a generation on the token lane: prompt, token ids, sampling and grammar. No node is involved."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from subnet.generation import Grammar, Sampling
 from subnet.tensors import TokenIds
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator decided for all requests. `default_max_tokens` is the length of an answer whose request names
-    none; None: what the context holds.
+class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the operator for all requests.
+
+    `default_max_tokens` is the maximum number of new tokens for requests without one; None for the rest of the context.
+    `allow_chat_template` permits requests to bring a chat template of their own.
     """
 
     default_max_tokens: int | None = None
     allow_chat_template: bool = False
 
 
-DEFAULTS = Rules()
+DEFAULT_SETTINGS = GenerationSettings()
 
 
 async def prepare(
@@ -34,91 +36,106 @@ async def prepare(
     *,
     name: str | None = None,
     size: int = 0,
-    rules: Rules = DEFAULTS,
+    settings: GenerationSettings = DEFAULT_SETTINGS,
 ) -> TokenGeneration:
-    """For a request of `size` bytes, by the model `name`, or by that of the request. Raises what `models.get` does,
-    BadRequest and InvalidRequest for what the model or its template does not support, and ContextLengthExceeded.
+    """Prepare a request with the model `name`, by default that of the request. `size` is its size in bytes.
+
+    Raises the errors of `models.get`, BadRequest and InvalidRequest for anything that the model or its template does
+    not support, and ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     check_media(request.media, model.card.modalities)
-    prompt, tokens = await write(request.conversation, model, request.chat_template, size=size, rules=rules)
-    opened = model.kind.tags is not None and prompt.opened(model.kind.tags.opening, model.kind.tags.closing)
-    kind, grammar = await structured(
+    prompt, tokens = await render_prompt(
+        request.conversation, model, request.chat_template, size=size, settings=settings
+    )
+    tags = model.format.tags
+    starts_in_reasoning = tags is not None and prompt.opened(tags.opening, tags.closing)
+    answer_format, grammar = await structured(
         request.tools,
         request.output_format,
-        model.kind,
+        model.format,
         model.tokenizer.special,
-        opened,
+        starts_in_reasoning,
         lambda: models.grammars(model),
     )
-    most = room(model, len(tokens), request.limit, rules.default_max_tokens, request.limit_param)
+    max_tokens = max_new_tokens(model, len(tokens), request.limit, settings.default_max_tokens, request.limit_param)
     output = msgspec.structs.replace(
         request.output,
-        kind=kind,
+        format=answer_format,
         tools=request.tools.schemas,
-        opened=opened,
+        starts_in_reasoning=starts_in_reasoning,
         echo=(prompt.begun or "") if request.echo else "",
     )
     return TokenGeneration(
         model,
         prompt.text,
         tokens,
-        sampling_for(request.sampling, model, most, grammar),
+        complete_sampling(request.sampling, model, max_tokens, grammar),
         output,
         choices=request.choices,
         key=request.key,
         priority=request.priority,
-        names={"grammar": request.grammar_param, "prompt": "messages"},
+        param_names={"grammar": request.grammar_param, "prompt": "messages"},
     )
 
 
-async def write(
+async def render_prompt(
     conversation: Conversation,
     model: Model,
     chat_template: str | None = None,
     *,
     size: int = 0,
-    rules: Rules = DEFAULTS,
+    settings: GenerationSettings = DEFAULT_SETTINGS,
 ) -> tuple[Prompt, TokenIds]:
-    """Renders the prompt by the model's template, or by `chat_template`, and tokenizes it."""
+    """Render and tokenize the prompt, with the model's template or with `chat_template`, and return both.
+
+    Requests of a large `size` (in bytes) are processed in a thread. Raises InvalidRequest if the template rejects the
+    conversation, or if `chat_template` is not allowed or invalid.
+    """
     template = None
     if chat_template is not None:
-        card, permitted = model.card, rules.allow_chat_template
+        card, permitted = model.card, settings.allow_chat_template
         template = own_template(chat_template, permitted, card.bos_token, card.eos_token)
 
-    def written() -> tuple[Prompt, TokenIds]:
-        prompt = model.write(conversation, template)
+    def render_and_tokenize() -> tuple[Prompt, TokenIds]:
+        prompt = model.render(conversation, template)
         return prompt, model.encode(prompt)
 
-    return await offload_if_large(size, written)
+    return await offload_if_large(size, render_and_tokenize)
 
 
-def sampling_for(sampling: Sampling, model: Model, most: int, grammar: Grammar | None) -> Sampling:
-    """Completes `sampling` for a model: its end tokens, `most` new tokens at the most, and a grammar. Raises BadRequest
-    for a token that the model does not have."""
+def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:
+    """Return `sampling` with the model's end tokens, the maximum number of new tokens, and the grammar.
+
+    Raises BadRequest if `logit_bias` has a token that the model does not have.
+    """
     size = model.tokenizer.vocab_size
     if sampling.logit_bias and max(sampling.logit_bias) >= size:
-        why = f"expected token ids below {size}, but got {max(sampling.logit_bias)}"
-        raise invalid("logit_bias", why)
+        raise invalid("logit_bias", f"expected token ids below {size}, but got {max(sampling.logit_bias)}")
     ends = () if sampling.ignore_eos else model.card.stop_tokens
     stop_tokens = (*ends, *sampling.stop_tokens)
-    return msgspec.structs.replace(sampling, max_tokens=most, grammar=grammar, stop_tokens=stop_tokens)
+    return msgspec.structs.replace(sampling, max_tokens=max_tokens, grammar=grammar, stop_tokens=stop_tokens)
 
 
-def room(model: Model, prompt: int, limit: int | None, default: int | None, name: str, param: str = "messages") -> int:
-    """How many new tokens a prompt of `prompt` tokens leaves room for, at most `limit`, the parameter `name`; `param`
-    is where the prompt comes from. Raises ContextLengthExceeded.
+def max_new_tokens(
+    model: Model, prompt: int, limit: int | None, default: int | None, limit_param: str, param: str = "messages"
+) -> int:
+    """Return the maximum number of new tokens after a prompt of `prompt` tokens.
+
+    It is the request's `limit`, else `default`, else the rest of the context; `default` is reduced to the rest of the
+    context. `limit_param` and `param` are the parameters that `limit` and the prompt come from, for errors. Raises
+    ContextLengthExceeded if the prompt and `limit`, or the prompt and one token, exceed the context length.
     """
-    context, wanted = model.card.context_length, limit or 1
-    if prompt + wanted <= context:
-        most = context - prompt
-        return min(most, limit or default or most)
+    context, requested = model.card.context_length, limit or 1
+    if prompt + requested <= context:
+        remaining = context - prompt
+        return min(remaining, limit or default or remaining)
     if prompt >= context:
-        however = f"your {param} resulted in {prompt} tokens. Please reduce the length of the {param}."
+        reason = f"your {param} resulted in {prompt} tokens. Please reduce the length of the {param}."
     else:
-        however = (
-            f"you requested {prompt + wanted} tokens ({prompt} in the {param}, {wanted} in the completion)."
+        reason = (
+            f"you requested {prompt + requested} tokens ({prompt} in the {param}, {requested} in the completion)."
             f" Please reduce the length of the {param} or completion."
         )
-    message = f"This model's maximum context length is {context} tokens. However, {however}"
-    raise ContextLengthExceeded(message, param=param if prompt >= context else name)
+    message = f"This model's maximum context length is {context} tokens. However, {reason}"
+    raise ContextLengthExceeded(message, param=param if prompt >= context else limit_param)

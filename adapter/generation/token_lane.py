@@ -1,4 +1,4 @@
-"""A generation on the token lane: prompt -> session -> deltas -> events."""
+"""Generation on the token lane: prompt -> session -> deltas -> events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, U
 from adapter.generation.base import Generation
 from adapter.generation.model_registry import Model
 from adapter.generation.output_options import OutputOptions
-from adapter.generation.param_names import renamed
+from adapter.generation.param_names import rename_param
 from subnet import Session, SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.client.ledger.token import TokenLedger
@@ -22,17 +22,18 @@ from subnet.tensors import TokenIds
 
 
 class TokenGeneration(Generation):
-    """One answer on the token lane.
+    """Generation of one answer on the token lane.
 
-    `first` is the index of its first choice. `names` are the request's own for what nodes refuse by theirs.
+    `text` is the prompt as text, and `prompt` its tokens. `first` is the index of the first choice. `param_names` maps
+    parameters, as errors of nodes name them, to those of the request.
     """
 
     __slots__ = (
         "_echo",
+        "_final_usage",
         "_first",
-        "_names",
+        "_param_names",
         "_session",
-        "_used",
         "choices",
         "key",
         "model",
@@ -48,13 +49,13 @@ class TokenGeneration(Generation):
         text: str,
         prompt: TokenIds,
         sampling: Sampling,
-        view: OutputOptions,
+        output: OutputOptions,
         choices: int = 1,
         key: str | None = None,
         *,
         priority: int = 0,
         first: int = 0,
-        names: Mapping[str, str] | None = None,
+        param_names: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.text = text
@@ -62,19 +63,19 @@ class TokenGeneration(Generation):
         self.sampling = sampling
         self.key = key
         self.priority = priority
-        self.choices = [model.reader(first + index, view) for index in range(choices)]
+        self.choices = [model.reader(first + index, output) for index in range(choices)]
         self._first = first
-        self._names = names or {}
-        self._echo = view.echo
+        self._param_names = param_names or {}
+        self._echo = output.echo
         self._session: Session | None = None
-        self._used: Usage | None = None
+        self._final_usage: Usage | None = None
 
     @property
     def usage(self) -> Usage:
-        # Of a complete answer it is asked for three times.
-        return self._used or self._so_far()
+        # The usage of a complete answer is read three times.
+        return self._final_usage or self._compute_usage()
 
-    def _so_far(self) -> Usage:
+    def _compute_usage(self) -> Usage:
         ledger = self.ledger
         prompt, completion, cached = len(self.prompt), 0, 0
         if isinstance(ledger, TokenLedger) and not self._echo:
@@ -104,45 +105,48 @@ class TokenGeneration(Generation):
     async def run(
         self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
-        """The end of the last choice cancels the work on the node, too."""
-        take, count = self._taker(emit), len(self.choices)
+        """Run the generation. When its last choice is finished, the work on the node is cancelled if it still runs."""
+        sink, count = self._create_sink(emit), len(self.choices)
         name = self.model.card.id
         async with sessions.session(name, key=self.key, priority=self.priority, may_queue=may_queue) as self._session:
             try:
-                await self._session.run(self.prompt, self.sampling, take, choices=count, text=self.text)
-            except _Complete:
+                await self._session.run(self.prompt, self.sampling, sink, choices=count, text=self.text)
+            except _AllChoicesFinished:
                 pass
             except RequestError as error:
-                raise renamed(error, self._names) from error.__cause__
+                raise rename_param(error, self._param_names) from error.__cause__
         if not all(choice.finished for choice in self.choices):
             raise EngineFailed("the generation ended without a finish reason")
         assert self.ledger is not None
-        self._used = self._so_far()
-        emit(Used(self._used, tuple(self.ledger.nodes)))
+        self._final_usage = self._compute_usage()
+        emit(Used(self._final_usage, tuple(self.ledger.nodes)))
 
-    def _taker(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
-        """What takes the deltas; it is the reader itself of an answer that ends when the node does."""
+    def _create_sink(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
+        """Return the sink for the deltas.
+
+        It is the reader itself if there is a single choice that only the node can end, and no echo.
+        """
         for choice in self.choices:
             choice.emit = emit
-        alone = self.choices[0] if len(self.choices) == 1 and not self._echo else None
-        return alone.feed if isinstance(alone, TextChoiceReader) else self._take
+        single = self.choices[0] if len(self.choices) == 1 and not self._echo else None
+        return single.feed if isinstance(single, TextChoiceReader) else self._receive
 
-    def _take(self, delta: Delta) -> None:
+    def _receive(self, delta: Delta) -> None:
         if self._echo:
-            self._show_echo()
+            self._emit_echo()
         choice = self.choices[delta.choice]
         choice.feed(delta)
-        if choice.finished and all(choice.finished for choice in self.choices) and self._goes_on():
-            raise _Complete
+        if choice.finished and all(choice.finished for choice in self.choices) and self._is_node_running():
+            raise _AllChoicesFinished
 
-    def _show_echo(self) -> None:
+    def _emit_echo(self) -> None:
         for index, choice in enumerate(self.choices, self._first):
             choice.emit(TextDelta(index, self._echo))
         self._echo = ""
 
-    def _goes_on(self) -> bool:
+    def _is_node_running(self) -> bool:
         return self.ledger is not None and not self.ledger.complete
 
 
-class _Complete(Exception):
-    """Every choice is complete for its client, whatever the node has still to say."""
+class _AllChoicesFinished(Exception):
+    """Raised to end a session when all choices are finished, at stop strings for example, but the node still runs."""

@@ -40,7 +40,7 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
         request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
         if card.lane == "chat":
             return ChatGeneration(card, request)
-        return await prepare(request, models, name=model, size=call.size, rules=call.rules)
+        return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
 
     async def respond(self, call: Call[Wanted], fallback: Fallback[Generation]) -> ASGIApp:
         services, wanted = call.request.services, call.wanted
@@ -52,7 +52,7 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
                 partial(event_stream, run, partial(self._writer, call, fallback)), {**HEADERS, **headers}
             )
         collector = Collector(choices=wanted.n or 1, reasoning=services.settings.reasoning_field)
-        await fallback.collect(services.sessions, collector.begin)
+        await fallback.run_buffered(services.sessions, collector.begin)
         work = fallback.work
         return json_answer(collector.whole(_head(work), prompt_token_ids=_ids(wanted, work)), headers=headers)
 
@@ -79,7 +79,9 @@ class RenderEndpoint(ModelEndpoint[Wanted, TokenGeneration]):
 
     async def prepare(self, call: Call[Wanted], model: str) -> TokenGeneration:
         request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
-        return await prepare(request, call.request.services.models, name=model, size=call.size, rules=call.rules)
+        return await prepare(
+            request, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
+        )
 
     async def respond(self, call: Call[Wanted], fallback: Fallback[TokenGeneration]) -> ASGIApp:
         return json_answer(_rendered(fallback.work), headers=call.headers)
@@ -96,7 +98,7 @@ def _ids(wanted: Wanted, work: Generation) -> list[int] | None:
 
 def _rendered(work: TokenGeneration) -> Rendered:
     model, sampling, ids = work.model, work.sampling, work.prompt.tolist()
-    grammar, calls, tags = sampling.grammar, model.kind.tool_format, model.kind.tags
+    grammar, calls, tags = sampling.grammar, model.format.tool_format, model.format.tags
     assert sampling.max_tokens is not None
     return Rendered(
         model=model.card.id,

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import msgspec
 
-from adapter.generation.base import Asked, Work
+from adapter.generation.base import TriedNodes, Work
 from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
 from adapter.server.asgi import Scope
@@ -39,9 +39,9 @@ class Record(msgspec.Struct):
     param: str | None = None
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[TriedNodes]:
         """The nodes that were asked for each answer; requests that found all nodes at capacity asked none."""
-        return [asked for work in self.works for asked in work.asked]
+        return [asked for work in self.works for asked in work.tried_nodes]
 
     def answered(self, status: int) -> list[tuple[bytes, bytes]]:
         """Now it is; what every answer tells of its request."""
@@ -71,7 +71,7 @@ class Access:
     def ended(self, scope: Scope, record: Record) -> None:
         """It was answered, or its client has left."""
         seconds, status = perf_counter() - record.started, record.status or _LEFT
-        self._metrics.ended(record.endpoint, status, seconds, record.works)
+        self._metrics.record_request(record.endpoint, status, seconds, record.works)
         if self._log and logger.isEnabledFor(logging.INFO):
             text = _encode(_line(scope, record, status, seconds)).decode()
             # As `logger.info`, which takes twice as long, because it looks for the line of the caller.
@@ -100,7 +100,7 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     return line
 
 
-def _nodes(asked: Sequence[Asked]) -> list[str]:
+def _nodes(asked: Sequence[TriedNodes]) -> list[str]:
     """The nodes in order: for a single answer each time that one was asked, for several answers once."""
     nodes = [node for one in asked for node in one.nodes]
     return nodes if len(asked) == 1 else list(dict.fromkeys(nodes))

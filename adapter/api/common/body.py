@@ -14,7 +14,7 @@ from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
-from adapter.generation.prepare import Rules
+from adapter.generation.prepare import GenerationSettings
 from adapter.offload import offload_if_large
 from adapter.server.asgi import Message, Receive
 from adapter.server.responses import Response
@@ -66,9 +66,11 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is too large: the maximum is {limit} bytes.")
 
 
-def rules_of(settings: Settings) -> Rules:
+def generation_settings_of(settings: Settings) -> GenerationSettings:
     """What the operator decided for conversations."""
-    return Rules(default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template)
+    return GenerationSettings(
+        default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template
+    )
 
 
 class Call(NamedTuple, Generic[R]):
@@ -82,8 +84,8 @@ class Call(NamedTuple, Generic[R]):
     headers: dict[str, str]
 
     @property
-    def rules(self) -> Rules:
-        return rules_of(self.request.services.settings)
+    def generation_settings(self) -> GenerationSettings:
+        return generation_settings_of(self.request.services.settings)
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from adapter.decode.events import Event
 from adapter.errors import log_error, to_http_error
-from adapter.generation.base import Start
+from adapter.generation.base import SinkFactory
 from subnet.aio import Sink
 
 DONE = b"data: [DONE]\n\n"
@@ -39,7 +39,7 @@ class Chunks(ABC):
 
 
 async def event_stream(
-    run: Callable[[Start], Awaitable[None]], make: Callable[[Sink[bytes]], Chunks], write: Sink[bytes]
+    run: Callable[[SinkFactory], Awaitable[None]], make: Callable[[Sink[bytes]], Chunks], write: Sink[bytes]
 ) -> None:
     """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
     raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that

@@ -67,9 +67,9 @@ class ModelEndpoint(ABC, Generic[R, W]):
     async def __call__(self, request: Request) -> ASGIApp:
         call = await read(request, self.reader)
         models = request.services.models
-        fallback = Fallback(models.chain(self.model(call, models)), partial(self.prepare, call))
+        fallback = Fallback(models.candidates(self.model(call, models)), partial(self.prepare, call))
         request.record.works = fallback.works
-        await fallback.ready()
+        await fallback.prepare()
         return await self.respond(call, fallback)
 
     @abstractmethod

@@ -42,7 +42,7 @@ def output_options(request: SamplingRequest, logprobs: int | None) -> OutputOpti
         include_stop=bool(request.include_stop_str_in_output),
         logprobs=logprobs,
         token_ids=bool(request.return_token_ids),
-        special=request.skip_special_tokens is False,
+        show_control_tokens=request.skip_special_tokens is False,
     )
 
 

@@ -11,7 +11,7 @@ from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.text_logprobs import prompt_logprobs
 from adapter.decode.events import Event, Finished, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
-from adapter.generation.base import Asked, Work
+from adapter.generation.base import TriedNodes, Work
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import SessionManager
@@ -69,9 +69,9 @@ class CompletionBatch(Work):
         return _total([self._used, *(completion.usage for completion in self._running)])
 
     @property
-    def asked(self) -> Sequence[Asked]:
+    def tried_nodes(self) -> Sequence[TriedNodes]:
         scored = [] if self._reader is None or not self._reader.nodes else [self._reader]
-        return [*scored, *(asked for completion in self.completions for asked in completion.asked)]
+        return [*scored, *(asked for completion in self.completions for asked in completion.tried_nodes)]
 
     async def open(self, sessions: SessionManager) -> None:
         """Makes `openings`, one for each prompt. Raises what PromptEvaluator.score does: nodes compute the logprobs of

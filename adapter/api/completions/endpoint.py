@@ -47,7 +47,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             collectors.append(self._collector(wanted, fallback.work))
             return collectors[-1].take
 
-        await fallback.collect(sessions, begin)
+        await fallback.run_buffered(sessions, begin)
         return json_answer(collectors[-1].whole(), headers=call.headers)
 
     def _writer(

@@ -10,8 +10,8 @@ from adapter.api.common.translate_sampling import grammar_param, output_format, 
 from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.types import CompletionRequest
 from adapter.generation.model_registry import Model, ModelRegistry
-from adapter.generation.plain_text import prompt_tokens, text_of
-from adapter.generation.prepare import room, sampling_for
+from adapter.generation.plain_text import decode_tokens, tokenize_prompt
+from adapter.generation.prepare import complete_sampling, max_new_tokens
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import plain_structure
 from adapter.offload import offload_if_large
@@ -33,7 +33,7 @@ async def prepare_text(
     model = await models.get(name or request.model)
     grammar = await plain_structure(output_format(request))
     prompts = await offload_if_large(size, partial(_written, request, model))
-    drawn = sampling_for(sampling(request, _told(request)), model, request.limit, grammar)
+    drawn = complete_sampling(sampling(request, _told(request)), model, request.limit, grammar)
     return CompletionBatch(
         [_completion(request, model, drawn, index, prompt) for index, prompt in enumerate(prompts)],
         generated=request.limit > 0,
@@ -48,8 +48,8 @@ def _written(request: CompletionRequest, model: Model) -> list[_Written]:
     prompts = request.prompts
     for index, prompt in enumerate(prompts):
         place = f"prompt[{index}]" if len(prompts) > 1 else "prompt"
-        tokens = prompt_tokens(model, prompt, place)
-        found.append(_Written(prompt if isinstance(prompt, str) else text_of(model, prompt), tokens))
+        tokens = tokenize_prompt(model, prompt, place)
+        found.append(_Written(prompt if isinstance(prompt, str) else decode_tokens(model, prompt), tokens))
     return found
 
 
@@ -69,14 +69,14 @@ def _completion(
         key=request.key,
         priority=request.priority or 0,
         first=index * choices,
-        names={"grammar": grammar_param(request), "logprobs": wanted, "top_logprobs": wanted},
+        param_names={"grammar": grammar_param(request), "logprobs": wanted, "top_logprobs": wanted},
     )
 
 
 def _check_room(model: Model, prompt: int, limit: int) -> None:
     """Raises ContextLengthExceeded. Where nothing is generated a prompt may fill the context."""
     if limit or prompt > model.card.context_length:
-        room(model, prompt, limit, None, "max_tokens", "prompt")
+        max_new_tokens(model, prompt, limit, None, "max_tokens", "prompt")
 
 
 def _told(request: CompletionRequest) -> int | None:

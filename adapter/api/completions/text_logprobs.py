@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
 from adapter.generation.model_registry import Model
-from adapter.generation.plain_text import offsets_of
+from adapter.generation.plain_text import token_offsets
 from subnet.generation import TokenLogprobs
 
 
@@ -25,7 +25,7 @@ def prompt_logprobs(
     model: Model, tokens: Sequence[int], text: str, scores: Sequence[TokenLogprobs], width: int
 ) -> TextLogprobs:
     """Of a prompt whose tokens but the first have these `scores`; `text` is what is shown of it."""
-    formatter, offsets = LogprobFormatter(model.tokenizer.pieces, width), offsets_of(model, tokens, text)
+    formatter, offsets = LogprobFormatter(model.tokenizer.pieces, width), token_offsets(model, tokens, text)
     formatted = [formatter.format(token, score) for token, score in zip(tokens[1:], scores, strict=True)]
     begun = TextLogprobs(
         tokens=[_shown(model.tokenizer.pieces[tokens[0]])],

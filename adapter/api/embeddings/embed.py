@@ -15,9 +15,9 @@ from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, Embeddi
 from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
-from adapter.generation.base import Asked, Work
+from adapter.generation.base import TriedNodes, Work
 from adapter.generation.model_registry import Model, ModelRegistry
-from adapter.generation.plain_text import check_length, plain_tokens
+from adapter.generation.plain_text import check_length, tokenize_text
 from adapter.offload import offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
@@ -51,7 +51,7 @@ class Embeddings(Work):
         return msgspec.structs.replace(NO_USAGE, prompt_tokens=count, total_tokens=count)
 
     @property
-    def asked(self) -> Sequence[Asked]:
+    def tried_nodes(self) -> Sequence[TriedNodes]:
         return () if self._reader is None or not self._reader.nodes else (self._reader,)
 
     async def run(
@@ -99,7 +99,7 @@ def _tokens(request: EmbeddingRequest, model: Model) -> list[TokenIds]:
     inputs, found = request.inputs, []
     for index, text in enumerate(inputs):
         place = f"input[{index}]" if len(inputs) > 1 else "input"
-        tokens = plain_tokens(model, text, place)
+        tokens = tokenize_text(model, text, place)
         check_length(model, tokens, place)
         found.append(tokens)
     return found

@@ -28,7 +28,7 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
         return await prepare_embeddings(call.wanted, call.request.services.models, name=model, size=call.size)
 
     async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
-        await fallback.collect(call.request.services.sessions, lambda: lambda event: None)
+        await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)
         found = await fallback.work.list()
         body = await offload_if_large(len(found.data) * OFFLOAD_THRESHOLD // _MANY, msgspec.json.encode, found)
         return Response(body, headers=call.headers)

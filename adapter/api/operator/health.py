@@ -59,4 +59,4 @@ def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
 
 
 async def show_metrics(request: Request) -> Response:
-    return Response(request.services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(request.services.metrics.to_text(), media_type=CONTENT_TYPE_LATEST)

@@ -51,7 +51,7 @@ async def home(request: Request) -> Response:
     Where clients need an API key, the models are left out: this page needs none.
     """
     services = request.services
-    models = None if services.settings.api_keys else sorted(services.models.listed())
+    models = None if services.settings.api_keys else sorted(services.models.cards_with_aliases())
     if "text/html" not in (request.header(b"accept") or ""):
         return json_answer(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
     # A proxy that speaks TLS says so; nobody but the client itself sees what it sends here.

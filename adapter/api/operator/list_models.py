@@ -16,7 +16,7 @@ async def show_models(request: Request) -> Response:
     models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
         return json_answer(_object(name, models.card(name)))
-    return json_answer(ModelList(data=[_object(name, card) for name, card in models.listed().items()]))
+    return json_answer(ModelList(data=[_object(name, card) for name, card in models.cards_with_aliases().items()]))
 
 
 def _object(name: str, card: ModelCard) -> ModelObject:

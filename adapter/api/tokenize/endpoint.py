@@ -25,7 +25,9 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
         return call.wanted.model or only_model(models)
 
     async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
-        return await tokenized(call.wanted, call.request.services.models, name=model, size=call.size, rules=call.rules)
+        return await tokenized(
+            call.wanted, call.request.services.models, name=model, size=call.size, rules=call.generation_settings
+        )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
         return json_answer(fallback.work.result, headers=call.headers)

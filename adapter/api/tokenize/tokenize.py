@@ -12,8 +12,13 @@ from adapter.errors import BadRequest
 from adapter.generation.base import Work
 from adapter.generation.generation_request import check_media
 from adapter.generation.model_registry import Model, ModelRegistry
-from adapter.generation.plain_text import begun, known_tokens, text_of, written_tokens
-from adapter.generation.prepare import DEFAULTS, Rules, write
+from adapter.generation.plain_text import (
+    add_bos,
+    check_token_ids,
+    decode_tokens,
+    tokenize_with_control_tokens,
+)
+from adapter.generation.prepare import DEFAULT_SETTINGS, GenerationSettings, render_prompt
 from adapter.offload import offload_if_large
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
@@ -38,23 +43,28 @@ class Tokenization(Work, Generic[T]):
 
 
 async def tokenized(
-    request: TokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0, rules: Rules = DEFAULTS
+    request: TokenizeRequest,
+    models: ModelRegistry,
+    *,
+    name: str,
+    size: int = 0,
+    rules: GenerationSettings = DEFAULT_SETTINGS,
 ) -> Tokenization[Tokenized]:
     """For a request of `size` bytes. Raises what `models.get` does, and BadRequest and InvalidRequest for what the
     model or its template does not support.
     """
     model = await models.get(name)
     if request.prompt is not None:
-        tokens = await offload_if_large(size, written_tokens, model, request.prompt, "prompt")
+        tokens = await offload_if_large(size, tokenize_with_control_tokens, model, request.prompt, "prompt")
     else:
         tokens = await _of_messages(request, model, size, rules)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
-    ids: list[int] = (begun(model, tokens) if special else tokens).tolist()
+    ids: list[int] = (add_bos(model, tokens) if special else tokens).tolist()
     result = Tokenized(
         count=len(ids),
         max_model_len=model.card.context_length,
         tokens=ids,
-        token_strs=[text_of(model, [token]) for token in ids] if request.return_token_strs else None,
+        token_strs=[decode_tokens(model, [token]) for token in ids] if request.return_token_strs else None,
     )
     return Tokenization(model.card, result)
 
@@ -66,7 +76,7 @@ async def detokenized(
     model = await models.get(name)
 
     def read() -> str:
-        return text_of(model, known_tokens(model, request.tokens, "tokens").tolist())
+        return decode_tokens(model, check_token_ids(model, request.tokens, "tokens").tolist())
 
     return Tokenization(model.card, Detokenized(await offload_if_large(size, read)))
 
@@ -80,7 +90,7 @@ def only_model(models: ModelRegistry) -> str:
     raise BadRequest(message, param="model", code="missing_required_parameter")
 
 
-async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules: Rules) -> TokenIds:
+async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules: GenerationSettings) -> TokenIds:
     assert request.messages is not None
     asked = ChatCompletionRequest(
         model=model.card.id,
@@ -93,5 +103,5 @@ async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules:
     )
     translated = generation_request(asked, {})
     check_media(translated.media, ())
-    _, tokens = await write(translated.conversation, model, translated.chat_template, size=size, rules=rules)
+    _, tokens = await render_prompt(translated.conversation, model, translated.chat_template, size=size, settings=rules)
     return tokens

@@ -16,7 +16,7 @@ from adapter.api.common.event_stream import DONE, event_stream
 from adapter.api.common.head import Head
 from adapter.decode.events import CallStarted, Event, Finished, TextDelta, Used
 from adapter.decode.usage import PromptTokensDetails, Usage
-from adapter.generation.base import Start
+from adapter.generation.base import SinkFactory
 from subnet.errors import NodeLost
 from tests.fakes import events_of
 
@@ -40,7 +40,7 @@ ROLE = {"role": "assistant", "content": "", "refusal": None}
 
 
 async def written(events: Sequence[Event | Exception], **options: Any) -> list[bytes]:
-    async def run(start: Start) -> None:
+    async def run(start: SinkFactory) -> None:
         emit = start()
         for event in events:
             if isinstance(event, Exception):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapter.config import Settings
 from adapter.generation.model_registry import LoadedTokenizer, Model
-from adapter.generation.plain_text import offsets_of, prompt_tokens, text_of
+from adapter.generation.plain_text import decode_tokens, token_offsets, tokenize_prompt
 from subnet.node_info import Capabilities, ModelCard, TokenizerArtefact, digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol
 from tests.fakes import ASK, PROMPT, gateway, saying
@@ -165,8 +165,8 @@ def model(artefact: bytes) -> Model:
 def test_offsets(artefact: bytes, text: str) -> None:
     """Each token begins where the text that the tokens before it say whole ends; what is put in front begins there."""
     mine = model(artefact)
-    ids = prompt_tokens(mine, text, "prompt").tolist()
+    ids = tokenize_prompt(mine, text, "prompt").tolist()
     added = len(ids) - len(text.encode())
     whole = [len(text.encode()[:cut].decode(errors="ignore")) for cut in range(len(text.encode()))]
-    assert offsets_of(mine, ids, text) == [0] * added + whole
-    assert text_of(mine, ids[added:]) == text
+    assert token_offsets(mine, ids, text) == [0] * added + whole
+    assert decode_tokens(mine, ids[added:]) == text

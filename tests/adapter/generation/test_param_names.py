@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapter.generation.param_names import naming
+from adapter.generation.param_names import renamed_params
 from subnet.errors import InvalidRequest
 from subnet.protocols.mock import MockProtocol
 from tests.fakes import ASK, gateway
@@ -46,6 +46,6 @@ async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any],
 def test_other_names_stay(param: str | None) -> None:
     """What clients call the same is left as it is."""
     error = InvalidRequest("no", param=param)
-    with pytest.raises(InvalidRequest) as caught, naming({"grammar": "tools"}):
+    with pytest.raises(InvalidRequest) as caught, renamed_params({"grammar": "tools"}):
         raise error
     assert caught.value is error

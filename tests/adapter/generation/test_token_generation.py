@@ -18,10 +18,10 @@ from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
-from adapter.generation.base import Start
+from adapter.generation.base import SinkFactory
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.output_options import OutputOptions
-from adapter.generation.prepare import Rules, prepare
+from adapter.generation.prepare import GenerationSettings, prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.prompt import ChatTemplate, Conversation, Prompt
@@ -192,7 +192,7 @@ async def test_what_an_echo_uses() -> None:
 async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     """The client hears that there was one, the operator which; the stream has no end."""
 
-    async def fails(start: Start) -> None:
+    async def fails(start: SinkFactory) -> None:
         start()(TextDelta(0, "Hi"))
         raise ZeroDivisionError("a detail")
 
@@ -269,10 +269,12 @@ async def test_default_max_tokens() -> None:
     async with subnet(node) as (models, _):
         for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
             completion = await prepare(
-                generation_request(request(**fields), {}), models, rules=Rules(default_max_tokens=7)
+                generation_request(request(**fields), {}), models, settings=GenerationSettings(default_max_tokens=7)
             )
             assert completion.sampling.max_tokens == limit
-        completion = await prepare(generation_request(request(), {}), models, rules=Rules(default_max_tokens=1000))
+        completion = await prepare(
+            generation_request(request(), {}), models, settings=GenerationSettings(default_max_tokens=1000)
+        )
         assert completion.sampling.max_tokens == 100 - len(PROMPT)
 
 
@@ -306,9 +308,9 @@ class Held(ModelRegistry):
         model, released = await self.models.get(name), self.released
 
         class Waits(Model):
-            def write(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+            def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
                 assert released.wait(60)
-                return model.write(conversation, template)
+                return model.render(conversation, template)
 
         self.reached.set()
         return Waits(model.card, model._loaded)

@@ -88,7 +88,7 @@ def read_header(pieces: list[bytes]) -> ReadHeader:
 @pytest.fixture(scope="module", params=["package", "text"])
 def kind(request: pytest.FixtureRequest) -> ModelFormat:
     """Parsers of headers: the package's, and the one for other tokens."""
-    return select_format("", "harmony") if request.param == "text" else request.getfixturevalue("model").kind
+    return select_format("", "harmony") if request.param == "text" else request.getfixturevalue("model").format
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_package_reads_headers(read_header: ReadHeader) -> None:
 def test_the_vocabulary_is_the_models_own(model: Model) -> None:
     """The model's own tokens provide the package's vocabulary."""
     text = "<|channel|>commentary functions.get_time<|message|>{}<|call|>"
-    assert message(parts_of(model.kind, text)) == Message(calls=[TIME])
+    assert message(parts_of(model.format, text)) == Message(calls=[TIME])
     assert message(parts_of(select_format("", "harmony"), text)) == Message("{}")
 
 
@@ -271,7 +271,7 @@ def test_any_text_in_any_pieces(kind: ModelFormat, text: str, data: st.DataObjec
 
 def events(model: Model, tokens: Sequence[int], **view: Any) -> list[Event]:
     """Return the events of an answer that arrives token by token."""
-    reader = model.reader(0, OutputOptions(kind=model.kind, tools={"get_weather": None}, logprobs=0, **view))
+    reader = model.reader(0, OutputOptions(format=model.format, tools={"get_weather": None}, logprobs=0, **view))
     found: list[Event] = []
     reader.emit = found.append
     for token in tokens:

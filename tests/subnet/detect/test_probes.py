@@ -16,7 +16,7 @@ CHANNELS = "{# <|channel|> <|message|> #}"
 
 def kind(template: str, tool_format: str | None = None) -> ModelFormat:
     card = ModelCard(id="m", context_length=8, tokenizer=digest(BYTE_LEVEL), chat_template=template)
-    return LoadedTokenizer(card, BYTE_LEVEL, tool_format).kind
+    return LoadedTokenizer(card, BYTE_LEVEL, tool_format).format
 
 
 @pytest.mark.parametrize(
