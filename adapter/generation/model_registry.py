@@ -180,8 +180,8 @@ class ModelRegistry:
     async def get(self, name: str) -> Model:
         """Return the model that `name` refers to, and load its tokenizer if necessary.
 
-        Raises the errors of `card`, BadRequest for a model on the chat lane, NodeError if no node provides the
-        tokenizer, and ModelUnusable if it cannot be loaded.
+        Raises the errors of `card`, BadRequest for a model on the chat lane, NoNodeAvailable if no node provides the
+        tokenizer, WireError if a node sent an invalid one, and ModelUnusable if the model cannot be loaded.
         """
         card = self.card(name)
         name = card.id
