@@ -99,12 +99,7 @@ class Fallback(Generic[W]):
             await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
-        try:
-            await self.work.run(sessions, emit, may_queue=lambda: self._delivered or not self._remaining)
-        except Exception as error:
-            if self._delivered or self._error is None or isinstance(error, ContentRefused):
-                raise
-            raise self._error from error
+        await self.work.run(sessions, emit, may_queue=lambda: self._delivered or not self._remaining)
 
     def _should_fall_back(self, name: str, error: Exception) -> bool:
         """Record the `error` of the model `name` and return True if the next model should be tried."""

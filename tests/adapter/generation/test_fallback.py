@@ -1,0 +1,66 @@
+"""Fallback models: which error is raised if none of them can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adapter.decode.events import Event
+from adapter.decode.usage import NO_USAGE, Usage
+from adapter.errors import BadRequest, invalid
+from adapter.generation.base import Work
+from adapter.generation.fallback import Fallback
+from subnet import RemoteManager, SessionManager
+from subnet.aio import Sink
+from subnet.errors import ContentRefused, NodeLost
+from subnet.node_info import ModelCard
+
+
+class FailingWork(Work):
+    """Work that raises `error` before it emits anything."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def card(self) -> ModelCard:
+        return ModelCard(id="model", context_length=8, tokenizer="")
+
+    @property
+    def usage(self) -> Usage:
+        return NO_USAGE
+
+    async def run(
+        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
+    ) -> None:
+        raise self._error
+
+
+async def raised(*errors: Exception) -> Exception:
+    """Return the error that reaches the client if the models, in order, fail with `errors`."""
+    remaining = list(errors)
+
+    async def prepare(name: str) -> Work:
+        return FailingWork(remaining.pop(0))
+
+    fallback = Fallback([f"model-{number}" for number in range(len(errors))], prepare)
+    async with RemoteManager([]) as remotes:
+        await fallback.prepare()
+        with pytest.raises(Exception) as caught:  # noqa: PT011 the callers compare it
+            await fallback.run(SessionManager(remotes), lambda: lambda event: None)
+    assert not remaining
+    return caught.value
+
+
+@pytest.mark.parametrize("second", [NodeLost("second"), invalid("tools", "is not supported")])
+async def test_error_of_the_requested_model_is_raised(second: NodeLost | BadRequest) -> None:
+    """If the requested model and its fallback both fail, the client gets the error of the requested model."""
+    first = NodeLost("first")
+    assert await raised(first, second) is first
+
+
+@pytest.mark.parametrize("second", [ContentRefused("refused"), ZeroDivisionError("a bug")])
+async def test_error_that_must_be_seen_is_not_replaced(second: Exception) -> None:
+    """A refusal by a fallback reaches the client, and an internal error is logged as one, not as the first error."""
+    assert await raised(NodeLost("first"), second) is second
