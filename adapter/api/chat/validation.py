@@ -9,7 +9,7 @@ from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
 from adapter.api.common.readers import Reader
-from adapter.api.common.validation import check_sampling, clash
+from adapter.api.common.validation import check_sampling, invalid_combination
 from adapter.errors import BadRequest, invalid
 
 
@@ -17,9 +17,11 @@ def check_chat(request: ChatCompletionRequest) -> None:
     check_sampling(request, request.limit)
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-        raise clash(message, "max_tokens")
+        raise invalid_combination(message, "max_tokens")
     if request.top_logprobs and not request.logprobs:
-        raise clash("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs")
+        raise invalid_combination(
+            "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs"
+        )
     check_messages(request.messages)
     if request.tool_choice not in (None, "none", "auto"):
         _check_tool_choice(request)
@@ -35,7 +37,9 @@ def check_messages(messages: Collection[Message]) -> None:
 
 def _check_tool_choice(request: ChatCompletionRequest) -> None:
     if not request.tools:
-        raise clash("The 'tool_choice' parameter is only allowed when 'tools' are specified.", "tool_choice")
+        raise invalid_combination(
+            "The 'tool_choice' parameter is only allowed when 'tools' are specified.", "tool_choice"
+        )
     choice, known = request.tool_choice, {tool.function.name for tool in request.tools}
     if isinstance(choice, NamedTool) and choice.function.name not in known:
         raise _no_such_tool("tool_choice", choice.function.name)

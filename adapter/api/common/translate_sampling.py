@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter.api.common.formats import JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
 from adapter.api.common.sampling import SamplingRequest
-from adapter.errors import BadRequest
+from adapter.api.common.validation import invalid_combination
 from adapter.generation.output_options import OutputOptions
 from adapter.grammar.output_format import OutputFormat, Place
 from subnet.generation import Sampling
@@ -54,11 +54,7 @@ def output_format(request: SamplingRequest) -> OutputFormat | None:
         return _of_response_format(asked)
     if asked is not None and not isinstance(asked, TextFormat):
         name = _structure(request)
-        raise BadRequest(
-            f"Setting 'response_format' and '{name}' at the same time is not supported.",
-            param=name,
-            code="invalid_parameter_combination",
-        )
+        raise invalid_combination(f"Setting 'response_format' and '{name}' at the same time is not supported.", name)
     return _of_structured(own, _structure(request))
 
 

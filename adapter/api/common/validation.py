@@ -15,7 +15,9 @@ _structures = attrgetter(*_STRUCTURES)
 
 def check_sampling(request: SamplingRequest, limit: int | None) -> None:
     if request.stream_options is not None and not request.stream:
-        raise clash("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+        raise invalid_combination(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
     if request.min_tokens and limit is not None and request.min_tokens > limit:
         why = f"expected at most {limit}, the maximum number of tokens to generate, but got {request.min_tokens}"
         raise invalid("min_tokens", why)
@@ -36,7 +38,7 @@ def check_input(name: str, given: Input) -> None:
         raise invalid(name, f"expected at most {MOST_INPUTS} inputs, but got {count(given)}")
 
 
-def clash(message: str, param: str) -> BadRequest:
+def invalid_combination(message: str, param: str) -> BadRequest:
     """Returns the error for parameters that cannot be combined."""
     return BadRequest(message, param=param, code="invalid_parameter_combination")
 
@@ -47,7 +49,7 @@ def _check_structure(request: SamplingRequest) -> None:
         return
     given = [name for name, value in zip(_STRUCTURES, values, strict=True) if value is not None]
     if len(given) > 1:
-        raise clash(f"Setting '{given[0]}' and '{given[1]}' at the same time is not supported.", given[1])
+        raise invalid_combination(f"Setting '{given[0]}' and '{given[1]}' at the same time is not supported.", given[1])
     wanted = request.structured_outputs
     if wanted is not None:
         forms = [name for name in wanted.__struct_fields__ if getattr(wanted, name) not in (None, False)]

@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from adapter.api.common.formats import NAME, ReasoningEffort, Verbosity
 from adapter.api.common.sampling import LARGEST
-from adapter.errors import BadRequest
+from adapter.errors import BadRequest, invalid
 
 # No more of a client's own words is repeated to it.
 _LONGEST, _LONGEST_VALUE = 200, 64
@@ -41,19 +41,19 @@ _BOUNDS = {"<=": "of at most", ">=": "of at least", "<": "less than", ">": "grea
 def _one_of(*values: str) -> str:
     *others, last = [f"'{value}'" for value in values]
     before = f"{', '.join(others)}{',' if len(others) > 1 else ''} and " if others else ""
-    return f"Supported values are: {before}{last}."
+    return f"Supported values are: {before}{last}"
 
 
 _PART_TYPES = (
     "Supported values are: 'text'; in user messages also 'image_url', 'input_audio' and 'file';"
-    " in assistant messages also 'refusal'."
+    " in assistant messages also 'refusal'"
 )
 _HINTS = {
     re.compile(place): hint
     for place, hint in (
         (r"^messages\[\d+\]\.role$", _one_of("system", "developer", "user", "assistant", "tool")),
-        (r"^messages\[\d+\]\.function_call$", "Use 'tool_calls' instead."),
-        (r"^messages\[\d+\]\.audio$", "Audio output is not supported."),
+        (r"^messages\[\d+\]\.function_call$", "Use 'tool_calls' instead"),
+        (r"^messages\[\d+\]\.audio$", "Audio output is not supported"),
         (r"^messages\[\d+\]\.content\[\d+\]\.type$", _PART_TYPES),
         (r"tool_calls\[\d+\]\.type$|^tools\[\d+\]\.type$", _one_of("function")),
         (r"^tool_choice$", _one_of("none", "auto", "required")),
@@ -83,10 +83,10 @@ def misfit(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> B
     inside = _inside(text)
     if typed:
         why = f"expected {inside}{_names(typed[1])}, but got {_name(typed[2], got=True)} instead"
-        return BadRequest(f"Invalid type for '{place}': {why}.{_hint(place)}", param=place, code=code)
+        return BadRequest(f"Invalid type for '{place}': {_with_hint(why, place)}.", param=place, code=code)
     value = None if inside else _value(given, place)
     why = _problem(problem, inside, _range(kind, _root(place), problem), value)
-    return BadRequest(f"Invalid value for '{place}': {why}.{_hint(place)}", param=place, code=code)
+    return invalid(place, _with_hint(why, place), code)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -196,5 +196,7 @@ def _name(kind: str, *, got: bool = False) -> str:
     return "a decimal number" if got and kind == "float" else _TYPE_NAMES.get(kind, kind)
 
 
-def _hint(place: str) -> str:
-    return next((f" {hint}" for pattern, hint in _HINTS.items() if pattern.search(place)), "")
+def _with_hint(why: str, place: str) -> str:
+    """Return `why`, followed by the hint for `place` as a second sentence if there is one; without the final period."""
+    hint = next((hint for pattern, hint in _HINTS.items() if pattern.search(place)), None)
+    return why if hint is None else f"{why}. {hint}"

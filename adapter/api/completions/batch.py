@@ -19,7 +19,7 @@ from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.node_info import ModelCard
 
-# Tokens whose logprobs take so long to write down that it is done aside.
+# Tokens whose logprobs take so long to write down that it is done offload_if_large.
 _MANY = 1024
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapter.api.common.contract import contract
 from adapter.api.common.inputs import MOST_INPUTS, count
 from adapter.api.common.readers import Reader
-from adapter.api.common.validation import check_input, check_sampling, clash
+from adapter.api.common.validation import check_input, check_sampling, invalid_combination
 from adapter.api.completions.types import CompletionRequest
 from adapter.errors import invalid
 
@@ -23,7 +23,7 @@ def check_completion(request: CompletionRequest) -> None:
     if request.best_of > most:
         raise invalid("best_of", f"expected at most {most} for this number of prompts, but got {request.best_of}")
     if request.best_of > 1 and request.stream:
-        raise clash("Streaming is not supported when 'best_of' is greater than 1.", "best_of")
+        raise invalid_combination("Streaming is not supported when 'best_of' is greater than 1.", "best_of")
 
 
 read_completion = Reader(CompletionRequest, contract("completions"), check_completion)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
 from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
-from adapter.errors import BadRequest
+from adapter.errors import invalid
 from adapter.generation.base import TriedNodes, Work
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import check_length, tokenize_text
@@ -85,11 +85,7 @@ def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
         return vectors
     most = vectors.shape[1]
     if dimensions > most:
-        raise BadRequest(
-            f"Invalid value for 'dimensions': expected at most {most} for this model, but got {dimensions}.",
-            param="dimensions",
-            code="invalid_value",
-        )
+        raise invalid("dimensions", f"expected at most {most} for this model, but got {dimensions}")
     found = vectors[:, :dimensions].astype(np.float64)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 0, lengths, 1)).astype(np.float32)

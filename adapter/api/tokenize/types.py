@@ -12,7 +12,7 @@ from adapter.api.chat.validation import check_messages
 from adapter.api.common.contract import Contract
 from adapter.api.common.readers import Reader
 from adapter.api.common.sampling import ModelName, TokenId
-from adapter.api.common.validation import clash
+from adapter.api.common.validation import invalid_combination
 from adapter.errors import BadRequest
 
 
@@ -57,7 +57,7 @@ def check_tokenize(request: TokenizeRequest) -> None:
         message = "Missing required parameter: 'prompt' or 'messages'."
         raise BadRequest(message, param="prompt", code="missing_required_parameter")
     if request.prompt is not None and request.messages is not None:
-        raise clash("Setting 'prompt' and 'messages' at the same time is not supported.", "prompt")
+        raise invalid_combination("Setting 'prompt' and 'messages' at the same time is not supported.", "prompt")
     check_messages(request.messages or [])
 
 
