@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, Rendered
-from adapter.api.common.body import json_answer
+from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.common.pipeline import Route
 from adapter.api.completions.endpoint import CompletionEndpoint
@@ -27,7 +27,7 @@ _RUN = (*_PREPARED, 429, 502, 504)
 
 
 async def openapi_document(request: Request) -> Response:
-    return json_answer(document(ROUTES))
+    return json_response(document(ROUTES))
 
 
 ROUTES = (

@@ -10,7 +10,7 @@ from adapter.api.chat.response import Rendered, RenderedGrammar
 from adapter.api.chat.stream import ChunkWriter
 from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_request
-from adapter.api.common.body import Call, json_answer
+from adapter.api.common.body import Call, json_response
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
@@ -32,18 +32,18 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
     reader = read_request
 
     def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
-        return call.wanted.model
+        return call.params.model
 
     async def prepare(self, call: Call[Wanted], model: str) -> Generation:
         models = call.request.services.models
         card = models.card(model)
-        request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
+        request = await offload_if_large(call.size, generation_request, call.params, call.body)
         if card.lane == "chat":
             return ChatGeneration(card, request)
         return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
 
     async def respond(self, call: Call[Wanted], fallback: Fallback[Generation]) -> ASGIApp:
-        services, wanted = call.request.services, call.wanted
+        services, wanted = call.request.services, call.params
         # What is unknown here may be known to a server that accepts only messages: it gets every parameter.
         headers = call.headers if fallback.work.card.lane == "token" else {}
         if wanted.stream:
@@ -54,10 +54,10 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
         collector = Collector(choices=wanted.n or 1, reasoning=services.settings.reasoning_field)
         await fallback.run_buffered(services.sessions, collector.begin)
         work = fallback.work
-        return json_answer(collector.whole(_head(work), prompt_token_ids=_ids(wanted, work)), headers=headers)
+        return json_response(collector.whole(_head(work), prompt_token_ids=_ids(wanted, work)), headers=headers)
 
     def _writer(self, call: Call[Wanted], fallback: Fallback[Generation], write: Sink[bytes]) -> ChunkWriter:
-        work, wanted = fallback.work, call.wanted
+        work, wanted = fallback.work, call.params
         return ChunkWriter(
             _head(work),
             write,
@@ -75,16 +75,16 @@ class RenderEndpoint(ModelEndpoint[Wanted, TokenGeneration]):
     reader = read_request
 
     def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
-        return call.wanted.model
+        return call.params.model
 
     async def prepare(self, call: Call[Wanted], model: str) -> TokenGeneration:
-        request = await offload_if_large(call.size, generation_request, call.wanted, call.body)
+        request = await offload_if_large(call.size, generation_request, call.params, call.body)
         return await prepare(
             request, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
         )
 
     async def respond(self, call: Call[Wanted], fallback: Fallback[TokenGeneration]) -> ASGIApp:
-        return json_answer(_rendered(fallback.work), headers=call.headers)
+        return json_response(_rendered(fallback.work), headers=call.headers)
 
 
 def _head(work: Generation) -> Head:

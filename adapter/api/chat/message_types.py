@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 # Far beyond what conversations need: what is beyond that too would only cost time.
-MOST_MESSAGES, MOST_PARTS, MOST_CALLS, LONGEST_ARGUMENTS = 4096, 1024, 1024, 2**20
+MAX_MESSAGES, MAX_PARTS, MAX_TOOL_CALLS, MAX_ARGUMENTS_LENGTH = 4096, 1024, 1024, 2**20
 
-_Arguments = Annotated[str, Meta(max_length=LONGEST_ARGUMENTS)]
+_Arguments = Annotated[str, Meta(max_length=MAX_ARGUMENTS_LENGTH)]
 
 
 class TextPart(Struct, frozen=True, tag_field="type", tag="text"):
@@ -56,7 +56,7 @@ class FilePart(Struct, frozen=True, tag_field="type", tag="file"):
 
 Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
 
-_SOME = Meta(min_length=1, max_length=MOST_PARTS)
+_SOME = Meta(min_length=1, max_length=MAX_PARTS)
 TextParts = Annotated[list[TextPart], _SOME]
 UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], _SOME]
 AssistantParts = Annotated[list[TextPart | RefusalPart], _SOME]
@@ -98,7 +98,7 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     content: str | AssistantParts | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Meta(max_length=MOST_CALLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_TOOL_CALLS)] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     audio: None = None

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from adapter.api.chat.message_types import MOST_MESSAGES, Message
+from adapter.api.chat.message_types import MAX_MESSAGES, Message
 from adapter.api.chat.tools import ToolChoice, Tools
 from adapter.api.common.formats import ReasoningEffort, Verbosity
 from adapter.api.common.sampling import Count, SamplingRequest
 
-MOST_DOCUMENTS = 1024
+MAX_DOCUMENTS = 1024
 
-Messages = Annotated[list[Message], Meta(min_length=1, max_length=MOST_MESSAGES)]
+Messages = Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     continue_final_message: bool | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: Annotated[list[dict[str, Any]], Meta(max_length=MOST_DOCUMENTS)] | None = None
+    documents: Annotated[list[dict[str, Any]], Meta(max_length=MAX_DOCUMENTS)] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -41,6 +41,6 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def likeliest(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         """None: no logprobs; k: that of each token, and of the k likeliest."""
         return (self.top_logprobs or 0) if self.logprobs else None

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
-from adapter.api.common.event_stream import Chunks
+from adapter.api.common.event_stream import ChunkEncoder
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
@@ -34,7 +34,7 @@ _OPENING = b'data: {"id":'
 _MARK = "\x00"
 
 
-class ChunkWriter(Chunks):
+class ChunkWriter(ChunkEncoder):
     """Chunks of chat completions. A plain text costs one JSON string between prepared bytes.
 
     `usage` is asked for every chunk where each shall say what was used so far; `prompt_token_ids` are told in the

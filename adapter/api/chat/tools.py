@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from adapter.api.common.formats import Name
 
-MOST_TOOLS = 128
+MAX_TOOLS = 128
 
 
 class FunctionDefinition(Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Tool(Struct, frozen=True, tag_field="type", tag="function"):
     function: FunctionDefinition
 
 
-Tools = Annotated[list[Tool], Meta(max_length=MOST_TOOLS)]
+Tools = Annotated[list[Tool], Meta(max_length=MAX_TOOLS)]
 
 
 class FunctionName(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +41,7 @@ class AllowedTools(Struct, frozen=True, forbid_unknown_fields=True):
     """`mode` auto: any of these or none; required: one or more of these."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Meta(min_length=1, max_length=MOST_TOOLS)]
+    tools: Annotated[list[NamedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
 class AllowedToolsChoice(Struct, frozen=True, tag_field="type", tag="allowed_tools", forbid_unknown_fields=True):

@@ -33,7 +33,7 @@ _MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
 
 def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> GenerationRequest:
     """Translates `request`, of which `body` is the JSON object. Raises BadRequest for two output formats at once."""
-    logprobs = request.likeliest
+    logprobs = request.num_logprobs
     offered = list(_offered(request.tools or (), request.tool_choice))
     return GenerationRequest(
         model=request.model,
@@ -49,7 +49,7 @@ def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) 
         grammar_param=grammar_param(request),
         echo=bool(request.echo),
         chat_template=request.chat_template,
-        key=request.key,
+        key=request.routing_key,
         priority=request.priority or 0,
         upstream_body=body,
     )

@@ -74,11 +74,11 @@ def generation_settings_of(settings: Settings) -> GenerationSettings:
 
 
 class Call(NamedTuple, Generic[R]):
-    """A request as it was read: `wanted`, from the JSON object `body` of `size` bytes, with the `headers` that its
+    """A request as it was read: `params`, from the JSON object `body` of `size` bytes, with the `headers` that its
     response gets because of it."""
 
     request: Request
-    wanted: R
+    params: R
     body: dict[str, Any]
     size: int
     headers: dict[str, str]
@@ -102,7 +102,7 @@ def _ignored(unknown: Sequence[str]) -> dict[str, str]:
     return {"x-ignored-params": ", ".join(names)} if names else {}
 
 
-def json_answer(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(content), headers=headers)
 
 

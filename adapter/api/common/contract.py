@@ -9,7 +9,7 @@ import msgspec
 from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Parameter
 from adapter.errors import BadRequest
 
-MOST = 256
+MAX_PARAMETERS = 256
 """Parameters of one request."""
 
 
@@ -24,10 +24,10 @@ class Contract:
         """The names that nobody knows. Raises BadRequest for what is rejected, for too many parameters, and with
         `strict` for one that nobody knows.
         """
-        if len(given) > MOST:
-            name = list(given)[MOST][:64]
-            message = f"Too many parameters: expected at most {MOST}, but got {len(given)}. '{name}' is one too many."
-            raise BadRequest(message, param=name, code="invalid_value")
+        if len(given) > MAX_PARAMETERS:
+            name = list(given)[MAX_PARAMETERS][:64]
+            message = f"Too many parameters: expected at most {MAX_PARAMETERS}, but got {len(given)}."
+            raise BadRequest(f"{message} '{name}' is one too many.", param=name, code="invalid_value")
         if not self._rejected.keys().isdisjoint(given):
             self._refuse(given)
         unknown = tuple(sorted(name for name in given if name not in self._known))

@@ -19,7 +19,7 @@ HEADERS = {
 }
 
 
-class Chunks(ABC):
+class ChunkEncoder(ABC):
     """Writes the events of one answer. `begun`: something was written."""
 
     __slots__ = ("_write", "begun")
@@ -39,13 +39,13 @@ class Chunks(ABC):
 
 
 async def event_stream(
-    run: Callable[[SinkFactory], Awaitable[None]], make: Callable[[Sink[bytes]], Chunks], write: Sink[bytes]
+    run: Callable[[SinkFactory], Awaitable[None]], make: Callable[[Sink[bytes]], ChunkEncoder], write: Sink[bytes]
 ) -> None:
     """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
     raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that
     a cut answer never looks finished.
     """
-    chunks: Chunks | None = None
+    chunks: ChunkEncoder | None = None
 
     def start() -> Sink[Event]:
         nonlocal chunks

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-MOST_CHOICES = 1024
+MAX_CHOICES = 1024
 
 # The last part is `\Z` as JSON Schema can say it: a `$` would let a line end follow.
 NAME = r"^[a-zA-Z0-9_-]+(?![\s\S])"
@@ -43,7 +43,7 @@ Json = dict[str, Any] | str
 """A JSON schema, or its text."""
 
 Pattern = Annotated[str, Meta(min_length=1)]
-Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MOST_CHOICES)]
+Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_CHOICES)]
 
 
 class StructuredOutputs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,13 +8,13 @@ from msgspec import Meta
 
 from adapter.api.common.sampling import TokenId
 
-MOST_INPUTS = 2048
+MAX_INPUTS = 2048
 
 Input = str | Annotated[list[str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]], Meta(min_length=1)]
 """One kind in one list (`read_*` sees to it)."""
 
 
-def each(given: Input) -> list[str | list[int]]:
+def split_inputs(given: Input) -> list[str | list[int]]:
     """The inputs, each a text or its token ids."""
     if isinstance(given, str):
         return [given]
@@ -22,7 +22,7 @@ def each(given: Input) -> list[str | list[int]]:
     return [ids] if ids else [one for one in given if not isinstance(one, int)]
 
 
-def count(given: Input) -> int:
+def count_inputs(given: Input) -> int:
     """How many inputs these are."""
     return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
 

@@ -13,14 +13,14 @@ from msgspec import Meta, Struct
 from adapter.api.common.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
 
 # Far beyond use, to bound what a request costs.
-MOST_BIASES, MOST_STOP_TOKENS = 1024, 128
+MAX_LOGIT_BIASES, MAX_STOP_TOKENS = 1024, 128
 
-LARGEST = 2**31 - 1
+MAX_INT = 2**31 - 1
 
-Count = Annotated[int, Meta(ge=1, le=LARGEST)]
+Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-TokenId = Annotated[int, Meta(ge=0, le=LARGEST)]
+TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 ModelName = Annotated[str, Meta(min_length=1)]
 _Stop = Annotated[str, Meta(min_length=1)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
@@ -38,19 +38,19 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
     model: ModelName
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Share | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=LARGEST)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
     min_p: Share | None = None
     typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
-    logit_bias: Annotated[dict[TokenId, _Bias], Meta(max_length=MOST_BIASES)] | None = None
+    logit_bias: Annotated[dict[TokenId, _Bias], Meta(max_length=MAX_LOGIT_BIASES)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     ignore_eos: bool | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
-    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MOST_STOP_TOKENS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     return_token_ids: bool | None = None
@@ -63,7 +63,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
     guided_grammar: Pattern | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    priority: Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | None = None
+    priority: Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)] | None = None
     prompt_cache_key: str | None = None
     user: str | None = None
 
@@ -72,7 +72,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def key(self) -> str | None:
+    def routing_key(self) -> str | None:
         """What the client says belongs together, for a policy that keeps it on one node."""
         return self.prompt_cache_key or self.user or None
 

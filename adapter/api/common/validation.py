@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from adapter.api.common.inputs import MOST_INPUTS, Input, count, odd_one
+from adapter.api.common.inputs import MAX_INPUTS, Input, count_inputs, odd_one
 from adapter.api.common.sampling import SamplingRequest
 from adapter.errors import BadRequest, invalid
 
@@ -34,8 +34,8 @@ def check_input(name: str, given: Input) -> None:
             param=f"{name}[{odd}]",
             code="invalid_type",
         )
-    if count(given) > MOST_INPUTS:
-        raise invalid(name, f"expected at most {MOST_INPUTS} inputs, but got {count(given)}")
+    if count_inputs(given) > MAX_INPUTS:
+        raise invalid(name, f"expected at most {MAX_INPUTS} inputs, but got {count_inputs(given)}")
 
 
 def invalid_combination(message: str, param: str) -> BadRequest:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from adapter.api.common.formats import NAME, ReasoningEffort, Verbosity
-from adapter.api.common.sampling import LARGEST
+from adapter.api.common.sampling import MAX_INT
 from adapter.errors import BadRequest, invalid
 
 # No more of a client's own words is repeated to it.
@@ -132,7 +132,7 @@ def _range(kind: type[msgspec.Struct], root: str, problem: str) -> str:
         return ""
     for number in _numbers(kind, root):
         least, most = number.ge, number.le
-        if least is not None and most is not None and most < LARGEST and float(broken[3]) in (least, most):
+        if least is not None and most is not None and most < MAX_INT and float(broken[3]) in (least, most):
             return f"{_TYPE_NAMES[broken[1]]} between {least} and {most}"
     return f"{_TYPE_NAMES[broken[1]]} {_BOUNDS[broken[2]]} {broken[3].removesuffix('.0')}"
 

@@ -44,7 +44,7 @@ class CompletionBatch(Work):
         *,
         generated: bool = True,
         echo: bool = False,
-        likeliest: int | None = None,
+        num_logprobs: int | None = None,
         token_ids: bool = False,
     ) -> None:
         self.completions = completions
@@ -52,7 +52,7 @@ class CompletionBatch(Work):
         self.choices = len(completions[0].choices)
         self._generated = generated
         self._echo = echo
-        self._likeliest = likeliest
+        self._likeliest = num_logprobs
         self._token_ids = token_ids
         self._running: dict[TokenGeneration, None] = {}
         self._used = _total([])

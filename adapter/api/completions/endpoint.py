@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.api.common.body import Call, json_answer
+from adapter.api.common.body import Call, json_response
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
@@ -26,16 +26,16 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
     reader = read_completion
 
     def model(self, call: Call[CompletionRequest], models: ModelRegistry) -> str:
-        return call.wanted.model
+        return call.params.model
 
     async def prepare(self, call: Call[CompletionRequest], model: str) -> CompletionBatch:
         services = call.request.services
-        batch = await prepare_text(call.wanted, services.models, name=model, size=call.size)
+        batch = await prepare_text(call.params, services.models, name=model, size=call.size)
         await batch.open(services.sessions)
         return batch
 
     async def respond(self, call: Call[CompletionRequest], fallback: Fallback[CompletionBatch]) -> ASGIApp:
-        sessions, wanted = call.request.services.sessions, call.wanted
+        sessions, wanted = call.request.services.sessions, call.params
         if wanted.stream:
             run = partial(fallback.run, sessions)
             return StreamingResponse(
@@ -48,7 +48,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             return collectors[-1].take
 
         await fallback.run_buffered(sessions, begin)
-        return json_answer(collectors[-1].whole(), headers=call.headers)
+        return json_response(collectors[-1].whole(), headers=call.headers)
 
     def _writer(
         self, wanted: CompletionRequest, fallback: Fallback[CompletionBatch], write: Sink[bytes]
@@ -69,7 +69,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             batch.openings,
             choices=batch.choices,
             kept=wanted.n or 1,
-            logprobs=wanted.likeliest is not None,
+            logprobs=wanted.num_logprobs is not None,
         )
 
 

@@ -38,7 +38,7 @@ async def prepare_text(
         [_completion(request, model, drawn, index, prompt) for index, prompt in enumerate(prompts)],
         generated=request.limit > 0,
         echo=bool(request.echo),
-        likeliest=request.likeliest,
+        num_logprobs=request.num_logprobs,
         token_ids=bool(request.return_token_ids),
     )
 
@@ -66,7 +66,7 @@ def _completion(
         drawn,
         output_options(request, _told(request)),
         choices=choices,
-        key=request.key,
+        key=request.routing_key,
         priority=request.priority or 0,
         first=index * choices,
         param_names={"grammar": grammar_param(request), "logprobs": wanted, "top_logprobs": wanted},
@@ -82,4 +82,4 @@ def _check_room(model: Model, prompt: int, limit: int) -> None:
 def _told(request: CompletionRequest) -> int | None:
     """As `likeliest`; the best choices are found by their logprobs, whether these are shown or not."""
     chosen = (request.best_of or 0) > (request.n or 1)
-    return 0 if chosen and request.likeliest is None else request.likeliest
+    return 0 if chosen and request.num_logprobs is None else request.num_logprobs

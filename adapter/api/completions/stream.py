@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.common.event_stream import Chunks
+from adapter.api.common.event_stream import ChunkEncoder
 from adapter.api.common.head import Head
 from adapter.api.completions.batch import Opening
 from adapter.api.completions.text_logprobs import text_logprobs
@@ -21,7 +21,7 @@ _encode = msgspec.json.encode
 _MARK = "\x00"
 
 
-class TextChunkWriter(Chunks):
+class TextChunkWriter(ChunkEncoder):
     """Chunks of text completions. A plain text costs one JSON string between prepared bytes.
 
     `openings` has one for each prompt, which has so many `choices`. `usage` is asked for every chunk where each shall

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from adapter.api.common.inputs import Input, each
+from adapter.api.common.inputs import Input, split_inputs
 from adapter.api.common.logprob_types import TextLogprobs
-from adapter.api.common.sampling import LARGEST, SamplingRequest
+from adapter.api.common.sampling import MAX_INT, SamplingRequest
 from adapter.decode.usage import Usage
 
 DEFAULT_MAX_TOKENS = 16
@@ -16,14 +16,14 @@ DEFAULT_MAX_TOKENS = 16
 
 class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     prompt: Input
-    max_tokens: Annotated[int, Meta(ge=0, le=LARGEST)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
         """Each a text or its token ids. Choice i of prompt p has the index p * n + i."""
-        return each(self.prompt)
+        return split_inputs(self.prompt)
 
     @property
     def limit(self) -> int:
@@ -31,7 +31,7 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
-    def likeliest(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         """None: no logprobs; k: that of each token, and of the k likeliest."""
         return self.logprobs
 

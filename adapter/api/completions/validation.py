@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapter.api.common.contract import contract
-from adapter.api.common.inputs import MOST_INPUTS, count
+from adapter.api.common.inputs import MAX_INPUTS, count_inputs
 from adapter.api.common.readers import Reader
 from adapter.api.common.validation import check_input, check_sampling, invalid_combination
 from adapter.api.completions.types import CompletionRequest
@@ -13,7 +13,7 @@ from adapter.errors import invalid
 def check_completion(request: CompletionRequest) -> None:
     check_sampling(request, request.limit)
     check_input("prompt", request.prompt)
-    most = MOST_INPUTS // count(request.prompt)
+    most = MAX_INPUTS // count_inputs(request.prompt)
     if (request.n or 1) > most:
         raise invalid("n", f"expected at most {most} for this number of prompts, but got {request.n}")
     if request.best_of is None:

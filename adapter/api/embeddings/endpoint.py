@@ -22,10 +22,10 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
     reader = read_embedding
 
     def model(self, call: Call[EmbeddingRequest], models: ModelRegistry) -> str:
-        return call.wanted.model
+        return call.params.model
 
     async def prepare(self, call: Call[EmbeddingRequest], model: str) -> Embeddings:
-        return await prepare_embeddings(call.wanted, call.request.services.models, name=model, size=call.size)
+        return await prepare_embeddings(call.params, call.request.services.models, name=model, size=call.size)
 
     async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
         await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)

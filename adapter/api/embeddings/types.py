@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from adapter.api.common.contract import Contract
-from adapter.api.common.inputs import Input, each
+from adapter.api.common.inputs import Input, split_inputs
 from adapter.api.common.readers import Reader
 from adapter.api.common.sampling import Count, ModelName
 from adapter.api.common.validation import check_input
@@ -26,7 +26,7 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     @property
     def inputs(self) -> list[str | list[int]]:
         """Each a text or its token ids."""
-        return each(self.input)
+        return split_inputs(self.input)
 
 
 class EmbeddingObject(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from time import time
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from adapter.api.common.body import error_response, json_answer
+from adapter.api.common.body import error_response, json_response
 from adapter.api.common.http_request import Request
 from adapter.api.operator.types import Health, NodeRow, NodeTable
 from adapter.server.responses import Response
@@ -16,7 +16,7 @@ from subnet.pool.node import NodeStatus, RemoteNode
 
 
 async def healthz(request: Request) -> Response:
-    return json_answer(Health(status="ok"))
+    return json_response(Health(status="ok"))
 
 
 async def readyz(request: Request) -> Response:
@@ -30,14 +30,14 @@ async def readyz(request: Request) -> Response:
     if not services.models.cards():
         return error_response(NoNodeAvailable("No node is currently serving a model.", retry_after=1.0))
     models = [] if services.settings.api_keys else sorted(services.models.cards())
-    return json_answer(Health(status="ok", models=models))
+    return json_response(Health(status="ok", models=models))
 
 
 async def list_nodes(request: Request) -> Response:
     remotes = request.services.remotes
     now = int(time())
     rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
-    return json_answer(NodeTable(time=now, nodes=rows))
+    return json_response(NodeTable(time=now, nodes=rows))
 
 
 def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-from adapter.api.common.body import json_answer
+from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.operator.types import Home
 from adapter.server.responses import Response
@@ -53,7 +53,7 @@ async def home(request: Request) -> Response:
     services = request.services
     models = None if services.settings.api_keys else sorted(services.models.cards_with_aliases())
     if "text/html" not in (request.header(b"accept") or ""):
-        return json_answer(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
+        return json_response(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
     # A proxy that speaks TLS says so; nobody but the client itself sees what it sends here.
     scheme = "https" if request.header(b"x-forwarded-proto") == "https" else "http"
     base_url = f"{scheme}://{request.header(b'host') or '127.0.0.1:8000'}/v1"

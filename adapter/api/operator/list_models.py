@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter.api.common.body import json_answer
+from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.operator.types import ModelList, ModelObject
 from adapter.server.responses import Response
@@ -15,8 +15,8 @@ async def show_models(request: Request) -> Response:
     """All, or the one that the path names: names may contain slashes."""
     models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
-        return json_answer(_object(name, models.card(name)))
-    return json_answer(ModelList(data=[_object(name, card) for name, card in models.cards_with_aliases().items()]))
+        return json_response(_object(name, models.card(name)))
+    return json_response(ModelList(data=[_object(name, card) for name, card in models.cards_with_aliases().items()]))
 
 
 def _object(name: str, card: ModelCard) -> ModelObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter.api.common.body import Call, json_answer
+from adapter.api.common.body import Call, json_response
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.tokenize.tokenize import Tokenization, detokenized, only_model, tokenized
 from adapter.api.tokenize.types import (
@@ -22,25 +22,25 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
     reader = read_tokenize
 
     def model(self, call: Call[TokenizeRequest], models: ModelRegistry) -> str:
-        return call.wanted.model or only_model(models)
+        return call.params.model or only_model(models)
 
     async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
         return await tokenized(
-            call.wanted, call.request.services.models, name=model, size=call.size, rules=call.generation_settings
+            call.params, call.request.services.models, name=model, size=call.size, rules=call.generation_settings
         )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
-        return json_answer(fallback.work.result, headers=call.headers)
+        return json_response(fallback.work.result, headers=call.headers)
 
 
 class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokenized]]):
     reader = read_detokenize
 
     def model(self, call: Call[DetokenizeRequest], models: ModelRegistry) -> str:
-        return call.wanted.model or only_model(models)
+        return call.params.model or only_model(models)
 
     async def prepare(self, call: Call[DetokenizeRequest], model: str) -> Tokenization[Detokenized]:
-        return await detokenized(call.wanted, call.request.services.models, name=model, size=call.size)
+        return await detokenized(call.params, call.request.services.models, name=model, size=call.size)
 
     async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
-        return json_answer(fallback.work.result, headers=call.headers)
+        return json_response(fallback.work.result, headers=call.headers)

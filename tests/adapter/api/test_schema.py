@@ -387,8 +387,8 @@ def test_sampling() -> None:
     """Values at the ends of their ranges are read as what they say."""
     request = read(logit_bias={"0": -100, "50256": 100}, n=128, top_k=-1, logprobs=True, top_logprobs=20, stop=["a"])
     assert request.logit_bias == {0: -100.0, 50256: 100.0}
-    assert (request.n, request.top_k, request.likeliest, request.stops) == (128, -1, 20, ("a",))
-    assert (read(logprobs=True).likeliest, read(top_logprobs=0).likeliest) == (0, None)
+    assert (request.n, request.top_k, request.num_logprobs, request.stops) == (128, -1, 20, ("a",))
+    assert (read(logprobs=True).num_logprobs, read(top_logprobs=0).num_logprobs) == (0, None)
     options = {"include_usage": True, "continuous_usage_stats": True, "include_obfuscation": False}
     assert read(stream=True, stream_options=options).continuous_usage
     assert not read(stream=True, stream_options={"continuous_usage_stats": True}).continuous_usage

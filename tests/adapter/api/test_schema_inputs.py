@@ -46,7 +46,7 @@ def refusal(read: Any, **fields: Any) -> tuple[str | None, str | None]:
 def test_least_completion() -> None:
     """A model and a prompt are enough; an answer has up to 16 tokens then."""
     request = complete()
-    assert (request.prompts, request.limit, request.likeliest) == (["Hello"], 16, None)
+    assert (request.prompts, request.limit, request.num_logprobs) == (["Hello"], 16, None)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -60,7 +60,7 @@ def test_four_forms(form: Any) -> None:
 def test_completion() -> None:
     """Values at the ends of their ranges are read as what they say."""
     request = complete(max_tokens=0, echo=True, logprobs=5, n=2, best_of=20, logit_bias={"1": 2})
-    assert (request.limit, request.echo, request.likeliest, request.best_of) == (0, True, 5, 20)
+    assert (request.limit, request.echo, request.num_logprobs, request.best_of) == (0, True, 5, 20)
     assert request.logit_bias == {1: 2.0}
 
 
