@@ -12,7 +12,7 @@ from litestar import Response as LitestarResponse
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
-from adapter.api.common.access_log import Access, Record
+from adapter.api.common.access_log import AccessLog, Record
 from adapter.api.common.http_request import Services
 from adapter.api.common.pipeline import RECORD, handlers
 from adapter.api.routes import ROUTES
@@ -53,7 +53,7 @@ def build_app(
         logging_config=None,
         debug=False,
     )
-    return App(cast(ASGIApp, app), Access(services.metrics, log=settings.access_log))
+    return App(cast(ASGIApp, app), AccessLog(services.metrics, log=settings.access_log))
 
 
 def _aliases(settings: Settings) -> Aliases:
@@ -66,22 +66,22 @@ class App:
     It starts and ends the record of each request, and cancels the work if the client disconnects.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        record = self._access.begun(scope)
+        record = self._access.start(scope)
         scope[RECORD] = record
         writer = writer_of(scope)
-        writer.add_headers(record.answered)
+        writer.add_headers(record.start_response)
         try:
             with suppress(ClientDisconnected):
                 await cancel_on_disconnect(writer, self._app(scope, receive, send))
         finally:
-            self._access.ended(scope, record)
+            self._access.finish(scope, record)
         return None
 
 

@@ -1,1 +1,1 @@
-"""What every endpoint shares: the pipeline, reading and validating requests, responses and their accounting."""
+"""Code that the endpoints share: request pipeline, reading and validation, responses, access log."""

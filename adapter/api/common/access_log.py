@@ -1,4 +1,4 @@
-"""What is noted of a request: it is counted, and one line is logged, when it is over."""
+"""Access log: when a request ends, it is counted in the metrics and written to the log as one line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from adapter.server.asgi import Scope
 logger = logging.getLogger("adapter.access")
 
 _encode = msgspec.json.encode
-_LEFT = 499
-# That of the API which clients are written for.
+_CLIENT_CLOSED_REQUEST = 499
+# The version of OpenAI's API.
 _VERSION = (b"openai-version", b"2020-10-01")
 
 
 class Record(msgspec.Struct):
-    """What metrics and the access log report about one request.
+    """Data about one request for metrics and the access log.
 
-    `status` is None as long as it has no response. `path` is kept here, as routers cut that of a scope; `endpoint` is
-    the path of the route. `works` are what models did for it; `error` is the code of the error
-    that it ended with, and `param` the parameter that the error names.
+    `started` is a time of perf_counter. `status` is None until the response starts. `path` is the full path, as routers
+    shorten the one in the ASGI scope; `endpoint` is the path of the route. `works` has the work of each model that was
+    tried. `error` is the code of the error that the request ended with, and `param` the parameter that it names.
     """
 
     id: str
@@ -40,11 +40,11 @@ class Record(msgspec.Struct):
 
     @property
     def asked(self) -> list[TriedNodes]:
-        """The nodes that were asked for each answer; requests that found all nodes at capacity asked none."""
+        """The nodes that each answer was requested from; empty if all nodes were at capacity."""
         return [asked for work in self.works for asked in work.tried_nodes]
 
-    def answered(self, status: int) -> list[tuple[bytes, bytes]]:
-        """Now it is; what every answer tells of its request."""
+    def start_response(self, status: int) -> list[tuple[bytes, bytes]]:
+        """Record the status of the response, and return the headers that every response has."""
         self.status = status
         milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
         headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
@@ -54,27 +54,27 @@ class Record(msgspec.Struct):
         return headers
 
 
-class Access:
-    """Of one gateway. `log`: write the lines."""
+class AccessLog:
+    """Access log of one gateway. `log` False: requests are only counted in the metrics."""
 
     def __init__(self, metrics: Metrics, *, log: bool = True) -> None:
         self._metrics = metrics
         self._log = log
 
-    def begun(self, scope: Scope) -> Record:
-        """A request came; its id is that of what is logged in its task from now on."""
+    def start(self, scope: Scope) -> Record:
+        """Return the record of a new request. Its id is added to everything that the current task logs from now on."""
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
         record = Record(request_id(given), perf_counter(), scope["path"])
         current_request.set(record.id)
         return record
 
-    def ended(self, scope: Scope, record: Record) -> None:
-        """It was answered, or its client has left."""
-        seconds, status = perf_counter() - record.started, record.status or _LEFT
+    def finish(self, scope: Scope, record: Record) -> None:
+        """Count and log a request that was answered, or whose client disconnected."""
+        seconds, status = perf_counter() - record.started, record.status or _CLIENT_CLOSED_REQUEST
         self._metrics.record_request(record.endpoint, status, seconds, record.works)
         if self._log and logger.isEnabledFor(logging.INFO):
             text = _encode(_line(scope, record, status, seconds)).decode()
-            # As `logger.info`, which takes twice as long, because it looks for the line of the caller.
+            # Does the same as `logger.info`, which takes twice as long as it looks up the caller's line.
             logger.handle(logging.LogRecord(logger.name, logging.INFO, __file__, 0, text, None, None))
 
 
@@ -101,6 +101,6 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
 
 
 def _nodes(asked: Sequence[TriedNodes]) -> list[str]:
-    """The nodes in order: for a single answer each time that one was asked, for several answers once."""
+    """Return the nodes in order: of a single answer with repetitions, of several answers each node once."""
     nodes = [node for one in asked for node in one.nodes]
     return nodes if len(asked) == 1 else list(dict.fromkeys(nodes))

@@ -1,4 +1,4 @@
-"""Reading requests and writing answers, the same for all endpoints."""
+"""Reading of request bodies and writing of JSON responses, for all endpoints."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from adapter.server.responses import Response
 
 R = TypeVar("R", bound=msgspec.Struct)
 
-# A client that is still sending would not read a refusal: what it sends is thrown away, up to so many times the limit.
-_PATIENCE = 16
+# A client that is still sending does not read an error response: the rest of a body that is too large is received and
+# discarded, up to this multiple of the limit.
+_DISCARD_FACTOR = 16
 
-SILENCE = 60.0
-"""Seconds without a byte of a body that is still to come."""
+BODY_TIMEOUT = 60.0
+"""Maximum number of seconds between two parts of a request body."""
 
 
-async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -> bytes:
-    """Whatever its content type. Raises BodyTooLarge for more than `limit` bytes, at once where the client says how
-    many there are, BodyTooSlow after `silence`, and ClientDisconnected.
+async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_TIMEOUT) -> bytes:
+    """Return the body of a request, whatever its content type.
+
+    Raises BodyTooLarge for more than `limit` bytes (at once if Content-Length says so), BodyTooSlow if no data arrives
+    for `idle_timeout` seconds, and ClientDisconnected if the client disconnects.
     """
     if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     more = True
-    while more and size <= limit * _PATIENCE:
-        # A clock costs more than to take what is here already.
-        message = await (request.receive() if request.received else _within(silence, request.receive))
+    while more and size <= limit * _DISCARD_FACTOR:
+        # A timeout costs more than receiving data that has already arrived.
+        message = await (request.receive() if request.body_received else _receive_within(idle_timeout, request.receive))
         if message["type"] == "http.disconnect":
             raise ClientDisconnected("the client closed the connection")
         size += len(message.get("body", b""))
@@ -53,12 +56,12 @@ async def read_body(request: Request, limit: int, *, silence: float = SILENCE) -
     return b"".join(parts)
 
 
-async def _within(silence: float, receive: Receive) -> Message:
+async def _receive_within(idle_timeout: float, receive: Receive) -> Message:
     try:
-        async with asyncio.timeout(silence):
+        async with asyncio.timeout(idle_timeout):
             return await receive()
     except TimeoutError as error:
-        message = f"Timed out waiting for the request body: no data received for {silence:.0f} seconds."
+        message = f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds."
         raise BodyTooSlow(message) from error
 
 
@@ -67,15 +70,18 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 def generation_settings_of(settings: Settings) -> GenerationSettings:
-    """What the operator decided for conversations."""
+    """Return the settings that apply to the prompts of all requests."""
     return GenerationSettings(
         default_max_tokens=settings.default_max_tokens, allow_chat_template=settings.allow_chat_template
     )
 
 
 class Call(NamedTuple, Generic[R]):
-    """A request as it was read: `params`, from the JSON object `body` of `size` bytes, with the `headers` that its
-    response gets because of it."""
+    """A request with its validated parameters.
+
+    `params` was read from `body`, a JSON object of `size` bytes. `headers` are for the response: they name the
+    parameters that were ignored.
+    """
 
     request: Request
     params: R
@@ -89,24 +95,25 @@ class Call(NamedTuple, Generic[R]):
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
-    """Raises what `read_body` and `reader` do."""
+    """Read and validate the body of a request. Raises the errors of `read_body` and of `reader`."""
     settings = request.services.settings
     body = await read_body(request, settings.max_body)
     found = await offload_if_large(len(body), partial(reader, strict=settings.strict), body)
-    return Call(request, found.request, found.body, len(body), _ignored(found.unknown))
+    return Call(request, found.request, found.body, len(body), _ignored_params(found.unknown))
 
 
-def _ignored(unknown: Sequence[str]) -> dict[str, str]:
-    """The header that names the unknown parameters, which have no effect."""
+def _ignored_params(unknown: Sequence[str]) -> dict[str, str]:
+    """Return the header that names the unknown parameters, which have no effect; empty if there are none."""
     names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
     return {"x-ignored-params": ", ".join(names)} if names else {}
 
 
 def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response with `content` as JSON."""
     return Response(msgspec.json.encode(content), headers=headers)
 
 
 def error_response(error: Exception) -> Response:
-    """What a client gets for `error`."""
+    """Return the response that reports `error` to the client."""
     answer = to_http_error(error)
     return Response(answer.body, status=answer.status, headers=answer.headers)

@@ -1,4 +1,4 @@
-"""Events -> a stream of server-sent events."""
+"""Writes the events of a generation as server-sent events."""
 
 from __future__ import annotations
 
@@ -20,43 +20,50 @@ HEADERS = {
 
 
 class ChunkEncoder(ABC):
-    """Writes the events of one answer. `begun`: something was written."""
+    """Base class of encoders that turn the events of one answer into chunks, and pass the bytes to `write`.
 
-    __slots__ = ("_write", "begun")
+    `has_written` is True once anything was written.
+    """
+
+    __slots__ = ("_write", "has_written")
 
     def __init__(self, write: Sink[bytes]) -> None:
-        self.begun = False
+        self.has_written = False
         self._write = write
 
     def emit(self, event: Event) -> None:
         if data := self.encode(event):
-            self.begun = True
+            self.has_written = True
             self._write(data)
 
     @abstractmethod
     def encode(self, event: Event) -> bytes:
-        """Empty for an event that nothing is to be written for."""
+        """Return the bytes to write for `event`; empty if there is nothing to write."""
 
 
 async def event_stream(
-    run: Callable[[SinkFactory], Awaitable[None]], make: Callable[[Sink[bytes]], ChunkEncoder], write: Sink[bytes]
+    run: Callable[[SinkFactory], Awaitable[None]],
+    make_encoder: Callable[[Sink[bytes]], ChunkEncoder],
+    write: Sink[bytes],
 ) -> None:
-    """Write the answer that `run` makes, by chunks that are made anew for each one that it begins. An error of `run` is
-    raised as long as nothing was written; a later one is the last event of a stream that then lacks its [DONE], so that
-    a cut answer never looks finished.
+    """Run a generation and write its events as server-sent events, with [DONE] at the end.
+
+    `run` calls its argument for each answer it starts, and gets the receiver of that answer's events, which encodes
+    them with a new encoder. An error of `run` is raised if nothing was written yet. Otherwise it is written as the last
+    event of the stream, without [DONE], so that a client does not take the answer for complete.
     """
-    chunks: ChunkEncoder | None = None
+    encoder: ChunkEncoder | None = None
 
     def start() -> Sink[Event]:
-        nonlocal chunks
-        chunks = make(write)
-        return chunks.emit
+        nonlocal encoder
+        encoder = make_encoder(write)
+        return encoder.emit
 
     try:
         await run(start)
         write(DONE)
     except Exception as error:
-        if chunks is None or not chunks.begun:
+        if encoder is None or not encoder.has_written:
             raise
         log_error(error)
         write(b"data: " + to_http_error(error).body + b"\n\n")

@@ -1,4 +1,4 @@
-"""The form an answer must have: OpenAI's `response_format`, and vLLM's `structured_outputs`."""
+"""Output formats: OpenAI's `response_format`, and vLLM's `structured_outputs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 MAX_CHOICES = 1024
 
-# The last part is `\Z` as JSON Schema can say it: a `$` would let a line end follow.
+# The lookahead is `\Z` in JSON Schema's dialect of regular expressions: `$` would allow a trailing newline.
 NAME = r"^[a-zA-Z0-9_-]+(?![\s\S])"
 Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
 
@@ -21,11 +21,11 @@ class TextFormat(Struct, frozen=True, tag_field="type", tag="text", forbid_unkno
 
 
 class JsonObjectFormat(Struct, frozen=True, tag_field="type", tag="json_object", forbid_unknown_fields=True):
-    """Any JSON object."""
+    """Requires the answer to be a JSON object."""
 
 
 class JsonSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without a `schema` any JSON object fits. `strict` asks for OpenAI's rules for schemas, too."""
+    """A named JSON schema. Without `schema`, any JSON object is valid. `strict` enforces OpenAI's rules for schemas."""
 
     name: Name
     description: str | None = None
@@ -40,17 +40,17 @@ class JsonSchemaFormat(Struct, frozen=True, tag_field="type", tag="json_schema",
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 Json = dict[str, Any] | str
-"""A JSON schema, or its text."""
+"""JSON schema, or its text."""
 
 Pattern = Annotated[str, Meta(min_length=1)]
 Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_CHOICES)]
 
 
 class StructuredOutputs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Just one of these is not None (`read_request` sees to it), and the whole answer fits it.
+    """Format that the whole answer must match. Exactly one of the fields must be set.
 
-    `json` is a JSON schema or its text, `regex` a regular expression, `choice` lists the only answers, `grammar` is a
-    context-free grammar in the notation of Lark or of GBNF, `json_object` true asks for any JSON object.
+    `json` is a JSON schema or its text, `regex` a regular expression, `choice` the list of allowed answers, `grammar` a
+    context-free grammar in Lark or GBNF notation; `json_object` true allows any JSON object.
     """
 
     json: Json | None = None

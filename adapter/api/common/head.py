@@ -1,4 +1,4 @@
-"""What is the same in every chunk of an answer."""
+"""Fields that are the same in every chunk of an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """Id, time, model and fingerprint of an answer."""
+    """Id, creation time (Unix time in seconds), model and system fingerprint of an answer."""
 
     id: str
     created: int
@@ -18,6 +18,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def new(cls, model: str, fingerprint: str, prefix: str = "chatcmpl-") -> Head:
+        """Return the head of an answer that starts now, with a random id that starts with `prefix`."""
         return cls(
             id=f"{prefix}{getrandbits(112):028x}", created=int(time()), model=model, system_fingerprint=fingerprint
         )

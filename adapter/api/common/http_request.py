@@ -1,4 +1,4 @@
-"""A request as its endpoint gets it, and the services of the gateway."""
+"""HTTP request as endpoints receive it, and the services of the gateway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from subnet import RemoteManager, SessionManager
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """What the endpoints of one gateway work with."""
+    """Services that the endpoints of one gateway share."""
 
     settings: Settings
     keys: ApiKeys
@@ -30,7 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request:
-    """`record` is what metrics and the access log will report about the request."""
+    """An HTTP request. `record` is what metrics and the access log report about it."""
 
     __slots__ = ("receive", "record", "scope", "services")
 
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def method(self) -> str:
-        """HEAD counts as GET: the server leaves the body out."""
+        """HTTP method; GET for a HEAD request, as the server omits the body."""
         method: str = self.scope["method"]
         return "GET" if method == "HEAD" else method
 
@@ -51,19 +51,19 @@ class Request:
         return self.record.path
 
     def header(self, name: bytes) -> str | None:
-        """Returns the header `name` (in lower case), read as Latin-1."""
+        """Return the value of the header `name` (in lower case), decoded as Latin-1; None if it is absent."""
         return next((value.decode("latin-1") for known, value in self.scope["headers"] if known == name), None)
 
     @property
-    def received(self) -> bool:
-        """Whether the whole body has arrived."""
+    def body_received(self) -> bool:
+        """True if the whole body has been received."""
         return writer_of(self.scope).request_received
 
     @property
     def content_length(self) -> int:
-        """As the client declares it, else 0."""
+        """Value of the Content-Length header in bytes; 0 if there is none."""
         return int(self.header(b"content-length") or 0)
 
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
-"""Answers a request with what can send the response."""
+"""Handles a request and returns the ASGI application that sends the response."""

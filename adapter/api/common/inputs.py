@@ -1,4 +1,4 @@
-"""Text to go on from or to embed, in one of OpenAI's four forms: a text, texts, token ids, lists of token ids."""
+"""Prompts and embedding inputs in OpenAI's four forms: a text, a list of texts, token ids, lists of token ids."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from adapter.api.common.sampling import TokenId
 MAX_INPUTS = 2048
 
 Input = str | Annotated[list[str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]], Meta(min_length=1)]
-"""One kind in one list (`read_*` sees to it)."""
+"""All items of a list have the same type, which `check_input` verifies."""
 
 
 def split_inputs(given: Input) -> list[str | list[int]]:
-    """The inputs, each a text or its token ids."""
+    """Return the inputs, each a text or a list of token ids."""
     if isinstance(given, str):
         return [given]
     ids = [one for one in given if isinstance(one, int)]
@@ -23,10 +23,10 @@ def split_inputs(given: Input) -> list[str | list[int]]:
 
 
 def count_inputs(given: Input) -> int:
-    """How many inputs these are."""
+    """Return the number of inputs."""
     return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
 
 
-def odd_one(given: Input) -> int | None:
-    """The index of the first that is of another kind than the first."""
+def first_type_mismatch(given: Input) -> int | None:
+    """Return the index of the first item whose type differs from that of item 0; None if there is none."""
     return next((index for index, one in enumerate(given) if type(one) is not type(given[0])), None)

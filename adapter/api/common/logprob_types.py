@@ -1,4 +1,4 @@
-"""Logprobs as they are shown: natural logarithms of the probabilities of tokens."""
+"""Types of logprobs in responses: natural logarithms of the probabilities of tokens."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from adapter.decode.token_logprobs import TokenLogprob
 
 
 class Logprobs(Struct, frozen=True, kw_only=True):
-    """Of one choice of a chat answer, or of what one chunk adds to it."""
+    """Logprobs of a choice of a chat completion, or of the part that a chunk adds."""
 
     content: list[TokenLogprob] | None
     refusal: None = None
 
 
 class TextLogprobs(Struct, frozen=True, kw_only=True):
-    """Of one choice of a text completion: lists that are equally long.
+    """Logprobs of a choice of a text completion; all lists have the same length.
 
-    `text_offset` says at which character of the text a token begins. `top_logprobs` has the likeliest tokens in its
-    place, and itself. The first token of an echoed prompt has none of this (null).
+    `text_offset` is the index of the character at which a token starts. `top_logprobs` has the most likely tokens at
+    that position, and the token itself. Both kinds of logprobs are null for the first token of an echoed prompt.
     """
 
     tokens: list[str]

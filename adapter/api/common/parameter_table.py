@@ -1,8 +1,9 @@
-"""The contract: what becomes of every parameter of /v1/chat/completions and /v1/completions.
+"""Parameter table: how every parameter of /v1/chat/completions and /v1/completions is handled.
 
-Nothing is dropped in silence. A parameter is honoured; or it is rejected, unless it has a value that asks for nothing;
-or it is taken without effect, because it has no meaning here. One that is not in the table is taken and named in the
-`x-ignored-params` header, or rejected where the operator is strict. The README's table is made from this one.
+No parameter is dropped silently. Each one is honoured; or rejected, unless its value is neutral, that is, requests
+nothing; or accepted without effect, because it has no meaning here. Parameters that are not in the table are ignored
+and named in the `x-ignored-params` header, or rejected with the setting `strict`. The table in the README is generated
+from this one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 Endpoint = Literal["chat", "completions"]
-Fate = Literal["honoured", "rejected", "no effect"]
+Handling = Literal["honoured", "rejected", "no effect"]
 
 CHAT: tuple[Endpoint, ...] = ("chat",)
 COMPLETIONS: tuple[Endpoint, ...] = ("completions",)
@@ -20,26 +21,28 @@ BOTH = CHAT + COMPLETIONS
 
 
 class Parameter(Struct, frozen=True):
-    """`note` is what it takes, or why it is not honoured. `neutral` are the values of a rejected one, beside null,
-    that ask for nothing.
+    """A parameter and how it is handled.
+
+    `note` describes the accepted values, or why it is not honoured. `neutral` are the values besides null that are
+    accepted for a rejected parameter, because they request nothing.
     """
 
     name: str
-    fate: Fate
+    handling: Handling
     note: str
-    on: tuple[Endpoint, ...] = BOTH
+    endpoints: tuple[Endpoint, ...] = BOTH
     neutral: tuple[object, ...] = ()
 
 
-def _honoured(name: str, note: str, on: tuple[Endpoint, ...] = BOTH) -> Parameter:
-    return Parameter(name, "honoured", note, on)
+def _honoured(name: str, note: str, endpoints: tuple[Endpoint, ...] = BOTH) -> Parameter:
+    return Parameter(name, "honoured", note, endpoints)
 
 
-def _rejected(name: str, note: str, *neutral: object, on: tuple[Endpoint, ...] = CHAT) -> Parameter:
-    return Parameter(name, "rejected", note, on, neutral)
+def _rejected(name: str, note: str, *neutral: object, endpoints: tuple[Endpoint, ...] = CHAT) -> Parameter:
+    return Parameter(name, "rejected", note, endpoints, neutral)
 
 
-def _idle(name: str, note: str) -> Parameter:
+def _no_effect(name: str, note: str) -> Parameter:
     return Parameter(name, "no effect", note, CHAT)
 
 
@@ -112,11 +115,11 @@ TABLE = (
     _rejected("web_search_options", "web search is not supported"),
     _rejected("functions", "replaced by `tools`", []),
     _rejected("function_call", "replaced by `tool_choice`", "none", "auto"),
-    _rejected("suffix", "inserting text before a suffix is not supported", "", on=COMPLETIONS),
-    _idle("metadata", "accepted and ignored: responses are not stored"),
-    _idle("prediction", "accepted and ignored: it only affects speed"),
-    _idle("prompt_cache_options", "accepted and ignored: the nodes manage their own caches"),
-    _idle("prompt_cache_retention", "accepted and ignored: the nodes manage their own caches"),
-    _idle("safety_identifier", "accepted and ignored: users are not reported to anyone"),
-    _idle("service_tier", "accepted and ignored: there is only one service tier"),
+    _rejected("suffix", "inserting text before a suffix is not supported", "", endpoints=COMPLETIONS),
+    _no_effect("metadata", "accepted and ignored: responses are not stored"),
+    _no_effect("prediction", "accepted and ignored: it only affects speed"),
+    _no_effect("prompt_cache_options", "accepted and ignored: the nodes manage their own caches"),
+    _no_effect("prompt_cache_retention", "accepted and ignored: the nodes manage their own caches"),
+    _no_effect("safety_identifier", "accepted and ignored: users are not reported to anyone"),
+    _no_effect("service_tier", "accepted and ignored: there is only one service tier"),
 )

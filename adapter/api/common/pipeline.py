@@ -1,9 +1,9 @@
-"""The stage that every request passes, between the HTTP server and an endpoint.
+"""Request pipeline between the HTTP server and the endpoints; every request passes through it.
 
-authenticate -> read and validate -> resolve the model -> prepare -> run -> account
+authenticate -> read and validate -> resolve the model -> prepare -> run -> record metrics and access log
 
-Requests that name a model are served by a `ModelEndpoint`, so that aliases, fallbacks, errors, headers, metrics and the
-access log work the same on all of them; accounting is at the end of a request (access_log.py).
+Endpoints whose requests name a model subclass `ModelEndpoint`, so that aliases, fallbacks, errors, headers, metrics and
+the access log work the same for all of them. The last step is done when a request ends; see access_log.py.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ R = TypeVar("R", bound=msgspec.Struct)
 W = TypeVar("W", bound=Work)
 
 RECORD = "adapter.record"
-"""The key under which a scope has the record of its request."""
+"""Key of the request's Record in the ASGI scope."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint: how it is called, what it does, and how the documentation describes it.
+    """An endpoint: its URL, its handler, and its description in the OpenAPI document.
 
-    `path` may end with a name in braces, which stands for the rest of a path. `open`: it needs no API key. `request`,
-    `response` and `stream` (the events of a streamed response) are types, and `errors` the statuses of its errors.
+    `path` may end with a name in braces, which matches the rest of a path. `open`: no API key is required. `request`,
+    `response` and `stream` (the events of a streamed response) are types; `errors` are the HTTP statuses of errors.
     """
 
     method: str
@@ -55,12 +55,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mount(self) -> str:
-        """The fixed part of the path."""
+        """Fixed part of the path, without a name in braces."""
         return self.path.partition("/{")[0]
 
 
 class ModelEndpoint(ABC, Generic[R, W]):
-    """An endpoint whose requests are for a model. `reader` reads them."""
+    """Base class of endpoints whose requests name a model. `reader` reads the requests."""
 
     reader: Reader[R]
 
@@ -74,31 +74,31 @@ class ModelEndpoint(ABC, Generic[R, W]):
 
     @abstractmethod
     def model(self, call: Call[R], models: ModelRegistry) -> str:
-        """Returns the name of the model that the client asks for."""
+        """Return the name of the model that the client requested."""
 
     @abstractmethod
     async def prepare(self, call: Call[R], model: str) -> W:
-        """Returns the work that `model` has to do. Raises what the client gets if no fallback can do it either."""
+        """Return the work for `model` to do. Raises the error that the client gets if no fallback succeeds either."""
 
     @abstractmethod
     async def respond(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
-        """Runs the work, and returns the response, which may run it while it is sent."""
+        """Run the work and return the response; a streamed response runs the work while it is sent."""
 
 
 def handlers(routes: Sequence[Route], services: Services) -> list[ASGIRouteHandler]:
-    """Returns one Litestar handler for each path.
+    """Return one Litestar handler for each path.
 
-    They are ASGI handlers: Litestar's others look at a request for arguments that these endpoints do not have, which
-    costs more than all that an endpoint does.
+    They are ASGI handlers, as Litestar's other handlers parse requests for arguments that these endpoints do not have,
+    which costs more than the endpoints themselves.
     """
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
         paths.setdefault(route.mount, {})[route.method] = route
-    below = {route.mount for route in routes if route.path != route.mount}
-    return [_handler(path, path in below, methods, services) for path, methods in paths.items()]
+    mounts = {route.mount for route in routes if route.path != route.mount}
+    return [_handler(path, path in mounts, methods, services) for path, methods in paths.items()]
 
 
-def _handler(path: str, below: bool, methods: Mapping[str, Route], services: Services) -> ASGIRouteHandler:
+def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: Services) -> ASGIRouteHandler:
     first = next(iter(methods.values()))
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +107,7 @@ def _handler(path: str, below: bool, methods: Mapping[str, Route], services: Ser
         try:
             if not first.open:
                 services.keys.check(request.header(b"authorization"))
-            response = await _endpoint(request, methods)(request)
+            response = await _find_endpoint(request, methods)(request)
             await response(scope, receive, send)
         except Exception as error:
             if request.record.status is not None:
@@ -117,11 +117,11 @@ def _handler(path: str, below: bool, methods: Mapping[str, Route], services: Ser
             request.record.error, request.record.param = answer.code, answer.param
             await error_response(error)(scope, receive, send)
 
-    return asgi(path, is_mount=below, copy_scope=False)(handle)
+    return asgi(path, is_mount=is_mount, copy_scope=False)(handle)
 
 
-def _endpoint(request: Request, methods: Mapping[str, Route]) -> Endpoint:
-    """Raises WrongMethod. OPTIONS is answered with the methods that the path has."""
+def _find_endpoint(request: Request, methods: Mapping[str, Route]) -> Endpoint:
+    """Return the endpoint for the method of a request; for OPTIONS, one that lists the methods. Raises WrongMethod."""
     route = methods.get(request.method)
     if route is not None:
         return route.endpoint

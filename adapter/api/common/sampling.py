@@ -1,7 +1,7 @@
-"""What a request says of how tokens are drawn and how they are shown: the same for messages and for plain prompts.
+"""Request parameters for sampling and output that chat and text completions share.
 
-The ranges are those of OpenAI's published description; for what it does not have, those of vLLM. A null is the same
-as an absent field. schema/parameters.py has the rest of OpenAI's parameters.
+The ranges are those of OpenAI's published API description, and vLLM's for parameters that it does not have. A null is
+the same as an absent field. parameter_table.py has OpenAI's other parameters.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from msgspec import Meta, Struct
 
 from adapter.api.common.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
 
-# Far beyond use, to bound what a request costs.
+# Far more than clients need; they limit what a request costs.
 MAX_LOGIT_BIASES, MAX_STOP_TOKENS = 1024, 128
 
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 ModelName = Annotated[str, Meta(min_length=1)]
@@ -27,7 +27,7 @@ _Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class StreamOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`include_obfuscation` is taken without effect: nothing is padded here."""
+    """Options of a streamed response. `include_obfuscation` has no effect: chunks are not padded."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -37,9 +37,9 @@ class StreamOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class SamplingRequest(Struct, frozen=True, kw_only=True):
     model: ModelName
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Share | None = None
+    top_p: Fraction | None = None
     top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
-    min_p: Share | None = None
+    min_p: Fraction | None = None
     typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
@@ -73,7 +73,7 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def routing_key(self) -> str | None:
-        """What the client says belongs together, for a policy that keeps it on one node."""
+        """Key of requests that belong together, for routing policies that keep them on one node."""
         return self.prompt_cache_key or self.user or None
 
     @property
@@ -82,12 +82,12 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def continuous_usage(self) -> bool:
-        """Whether each chunk says what was used so far; only where usage is included at all."""
+        """True if each chunk has the usage so far; only with `include_usage`."""
         return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     @property
     def structured(self) -> StructuredOutputs | None:
-        """`structured_outputs`, or the same in the older words `guided_*`."""
+        """`structured_outputs`, or the older parameters `guided_*` in its form."""
         older = (self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
         if older == (None, None, None, None):
             return self.structured_outputs

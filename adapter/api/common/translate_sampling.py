@@ -1,4 +1,4 @@
-"""Translates what chat and text completions have in common: sampling, output format, output options."""
+"""Translates the parameters that chat and text completions share: sampling, output format, output options."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 def sampling(request: SamplingRequest, logprobs: int | None) -> Sampling:
-    """Returns how tokens are drawn, with OpenAI's defaults; what depends on the model is completed later."""
+    """Return the sampling parameters, with OpenAI's defaults; `logprobs` is the number of logprobs (None: no logprobs).
+
+    What depends on the model is added later.
+    """
     return Sampling(
-        temperature=_or(request.temperature, 1.0),
-        top_p=_or(request.top_p, 1.0),
+        temperature=_value_or(request.temperature, 1.0),
+        top_p=_value_or(request.top_p, 1.0),
         top_k=max(0, request.top_k or 0),
         min_p=request.min_p or 0.0,
-        typical_p=_or(request.typical_p, 1.0),
+        typical_p=_value_or(request.typical_p, 1.0),
         frequency_penalty=request.frequency_penalty or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
-        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        repetition_penalty=_value_or(request.repetition_penalty, 1.0),
         logit_bias=request.logit_bias or {},
         min_tokens=request.min_tokens or 0,
         seed=request.seed,
@@ -37,6 +40,7 @@ def sampling(request: SamplingRequest, logprobs: int | None) -> Sampling:
 
 
 def output_options(request: SamplingRequest, logprobs: int | None) -> OutputOptions:
+    """Return the options of the output; `logprobs` is as for `sampling`."""
     return OutputOptions(
         stops=request.stops,
         include_stop=bool(request.include_stop_str_in_output),
@@ -47,55 +51,57 @@ def output_options(request: SamplingRequest, logprobs: int | None) -> OutputOpti
 
 
 def output_format(request: SamplingRequest) -> OutputFormat | None:
-    """Returns `response_format`, `structured_outputs` or `guided_*` as one; None for any text. Raises BadRequest for
-    two of them."""
-    asked, own = request.response_format, request.structured
-    if own is None:
-        return _of_response_format(asked)
-    if asked is not None and not isinstance(asked, TextFormat):
-        name = _structure(request)
+    """Return the format set by `response_format`, `structured_outputs` or `guided_*`; None if any text is allowed.
+
+    Raises BadRequest if two of them are set.
+    """
+    response_format, structured = request.response_format, request.structured
+    if structured is None:
+        return _from_response_format(response_format)
+    if response_format is not None and not isinstance(response_format, TextFormat):
+        name = _structured_param(request)
         raise invalid_combination(f"Setting 'response_format' and '{name}' at the same time is not supported.", name)
-    return _of_structured(own, _structure(request))
+    return _from_structured_outputs(structured, _structured_param(request))
 
 
 def grammar_param(request: SamplingRequest) -> str:
-    """The parameter that an answer has a grammar for: of several, the most specific one."""
+    """Return the name of the parameter that requires a grammar; if several do, the most specific one."""
     if request.structured is not None:
-        return _structure(request)
-    asked = request.response_format
-    return "tools" if asked is None or isinstance(asked, TextFormat) else "response_format"
+        return _structured_param(request)
+    response_format = request.response_format
+    return "tools" if response_format is None or isinstance(response_format, TextFormat) else "response_format"
 
 
-def _of_response_format(asked: object) -> OutputFormat | None:
-    if isinstance(asked, JsonObjectFormat):
+def _from_response_format(response_format: object) -> OutputFormat | None:
+    if isinstance(response_format, JsonObjectFormat):
         return OutputFormat("json_object", Place("response_format", "response_format"))
-    if isinstance(asked, JsonSchemaFormat):
-        wanted = asked.json_schema
-        place = Place("response_format.json_schema.schema", f"response_format '{wanted.name}'")
-        # Strict rules are for schemas that were given.
-        strict = bool(wanted.strict and wanted.schema is not None)
-        return OutputFormat("json_schema", place, wanted.schema or _ANY_OBJECT, strict)
+    if isinstance(response_format, JsonSchemaFormat):
+        json_schema = response_format.json_schema
+        place = Place("response_format.json_schema.schema", f"response_format '{json_schema.name}'")
+        # OpenAI's strict rules apply only to a schema that the client sent, not to the default one.
+        strict = bool(json_schema.strict and json_schema.schema is not None)
+        return OutputFormat("json_schema", place, json_schema.schema or _ANY_OBJECT, strict)
     return None
 
 
-def _of_structured(own: StructuredOutputs, name: str) -> OutputFormat:
-    field = next(field for field in own.__struct_fields__ if getattr(own, field) not in (None, False))
+def _from_structured_outputs(structured: StructuredOutputs, name: str) -> OutputFormat:
+    field = next(field for field in structured.__struct_fields__ if getattr(structured, field) not in (None, False))
     param = name if name.startswith("guided_") else f"{name}.{field}"
     place = Place(param, param)
-    if own.json is not None:
-        return OutputFormat("json_schema", place, own.json)
-    if own.regex is not None:
-        return OutputFormat("regex", place, own.regex)
-    if own.choice is not None:
-        return OutputFormat("choice", place, own.choice)
-    if own.grammar is not None:
-        return OutputFormat("grammar", place, own.grammar)
+    if structured.json is not None:
+        return OutputFormat("json_schema", place, structured.json)
+    if structured.regex is not None:
+        return OutputFormat("regex", place, structured.regex)
+    if structured.choice is not None:
+        return OutputFormat("choice", place, structured.choice)
+    if structured.grammar is not None:
+        return OutputFormat("grammar", place, structured.grammar)
     return OutputFormat("json_object", place)
 
 
-def _structure(request: SamplingRequest) -> str:
+def _structured_param(request: SamplingRequest) -> str:
     return next(name for name in _STRUCTURES if getattr(request, name) is not None)
 
 
-def _or(value: float | None, neutral: float) -> float:
+def _value_or(value: float | None, neutral: float) -> float:
     return neutral if value is None else value

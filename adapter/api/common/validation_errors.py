@@ -1,4 +1,4 @@
-"""msgspec's words for what does not fit -> a BadRequest that names the place."""
+"""Translates msgspec's validation errors to BadRequest errors that name the parameter."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from adapter.api.common.formats import NAME, ReasoningEffort, Verbosity
 from adapter.api.common.sampling import MAX_INT
 from adapter.errors import BadRequest, invalid
 
-# No more of a client's own words is repeated to it.
-_LONGEST, _LONGEST_VALUE = 200, 64
+# Maximum lengths, in characters, of the parts of a message that may repeat the client's input.
+_MAX_PROBLEM_LENGTH, _MAX_VALUE_LENGTH = 200, 64
 
 _MISSING = re.compile(r"^Object missing required field `(.*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)")
@@ -66,8 +66,11 @@ _HINTS = {
 }
 
 
-def misfit(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> BadRequest:
-    """From words such as "Expected `float` <= 2.0 - at `$.temperature`", about what was `given` for a `kind`."""
+def validation_error(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> BadRequest:
+    """Return the error for a message of msgspec, such as "Expected `float` <= 2.0 - at `$.temperature`".
+
+    `given` is the JSON object that was decoded as a `kind`.
+    """
     problem, place = _split(text)
     if missing := _MISSING.match(problem):
         place = f"{place}.{missing[1]}".lstrip(".")
@@ -80,7 +83,7 @@ def misfit(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> B
         why = f"but got {_name(typed[2], got=True)} instead" if typed else _plain(problem)
         return BadRequest(f"Invalid request body: expected a JSON object, {why}.", code="invalid_type")
     code = "invalid_type" if ", got " in problem else "invalid_value"
-    inside = _inside(text)
+    inside = _map_prefix(text)
     if typed:
         why = f"expected {inside}{_names(typed[1])}, but got {_name(typed[2], got=True)} instead"
         return BadRequest(f"Invalid type for '{place}': {_with_hint(why, place)}.", param=place, code=code)
@@ -90,18 +93,19 @@ def misfit(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> B
 
 
 def _split(text: str) -> tuple[str, str]:
-    """The problem and the place; a value of a map, or a key, is at the map. The problem may quote the client, who may
-    have written anything, so the place is what comes last.
+    """Split a message into the problem and the place; for a key or value of a map, the place is the map.
+
+    The place is what follows the last mark, as the problem may quote arbitrary text from the client.
     """
     problem, mark, place = text.rpartition(" - at `")
     if not mark:
-        return text[:_LONGEST], ""
+        return text[:_MAX_PROBLEM_LENGTH], ""
     place = place.removeprefix("key` in `").removeprefix("$").removeprefix(".").removesuffix("`")
-    return problem[:_LONGEST], place.removesuffix("[...]")
+    return problem[:_MAX_PROBLEM_LENGTH], place.removesuffix("[...]")
 
 
-def _inside(text: str) -> str:
-    """Of a map, what is wrong: msgspec does not say which of its keys or values."""
+def _map_prefix(text: str) -> str:
+    """Return the subject of a problem with a map's keys or values, as msgspec does not say which one; else empty."""
     place = text.rpartition(" - at `")[2]
     if place.startswith("key` in `"):
         return "every key to be "
@@ -109,7 +113,7 @@ def _inside(text: str) -> str:
 
 
 def _problem(problem: str, inside: str, limits: str, value: object) -> str:
-    """What was expected, and where it is known the `value` that was got."""
+    """Describe what was expected and, if it is known, the `value` received."""
     if limits:
         return f"expected {inside}{limits}{_got(value)}"
     if length := _LENGTH.match(problem):
@@ -121,54 +125,55 @@ def _problem(problem: str, inside: str, limits: str, value: object) -> str:
     if problem == _PATTERN:
         return f"expected {inside}a string of letters, digits, underscores and dashes{_got(value)}"
     if unsupported := _UNSUPPORTED.match(problem):
-        return f"{_cut(unsupported[1])} is not supported"
+        return f"{_truncate(unsupported[1])} is not supported"
     return "the number is out of range" if problem.endswith(" out of range") else _plain(problem)
 
 
 def _range(kind: type[msgspec.Struct], root: str, problem: str) -> str:
-    """The numbers that are allowed: by both bounds where the parameter has two, else by the one that was broken."""
-    broken = _BOUND.match(problem)
-    if broken is None:
+    """Describe the allowed numbers: by both bounds if the parameter has two, else by the violated one."""
+    violated = _BOUND.match(problem)
+    if violated is None:
         return ""
     for number in _numbers(kind, root):
-        least, most = number.ge, number.le
-        if least is not None and most is not None and most < MAX_INT and float(broken[3]) in (least, most):
-            return f"{_TYPE_NAMES[broken[1]]} between {least} and {most}"
-    return f"{_TYPE_NAMES[broken[1]]} {_BOUNDS[broken[2]]} {broken[3].removesuffix('.0')}"
+        low, high = number.ge, number.le
+        if low is not None and high is not None and high < MAX_INT and float(violated[3]) in (low, high):
+            return f"{_TYPE_NAMES[violated[1]]} between {low} and {high}"
+    return f"{_TYPE_NAMES[violated[1]]} {_BOUNDS[violated[2]]} {violated[3].removesuffix('.0')}"
 
 
 @lru_cache(maxsize=256)
 def _numbers(kind: type[msgspec.Struct], root: str) -> tuple[inspect.IntType | inspect.FloatType, ...]:
+    """Return the types of all numbers in the field `root` of the Struct `kind`."""
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
-    return tuple(number for field in described.fields if field.name == root for number in _within(field.type))
+    return tuple(number for field in described.fields if field.name == root for number in _number_types(field.type))
 
 
-def _within(kind: inspect.Type) -> Iterator[inspect.IntType | inspect.FloatType]:
+def _number_types(kind: inspect.Type) -> Iterator[inspect.IntType | inspect.FloatType]:
     match kind:
         case inspect.IntType() | inspect.FloatType():
             yield kind
         case inspect.UnionType(types=types):
             for one in types:
-                yield from _within(one)
+                yield from _number_types(one)
         case inspect.ListType(item_type=item):
-            yield from _within(item)
+            yield from _number_types(item)
         case inspect.DictType(key_type=key, value_type=value):
-            yield from (*_within(key), *_within(value))
+            yield from (*_number_types(key), *_number_types(value))
 
 
 def _got(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return ""
-    return f", but got {_cut(repr(value))}"
+    return f", but got {_truncate(repr(value))}"
 
 
-def _cut(shown: str) -> str:
-    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "..."
+def _truncate(shown: str) -> str:
+    return shown if len(shown) <= _MAX_VALUE_LENGTH else shown[:_MAX_VALUE_LENGTH] + "..."
 
 
 def _value(given: Mapping[str, Any], place: str) -> Any:
-    """What the client wrote there; None where that cannot be found again."""
+    """Return the value that the client sent at `place`; None if it cannot be found."""
     try:
         value: Any = given[_root(place)]
         for name, index in _STEP.findall(place)[1:]:

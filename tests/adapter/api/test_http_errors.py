@@ -165,7 +165,7 @@ async def test_body_that_does_not_come() -> None:
     parts: Any = None
     request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
-        await read_body(request, 10, silence=0.01)
+        await read_body(request, 10, idle_timeout=0.01)
     answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}

@@ -10,7 +10,7 @@ import pytest
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.validation import read_request
 from adapter.api.common.contract import Contract, table
-from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Fate
+from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Handling
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
 from adapter.errors import BadRequest
@@ -38,8 +38,8 @@ PUBLISHED: dict[Endpoint, str] = {
 SCHEMAS: dict[Endpoint, str] = {"chat": "CreateChatCompletionRequest", "completions": "CreateCompletionRequest"}
 
 
-def names(endpoint: Endpoint, *fates: Fate) -> list[str]:
-    return [row.name for row in TABLE if endpoint in row.on and (not fates or row.fate in fates)]
+def names(endpoint: Endpoint, *fates: Handling) -> list[str]:
+    return [row.name for row in TABLE if endpoint in row.endpoints and (not fates or row.handling in fates)]
 
 
 def read(endpoint: Endpoint, **fields: Any) -> Any:
@@ -75,7 +75,7 @@ def test_honoured_is_what_the_request_has(endpoint: Endpoint) -> None:
 def test_rejected(endpoint: Endpoint) -> None:
     """It is refused by name, with the reason; null and values that ask for nothing are taken."""
     for row in TABLE:
-        if row.fate == "rejected" and endpoint in row.on:
+        if row.handling == "rejected" and endpoint in row.endpoints:
             error = refusal(endpoint, **{row.name: {"some": "thing"}})
             assert (error.param, error.code) == (row.name, "unsupported_parameter")
             assert row.note.replace("`", "'") in error.message

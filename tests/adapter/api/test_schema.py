@@ -31,7 +31,7 @@ PARTS = {
     "input_audio": {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
     "file": {"type": "file", "file": {"file_data": "AA==", "filename": "a.pdf"}},
 }
-NAMES = sorted({row.name for row in TABLE if "chat" in row.on})
+NAMES = sorted({row.name for row in TABLE if "chat" in row.endpoints})
 ARGUMENTS = "messages[0].tool_calls[0].function.arguments"
 
 
