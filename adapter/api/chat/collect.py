@@ -1,4 +1,4 @@
-"""Events -> a whole answer."""
+"""Collector of the events of a chat completion that is not streamed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from adapter.decode.token_logprobs import TokenLogprob
 
 
 class Collector:
-    """Takes the events of one answer."""
+    """Builds a ChatCompletion from the events of one answer."""
 
     def __init__(
         self,
@@ -37,55 +37,55 @@ class Collector:
     ) -> None:
         self._count = choices
         self._reasoning: ReasoningField = reasoning
-        self.begin()
+        self.reset()
 
-    def begin(self) -> Callable[[Event], None]:
-        """Forget what was taken; gives `take`."""
-        self._choices = [_Collected(index, self._reasoning) for index in range(self._count)]
+    def reset(self) -> Callable[[Event], None]:
+        """Discard all events received so far, and return `receive`."""
+        self._choices = [_ChoiceCollector(index, self._reasoning) for index in range(self._count)]
         self._used: Used | None = None
-        return self.take
+        return self.receive
 
-    def take(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         if isinstance(event, Used):
             self._used = event
         else:
-            self._choices[event.choice].take(event)
+            self._choices[event.choice].receive(event)
 
-    def whole(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion:
-        """Once the last event was taken."""
+    def build(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion:
+        """Return the chat completion; to be called after the last event was received."""
         assert self._used is not None
         return ChatCompletion(
-            choices=[choice.whole() for choice in self._choices],
+            choices=[choice.build() for choice in self._choices],
             usage=self._used.usage,
             prompt_token_ids=UNSET if prompt_token_ids is None else prompt_token_ids,
             **msgspec.structs.asdict(head),
         )
 
 
-class _Collected:
-    """One choice."""
+class _ChoiceCollector:
+    """Collector of the events of one choice."""
 
     def __init__(self, index: int, reasoning: ReasoningField) -> None:
         self._index = index
         self._field = reasoning
         self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._reasoning: list[str] = []
         self._refusals: list[str] = []
         self._calls: list[tuple[CallStarted, list[str]]] = []
         self._logprobs: list[TokenLogprob] | None = None
-        self._ids: list[int] | None = None
+        self._token_ids: list[int] | None = None
         self._reason: FinishReason = "stop"
 
-    def take(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         match event:
             case TextDelta():
                 self._texts.append(event.text)
                 if event.logprobs is not None:
                     self._logprobs = (self._logprobs or []) + event.logprobs
                 if event.token_ids is not None:
-                    self._ids = (self._ids or []) + event.token_ids
+                    self._token_ids = (self._token_ids or []) + event.token_ids
             case ReasoningDelta():
-                self._thoughts.append(event.text)
+                self._reasoning.append(event.text)
             case RefusalDelta():
                 self._refusals.append(event.text)
             case CallStarted():
@@ -95,22 +95,22 @@ class _Collected:
             case Finished():
                 self._reason = event.reason
 
-    def whole(self) -> Choice:
+    def build(self) -> Choice:
         calls = [
-            ToolCall(id=call.id, function=CalledFunction(name=call.name, arguments="".join(said)))
-            for call, said in self._calls
+            ToolCall(id=call.id, function=CalledFunction(name=call.name, arguments="".join(arguments)))
+            for call, arguments in self._calls
         ]
-        text, thought = "".join(self._texts), "".join(self._thoughts)
+        text, reasoning = "".join(self._texts), "".join(self._reasoning)
         message = AnswerMessage(
             content=None if (calls or self._refusals) and not text else text,
             refusal="".join(self._refusals) or None,
             tool_calls=calls or UNSET,
-            **(reasoning_fields(thought, self._field) if thought else {}),
+            **(reasoning_fields(reasoning, self._field) if reasoning else {}),
         )
         return Choice(
             index=self._index,
             message=message,
             logprobs=None if self._logprobs is None else Logprobs(content=self._logprobs),
             finish_reason=self._reason,
-            token_ids=UNSET if self._ids is None else self._ids,
+            token_ids=UNSET if self._token_ids is None else self._token_ids,
         )

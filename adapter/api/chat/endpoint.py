@@ -25,16 +25,16 @@ from adapter.server.asgi import ASGIApp
 from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
-Wanted = ChatCompletionRequest
 
+class ChatEndpoint(ModelEndpoint[ChatCompletionRequest, Generation]):
+    """Creates a chat completion, streamed or not, on either lane."""
 
-class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
     reader = read_request
 
-    def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
+    def model(self, call: Call[ChatCompletionRequest], models: ModelRegistry) -> str:
         return call.params.model
 
-    async def prepare(self, call: Call[Wanted], model: str) -> Generation:
+    async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> Generation:
         models = call.request.services.models
         card = models.card(model)
         request = await offload_if_large(call.size, generation_request, call.params, call.body)
@@ -42,48 +42,52 @@ class ChatEndpoint(ModelEndpoint[Wanted, Generation]):
             return ChatGeneration(card, request)
         return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
 
-    async def respond(self, call: Call[Wanted], fallback: Fallback[Generation]) -> ASGIApp:
-        services, wanted = call.request.services, call.params
-        # What is unknown here may be known to a server that accepts only messages: it gets every parameter.
+    async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[Generation]) -> ASGIApp:
+        services, params = call.request.services, call.params
+        # On the chat lane all parameters are passed to the server, so that none is ignored.
         headers = call.headers if fallback.work.card.lane == "token" else {}
-        if wanted.stream:
+        if params.stream:
             run = partial(fallback.run, services.sessions)
             return StreamingResponse(
                 partial(event_stream, run, partial(self._writer, call, fallback)), {**HEADERS, **headers}
             )
-        collector = Collector(choices=wanted.n or 1, reasoning=services.settings.reasoning_field)
-        await fallback.run_buffered(services.sessions, collector.begin)
+        collector = Collector(choices=params.n or 1, reasoning=services.settings.reasoning_field)
+        await fallback.run_buffered(services.sessions, collector.reset)
         work = fallback.work
-        return json_response(collector.whole(_head(work), prompt_token_ids=_ids(wanted, work)), headers=headers)
+        return json_response(
+            collector.build(_head(work), prompt_token_ids=_prompt_token_ids(params, work)), headers=headers
+        )
 
-    def _writer(self, call: Call[Wanted], fallback: Fallback[Generation], write: Sink[bytes]) -> ChunkWriter:
-        work, wanted = fallback.work, call.params
+    def _writer(
+        self, call: Call[ChatCompletionRequest], fallback: Fallback[Generation], write: Sink[bytes]
+    ) -> ChunkWriter:
+        work, params = fallback.work, call.params
         return ChunkWriter(
             _head(work),
             write,
-            choices=wanted.n or 1,
-            include_usage=wanted.include_usage,
-            usage=(lambda: work.usage) if wanted.continuous_usage else None,
+            choices=params.n or 1,
+            include_usage=params.include_usage,
+            usage=(lambda: work.usage) if params.continuous_usage else None,
             reasoning=call.request.services.settings.reasoning_field,
-            prompt_token_ids=_ids(wanted, work),
+            prompt_token_ids=_prompt_token_ids(params, work),
         )
 
 
-class RenderEndpoint(ModelEndpoint[Wanted, TokenGeneration]):
-    """A request that could not be answered is refused as it would be there."""
+class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
+    """Renders the prompt of a chat completion. Raises the same errors as preparing the completion does."""
 
     reader = read_request
 
-    def model(self, call: Call[Wanted], models: ModelRegistry) -> str:
+    def model(self, call: Call[ChatCompletionRequest], models: ModelRegistry) -> str:
         return call.params.model
 
-    async def prepare(self, call: Call[Wanted], model: str) -> TokenGeneration:
+    async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> TokenGeneration:
         request = await offload_if_large(call.size, generation_request, call.params, call.body)
         return await prepare(
             request, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
         )
 
-    async def respond(self, call: Call[Wanted], fallback: Fallback[TokenGeneration]) -> ASGIApp:
+    async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[TokenGeneration]) -> ASGIApp:
         return json_response(_rendered(fallback.work), headers=call.headers)
 
 
@@ -91,9 +95,9 @@ def _head(work: Generation) -> Head:
     return Head.new(work.card.id, work.fingerprint)
 
 
-def _ids(wanted: Wanted, work: Generation) -> list[int] | None:
-    """Those of the prompt, where they are wanted."""
-    return work.prompt.tolist() if wanted.return_token_ids and isinstance(work, TokenGeneration) else None
+def _prompt_token_ids(params: ChatCompletionRequest, work: Generation) -> list[int] | None:
+    """Return the token ids of the prompt if they were requested; None otherwise, and on the chat lane."""
+    return work.prompt.tolist() if params.return_token_ids and isinstance(work, TokenGeneration) else None
 
 
 def _rendered(work: TokenGeneration) -> Rendered:

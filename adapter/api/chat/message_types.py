@@ -1,4 +1,4 @@
-"""The messages of a conversation, told apart by their role."""
+"""Types of chat messages and their parts, as a tagged union by `role`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-# Far beyond what conversations need: what is beyond that too would only cost time.
+# Far more than conversations need; they limit what a request costs.
 MAX_MESSAGES, MAX_PARTS, MAX_TOOL_CALLS, MAX_ARGUMENTS_LENGTH = 4096, 1024, 1024, 2**20
 
 _Arguments = Annotated[str, Meta(max_length=MAX_ARGUMENTS_LENGTH)]
@@ -21,7 +21,7 @@ class RefusalPart(Struct, frozen=True, tag_field="type", tag="refusal"):
 
 
 class ImageUrl(Struct, frozen=True, omit_defaults=True):
-    """`url` may be a `data:` URL, which holds the image itself."""
+    """An image. `url` may be a `data:` URL that contains it."""
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
@@ -32,7 +32,7 @@ class ImagePart(Struct, frozen=True, tag_field="type", tag="image_url"):
 
 
 class InputAudio(Struct, frozen=True):
-    """`data` is base64."""
+    """Audio input. `data` is base64."""
 
     data: str
     format: Literal["wav", "mp3"]
@@ -43,7 +43,7 @@ class AudioPart(Struct, frozen=True, tag_field="type", tag="input_audio"):
 
 
 class File(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`file_data` is base64, or a `data:` URL."""
+    """A file, by its id or with its content. `file_data` is base64, or a `data:` URL."""
 
     filename: str | None = None
     file_data: str | None = None
@@ -63,7 +63,7 @@ AssistantParts = Annotated[list[TextPart | RefusalPart], _SOME]
 
 
 class CalledFunction(Struct, frozen=True):
-    """`arguments` is JSON as the model wrote it, which need not be valid."""
+    """A called function. `arguments` is JSON text as the model wrote it; it may be invalid."""
 
     name: str
     arguments: _Arguments
@@ -91,8 +91,10 @@ class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
 
 
 class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
-    """`reasoning_content`, and `reasoning` in the words of other servers, is what the model thought before it
-    answered: most templates leave it out again. `audio` and `function_call` can only be null here.
+    """A message of the model.
+
+    `reasoning_content`, or `reasoning` as some servers name it, is the model's reasoning before the answer; most chat
+    templates omit it. `audio` and `function_call` must be null.
     """
 
     content: str | AssistantParts | None = None

@@ -1,4 +1,4 @@
-"""What POST /v1/chat/completions takes. A null is the same as an absent field."""
+"""Request type of POST /v1/chat/completions. A null is the same as an absent field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Messages = Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
-    """The parameters that are understood; schema/parameters.py says what becomes of each, and has the rest."""
+    """A request for a chat completion. Parameters that are rejected or have no effect are not listed."""
 
     messages: Messages
     max_tokens: Count | None = None
@@ -37,10 +37,10 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
 
     @property
     def limit(self) -> int | None:
-        """Of new tokens, per choice."""
+        """Maximum number of new tokens per choice; None if the request sets none."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def num_logprobs(self) -> int | None:
-        """None: no logprobs; k: that of each token, and of the k likeliest."""
+        """Number of most likely tokens whose logprobs are returned beside each token's own; None: no logprobs."""
         return (self.top_logprobs or 0) if self.logprobs else None

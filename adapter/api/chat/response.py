@@ -1,4 +1,4 @@
-"""What is sent back, beside chunks: see chunks.py for those."""
+"""Response types of POST /v1/chat/completions and its /render. stream.py writes the chunks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from adapter.decode.usage import Usage
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):
-    """`content` is null where there are only calls. What a model thought comes in `reasoning_content`, or in
-    `reasoning`, as the operator chose; both and `tool_calls` are absent where there is nothing to say.
+    """The generated message. `content` is null if there are only tool calls or a refusal.
+
+    Reasoning is in `reasoning_content`, in `reasoning`, or in both, as the gateway is configured. These fields and
+    `tool_calls` are absent if empty.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -26,7 +28,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """`token_ids` is there where `return_token_ids` asked for it."""
+    """A choice of a chat completion. `token_ids` is present if `return_token_ids` was set."""
 
     index: int
     message: AnswerMessage
@@ -36,7 +38,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
-    """`prompt_token_ids` is there where `return_token_ids` asked for it."""
+    """A chat completion that is not streamed. `prompt_token_ids` is present if `return_token_ids` was set."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -49,15 +51,15 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
 
 
 class FunctionDelta(Struct, frozen=True, kw_only=True):
-    """`name` comes once and whole; the `arguments` of all deltas, put together, are the arguments."""
+    """Part of a function call. `name` is sent once and complete; `arguments` are to be concatenated."""
 
     name: str | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
 
 
 class ToolCallDelta(Struct, frozen=True, kw_only=True):
-    """The first of a call has its `id` and `type` and the function's name; no later one repeats them, as clients
-    join strings that come twice.
+    """Part of a tool call. Only the first one of a call has `id`, `type` and the function's name, as clients
+    concatenate strings that are repeated.
     """
 
     index: int
@@ -67,7 +69,10 @@ class ToolCallDelta(Struct, frozen=True, kw_only=True):
 
 
 class ChunkDelta(Struct, frozen=True, kw_only=True):
-    """The first of a choice has the role. `content` is null only there, where a choice begins with a call."""
+    """What a chunk adds to a choice.
+
+    Only the first one of a choice has the role; its `content` is null if the choice starts with a tool call.
+    """
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
@@ -78,8 +83,8 @@ class ChunkDelta(Struct, frozen=True, kw_only=True):
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):
-    """`finish_reason` is null in all but the last chunk of a choice; `token_ids` is there where `return_token_ids`
-    asked for it.
+    """A choice in a chunk. `finish_reason` is null in all chunks of a choice but the last. `token_ids` is present if
+    `return_token_ids` was set.
     """
 
     index: int
@@ -90,9 +95,10 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """`usage` is absent where it was not asked for, null on all chunks but the last where it was.
+    """A chunk of a streamed chat completion.
 
-    `prompt_token_ids` is in the first chunk where `return_token_ids` asked for it.
+    Without `include_usage`, `usage` is absent; with it, null in all chunks but the last, unless
+    `continuous_usage_stats` is set. `prompt_token_ids` is in the first chunk if `return_token_ids` was set.
     """
 
     id: str
@@ -106,17 +112,17 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
 
 
 class RenderedGrammar(Struct, frozen=True):
-    """See subnet/generation.py for the kinds."""
+    """Grammar that constrains the answer."""
 
     kind: Literal["json_schema", "regex", "lark"]
     text: str
 
 
 class Rendered(Struct, frozen=True, kw_only=True):
-    """What POST /v1/chat/completions would ask a node for the same request.
+    """The prompt and options that POST /v1/chat/completions would send to a node for the same request.
 
-    `tool_format` and `reasoning` say how the model writes calls and reasoning, and so how its answer is read (null: it
-    does not); `grammar` is what the engine would hold the answer to (null: nothing).
+    `tool_format` and `reasoning` are the formats in which the model writes tool calls and reasoning (null: none);
+    `grammar` constrains the answer (null: no constraint).
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Events -> OpenAI's chunks as server-sent events."""
+"""Writer of streamed chat completions: OpenAI's chunks as server-sent events."""
 
 from __future__ import annotations
 
@@ -31,18 +31,28 @@ ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
 _encode = msgspec.json.encode
 _OPENING = b'data: {"id":'
-_MARK = "\x00"
+_PLACEHOLDER = "\x00"
 
 
 class ChunkWriter(ChunkEncoder):
-    """Chunks of chat completions. A plain text costs one JSON string between prepared bytes.
+    """Encoder of the chunks of one chat completion. Plain text is encoded as one JSON string between prepared bytes.
 
-    `usage` is asked for every chunk where each shall say what was used so far; `prompt_token_ids` are told in the
-    first chunk. Who looks finds the nodes of an answer that passed through several in a comment, which clients of
-    server-sent events ignore.
+    `usage` returns the usage so far, for each chunk (None: not included). `prompt_token_ids` are added to the first
+    chunk. If several nodes worked on the answer, their names are written as a comment, which clients of server-sent
+    events ignore.
     """
 
-    __slots__ = ("_after", "_before", "_first", "_head", "_id", "_include_usage", "_reasoning", "_silent", "_usage")
+    __slots__ = (
+        "_first_chunk_fields",
+        "_head",
+        "_id",
+        "_include_usage",
+        "_prefixes",
+        "_reasoning",
+        "_suffix",
+        "_usage",
+        "_without_role",
+    )
 
     def __init__(
         self,
@@ -60,37 +70,39 @@ class ChunkWriter(ChunkEncoder):
         self._include_usage = include_usage
         self._usage = usage
         self._reasoning = reasoning
-        self._first: dict[str, Any] = {} if prompt_token_ids is None else {"prompt_token_ids": prompt_token_ids}
-        self._silent = set(range(choices))
-        # Of the bytes around a text only the id is this answer's own: the others are shared by all answers of a second,
-        # so that they are in the processor's cache.
+        self._first_chunk_fields: dict[str, Any] = (
+            {} if prompt_token_ids is None else {"prompt_token_ids": prompt_token_ids}
+        )
+        self._without_role = set(range(choices))
+        # Only the id differs between the answers of one second. They share the other bytes around a text, so that
+        # these stay in the processor's cache.
         self._id = _encode(head.id)
-        self._before: tuple[bytes, ...] = (b"",) * choices
-        self._after = b""
+        self._prefixes: tuple[bytes, ...] = (b"",) * choices
+        self._suffix = b""
 
     def emit(self, event: Event) -> None:
         if type(event) is not TextDelta or event.logprobs is not None or event.token_ids is not None:
             return super().emit(event)
-        if not (before := self._before[event.choice]):
+        if not (prefix := self._prefixes[event.choice]):
             return super().emit(event)
         write = self._write
-        return write(b"".join((_OPENING, self._id, before, _encode(event.text), self._after)))
+        return write(b"".join((_OPENING, self._id, prefix, _encode(event.text), self._suffix)))
 
     def encode(self, event: Event) -> bytes:
         if isinstance(event, Used):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
             return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if len(event.nodes) > 1 else b"")
-        role = self._role(event) if event.choice in self._silent else b""
-        return role + self._chunk([self._choice(event)], **self._used_so_far())
+        role = self._role_chunk(event) if event.choice in self._without_role else b""
+        return role + self._chunk([self._choice(event)], **self._usage_fields())
 
-    def _role(self, event: ChoiceEvent) -> bytes:
-        """Once for each choice, before anything of it. A choice that begins with a call has null for its content."""
-        self._silent.discard(event.choice)
-        self._prepare(event.choice)
+    def _role_chunk(self, event: ChoiceEvent) -> bytes:
+        """Return the first chunk of a choice, with the role; `content` is null if it starts with a tool call."""
+        self._without_role.discard(event.choice)
+        self._prepare_fast_path(event.choice)
         content = None if isinstance(event, CallStarted) else ""
         delta = ChunkDelta(role="assistant", content=content, refusal=None)
-        first, self._first = self._first, {}
-        return self._chunk([ChunkChoice(index=event.choice, delta=delta)], **first, **self._used_so_far())
+        first, self._first_chunk_fields = self._first_chunk_fields, {}
+        return self._chunk([ChunkChoice(index=event.choice, delta=delta)], **first, **self._usage_fields())
 
     def _choice(self, event: ChoiceEvent) -> ChunkChoice:
         match event:
@@ -106,59 +118,65 @@ class ChunkWriter(ChunkEncoder):
                 delta = ChunkDelta(refusal=event.text)
             case CallStarted():
                 function = FunctionDelta(name=event.name, arguments="")
-                delta = _call(ToolCallDelta(index=event.index, id=event.id, type="function", function=function))
+                delta = _tool_call_delta(
+                    ToolCallDelta(index=event.index, id=event.id, type="function", function=function)
+                )
             case CallArguments():
-                delta = _call(ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text)))
+                delta = _tool_call_delta(ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text)))
             case Finished():
                 return ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=event.reason)
         return ChunkChoice(index=event.choice, delta=delta)
 
-    def _used_so_far(self) -> dict[str, Any]:
+    def _usage_fields(self) -> dict[str, Any]:
         return {} if self._usage is None else {"usage": self._usage()}
 
     def _chunk(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
-        return _event(ChatCompletionChunk(choices=choices, **fields))
+        return _server_sent_event(ChatCompletionChunk(choices=choices, **fields))
 
-    def _prepare(self, index: int) -> None:
-        """From now on a text of this choice goes the short way, unless more is to be told with it."""
+    def _prepare_fast_path(self, index: int) -> None:
+        """Prepare the bytes around the texts of a choice, unless each chunk has the usage."""
         if self._usage is None:
             head = self._head
-            around = _around(head["created"], head["model"], head["system_fingerprint"], self._include_usage, index)
-            self._before = _shared((*self._before[:index], around[0], *self._before[index + 1 :]))
-            self._after = around[1]
+            prefix, suffix = _split_text_chunk(
+                head["created"], head["model"], head["system_fingerprint"], self._include_usage, index
+            )
+            self._prefixes = _intern((*self._prefixes[:index], prefix, *self._prefixes[index + 1 :]))
+            self._suffix = suffix
 
 
 @lru_cache(maxsize=1024)
-def _shared(before: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The same one for all who have equal ones."""
-    return before
+def _intern(prefixes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the same object for all equal arguments."""
+    return prefixes
 
 
 @lru_cache(maxsize=1024)
-def _around(created: int, model: str, fingerprint: str, include_usage: bool, index: int) -> tuple[bytes, bytes]:
-    """What stands in a chunk between its id and its text, and what after that."""
+def _split_text_chunk(
+    created: int, model: str, fingerprint: str, include_usage: bool, index: int
+) -> tuple[bytes, bytes]:
+    """Return the bytes of a chunk between its id and its text, and those after the text."""
     chunk = ChatCompletionChunk(
         id="",
         created=created,
         model=model,
         system_fingerprint=fingerprint,
-        choices=[ChunkChoice(index=index, delta=ChunkDelta(content=_MARK))],
+        choices=[ChunkChoice(index=index, delta=ChunkDelta(content=_PLACEHOLDER))],
         usage=None if include_usage else UNSET,
     )
-    before, after = _event(chunk).removeprefix(_OPENING + _encode("")).rsplit(_encode(_MARK), 1)
-    return before, after
+    prefix, suffix = _server_sent_event(chunk).removeprefix(_OPENING + _encode("")).rsplit(_encode(_PLACEHOLDER), 1)
+    return prefix, suffix
 
 
-def _event(chunk: ChatCompletionChunk) -> bytes:
+def _server_sent_event(chunk: ChatCompletionChunk) -> bytes:
     return b"data: " + _encode(chunk) + b"\n\n"
 
 
 def reasoning_fields(text: str, field: ReasoningField) -> dict[str, Any]:
-    """Reasoning under the name, or the names, that clients look for it."""
+    """Return the fields of a message or delta that hold the reasoning `text`."""
     names = ("reasoning_content", "reasoning") if field == "both" else (field,)
     return dict.fromkeys(names, text)
 
 
-def _call(call: ToolCallDelta) -> ChunkDelta:
+def _tool_call_delta(call: ToolCallDelta) -> ChunkDelta:
     return ChunkDelta(tool_calls=[call])

@@ -1,4 +1,4 @@
-"""The functions a model may call, and which of them it must."""
+"""Types of `tools` and `tool_choice`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MAX_TOOLS = 128
 
 
 class FunctionDefinition(Struct, frozen=True, kw_only=True):
-    """`parameters` is a JSON schema; without one the function takes none. `strict` asks that the arguments fit it."""
+    """A function that the model may call.
+
+    `parameters` is a JSON schema; without it, the function has no parameters. `strict` requires that the arguments
+    match it.
+    """
 
     name: Name
     description: str | None = None
@@ -32,13 +36,13 @@ class FunctionName(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NamedTool(Struct, frozen=True, tag_field="type", tag="function", forbid_unknown_fields=True):
-    """As a choice: this function, once."""
+    """Tool choice: the model must call this function, once."""
 
     function: FunctionName
 
 
 class AllowedTools(Struct, frozen=True, forbid_unknown_fields=True):
-    """`mode` auto: any of these or none; required: one or more of these."""
+    """Subset of the tools. `mode` auto: the model may call any of them or none; required: at least one of them."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[list[NamedTool], Meta(min_length=1, max_length=MAX_TOOLS)]

@@ -1,4 +1,4 @@
-"""Translates a chat completion request into the gateway's own terms."""
+"""Translates chat completion requests to GenerationRequests, which are independent of the API."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ _MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
 
 
 def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> GenerationRequest:
-    """Translates `request`, of which `body` is the JSON object. Raises BadRequest for two output formats at once."""
+    """Return the GenerationRequest for `request`, which was read from the JSON object `body`.
+
+    Raises BadRequest if the request sets two output formats.
+    """
     logprobs = request.num_logprobs
-    offered = list(_offered(request.tools or (), request.tool_choice))
+    allowed_tools = list(_allowed_tools(request.tools or (), request.tool_choice))
     return GenerationRequest(
         model=request.model,
-        conversation=_conversation(request, [tool for _, tool in offered]),
-        tools=_offer(request, offered),
+        conversation=_conversation(request, [tool for _, tool in allowed_tools]),
+        tools=_offer(request, allowed_tools),
         output_format=output_format(request),
         media=tuple(media(request.messages)),
         sampling=sampling(request, logprobs),
@@ -56,7 +59,7 @@ def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) 
 
 
 def media(messages: Sequence[Message]) -> Iterator[Media]:
-    """Yields the parts that are not text."""
+    """Yield the message parts that are not text."""
     for index, message in enumerate(messages):
         if isinstance(message.content, str) or message.content is None:
             continue
@@ -79,8 +82,8 @@ def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool]) -> 
     )
 
 
-def _offered(tools: Sequence[WireTool], choice: ToolChoice | None) -> Iterator[tuple[int, WireTool]]:
-    """The tools that may be called, with their indexes: the model is not told of any others."""
+def _allowed_tools(tools: Sequence[WireTool], choice: ToolChoice | None) -> Iterator[tuple[int, WireTool]]:
+    """Yield the tools that `choice` allows, with their indexes; the prompt does not mention any others."""
     allowed = None
     if choice == "none":
         return
@@ -93,7 +96,7 @@ def _offered(tools: Sequence[WireTool], choice: ToolChoice | None) -> Iterator[t
             yield index, tool
 
 
-def _offer(request: ChatCompletionRequest, offered: Sequence[tuple[int, WireTool]]) -> Offer:
+def _offer(request: ChatCompletionRequest, allowed_tools: Sequence[tuple[int, WireTool]]) -> Offer:
     choice = request.tool_choice
     forced = choice == "required" or isinstance(choice, NamedTool)
     if isinstance(choice, AllowedToolsChoice):
@@ -105,13 +108,16 @@ def _offer(request: ChatCompletionRequest, offered: Sequence[tuple[int, WireTool
             bool(tool.function.strict),
             f"tools[{index}].function.parameters",
         )
-        for index, tool in offered
+        for index, tool in allowed_tools
     )
     return Offer(tools, forced, request.parallel_tool_calls is not False and not isinstance(choice, NamedTool))
 
 
 def plain(messages: Sequence[Message]) -> list[Plain]:
-    """Only what was given, save for content, which is there always: templates tend to write out a None."""
+    """Return messages as dicts for chat templates.
+
+    Fields that are None are omitted, as templates tend to write a None as text; `content` is always present.
+    """
     return [_message(message) for message in messages]
 
 
@@ -120,8 +126,8 @@ def _message(message: Message) -> Plain:
     if isinstance(message, AssistantMessage):
         if message.tool_calls:
             fields["tool_calls"] = [_call(call) for call in message.tool_calls]
-        if thought := message.reasoning_content or message.reasoning:
-            fields["reasoning_content"] = thought
+        if reasoning := message.reasoning_content or message.reasoning:
+            fields["reasoning_content"] = reasoning
     return {"role": message.__struct_config__.tag, **fields, "content": _content(message)}
 
 
@@ -134,7 +140,7 @@ def _content(message: Message) -> str | list[Plain]:
 
 
 def _tool(tool: WireTool) -> Plain:
-    """With all that templates expect to find; `strict` is not for the model."""
+    """Return a tool with all fields that chat templates expect; without `strict`, which is not for the model."""
     function = tool.function
     described = {} if function.description is None else {"description": function.description}
     parameters = function.parameters or _NO_PARAMETERS
@@ -153,7 +159,7 @@ def _call(call: ToolCall) -> Plain:
 
 
 def _arguments(call: ToolCall) -> object:
-    """As an object where they are one: templates write it out as JSON themselves."""
+    """Return the arguments as a dict if they are a JSON object, as templates encode it themselves; else as text."""
     try:
         return msgspec.json.decode(call.function.arguments, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

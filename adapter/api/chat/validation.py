@@ -1,4 +1,4 @@
-"""Rules for chat messages and tools that types and ranges cannot express. All raise BadRequest."""
+"""Validation rules for chat requests that types and ranges cannot express. All raise BadRequest."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adapter.errors import BadRequest, invalid
 
 
 def check_chat(request: ChatCompletionRequest) -> None:
+    """Check parameters that depend on each other."""
     check_sampling(request, request.limit)
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
@@ -28,11 +29,20 @@ def check_chat(request: ChatCompletionRequest) -> None:
 
 
 def check_messages(messages: Collection[Message]) -> None:
-    for index, said in enumerate(messages):
-        if type(said) is AssistantMessage and said.content is None and not said.tool_calls and said.refusal is None:
+    """Check that each message of the assistant has content, tool calls or a refusal."""
+    for index, message in enumerate(messages):
+        if (
+            type(message) is AssistantMessage
+            and message.content is None
+            and not message.tool_calls
+            and message.refusal is None
+        ):
             place = f"messages[{index}].content"
-            message = f"Invalid type for '{place}': expected a string or an array, but got null instead."
-            raise BadRequest(message, param=place, code="invalid_type")
+            raise BadRequest(
+                f"Invalid type for '{place}': expected a string or an array, but got null instead.",
+                param=place,
+                code="invalid_type",
+            )
 
 
 def _check_tool_choice(request: ChatCompletionRequest) -> None:
@@ -42,14 +52,14 @@ def _check_tool_choice(request: ChatCompletionRequest) -> None:
         )
     choice, known = request.tool_choice, {tool.function.name for tool in request.tools}
     if isinstance(choice, NamedTool) and choice.function.name not in known:
-        raise _no_such_tool("tool_choice", choice.function.name)
+        raise _unknown_tool("tool_choice", choice.function.name)
     if isinstance(choice, AllowedToolsChoice):
         for index, tool in enumerate(choice.allowed_tools.tools):
             if tool.function.name not in known:
-                raise _no_such_tool(f"tool_choice.allowed_tools.tools[{index}]", tool.function.name)
+                raise _unknown_tool(f"tool_choice.allowed_tools.tools[{index}]", tool.function.name)
 
 
-def _no_such_tool(place: str, name: str) -> BadRequest:
+def _unknown_tool(place: str, name: str) -> BadRequest:
     return invalid(f"{place}.function.name", f"'{name[:64]}' is not in 'tools'")
 
 

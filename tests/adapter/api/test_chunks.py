@@ -138,8 +138,8 @@ def test_collect() -> None:
     """The same events, not streamed, are one object."""
     collector = Collector()
     for event in ANSWER:
-        collector.take(event)
-    assert msgspec.to_builtins(collector.whole(HEAD)) == {
+        collector.receive(event)
+    assert msgspec.to_builtins(collector.build(HEAD)) == {
         **COMMON,
         "object": "chat.completion",
         "choices": [

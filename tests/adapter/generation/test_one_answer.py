@@ -129,8 +129,8 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
         ids = completion.prompt.tolist() if request.return_token_ids else None
         if not stream:
             collector = Collector(choices=len(said))
-            await completion.run(sessions, collector.take)
-            return msgspec.json.encode(collector.whole(HEAD, prompt_token_ids=ids))
+            await completion.run(sessions, collector.receive)
+            return msgspec.json.encode(collector.build(HEAD, prompt_token_ids=ids))
         parts: list[bytes] = []
         make = partial(ChunkWriter, HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
         await event_stream(lambda start: completion.run(sessions, start()), make, parts.append)
