@@ -1,4 +1,4 @@
-"""The way of a text completion: one TokenGeneration for each prompt, all of them one answer."""
+"""Text completion with several prompts: one TokenGeneration per prompt, combined into one answer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.node_info import ModelCard
 
-# Tokens whose logprobs take so long to write down that it is done offload_if_large.
+# From this number of tokens on, formatting their logprobs takes so long that it is done in a thread.
 _MANY = 1024
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """What of its prompt a choice shows before anything of its own."""
+class ChoicePrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """What a choice returns of its prompt before its generated text."""
 
     text: str = ""
     logprobs: TextLogprobs | None = None
@@ -32,17 +32,17 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionBatch(Work):
-    """Choice i of `completions[p]` has the index p * choices + i. `generated` False: nothing is.
+    """The completions of all prompts of a request; choice i of `completions[p]` has the index p * choices + i.
 
-    `echo`: a choice begins with its prompt, with the logprobs of that and of the `likeliest` tokens beside each of its
-    tokens (None: none are wanted).
+    `generate` False: no tokens are generated. `echo`: a choice starts with its prompt. `num_logprobs`: number of
+    most likely tokens whose logprobs are returned for each token of an echoed prompt (None: no logprobs).
     """
 
     def __init__(
         self,
         completions: Sequence[TokenGeneration],
         *,
-        generated: bool = True,
+        generate: bool = True,
         echo: bool = False,
         num_logprobs: int | None = None,
         token_ids: bool = False,
@@ -50,14 +50,14 @@ class CompletionBatch(Work):
         self.completions = completions
         self.model = completions[0].model
         self.choices = len(completions[0].choices)
-        self._generated = generated
+        self._generates = generate
         self._echo = echo
-        self._likeliest = num_logprobs
+        self._num_logprobs = num_logprobs
         self._token_ids = token_ids
         self._running: dict[TokenGeneration, None] = {}
         self._used = _total([])
-        self._reader: PromptEvaluator | None = None
-        self.openings: list[Opening] = []
+        self._evaluator: PromptEvaluator | None = None
+        self.prefixes: list[ChoicePrefix] = []
 
     @property
     def card(self) -> ModelCard:
@@ -65,65 +65,68 @@ class CompletionBatch(Work):
 
     @property
     def usage(self) -> Usage:
-        """Of the prompts that were started so far."""
+        """Usage of the prompts that were started so far."""
         return _total([self._used, *(completion.usage for completion in self._running)])
 
     @property
     def tried_nodes(self) -> Sequence[TriedNodes]:
-        scored = [] if self._reader is None or not self._reader.nodes else [self._reader]
+        scored = [] if self._evaluator is None or not self._evaluator.nodes else [self._evaluator]
         return [*scored, *(asked for completion in self.completions for asked in completion.tried_nodes)]
 
-    async def open(self, sessions: SessionManager) -> None:
-        """Makes `openings`, one for each prompt. Raises what PromptEvaluator.score does: nodes compute the logprobs of
-        a prompt."""
+    async def compute_prefixes(self, sessions: SessionManager) -> None:
+        """Set `prefixes`, one for each prompt; nodes compute the logprobs of echoed prompts.
+
+        Raises the errors of PromptEvaluator.score.
+        """
         scores: dict[int, TextLogprobs] = {}
-        width = self._likeliest if self._echo else None
+        width = self._num_logprobs if self._echo else None
         if width is not None:
-            reader = self._reader = sessions.prompt_evaluator(self.card.id, priority=self.completions[0].priority)
+            evaluator = self._evaluator = sessions.prompt_evaluator(self.card.id, priority=self.completions[0].priority)
 
             async def score(completion: TokenGeneration) -> None:
-                found = await reader.score(completion.prompt, width) if len(completion.prompt) > 1 else []
+                token_scores = await evaluator.score(completion.prompt, width) if len(completion.prompt) > 1 else []
                 tokens, text = completion.prompt.tolist(), completion.text
                 size = len(tokens) * OFFLOAD_THRESHOLD // _MANY
                 scores[id(completion)] = await offload_if_large(
-                    size, prompt_logprobs, self.model, tokens, text, found, width
+                    size, prompt_logprobs, self.model, tokens, text, token_scores, width
                 )
 
-            await self._each(score, sessions.capacity(self.card.id))
-        self.openings = [self._opening(completion, scores.get(id(completion))) for completion in self.completions]
+            await self._run_all(score, sessions.capacity(self.card.id))
+        self.prefixes = [self._prefix(completion, scores.get(id(completion))) for completion in self.completions]
 
     async def run(
         self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
-        """Emits the events of all choices as they come, and at last the usage.
+        """Emit the events of all choices as they arrive, and the usage at the end.
 
-        The first error ends all, and is raised; cancelling the call cancels the work on the nodes. Raises SubnetError.
+        The first error stops all completions and is raised. Cancelling the call cancels the work on the nodes. Raises
+        SubnetError.
         """
-        if self._generated:
+        if self._generates:
             await self._generate(sessions, emit, may_queue)
         else:
             self._used = _total([completion.usage for completion in self.completions])
             for index in range(len(self.completions) * self.choices):
                 emit(Finished(index, "length"))
-        emit(Used(self.usage, self._switched()))
+        emit(Used(self.usage, self._nodes_after_failover()))
 
     async def _generate(self, sessions: SessionManager, emit: Sink[Event], may_queue: Callable[[], bool]) -> None:
-        def show(event: Event) -> None:
+        def forward(event: Event) -> None:
             if not isinstance(event, Used):
                 emit(event)
 
         async def run(completion: TokenGeneration) -> None:
             self._running[completion] = None
-            await completion.run(sessions, show, may_queue=may_queue)
+            await completion.run(sessions, forward, may_queue=may_queue)
             del self._running[completion]
-            # Counted once: a chunk may ask what was used, and there may be thousands of prompts.
+            # Summed up once: each chunk may have the usage, and there may be thousands of prompts.
             self._used = _total([self._used, completion.usage])
 
-        await self._each(run, sessions.capacity(self.model.card.id) // self.choices)
+        await self._run_all(run, sessions.capacity(self.model.card.id) // self.choices)
 
-    async def _each(self, work: Callable[[TokenGeneration], Awaitable[None]], room: int) -> None:
-        """At once, but no more than `room`: what the nodes have no slots for had better wait here."""
-        slots = asyncio.Semaphore(max(1, room))
+    async def _run_all(self, work: Callable[[TokenGeneration], Awaitable[None]], limit: int) -> None:
+        """Run `work` on all completions concurrently, at most `limit` at once: more would only queue for a node."""
+        slots = asyncio.Semaphore(max(1, limit))
 
         async def bounded(completion: TokenGeneration) -> None:
             async with slots:
@@ -131,17 +134,17 @@ class CompletionBatch(Work):
 
         await gather_or_cancel([bounded(completion) for completion in self.completions])
 
-    def _opening(self, completion: TokenGeneration, logprobs: TextLogprobs | None) -> Opening:
-        return Opening(
+    def _prefix(self, completion: TokenGeneration, logprobs: TextLogprobs | None) -> ChoicePrefix:
+        return ChoicePrefix(
             text=completion.text if self._echo else "",
             logprobs=logprobs,
             prompt_token_ids=completion.prompt.tolist() if self._token_ids else None,
         )
 
-    def _switched(self) -> tuple[str, ...]:
-        """The nodes of those prompts that passed through several."""
-        asked = [completion.ledger.nodes for completion in self.completions if completion.ledger is not None]
-        return tuple(node for nodes in asked if len(nodes) > 1 for node in nodes)
+    def _nodes_after_failover(self) -> tuple[str, ...]:
+        """Return the nodes of the prompts that more than one node worked on."""
+        node_lists = [completion.ledger.nodes for completion in self.completions if completion.ledger is not None]
+        return tuple(node for nodes in node_lists if len(nodes) > 1 for node in nodes)
 
 
 def _total(usages: Sequence[Usage]) -> Usage:

@@ -1,4 +1,4 @@
-"""Events -> a whole answer of POST /v1/completions."""
+"""Collector of the events of a text completion that is not streamed."""
 
 from __future__ import annotations
 
@@ -10,94 +10,95 @@ from msgspec import UNSET
 
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import TextLogprobs
-from adapter.api.completions.batch import Opening
+from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.stream import text_reason
-from adapter.api.completions.text_logprobs import joined, text_logprobs
+from adapter.api.completions.text_logprobs import concatenate, text_logprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
 from adapter.decode.events import Event, Finished, TextDelta, Used
 
 
 class TextCollector:
-    """Takes the events of one answer: to each prompt, with its opening, `choices` of which the best `kept` are shown.
+    """Builds a TextCompletion from the events of one answer.
 
-    Without `logprobs` none are shown.
+    `prefixes` has one entry per prompt. Each prompt has `choices` choices, of which the best `n` are returned (None:
+    all of them). `logprobs` False: the response has no logprobs.
     """
 
     def __init__(
         self,
         head: Head,
-        openings: Sequence[Opening],
+        prefixes: Sequence[ChoicePrefix],
         *,
         choices: int = 1,
-        kept: int | None = None,
+        n: int | None = None,
         logprobs: bool = False,
     ) -> None:
         self._head = head
-        self._kept = choices if kept is None else kept
-        self._prompts = [[_Collected(opening, logprobs) for _ in range(choices)] for opening in openings]
+        self._n = choices if n is None else n
+        self._prompts = [[_ChoiceCollector(prefix, logprobs) for _ in range(choices)] for prefix in prefixes]
         self._choices = [choice for prompt in self._prompts for choice in prompt]
         self._used: Used | None = None
 
-    def take(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         if isinstance(event, Used):
             self._used = event
         else:
-            self._choices[event.choice].take(event)
+            self._choices[event.choice].receive(event)
 
-    def whole(self) -> TextCompletion:
-        """Once the last event was taken."""
+    def build(self) -> TextCompletion:
+        """Return the text completion; to be called after the last event was received."""
         assert self._used is not None
-        kept = [choice for prompt in self._prompts for choice in self._best(prompt)]
+        best = [choice for prompt in self._prompts for choice in self._best(prompt)]
         return TextCompletion(
-            choices=[choice.whole(index) for index, choice in enumerate(kept)],
+            choices=[choice.build(index) for index, choice in enumerate(best)],
             usage=self._used.usage,
             **msgspec.structs.asdict(self._head),
         )
 
-    def _best(self, choices: list[_Collected]) -> list[_Collected]:
-        if self._kept == len(choices):
+    def _best(self, choices: list[_ChoiceCollector]) -> list[_ChoiceCollector]:
+        if self._n == len(choices):
             return choices
-        return sorted(choices, key=lambda choice: choice.likelihood, reverse=True)[: self._kept]
+        return sorted(choices, key=lambda choice: choice.mean_logprob, reverse=True)[: self._n]
 
 
-class _Collected:
-    """One choice."""
+class _ChoiceCollector:
+    """Collector of the events of one choice."""
 
-    def __init__(self, opening: Opening, shows_logprobs: bool) -> None:
-        self._opening = opening
-        self._shows_logprobs = shows_logprobs
-        self._texts = [opening.text]
-        self._logprobs: list[TextLogprobs] = [] if opening.logprobs is None else [opening.logprobs]
+    def __init__(self, prefix: ChoicePrefix, include_logprobs: bool) -> None:
+        self._prefix = prefix
+        self._include_logprobs = include_logprobs
+        self._texts = [prefix.text]
+        self._logprobs: list[TextLogprobs] = [] if prefix.logprobs is None else [prefix.logprobs]
         self._sum, self._count = 0.0, 0
-        self._ids: list[int] | None = None
+        self._token_ids: list[int] | None = None
         self._reason: Literal["stop", "length"] = "stop"
 
     @property
-    def likelihood(self) -> float:
-        """The mean logprob of its tokens; a choice that says nothing comes last."""
+    def mean_logprob(self) -> float:
+        """Mean logprob of the tokens; minus infinity for a choice without any."""
         return self._sum / self._count if self._count else float("-inf")
 
-    def take(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._reason = text_reason(event)
         if not isinstance(event, TextDelta):
             return
         self._texts.append(event.text)
         if event.token_ids is not None:
-            self._ids = (self._ids or []) + event.token_ids
+            self._token_ids = (self._token_ids or []) + event.token_ids
         if event.logprobs is not None:
             self._sum += sum(one.logprob for one in event.logprobs)
             self._count += len(event.logprobs)
-            offsets = [len(self._opening.text) + offset for offset in event.offsets or ()]
+            offsets = [len(self._prefix.text) + offset for offset in event.offsets or ()]
             self._logprobs.append(text_logprobs(event.logprobs, offsets))
 
-    def whole(self, index: int) -> TextChoice:
-        prompt_ids = self._opening.prompt_token_ids
+    def build(self, index: int) -> TextChoice:
+        prompt_ids = self._prefix.prompt_token_ids
         return TextChoice(
             index=index,
             text="".join(self._texts),
-            logprobs=joined(self._logprobs) if self._shows_logprobs else None,
+            logprobs=concatenate(self._logprobs) if self._include_logprobs else None,
             finish_reason=self._reason,
-            token_ids=UNSET if self._ids is None else self._ids,
+            token_ids=UNSET if self._token_ids is None else self._token_ids,
             prompt_token_ids=UNSET if prompt_ids is None else prompt_ids,
         )

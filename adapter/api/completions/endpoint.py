@@ -23,6 +23,8 @@ from subnet.aio import Sink
 
 
 class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
+    """Creates a text completion, streamed or not."""
+
     reader = read_completion
 
     def model(self, call: Call[CompletionRequest], models: ModelRegistry) -> str:
@@ -31,45 +33,45 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
     async def prepare(self, call: Call[CompletionRequest], model: str) -> CompletionBatch:
         services = call.request.services
         batch = await prepare_text(call.params, services.models, name=model, size=call.size)
-        await batch.open(services.sessions)
+        await batch.compute_prefixes(services.sessions)
         return batch
 
     async def respond(self, call: Call[CompletionRequest], fallback: Fallback[CompletionBatch]) -> ASGIApp:
-        sessions, wanted = call.request.services.sessions, call.params
-        if wanted.stream:
+        sessions, params = call.request.services.sessions, call.params
+        if params.stream:
             run = partial(fallback.run, sessions)
             return StreamingResponse(
-                partial(event_stream, run, partial(self._writer, wanted, fallback)), {**HEADERS, **call.headers}
+                partial(event_stream, run, partial(self._writer, params, fallback)), {**HEADERS, **call.headers}
             )
         collectors: list[TextCollector] = []
 
         def begin() -> Sink[Event]:
-            collectors.append(self._collector(wanted, fallback.work))
-            return collectors[-1].take
+            collectors.append(self._collector(params, fallback.work))
+            return collectors[-1].receive
 
         await fallback.run_buffered(sessions, begin)
-        return json_response(collectors[-1].whole(), headers=call.headers)
+        return json_response(collectors[-1].build(), headers=call.headers)
 
     def _writer(
-        self, wanted: CompletionRequest, fallback: Fallback[CompletionBatch], write: Sink[bytes]
+        self, params: CompletionRequest, fallback: Fallback[CompletionBatch], write: Sink[bytes]
     ) -> TextChunkWriter:
         batch = fallback.work
         return TextChunkWriter(
             _head(batch),
-            batch.openings,
+            batch.prefixes,
             write,
             choices=batch.choices,
-            include_usage=wanted.include_usage,
-            usage=(lambda: batch.usage) if wanted.continuous_usage else None,
+            include_usage=params.include_usage,
+            usage=(lambda: batch.usage) if params.continuous_usage else None,
         )
 
-    def _collector(self, wanted: CompletionRequest, batch: CompletionBatch) -> TextCollector:
+    def _collector(self, params: CompletionRequest, batch: CompletionBatch) -> TextCollector:
         return TextCollector(
             _head(batch),
-            batch.openings,
+            batch.prefixes,
             choices=batch.choices,
-            kept=wanted.n or 1,
-            logprobs=wanted.num_logprobs is not None,
+            n=params.n or 1,
+            logprobs=params.num_logprobs is not None,
         )
 
 

@@ -1,4 +1,7 @@
-"""The way of a request for text: prompts -> tensors. Beside preparation.py, which has that of a conversation."""
+"""Preparation of text completions: prompts to token ids, sampling and grammar.
+
+adapter/generation/prepare.py does the same for conversations.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from subnet.generation import Sampling
 from subnet.tensors import TokenIds
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _TokenizedPrompt(msgspec.Struct, frozen=True):
     text: str
     tokens: TokenIds
 
@@ -27,59 +30,64 @@ class _Written(msgspec.Struct, frozen=True):
 async def prepare_text(
     request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0
 ) -> CompletionBatch:
-    """For a request of `size` bytes. Raises what `models.get` does, BadRequest and InvalidRequest for what the model
-    does not take, and ContextLengthExceeded.
+    """Tokenize the prompts of a request whose body has `size` bytes, and return its batch.
+
+    Raises the errors of `models.get`, BadRequest and InvalidRequest for what the model does not support, and
+    ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     grammar = await plain_structure(output_format(request))
-    prompts = await offload_if_large(size, partial(_written, request, model))
-    drawn = complete_sampling(sampling(request, _told(request)), model, request.limit, grammar)
+    prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
+    model_sampling = complete_sampling(sampling(request, _engine_logprobs(request)), model, request.limit, grammar)
     return CompletionBatch(
-        [_completion(request, model, drawn, index, prompt) for index, prompt in enumerate(prompts)],
-        generated=request.limit > 0,
+        [_generation(request, model, model_sampling, index, prompt) for index, prompt in enumerate(prompts)],
+        generate=request.limit > 0,
         echo=bool(request.echo),
         num_logprobs=request.num_logprobs,
         token_ids=bool(request.return_token_ids),
     )
 
 
-def _written(request: CompletionRequest, model: Model) -> list[_Written]:
+def _tokenize_prompts(request: CompletionRequest, model: Model) -> list[_TokenizedPrompt]:
     found = []
     prompts = request.prompts
     for index, prompt in enumerate(prompts):
         place = f"prompt[{index}]" if len(prompts) > 1 else "prompt"
         tokens = tokenize_prompt(model, prompt, place)
-        found.append(_Written(prompt if isinstance(prompt, str) else decode_tokens(model, prompt), tokens))
+        found.append(_TokenizedPrompt(prompt if isinstance(prompt, str) else decode_tokens(model, prompt), tokens))
     return found
 
 
-def _completion(
-    request: CompletionRequest, model: Model, drawn: Sampling, index: int, prompt: _Written
+def _generation(
+    request: CompletionRequest, model: Model, model_sampling: Sampling, index: int, prompt: _TokenizedPrompt
 ) -> TokenGeneration:
-    _check_room(model, len(prompt.tokens), request.limit)
+    _check_context_length(model, len(prompt.tokens), request.limit)
     choices = request.best_of or request.n or 1
-    wanted = "best_of" if request.logprobs is None else "logprobs"
+    logprobs_param = "best_of" if request.logprobs is None else "logprobs"
     return TokenGeneration(
         model,
         prompt.text,
         prompt.tokens,
-        drawn,
-        output_options(request, _told(request)),
+        model_sampling,
+        output_options(request, _engine_logprobs(request)),
         choices=choices,
         key=request.routing_key,
         priority=request.priority or 0,
         first=index * choices,
-        param_names={"grammar": grammar_param(request), "logprobs": wanted, "top_logprobs": wanted},
+        param_names={"grammar": grammar_param(request), "logprobs": logprobs_param, "top_logprobs": logprobs_param},
     )
 
 
-def _check_room(model: Model, prompt: int, limit: int) -> None:
-    """Raises ContextLengthExceeded. Where nothing is generated a prompt may fill the context."""
+def _check_context_length(model: Model, prompt: int, limit: int) -> None:
+    """Raise ContextLengthExceeded for a prompt that is too long; it may fill the context if nothing is generated."""
     if limit or prompt > model.card.context_length:
         max_new_tokens(model, prompt, limit, None, "max_tokens", "prompt")
 
 
-def _told(request: CompletionRequest) -> int | None:
-    """As `likeliest`; the best choices are found by their logprobs, whether these are shown or not."""
+def _engine_logprobs(request: CompletionRequest) -> int | None:
+    """Return the number of logprobs to request from the engine; None for none.
+
+    With `best_of`, logprobs are needed to rank the choices, even if the client did not request them.
+    """
     chosen = (request.best_of or 0) > (request.n or 1)
     return 0 if chosen and request.num_logprobs is None else request.num_logprobs

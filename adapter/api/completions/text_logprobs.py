@@ -1,4 +1,4 @@
-"""Logprobs in the form of POST /v1/completions."""
+"""Logprobs in the format of POST /v1/completions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from subnet.generation import TokenLogprobs
 
 
 def text_logprobs(formatted: Sequence[TokenLogprob], offsets: Iterable[int]) -> TextLogprobs:
-    """`offsets` say where in the text each of the tokens begins."""
+    """Return the logprobs of tokens; `offsets` are the indexes of the characters at which they start."""
     return TextLogprobs(
         tokens=[_text(one) for one in formatted],
         token_logprobs=[one.logprob for one in formatted],
-        top_logprobs=[_tops(one) for one in formatted],
+        top_logprobs=[_top_logprobs(one) for one in formatted],
         text_offset=list(offsets),
     )
 
@@ -24,20 +24,23 @@ def text_logprobs(formatted: Sequence[TokenLogprob], offsets: Iterable[int]) -> 
 def prompt_logprobs(
     model: Model, tokens: Sequence[int], text: str, scores: Sequence[TokenLogprobs], width: int
 ) -> TextLogprobs:
-    """Of a prompt whose tokens but the first have these `scores`; `text` is what is shown of it."""
+    """Return the logprobs of a prompt: `scores` are those of its tokens but the first, `text` is the prompt as shown.
+
+    `width` is the number of most likely tokens to include.
+    """
     formatter, offsets = LogprobFormatter(model.tokenizer.pieces, width), token_offsets(model, tokens, text)
     formatted = [formatter.format(token, score) for token, score in zip(tokens[1:], scores, strict=True)]
-    begun = TextLogprobs(
-        tokens=[_shown(model.tokenizer.pieces[tokens[0]])],
+    first = TextLogprobs(
+        tokens=[_printable(model.tokenizer.pieces[tokens[0]])],
         token_logprobs=[None],
         top_logprobs=[None],
         text_offset=offsets[:1],
     )
-    return joined([begun, text_logprobs(formatted, offsets[1:])])
+    return concatenate([first, text_logprobs(formatted, offsets[1:])])
 
 
-def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs:
-    """One after the other."""
+def concatenate(parts: Sequence[TextLogprobs]) -> TextLogprobs:
+    """Return the concatenation of `parts`."""
     return TextLogprobs(
         tokens=[token for part in parts for token in part.tokens],
         token_logprobs=[logprob for part in parts for logprob in part.token_logprobs],
@@ -46,8 +49,8 @@ def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs:
     )
 
 
-def _tops(one: TokenLogprob) -> dict[str, float]:
-    """The likeliest, and the token itself where it is none of them. Of tokens with the same text the likeliest."""
+def _top_logprobs(one: TokenLogprob) -> dict[str, float]:
+    """Return the logprobs of the most likely tokens and of the token itself, by text; of equal texts the highest."""
     found: dict[str, float] = {}
     for top in (*one.top_logprobs, one):
         found.setdefault(_text(top), top.logprob)
@@ -55,11 +58,11 @@ def _tops(one: TokenLogprob) -> dict[str, float]:
 
 
 def _text(one: TopLogprob) -> str:
-    return one.token if one.bytes is None else _shown(bytes(one.bytes))
+    return one.token if one.bytes is None else _printable(bytes(one.bytes))
 
 
-def _shown(piece: bytes) -> str:
-    """As OpenAI shows a token that is a part of a character: bytes:\\xf0\\x9f."""
+def _printable(piece: bytes) -> str:
+    """Return a token as text; a part of a character as OpenAI writes it: bytes:\\xf0\\x9f."""
     try:
         return piece.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""POST /v1/completions: what it takes and gives. Streamed or not, an answer is made of `text_completion` objects."""
+"""Request and response types of POST /v1/completions. A streamed response has `text_completion` objects, too."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ DEFAULT_MAX_TOKENS = 16
 
 
 class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
+    """A request for text completions."""
+
     prompt: Input
     max_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
@@ -22,22 +24,25 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Each a text or its token ids. Choice i of prompt p has the index p * n + i."""
+        """The prompts, each a text or a list of token ids. Choice i of prompt p has the index p * n + i."""
         return split_inputs(self.prompt)
 
     @property
     def limit(self) -> int:
-        """Of new tokens, per choice. It may be 0: only the prompt's logprobs are of interest."""
+        """Maximum number of new tokens per choice; 0 to get only the prompt's logprobs."""
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def num_logprobs(self) -> int | None:
-        """None: no logprobs; k: that of each token, and of the k likeliest."""
+        """Number of most likely tokens whose logprobs are returned beside each token's own; None: no logprobs."""
         return self.logprobs
 
 
 class TextChoice(Struct, frozen=True, kw_only=True):
-    """`token_ids` and `prompt_token_ids` are there where `return_token_ids` asked for them."""
+    """A choice. `token_ids` and `prompt_token_ids` are present if `return_token_ids` was set.
+
+    In a stream, `finish_reason` is null in all events of a choice but the last.
+    """
 
     index: int
     text: str
@@ -48,8 +53,10 @@ class TextChoice(Struct, frozen=True, kw_only=True):
 
 
 class TextCompletion(Struct, frozen=True, kw_only=True):
-    """`finish_reason` is null in all but the last event of a choice; `usage` is absent from events where it was not
-    asked for, null in all but the last where it was.
+    """A text completion, or an event of a streamed one.
+
+    In a stream, `usage` is absent without `include_usage`; with it, null in all events but the last, unless
+    `continuous_usage_stats` is set.
     """
 
     id: str

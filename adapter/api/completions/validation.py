@@ -1,4 +1,4 @@
-"""Rules for text completions that types and ranges cannot express."""
+"""Validation rules for text completions that types and ranges cannot express."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from adapter.errors import invalid
 
 
 def check_completion(request: CompletionRequest) -> None:
+    """Check parameters that depend on each other. Raises BadRequest."""
     check_sampling(request, request.limit)
     check_input("prompt", request.prompt)
-    most = MAX_INPUTS // count_inputs(request.prompt)
-    if (request.n or 1) > most:
-        raise invalid("n", f"expected at most {most} for this number of prompts, but got {request.n}")
+    maximum = MAX_INPUTS // count_inputs(request.prompt)
+    if (request.n or 1) > maximum:
+        raise invalid("n", f"expected at most {maximum} for this number of prompts, but got {request.n}")
     if request.best_of is None:
         return
     if request.best_of < (request.n or 1):
         raise invalid("best_of", f"expected at least 'n', which is {request.n or 1}, but got {request.best_of}")
-    if request.best_of > most:
-        raise invalid("best_of", f"expected at most {most} for this number of prompts, but got {request.best_of}")
+    if request.best_of > maximum:
+        raise invalid("best_of", f"expected at most {maximum} for this number of prompts, but got {request.best_of}")
     if request.best_of > 1 and request.stream:
         raise invalid_combination("Streaming is not supported when 'best_of' is greater than 1.", "best_of")
 

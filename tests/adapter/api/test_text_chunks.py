@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import TextLogprobs
-from adapter.api.completions.batch import Opening
+from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.stream import TextChunkWriter
 from adapter.decode.events import Event, Finished, TextDelta, Used
@@ -23,7 +23,7 @@ USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_token
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 NUMBERS = st.integers(0, 9)
 OPENINGS = st.builds(
-    Opening,
+    ChoicePrefix,
     text=TEXTS,
     logprobs=st.none()
     | st.just(TextLogprobs(tokens=["a"], token_logprobs=[None], top_logprobs=[None], text_offset=[0])),
@@ -41,7 +41,7 @@ def deltas(draw: st.DrawFn, choice: int) -> TextDelta:
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[list[Opening], list[Event]]:
+def answers(draw: st.DrawFn) -> tuple[list[ChoicePrefix], list[Event]]:
     """Two prompts of two choices each, whose events are interleaved somehow."""
     waiting: list[list[Event]] = [
         [*draw(st.lists(deltas(choice), max_size=4)), Finished(choice, draw(st.sampled_from(["stop", "length"])))]
@@ -71,17 +71,17 @@ def put_together(chunks: list[Any]) -> list[Any]:
 
 
 @given(answers())
-def test_streamed_is_whole(answer: tuple[list[Opening], list[Event]]) -> None:
+def test_streamed_is_whole(answer: tuple[list[ChoicePrefix], list[Event]]) -> None:
     """What a client puts together from the chunks is the answer that is not streamed."""
     openings, events = answer
     writer = TextChunkWriter(HEAD, openings, print, choices=2, include_usage=True)
     collector = TextCollector(HEAD, openings, choices=2, logprobs=True)
     data = b""
     for event in events:
-        collector.take(event)
+        collector.receive(event)
         data += writer.encode(event)
     *chunks, last = [json.loads(block[6:]) for block in data.split(b"\n\n")[:-1]]
-    whole = msgspec.to_builtins(collector.whole())
+    whole = msgspec.to_builtins(collector.build())
     streamed = put_together(chunks)
     for one, other in zip(whole["choices"], streamed, strict=True):
         assert one | {"logprobs": None} == other | {"logprobs": None}
@@ -93,8 +93,8 @@ def test_streamed_is_whole(answer: tuple[list[Opening], list[Event]]) -> None:
 @given(TEXTS)
 def test_plain_text_is_a_chunk(text: str) -> None:
     """The short way of plain text makes what the long way makes."""
-    short = TextChunkWriter(HEAD, [Opening()], print).encode(TextDelta(0, text))
-    long = TextChunkWriter(HEAD, [Opening()], print).encode(TextDelta(0, text, None, []))
+    short = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text))
+    long = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text, None, []))
     assert json.loads(short[6:])["choices"] == [
         {name: value for name, value in choice.items() if name != "token_ids"}
         for choice in json.loads(long[6:])["choices"]
