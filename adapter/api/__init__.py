@@ -1,1 +1,1 @@
-"""What clients see: URLs and JSON shapes. Nothing below knows them."""
+"""HTTP API: URLs and JSON shapes. No other package knows them."""

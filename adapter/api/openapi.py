@@ -1,4 +1,4 @@
-"""The OpenAPI document, from the same Structs that requests are read into and responses are written from."""
+"""OpenAPI document, generated from the Structs that requests are read into and responses are written from."""
 
 from __future__ import annotations
 
@@ -26,32 +26,34 @@ _REASONS = {
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Returns the OpenAPI 3.1 document of `routes`."""
-    types = {kind for one in routes for kind in (one.request, one.response, one.stream) if kind} | {ErrorResponse}
+    """Return the OpenAPI 3.1 document of `routes`."""
+    types = {kind for route in routes for kind in (route.request, route.response, route.stream) if kind} | {
+        ErrorResponse
+    }
     ordered = sorted(types, key=lambda kind: kind.__name__)
     references, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     named = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
-    for one in routes:
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, named)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, named)
     info = {"title": "adapter", "version": VERSION, "summary": "OpenAI-compatible API for the models of a subnet."}
     components = {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
-    # The empty one: a gateway without keys serves all.
+    # The empty alternative: a gateway without API keys serves everyone.
     security: list[dict[str, list[str]]] = [{"key": []}, {}]
     return {"openapi": "3.1.0", "info": info, "security": security, "paths": paths, "components": components}
 
 
-def _operation(one: Route, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
-    plain = {"type": "object" if one.media == "application/json" else "string"}
-    content = {one.media: {"schema": named[one.response] if one.response else plain}}
-    if one.stream:
-        content["text/event-stream"] = {"schema": named[one.stream]}
+def _operation(route: Route, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    plain = {"type": "object" if route.media == "application/json" else "string"}
+    content = {route.media: {"schema": named[route.response] if route.response else plain}}
+    if route.stream:
+        content["text/event-stream"] = {"schema": named[route.stream]}
     failure = {"application/json": {"schema": named[ErrorResponse]}}
     responses: dict[str, Any] = {"200": {"description": "Success.", "content": content}}
-    responses |= {str(status): {"description": _REASONS[status], "content": failure} for status in one.errors}
-    found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "responses": responses}
-    if one.request:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": named[one.request]}}}
-    if "{model}" in one.path:
+    responses |= {str(status): {"description": _REASONS[status], "content": failure} for status in route.errors}
+    found: dict[str, Any] = {"operationId": route.id, "summary": route.summary, "responses": responses}
+    if route.request:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": named[route.request]}}}
+    if "{model}" in route.path:
         found["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     return found

@@ -1,4 +1,4 @@
-"""The one table of endpoints: how they are called, what they do, and how the OpenAPI document describes them."""
+"""Table of all endpoints: URLs, handlers, and descriptions for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from adapter.server.responses import Response
 
-# Statuses of requests that need a model, and of those that need an answer of its nodes.
+# Error statuses of endpoints that need a model, and of those that also need its nodes.
 _PREPARED = (400, 401, 404, 408, 413, 500, 503)
 _RUN = (*_PREPARED, 429, 502, 504)
 
 
 async def openapi_document(request: Request) -> Response:
+    """Handle GET /openapi.json."""
     return json_response(document(ROUTES))
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of texts: texts -> token ids -> vectors."""
+"""Embeddings: texts to token ids, and token ids to vectors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from subnet.tensors import TokenIds
 
 Vectors = NDArray[np.float32]
 
-AT_ONCE = 32
-"""Texts that one node is asked for: what is lost with it is asked of another."""
+BATCH_SIZE = 32
+"""Number of texts in one request to a node. If the node fails, the whole batch is sent to another one."""
 
 
 class Embeddings(Work):
-    """The embeddings of `inputs` by `model`."""
+    """Embeddings of the token ids `inputs` by `model`."""
 
     def __init__(self, request: EmbeddingRequest, model: Model, inputs: Sequence[TokenIds]) -> None:
         self._request = request
         self._model = model
         self._inputs = inputs
         self._vectors: Vectors | None = None
-        self._reader: PromptEvaluator | None = None
+        self._evaluator: PromptEvaluator | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -52,17 +52,17 @@ class Embeddings(Work):
 
     @property
     def tried_nodes(self) -> Sequence[TriedNodes]:
-        return () if self._reader is None or not self._reader.nodes else (self._reader,)
+        return () if self._evaluator is None or not self._evaluator.nodes else (self._evaluator,)
 
     async def run(
         self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
-        """Raises what PromptEvaluator.embed does."""
-        self._reader = sessions.prompt_evaluator(self.card.id)
-        self._vectors = await _vectors(self._inputs, self._reader, sessions.capacity(self.card.id))
+        """Compute the embeddings. Raises the errors of PromptEvaluator.embed."""
+        self._evaluator = sessions.prompt_evaluator(self.card.id)
+        self._vectors = await _embed(self._inputs, self._evaluator, sessions.capacity(self.card.id))
 
-    async def list(self) -> EmbeddingList:
-        """Returns the response, after `run`. Raises BadRequest for more dimensions than the model has."""
+    async def response(self) -> EmbeddingList:
+        """Return the response; to be called after `run`. Raises BadRequest for more dimensions than the model has."""
         assert self._vectors is not None
         objects = await offload_if_large(self._vectors.nbytes, partial(_objects, self._request, self._vectors))
         usage = EmbeddingUsage(prompt_tokens=self.usage.prompt_tokens, total_tokens=self.usage.total_tokens)
@@ -72,23 +72,27 @@ class Embeddings(Work):
 async def prepare_embeddings(
     request: EmbeddingRequest, models: ModelRegistry, *, name: str, size: int = 0
 ) -> Embeddings:
-    """For a request of `size` bytes. Raises what `models.get` does, BadRequest and InvalidRequest for invalid inputs,
-    and ContextLengthExceeded.
+    """Tokenize the inputs of a request whose body has `size` bytes.
+
+    Raises the errors of `models.get`, BadRequest and InvalidRequest for invalid inputs, and ContextLengthExceeded.
     """
     model = await models.get(name)
     return Embeddings(request, model, await offload_if_large(size, partial(_tokens, request, model)))
 
 
-def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """The first `dimensions` of each vector, of length 1 again. Raises BadRequest for more than there are."""
+def truncate_dimensions(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """Return the first `dimensions` components of each vector, normalized to length 1; None: the vectors as they are.
+
+    Raises BadRequest if the vectors have fewer.
+    """
     if dimensions is None:
         return vectors
-    most = vectors.shape[1]
-    if dimensions > most:
-        raise invalid("dimensions", f"expected at most {most} for this model, but got {dimensions}")
-    found = vectors[:, :dimensions].astype(np.float64)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return (found / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    maximum = vectors.shape[1]
+    if dimensions > maximum:
+        raise invalid("dimensions", f"expected at most {maximum} for this model, but got {dimensions}")
+    truncated = vectors[:, :dimensions].astype(np.float64)
+    lengths = np.linalg.norm(truncated, axis=1, keepdims=True)
+    return (truncated / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def _tokens(request: EmbeddingRequest, model: Model) -> list[TokenIds]:
@@ -101,23 +105,23 @@ def _tokens(request: EmbeddingRequest, model: Model) -> list[TokenIds]:
     return found
 
 
-async def _vectors(inputs: Sequence[TokenIds], reader: PromptEvaluator, capacity: int) -> Vectors:
-    """A row for each of `inputs`; the nodes share them."""
-    room = asyncio.Semaphore(capacity)
+async def _embed(inputs: Sequence[TokenIds], evaluator: PromptEvaluator, capacity: int) -> Vectors:
+    """Return one vector per input, computed in batches on all nodes; at most `capacity` batches run at once."""
+    slots = asyncio.Semaphore(capacity)
     found: dict[int, Vectors] = {}
 
     async def read(first: int) -> None:
-        async with room:
-            found[first] = await reader.embed(inputs[first : first + AT_ONCE])
+        async with slots:
+            found[first] = await evaluator.embed(inputs[first : first + BATCH_SIZE])
 
-    await gather_or_cancel([read(first) for first in range(0, len(inputs), AT_ONCE)])
+    await gather_or_cancel([read(first) for first in range(0, len(inputs), BATCH_SIZE)])
     return np.concatenate([found[first] for first in sorted(found)])
 
 
 def _objects(request: EmbeddingRequest, vectors: Vectors) -> list[EmbeddingObject]:
-    shown = shortened(vectors, request.dimensions).astype("<f4")
-    packed = request.encoding_format == "base64"
+    rows = truncate_dimensions(vectors, request.dimensions).astype("<f4")
+    as_base64 = request.encoding_format == "base64"
     return [
-        EmbeddingObject(index=index, embedding=b64encode(row.tobytes()).decode() if packed else row.tolist())
-        for index, row in enumerate(shown)
+        EmbeddingObject(index=index, embedding=b64encode(row.tobytes()).decode() if as_base64 else row.tolist())
+        for index, row in enumerate(rows)
     ]

@@ -14,11 +14,13 @@ from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.server.asgi import ASGIApp
 from adapter.server.responses import Response
 
-# Encoding more vectors than this takes so long that it is done in a thread.
+# From this number of vectors on, encoding them takes so long that it is done in a thread.
 _MANY = 64
 
 
 class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
+    """Creates embeddings."""
+
     reader = read_embedding
 
     def model(self, call: Call[EmbeddingRequest], models: ModelRegistry) -> str:
@@ -29,6 +31,8 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
 
     async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
         await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)
-        found = await fallback.work.list()
-        body = await offload_if_large(len(found.data) * OFFLOAD_THRESHOLD // _MANY, msgspec.json.encode, found)
+        embeddings = await fallback.work.response()
+        body = await offload_if_large(
+            len(embeddings.data) * OFFLOAD_THRESHOLD // _MANY, msgspec.json.encode, embeddings
+        )
         return Response(body, headers=call.headers)

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: what it takes and gives."""
+"""Request and response types of POST /v1/embeddings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from adapter.errors import invalid
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
-    """OpenAI's own clients ask for base64 unless told otherwise; float is what an absent `encoding_format` means."""
+    """A request for embeddings. The default of `encoding_format` is float; OpenAI's own clients request base64 by
+    default.
+    """
 
     model: ModelName
     input: Input
@@ -25,12 +27,12 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def inputs(self) -> list[str | list[int]]:
-        """Each a text or its token ids."""
+        """The inputs, each a text or a list of token ids."""
         return split_inputs(self.input)
 
 
 class EmbeddingObject(Struct, frozen=True, kw_only=True):
-    """`embedding` is numbers, or base64 of little-endian float32."""
+    """One embedding: a list of numbers, or little-endian float32 values in base64."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -50,6 +52,7 @@ class EmbeddingList(Struct, frozen=True, kw_only=True):
 
 
 def check_embedding(request: EmbeddingRequest) -> None:
+    """Check that the inputs have one type and that no text is empty. Raises BadRequest."""
     check_input("input", request.input)
     if "" in request.inputs:
         place = "input" if isinstance(request.input, str) else f"input[{request.inputs.index('')}]"

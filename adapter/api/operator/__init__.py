@@ -1,1 +1,1 @@
-"""What operators and monitoring ask for: health, metrics, nodes, the page at /."""
+"""Endpoints for operators and monitoring: health, metrics, nodes, models, and the home page."""

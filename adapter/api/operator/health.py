@@ -1,4 +1,4 @@
-"""GET /healthz, GET /readyz and GET /nodes"""
+"""GET /healthz, GET /readyz, GET /nodes and GET /metrics."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from subnet.pool.node import NodeStatus, RemoteNode
 
 
 async def healthz(request: Request) -> Response:
+    """Handle GET /healthz."""
     return json_response(Health(status="ok"))
 
 
 async def readyz(request: Request) -> Response:
-    """Answers 503 without raising: a load balancer asks often, and each error would be a warning in the log.
+    """Handle GET /readyz: status 503 if the gateway is shutting down or no model is available.
 
-    Where clients need an API key, the models are left out: this endpoint needs none.
+    The error is returned, not raised: load balancers poll this endpoint, and each raised error is logged as a warning.
+    If clients need an API key, the models are omitted, as this endpoint needs none.
     """
     services = request.services
     if services.lifecycle.draining:
@@ -34,6 +36,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def list_nodes(request: Request) -> Response:
+    """Handle GET /nodes."""
     remotes = request.services.remotes
     now = int(time())
     rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
@@ -51,12 +54,13 @@ def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
     info = remote.info
     if info is None:
         return row
-    said = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
+    reported = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
     first = info.card(None)
     if first is not None:
-        said |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
-    return msgspec.structs.replace(row, models=[card.id for card in info.cards], **said)
+        reported |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
+    return msgspec.structs.replace(row, models=[card.id for card in info.cards], **reported)
 
 
 async def show_metrics(request: Request) -> Response:
+    """Handle GET /metrics."""
     return Response(request.services.metrics.to_text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""GET /: a short page for people, JSON for programs."""
+"""GET /: an HTML page for browsers, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINKS = {
     "readiness": "/readyz",
     "openapi": "/openapi.json",
 }
-# A provider may serve hundreds.
+# Maximum number of models on the page: a provider may serve hundreds.
 _MAX_SHOWN = 50
 _STYLE = """\
 :root { color-scheme: light dark; font: 16px/1.6 system-ui, sans-serif }
@@ -46,15 +46,15 @@ _HEADERS = {
 
 
 async def home(request: Request) -> Response:
-    """Names the program, its version, the models and where to go on. HTML only for clients that ask for it.
+    """Handle GET /: name, version, models and links; HTML only for clients that accept it.
 
-    Where clients need an API key, the models are left out: this page needs none.
+    If clients need an API key, the models are omitted, as this page needs none.
     """
     services = request.services
     models = None if services.settings.api_keys else sorted(services.models.cards_with_aliases())
     if "text/html" not in (request.header(b"accept") or ""):
         return json_response(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
-    # A proxy that speaks TLS says so; nobody but the client itself sees what it sends here.
+    # A proxy that terminates TLS sets this header. A client that forges it only changes its own page.
     scheme = "https" if request.header(b"x-forwarded-proto") == "https" else "http"
     base_url = f"{scheme}://{request.header(b'host') or '127.0.0.1:8000'}/v1"
     return Response(_page(base_url, models).encode(), headers=_HEADERS, media_type="text/html; charset=utf-8")

@@ -12,7 +12,7 @@ PATH = "/v1/models"
 
 
 async def show_models(request: Request) -> Response:
-    """All, or the one that the path names: names may contain slashes."""
+    """Handle GET /v1/models and GET /v1/models/{id}; ids may contain slashes."""
     models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
         return json_response(_object(name, models.card(name)))

@@ -1,4 +1,4 @@
-"""What the gateway says of itself and its nodes. These are ours: OpenAI has no such endpoints."""
+"""Response types of the operator endpoints. Apart from the list of models, OpenAI's API has no such endpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Home(Struct, frozen=True, kw_only=True):
-    """`models` is null where clients need an API key; `links` are paths by name."""
+    """Home page as JSON. `models` is null if clients need an API key; `links` are paths by name."""
 
     name: Literal["subnet-adapter"] = "subnet-adapter"
     version: str
@@ -25,11 +25,11 @@ class Home(Struct, frozen=True, kw_only=True):
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
-    """A node as this gateway knows it.
+    """A node and its state, as seen by this gateway.
 
-    `peer` is its address; `state` holds since `since` (Unix time, in seconds), and `fault` is why it gets no requests,
-    or fewer, in plain words, null when it is healthy. `requests` are this gateway's on it now; the fields from
-    `node_id` on are what the node last said of itself, null before its first answer. `model` is the first of `models`.
+    `peer` is its address. `state` holds since `since` (Unix time in seconds); `fault` is the reason why the node gets
+    no requests, or fewer of them (null: healthy). `requests` counts this gateway's requests running on it. The fields
+    from `node_id` on are from the node's last health check, null before the first. `model` is the first of `models`.
     """
 
     peer: str
@@ -52,7 +52,7 @@ class NodeRow(Struct, frozen=True, kw_only=True):
 
 
 class NodeTable(Struct, frozen=True, kw_only=True):
-    """`time` is when it was so, by the gateway's clock (Unix time, in seconds)."""
+    """All nodes. `time` is the time of the response by the gateway's clock (Unix time in seconds)."""
 
     time: int
     nodes: list[NodeRow]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapter.api.common.body import Call, json_response
 from adapter.api.common.pipeline import ModelEndpoint
-from adapter.api.tokenize.tokenize import Tokenization, detokenized, only_model, tokenized
+from adapter.api.tokenize.tokenize import Tokenization, detokenize, only_model, tokenize
 from adapter.api.tokenize.types import (
     Detokenized,
     DetokenizeRequest,
@@ -25,7 +25,7 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
         return call.params.model or only_model(models)
 
     async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
-        return await tokenized(
+        return await tokenize(
             call.params, call.request.services.models, name=model, size=call.size, rules=call.generation_settings
         )
 
@@ -40,7 +40,7 @@ class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokeniz
         return call.params.model or only_model(models)
 
     async def prepare(self, call: Call[DetokenizeRequest], model: str) -> Tokenization[Detokenized]:
-        return await detokenized(call.params, call.request.services.models, name=model, size=call.size)
+        return await detokenize(call.params, call.request.services.models, name=model, size=call.size)
 
     async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
         return json_response(fallback.work.result, headers=call.headers)

@@ -1,4 +1,4 @@
-"""Tokens of text and of messages, and text of token ids."""
+"""Tokenization of text and messages, and detokenization."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Tokenization(Work, Generic[T]):
-    """Tokens of a text, or the text of tokens: work that needs no node."""
+    """Work that needs no node, with its result: tokens of a text, or text of tokens."""
 
     def __init__(self, card: ModelCard, result: T) -> None:
         self._card = card
@@ -42,7 +42,7 @@ class Tokenization(Work, Generic[T]):
         return NO_USAGE
 
 
-async def tokenized(
+async def tokenize(
     request: TokenizeRequest,
     models: ModelRegistry,
     *,
@@ -50,14 +50,16 @@ async def tokenized(
     size: int = 0,
     rules: GenerationSettings = DEFAULT_SETTINGS,
 ) -> Tokenization[Tokenized]:
-    """For a request of `size` bytes. Raises what `models.get` does, and BadRequest and InvalidRequest for what the
-    model or its template does not support.
+    """Tokenize the text or the messages of a request whose body has `size` bytes.
+
+    Raises the errors of `models.get`, and BadRequest and InvalidRequest for what the model or its chat template does
+    not support.
     """
     model = await models.get(name)
     if request.prompt is not None:
         tokens = await offload_if_large(size, tokenize_with_control_tokens, model, request.prompt, "prompt")
     else:
-        tokens = await _of_messages(request, model, size, rules)
+        tokens = await _tokenize_messages(request, model, size, rules)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
     ids: list[int] = (add_bos(model, tokens) if special else tokens).tolist()
     result = Tokenized(
@@ -69,10 +71,13 @@ async def tokenized(
     return Tokenization(model.card, result)
 
 
-async def detokenized(
+async def detokenize(
     request: DetokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0
 ) -> Tokenization[Detokenized]:
-    """Raises what `models.get` does, and BadRequest for a token that the model does not have."""
+    """Return the text of token ids. `size` is the size of the request body in bytes.
+
+    Raises the errors of `models.get`, and BadRequest for a token that the model does not have.
+    """
     model = await models.get(name)
 
     def read() -> str:
@@ -82,7 +87,7 @@ async def detokenized(
 
 
 def only_model(models: ModelRegistry) -> str:
-    """The only model, for requests that name none. Raises BadRequest if there are several."""
+    """Return the name of the only model, for requests that name none. Raises BadRequest unless there is exactly one."""
     names = list(models.cards())
     if len(names) == 1:
         return names[0]
@@ -90,9 +95,9 @@ def only_model(models: ModelRegistry) -> str:
     raise BadRequest(message, param="model", code="missing_required_parameter")
 
 
-async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules: GenerationSettings) -> TokenIds:
+async def _tokenize_messages(request: TokenizeRequest, model: Model, size: int, rules: GenerationSettings) -> TokenIds:
     assert request.messages is not None
-    asked = ChatCompletionRequest(
+    chat_request = ChatCompletionRequest(
         model=model.card.id,
         messages=request.messages,
         tools=request.tools,
@@ -101,7 +106,7 @@ async def _of_messages(request: TokenizeRequest, model: Model, size: int, rules:
         chat_template=request.chat_template,
         chat_template_kwargs=request.chat_template_kwargs,
     )
-    translated = generation_request(asked, {})
+    translated = generation_request(chat_request, {})
     check_media(translated.media, ())
     _, tokens = await render_prompt(translated.conversation, model, translated.chat_template, size=size, settings=rules)
     return tokens

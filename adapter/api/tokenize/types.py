@@ -1,4 +1,4 @@
-"""POST /tokenize and POST /detokenize: what they take and give, in vLLM's form."""
+"""Request and response types of POST /tokenize and POST /detokenize, as vLLM defines them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from adapter.errors import BadRequest
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """Just one of `prompt` and `messages` (`read_tokenize` sees to it). Without a `model` it is the only one served.
+    """A request to tokenize a prompt or messages; exactly one of them must be set.
 
-    An absent `add_special_tokens` is true for a prompt and false for messages, whose template writes them.
+    `model` may be absent if only one model is served. The default of `add_special_tokens` is true for a prompt, and
+    false for messages, as their chat template adds special tokens.
     """
 
     model: ModelName | None = None
@@ -35,7 +36,7 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
 
 
 class Tokenized(Struct, frozen=True, kw_only=True):
-    """`max_model_len` is the context length of the model; `token_strs` is null where it was not asked for."""
+    """Tokens of a text. `max_model_len` is the model's context length; `token_strs` is null if it was not requested."""
 
     count: int
     max_model_len: int
@@ -53,6 +54,7 @@ class Detokenized(Struct, frozen=True):
 
 
 def check_tokenize(request: TokenizeRequest) -> None:
+    """Check that exactly one of `prompt` and `messages` is set. Raises BadRequest."""
     if request.prompt is None and request.messages is None:
         message = "Missing required parameter: 'prompt' or 'messages'."
         raise BadRequest(message, param="prompt", code="missing_required_parameter")

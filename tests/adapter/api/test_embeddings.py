@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from openai import AsyncOpenAI, OpenAI
 
-from adapter.api.embeddings.embed import AT_ONCE, shortened
+from adapter.api.embeddings.embed import BATCH_SIZE, truncate_dimensions
 from adapter.errors import BadRequest
 from subnet.errors import EngineFailed, NodeLost
 from subnet.node_info import Capabilities
@@ -95,7 +95,7 @@ async def test_control_tokens_stay_text() -> None:
 
 async def test_many_inputs() -> None:
     """They are in order, whichever node made which."""
-    texts = [f"text {number}" for number in range(3 * AT_ONCE + 1)]
+    texts = [f"text {number}" for number in range(3 * BATCH_SIZE + 1)]
     found = await vectors(node(peer="a"), node(peer="b"), input=texts)
     alone = await vectors(node(), input=[texts[0], texts[-1]])
     assert found.shape == (len(texts), DIMENSIONS)
@@ -116,9 +116,9 @@ def test_shortened_is_of_length_one(values: list[float], dimensions: int) -> Non
     vector = np.array([values], np.float32)
     if dimensions > len(values):
         with pytest.raises(BadRequest):
-            shortened(vector, dimensions)
+            truncate_dimensions(vector, dimensions)
         return
-    found = shortened(vector, dimensions)
+    found = truncate_dimensions(vector, dimensions)
     assert found.shape == (1, dimensions)
     assert found.dtype == np.float32
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5) or not vector[:, :dimensions].any()
