@@ -69,7 +69,7 @@ class ToolCallDelta(Struct, frozen=True, kw_only=True):
 
 
 class ChunkDelta(Struct, frozen=True, kw_only=True):
-    """What a chunk adds to a choice.
+    """Part of a message that a chunk adds to a choice.
 
     Only the first one of a choice has the role; its `content` is null if the choice starts with a tool call.
     """

@@ -24,7 +24,7 @@ _MANY = 1024
 
 
 class ChoicePrefix(msgspec.Struct, frozen=True, kw_only=True):
-    """What a choice returns of its prompt before its generated text."""
+    """Part of a choice that comes from its prompt, returned before the generated text."""
 
     text: str = ""
     logprobs: TextLogprobs | None = None
