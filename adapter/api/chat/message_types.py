@@ -56,10 +56,10 @@ class FilePart(Struct, frozen=True, tag_field="type", tag="file"):
 
 Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
 
-_SOME = Meta(min_length=1, max_length=MAX_PARTS)
-TextParts = Annotated[list[TextPart], _SOME]
-UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], _SOME]
-AssistantParts = Annotated[list[TextPart | RefusalPart], _SOME]
+_PARTS_LENGTH = Meta(min_length=1, max_length=MAX_PARTS)
+TextParts = Annotated[list[TextPart], _PARTS_LENGTH]
+UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], _PARTS_LENGTH]
+AssistantParts = Annotated[list[TextPart | RefusalPart], _PARTS_LENGTH]
 
 
 class CalledFunction(Struct, frozen=True):

@@ -39,18 +39,18 @@ class Record(msgspec.Struct):
     param: str | None = None
 
     @property
-    def asked(self) -> list[TriedNodes]:
+    def tried_nodes(self) -> list[TriedNodes]:
         """The nodes that each answer was requested from; empty if all nodes were at capacity."""
-        return [asked for work in self.works for asked in work.tried_nodes]
+        return [tried for work in self.works for tried in work.tried_nodes]
 
     def start_response(self, status: int) -> list[tuple[bytes, bytes]]:
         """Record the status of the response, and return the headers that every response has."""
         self.status = status
         milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
         headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
-        if asked := self.asked:
-            headers.append((b"x-subnet-nodes", ", ".join(_nodes(asked)).encode()))
-            headers.append((b"x-subnet-switches", b"%d" % sum(len(one.nodes) - 1 for one in asked)))
+        if tried := self.tried_nodes:
+            headers.append((b"x-subnet-nodes", ", ".join(_nodes(tried)).encode()))
+            headers.append((b"x-subnet-switches", b"%d" % sum(len(one.nodes) - 1 for one in tried)))
         return headers
 
 
@@ -93,14 +93,14 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     if record.works:
         usages = [work.usage for work in record.works]
         line["model"] = record.works[-1].card.id
-        if asked := record.asked:
-            line["nodes"] = [peer for one in asked for peer in one.peers]
+        if tried := record.tried_nodes:
+            line["nodes"] = [peer for one in tried for peer in one.peers]
         line["prompt_tokens"] = sum(usage.prompt_tokens for usage in usages)
         line["completion_tokens"] = sum(usage.completion_tokens for usage in usages)
     return line
 
 
-def _nodes(asked: Sequence[TriedNodes]) -> list[str]:
+def _nodes(tried: Sequence[TriedNodes]) -> list[str]:
     """Return the nodes in order: of a single answer with repetitions, of several answers each node once."""
-    nodes = [node for one in asked for node in one.nodes]
-    return nodes if len(asked) == 1 else list(dict.fromkeys(nodes))
+    nodes = [node for one in tried for node in one.nodes]
+    return nodes if len(tried) == 1 else list(dict.fromkeys(nodes))

@@ -20,7 +20,7 @@ from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.node_info import ModelCard
 
 # From this number of tokens on, formatting their logprobs takes so long that it is done in a thread.
-_MANY = 1024
+_OFFLOAD_TOKENS = 1024
 
 
 class ChoicePrefix(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class CompletionBatch(Work):
     @property
     def tried_nodes(self) -> Sequence[TriedNodes]:
         scored = [] if self._evaluator is None or not self._evaluator.nodes else [self._evaluator]
-        return [*scored, *(asked for completion in self.completions for asked in completion.tried_nodes)]
+        return [*scored, *(tried for completion in self.completions for tried in completion.tried_nodes)]
 
     async def compute_prefixes(self, sessions: SessionManager) -> None:
         """Set `prefixes`, one for each prompt; nodes compute the logprobs of echoed prompts.
@@ -86,7 +86,7 @@ class CompletionBatch(Work):
             async def score(completion: TokenGeneration) -> None:
                 token_scores = await evaluator.score(completion.prompt, width) if len(completion.prompt) > 1 else []
                 tokens, text = completion.prompt.tolist(), completion.text
-                size = len(tokens) * OFFLOAD_THRESHOLD // _MANY
+                size = len(tokens) * OFFLOAD_THRESHOLD // _OFFLOAD_TOKENS
                 scores[id(completion)] = await offload_if_large(
                     size, prompt_logprobs, self.model, tokens, text, token_scores, width
                 )

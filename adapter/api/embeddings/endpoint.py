@@ -15,7 +15,7 @@ from adapter.server.asgi import ASGIApp
 from adapter.server.responses import Response
 
 # From this number of vectors on, encoding them takes so long that it is done in a thread.
-_MANY = 64
+_OFFLOAD_VECTORS = 64
 
 
 class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
@@ -33,6 +33,6 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
         await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)
         embeddings = await fallback.work.response()
         body = await offload_if_large(
-            len(embeddings.data) * OFFLOAD_THRESHOLD // _MANY, msgspec.json.encode, embeddings
+            len(embeddings.data) * OFFLOAD_THRESHOLD // _OFFLOAD_VECTORS, msgspec.json.encode, embeddings
         )
         return Response(body, headers=call.headers)

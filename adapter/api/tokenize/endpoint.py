@@ -26,7 +26,7 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
 
     async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
         return await tokenize(
-            call.params, call.request.services.models, name=model, size=call.size, rules=call.generation_settings
+            call.params, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
         )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:

@@ -48,7 +48,7 @@ async def tokenize(
     *,
     name: str,
     size: int = 0,
-    rules: GenerationSettings = DEFAULT_SETTINGS,
+    settings: GenerationSettings = DEFAULT_SETTINGS,
 ) -> Tokenization[Tokenized]:
     """Tokenize the text or the messages of a request whose body has `size` bytes.
 
@@ -59,7 +59,7 @@ async def tokenize(
     if request.prompt is not None:
         tokens = await offload_if_large(size, tokenize_with_control_tokens, model, request.prompt, "prompt")
     else:
-        tokens = await _tokenize_messages(request, model, size, rules)
+        tokens = await _tokenize_messages(request, model, size, settings)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
     ids: list[int] = (add_bos(model, tokens) if special else tokens).tolist()
     result = Tokenized(
@@ -95,7 +95,9 @@ def only_model(models: ModelRegistry) -> str:
     raise BadRequest(message, param="model", code="missing_required_parameter")
 
 
-async def _tokenize_messages(request: TokenizeRequest, model: Model, size: int, rules: GenerationSettings) -> TokenIds:
+async def _tokenize_messages(
+    request: TokenizeRequest, model: Model, size: int, settings: GenerationSettings
+) -> TokenIds:
     assert request.messages is not None
     chat_request = ChatCompletionRequest(
         model=model.card.id,
@@ -108,5 +110,7 @@ async def _tokenize_messages(request: TokenizeRequest, model: Model, size: int, 
     )
     translated = generation_request(chat_request, {})
     check_media(translated.media, ())
-    _, tokens = await render_prompt(translated.conversation, model, translated.chat_template, size=size, settings=rules)
+    _, tokens = await render_prompt(
+        translated.conversation, model, translated.chat_template, size=size, settings=settings
+    )
     return tokens
