@@ -16,7 +16,7 @@ from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
 from adapter.generation.output_options import OutputOptions
-from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, write
+from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
 from adapter.tools import ModelFormat, parse_format_name, select_format
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
@@ -72,12 +72,12 @@ class Model:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
         conversation.
         """
-        return write(conversation, template or self._loaded.template, self.tokenizer.guard)
+        return render_conversation(conversation, template or self._loaded.template, self.tokenizer.guard)
 
     def encode(self, prompt: Prompt) -> TokenIds:
         """Tokenize a rendered prompt. Raises InvalidRequest."""
         if self.card.chat_template is None:
-            return self.tokenizer.encode_bare(prompt.text)
+            return self.tokenizer.encode_with_bos(prompt.text)
         return self.tokenizer.encode_prompt(prompt.marked, prompt.mark)
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -105,7 +105,7 @@ def _select_format(template: ChatTemplate, source: str, tool_format: str | None)
     if tool_format is not None:
         return select_format(source, *parse_format_name(tool_format))
     found = select_format(source)
-    if template.knows_tools or (found.tool_format is not None and found.tool_format.marks_reasoning):
+    if template.supports_tools or (found.tool_format is not None and found.tool_format.marks_reasoning):
         return found
     # The template does not support tools, so the prompt describes them in this format.
     return select_format(source, "hermes")

@@ -36,7 +36,7 @@ def tokenize_text(model: Model, text: str | Sequence[int], param: str) -> TokenI
     if not isinstance(text, str):
         return check_token_ids(model, text, param)
     with renamed_params({"messages": param}):
-        return _require_tokens(model.tokenizer.encode_bare(text), param)
+        return _require_tokens(model.tokenizer.encode_with_bos(text), param)
 
 
 def tokenize_with_control_tokens(model: Model, text: str, param: str) -> TokenIds:
@@ -47,7 +47,7 @@ def tokenize_with_control_tokens(model: Model, text: str, param: str) -> TokenId
 
 def add_bos(model: Model, tokens: TokenIds) -> TokenIds:
     """Return `tokens` with the model's beginning-of-sequence token first, if it requires one and it is missing."""
-    bos = model.tokenizer.encode_bare("")
+    bos = model.tokenizer.encode_with_bos("")
     return tokens if np.array_equal(tokens[: len(bos)], bos) else np.concatenate([bos, tokens])
 
 

@@ -10,7 +10,7 @@ from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import structured
 from adapter.offload import offload_if_large
-from adapter.prompt import Conversation, Prompt, own_template
+from adapter.prompt import Conversation, Prompt, custom_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
 from subnet.tensors import TokenIds
@@ -49,7 +49,7 @@ async def prepare(
         request.conversation, model, request.chat_template, size=size, settings=settings
     )
     tags = model.format.tags
-    starts_in_reasoning = tags is not None and prompt.opened(tags.opening, tags.closing)
+    starts_in_reasoning = tags is not None and prompt.starts_in_reasoning(tags.opening, tags.closing)
     answer_format, grammar = await structured(
         request.tools,
         request.output_format,
@@ -64,7 +64,7 @@ async def prepare(
         format=answer_format,
         tools=request.tools.schemas,
         starts_in_reasoning=starts_in_reasoning,
-        echo=(prompt.begun or "") if request.echo else "",
+        echo=(prompt.answer_prefix or "") if request.echo else "",
     )
     return TokenGeneration(
         model,
@@ -95,7 +95,7 @@ async def render_prompt(
     template = None
     if chat_template is not None:
         card, permitted = model.card, settings.allow_chat_template
-        template = own_template(chat_template, permitted, card.bos_token, card.eos_token)
+        template = custom_template(chat_template, permitted, card.bos_token, card.eos_token)
 
     def render_and_tokenize() -> tuple[Prompt, TokenIds]:
         prompt = model.render(conversation, template)

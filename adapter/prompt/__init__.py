@@ -1,8 +1,8 @@
-"""Messages -> text -> token ids. Pure; safe to use from several threads at once."""
+"""Conversion of messages to prompt text and token ids. Pure and thread-safe."""
 
 from adapter.prompt.chat_template import DEFAULT_TEMPLATE, ChatTemplate
 from adapter.prompt.guard import Guard
-from adapter.prompt.render import Conversation, Prompt, own_template, write
+from adapter.prompt.render import Conversation, Prompt, custom_template, render_conversation
 from adapter.prompt.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Guard",
     "Prompt",
     "Tokenizer",
+    "custom_template",
     "load_tokenizer",
-    "own_template",
-    "write",
+    "render_conversation",
 ]

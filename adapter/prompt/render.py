@@ -1,4 +1,4 @@
-"""A conversation, written down for a model."""
+"""Rendering of a conversation to a prompt."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ import msgspec
 
 from adapter.prompt.chat_template import ChatTemplate
 from adapter.prompt.guard import Guard
-from adapter.prompt.tools_as_text import joined
+from adapter.prompt.tools_as_text import join_text_parts
 from subnet.errors import InvalidRequest, SettingsError
 
-OURS = frozenset(
+RESERVED_VARIABLES = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token"}
 )
-"""Names that `chat_template_kwargs` may not set."""
+"""Template variables that `chat_template_kwargs` must not set."""
 
-_SWITCHES = ("enable_thinking", "thinking")
+# Template variables that turn reasoning on or off.
+_REASONING_SWITCHES = ("enable_thinking", "thinking")
 
-
-LONGEST_TEMPLATE = 64 * 1024
+MAX_TEMPLATE_LENGTH = 64 * 1024
+"""Maximum length of a custom chat template, in characters."""
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a template is given, as plain objects. `tools` are those that may be called.
+    """Input of a chat template, as plain objects.
 
-    `add_generation_prompt` None: where no message is continued.
+    `tools` are the tools that may be called. `add_generation_prompt` None means True, unless the last message is
+    continued.
     """
 
     messages: list[dict[str, Any]]
@@ -40,123 +42,134 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
 
     @property
-    def opens(self) -> bool:
-        """Whether the template is to open the answer."""
+    def needs_generation_prompt(self) -> bool:
+        """True if the template must add a generation prompt, which starts the answer."""
         return self.add_generation_prompt is not False and not self.continue_final_message
 
     @property
-    def begun(self) -> str | None:
-        """As in Prompt."""
-        if self.opens:
+    def answer_prefix(self) -> str | None:
+        """`answer_prefix` of the prompt, see Prompt."""
+        if self.needs_generation_prompt:
             return None
-        return joined(self.messages[-1].get("content")) if self.continue_final_message else ""
+        return join_text_parts(self.messages[-1].get("content")) if self.continue_final_message else ""
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """A conversation as text, and `mark`, which `encode_prompt` removes: see prompt/guard.py. `begun` is what of the
-    answer is there already: what a continued message says, or None where the template opens the answer."""
+    """Prompt text. `marked` has a `mark` in each control token that users wrote (see guard.py).
+
+    `answer_prefix` is the part of the answer that the prompt already has: the text of the message that is continued, or
+    "" without one. None: the template has added a generation prompt.
+    """
 
     marked: str
     mark: str
-    begun: str | None = None
+    answer_prefix: str | None = None
 
     @property
     def text(self) -> str:
+        """Prompt text without marks."""
         return self.marked.replace(self.mark, "") if self.mark else self.marked
 
-    def opened(self, opening: str, closing: str) -> bool:
-        """Whether the answer goes on inside reasoning between these tags, by the template's words or by the message
-        that is continued. What was said before tells nothing of that."""
-        if self.begun is None:
+    def starts_in_reasoning(self, opening: str, closing: str) -> bool:
+        """Return True if the answer starts within reasoning, marked by the tags `opening` and `closing`: if the prompt
+        ends with the opening tag, or the message that is continued has not closed it. Earlier messages are irrelevant.
+        """
+        if self.answer_prefix is None:
             return self.marked.rstrip().endswith(opening)
-        return self.begun.rfind(opening) > self.begun.rfind(closing)
+        return self.answer_prefix.rfind(opening) > self.answer_prefix.rfind(closing)
 
 
-def write(conversation: Conversation, template: ChatTemplate, guard: Guard) -> Prompt:
-    """No string of the conversation becomes a control token, wherever the template puts it.
+def render_conversation(conversation: Conversation, template: ChatTemplate, guard: Guard) -> Prompt:
+    """Render a conversation. No string in it becomes a control token, wherever the template inserts it.
 
-    Raises InvalidRequest, which names the parameter, for what the template does not accept or knows nothing of, and
-    for a message to be continued that is none of the assistant's.
+    Raises InvalidRequest, which names the parameter, if the template rejects the conversation or does not support a
+    parameter, and if a message is to be continued that is not the assistant's or has tool calls.
     """
-    _check(conversation, template)
-    given = variables(
+    _validate(conversation, template)
+    variables = template_variables(
         template.variables,
         reasoning_effort=conversation.reasoning_effort,
         verbosity=conversation.verbosity,
         chat_template_kwargs=conversation.chat_template_kwargs,
     )
     if conversation.documents:
-        given["documents"] = conversation.documents
-    plain = [conversation.messages, conversation.tools, *given.values()]
-    (messages, tools, *values), mark = guard.protect(plain)
+        variables["documents"] = conversation.documents
+    unprotected = [conversation.messages, conversation.tools, *variables.values()]
+    (messages, tools, *values), mark = guard.protect(unprotected)
     text = template.render(
         messages,
         tools=tools or None,
-        add_generation_prompt=conversation.opens,
+        add_generation_prompt=conversation.needs_generation_prompt,
         continue_final_message=conversation.continue_final_message,
-        variables=dict(zip(given, values, strict=True)),
+        variables=dict(zip(variables, values, strict=True)),
     )
-    return Prompt(text, mark, conversation.begun)
+    return Prompt(text, mark, conversation.answer_prefix)
 
 
-def own_template(source: str, permitted: bool, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
-    """A template that a request brings itself, which its loops can make run for any time: so only where the operator
-    permits it. Takes milliseconds, and is kept. Raises InvalidRequest."""
-    if not permitted:
+def custom_template(source: str, allowed: bool, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
+    """Return the template that a request provides. Compiling takes milliseconds, and the result is cached.
+
+    Raises InvalidRequest unless it is `allowed` by the operator, since loops in a template can run for any time, and if
+    the template is too long or does not compile.
+    """
+    if not allowed:
         raise InvalidRequest("Custom chat templates are not allowed on this gateway.", param="chat_template")
-    if len(source) > LONGEST_TEMPLATE:
-        raise _refused("chat_template", f"expected at most {LONGEST_TEMPLATE} characters, but got {len(source)}")
+    if len(source) > MAX_TEMPLATE_LENGTH:
+        raise _invalid("chat_template", f"expected at most {MAX_TEMPLATE_LENGTH} characters, but got {len(source)}")
     try:
-        return _compiled(source, bos_token, eos_token)
+        return _compile(source, bos_token, eos_token)
     except SettingsError as error:
-        raise _refused("chat_template", str(error)) from error
+        raise _invalid("chat_template", str(error)) from error
 
 
-_compiled = lru_cache(maxsize=16)(ChatTemplate)
+_compile = lru_cache(maxsize=16)(ChatTemplate)
 
 
-def _check(conversation: Conversation, template: ChatTemplate) -> None:
+def _validate(conversation: Conversation, template: ChatTemplate) -> None:
     if conversation.documents and "documents" not in template.variables:
-        raise _refused("documents", "the model's chat template does not support documents")
+        raise _invalid("documents", "the model's chat template does not support documents")
     if not conversation.continue_final_message:
         return
     last = conversation.messages[-1]
     if conversation.add_generation_prompt:
-        raise _refused("continue_final_message", "it cannot be combined with 'add_generation_prompt'")
+        raise _invalid("continue_final_message", "it cannot be combined with 'add_generation_prompt'")
     if last["role"] != "assistant" or last.get("tool_calls"):
-        raise _refused("continue_final_message", "the last message must be an assistant message without tool calls")
+        raise _invalid("continue_final_message", "the last message must be an assistant message without tool calls")
 
 
-def variables(
-    known: Collection[str],
+def template_variables(
+    supported: Collection[str],
     *,
     reasoning_effort: str | None = None,
     verbosity: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What to render with; `known` are the names that the template reads, and `chat_template_kwargs` go before all.
+    """Return the variables that a request sets for a template. `chat_template_kwargs` take precedence.
 
-    An effort is given to a template that knows efforts, and turns thinking on or off in one that knows only that.
-    Raises InvalidRequest, which names the parameter, for an effort or a verbosity that the template knows nothing of,
-    save for "none" and "medium", which ask for nothing; and for names of OURS.
+    `supported` are the names of the variables that the template reads. A reasoning effort sets `reasoning_effort` and
+    the variables that turn reasoning on or off, as far as they are supported.
+
+    Raises InvalidRequest, which names the parameter, for RESERVED_VARIABLES in `chat_template_kwargs`, and for an
+    effort or a verbosity if the template does not support it. The effort "none" and the verbosity "medium" are always
+    accepted.
     """
-    given = dict(chat_template_kwargs or {})
-    for name in given.keys() & OURS:
-        raise _refused(f"chat_template_kwargs.{name}", "this variable is reserved")
-    if verbosity is not None and "verbosity" not in known and verbosity != "medium":
-        raise _refused("verbosity", "the model's chat template does not support verbosity")
-    effort = {} if reasoning_effort is None else _effort(reasoning_effort, known)
-    return effort | ({} if verbosity is None else {"verbosity": verbosity}) | given
+    kwargs = dict(chat_template_kwargs or {})
+    for name in kwargs.keys() & RESERVED_VARIABLES:
+        raise _invalid(f"chat_template_kwargs.{name}", "this variable is reserved")
+    if verbosity is not None and "verbosity" not in supported and verbosity != "medium":
+        raise _invalid("verbosity", "the model's chat template does not support verbosity")
+    effort = {} if reasoning_effort is None else _effort_variables(reasoning_effort, supported)
+    return effort | ({} if verbosity is None else {"verbosity": verbosity}) | kwargs
 
 
-def _effort(effort: str, known: Collection[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: effort != "none" for name in _SWITCHES if name in known}
-    if "reasoning_effort" in known:
-        found["reasoning_effort"] = effort
-    if not found and effort != "none":
-        raise _refused("reasoning_effort", "the model's chat template does not support reasoning effort")
-    return found
+def _effort_variables(effort: str, supported: Collection[str]) -> dict[str, Any]:
+    variables: dict[str, Any] = {name: effort != "none" for name in _REASONING_SWITCHES if name in supported}
+    if "reasoning_effort" in supported:
+        variables["reasoning_effort"] = effort
+    if not variables and effort != "none":
+        raise _invalid("reasoning_effort", "the model's chat template does not support reasoning effort")
+    return variables
 
 
-def _refused(place: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"Invalid value for '{place}': {why}.", param=place)
+def _invalid(param: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param)

@@ -1,4 +1,4 @@
-"""Where chat templates run: Jinja's sandbox, with what Hugging Face's templates expect to find."""
+"""Sandboxed Jinja environment for chat templates, with the filters and functions that Hugging Face provides to them."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-LONGEST = 16_000_000
-"""Characters that a template may render, or items that it may make by one multiplication."""
+MAX_RENDERED = 16_000_000
+"""Maximum number of characters of a rendered prompt, and of items of the result of one multiplication."""
 
 
-_METHODS = frozenset(dir(dict))
-_LOOP = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem"})
+_DICT_METHODS = frozenset(dir(dict))
+_LOOP_ATTRIBUTES = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem"})
 
 
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """What the sandbox gives, sooner for what templates ask for all the time."""
-        if type(obj) is dict and attribute in obj and attribute not in _METHODS:
+        """Return what the sandbox would return, by a faster path for attributes that templates read all the time."""
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_METHODS:
             return obj[attribute]
-        if type(obj) is LoopContext and attribute in _LOOP:
+        if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
             raise SecurityError("the ** operator is not allowed")
-        if _length(left, right) > LONGEST:
-            raise SecurityError(f"the result of a multiplication exceeds {LONGEST} items")
+        if _product_length(left, right) > MAX_RENDERED:
+            raise SecurityError(f"the result of a multiplication exceeds {MAX_RENDERED} items")
         return super().call_binop(context, operator, left, right)
 
 
-def _length(left: object, right: object) -> int:
-    """Of a product of a sequence and a number, else 0."""
+def _product_length(left: object, right: object) -> int:
+    """Return the length of the product of a sequence and an integer, or 0 for other operands."""
     if isinstance(left, int):
         left, right = right, left
     return len(left) * right if isinstance(left, str | bytes | list | tuple) and isinstance(right, int) else 0
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what the assistant said, for training; here it only groups."""
+class _GenerationTag(Extension):
+    """Support for `{% generation %}`, which marks the assistant's text for training. Here it renders its content."""
 
-    tags = {"generation"}  # noqa: RUF012 (as its base has it)
+    tags = {"generation"}  # noqa: RUF012 (declared like this in the base class)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _raise(message: str) -> NoReturn:
+def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
@@ -68,16 +68,16 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own escapes HTML."""
+    """Encode a value as JSON, without escaping HTML as Jinja's own `tojson` does."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _make() -> _Environment:
-    made = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
-    made.filters["tojson"] = _tojson
-    made.globals["raise_exception"] = _raise
-    made.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    return made
+def _create_environment() -> _Environment:
+    result = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
+    result.filters["tojson"] = _tojson
+    result.globals["raise_exception"] = _raise_exception
+    result.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    return result
 
 
-environment = _make()
+environment = _create_environment()

@@ -1,4 +1,4 @@
-"""Text -> token ids, as the model's own tokenizer does it, from the artefact that its node hands out."""
+"""Tokenization as by the model's own tokenizer, which is loaded from the artefact that nodes provide."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
 
 MAX_CACHED_BYTES = 8 * 2**20
-"""Approximate size of the texts and token ids that a tokenizer caches: system prompts and earlier turns recur."""
+"""Approximate maximum size of the texts and token ids that a tokenizer caches, as system prompts and earlier turns
+recur."""
 
-SHORT = 512
-"""Characters that tiktoken's `encode_ordinary`, which is faster, may be given: with more it may panic where
-`encode_to_numpy` raises, since splitting takes more steps than are allowed (a million)."""
+_MAX_ORDINARY = 512
+"""Maximum length, in characters, of text that is encoded with tiktoken's faster `encode_ordinary`. If splitting a text
+takes more than a million steps, `encode_ordinary` may panic, whereas `encode_to_numpy` raises an error."""
 
 
 class _CachedTokens(NamedTuple):
-    """`ids` is int32 data. `size` counts the text as well, in bytes."""
+    """Cache entry. `ids` is int32 data. `size`, in bytes, includes the text."""
 
     ids: bytes
     size: int
 
 
 class Tokenizer(ABC):
-    """`pieces[i]` are the bytes of token i, `control` the ids that no user's text may become, and `guard` keeps it so;
-    `special` has them by their texts.
+    """Tokenizer of a model, which encodes lone surrogates as U+FFFD.
 
-    Lone surrogates are encoded as U+FFFD.
+    `pieces[i]` has the bytes of token i. `control` has the ids of control tokens, and `special` has these ids by text.
+    User text must not be encoded as control tokens: see `guard`.
     """
 
     def __init__(self, artefact: TokenizerArtefact) -> None:
@@ -52,8 +53,8 @@ class Tokenizer(ABC):
         self._bos = [] if bos is None else [np.array([bos], np.int32)]
         self.special = _ids_by_text(artefact.pieces, artefact.control)
         self._user_defined_ids = _ids_by_text(artefact.pieces, artefact.user_defined)
-        self._control_texts = _longest_first(self.special)
-        self._user_defined_texts = _longest_first(self._user_defined_ids)
+        self._control_texts = _split_pattern(self.special)
+        self._user_defined_texts = _split_pattern(self._user_defined_ids)
         self.guard = Guard(self.special)
         self._control_bytes = {text: np.int32(token).tobytes() for text, token in self.special.items()}
         # Large requests are tokenized in threads.
@@ -61,36 +62,38 @@ class Tokenizer(ABC):
         self._cache_lock = Lock()
 
     def encode_text(self, text: str) -> TokenIds:
-        """Plain text: a control token's text in it becomes ordinary tokens; user-defined tokens are matched first.
+        """Encode plain text: texts of control tokens become ordinary tokens. User-defined tokens are matched first.
 
-        Raises InvalidRequest for text that the tokenizer cannot split within its bounds (a run of nearly a million
-        spaces, say).
+        Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
+        spaces.
         """
-        return _join(self._plain(_without_surrogates(text)))
+        return _join(self._encode_plain(_without_surrogates(text)))
 
-    def encode_bare(self, text: str) -> TokenIds:
-        """Plain text as a whole prompt, one that no template of the model made: starts with the beginning-of-sequence
-        token where the model wants one. Raises InvalidRequest."""
-        return _join([*self._bos, *self._plain(_without_surrogates(text))])
+    def encode_with_bos(self, text: str) -> TokenIds:
+        """Encode plain text as a complete prompt that is not from a chat template: as `encode_text`, after the
+        beginning-of-sequence token if the model requires one. Raises InvalidRequest.
+        """
+        return _join([*self._bos, *self._encode_plain(_without_surrogates(text))])
 
     def encode_prompt(self, text: str, mark: str = "") -> TokenIds:
-        """What a chat template rendered: control tokens' texts become control tokens, save where `mark` breaks them
-        (see Guard), which itself leaves no trace. Raises InvalidRequest."""
+        """Encode the output of a chat template: texts of control tokens become control tokens, unless `mark` breaks
+        them up (see Guard). The mark itself is removed. Raises InvalidRequest.
+        """
         parts: list[bytes] = []
         for index, part in enumerate(self._control_texts.split(_without_surrogates(text))):
             if index % 2:
                 parts.append(self._control_bytes[part])
             elif part:
-                parts.append(self._between(part.replace(mark, "") if mark else part).ids)
+                parts.append(self._encode_segment(part.replace(mark, "") if mark else part).ids)
         return np.frombuffer(bytearray().join(parts), np.int32)
 
     @cachedmethod(attrgetter("_cache"), key=lambda _, text: text, lock=attrgetter("_cache_lock"))
-    def _between(self, text: str) -> _CachedTokens:
-        """Tokenize the text between two control tokens, which no token spans."""
-        ids = _join(self._plain(text)).tobytes()
+    def _encode_segment(self, text: str) -> _CachedTokens:
+        """Encode the text between two control tokens. It can be cached, as no token spans a control token."""
+        ids = _join(self._encode_plain(text)).tobytes()
         return _CachedTokens(ids, 4 * len(text) + len(ids))
 
-    def _plain(self, text: str) -> list[TokenIds]:
+    def _encode_plain(self, text: str) -> list[TokenIds]:
         if not self._user_defined_ids:
             return [self._encode(text)] if text else []
         parts = enumerate(self._user_defined_texts.split(text))
@@ -102,11 +105,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _encode(self, text: str) -> TokenIds:
-        """Text that is not empty, with no lone surrogates and nothing special to be looked for in it."""
+        """Encode text that is not empty and has no lone surrogates, without matching control or user-defined tokens."""
 
 
 class BytePairTokenizer(Tokenizer):
-    """Byte-level BPE. As in llama.cpp, bytes that the vocabulary lacks leave nothing."""
+    """Byte-level BPE tokenizer. As in llama.cpp, bytes that are missing from the vocabulary become no token."""
 
     def __init__(self, artefact: TokenizerArtefact) -> None:
         super().__init__(artefact)
@@ -125,14 +128,14 @@ class BytePairTokenizer(Tokenizer):
             raise SettingsError(f"invalid tokenizer: {error}") from error
 
     def _encode(self, text: str) -> TokenIds:
-        ids = self._few(text) if len(text) <= SHORT else self._many(text)
+        ids = self._encode_short(text) if len(text) <= _MAX_ORDINARY else self._encode_long(text)
         return ids[ids >= 0] if self._lacks_bytes else ids
 
-    def _few(self, text: str) -> TokenIds:
-        """Without numpy's ways of picking, which take longer than all the rest of it."""
+    def _encode_short(self, text: str) -> TokenIds:
+        # For few tokens, indexing with numpy would take longer than everything else here.
         return np.array([*map(self._ids.__getitem__, self._encoding.encode_ordinary(text))], np.int32)
 
-    def _many(self, text: str) -> TokenIds:
+    def _encode_long(self, text: str) -> TokenIds:
         try:
             ranks = self._encoding.encode_to_numpy(text, disallowed_special=())
             return np.frombuffer(self._ids, np.int32)[ranks]
@@ -141,7 +144,7 @@ class BytePairTokenizer(Tokenizer):
 
 
 class JsonTokenizer(Tokenizer):
-    """Any tokenizer that the `tokenizers` package runs."""
+    """Tokenizer that runs a tokenizer.json with the `tokenizers` package."""
 
     def __init__(self, artefact: TokenizerArtefact) -> None:
         super().__init__(artefact)
@@ -155,7 +158,9 @@ class JsonTokenizer(Tokenizer):
 
 
 def load_tokenizer(artefact: TokenizerArtefact) -> Tokenizer:
-    """Takes about a second for a large vocabulary. Raises SettingsError for an artefact that makes no tokenizer."""
+    """Create a tokenizer from its artefact. Takes about a second for a large vocabulary. Raises SettingsError for an
+    invalid artefact.
+    """
     if artefact.pattern is not None and artefact.merges is not None:
         return BytePairTokenizer(artefact)
     if artefact.tokenizer_json is not None:
@@ -164,13 +169,14 @@ def load_tokenizer(artefact: TokenizerArtefact) -> Tokenizer:
 
 
 def _ids_by_text(pieces: Sequence[bytes], ids: Iterable[int]) -> dict[str, int]:
+    """Return the ids by the texts of their tokens, without tokens that have no text."""
     texts = {pieces[token].decode("utf-8", "ignore"): token for token in ids}
     texts.pop("", None)
     return texts
 
 
-def _longest_first(texts: Iterable[str]) -> re.Pattern[str]:
-    """Its `split` gives plain text and texts by turns."""
+def _split_pattern(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern whose `split` alternates plain text and one of `texts`. The longest text takes precedence."""
     return re.compile("(" + ("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)") + ")")
 
 
@@ -189,34 +195,38 @@ def _join(parts: Sequence[NDArray[np.int32]]) -> TokenIds:
 
 
 def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
-    """Knows no control and no user-defined tokens, adds none, and cuts nothing off. Raises SettingsError."""
+    """Return a tokenizer that does not match control and user-defined tokens, adds none, and does not truncate. Raises
+    SettingsError.
+    """
     try:
         document = msgspec.json.decode(artefact.tokenizer_json or "", type=dict[str, Any])
-        ours = {*artefact.control, *artefact.user_defined}
+        removed = {*artefact.control, *artefact.user_defined}
         document["added_tokens"] = [
-            token for token in document.get("added_tokens", []) if token["id"] not in ours and not token["special"]
+            token for token in document.get("added_tokens", []) if token["id"] not in removed and not token["special"]
         ]
         document |= {"post_processor": None, "truncation": None, "padding": None}
-        _hide(document["model"], frozenset(artefact.control))
+        _rename_control_tokens(document["model"], frozenset(artefact.control))
         return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
 
-def _hide(model: dict[str, Any], control: frozenset[int]) -> None:
-    """A vocabulary may list control tokens, and some models match any text that it lists: these get a name that no
-    text has."""
+def _rename_control_tokens(model: dict[str, Any], control: frozenset[int]) -> None:
+    """Rename control tokens in the vocabulary to strings that no text contains. Some models match every text that is
+    listed in the vocabulary.
+    """
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):
         model["vocab"] = [
-            [_hidden(token) if token in control else piece, score] for token, (piece, score) in enumerate(vocabulary)
+            [_unmatchable(token) if token in control else piece, score]
+            for token, (piece, score) in enumerate(vocabulary)
         ]
     else:
         model["vocab"] = {
-            _hidden(token) if token in control and piece != model.get("unk_token") else piece: token
+            _unmatchable(token) if token in control and piece != model.get("unk_token") else piece: token
             for piece, token in vocabulary.items()
         }
 
 
-def _hidden(token: int) -> str:
+def _unmatchable(token: int) -> str:
     return f"\ufdd0\ufdd1{token}"

@@ -1,6 +1,7 @@
-"""Tools for models whose chat template knows none, in the Hermes format, which many models have seen in training.
+"""Tools as text in messages, for models whose chat template does not support tools.
 
-The tools stand as JSON in the system message, calls in `<tool_call>`, results in `<tool_response>`.
+This is the Hermes format, which many models have seen in training: the system message has the tools as JSON, and other
+messages have calls in `<tool_call>` and results in `<tool_response>`.
 """
 
 from __future__ import annotations
@@ -24,66 +25,70 @@ For each call, answer with a JSON object of the function's name and arguments wi
 {{"name": <function-name>, "arguments": <arguments-object>}}
 </tool_call>"""
 
-_SYSTEM = ("system", "developer")
+_SYSTEM_ROLES = ("system", "developer")
 
 
-def written(messages: Sequence[Message], tools: Sequence[Message], knows_system: bool) -> Sequence[Message]:
-    """The messages with the tools, calls and results written into their text; the same where there are none.
+def add_tools_as_text(
+    messages: Sequence[Message], tools: Sequence[Message], supports_system: bool
+) -> Sequence[Message]:
+    """Return the messages with tools, calls and results added to their text, or unchanged if there are none.
 
-    `knows_system`: the template shows system messages; else the tools go to the first user's. Raises TemplateError
-    where there is none of them either.
+    If the template `supports_system` messages, the tools are added to the system message, else to the first user
+    message. Raises TemplateError if there is no such user message.
     """
     if not tools and not any(message.get("tool_calls") or message.get("role") == "tool" for message in messages):
         return messages
-    said = _without_calls(messages)
+    result = _calls_as_text(messages)
     if tools:
-        _introduce(said, _INSTRUCTIONS.format(tools="\n".join(map(_json, tools))), knows_system)
-    return said
+        _add_instructions(result, _INSTRUCTIONS.format(tools="\n".join(map(_json, tools))), supports_system)
+    return result
 
 
-def joined(content: object) -> str:
-    """The text of content as a string, as text parts, or as nothing."""
+def join_text_parts(content: object) -> str:
+    """Return the text of a message's content, which is a string, a list of text parts, or None."""
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content)
     return str(content or "")
 
 
-def arguments_as_text(calls: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """The calls with their arguments as JSON, for templates that do not write it themselves."""
-    return [{**call, "function": {**call["function"], "arguments": _text(call["function"])}} for call in calls]
+def encode_arguments(calls: Iterable[Mapping[str, Any]]) -> list[Message]:
+    """Return the calls with their arguments encoded as JSON, for templates that do not encode them."""
+    return [
+        {**call, "function": {**call["function"], "arguments": _encoded_arguments(call["function"])}} for call in calls
+    ]
 
 
-def _introduce(said: list[Message], instructions: str, knows_system: bool) -> None:
-    roles = _SYSTEM if knows_system else ("user",)
-    index = next((index for index, message in enumerate(said) if message.get("role") in roles), None)
+def _add_instructions(messages: list[Message], instructions: str, supports_system: bool) -> None:
+    roles = _SYSTEM_ROLES if supports_system else ("user",)
+    index = next((index for index, message in enumerate(messages) if message.get("role") in roles), None)
     if index is not None:
-        texts = (joined(said[index].get("content")), instructions)
-        said[index] = {**said[index], "content": "\n\n".join(texts if knows_system else texts[::-1])}
-    elif knows_system:
-        said.insert(0, {"role": "system", "content": instructions})
+        texts = (join_text_parts(messages[index].get("content")), instructions)
+        messages[index] = {**messages[index], "content": "\n\n".join(texts if supports_system else texts[::-1])}
+    elif supports_system:
+        messages.insert(0, {"role": "system", "content": instructions})
     else:
         raise TemplateError("tools require at least one user message")
 
 
-def _without_calls(messages: Iterable[Message]) -> list[Message]:
-    said: list[Message] = []
+def _calls_as_text(messages: Iterable[Message]) -> list[Message]:
+    converted: list[Message] = []
     names: dict[str, str] = {}
-    results = False  # whether the last message in `said` holds results: those of several calls share one
+    after_result = False  # consecutive results are combined in one message
     for message in messages:
         if message.get("role") == "tool":
             text = _result(message, names)
-            content = f"{said.pop()['content']}\n{text}" if results else text
-            said.append({"role": "user", "content": content})
+            content = f"{converted.pop()['content']}\n{text}" if after_result else text
+            converted.append({"role": "user", "content": content})
         else:
             calls = message.get("tool_calls") or ()
             names.update((call["id"], call["function"]["name"]) for call in calls)
-            said.append(_spoken(message, calls) if calls else message)
-        results = message.get("role") == "tool"
-    return said
+            converted.append(_append_calls(message, calls) if calls else message)
+        after_result = message.get("role") == "tool"
+    return converted
 
 
-def _spoken(message: Message, calls: Iterable[Mapping[str, Any]]) -> Message:
-    texts = [joined(message.get("content")), *(_call(call["function"]) for call in calls)]
+def _append_calls(message: Message, calls: Iterable[Mapping[str, Any]]) -> Message:
+    texts = [join_text_parts(message.get("content")), *(_call(call["function"]) for call in calls)]
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join(filter(None, texts))}
 
@@ -95,11 +100,11 @@ def _call(function: Mapping[str, Any]) -> str:
 
 def _result(message: Message, names: Mapping[str, str]) -> str:
     name = names.get(message.get("tool_call_id", ""))
-    result = ({"name": name} if name else {}) | {"content": joined(message.get("content"))}
+    result = ({"name": name} if name else {}) | {"content": join_text_parts(message.get("content"))}
     return f"<tool_response>\n{_json(result)}\n</tool_response>"
 
 
-def _text(function: Mapping[str, Any]) -> str:
+def _encoded_arguments(function: Mapping[str, Any]) -> str:
     arguments = function["arguments"]
     return arguments if isinstance(arguments, str) else _json(arguments)
 

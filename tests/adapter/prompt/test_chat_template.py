@@ -182,26 +182,26 @@ def test_the_dialect() -> None:
 
 def test_content_as_strings() -> None:
     """Most templates want strings: parts are joined by line feeds."""
-    assert not ChatTemplate(SMOLLM2).wants_parts
+    assert not ChatTemplate(SMOLLM2).requires_content_parts
     assert "user\none\ntwo<|im_end|>" in render(SMOLLM2, PARTS)
 
 
 def test_content_as_parts() -> None:
     """Some want parts only: a string becomes one."""
-    assert ChatTemplate(PARTS_ONLY).wants_parts
+    assert ChatTemplate(PARTS_ONLY).requires_content_parts
     assert render(PARTS_ONLY, USER, PARTS) == "user:Hi;user:one;two;"
 
 
 def test_content_as_either() -> None:
     """A template that takes both gets strings."""
-    assert not ChatTemplate(BOTH).wants_parts
+    assert not ChatTemplate(BOTH).requires_content_parts
     assert render(BOTH, USER, PARTS) == "Hione\ntwo"
 
 
 def test_a_template_that_writes_out_any_content() -> None:
     """It takes strings, though a list would show too."""
-    assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").wants_parts
-    assert not ChatTemplate("{{ messages | tojson }}").wants_parts
+    assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").requires_content_parts
+    assert not ChatTemplate("{{ messages | tojson }}").requires_content_parts
 
 
 def test_developers() -> None:

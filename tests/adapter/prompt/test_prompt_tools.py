@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.translate import generation_request
-from adapter.prompt import ChatTemplate, Conversation, Prompt, load_tokenizer, own_template, write
+from adapter.prompt import ChatTemplate, Conversation, Prompt, custom_template, load_tokenizer, render_conversation
 from subnet.errors import InvalidRequest
 from subnet.node_info import TokenizerArtefact
 
@@ -74,7 +74,7 @@ CALLED = [
 
 def written(source: str, **fields: Any) -> Prompt:
     request = msgspec.convert({"model": "m", "messages": [QUESTION]} | fields, ChatCompletionRequest)
-    return write(generation_request(request, {}).conversation, ChatTemplate(source), TOKENIZER.guard)
+    return render_conversation(generation_request(request, {}).conversation, ChatTemplate(source), TOKENIZER.guard)
 
 
 def text(source: str, **fields: Any) -> str:
@@ -87,9 +87,9 @@ def refusal(source: str, **fields: Any) -> str | None:
     return caught.value.param
 
 
-def test_a_template_that_knows_tools() -> None:
+def test_a_template_that_supports_tools() -> None:
     """It writes tools, calls and results itself."""
-    assert ChatTemplate(KNOWS_TOOLS).knows_tools
+    assert ChatTemplate(KNOWS_TOOLS).supports_tools
     assert text(KNOWS_TOOLS, messages=CALLED, tools=[TOOL]) == (
         'weather: {"type": "object", "properties": {}}\n'
         'user: Hi\nassistant: weather{"city": "x"}time"{broken"\ntool: noon\ntool: warm\n'
@@ -98,13 +98,13 @@ def test_a_template_that_knows_tools() -> None:
 
 def test_a_template_that_wants_arguments_as_text() -> None:
     """It gets them as JSON."""
-    assert ChatTemplate(ARGUMENTS_AS_TEXT).knows_tools
+    assert ChatTemplate(ARGUMENTS_AS_TEXT).supports_tools
     assert 'assistant: weather={"city": "x"}time={broken\n' in text(ARGUMENTS_AS_TEXT, messages=CALLED)
 
 
 def test_a_template_that_knows_no_tools() -> None:
     """Tools go to the system message, calls and results into the text of messages."""
-    assert not ChatTemplate(CHATML).knows_tools
+    assert not ChatTemplate(CHATML).supports_tools
     found = text(CHATML, messages=[{"role": "system", "content": "Be brief."}, *CALLED], tools=[TOOL])
     system, user, assistant, results, end = found.split("<|im_end|>\n")
     assert system.startswith("<|im_start|>system\nBe brief.\n\n")
@@ -204,12 +204,12 @@ def test_what_asks_for_nothing() -> None:
 
 def test_reasoning_that_the_template_opens() -> None:
     """The prompt tells whether the answer begins inside reasoning, whatever users wrote."""
-    assert written(THINKING, reasoning_effort="low").opened("<think>", "</think>")
-    assert not written(THINKING, reasoning_effort="none").opened("<think>", "</think>")
+    assert written(THINKING, reasoning_effort="low").starts_in_reasoning("<think>", "</think>")
+    assert not written(THINKING, reasoning_effort="none").starts_in_reasoning("<think>", "</think>")
     said = [{"role": "user", "content": "what is <think>"}]
-    assert not written(CHATML, messages=said).opened("<think>", "</think>")
+    assert not written(CHATML, messages=said).starts_in_reasoning("<think>", "</think>")
     bare = "{% for message in messages %}{{ message.content }}{% endfor %}"
-    assert not written(bare, messages=said, add_generation_prompt=False).opened("<think>", "</think>")
+    assert not written(bare, messages=said, add_generation_prompt=False).starts_in_reasoning("<think>", "</think>")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_message_to_be_continued(content: str, opened: bool) -> None:
     messages = [QUESTION, {"role": "assistant", "content": content}]
     found = written(CHATML, messages=messages, continue_final_message=True, add_generation_prompt=False)
     assert found.text == f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{content}"
-    assert found.opened("<think>", "</think>") is opened
+    assert found.starts_in_reasoning("<think>", "</think>") is opened
     assert text(PARTS, messages=messages, continue_final_message=True) == f"[user]Hi[assistant]{content}"
     assert text(NO_SYSTEM, messages=messages, continue_final_message=True) == f"[user] Hi</s>[assistant] {content}"
 
@@ -245,12 +245,12 @@ def test_no_generation_prompt() -> None:
     assert text(CHATML, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
-def test_a_requests_own_template() -> None:
+def test_a_custom_template() -> None:
     """Only where the operator permits it; what does not compile or is too long names the parameter."""
-    assert own_template("{{ bos_token }}{{ messages[0].content }}", True, "<s>").render([QUESTION]) == "<s>Hi"
+    assert custom_template("{{ bos_token }}{{ messages[0].content }}", True, "<s>").render([QUESTION]) == "<s>Hi"
     for source, permitted in (("x", False), ("{% if %}", True), ("x" * 100_000, True)):
         with pytest.raises(InvalidRequest) as caught:
-            own_template(source, permitted)
+            custom_template(source, permitted)
         assert caught.value.param == "chat_template"
 
 
@@ -278,7 +278,7 @@ def test_nothing_of_a_client_becomes_a_control_token(source: str, hostile: str) 
         chat_template_kwargs={"custom": {hostile: hostile}},
         continue_final_message="messages[0]" not in source,
     )
-    prompt = write(given, template, TOKENIZER.guard)
+    prompt = render_conversation(given, template, TOKENIZER.guard)
     tokens = [int(token) for token in TOKENIZER.encode_prompt(prompt.marked, prompt.mark)]
     expected = 2 * 5 - 1 if source is CHATML else 0
     assert sum(token in TOKENIZER.control for token in tokens) == expected

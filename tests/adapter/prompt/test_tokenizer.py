@@ -103,8 +103,8 @@ def test_no_text(tokenizer: Tokenizer) -> None:
     """Nothing is no tokens, of the right type; only a bare prompt starts with the beginning of sequence."""
     assert tokenizer.encode_text("").dtype == tokenizer.encode_prompt("").dtype == np.int32
     assert tokenizer.encode_text("").tolist() == tokenizer.encode_prompt("").tolist() == []
-    assert tokenizer.encode_bare("").tolist() == [0]
-    assert tokenizer.encode_bare("<|end|>").tolist() == [0, *tokenizer.encode_text("<|end|>").tolist()]
+    assert tokenizer.encode_with_bos("").tolist() == [0]
+    assert tokenizer.encode_with_bos("<|end|>").tolist() == [0, *tokenizer.encode_text("<|end|>").tolist()]
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, JSON])

@@ -170,7 +170,7 @@ def test_beginning_of_sequence_token(tmp_path: Path, add_bos_token: bool | None,
     config = {"bos_token": "<s>"} | ({} if add_bos_token is None else {"add_bos_token": add_bos_token})
     card, artefact = described(folder_of(tmp_path, byte_fallback(), tokenizer_config=config))
     assert (card.bos_token, artefact.bos_id, artefact.add_bos) == ("<s>", 1, expected)
-    bare = load_tokenizer(artefact).encode_bare("the cat").tolist()
+    bare = load_tokenizer(artefact).encode_with_bos("the cat").tolist()
     assert bare == byte_fallback().encode("the cat", add_special_tokens=expected).ids
 
 
