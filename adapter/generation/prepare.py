@@ -8,7 +8,7 @@ from adapter.errors import invalid
 from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
-from adapter.grammar.json_schema_only import structured
+from adapter.grammar.json_schema_only import build_supported_grammar
 from adapter.offload import offload_if_large
 from adapter.prompt import Conversation, Prompt, custom_template
 from subnet.errors import ContextLengthExceeded
@@ -50,7 +50,7 @@ async def prepare(
     )
     tags = model.format.tags
     starts_in_reasoning = tags is not None and prompt.starts_in_reasoning(tags.opening, tags.closing)
-    answer_format, grammar = await structured(
+    answer_format, grammar = await build_supported_grammar(
         request.tools,
         request.output_format,
         model.format,

@@ -1,1 +1,1 @@
-"""What a request says of the form of its answer -> the grammar that the engine must keep to."""
+"""Grammars that an engine must follow, from the tools and the output format of a request."""

@@ -1,4 +1,4 @@
-"""Whether engines can follow a JSON schema, and if not, which place in it is the reason."""
+"""Check of JSON schemas for features that engines do not support, with the path of the unsupported part."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import msgspec
 from cachetools import LRUCache, cached
 from llguidance import LLMatcher
 
-from adapter.grammar.strict_mode import Fault, Path, strict_fault
+from adapter.grammar.strict_mode import Path, SchemaIssue, find_strict_issue
 
-LONGEST = 256 * 1024
-"""Characters of a schema as JSON: what nodes take."""
+MAX_SCHEMA_LENGTH = 256 * 1024
+"""Maximum length of a schema as JSON, in characters: the limit of nodes."""
 
-_SEARCHED = 512 * 1024
-"""Characters of schemas that are tried to find the place of one fault."""
+_SEARCH_BUDGET = 512 * 1024
+"""Maximum total length of the schemas that are compiled to find the cause of one issue, in characters."""
 
-# What changes how llguidance reads a schema, and what no answer needs: white space without end.
+# llguidance's keyword for its own options. They forbid unlimited white space, which no answer needs.
 _GUIDANCE = "x-guidance"
 _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 
@@ -28,15 +28,15 @@ _MAPS = ("$defs", "definitions", "properties", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
 
-# llguidance's words for a keyword that it does not know; they are about its own options.
-_UNKNOWN = re.compile("Unimplemented keys|oneOf constraints are not supported")
+# llguidance's messages for unsupported keywords. They are not shown, as they refer to its own options.
+_UNSUPPORTED_KEYWORD = re.compile("Unimplemented keys|oneOf constraints are not supported")
 
 _MAX_CACHED = 16 * 2**20
-"""Characters of schemas whose results are cached."""
+"""Maximum total length of the schemas whose results are cached, in characters."""
 
 
 class _Result(NamedTuple):
-    fault: Fault | None
+    issue: SchemaIssue | None
     size: int
 
 
@@ -45,64 +45,68 @@ _cache: LRUCache[tuple[str, bool], _Result] = LRUCache(_MAX_CACHED, getsizeof=at
 _cache_lock = Lock()
 
 
-def written(schema: Mapping[str, Any]) -> str:
-    """The schema as JSON, for any engine."""
+def encode_schema(schema: Mapping[str, Any]) -> str:
+    """Return the schema as JSON that every engine can read, without options of llguidance."""
     return msgspec.json.encode({key: value for key, value in schema.items() if key != _GUIDANCE}).decode()
 
 
-def in_lark(schema: Mapping[str, Any]) -> str:
-    """The schema as a Lark expression, with bounds on white space."""
+def lark_expression(schema: Mapping[str, Any]) -> str:
+    """Return the schema as an expression in llguidance's Lark dialect, which limits white space."""
     return f"%json {msgspec.json.encode({**schema, _GUIDANCE: _OPTIONS}).decode()}"
 
 
-def is_checked(text: str, strict: bool) -> bool:
-    """Whether `fault` will know at once."""
+def is_cached(text: str, strict: bool) -> bool:
+    """Return True if the result of `find_issue` is cached."""
     return (text, strict) in _cache
 
 
-def fault(schema: Mapping[str, Any], text: str, strict: bool = False) -> Fault | None:
-    """The first thing in `schema`, which is `text` as `written`, that engines cannot follow, or that OpenAI's rules
-    for strict schemas forbid. Takes up to a second for a large one, without the interpreter lock."""
-    return _checked(schema, text, strict).fault
+def find_issue(schema: Mapping[str, Any], text: str, strict: bool = False) -> SchemaIssue | None:
+    """Return the first issue of `schema`, or None. Issues are features that engines do not support, and with `strict`
+    violations of OpenAI's rules for strict schemas. `text` is the result of `encode_schema`.
+
+    Takes up to a second for a large schema, without the GIL.
+    """
+    return _check(schema, text, strict).issue
 
 
 @cached(_cache, key=lambda _, text, strict: (text, strict), lock=_cache_lock)
-def _checked(schema: Mapping[str, Any], text: str, strict: bool) -> _Result:
-    return _Result((strict_fault(schema) if strict else None) or _find(schema, text), len(text))
+def _check(schema: Mapping[str, Any], text: str, strict: bool) -> _Result:
+    return _Result((find_strict_issue(schema) if strict else None) or _find_unsupported(schema, text), len(text))
 
 
-def _find(schema: Mapping[str, Any], text: str) -> Fault | None:
-    if len(text) > LONGEST:
-        return Fault((), f"the schema has {len(text)} characters, but the maximum is {LONGEST}")
-    reason = _reason(text)
-    if reason is None:
+def _find_unsupported(schema: Mapping[str, Any], text: str) -> SchemaIssue | None:
+    if len(text) > MAX_SCHEMA_LENGTH:
+        return SchemaIssue((), f"the schema has {len(text)} characters, but the maximum is {MAX_SCHEMA_LENGTH}")
+    error = _compile_error(text)
+    if error is None:
         return None
-    path = _Search(schema, reason).path(schema)
-    return Fault(path, f"'{path[-1]}' is not supported" if path and _UNKNOWN.match(reason) else reason)
+    path = _CauseSearch(schema, error).path(schema)
+    return SchemaIssue(path, f"'{path[-1]}' is not supported" if path and _UNSUPPORTED_KEYWORD.match(error) else error)
 
 
-def _reason(text: str) -> str | None:
-    """Why llguidance cannot follow this. Its errors go on for pages: the first line says what is wrong."""
+def _compile_error(text: str) -> str | None:
+    """Return llguidance's error for a schema, or None. Only its first line, as the message can fill pages."""
     try:
-        wrong, messages = LLMatcher.validate_grammar_with_warnings(LLMatcher.grammar_from_json_schema(text))
+        is_error, messages = LLMatcher.validate_grammar_with_warnings(LLMatcher.grammar_from_json_schema(text))
     except ValueError as error:
-        wrong, messages = True, [str(error)]
-    return " ".join(messages[0].split("\n")[0].split())[:200] if wrong else None
+        is_error, messages = True, [str(error)]
+    return " ".join(messages[0].split("\n")[0].split())[:200] if is_error else None
 
 
-class _Search:
-    """For the smallest part of a schema that fails for the same reason as the whole."""
+class _CauseSearch:
+    """Search for the smallest part of a schema that fails with the same error as the whole."""
 
-    def __init__(self, root: Mapping[str, Any], reason: str) -> None:
+    def __init__(self, root: Mapping[str, Any], error: str) -> None:
         self._shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
-        self._reason = reason
-        self._left = _SEARCHED
+        self._error = error
+        self._remaining = _SEARCH_BUDGET
 
     def path(self, schema: Mapping[str, Any]) -> Path:
-        for step, part in _parts(schema):
-            if self._fails(part):
-                return (*step, *self.path(part))
-        # `type` last, since the others mean little without it.
+        """Return the path of the cause within `schema`, which fails."""
+        for step, subschema in _subschemas(schema):
+            if self._fails(subschema):
+                return (*step, *self.path(subschema))
+        # `type` is tried last, since other keywords mean little without it.
         for key in sorted(schema, key="type".__eq__):
             if not self._fails({name: value for name, value in schema.items() if name != key}):
                 return (key,)
@@ -110,17 +114,17 @@ class _Search:
 
     def _fails(self, schema: Mapping[str, Any]) -> bool:
         text = msgspec.json.encode({**self._shared, **schema}).decode()
-        self._left -= len(text)
-        return self._left > 0 and _reason(text) == self._reason
+        self._remaining -= len(text)
+        return self._remaining > 0 and _compile_error(text) == self._error
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     for key in _MAPS:
         if isinstance(schema.get(key), Mapping):
-            yield from (((key, name), part) for name, part in schema[key].items() if isinstance(part, Mapping))
+            yield from (((key, name), value) for name, value in schema[key].items() if isinstance(value, Mapping))
     for key in _LISTS:
         if isinstance(schema.get(key), list):
-            yield from (((key, index), part) for index, part in enumerate(schema[key]) if isinstance(part, Mapping))
+            yield from (((key, index), value) for index, value in enumerate(schema[key]) if isinstance(value, Mapping))
     for key in _SINGLE:
         if isinstance(schema.get(key), Mapping):
             yield (key,), schema[key]

@@ -1,7 +1,7 @@
-"""For engines that keep to JSON schemas, and to no larger grammar: a form of its own, with nothing around it.
+"""Grammars for engines that support JSON schemas as grammars, but no Lark grammars, as vLLM and SGLang.
 
-A call that is asked for is written as `{"name": ..., "arguments": {...}}`, whatever the model's own way is, and a form
-has no reasoning before it.
+For these, a forced call is written as `{"name": ..., "arguments": {...}}`, whatever the model's own format is, and an
+answer with an output format has no reasoning before it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from adapter.grammar.build import parameters, structure
-from adapter.grammar.json_schema import written
+from adapter.grammar.build import build_grammar, enforced_schemas
+from adapter.grammar.json_schema import encode_schema
 from adapter.grammar.output_format import OutputFormat
 from adapter.tools import ModelFormat
 from adapter.tools.formats.llama3_json import Llama3Json
@@ -19,44 +19,53 @@ from adapter.tools.reading.offer import Offer
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
-_CALLS = ModelFormat(Llama3Json(), None)
-_FORM = ModelFormat(None, None)
+_JSON_CALL_FORMAT = ModelFormat(Llama3Json(), None)
+_CONTENT_ONLY_FORMAT = ModelFormat(None, None)
 
 Tools = Mapping[str, Mapping[str, Any] | None]
 
 
-async def structured(
+async def build_supported_grammar(
     offer: Offer,
     output_format: OutputFormat | None,
-    kind: ModelFormat,
+    model_format: ModelFormat,
     special: Mapping[str, int],
-    opened: bool,
-    engines: Callable[[], Collection[GrammarKind]],
+    in_reasoning: bool,
+    supported_kinds: Callable[[], Collection[GrammarKind]],
 ) -> tuple[ModelFormat, Grammar | None]:
-    """Returns how the answer is to be read, and the grammar that it must fit: as `structure` has them, where all
-    `engines` of the model support such grammars. Raises as that does.
+    """Return the format by which the answer must be parsed, and the grammar that it must match.
+
+    These are `model_format` and the result of `build_grammar`, unless all nodes of the model support JSON schemas but
+    not Lark grammars. `supported_kinds` returns the kinds of grammars that all of them support. Raises as
+    `build_grammar` does.
     """
-    wanted = offer.tools or output_format is not None
-    if wanted and "lark" not in (kinds := engines()) and "json_schema" in kinds:
+    needs_grammar = offer.tools or output_format is not None
+    if needs_grammar and "lark" not in (kinds := supported_kinds()) and "json_schema" in kinds:
         if offer.forced:
-            await structure(offer, output_format, kind, special, opened)
-            return _CALLS, Grammar("json_schema", written(_call(parameters(offer))))
+            # For its checks only.
+            await build_grammar(offer, output_format, model_format, special, in_reasoning)
+            return _JSON_CALL_FORMAT, Grammar("json_schema", encode_schema(_call_schema(enforced_schemas(offer))))
         if output_format is not None and not offer.tools:
-            return _FORM, await structure(offer, output_format, _FORM, special)
-    return kind, await structure(offer, output_format, kind, special, opened)
+            grammar = await build_grammar(offer, output_format, _CONTENT_ONLY_FORMAT, special)
+            return _CONTENT_ONLY_FORMAT, grammar
+    return model_format, await build_grammar(offer, output_format, model_format, special, in_reasoning)
 
 
-def _call(tools: Tools) -> Mapping[str, Any]:
-    """A schema of one call to one of `tools`."""
+def _call_schema(tools: Tools) -> Mapping[str, Any]:
+    """Return a schema of one call to one of `tools`."""
     if len(tools) == 1:
         ((name, schema),) = tools.items()
-        return _of(name, schema, "#/properties/arguments")
-    calls = [_of(name, schema, f"#/anyOf/{at}/properties/arguments") for at, (name, schema) in enumerate(tools.items())]
+        return _tool_schema(name, schema, "#/properties/arguments")
+    calls = [
+        _tool_schema(name, schema, f"#/anyOf/{index}/properties/arguments")
+        for index, (name, schema) in enumerate(tools.items())
+    ]
     return {"anyOf": calls}
 
 
-def _of(name: str, schema: Mapping[str, Any] | None, place: str) -> Mapping[str, Any]:
-    properties = {"name": {"const": name}, "arguments": moved(as_object(schema), place)}
+def _tool_schema(name: str, schema: Mapping[str, Any] | None, pointer: str) -> Mapping[str, Any]:
+    """Return a schema of a call to the tool `name`, whose arguments have the JSON pointer `pointer` in the result."""
+    properties = {"name": {"const": name}, "arguments": rebase_references(as_object(schema), pointer)}
     return {
         "type": "object",
         "properties": properties,
@@ -65,14 +74,16 @@ def _of(name: str, schema: Mapping[str, Any] | None, place: str) -> Mapping[str,
     }
 
 
-def moved(schema: Any, place: str) -> Any:
-    """`schema` as it is written at `place` of a larger one: what it refers to has moved with it."""
+def rebase_references(schema: Any, pointer: str) -> Any:
+    """Return a copy of `schema` to be embedded in a larger schema at the JSON pointer `pointer`, with references
+    (`$ref`) adapted to it.
+    """
     if isinstance(schema, Mapping):
-        found = {key: moved(value, place) for key, value in schema.items()}
-        reference = found.get("$ref")
+        result = {key: rebase_references(value, pointer) for key, value in schema.items()}
+        reference = result.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
-            found["$ref"] = place + reference[1:]
-        return found
+            result["$ref"] = pointer + reference[1:]
+        return result
     if isinstance(schema, list | tuple):
-        return [moved(one, place) for one in schema]
+        return [rebase_references(item, pointer) for item in schema]
     return schema

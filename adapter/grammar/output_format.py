@@ -1,4 +1,4 @@
-"""The format that the text of an answer must have, and its grammar."""
+"""Output formats of answers, and their grammars."""
 
 from __future__ import annotations
 
@@ -11,118 +11,130 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
 from adapter.errors import BadRequest
-from adapter.grammar.json_schema import in_lark, written
+from adapter.grammar.json_schema import encode_schema, lark_expression
 from subnet.generation import Grammar
 
-LONGEST_TEXT = 16 * 1024
-"""Characters of a regular expression or a grammar: GBNF takes three microseconds each."""
+MAX_GRAMMAR_LENGTH = 16 * 1024
+"""Maximum length of a regular expression or a grammar, in characters: converting GBNF takes three microseconds per
+character."""
 
-_OBJECT: Mapping[str, Any] = {"type": "object"}
-_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
-_SLASH_OR_LINE = re.compile(r"\\.|[/\n\r]", re.DOTALL)
-_IN_LARK = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+_REGEX_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
+_SLASH_OR_LINE_END = re.compile(r"\\.|[/\n\r]", re.DOTALL)
+_LARK_ESCAPES = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where a request has a schema (or the like), what it is to be called, and the code of its errors."""
+class SchemaLocation(msgspec.Struct, frozen=True):
+    """Location of a schema, regular expression or grammar in a request, for error messages.
+
+    `param` is the parameter, `label` the name in messages about schemas, and `code` the code of these errors.
+    """
 
     param: str
-    owner: str
+    label: str
     code: str = "invalid_json_schema"
 
-    def refusal(self, path: Sequence[str | int], reason: str) -> BadRequest:
-        """The error for `path` in there, in OpenAI's words."""
+    def schema_error(self, path: Sequence[str | int], reason: str) -> BadRequest:
+        """Return the error, as OpenAI words it, for the part of the schema at `path`."""
         steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
         context = f"In context=({', '.join(map(repr, path))}), " if path else ""
         return BadRequest(
-            f"Invalid schema for {self.owner}: {context[:512]}{reason}.",
+            f"Invalid schema for {self.label}: {context[:512]}{reason}.",
             param=(self.param + steps)[:512],
             code=self.code,
         )
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
-    """The format that an answer must have, as a client gave it at `place`.
+    """Output format as the client specified it at `location`.
 
-    `value` is a JSON schema or its text, a regular expression, the texts to choose from, or a grammar in the notation
-    of Lark or of GBNF; None for any JSON object. `strict` asks for OpenAI's rules for schemas, too.
+    `value` depends on `kind`: a JSON schema or its text, a regular expression, a list of choices, a grammar in Lark or
+    GBNF notation, or None for `json_object`. `strict`: the schema must also comply with OpenAI's rules for strict
+    schemas.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
-    place: Place
+    location: SchemaLocation
     value: Any = None
     strict: bool = False
 
 
-class Form(msgspec.Struct, frozen=True):
-    """`grammar` is for an answer that is nothing else. `schema` is set where it is made from one."""
+class CompiledFormat(msgspec.Struct, frozen=True):
+    """Output format with its grammar, which is for an answer without anything else. `schema` is the JSON schema of the
+    grammar, or None if it is not from one.
+    """
 
     grammar: Grammar
-    place: Place
+    location: SchemaLocation
     schema: Mapping[str, Any] | None = None
     strict: bool = False
 
     @property
-    def body(self) -> str | None:
-        """As a Lark expression, to be a part of a larger grammar; None for one that is a whole of its own."""
+    def expression(self) -> str | None:
+        """Lark expression for use in a larger grammar, or None if the format is a complete grammar itself."""
         if self.schema is not None:
-            return in_lark(self.schema)
+            return lark_expression(self.schema)
         if self.grammar.kind == "regex":
-            return f"/{_SLASH_OR_LINE.sub(_in_lark, self.grammar.text)}/"
+            return f"/{_SLASH_OR_LINE_END.sub(_escape_for_lark, self.grammar.text)}/"
         return None
 
 
-def compiled(wanted: OutputFormat) -> Form:
-    """Returns the format with its grammar. Raises BadRequest for an invalid JSON schema, regular expression or grammar;
-    whether an engine can follow a schema is not checked here."""
-    place = wanted.place
-    match wanted.kind:
+def compile_format(output_format: OutputFormat) -> CompiledFormat:
+    """Return the format with its grammar.
+
+    Raises BadRequest for an invalid regular expression or grammar, and for a schema that is not a JSON object. Does not
+    check whether engines support the schema.
+    """
+    location, value = output_format.location, output_format.value
+    match output_format.kind:
         case "json_object":
-            return _json(_OBJECT, place)
+            return _json_format(_ANY_OBJECT, location)
         case "json_schema":
-            return _json(_parsed(wanted.value, place), place, wanted.strict)
+            return _json_format(_parse_schema(value, location), location, output_format.strict)
         case "choice":
-            options = "|".join(_SPECIAL.sub(r"\\\g<0>", option) for option in wanted.value)
-            return Form(_tried(Grammar("regex", f"({options})"), place), place)
+            options = "|".join(_REGEX_SPECIAL.sub(r"\\\g<0>", option) for option in value)
+            return CompiledFormat(_validate(Grammar("regex", f"({options})"), location), location)
         case "regex":
-            return Form(_tried(Grammar("regex", wanted.value), place), place)
+            return CompiledFormat(_validate(Grammar("regex", value), location), location)
         case "grammar":
-            return Form(_tried(Grammar("lark", _lark(wanted.value, place)), place), place)
+            return CompiledFormat(_validate(Grammar("lark", _to_lark(value, location)), location), location)
 
 
-def _json(schema: Mapping[str, Any], place: Place, strict: bool = False) -> Form:
-    return Form(Grammar("json_schema", written(schema)), place, schema, strict)
+def _json_format(schema: Mapping[str, Any], location: SchemaLocation, strict: bool = False) -> CompiledFormat:
+    return CompiledFormat(Grammar("json_schema", encode_schema(schema)), location, schema, strict)
 
 
-def _parsed(given: Mapping[str, Any] | str, place: Place) -> Mapping[str, Any]:
-    if not isinstance(given, str):
-        return given
+def _parse_schema(schema: Mapping[str, Any] | str, location: SchemaLocation) -> Mapping[str, Any]:
+    if not isinstance(schema, str):
+        return schema
     try:
-        return msgspec.json.decode(given, type=dict[str, Any])
+        return msgspec.json.decode(schema, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise place.refusal((), f"expected a JSON schema as an object or as a JSON string: {error}") from error
+        raise location.schema_error((), f"expected a JSON schema as an object or as a JSON string: {error}") from error
 
 
-def _lark(text: str, place: Place) -> str:
+def _to_lark(text: str, location: SchemaLocation) -> str:
     try:
-        return any_to_lark(text[: LONGEST_TEXT + 1])
-    except Exception as error:  # the converter raises these bare, and others where it runs off the end
-        raise _wrong(place, str(error)) from error
+        return any_to_lark(text[: MAX_GRAMMAR_LENGTH + 1])
+    except Exception as error:  # the converter raises plain Exception, and others if the text ends unexpectedly
+        raise _invalid(location, str(error)) from error
 
 
-def _tried(grammar: Grammar, place: Place) -> Grammar:
-    if len(grammar.text) > LONGEST_TEXT:
-        raise _wrong(place, f"expected at most {LONGEST_TEXT} characters")
-    make = LLMatcher.grammar_from_regex if grammar.kind == "regex" else LLMatcher.grammar_from_lark
-    wrong, messages = LLMatcher.validate_grammar_with_warnings(make(grammar.text))
-    if wrong:
-        raise _wrong(place, " ".join(messages[0].split()))
+def _validate(grammar: Grammar, location: SchemaLocation) -> Grammar:
+    if len(grammar.text) > MAX_GRAMMAR_LENGTH:
+        raise _invalid(location, f"expected at most {MAX_GRAMMAR_LENGTH} characters")
+    convert = LLMatcher.grammar_from_regex if grammar.kind == "regex" else LLMatcher.grammar_from_lark
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(convert(grammar.text))
+    if is_error:
+        raise _invalid(location, " ".join(messages[0].split()))
     return grammar
 
 
-def _wrong(place: Place, why: str) -> BadRequest:
-    return BadRequest(f"Invalid value for '{place.param}': {why[:300]}.", param=place.param, code="invalid_value")
+def _invalid(location: SchemaLocation, reason: str) -> BadRequest:
+    return BadRequest(
+        f"Invalid value for '{location.param}': {reason[:300]}.", param=location.param, code="invalid_value"
+    )
 
 
-def _in_lark(found: re.Match[str]) -> str:
-    return _IN_LARK.get(found[0], found[0])
+def _escape_for_lark(match: re.Match[str]) -> str:
+    return _LARK_ESCAPES.get(match[0], match[0])

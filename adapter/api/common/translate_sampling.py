@@ -9,7 +9,7 @@ from adapter.api.common.formats import JsonObjectFormat, JsonSchemaFormat, Struc
 from adapter.api.common.sampling import SamplingRequest
 from adapter.api.common.validation import invalid_combination
 from adapter.generation.output_options import OutputOptions
-from adapter.grammar.output_format import OutputFormat, Place
+from adapter.grammar.output_format import OutputFormat, SchemaLocation
 from subnet.generation import Sampling
 
 _STRUCTURES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
@@ -74,29 +74,29 @@ def grammar_param(request: SamplingRequest) -> str:
 
 def _from_response_format(response_format: object) -> OutputFormat | None:
     if isinstance(response_format, JsonObjectFormat):
-        return OutputFormat("json_object", Place("response_format", "response_format"))
+        return OutputFormat("json_object", SchemaLocation("response_format", "response_format"))
     if isinstance(response_format, JsonSchemaFormat):
         json_schema = response_format.json_schema
-        place = Place("response_format.json_schema.schema", f"response_format '{json_schema.name}'")
+        location = SchemaLocation("response_format.json_schema.schema", f"response_format '{json_schema.name}'")
         # OpenAI's strict rules apply only to a schema that the client sent, not to the default one.
         strict = bool(json_schema.strict and json_schema.schema is not None)
-        return OutputFormat("json_schema", place, json_schema.schema or _ANY_OBJECT, strict)
+        return OutputFormat("json_schema", location, json_schema.schema or _ANY_OBJECT, strict)
     return None
 
 
 def _from_structured_outputs(structured: StructuredOutputs, name: str) -> OutputFormat:
     field = next(field for field in structured.__struct_fields__ if getattr(structured, field) not in (None, False))
     param = name if name.startswith("guided_") else f"{name}.{field}"
-    place = Place(param, param)
+    location = SchemaLocation(param, param)
     if structured.json is not None:
-        return OutputFormat("json_schema", place, structured.json)
+        return OutputFormat("json_schema", location, structured.json)
     if structured.regex is not None:
-        return OutputFormat("regex", place, structured.regex)
+        return OutputFormat("regex", location, structured.regex)
     if structured.choice is not None:
-        return OutputFormat("choice", place, structured.choice)
+        return OutputFormat("choice", location, structured.choice)
     if structured.grammar is not None:
-        return OutputFormat("grammar", place, structured.grammar)
-    return OutputFormat("json_object", place)
+        return OutputFormat("grammar", location, structured.grammar)
+    return OutputFormat("json_object", location)
 
 
 def _structured_param(request: SamplingRequest) -> str:

@@ -16,7 +16,7 @@ from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import decode_tokens, tokenize_prompt
 from adapter.generation.prepare import complete_sampling, max_new_tokens
 from adapter.generation.token_lane import TokenGeneration
-from adapter.grammar.build import plain_structure
+from adapter.grammar.build import build_plain_grammar
 from adapter.offload import offload_if_large
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds
@@ -36,7 +36,7 @@ async def prepare_text(
     ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
-    grammar = await plain_structure(output_format(request))
+    grammar = await build_plain_grammar(output_format(request))
     prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
     model_sampling = complete_sampling(sampling(request, _engine_logprobs(request)), model, request.limit, grammar)
     return CompletionBatch(

@@ -14,7 +14,7 @@ from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.translate import generation_request
 from adapter.api.common.translate_sampling import output_format
 from adapter.errors import BadRequest
-from adapter.grammar.build import plain_structure, structure
+from adapter.grammar.build import build_grammar, build_plain_grammar
 from adapter.tools import ModelFormat, select_format
 from subnet.generation import Grammar
 
@@ -65,7 +65,7 @@ def json_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 async def grammar(kind: ModelFormat = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
     wanted = generation_request(request(**fields), {})
-    return await structure(wanted.tools, wanted.output_format, kind, {}, opened)
+    return await build_grammar(wanted.tools, wanted.output_format, kind, {}, opened)
 
 
 async def refusal(**fields: Any) -> BadRequest:
@@ -101,7 +101,7 @@ async def test_any_text(fields: dict[str, Any]) -> None:
 )
 async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
     """Each form takes what fits and nothing else, for plain prompts too."""
-    for found in (await grammar(**fields), await plain_structure(output_format(request(**fields)))):
+    for found in (await grammar(**fields), await build_plain_grammar(output_format(request(**fields)))):
         assert fits(found, good)
         assert not fits(found, bad)
 
@@ -291,7 +291,7 @@ async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
     assert error.code == "invalid_function_parameters"
     assert (await refusal(guided_json=schema)).param == f"guided_json.properties.age.{path}"
     with pytest.raises(BadRequest) as plain:
-        await plain_structure(output_format(request(guided_json=schema)))
+        await build_plain_grammar(output_format(request(guided_json=schema)))
     assert plain.value.param == f"guided_json.properties.age.{path}"
 
 

@@ -9,7 +9,7 @@ import httpx
 import jsonschema
 import pytest
 
-from adapter.grammar.json_schema_only import moved
+from adapter.grammar.json_schema_only import rebase_references
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import MockProtocol
 from subnet.wire.messages import Generate
@@ -89,7 +89,7 @@ async def test_a_form_of_a_model_that_thinks() -> None:
 def test_what_is_moved() -> None:
     """Only references are; a property of that name is none."""
     schema = {"properties": {"$ref": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#"}, {"$ref": "http://x/y"}]}
-    assert moved(schema, "#/at") == {
+    assert rebase_references(schema, "#/at") == {
         "properties": {"$ref": {"$ref": "#/at/$defs/a"}},
         "anyOf": [{"$ref": "#/at"}, {"$ref": "http://x/y"}],
     }
