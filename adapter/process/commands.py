@@ -74,7 +74,10 @@ async def _gateway(settings: Settings, report: Report) -> None:
         address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
         run = gateway.run if settings.workers == 1 else workers.serve
         await run(
-            settings, listener, report, lambda models: report(_banner(address, models, locked=bool(settings.api_keys)))
+            settings,
+            listener,
+            report,
+            lambda models: report(_banner(address, models, requires_key=bool(settings.api_keys))),
         )
 
 
@@ -93,16 +96,16 @@ def _node_arguments(settings: Settings) -> list[str]:
     return [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
 
 
-def _banner(address: str, models: Sequence[str], *, locked: bool) -> str:
-    """Return what is printed once the gateway listens on `address`; `locked`: clients need an API key.
+def _banner(address: str, models: Sequence[str], *, requires_key: bool) -> str:
+    """Return the text to print once the gateway listens on `address`. `requires_key`: clients need an API key.
 
-    The first line begins with "ready on", models or not: scripts wait for it.
+    The first line starts with "ready on", with or without models, as scripts wait for it.
     """
-    head = f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if locked else 'any'})\n"
+    head = f"\nready on {address}  (base_url: {address}/v1, api_key: {'one of api_keys' if requires_key else 'any'})\n"
     if not models:
-        flags = f" --url {address}{' --api-key KEY' if locked else ''}"
+        flags = f" --url {address}{' --api-key KEY' if requires_key else ''}"
         return f"{head}no model yet: no node is healthy; see `adapter nodes{flags}`\n"
-    key = ' -H "authorization: Bearer $KEY"' if locked else ""
+    key = ' -H "authorization: Bearer $KEY"' if requires_key else ""
     curl = (
         f"  curl {address}/v1/chat/completions{key} -H 'content-type: application/json' \\\n"
         f'    -d \'{{"model": "{models[0]}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''

@@ -7,15 +7,15 @@ import logging
 import sys
 from contextlib import suppress
 
-# Lines that wait at most, should the event loop have stopped.
+# Maximum number of buffered lines, in case the event loop has stopped.
 _MAX_LINES = 256
 
 
 class BatchingHandler(logging.Handler):
-    """Writes log lines to standard error at the end of the event loop iteration, as one.
+    """Writes log lines to standard error at the end of the event loop iteration, in one write.
 
     A busy gateway logs many requests per iteration, and a system call for each would cost more than all other work of
-    logging. Warnings, errors and lines from other threads are written at once, after the lines that wait.
+    logging. Warnings, errors and lines from other threads are written at once, after the buffered lines.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class BatchingHandler(logging.Handler):
                 self.flush()
 
     def flush(self) -> None:
-        """Write the waiting lines. Errors are ignored, as requests must be served even if the disk is full or standard
+        """Write the buffered lines. Errors are ignored, as requests must be served even if the disk is full or standard
         error is closed.
         """
         self.acquire()

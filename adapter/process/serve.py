@@ -106,7 +106,7 @@ async def serve(
 
 
 class _PassedHttpProtocol(HttpProtocol):
-    """Protocol of a connection that another process accepted, which is told when it is closed."""
+    """Protocol of a connection that another process accepted. Reports to that process when the connection is closed."""
 
     def __init__(self, server: uvicorn.Server, receiver: FdReceiver) -> None:
         super().__init__(server.config, server.server_state, {})

@@ -63,22 +63,22 @@ class ModelFormat(msgspec.Struct, frozen=True):
         marks = () if self.tool_format is None else self.tool_format.visible_marks
         return marks if self.tags is None else (*marks, self.tags.opening, self.tags.closing)
 
-    def opened(self, prompt: str) -> bool:
+    def starts_in_reasoning(self, prompt: str) -> bool:
         """Return True if the answer to `prompt` starts within reasoning."""
-        return self.tags is not None and self.tags.opened(prompt)
+        return self.tags is not None and self.tags.starts_in_reasoning(prompt)
 
-    def parser(self, tools: Tools | None = None, opened: bool = False) -> Parser | None:
+    def parser(self, tools: Tools | None = None, in_reasoning: bool = False) -> Parser | None:
         """Return a parser for one choice, or None if there is nothing to parse. Calls are parsed only with `tools`, the
-        functions that may be called. `opened`: the text starts within reasoning.
+        functions that may be called. `in_reasoning`: the text starts within reasoning.
         """
         readers: list[Reader] = []
         if self.tags is not None:
-            readers.append(partial(self.tags.parse, opened=opened))
+            readers.append(partial(self.tags.parse, in_reasoning=in_reasoning))
         if self.tool_format is not None and (tools or self.tool_format.marks_reasoning):
             readers.append(self.tool_format.parse)
         return Parser(readers, tools) if readers else None
 
-    def call_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str:
+    def call_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], in_reasoning: bool = False) -> str:
         """Return a grammar, in llguidance's Lark dialect, that forces one call, or with `several` one or more. Each is
         to one of `tools` (at least one), with arguments that fit its schema. Reasoning may precede it.
 
@@ -87,22 +87,26 @@ class ModelFormat(msgspec.Struct, frozen=True):
         A schema that llguidance does not support raises only when the grammar is compiled.
         """
         lark = Lark(special)
-        return self._after_reasoning(lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), opened)
+        return self._after_reasoning(
+            lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), in_reasoning
+        )
 
-    def free_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], opened: bool = False) -> str | None:
+    def free_grammar(
+        self, tools: Tools, several: bool, special: Mapping[str, int], in_reasoning: bool = False
+    ) -> str | None:
         """Return a grammar for any text, with or without calls at its end, which are as in `call_grammar`. Returns None
         for models without a format of calls, in whose answers calls are not parsed. Raises UnsupportedSchema.
         """
         if self.tool_format is None:
             return None
         lark = Lark(special)
-        return lark.text(self.tool_format.free_grammar(lark, tools, several, self.tags, opened))
+        return lark.text(self.tool_format.free_grammar(lark, tools, several, self.tags, in_reasoning))
 
     def content_grammar(
         self,
         body: str,
         special: Mapping[str, int],
-        opened: bool = False,
+        in_reasoning: bool = False,
         tools: Tools | None = None,
         several: bool = True,
     ) -> str | None:
@@ -119,10 +123,10 @@ class ModelFormat(msgspec.Struct, frozen=True):
             whole = self.tool_format.content_grammar(lark, whole)
             if calls:
                 whole = lark.one_of([self.tool_format.call_grammar(lark, calls, several), whole])
-        return self._after_reasoning(lark, whole, opened)
+        return self._after_reasoning(lark, whole, in_reasoning)
 
-    def _after_reasoning(self, lark: Lark, answer: str, opened: bool) -> str:
-        return lark.text(answer if self.tags is None else self.tags.prepend_to(lark, answer, opened))
+    def _after_reasoning(self, lark: Lark, answer: str, in_reasoning: bool) -> str:
+        return lark.text(answer if self.tags is None else self.tags.prepend_to(lark, answer, in_reasoning))
 
 
 def select_format(template: str, calls: str | None = None, reasoning: str | None = None) -> ModelFormat:

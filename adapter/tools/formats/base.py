@@ -35,12 +35,12 @@ class ToolFormat(ABC):
         one), with arguments that fit its schema. Raises UnsupportedSchema.
         """
 
-    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, in_reasoning: bool) -> str:
         """Return an expression for any text, with reasoning before it if there are `tags`, and optional calls at its
         end: everything that `parse` would parse as a call fits `call_grammar`. Raises UnsupportedSchema.
         """
         text = self.free_text(lark, tools, lark.rule(self.call_grammar(lark, tools, several)))
-        return text.expression() if tags is None else text.after_reasoning(tags, opened)
+        return text.expression() if tags is None else text.after_reasoning(tags, in_reasoning)
 
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         """Return the grammar of text that may end with `calls`."""

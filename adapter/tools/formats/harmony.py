@@ -55,12 +55,12 @@ class Harmony(ToolFormat):
         return cls(load(pieces))
 
     def parse(self, source: Source) -> Reading[None]:
-        yield from self._first(source)
+        yield from self._first_message(source)
         while (yield from source.emit_until(START, CHANNEL, make=Content)):
             mark = yield from source.literal(START, CHANNEL)
-            yield from self._headed(source, mark)
+            yield from self._header_and_message(source, mark)
 
-    def _first(self, source: Source) -> Reading[None]:
+    def _first_message(self, source: Source) -> Reading[None]:
         """Parse the first message, whose header may have started in the prompt (`<|start|>assistant`)."""
         yield from source.space()
         if (yield from source.literal("to=")):
@@ -70,9 +70,9 @@ class Harmony(ToolFormat):
         within = yield from source.literal(CHANNEL, CONSTRAIN, MESSAGE)
         source.at = 0
         if within:
-            yield from self._headed(source, "")
+            yield from self._header_and_message(source, "")
 
-    def _headed(self, source: Source, mark: str) -> Reading[None]:
+    def _header_and_message(self, source: Source, mark: str) -> Reading[None]:
         rest = yield from source.read_until(MESSAGE, START, *_ENDS)
         if rest is None:
             source.skip()
@@ -112,7 +112,7 @@ class Harmony(ToolFormat):
             for name, schema in tools.items()
         )
 
-    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, opened: bool) -> str:
+    def free_grammar(self, lark: Lark, tools: Tools, several: bool, tags: Tags | None, in_reasoning: bool) -> str:
         """Return an expression for a message with text, or a call, optionally after a message that introduces it."""
         text = text_without(lark, _MARK)
         final = f'"final" {lark.mark(MESSAGE)} {text}'

@@ -45,18 +45,20 @@ class FreeText:
     def expression(self) -> str:
         return self._text(None)
 
-    def after_reasoning(self, tags: Tags, opened: bool) -> str:
-        """Return an expression for reasoning and then the text. Reasoning is optional unless the prompt `opened` it."""
+    def after_reasoning(self, tags: Tags, in_reasoning: bool) -> str:
+        """Return an expression for reasoning and then the text. Reasoning is optional unless
+        the answer starts within it, which `in_reasoning` says.
+        """
         reasoned = f"{self._lark.until(tags.closing)} {self._text(None)}"
-        if opened:
+        if in_reasoning:
             return reasoned
         return self._lark.one_of([f"/\\s*/ {self._lark.mark(tags.opening)} {reasoned}", self._text(tags.opening)])
 
     def _text(self, opening: str | None) -> str:
         """Return an expression for text that does not start with `opening`, not even after white space."""
-        lark, begins = self._lark, (*self._marks, *([opening] if opening else []))
-        firsts = _firsts(begins)
-        first, piece = _piece(lark, firsts, begins), _piece(lark, firsts, self._marks)
+        lark, start_marks = self._lark, (*self._marks, *([opening] if opening else []))
+        firsts = _firsts(start_marks)
+        first, piece = _piece(lark, firsts, start_marks), _piece(lark, firsts, self._marks)
         bare = escape(self._bare[0]) if self._bare else ""
         word = lark.terminal(f"/\\s*[^\\s{firsts}{bare}][^{firsts}]*/")
         rest = f"{piece}* ({self._later})?" if self._later else f"{piece}*"
@@ -66,9 +68,9 @@ class FreeText:
     def _unmarked(self) -> Iterator[str]:
         """Yield an expression for a text that starts like a call without a mark but is not one."""
         if self._bare:
-            begins = escape(self._bare[0])
+            first = escape(self._bare[0])
             marks = "|".join(map(escape, self._marks))
-            yield self._lark.terminal(f"/{begins}{_ANY}/ & ~/{begins}{self._bare[1]}{_ANY}/ & ~/{_ANY}({marks}){_ANY}/")
+            yield self._lark.terminal(f"/{first}{_ANY}/ & ~/{first}{self._bare[1]}{_ANY}/ & ~/{_ANY}({marks}){_ANY}/")
 
 
 def _firsts(marks: Sequence[str]) -> str:

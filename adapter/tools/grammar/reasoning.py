@@ -17,14 +17,14 @@ class Tags(msgspec.Struct, frozen=True):
     opening: str
     closing: str
 
-    def opened(self, prompt: str) -> bool:
+    def starts_in_reasoning(self, prompt: str) -> bool:
         """Return True if `prompt` ends with the opening tag, so that the answer starts within reasoning."""
         return prompt.rstrip().endswith(self.opening)
 
-    def parse(self, source: Source, opened: bool) -> Reading[None]:
+    def parse(self, source: Source, in_reasoning: bool) -> Reading[None]:
         """Parse reasoning, and skip white space next to the tags. Reasoning that is not closed extends to the end."""
         yield from source.space()
-        if not (yield from source.literal(self.opening)) and not opened:
+        if not (yield from source.literal(self.opening)) and not in_reasoning:
             return
         yield from source.space()
         source.skip()
@@ -33,10 +33,12 @@ class Tags(msgspec.Struct, frozen=True):
         yield from source.space()
         source.skip()
 
-    def prepend_to(self, lark: Lark, answer: str, opened: bool) -> str:
-        """Return an expression for reasoning and then `answer`. Reasoning is optional unless the prompt `opened` it."""
+    def prepend_to(self, lark: Lark, answer: str, in_reasoning: bool) -> str:
+        """Return an expression for reasoning and then `answer`. Reasoning is optional unless
+        the answer starts within it, which `in_reasoning` says.
+        """
         end = lark.until(self.closing)
-        if opened:
+        if in_reasoning:
             return f"{end} /\\s{{0,4}}/ {answer}"
         return f"({lark.mark(self.opening)} {end} /\\s{{0,4}}/)? {answer}"
 

@@ -1,4 +1,4 @@
-"""The tools that a model may call in an answer."""
+"""Tools that are offered to the model in a request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import msgspec
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function that may be called.
+    """Function that the model may call.
 
-    `parameters` is the JSON schema of its arguments, None: it has none. `strict`: arguments must fit the schema.
-    `param` is the place of the schema in the client's request.
+    `parameters` is the JSON schema of its arguments, or None if it takes none. `strict`: arguments must fit the schema.
+    `param` is the location of the schema in the client's request, such as `tools[0].function.parameters`.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """The tools of one request. `forced`: the answer must be a call; `parallel`: it may have several calls."""
+    """Tools that the model may call in an answer. `forced`: it must call one. `parallel`: it may call several."""
 
     tools: tuple[Tool, ...] = ()
     forced: bool = False
@@ -30,5 +30,5 @@ class Offer(msgspec.Struct, frozen=True):
 
     @property
     def schemas(self) -> dict[str, Mapping[str, Any] | None]:
-        """The schemas of arguments, by name."""
+        """JSON schemas of the arguments, by the names of the tools."""
         return {tool.name: tool.parameters for tool in self.tools}

@@ -12,7 +12,7 @@ from adapter.tools.reading.text import Reading, TextReader, compiled_marks
 MakePart: TypeAlias = Callable[[str, int], Part]
 Schema: TypeAlias = Mapping[str, Any]
 Tools: TypeAlias = Mapping[str, Schema | None]
-"""The JSON schema of each function's arguments; None for one that takes none."""
+"""JSON schema of the arguments of each function, or None for one that takes none, by its name."""
 
 
 class Source(TextReader):

@@ -257,9 +257,9 @@ def test_no_reasoning() -> None:
 def test_reasoning_that_the_prompt_opened() -> None:
     """A prompt that ends with an opening tag, ignoring white space, has opened the reasoning."""
     kind = only("none", "think")
-    assert kind.opened("...<|assistant|><think>\n")
-    assert not kind.opened("...<think>\n\n</think>\n\n")
-    assert not only("none").opened("<think>")
+    assert kind.starts_in_reasoning("...<|assistant|><think>\n")
+    assert not kind.starts_in_reasoning("...<think>\n\n</think>\n\n")
+    assert not only("none").starts_in_reasoning("<think>")
 
 
 FRAGMENTS = sorted(
