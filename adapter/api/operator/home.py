@@ -78,7 +78,7 @@ def _page(base_url: str, models: Sequence[str] | None) -> str:
 <p>An OpenAI-compatible API in front of a subnet of inference nodes.</p>
 <p>Point the OpenAI SDK, LangChain or a chat UI at this base URL:</p>
 <pre><code>{escape(base_url)}</code></pre>
-<h2>ModelRegistry</h2>
+<h2>Models</h2>
 {_models(models)}
 <h2>Endpoints</h2>
 <ul>
