@@ -1,4 +1,4 @@
-"""Keys of clients: who is served, who is refused, and what is told."""
+"""API keys of clients: who is served, who is rejected, and with which error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ async def closed() -> AsyncIterator[str]:
 
 
 async def test_openai_client() -> None:
-    """With any of the keys it is served, with another its own exception says which header was wrong."""
+    """OpenAI's client is served with any configured key; a wrong key raises AuthenticationError, which shows the key
+    abbreviated.
+    """
     async with closed() as url:
         for key in (KEY, OTHER):
             async with AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as client:
@@ -49,7 +51,7 @@ async def test_openai_client() -> None:
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", f"Basic {KEY}", KEY])
 async def test_no_key(header: str | None) -> None:
-    """Without a key the client is told how to bring one."""
+    """A request without a valid bearer header gets status 401 and instructions how to send a key."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post(CHAT, json=ASK, headers={"authorization": header} if header is not None else {})
     assert response.status_code == 401
@@ -60,7 +62,7 @@ async def test_no_key(header: str | None) -> None:
 
 
 async def test_every_endpoint() -> None:
-    """All but those of who watches over the gateway ask for a key; no request is read before."""
+    """Every endpoint requires a key, except for the operator's open ones, and checks it before it parses the request."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for route in ROUTES:
             response = await client.request(route.method, route.path, content=b"no JSON")
@@ -72,7 +74,7 @@ async def test_every_endpoint() -> None:
 
 
 async def test_browsers() -> None:
-    """They ask without a key whether they may ask with one, and can read why they are refused."""
+    """A CORS preflight needs no key, and a page can read the 401 response to its request."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         asked = {"origin": "https://a.example", "access-control-request-method": "POST"}
         assert (await client.options(CHAT, headers=asked)).status_code == 204
@@ -93,7 +95,7 @@ async def test_keys_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_headers_of_all_answers() -> None:
-    """Refused or not, each has what OpenAI's have."""
+    """Every response, rejected or not, has OpenAI's headers: version, request id and processing time."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for path in ("/healthz", "/v1/models", "/nowhere"):
             headers = (await client.get(path)).headers
@@ -103,7 +105,7 @@ async def test_headers_of_all_answers() -> None:
 
 
 async def test_the_table_of_nodes() -> None:
-    """`adapter nodes` brings a key, and says so where it lacks one."""
+    """`adapter nodes` sends a key to the gateway, and raises an error that names --api-key if it has none."""
     async with closed() as url:
         assert b'"mock"' in await asyncio.to_thread(fetch, url, KEY)
         with pytest.raises(SettingsError, match="--api-key"):
@@ -111,7 +113,7 @@ async def test_the_table_of_nodes() -> None:
 
 
 async def test_refused_before_it_is_read() -> None:
-    """The body of a request that is refused does not disturb what comes after it on the same connection."""
+    """The body of a request rejected with 401 does not disturb later requests on the same connection."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for _ in range(2):
             assert (await client.post(CHAT, content=b"x" * 2_000_000)).status_code == 401
@@ -120,14 +122,14 @@ async def test_refused_before_it_is_read() -> None:
 
 
 def test_no_keys_at_all() -> None:
-    """Then all are served, whatever they bring."""
+    """Without configured keys every request is accepted, with or without a key."""
     ApiKeys().check(None)
     ApiKeys().check("Bearer anything")
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_only_the_right_key(given_key: str) -> None:
-    """Any other is refused, and never repeated as a whole."""
+    """Any key other than a configured one is rejected, and the error shows at most its first 5 and last 2 characters."""
     keys = ApiKeys(["right"])
     keys.check("bearer  right ")
     if given_key.strip() == "right":
@@ -139,5 +141,5 @@ def test_only_the_right_key(given_key: str) -> None:
 
 
 def test_keys_beyond_ascii() -> None:
-    """A key is its bytes: UTF-8, which a header is read as Latin-1 from."""
+    """A key with non-ASCII characters is accepted as UTF-8, although HTTP headers are decoded as Latin-1."""
     ApiKeys(["schlüssel"]).check("Bearer " + "schlüssel".encode().decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Events become exactly the chunks that OpenAI sends."""
+"""Conversion of events to the chunks of a streamed chat completion."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ ANSWER: list[Event] = [TextDelta(0, "Hi"), TextDelta(0, '"\n\x00'), Finished(0, 
 
 
 async def test_stream() -> None:
-    """Role, content, finish reason, [DONE]; and no usage, since nobody asked."""
+    """A stream has a role, content, a finish reason and [DONE], and no usage unless it was requested."""
     assert await streamed(ANSWER) == [
         {**COMMON, "choices": choice(ROLE)},
         {**COMMON, "choices": choice({"content": "Hi"})},
@@ -75,7 +75,7 @@ async def test_stream() -> None:
 
 
 async def test_stream_with_usage() -> None:
-    """The usage comes in a chunk without choices; in all others it is null."""
+    """With include_usage the last chunk has the usage and no choices; in all others the usage is null."""
     assert await streamed(ANSWER[1:], include_usage=True) == [
         {**COMMON, "choices": choice(ROLE), "usage": None},
         {**COMMON, "choices": choice({"content": '"\n\x00'}), "usage": None},
@@ -86,7 +86,7 @@ async def test_stream_with_usage() -> None:
 
 
 async def test_several_choices() -> None:
-    """Every choice has its role and its finish reason, whatever the order of the rest."""
+    """Every choice of a stream has its own role and finish reason, in whatever order the events arrive."""
     events: list[Event] = [
         TextDelta(1, "b"),
         TextDelta(0, "a"),
@@ -106,7 +106,7 @@ async def test_several_choices() -> None:
 
 
 async def test_cut_stream() -> None:
-    """An error after the first bytes is the last event, and [DONE] is not said."""
+    """An error after the first bytes is the last event of the stream, without [DONE]."""
     events = await streamed([TextDelta(0, "Hi"), NodeLost("10.0.0.7 is gone")])
     assert events[-1] == {
         "error": {
@@ -120,13 +120,13 @@ async def test_cut_stream() -> None:
 
 
 async def test_error_before_the_first_event() -> None:
-    """It is raised, so that it can still be a plain answer."""
+    """An error before the first event is raised, so that the response can still have an error status."""
     with pytest.raises(NodeLost):
         await streamed([NodeLost("gone")])
 
 
 async def test_one_item_per_event() -> None:
-    """Role and first content go out together; every later event is one item."""
+    """Role and first content are written together; every later event is one write."""
     items = await written(ANSWER)
     assert len(items) == len(ANSWER)
     role, first = events_of(items[0])
@@ -135,7 +135,7 @@ async def test_one_item_per_event() -> None:
 
 
 def test_collect() -> None:
-    """The same events, not streamed, are one object."""
+    """Without streaming, the same events are collected into one chat.completion object."""
     collector = Collector()
     for event in ANSWER:
         collector.receive(event)
@@ -155,7 +155,7 @@ def test_collect() -> None:
 
 
 def test_ids_differ() -> None:
-    """No two answers have the same id."""
+    """Each chat completion has its own id."""
     first, second = Head.new("m", "fp"), Head.new("m", "fp")
     assert first.id != second.id
     assert first.id.startswith("chatcmpl-")
@@ -163,7 +163,7 @@ def test_ids_differ() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
 def test_any_text_survives(text: str, include_usage: bool) -> None:
-    """Prepared bytes around a text are as good as the encoding of the whole chunk, in one event."""
+    """The fast path for text chunks gives one event with the unchanged text, whatever characters it has."""
     parts: list[bytes] = []
     writer = ChunkWriter(HEAD, parts.append, include_usage=include_usage)
     writer.emit(TextDelta(0, "first"))
@@ -176,7 +176,7 @@ def test_any_text_survives(text: str, include_usage: bool) -> None:
 
 
 def test_what_is_said_once() -> None:
-    """The prompt's token ids are in the first chunk; the nodes are named where there were several."""
+    """Only the first chunk has the prompt's token ids; a comment names the nodes if there were several."""
     writer = ChunkWriter(HEAD, print, choices=2, prompt_token_ids=[1, 2])
     chunks = events_of(b"".join(writer.encode(TextDelta(index, "x")) for index in (0, 1, 0)))
     assert [chunk.get("prompt_token_ids") for chunk in chunks] == [[1, 2], None, None, None, None]
@@ -185,7 +185,7 @@ def test_what_is_said_once() -> None:
 
 
 def test_what_each_chunk_says() -> None:
-    """What was used so far, where that is asked for; a choice that begins with a call has no content."""
+    """Every chunk has the usage so far if it is requested; a choice that starts with a tool call has null content."""
     writer = ChunkWriter(HEAD, print, include_usage=True, usage=lambda: USAGE)
     begun = CallStarted(0, 0, "call_1", "add")
     chunks = events_of(writer.encode(begun) + writer.encode(TextDelta(0, "x")))

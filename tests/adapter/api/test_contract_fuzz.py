@@ -1,6 +1,7 @@
-"""Requests made up from our own OpenAPI document, right ones and wrong ones: no failure of ours, no hang.
+"""Requests generated from our own OpenAPI document, valid and invalid: no internal error, and every response matches
+the schema.
 
-Five thousand, of which most are the same each time. Many more of those that come by chance with
+About five thousand requests, most of which are the same in each run. Many more random ones with
 
     make test ARGS="tests/adapter/api/test_contract_fuzz.py --hypothesis-profile thorough --timeout 0"
 """
@@ -37,7 +38,9 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
 class Asked:
-    """One operation of a gateway. What it answers is held against the gateway's document and OpenAI's."""
+    """One operation of a gateway. Its responses are validated against the gateway's OpenAPI document and OpenAI's
+    types.
+    """
 
     def __init__(self, described: Any, operation: Route) -> None:
         self._document = described.raw_schema
@@ -47,12 +50,14 @@ class Asked:
         self.described = described[operation.path][operation.method.lower()]
 
     def edges(self) -> Iterator[Any]:
-        """Requests in which one value after another is at a bound, beyond, or of another kind."""
+        """Yield requests in which one value after another is at a bound, beyond it, or of another type."""
         config = self._config.generation_for(operation=self.described)
         yield from self._iter_edges(self.described, generation_modes=list(GenerationMode), generation_config=config)
 
     def ask(self, case: Any) -> int:
-        """The status. What is answered is asked for as a stream too."""
+        """Send a request, and again as a stream if the operation can be streamed; validate the responses and return the
+        status.
+        """
         body = case.body if isinstance(case.body, dict) else {}
         if isinstance(body.get("model"), str):
             body["model"] = "echo"  # by chance it would never be
@@ -82,7 +87,7 @@ class Asked:
 
     @cached_property
     def _event(self) -> Draft202012Validator:
-        """schemathesis would take what the document says of an event for the form of its lines."""
+        """Validator of one streamed event. schemathesis would validate the whole stream against the event's schema."""
         components, kind = self._document["components"], self._operation.stream
         assert kind is not None
         return Draft202012Validator({**components["schemas"][kind.__name__], "components": components})
@@ -90,7 +95,7 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """By a gateway with a node that echoes, as fast as it can."""
+    """The OpenAPI document of a gateway with an unpaced echo node."""
     directory: Path = tmp_path_factory.mktemp("up")
     (directory / "node.toml").write_text("echo_rate = 0.0\n")
     flags = ("--engine", "echo", "--local-nodes", "1", "--context-length", "256", "--default-max-tokens", "4")
@@ -105,7 +110,9 @@ def asked(described: Any, request: pytest.FixtureRequest) -> Asked:
 
 
 def test_at_the_edges(asked: Asked) -> None:
-    """Values at their bounds and beyond, one at a time; then those that were right, in any company."""
+    """Values at and beyond their bounds, one at a time, and valid values in any combination, get responses that match
+    the schema.
+    """
     right = [case.body for case in asked.edges() if asked.ask(case) == 200 and isinstance(case.body, dict)]
     values: dict[str, list[Any]] = {}
     for name, value in (member for body in right for member in body.items()):
@@ -124,7 +131,7 @@ def test_at_the_edges(asked: Asked) -> None:
 
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_whatever_is_asked(asked: Asked, mode: GenerationMode) -> None:
-    """Requests that come by chance."""
+    """Random requests, valid and invalid, get responses that match the schema."""
 
     @settings(suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)
     @given(asked.described.as_strategy(generation_mode=mode))

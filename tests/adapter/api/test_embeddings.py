@@ -1,4 +1,4 @@
-"""POST /v1/embeddings, over HTTP: scripted nodes, and the real model."""
+"""POST /v1/embeddings over HTTP, with scripted nodes and the real model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def ask(*nodes: MockProtocol, **fields: Any) -> httpx.Response:
 
 
 async def vectors(*nodes: MockProtocol, **fields: Any) -> NDArray[np.float64]:
-    """As numbers, a row for each input."""
+    """Return the embeddings as an array with one row for each input."""
     response = await ask(*nodes, **fields)
     assert response.status_code == 200, response.text
     data = response.json()["data"]
@@ -57,7 +57,7 @@ async def refusal(*nodes: MockProtocol, **fields: Any) -> tuple[int, str | None,
 
 
 async def test_answer() -> None:
-    """All of OpenAI's keys, and numbers unless something else is asked for."""
+    """An embeddings response has all of OpenAI's keys, and encodes vectors as numbers by default."""
     answer = (await ask(node())).json()
     (one,) = answer.pop("data")
     assert answer == {"object": "list", "model": "mock", "usage": {"prompt_tokens": 5, "total_tokens": 5}}
@@ -66,14 +66,14 @@ async def test_answer() -> None:
 
 
 async def test_base64() -> None:
-    """Little-endian float32, the same numbers."""
+    """Base64 embeddings are the same numbers as little-endian float32."""
     (packed,) = (await ask(node(), encoding_format="base64")).json()["data"]
     read = np.frombuffer(base64.b64decode(packed["embedding"]), "<f4")
     assert read.tolist() == (await vectors(node(), encoding_format="float"))[0].tolist()
 
 
 async def test_openai_client() -> None:
-    """OpenAI's own client, which asks for base64."""
+    """OpenAI's client, which requests base64, reads embeddings."""
     async with gateway(node()) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
         answer = await client.embeddings.create(model="mock", input=["Hello", "you"])
     assert [len(one.embedding) for one in answer.data] == [DIMENSIONS] * 2
@@ -81,20 +81,20 @@ async def test_openai_client() -> None:
 
 
 async def test_forms_of_inputs() -> None:
-    """A text, texts, token ids and lists of token ids: the same tokens have the same embedding."""
+    """The same input as text, list of texts, token ids or lists of token ids has the same embedding."""
     expected = await vectors(node(), input=["Hi", "you"])
     assert (await vectors(node(), input=[[*b"Hi"], [*b"you"]])).tolist() == expected.tolist()
     assert (await vectors(node(), input=[*b"Hi"])).tolist() == expected[:1].tolist()
 
 
 async def test_control_tokens_stay_text() -> None:
-    """What is read is not obeyed: a text that looks like a control token is none."""
+    """The text of a control token in an embedding input is tokenized as ordinary text."""
     response = await ask(node(), input="<|end|>")
     assert response.json()["usage"]["prompt_tokens"] == len("<|end|>")
 
 
 async def test_many_inputs() -> None:
-    """They are in order, whichever node made which."""
+    """Embeddings of many inputs are in the order of the inputs, whichever node made each of them."""
     texts = [f"text {number}" for number in range(3 * BATCH_SIZE + 1)]
     found = await vectors(node(peer="a"), node(peer="b"), input=texts)
     alone = await vectors(node(), input=[texts[0], texts[-1]])
@@ -103,7 +103,7 @@ async def test_many_inputs() -> None:
 
 
 async def test_dimensions() -> None:
-    """The first of them, of length 1 again."""
+    """With `dimensions` the vector is cut to its first numbers and normalised again."""
     whole, part = await vectors(node()), await vectors(node(), dimensions=3)
     assert part.shape == (1, 3)
     assert np.allclose(part, whole[:, :3] / np.linalg.norm(whole[:, :3]))
@@ -112,7 +112,7 @@ async def test_dimensions() -> None:
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20), st.integers(1, 20))
 def test_shortened_is_of_length_one(values: list[float], dimensions: int) -> None:
-    """Or nothing but zeros; what would be longer is refused."""
+    """A shortened vector has norm 1, unless it is all zeros; more dimensions than the vector has are rejected."""
     vector = np.array([values], np.float32)
     if dimensions > len(values):
         with pytest.raises(BadRequest):
@@ -138,12 +138,12 @@ def test_shortened_is_of_length_one(values: list[float], dimensions: int) -> Non
     ],
 )
 async def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
-    """The client's mistakes are named."""
+    """Invalid embedding requests are rejected with the name of the parameter."""
     assert await refusal(node(), **fields) == (400, param, code)
 
 
 async def test_models_that_cannot() -> None:
-    """A model none of whose nodes makes embeddings is refused by its name; it needs one that does."""
+    """A model of which no node supports embeddings is rejected by name; one capable node is enough."""
     plain = MockProtocol(peer="plain")
     assert await refusal(plain) == (400, "model", "invalid_value")
     assert await refusal(plain, model="other") == (404, "model", "model_not_found")
@@ -153,7 +153,7 @@ async def test_models_that_cannot() -> None:
 
 @pytest.mark.parametrize("fault", [NodeLost("gone"), EngineFailed("broken"), Pause()])
 async def test_a_node_that_fails(fault: Step) -> None:
-    """Another one is asked: for one that is lost, broken or late."""
+    """Embeddings are made by another node if the first one is lost, fails or times out."""
     expected = await vectors(node())
     bad, good = node(fault, peer="bad"), node(peer="good")
     async with asking(bad, good) as client:
@@ -163,13 +163,13 @@ async def test_a_node_that_fails(fault: Step) -> None:
 
 
 async def test_all_nodes_fail() -> None:
-    """Attempts are bounded, and the error is one that clients retry."""
+    """If all nodes fail, attempts are bounded and the error is a 503, which clients retry."""
     bad = [node(EngineFailed("broken"), peer=name) for name in "abc"]
     assert await refusal(*bad) == (503, None, "node_failed")
 
 
 def test_real_model(real: str) -> None:
-    """The small model: of length 1, the same each time and whatever else is asked, and like for what is alike."""
+    """The real model's embeddings have norm 1, do not depend on other inputs, and are more similar for similar texts."""
     client = OpenAI(base_url=f"{real}/v1", api_key="any")
     model = client.models.list().data[0].id
     texts = ["The cat sat on the mat.", "A cat sits on a mat.", "Interest rates rose by two percent in March."]

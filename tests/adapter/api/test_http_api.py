@@ -1,4 +1,4 @@
-"""The gateway over HTTP, as clients see it when all goes well."""
+"""The gateway's HTTP API when nothing fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_answer(client: httpx.AsyncClient) -> None:
-    """An answer has every key that OpenAI's schema requires."""
+    """A chat completion has every key that OpenAI's schema requires."""
     response = await client.post(CHAT, json=ASK)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -63,7 +63,7 @@ async def test_answer(client: httpx.AsyncClient) -> None:
 
 
 async def test_stream(client: httpx.AsyncClient) -> None:
-    """A stream is framed as OpenAI's, and all its chunks are of one answer."""
+    """A stream is framed as OpenAI's, and all its chunks have the same id, time, model and fingerprint."""
     response = await client.post(CHAT, json={**ASK, "stream": True, "stream_options": {"include_usage": True}})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache"
@@ -84,14 +84,14 @@ async def test_stream(client: httpx.AsyncClient) -> None:
     [None, "application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"],
 )
 async def test_any_content_type(client: httpx.AsyncClient, content_type: str | None) -> None:
-    """A body is JSON whatever it calls itself."""
+    """A body is parsed as JSON whatever its content type."""
     headers = {"content-type": content_type} if content_type else {}
     response = await client.post(CHAT, content=json.dumps(ASK).encode(), headers=headers)
     assert response.status_code == 200
 
 
 async def test_body_in_pieces(client: httpx.AsyncClient) -> None:
-    """A body may come without its length."""
+    """A request body may be chunked, without a content length."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for byte in json.dumps(ASK).encode():
@@ -101,7 +101,7 @@ async def test_body_in_pieces(client: httpx.AsyncClient) -> None:
 
 
 async def test_unknown_parameters(client: httpx.AsyncClient) -> None:
-    """They are named in a header, from which nothing can be broken out."""
+    """Unknown parameters are listed in a response header, in which special characters are replaced."""
     response = await client.post(CHAT, json={**ASK, "zeta": 1, "b\r\nx: y": 2, "user": "me"})
     assert response.headers["x-ignored-params"] == "b??x??y, zeta"
     streamed = await client.post(CHAT, json={**ASK, "stream": True, "zeta": 1})
@@ -110,7 +110,7 @@ async def test_unknown_parameters(client: httpx.AsyncClient) -> None:
 
 
 async def test_models(client: httpx.AsyncClient) -> None:
-    """All models that are served, each also by its id, in which there may be slashes."""
+    """/v1/models lists all served models, and each is found by its id, which may contain slashes."""
     models = (await client.get("/v1/models")).json()
     assert models["object"] == "list"
     assert {model["id"] for model in models["data"]} == {"mock", "org/mock"}
@@ -120,7 +120,7 @@ async def test_models(client: httpx.AsyncClient) -> None:
 
 
 async def test_health(client: httpx.AsyncClient) -> None:
-    """Alive, ready, and the table of nodes."""
+    """/healthz, /readyz and /nodes report the process, the models and the nodes."""
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     assert (await client.get("/readyz")).json() == {"status": "ok", "models": ["mock", "org/mock"]}
     nodes = (await client.get("/nodes")).json()["nodes"]
@@ -131,7 +131,7 @@ async def test_health(client: httpx.AsyncClient) -> None:
 
 
 async def test_not_ready() -> None:
-    """A gateway without nodes lives, but is not ready."""
+    """A gateway without nodes is alive but not ready."""
     async with gateway() as url, httpx.AsyncClient(base_url=url) as client:
         assert (await client.get("/healthz")).status_code == 200
         response = await client.get("/readyz")
@@ -141,7 +141,7 @@ async def test_not_ready() -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", CHAT, "/nowhere"])
 async def test_request_id(client: httpx.AsyncClient, path: str) -> None:
-    """Every answer has an id: the client's own where it is sane, else a new one."""
+    """Every response has a request id: the client's own if it is valid, else a new one."""
     for stream in (False, True):
         ask = {**ASK, "stream": stream}
         method = "POST" if path == CHAT else "GET"
@@ -154,7 +154,7 @@ async def test_request_id(client: httpx.AsyncClient, path: str) -> None:
 
 
 async def test_head_and_options(client: httpx.AsyncClient) -> None:
-    """HEAD is GET without its body; OPTIONS tells the methods."""
+    """HEAD returns the headers of GET without a body; OPTIONS lists the allowed methods."""
     head = await client.head("/v1/models")
     assert (head.status_code, head.content) == (200, b"")
     options = await client.options(CHAT)
@@ -163,7 +163,7 @@ async def test_head_and_options(client: httpx.AsyncClient) -> None:
 
 
 async def test_openai_client() -> None:
-    """OpenAI's own client reads answers, streams, usage and request ids."""
+    """OpenAI's client reads whole answers, streams, usage, request ids and the model list."""
     async with gateway(saying("Hi ö")) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
         whole = await client.chat.completions.create(model="mock", messages=MESSAGES)
         assert whole.choices[0].message.content == "Hi ö"
@@ -182,7 +182,7 @@ async def test_openai_client() -> None:
 
 
 async def test_openai_accumulator() -> None:
-    """The stream adds up to one assistant's message in the client's own accumulator."""
+    """OpenAI's client accumulates the stream to one assistant message."""
     async with (
         gateway(saying("Hi ö")) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client,
@@ -193,7 +193,7 @@ async def test_openai_accumulator() -> None:
 
 
 async def test_cors() -> None:
-    """Pages of the origins that are named may call, and read the request's id."""
+    """Pages from the configured origins may send requests, and can read the request id and errors."""
     settings = Settings(cors_origins=("https://chat.example",), access_log=False)
     headers = {"origin": "https://chat.example", "access-control-request-method": "POST"}
     async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as client:
@@ -229,7 +229,7 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_openapi(client: httpx.AsyncClient) -> None:
-    """The document is served, and every reference in it leads somewhere."""
+    """The OpenAPI document is served, and all its references resolve."""
     served = (await client.get("/openapi.json")).json()
     assert served == json.loads(json.dumps(document(ROUTES)))
 
@@ -267,7 +267,7 @@ async def test_openapi_describes_every_route() -> None:
 
 
 async def test_who_served() -> None:
-    """Headers name the nodes; a stream that passed through several says so in a comment that clients ignore."""
+    """Headers name the nodes that served a request; a stream that moved to another node names all of them in a comment."""
     bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")
     async with gateway(bad, good) as url, httpx.AsyncClient() as client:
         streamed = await client.post(url + "/v1/chat/completions", json={**ASK, "stream": True})
@@ -279,7 +279,7 @@ async def test_who_served() -> None:
 
 
 async def test_a_node_with_an_odd_name() -> None:
-    """What a node calls itself does not break an answer, streamed or not."""
+    """Special characters in a node's name are replaced in headers, streamed or not."""
     async with gateway(saying("Hi", peer="a\nb\u00e4")) as url, httpx.AsyncClient(base_url=url) as http:
         for stream in (False, True):
             response = await http.post(CHAT, json={**ASK, "stream": stream})
@@ -287,7 +287,7 @@ async def test_a_node_with_an_odd_name() -> None:
 
 
 async def test_metrics() -> None:
-    """What was asked, answered and switched is counted, and the nodes are there by how they are."""
+    """/metrics counts requests, failovers and tokens, and has the nodes by state."""
     bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")
     async with gateway(bad, good) as url, httpx.AsyncClient(base_url=url) as http:
         await http.post(CHAT, json={**ASK, "stream": True})
@@ -300,7 +300,7 @@ async def test_metrics() -> None:
 
 
 async def test_no_node_was_asked() -> None:
-    """Where all nodes are full nobody was asked: no node is named, nothing was switched, and the refusal is counted."""
+    """If all nodes are full, the 503 response names no node and is counted, but no answer is."""
     async with gateway(saying("Hi", capacity=0)) as url, httpx.AsyncClient(base_url=url) as http:
         response = await http.post(CHAT, json=ASK)
         text = (await http.get("/metrics")).text

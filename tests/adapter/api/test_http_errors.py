@@ -1,4 +1,4 @@
-"""Every failure over HTTP: status, OpenAI's envelope, headers."""
+"""Errors over HTTP: status, headers and OpenAI's error envelope."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def call(
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error, in an envelope as clients need it."""
+    """Return the error; fails unless the response has OpenAI's error envelope and a request id."""
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
     body = response.json()
@@ -67,7 +67,7 @@ def kind(response: httpx.Response) -> tuple[int, str, str | None, str | None]:
     ],
 )
 async def test_client_mistakes(stream: bool, fields: dict[str, Any], status: int, param: str, code: str) -> None:
-    """A client's mistake is a plain answer, also where a stream was asked for."""
+    """An invalid request gets an error status with the parameter and code, also if a stream was requested."""
     response = await call(saying("Hi"), json={**ASK, "stream": stream, **fields})
     assert kind(response) == (status, "invalid_request_error", param, code)
     assert "retry-after" not in response.headers
@@ -75,12 +75,12 @@ async def test_client_mistakes(stream: bool, fields: dict[str, Any], status: int
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"model": "\xff"}', b'"\\ud800"'])
 async def test_malformed_body(body: bytes) -> None:
-    """What is no JSON is told so."""
+    """A body that is not valid JSON is rejected as invalid_json."""
     assert kind(await call(saying("Hi"), content=body)) == (400, "invalid_request_error", None, "invalid_json")
 
 
 async def test_context_error_says_both_numbers() -> None:
-    """How many tokens there may be, and how many there are."""
+    """The error for a prompt that is too long has the context length and the number of tokens."""
     node = saying("Hi", context_length=20)
     message = error_of(await call(node, json=ASK))["message"]
     assert "20 tokens" in message
@@ -89,7 +89,7 @@ async def test_context_error_says_both_numbers() -> None:
 
 
 async def test_unknown_model_is_named() -> None:
-    """Also where it is looked up."""
+    """The error for an unknown model in GET /v1/models/{model} names it."""
     response = await call(saying("Hi"), method="GET", path="/v1/models/no/such")
     assert kind(response) == (404, "invalid_request_error", "model", "model_not_found")
     assert "'no/such'" in error_of(response)["message"]
@@ -97,7 +97,7 @@ async def test_unknown_model_is_named() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_too_large(chunked: bool) -> None:
-    """A body above the limit is refused, whether its length was told or not, and the connection goes on."""
+    """A body above max_body is rejected, chunked or not, and the connection can be used again."""
     body = b" " * 200_000
 
     async def pieces() -> Any:
@@ -113,7 +113,7 @@ async def test_too_large(chunked: bool) -> None:
 
 
 async def raw(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """What comes back for these bytes: the head of the answer, and the error in it."""
+    """Send these bytes, and return the head of the response and the error in its body."""
     async with gateway(saying("Hi")) as url:
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -128,7 +128,7 @@ async def raw(data: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 async def test_too_large_is_told_before_it_is_sent() -> None:
-    """Who says how much is to come need not send it, nor is asked to."""
+    """A declared content length above the maximum is rejected at once, without "100 Continue" or the body."""
     head, error = await raw(
         f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {10**12}\r\n\r\n".encode()
     )
@@ -146,7 +146,9 @@ async def test_too_large_is_told_before_it_is_sent() -> None:
     ],
 )
 async def test_not_http(data: bytes) -> None:
-    """Also what never becomes a request is answered in the envelope, with an id."""
+    """Input that is not a valid HTTP request gets an error in OpenAI's envelope with a request id, and the connection
+    is closed.
+    """
     head, error = await raw(data)
     assert head.startswith(b"http/1.1 400")
     assert b"connection: close" in head
@@ -154,7 +156,7 @@ async def test_not_http(data: bytes) -> None:
 
 
 async def test_body_that_does_not_come() -> None:
-    """It is not waited for for ever, and the connection ends with the answer."""
+    """A request body that stops arriving is rejected with 408 after a timeout, and the connection is closed."""
 
     async def receive() -> Any:
         await asyncio.Event().wait()
@@ -172,7 +174,7 @@ async def test_body_that_does_not_come() -> None:
 
 
 async def test_unusable_model(caplog: pytest.LogCaptureFixture) -> None:
-    """A template that does not compile is the operator's to know, once."""
+    """A chat template that does not compile is logged once, and requests to its model get a 503."""
     node = saying("Hi", chat_template="{% nope %}")
     async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
         for _ in range(3):
@@ -185,27 +187,27 @@ async def test_unusable_model(caplog: pytest.LogCaptureFixture) -> None:
     ("first", "second", "status"), [(NodeLost("gone"), Pause(), 504), (Pause(), NodeLost("gone"), 503)]
 )
 async def test_mixed_failures(first: Any, second: Any, status: int) -> None:
-    """The last attempt's failure is the one that is told."""
+    """If all attempts fail, the response has the error of the last one."""
     script = iter([first, second])
     nodes = [MockProtocol(lambda request: [next(script)], peer=peer) for peer in "ab"]
     assert (await call(*nodes, json=ASK)).status_code == status
 
 
 def test_address_that_cannot_be_had() -> None:
-    """The reason is told in words."""
+    """An address that cannot be listened on raises an error with the reason in words."""
     with pytest.raises(SettingsError, match=r"^cannot listen on nosuch.invalid:0: (?!Unknown)[\w ]+$"):
         bind("nosuch.invalid", 0)
 
 
 async def test_body_at_the_limit() -> None:
-    """The limit itself is allowed."""
+    """A body of exactly max_body bytes is accepted."""
     body = json.dumps(ASK).encode().ljust(2000)
     assert (await call(saying("Hi"), settings=Settings(max_body=2000), content=body)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/chat/completions/x", "/docs", "/schema"])
 async def test_unknown_url(path: str) -> None:
-    """An unknown route is named."""
+    """An unknown path gets a 404 that names method and path."""
     response = await call(method="GET", path=path)
     assert kind(response) == (404, "invalid_request_error", None, "unknown_url")
     assert f"GET {path}" in error_of(response)["message"]
@@ -221,7 +223,7 @@ async def test_unknown_url(path: str) -> None:
     ],
 )
 async def test_wrong_method(method: str, path: str, allowed: str) -> None:
-    """A wrong method is told the right ones."""
+    """A method that a path does not support gets a 405 with the allowed ones."""
     response = await call(method=method, path=path)
     assert kind(response) == (405, "invalid_request_error", None, "method_not_allowed")
     assert response.headers["allow"] == allowed
@@ -243,7 +245,7 @@ async def test_wrong_method(method: str, path: str, allowed: str) -> None:
 async def test_failures_before_the_first_token(
     stream: bool, script: Sequence[Any], status: int, code: str | None
 ) -> None:
-    """They are plain answers with a status of their own; no word of what happened inside gets out."""
+    """A failure before the first token is an error response with its own status, and discloses no internals."""
     response = await call(MockProtocol(script), json={**ASK, "stream": stream})
     assert response.status_code == status
     error = error_of(response)
@@ -253,7 +255,7 @@ async def test_failures_before_the_first_token(
 
 
 async def test_no_node() -> None:
-    """Without nodes: come back in a second, told in both headers that clients read."""
+    """Without nodes the response is a 503 that asks clients to retry after a second, in both headers that they read."""
     response = await call(json=ASK)
     assert kind(response) == (503, "server_error", "model", "no_node_available")
     assert response.headers["retry-after"] == "1"
@@ -265,7 +267,7 @@ async def test_no_node() -> None:
     [(Pause(), "model_timeout"), (NodeLost("gone"), None), (ZeroDivisionError("x"), "internal_error")],
 )
 async def test_failure_mid_stream(trouble: Any, code: str | None) -> None:
-    """The stream ends with the error and without [DONE]."""
+    """A failure in the middle of a stream ends it with an error event and without [DONE]."""
     response = await call(saying("Hi", trouble), json={**ASK, "stream": True})
     assert response.status_code == 200
     *chunks, last = events_of(response.content)
@@ -277,12 +279,12 @@ async def test_failure_mid_stream(trouble: Any, code: str | None) -> None:
 
 @pytest.mark.parametrize(("trouble", "status"), [(Pause(), 504), (ZeroDivisionError("x"), 500)])
 async def test_failure_mid_answer(trouble: Any, status: int) -> None:
-    """Half an answer is no answer."""
+    """A failure in the middle of an answer that is not streamed is an error response, without the partial text."""
     assert (await call(saying("Hi", trouble), json=ASK)).status_code == status
 
 
 async def test_openai_client_raises_its_own_classes() -> None:
-    """OpenAI's client makes of each the exception that its users catch."""
+    """OpenAI's client raises its typed exceptions for our errors."""
     async with (
         gateway(saying("Hi", NodeLost("gone"))) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
@@ -300,7 +302,7 @@ async def test_openai_client_raises_its_own_classes() -> None:
 
 
 async def test_unforeseen_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The operator gets the traceback, with the request's id."""
+    """An unexpected exception is logged with its traceback and the request id."""
     node = MockProtocol([ZeroDivisionError("secret")])
     await call(node, json=ASK, headers={"x-request-id": "mine"})
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
@@ -315,7 +317,7 @@ def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
 
 @pytest.mark.parametrize("error", tree(SubnetError), ids=lambda error: error.code)
 def test_every_error_of_the_subnet_has_an_answer(error: type[SubnetError]) -> None:
-    """Each has a status that fits whose mistake it is; overload is never a 400, which clients do not retry."""
+    """Every SubnetError has a status: below 500 for the client's mistakes and rate limits, else 500 or above."""
     answer = to_http_error(error("words", retry_after=0.2, param="p"))
     mistake = issubclass(error, errors.RequestError | errors.RateLimited)
     assert (answer.status < 500) == mistake

@@ -1,4 +1,4 @@
-"""The contract: every parameter has its place in the table, and is treated as the table says."""
+"""Request parameters: each has a row in the parameter table, and is treated as the table says."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ def refusal(endpoint: Endpoint, **fields: Any) -> BadRequest:
 
 @pytest.mark.parametrize("endpoint", BOTH)
 def test_every_published_parameter_is_in_the_table(endpoint: Endpoint) -> None:
-    """Nothing that OpenAI offers is merely unknown."""
+    """Every parameter in OpenAI's published API is in the table."""
     assert set(PUBLISHED[endpoint].split()) <= set(names(endpoint))
 
 
 @pytest.mark.parametrize("endpoint", BOTH)
 def test_the_list_of_published_parameters(endpoint: Endpoint) -> None:
-    """The list above is that of the description itself."""
+    """The list of OpenAI's parameters in this file equals that of the published description."""
     assert set(PUBLISHED[endpoint].split()) == published.properties(SCHEMAS[endpoint])
 
 
 @pytest.mark.parametrize("endpoint", BOTH)
 def test_honoured_is_what_the_request_has(endpoint: Endpoint) -> None:
-    """Each parameter has one row for an endpoint; what is honoured is read, and what is read is honoured."""
+    """Each parameter has one row per endpoint, and the "honoured" ones are exactly the fields of the request."""
     assert len(names(endpoint)) == len(set(names(endpoint)))
     assert set(names(endpoint, "honoured")) == set(STRUCTS[endpoint].__struct_fields__)
 
 
 @pytest.mark.parametrize("endpoint", BOTH)
 def test_rejected(endpoint: Endpoint) -> None:
-    """It is refused by name, with the reason; null and values that ask for nothing are taken."""
+    """A "rejected" parameter is refused by name with the reason, unless its value is null or neutral."""
     for row in TABLE:
         if row.handling == "rejected" and endpoint in row.endpoints:
             error = refusal(endpoint, **{row.name: {"some": "thing"}})
@@ -84,13 +84,13 @@ def test_rejected(endpoint: Endpoint) -> None:
 
 
 def test_without_effect() -> None:
-    """It is taken, changes nothing, and is not worth telling."""
+    """A parameter "without effect" is accepted, changes nothing, and is not reported as ignored."""
     for name in names("chat", "no effect"):
         assert read("chat", **{name: {"some": "thing"}}) == read("chat")
 
 
 def test_values_that_look_neutral() -> None:
-    """Neither false for 0 nor a number that no float holds asks for nothing."""
+    """Values that only resemble a neutral one, such as 0 for false, or an infinite number, are rejected."""
     assert refusal("chat", store=0).param == "store"
     body = b'{"store": 1e999, ' + json.dumps(LEAST["chat"]).encode()[1:]
     with pytest.raises(BadRequest) as caught:
@@ -99,12 +99,12 @@ def test_values_that_look_neutral() -> None:
 
 
 def test_contract_without_a_table() -> None:
-    """An endpoint whose parameters are all honoured needs none."""
+    """An endpoint that honours all its parameters needs no rows in the table."""
     assert Contract(["input"]).check({}) == ()
 
 
 def test_markdown() -> None:
-    """One row for each of the table, as wide as its head."""
+    """The Markdown table has one row per parameter, each with as many columns as the head."""
     head, line, *rows = table().splitlines()
     assert [row.split("`")[1] for row in rows] == [row.name for row in TABLE]
     assert {row.count(" | ") for row in (head, *rows)} == {3}

@@ -1,4 +1,4 @@
-"""Reading requests to /v1/chat/completions: what is taken, and how exactly a refusal names its reason."""
+"""Reading requests to /v1/chat/completions: what is accepted, and how an error names the place of a mistake."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def tool(**function: Any) -> dict[str, Any]:
 
 
 def test_least_request() -> None:
-    """Model and messages are enough."""
+    """A request needs only a model and messages."""
     request = read()
     assert (request.model, request.limit, request.stops, request.include_usage) == ("m", None, (), False)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("model", "messages")])
 def test_null_is_absent(name: str) -> None:
-    """A null for an optional field means that it was not given."""
+    """A null for an optional field has the same effect as omitting it."""
     assert read_request(body(**{name: None})).request == read_request(body()).request
 
 
@@ -206,7 +206,7 @@ def test_null_is_absent(name: str) -> None:
     ],
 )
 def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
-    """A refusal names the exact place and the kind of mistake."""
+    """The error for an invalid field names its exact place and the kind of mistake."""
     error = refusal(body(**fields))
     assert (error.param, error.code) == (param, code)
     assert param in error.message
@@ -214,7 +214,7 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(PARTS))
 def test_other_parts_than_text(kind: str) -> None:
-    """Images, sounds and files are refused by the name of the part, for a model that takes text."""
+    """Images, audio and files are rejected with the type of the part, for a model that accepts only text."""
     request = read_request(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}])).request
     with pytest.raises(BadRequest) as caught:
         check_media(list(media(request.messages)), ())
@@ -223,7 +223,7 @@ def test_other_parts_than_text(kind: str) -> None:
 
 
 def test_parts_that_a_model_understands() -> None:
-    """What a model understands is no reason to refuse; what it does not, is."""
+    """Parts of a modality that the model supports are accepted; others are rejected with their place."""
     said = msgspec.json.decode(body(messages=[USER, {"role": "user", "content": list(PARTS.values())}]))["messages"]
     messages = msgspec.convert(said, type=list[Message])
     check_media(list(media(messages)), {"image", "audio", "file"})
@@ -249,12 +249,12 @@ def test_parts_that_a_model_understands() -> None:
     ],
 )
 def test_not_json(data: bytes) -> None:
-    """What is no JSON, or no UTF-8, is one kind of mistake."""
+    """A body that is not valid JSON or UTF-8 is rejected as invalid_json."""
     assert refusal(data).code == "invalid_json"
 
 
 def test_lone_surrogate_is_explained() -> None:
-    """The parser's own words for it would mislead."""
+    """The error for an unpaired surrogate says "surrogate", as the JSON parser's own message would mislead."""
     assert "surrogate" in refusal(body(messages=[{"role": "user", "content": "\ud83d"}])).message
     assert read(messages=[{"role": "user", "content": "😀"}]).messages[0].content == "😀"
 
@@ -267,7 +267,7 @@ def test_not_an_object(data: bytes) -> None:
 
 
 def test_what_a_refusal_repeats() -> None:
-    """A client's own words neither take the place of the place, nor come back without end."""
+    """A client's text in an error is truncated, and cannot pose as the place of the mistake."""
     spoof = " - at `$.model`" * 100_000
     for fields, param in (
         ({"reasoning_effort": spoof}, "reasoning_effort"),
@@ -281,7 +281,7 @@ def test_what_a_refusal_repeats() -> None:
 
 
 def test_numbers_without_end() -> None:
-    """What no engine could count is refused."""
+    """Integers of 5,000 digits are rejected with the name of the parameter."""
     for name in ("max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed", "priority"):
         data = body().decode().removesuffix("}") + f', "{name}": {"9" * 5000}}}'
         assert refusal(data.encode()).param == name
@@ -289,14 +289,14 @@ def test_numbers_without_end() -> None:
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
 def test_number_beyond_floats(number: str) -> None:
-    """A number that no float holds is refused where it matters."""
+    """A number that is too large for a float is rejected with the name of the parameter."""
     for name in ("temperature", "presence_penalty"):
         data = body().decode().removesuffix("}") + f', "{name}": {number}}}'
         assert refusal(data.encode()).param == name
 
 
 def test_hints() -> None:
-    """What replaced the deprecated, and what is possible instead, is said."""
+    """Errors for deprecated or invalid values name the replacement or the allowed values."""
     assert "'user', 'assistant', and 'tool'." in refusal(body(messages=[{"role": "function", "content": "x"}])).message
     assert "'tool_calls'" in refusal(body(**assistant(function_call={}))).message
     assert "'tools'" in refusal(body(functions=[{}])).message
@@ -341,17 +341,17 @@ def test_hints() -> None:
     ],
 )
 def test_messages_of_refusals(fields: dict[str, Any], message: str) -> None:
-    """A refusal says what was expected and what was got."""
+    """The message of an error says what was expected and what was received."""
     assert refusal(body(**fields)).message == message
 
 
 def test_unknown_parameters() -> None:
-    """They are taken, and told; those without a meaning here are not worth telling."""
+    """Unknown parameters are accepted and reported; known ones without effect are not reported."""
     assert read_request(body(zeta=1, alpha={}, user="me", metadata={"a": "b"})).unknown == ("alpha", "zeta")
 
 
 def test_strict() -> None:
-    """With a strict operator they are refused, and what is known is taken as ever."""
+    """In strict mode unknown parameters are rejected, and known ones without effect are still accepted."""
     with pytest.raises(BadRequest) as caught:
         read_request(body(zeta=1, alpha=2, metadata={}), strict=True)
     assert (caught.value.param, caught.value.code) == ("alpha", "unknown_parameter")
@@ -359,7 +359,7 @@ def test_strict() -> None:
 
 
 def test_tools() -> None:
-    """Functions and all forms of choice are read; a choice that forces nothing needs no tools."""
+    """Functions and all forms of tool_choice are read; a choice that forces no call needs no tools."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     function = {"name": "add-2_x", "description": "Adds", "parameters": schema, "strict": True}
     tools = [TOOL, {"type": "function", "function": function}]
@@ -373,7 +373,7 @@ def test_tools() -> None:
 
 
 def test_formats() -> None:
-    """The forms of an answer, and both ways to ask for a structure."""
+    """Output formats are read from response_format, structured_outputs and the guided_* parameters."""
     schema = {"type": "object"}
     wanted = read(**json_schema(name="a", schema=schema, strict=True)).response_format
     assert wanted == JsonSchemaFormat(JsonSchema(name="a", schema=schema, strict=True))
@@ -384,7 +384,7 @@ def test_formats() -> None:
 
 
 def test_sampling() -> None:
-    """Values at the ends of their ranges are read as what they say."""
+    """Sampling parameters at the ends of their ranges are read unchanged."""
     request = read(logit_bias={"0": -100, "50256": 100}, n=128, top_k=-1, logprobs=True, top_logprobs=20, stop=["a"])
     assert request.logit_bias == {0: -100.0, 50256: 100.0}
     assert (request.n, request.top_k, request.num_logprobs, request.stops) == (128, -1, 20, ("a",))
@@ -395,13 +395,13 @@ def test_sampling() -> None:
 
 
 def test_reasoning_in_the_history() -> None:
-    """What a model thought may be sent back to it."""
+    """An assistant message in the history may contain the model's reasoning."""
     said = read(**assistant(reasoning_content="Hm.", reasoning=None, audio=None, function_call=None)).messages
     assert said == [AssistantMessage(content="x", reasoning_content="Hm.")]
 
 
 def test_conversation() -> None:
-    """All roles, and content as string or parts, become what templates expect."""
+    """Messages of all roles, with string content or parts, are converted to the form that chat templates expect."""
     request = read(
         messages=[
             {"role": "system", "content": "Be brief."},
@@ -427,7 +427,7 @@ def test_conversation() -> None:
 
 
 def test_broken_arguments_of_an_old_call() -> None:
-    """What a model once wrote need not be JSON: it is passed on as it is."""
+    """Tool call arguments in the history that are not valid JSON are passed on as text."""
     call = {**CALL, "function": {"name": "add", "arguments": "{a"}}
     said = plain(read(messages=[{"role": "assistant", "tool_calls": [call]}]).messages)
     assert said[0]["tool_calls"][0]["function"]["arguments"] == "{a"
@@ -442,7 +442,7 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(NAMES), _JSON))
 def test_any_json_is_read_or_refused(fields: dict[str, Any]) -> None:
-    """Whatever the values are, the outcome is a request or a BadRequest."""
+    """Any JSON values of known parameters are read, or rejected with a BadRequest."""
     data = msgspec.json.encode({"model": "m", "messages": [USER]} | fields)
     with suppress(BadRequest):
         assert read_request(data)[0].model
@@ -450,6 +450,6 @@ def test_any_json_is_read_or_refused(fields: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """So is it with bytes."""
+    """Arbitrary bytes are rejected with a BadRequest."""
     with pytest.raises(BadRequest):
         read_request(data)

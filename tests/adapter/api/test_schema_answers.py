@@ -1,4 +1,4 @@
-"""What is sent back has exactly OpenAI's keys: which are absent, which are null."""
+"""JSON of responses: which of OpenAI's keys are present, absent or null."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ SHOWN: list[tuple[object, type[BaseModel], str]] = [
 
 @pytest.mark.parametrize(("answer", "theirs", "schema"), SHOWN)
 def test_openai_reads_it_all(answer: object, theirs: type[BaseModel], schema: str) -> None:
-    """OpenAI's own package takes every answer, and finds in it what was put there."""
+    """OpenAI's own types parse every kind of response without losing or adding a field."""
     data = as_json(answer)
     read = theirs.model_validate(data)
     assert read.model_dump(mode="json", exclude_unset=True) == data
@@ -127,12 +127,12 @@ def test_openai_reads_it_all(answer: object, theirs: type[BaseModel], schema: st
 
 @pytest.mark.parametrize(("answer", "theirs", "schema"), SHOWN)
 def test_it_is_as_published(answer: object, theirs: type[BaseModel], schema: str) -> None:
-    """So says OpenAI's description of its API."""
+    """Every kind of response matches OpenAI's published description."""
     published.check(schema, as_json(answer))
 
 
 def test_message() -> None:
-    """`refusal` and `logprobs` are null, what there is none of is absent."""
+    """In a message without calls or logprobs, `refusal` and `logprobs` are null, and other empty fields are absent."""
     assert as_json(ANSWERS[0]) == {
         "object": "chat.completion",
         **HEAD,
@@ -155,14 +155,14 @@ def test_message() -> None:
 
 
 def test_calls() -> None:
-    """Content is null beside calls."""
+    """A message with tool calls has null content."""
     (choice,) = as_json(ANSWERS[2])["choices"]
     assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL_JSON]}
     assert choice["finish_reason"] == "tool_calls"
 
 
 def test_logprobs() -> None:
-    """Each token with its bytes and the likeliest beside it."""
+    """Each logprob entry has its token, its bytes and the likeliest alternatives."""
     assert as_json(ANSWERS[3])["choices"][0]["logprobs"] == LOGPROBS_JSON
     assert as_json(CHUNKS[1])["choices"][0]["logprobs"] == LOGPROBS_JSON
     assert as_json(Logprobs(content=None)) == {"content": None, "refusal": None}
@@ -180,20 +180,20 @@ def test_logprobs() -> None:
     ],
 )
 def test_deltas(number: int, delta: dict[str, Any]) -> None:
-    """Nothing comes twice, and no key without a value but those that OpenAI sends."""
+    """A delta has only the fields that are new, plus the null and empty ones that OpenAI sends."""
     found = as_json(CHUNKS[number])
     assert found["choices"][0]["delta"] == delta
     assert "usage" not in found
 
 
 def test_usage_in_chunks() -> None:
-    """Null where it is still to come, and beside no choices where it is there."""
+    """With include_usage, usage is null in all chunks but the last, which has no choices."""
     assert as_json(CHUNKS[7])["usage"] is None
     assert (as_json(CHUNKS[6])["choices"], as_json(CHUNKS[6])["usage"]["total_tokens"]) == ([], 5)
 
 
 def test_text() -> None:
-    """A text completion, whole and as an event of a stream."""
+    """A text completion has OpenAI's keys, whole and as a stream event."""
     (choice,) = as_json(text(logprobs=TEXT_LOGPROBS))["choices"]
     assert choice == {
         "index": 0,
@@ -212,7 +212,7 @@ def test_text() -> None:
 
 
 def test_embedding_as_base64() -> None:
-    """It takes the place of the numbers."""
+    """A base64 embedding is a string in place of the list of numbers."""
     assert as_json(EmbeddingObject(index=1, embedding="AAAAPw==")) == {
         "object": "embedding",
         "index": 1,
@@ -221,7 +221,7 @@ def test_embedding_as_base64() -> None:
 
 
 def test_tokenized() -> None:
-    """vLLM's keys."""
+    """A /tokenize response has vLLM's keys."""
     assert as_json(Tokenized(count=1, max_model_len=8, tokens=[5])) == {
         "count": 1,
         "max_model_len": 8,

@@ -44,21 +44,21 @@ def refusal(read: Any, **fields: Any) -> tuple[str | None, str | None]:
 
 
 def test_least_completion() -> None:
-    """A model and a prompt are enough; an answer has up to 16 tokens then."""
+    """A completion request needs only a model and a prompt; max_tokens defaults to 16."""
     request = complete()
     assert (request.prompts, request.limit, request.num_logprobs) == (["Hello"], 16, None)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_four_forms(form: Any) -> None:
-    """A text, texts, token ids and lists of token ids are read as what they are."""
+    """A text, a list of texts, token ids and lists of token ids are each read as such."""
     expected = [form] if isinstance(form, str) or isinstance(form[0], int) else form
     assert complete(prompt=form).prompts == expected
     assert embed(input=form).inputs == expected
 
 
 def test_completion() -> None:
-    """Values at the ends of their ranges are read as what they say."""
+    """Completion parameters at the ends of their ranges are read unchanged."""
     request = complete(max_tokens=0, echo=True, logprobs=5, n=2, best_of=20, logit_bias={"1": 2})
     assert (request.limit, request.echo, request.num_logprobs, request.best_of) == (0, True, 5, 20)
     assert request.logit_bias == {1: 2.0}
@@ -94,26 +94,26 @@ def test_completion() -> None:
     ],
 )
 def test_refused_completions(fields: dict[str, Any], param: str, code: str) -> None:
-    """A refusal names the exact place and the kind of mistake."""
+    """The error for an invalid completion request names its exact place and the kind of mistake."""
     assert refusal(complete, **fields) == (param, code)
 
 
 def test_long_prompts() -> None:
-    """Token ids of one prompt are not counted as prompts; the best of as many as are wanted may be streamed."""
+    """The limit on the number of prompts does not count token ids, and best_of may be streamed if it equals n."""
     assert complete(prompt=[7] * 5000).prompts == [[7] * 5000]
     assert complete(best_of=1, stream=True).best_of == 1
     assert complete(prompt=["a"] * 16, n=128).n == 128
 
 
 def test_completion_without_a_prompt() -> None:
-    """OpenAI's own default, the end of a text, means nothing to these models."""
+    """A prompt is required, because OpenAI's default, the end-of-text token, means nothing to other models."""
     with pytest.raises(BadRequest) as caught:
         read_completion(body())
     assert (caught.value.param, caught.value.code) == ("prompt", MISSING)
 
 
 def test_embedding() -> None:
-    """Options are read, and unknown ones told."""
+    """Embedding options are read, and unknown ones reported."""
     request, _, unknown = read_embedding(
         body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True)
     )
@@ -135,12 +135,12 @@ def test_embedding() -> None:
     ],
 )
 def test_refused_embeddings(fields: dict[str, Any], param: str, code: str) -> None:
-    """A refusal names the exact place and the kind of mistake."""
+    """The error for an invalid embedding request names its exact place and the kind of mistake."""
     assert refusal(embed, **fields) == (param, code)
 
 
 def test_tokenize() -> None:
-    """A prompt or messages, and a model only where there are several."""
+    """/tokenize takes either a prompt or messages, and the model is optional."""
     assert read_tokenize(b'{"prompt": ""}')[0] == TokenizeRequest(prompt="")
     messages = [{"role": "user", "content": "Hello"}]
     request = tokenize(messages=messages, add_generation_prompt=False, chat_template_kwargs={"a": 1})
@@ -151,7 +151,7 @@ def test_tokenize() -> None:
 
 
 def test_detokenize() -> None:
-    """Token ids, of which there may be none."""
+    """/detokenize takes a list of token ids, which may be empty."""
     assert read_detokenize(b'{"tokens": [1, 2]}')[0] == DetokenizeRequest(tokens=[1, 2])
     assert read_detokenize(b'{"model": "m", "tokens": []}')[0].tokens == []
     assert refusal(lambda **fields: read_detokenize(body(**fields)), tokens=[1, -2]) == ("tokens[1]", "invalid_value")
@@ -166,7 +166,7 @@ _INPUT = st.recursive(
 
 @given(_INPUT)
 def test_any_input_is_read_or_refused(value: Any) -> None:
-    """Whatever the value is, what is read is texts or lists of token ids, all of one kind."""
+    """Any JSON prompt is rejected, or read as a list of texts or a list of token id lists, never mixed."""
     with suppress(BadRequest):
         found = complete(prompt=value).prompts
         assert found

@@ -1,4 +1,4 @@
-"""Text completions streamed and whole: the same events make the same answer, whatever they are."""
+"""Text completions: a stream and a whole answer from the same events have the same content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPENINGS = st.builds(
 
 @st.composite
 def deltas(draw: st.DrawFn, choice: int) -> TextDelta:
-    """Some with logprobs of two tokens, some with token ids."""
+    """Draw a text delta, which may have two logprobs and may have token ids."""
     text = draw(TEXTS)
     logprobs = draw(st.none() | st.just([TokenLogprob(token="ö", logprob=-1.0, bytes=[0xC3], top_logprobs=[])] * 2))
     offsets = None if logprobs is None else draw(st.lists(NUMBERS, min_size=2, max_size=2))
@@ -42,7 +42,7 @@ def deltas(draw: st.DrawFn, choice: int) -> TextDelta:
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[list[ChoicePrefix], list[Event]]:
-    """Two prompts of two choices each, whose events are interleaved somehow."""
+    """Draw the interleaved events of an answer to two prompts with two choices each."""
     waiting: list[list[Event]] = [
         [*draw(st.lists(deltas(choice), max_size=4)), Finished(choice, draw(st.sampled_from(["stop", "length"])))]
         for choice in range(4)
@@ -55,7 +55,7 @@ def answers(draw: st.DrawFn) -> tuple[list[ChoicePrefix], list[Event]]:
 
 
 def put_together(chunks: list[Any]) -> list[Any]:
-    """The choices of an answer from its chunks, as a client does it."""
+    """Assemble the choices of an answer from its chunks, as a client does."""
     choices: list[Any] = [{"index": index, "text": "", "logprobs": None} for index in range(4)]
     for chunk in chunks:
         for part in chunk["choices"]:
@@ -72,7 +72,7 @@ def put_together(chunks: list[Any]) -> list[Any]:
 
 @given(answers())
 def test_streamed_is_whole(answer: tuple[list[ChoicePrefix], list[Event]]) -> None:
-    """What a client puts together from the chunks is the answer that is not streamed."""
+    """The chunks of a stream add up to the answer that is not streamed."""
     openings, events = answer
     writer = TextChunkWriter(HEAD, openings, print, choices=2, include_usage=True)
     collector = TextCollector(HEAD, openings, choices=2, logprobs=True)
@@ -92,7 +92,7 @@ def test_streamed_is_whole(answer: tuple[list[ChoicePrefix], list[Event]]) -> No
 
 @given(TEXTS)
 def test_plain_text_is_a_chunk(text: str) -> None:
-    """The short way of plain text makes what the long way makes."""
+    """The fast path for plain text gives the same chunk as the general path."""
     short = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text))
     long = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text, None, []))
     assert json.loads(short[6:])["choices"] == [

@@ -1,4 +1,4 @@
-"""POST /v1/completions, over HTTP and scripted nodes."""
+"""POST /v1/completions over HTTP, with scripted nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def asking(*nodes: Protocol, settings: Settings | None = None) -> AsyncIte
 
 
 async def ask(*nodes: Protocol, **fields: Any) -> Any:
-    """The answer; that it is as OpenAI's is checked with all that a gateway says."""
+    """Return a successful response; the fake gateway validates it against OpenAI's types."""
     async with asking(*nodes) as client:
         response = await client.post(PATH, json={**ASK, **fields})
     assert response.status_code == 200, response.text
@@ -40,7 +40,7 @@ async def ask(*nodes: Protocol, **fields: Any) -> Any:
 
 
 async def stream(*nodes: Protocol, **fields: Any) -> list[Any]:
-    """The events of an answer, without comments and the last [DONE]."""
+    """Return the events of an answer, without comments and the final [DONE]."""
     async with asking(*nodes) as client:
         response = await client.post(PATH, json={**ASK, "stream": True, **fields})
     blocks = [block for block in response.content.split(b"\n\n") if not block.startswith(b":")]
@@ -61,12 +61,12 @@ def prompt_of(request: Generate) -> str:
 
 
 def repeating() -> MockProtocol:
-    """A node that answers with its prompt in capitals."""
+    """Create a node that answers with its prompt in capitals."""
     return MockProtocol(lambda request: [*prompt_of(request).upper().encode()], capabilities=ABLE)
 
 
 def likely(*texts: Sequence[tuple[str, float]], **options: Any) -> MockProtocol:
-    """A node whose choice i says texts[i], pairs of a letter and its logprob; "z" would be likelier each time."""
+    """Create a node whose choice i has the text texts[i], pairs of a letter and its logprob; "z" is always likelier."""
 
     def deltas() -> list[Step]:
         found: list[Step] = []
@@ -80,7 +80,7 @@ def likely(*texts: Sequence[tuple[str, float]], **options: Any) -> MockProtocol:
 
 
 async def test_answer() -> None:
-    """A prompt goes to the node as it is, and the answer has up to 16 tokens."""
+    """A completion sends the prompt unchanged to the node, and has at most 16 tokens by default."""
     node = saying("x" * 20)
     answer = await ask(node)
     assert answer.pop("id").startswith("cmpl-")
@@ -106,7 +106,7 @@ async def test_answer() -> None:
     [("ab", ["AB"]), (["ab", "c"], ["AB", "C"]), ([97, 98], ["AB"]), ([[97], [98, 99]], ["A", "BC"])],
 )
 async def test_forms_of_prompts(prompt: Any, texts: list[str]) -> None:
-    """A text, texts, token ids, lists of token ids: each prompt has its answer, and one usage counts them all."""
+    """Prompts as texts or token ids each get an answer, and one usage counts them all."""
     answer = await ask(repeating(), prompt=prompt)
     assert [choice["text"] for choice in answer["choices"]] == texts
     size = sum(map(len, texts))
@@ -114,7 +114,7 @@ async def test_forms_of_prompts(prompt: Any, texts: list[str]) -> None:
 
 
 async def test_control_tokens_in_prompts() -> None:
-    """Who writes a whole prompt may write control tokens in it."""
+    """The text of a control token in a completion's prompt becomes that token."""
     node = saying("x")
     await ask(node, prompt="a<|end|>")
     assert unpack(node.requests[0].prompt).tolist() == [97, 256]
@@ -140,7 +140,7 @@ async def test_indices() -> None:
 
 
 async def test_no_more_at_once_than_the_nodes_take() -> None:
-    """A hundred prompts are answered by a node of two slots, which is never asked for more."""
+    """A hundred prompts are answered by a node with two slots, which never gets more than two at a time."""
     most = 0
 
     def script(request: Generate) -> Sequence[Step]:
@@ -155,7 +155,7 @@ async def test_no_more_at_once_than_the_nodes_take() -> None:
 
 
 async def test_stream() -> None:
-    """One id, one finish reason, usage at the end where it is asked for."""
+    """All events of a stream have the same id, one has a finish reason, and usage is included if requested."""
     events = await stream(saying("Hi ö"), stream_options={"include_usage": True})
     assert len({(event["id"], event["created"], event["object"], event["model"]) for event in events}) == 1
     assert [event["choices"][0]["text"] for event in events[:-1]] == ["H", "i", " ", "ö", ""]
@@ -170,14 +170,16 @@ async def test_stream() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_stop(streamed: bool) -> None:
-    """A stop string ends the text, and what comes after it."""
+    """The text ends before a stop string, streamed or not."""
     events = await stream(saying("one two"), stop=" t") if streamed else [await ask(saying("one two"), stop=" t")]
     assert "".join(event["choices"][0]["text"] for event in events) == "one"
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_echo() -> None:
-    """The text begins with the prompt, as text also where it came as tokens; the prompt is no completion."""
+    """With `echo` the text starts with the prompt, also one given as token ids, which does not count as completion
+    tokens.
+    """
     answer = await ask(saying("!"), prompt=["Hö", "b"], echo=True, n=2)
     assert [choice["text"] for choice in answer["choices"]] == ["Hö!", "Hö!", "b!", "b!"]
     assert answer["usage"]["completion_tokens"] == 4
@@ -187,7 +189,7 @@ async def test_echo() -> None:
 
 
 async def test_nothing_generated() -> None:
-    """With `max_tokens` 0 no node generates; with `echo` there is still the prompt."""
+    """With `max_tokens` 0 no node is used, and with `echo` the answer is the prompt."""
     node = saying("x")
     answer = await ask(node, max_tokens=0, echo=True, prompt=["a", "b"])
     assert [(choice["text"], choice["finish_reason"]) for choice in answer["choices"]] == [
@@ -201,7 +203,7 @@ async def test_nothing_generated() -> None:
 
 
 async def test_logprobs() -> None:
-    """Each token with its place in the text; the likeliest beside it, and itself among them."""
+    """Logprobs have each token, its offset in the text, and the likeliest tokens including the chosen one."""
     node = likely([("a", -1.0), ("b", -2.0)])
     logprobs = (await ask(node, logprobs=1))["choices"][0]["logprobs"]
     assert logprobs == {
@@ -216,7 +218,7 @@ async def test_logprobs() -> None:
 
 
 async def test_logprobs_of_half_characters() -> None:
-    """A token that is a part of a character is shown by its bytes, and begins where the character does."""
+    """A token that is part of a character is shown as bytes, with the offset of the character."""
     steps = [Delta(0, [token], [TokenLogprobs(-1.0)]) for token in "aö!".encode()]
     logprobs = (await ask(MockProtocol(steps, capabilities=ABLE), logprobs=0))["choices"][0]["logprobs"]
     assert logprobs["tokens"] == ["a", "bytes:\\xc3", "bytes:\\xb6", "!"]
@@ -230,7 +232,9 @@ def joined(events: list[Any], name: str) -> list[Any]:
 
 @pytest.mark.parametrize("prompt", ["Hö", [72, 0xC3, 0xB6]])
 async def test_logprobs_of_the_prompt(prompt: Any) -> None:
-    """With `echo` they begin with those of the prompt, whose first token has none; offsets are counted through."""
+    """With `echo`, logprobs start with those of the prompt, whose first token has none, and offsets continue through
+    it.
+    """
     fields: Any = {"prompt": prompt, "echo": True, "logprobs": 1}
     choice = (await ask(likely([("a", -0.5)]), **fields))["choices"][0]
     assert choice["text"] == "Höa"
@@ -247,14 +251,14 @@ async def test_logprobs_of_the_prompt(prompt: Any) -> None:
 
 
 async def test_scoring_survives_a_node() -> None:
-    """The logprobs of a prompt are asked of another node when one fails."""
+    """The logprobs of a prompt are requested from another node if one fails."""
     bad = MockProtocol([NodeLost("gone")], capabilities=ABLE, peer="bad")
     answer = await ask(bad, likely(peer="good"), echo=True, logprobs=0, max_tokens=0)
     assert answer["choices"][0]["logprobs"]["token_logprobs"] == [None, -1.0, -1.0, -1.0]
 
 
 async def test_best_of() -> None:
-    """The likeliest by the mean of its tokens' logprobs, however short; all that was made is counted."""
+    """`best_of` returns the choices with the highest mean logprob, and the usage counts the tokens of all of them."""
     node = likely([("a", -0.9)], [("b", -0.1), ("c", -0.3)], [("d", -0.5)], [])
     answer = await ask(node, best_of=4, n=2)
     assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [(0, "bc"), (1, "d")]
@@ -266,7 +270,7 @@ async def test_best_of() -> None:
 
 
 async def test_token_ids() -> None:
-    """Those of the prompt and of the answer, where they are asked for."""
+    """With return_token_ids the response has the token ids of prompt and answer, streamed or not."""
     (choice,) = (await ask(saying("Hi"), return_token_ids=True))["choices"]
     assert (choice["prompt_token_ids"], choice["token_ids"]) == ([*b"Once"], [*b"Hi"])
     events = await stream(saying("Hi"), return_token_ids=True)
@@ -275,7 +279,7 @@ async def test_token_ids() -> None:
 
 
 async def test_sampling_reaches_the_node() -> None:
-    """What is said of how tokens are drawn, and of the form of the answer."""
+    """Sampling parameters and the output format are sent to the node."""
     can = Capabilities(top_k=True, grammars=("json_schema",))
     node = saying("x", capabilities=can)
     await ask(node, top_k=7, temperature=0.5, seed=3, max_tokens=9, response_format={"type": "json_object"})
@@ -302,7 +306,7 @@ async def test_sampling_reaches_the_node() -> None:
 )
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_refusals(streamed: bool, fields: dict[str, Any], param: str, code: str) -> None:
-    """What cannot be done is refused before anything is sent, and no node is asked to generate."""
+    """Invalid completion requests are rejected before anything is streamed, and no node gets one."""
     node = saying("x")
     assert await refusal(node, **({"stream": streamed} | fields)) == (400, param, code)
     assert node.requests == []
@@ -319,20 +323,20 @@ async def test_refusals(streamed: bool, fields: dict[str, Any], param: str, code
     ],
 )
 async def test_refusals_of_nodes(node_says: str, fields: dict[str, Any], param: str) -> None:
-    """What a node refuses by its own name is refused by the client's."""
+    """A parameter that a node rejects is named in the error as the client called it."""
     message = f"Unsupported value for '{node_says}': this model does not support it."
     node = MockProtocol([InvalidRequest(message, param=node_says)])
     assert await refusal(node, **fields) == (400, param, "invalid_value")
 
 
 async def test_an_error_before_the_first_byte() -> None:
-    """It is a plain answer, though a stream was asked for."""
+    """An error before the first byte of a stream is an error response with its own status."""
     nodes = [MockProtocol([EngineFailed("broken")], peer=name) for name in "ab"]
     assert await refusal(*nodes, stream=True, prompt=["a", "b"]) == (503, None, "node_failed")
 
 
 async def test_an_error_in_a_stream() -> None:
-    """That of one prompt ends it for all of them, without [DONE]."""
+    """An error of one prompt ends the stream of all prompts with an error event, without [DONE]."""
 
     def script(request: Generate) -> Sequence[Step]:
         return [65, Pause()] if prompt_of(request) == "a" else [Pause(0.05), EngineFailed("broken")]
@@ -347,7 +351,9 @@ async def test_an_error_in_a_stream() -> None:
 
 
 async def test_a_node_that_dies() -> None:
-    """Another goes on, of each prompt for itself: text, logprobs and offsets are those of an undisturbed answer."""
+    """If a node fails, another continues each prompt: text, logprobs and offsets equal those of an uninterrupted
+    answer.
+    """
     fields: Any = {"prompt": ["ab", "c"], "logprobs": 0, "echo": True}
     steps: list[Step] = [Delta(0, [letter], [TokenLogprobs(-1.0)]) for letter in b"Hello"]
     good = MockProtocol(steps, capabilities=ABLE, peer="good")
@@ -367,7 +373,7 @@ async def test_a_node_that_dies() -> None:
 
 
 async def test_openai_client() -> None:
-    """OpenAI's own client reads answers and streams."""
+    """OpenAI's client reads text completions and their streams."""
     async with gateway(saying("Hi")) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
         whole = await client.completions.create(model="mock", prompt="Once")
         assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("Hi", "stop")
@@ -379,7 +385,7 @@ async def test_openai_client() -> None:
 
 
 async def test_headers_and_counts() -> None:
-    """The nodes of all prompts are named, and their tokens counted."""
+    """Headers name the nodes of all prompts, and metrics count the tokens of all of them."""
     async with asking(saying("Hi", peer="a"), saying("Hi", peer="b")) as client:
         response = await client.post(PATH, json={**ASK, "prompt": ["x", "y"]})
         text = (await client.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""POST /tokenize, /detokenize and /v1/chat/completions/render, over HTTP."""
+"""POST /tokenize, /detokenize and /v1/chat/completions/render over HTTP."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refusal(response: httpx.Response) -> tuple[int, str | None, str | None]:
 
 
 async def test_tokens_of_a_prompt() -> None:
-    """As vLLM tells them; what each token says only where it is asked for."""
+    """/tokenize responds as vLLM does, and returns token strings only if they are requested."""
     answer = (await ask("/tokenize", model="mock", prompt="Hö")).json()
     assert answer == {"count": 3, "max_model_len": 4096, "tokens": [72, 0xC3, 0xB6], "token_strs": None}
     told = (await ask("/tokenize", prompt="Hö<|end|>", return_token_strs=True)).json()
@@ -58,7 +58,7 @@ async def test_tokens_of_a_prompt() -> None:
 
 
 async def test_tokens_of_messages() -> None:
-    """They are those that an answer would be asked for with."""
+    """The tokens of messages are those of the prompt for an answer, without any request to a node."""
     node = saying("Hi")
     assert bytes(await tokens(node, messages=MESSAGES)).decode() == PROMPT
     assert bytes(await tokens(messages=MESSAGES, add_generation_prompt=False)).decode() == "User: Hello\n"
@@ -67,7 +67,7 @@ async def test_tokens_of_messages() -> None:
 
 
 async def test_special_tokens() -> None:
-    """A prompt begins as the model wants it unless told otherwise, messages as their template says; never twice."""
+    """A prompt gets the model's BOS token unless disabled, messages only what their template has, and never two."""
     node = saying("", artefact=WITH_BEGIN)
     assert await tokens(node, prompt="a") == [257, 97]
     assert await tokens(node, prompt="<|begin|>a") == [257, 97]
@@ -79,7 +79,7 @@ async def test_special_tokens() -> None:
 
 
 async def test_templates_of_clients() -> None:
-    """Only where the operator lets them have their own."""
+    """A chat template in a request is rejected unless the operator allows it."""
     asked: dict[str, Any] = {"messages": MESSAGES, "chat_template": "x{{ messages[0].content }}"}
     assert refusal(await ask("/tokenize", **asked))[:2] == (400, "chat_template")
     node = saying("", chat_template="y")
@@ -88,7 +88,7 @@ async def test_templates_of_clients() -> None:
 
 
 async def test_which_model() -> None:
-    """The only one needs no name."""
+    """The model may be omitted only if there is just one."""
     two = [saying("", peer="a", model="a"), saying("", peer="b", model="b")]
     asked: list[tuple[str, dict[str, Any]]] = [("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": [72]})]
     for path, fields in asked:
@@ -98,7 +98,7 @@ async def test_which_model() -> None:
 
 
 async def test_text_of_tokens() -> None:
-    """Control tokens and parts of characters among it."""
+    """/detokenize returns text with control tokens, and a replacement character for an incomplete character."""
     answer = await ask("/detokenize", tokens=[72, 0xC3, 0xB6, 256, 0xC3])
     assert answer.json() == {"prompt": "Hö<|end|>\ufffd"}
     assert (await ask("/detokenize", tokens=[])).json() == {"prompt": ""}
@@ -121,12 +121,14 @@ async def test_text_of_tokens() -> None:
     ],
 )
 async def test_what_cannot_be_tokenized(fields: dict[str, Any], param: str) -> None:
-    """The client's mistakes are named."""
+    """Invalid /tokenize requests are rejected with the name of the parameter."""
     assert refusal(await ask("/tokenize", **fields))[:2] == (400, param)
 
 
 async def test_render() -> None:
-    """The prompt, as text and tokens, with all that a node would be told; and no node is asked."""
+    """/render returns the prompt as text and tokens and everything that a node would get, without any request to a
+    node.
+    """
     node = saying("Hi", capabilities=Capabilities(grammars=("json_schema",)))
     response = await ask("/v1/chat/completions/render", node, **ASK, stream=True, zeta=1)
     assert response.headers["x-ignored-params"] == "zeta"
@@ -149,7 +151,7 @@ async def test_render() -> None:
 
 
 async def test_render_refuses_what_could_not_be_answered() -> None:
-    """As the endpoint that answers would."""
+    """/render rejects a request with the same error as /v1/chat/completions."""
     too_long: Any = [{"role": "user", "content": "x" * 5000}]
     response = await ask("/v1/chat/completions/render", model="mock", messages=too_long)
     assert refusal(response) == (400, "messages", "context_length_exceeded")
@@ -163,7 +165,7 @@ def model(artefact: bytes) -> Model:
 @pytest.mark.parametrize("artefact", [BYTE_LEVEL, WITH_BEGIN])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_offsets(artefact: bytes, text: str) -> None:
-    """Each token begins where the text that the tokens before it say whole ends; what is put in front begins there."""
+    """A token's offset is the length of the complete text before it; tokens added in front have offset 0."""
     mine = model(artefact)
     ids = tokenize_prompt(mine, text, "prompt").tolist()
     added = len(ids) - len(text.encode())
