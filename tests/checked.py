@@ -1,4 +1,4 @@
-"""Answers as a client sees them, held against OpenAI's own types, and its published description where that is here."""
+"""Checks of responses against OpenAI's types, and against its published description if that file exists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS: dict[str, tuple[type[BaseModel], str]] = {
 
 
 def check(data: Any) -> None:
-    """The JSON of an answer or of an event. Answers that OpenAI has no word for need only be objects."""
+    """Check the JSON of a response or event. Kinds that OpenAI does not have need only be objects."""
     assert isinstance(data, dict)
     if "error" in data:
         ErrorObject.model_validate(data["error"])
@@ -40,7 +40,7 @@ def check(data: Any) -> None:
 
 
 def check_events(body: str) -> None:
-    """A stream, to where it was cut: each event, and what holds for all of them together."""
+    """Check a stream, which may be cut off: each event, and rules about all of them together."""
     events = [block.removeprefix("data: ") for block in body.split("\n\n")[:-1] if not block.startswith(":")]
     ended = bool(events) and events[-1] == "[DONE]"
     datas = [json.loads(event) for event in events[: -1 if ended else None]]
@@ -84,8 +84,8 @@ def _numbers(embedding: str | list[float]) -> list[float]:
 
 
 def _described(data: Any) -> Any:
-    """OpenAI's API has nulls in texts where its description has none: for the reason before the end, for the usage of
-    an event, and for the logprob of a first token, before which there is nothing.
+    """Adapt a text completion to OpenAI's description, which lacks nulls that its API sends: for the finish reason and
+    the usage of an event, and for the logprob of a first token.
     """
     if data.get("object") != "text_completion":
         return data
@@ -109,8 +109,8 @@ def _check_published(name: str, data: object) -> None:
 
 
 class Checker:
-    """What a server says on one connection is fed to it; `answers` counts those that were checked. What a cut left of
-    an answer is left out.
+    """Checker of one connection's responses, which are passed to `feed`; `answers` counts the checked ones. An
+    incomplete response is ignored.
     """
 
     def __init__(self) -> None:

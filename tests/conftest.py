@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Fixtures and options of all tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """In front of a gateway with two nodes that run the real model."""
+    """Run a relay in front of a gateway with two nodes that run the real model."""
     with adapter_up("--threads", "1", directory=str(tmp_path_factory.mktemp("up"))) as running:
         with Relay(running.url) as relay:
             yield relay
@@ -50,5 +50,5 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 @pytest.fixture(scope="session")
 def real(relay: Relay) -> str:
-    """The relay's address: all that comes through it is checked."""
+    """URL of the relay, which checks all responses that pass through it."""
     return relay.url

@@ -1,4 +1,4 @@
-"""What several tests need: a gateway on a socket, in front of scripted nodes."""
+"""A gateway on a socket in front of scripted nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUICK = Limits(
 
 
 def saying(text: str, *more: Step, **card: Any) -> MockProtocol:
-    """A node that answers `text`, a byte a token, and then plays `more` steps."""
+    """Create a node that answers `text`, one byte per token, and then plays the steps in `more`."""
     return MockProtocol([*text.encode(), *more], **card)
 
 
@@ -53,7 +53,9 @@ class _Server(uvicorn.Server):
 async def gateway(
     *nodes: Protocol, settings: Settings | None = None, limits: Limits = QUICK, http: type[HttpProtocol] = HttpProtocol
 ) -> AsyncIterator[str]:
-    """The real application behind a real server on loopback; its address. In the end, all that it said is checked."""
+    """Run the application with a real server on loopback and yield its URL. At the end, everything it sent is
+    checked.
+    """
     recording = Recording(http)
     listener = bind("127.0.0.1", 0)
     async with RemoteManager(nodes, probe_interval=0.05) as remotes:
@@ -72,7 +74,7 @@ async def gateway(
 
 
 def events_of(body: bytes) -> list[Any]:
-    """The data of a stream of server-sent events, each decoded, the last as text where it is [DONE]; no comments."""
+    """Return the decoded data of a stream's events, with [DONE] as text and without comments."""
     assert body.endswith(b"\n\n")
     events = body.decode().removesuffix("\n\n").split("\n\n")
     datas = [event.removeprefix("data: ") for event in events if not event.startswith(":")]

@@ -39,7 +39,7 @@ def paths() -> list[Path]:
 
 
 def docstrings() -> Iterator[str]:
-    """Every docstring of a module, class or function."""
+    """Yield every docstring of a module, class or function."""
     for tree in modules().values():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -49,7 +49,7 @@ def docstrings() -> Iterator[str]:
 
 
 def functions() -> list[int]:
-    """The lines of every function."""
+    """Return the number of lines of every function."""
     return [
         (node.end_lineno or node.lineno) - node.lineno + 1
         for tree in modules().values()
@@ -59,13 +59,13 @@ def functions() -> list[int]:
 
 
 def repeated_names() -> dict[str, int]:
-    """Names of files that stand for different things."""
+    """Return file names that are used for different things, with their counts."""
     names = Counter(path.stem for path in paths() if path.stem not in _SHARED_NAMES)
     return {name: count for name, count in sorted(names.items()) if count > 1}
 
 
 def circle() -> str:
-    """A circle of rooms, or "none"."""
+    """Return a cycle of imports between folders, or "none"."""
     try:
         TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
     except CycleError as error:
@@ -74,7 +74,7 @@ def circle() -> str:
 
 
 def levels() -> int:
-    """How many rooms the longest chain of imports passes."""
+    """Return the number of folders in the longest chain of imports."""
     order = TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).static_order()
     height: dict[str, int] = {}
     for room in order:
@@ -83,7 +83,7 @@ def levels() -> int:
 
 
 def single_importer() -> int:
-    """Modules that exactly one other module imports."""
+    """Return the number of modules that exactly one other module imports."""
     used = Counter(target for module in modules() for target in set(imports_of(module)) if target != module)
     return sum(1 for module in modules() if used[module] == 1)
 

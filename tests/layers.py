@@ -1,4 +1,4 @@
-"""Modules of the two packages, the rooms they are in, and what they import."""
+"""Modules of the two packages, the folders they are in, and what they import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("adapter", "subnet")
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Every module of the two packages, by its dotted name."""
+    """Return the syntax tree of every module of the two packages, by its dotted name."""
     paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     return {_name(path): ast.parse(path.read_text(encoding="utf-8"), path) for path in paths}
 
@@ -25,7 +25,7 @@ def _name(path: Path) -> str:
 
 @cache
 def rooms() -> dict[str, str]:
-    """The room of each module: its folder, or for a module that lies loose in a package, the module itself."""
+    """Return the folder of each module; a module directly in a package is its own folder."""
     found = {}
     for module in modules():
         folder = ROOT.joinpath(*module.split("."))
@@ -35,7 +35,7 @@ def rooms() -> dict[str, str]:
 
 
 def imports_of(module: str, *, inside_functions: bool = True, types: bool = True) -> Iterator[str]:
-    """Yields the modules that a module imports; with `types` also those imported for the type checker alone."""
+    """Yield the modules that a module imports; with `types` also those imported only for the type checker."""
     for node in _imports(modules()[module], inside_functions=inside_functions, types=types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules())
@@ -59,7 +59,7 @@ def _imports(node: ast.AST, *, inside_functions: bool, types: bool) -> Iterator[
 
 @cache
 def room_graph() -> Mapping[str, Mapping[str, str]]:
-    """Which room imports which other one, with an example of it; imports for types count."""
+    """Return which folder imports which, with an example of each; imports for types count."""
     found: dict[str, dict[str, str]] = {}
     for module, room in rooms().items():
         for target in imports_of(module):

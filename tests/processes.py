@@ -1,4 +1,4 @@
-"""Real processes for tests: `adapter up` as a user runs it."""
+"""`adapter up` as a real process, for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 
 
 class Running:
-    """A gateway with its nodes; `lines` are what it has printed so far."""
+    """A gateway process with its nodes; `lines` is its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -24,7 +24,9 @@ class Running:
         self.url = ""
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read its output up to a line that matches. Fails with what it said, if it ends before."""
+        """Read the output up to a line that matches, and return the match. Fails with the output if the process ends
+        first.
+        """
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
@@ -33,18 +35,18 @@ class Running:
         raise AssertionError("".join(self.lines))
 
     def drain(self) -> None:
-        """Keep reading in the background, so that it never waits for a reader."""
+        """Read the output in the background, so that the process never blocks on it."""
         assert self.process.stdout is not None
         Thread(target=self.lines.extend, args=(self.process.stdout,), daemon=True).start()
 
     def nodes(self) -> list[psutil.Process]:
-        """The node processes, oldest first."""
+        """Return the node processes, oldest first."""
         return sorted(psutil.Process(self.process.pid).children(), key=lambda child: child.create_time())
 
 
 @contextmanager
 def adapter_up(*flags: str, directory: str) -> Iterator[Running]:
-    """`adapter up` on a free port of loopback; interrupted, as by Ctrl-C, at the end."""
+    """Run `adapter up` on a free loopback port; interrupt it at the end, as by Ctrl-C."""
     command = [sys.executable, "-m", "adapter.cli", "up", "--port", "0", *flags]
     environ = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error"}
     with subprocess.Popen(
@@ -72,7 +74,7 @@ def adapter_up(*flags: str, directory: str) -> Iterator[Running]:
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Ask again and again until other processes have brought it about; fails loudly if they never do."""
+    """Poll `condition` until it holds; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

@@ -1,4 +1,4 @@
-"""OpenAI's published description of its API, where it is present: it is not ours to ship."""
+"""OpenAI's published description of its API, if the file exists. It is not ours to distribute."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FOLDER = Path(__file__).parent.parent.parent
 
 @cache
 def place() -> Path | None:
-    """The file, or None."""
+    """Return the path of the file, or None."""
     return next(iter(sorted(FOLDER.glob(f"*/{NAME}"))), None)
 
 
 @cache
 def description() -> dict[str, Any]:
-    """With what its version of OpenAPI says of nulls put in the words of JSON Schema. Skips the test without it."""
+    """Return the description with its nullable types as JSON Schema. Skips the test without the file."""
     if (path := place()) is None:
         pytest.skip(f"OpenAI's published description ({NAME}, in a folder beside the clone) was not found")
     found: dict[str, Any] = _with_nulls(json.loads(path.read_bytes()))
@@ -31,7 +31,7 @@ def description() -> dict[str, Any]:
 
 
 def check(schema: str, data: object) -> None:
-    """Raises jsonschema.ValidationError where `data` is not as the published `schema` says."""
+    """Raise jsonschema.ValidationError if `data` does not match the published `schema`."""
     _validator(schema).validate(data)
 
 
@@ -41,7 +41,7 @@ def _validator(schema: str) -> Draft202012Validator:
 
 
 def properties(schema: str) -> set[str]:
-    """The names of all properties of an object, also of those it takes over from others."""
+    """Return the names of all properties of a schema, including inherited ones."""
     return _properties(description()["components"]["schemas"], schema)
 
 

@@ -1,4 +1,4 @@
-"""A place between clients and a gateway, where what the gateway says is checked, whoever the client is."""
+"""TCP relay between clients and a gateway that checks the gateway's responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZE = 1 << 16
 
 
 class Relay:
-    """Passes bytes on between its `url` and the gateway at `target`. `answers` counts those that passed."""
+    """Relay from its own `url` to the gateway at `target`. `answers` counts the checked responses."""
 
     def __init__(self, target: str) -> None:
         self._target = (urlsplit(target).hostname or "", urlsplit(target).port or 80)
@@ -40,7 +40,7 @@ class Relay:
         return sum(checker.answers for checker in self._checkers)
 
     def check(self) -> None:
-        """Raises the first fault found in an answer since the last time."""
+        """Raise the first error found in a response since the last call."""
         faults, self._faults = self._faults, []
         if faults:
             raise faults[0]

@@ -1,4 +1,4 @@
-"""The bench measures what it says: events are counted however they are cut, and wrong answers are noticed."""
+"""The benchmark: it counts events however they are split, and notices wrong answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written."""
+    """Transport that keeps what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ async def answer(*parts: bytes) -> Answer:
 
 
 async def test_connections_that_nobody_takes() -> None:
-    """They are answers that are not right, and the rest of the load goes on."""
+    """Refused connections count as wrong answers, and the rest of the load continues."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = closed.getsockname()
     answers = await drive(f"http://{address[0]}:{address[1]}", Load(3, 2, answers=2, pause=0.001))
@@ -68,7 +68,7 @@ async def test_connections_that_nobody_takes() -> None:
 
 
 def test_streams_that_fell_behind_are_told() -> None:
-    """Of all runs together, and only where there are any."""
+    """Streams that fell behind are reported as the sum of all runs, if there are any."""
     kept = Figures(
         streams=2, complete=2, per_second=1, per_cpu_second=1, cpu=1, gap=(1, 1, 1), behind=0, shares=[1], memory=1
     )
@@ -78,7 +78,7 @@ def test_streams_that_fell_behind_are_told() -> None:
 
 
 async def test_the_same_load_without_a_gateway() -> None:
-    """Every answer is asked of the node, and its first token timed."""
+    """A load without a gateway requests every answer from the node and times its first token."""
     async with EchoEngine() as engine, listening(Node(engine), "127.0.0.1", 0) as address:
         waited = await first_tokens(address, Load(3, 5, answers=2))
     assert len({number for number, _ in waited}) == 6
@@ -87,7 +87,7 @@ async def test_the_same_load_without_a_gateway() -> None:
 
 @given(st.lists(st.integers(1, len(HEAD + CHUNKED) - 1), unique=True, max_size=5))
 async def test_events_are_counted_however_they_are_cut(cuts: list[int]) -> None:
-    """An answer of two tokens is right wherever its bytes are split."""
+    """An answer's events are counted correctly wherever its bytes are split."""
     edges = [0, *sorted(cuts), len(HEAD + CHUNKED)]
     data = HEAD + CHUNKED
     made = await answer(*(data[a:b] for a, b in pairwise(edges)))
@@ -97,13 +97,13 @@ async def test_events_are_counted_however_they_are_cut(cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("parts", [[], [HEAD + CHUNKED[:-5]], [HEAD + CHUNKED.replace(b'{"content":" of"}}\n\n', b"")]])
 async def test_answers_that_are_not_right(parts: list[bytes]) -> None:
-    """No answer, a cut one, and one that lacks a token are told."""
+    """A missing answer, a cut one, and one that lacks a token raise Incomplete."""
     with pytest.raises(Incomplete, match="1 of 1"):
         check([await answer(*parts)], 2)
 
 
 async def test_asking_on() -> None:
-    """Whole answers are told from wrong ones, and the next is asked for on the same connection."""
+    """Complete answers are distinguished from wrong ones, and the next is requested on the same connection."""
     wire = Wire()
     asking = Asking(iter([b"1", b"2", b"3"]), b"ten")
     asking.connection_made(wire)
@@ -115,13 +115,13 @@ async def test_asking_on() -> None:
 
 
 def test_the_yardsticks_send_what_the_gateway_sent() -> None:
-    """The same bytes, a write for each token."""
+    """A replayed answer has the same bytes as the recorded one, with one write per token."""
     assert b"".join(pieces(BODY)) == BODY
     assert len(pieces(BODY)) == 3
 
 
 def test_the_table() -> None:
-    """A figure is the median, in bold where it reaches the goal, with the ratio to what is beside it."""
+    """A row has the median, in bold if it reaches the goal, and the ratio to compared figures."""
     rows = [
         Row(what="cost", unit="us", goal=12, values=[30, 10, 11], beside={"nginx": [22.0]}),
         Row(what="rate", unit="a second", goal=3000, more=True, values=[2000]),

@@ -51,7 +51,7 @@ CHANGES: list[Change] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_streams(url: str, change: Change) -> None:
-    """A stream as it is passes, one that was changed does not."""
+    """A valid stream passes the check, and a modified one does not."""
     chunks = await events(url)
     check_events(written(chunks))
     changed = copy.deepcopy(chunks)
@@ -61,7 +61,7 @@ async def test_streams(url: str, change: Change) -> None:
 
 
 async def test_cut_streams(url: str) -> None:
-    """A cut stream need not be finished; what there is of it is checked."""
+    """A stream that was cut off need not be complete, but its events are checked."""
     chunks = await events(url)
     check_events(written(chunks[:2], end=""))
     with pytest.raises(ValueError, match="id"):
@@ -69,14 +69,14 @@ async def test_cut_streams(url: str) -> None:
 
 
 def test_the_published_description() -> None:
-    """What the package lets pass, but OpenAI's description does not, is found where that is present."""
+    """A response that the package accepts but OpenAI's description does not is rejected, if that file exists."""
     published.description()
     with pytest.raises(Exception, match="param"):
         check({"error": {"message": "m", "type": "t", "code": None}})
 
 
 def test_connections() -> None:
-    """Every answer of a connection is read, in whatever pieces it comes."""
+    """Every response on a connection is checked, however its bytes are split."""
     answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
     checker = Checker()
     for byte in answer + b"{}" + answer + b"{}":
@@ -87,7 +87,7 @@ def test_connections() -> None:
 
 
 async def test_relay(url: str) -> None:
-    """A client has the server's own answers; they were checked."""
+    """A client behind the relay gets the server's own responses, and the relay has checked them."""
     with Relay(url) as relay:
         async with httpx.AsyncClient() as client:
             for stream in (False, True):

@@ -1,4 +1,4 @@
-"""The documents: their tables are generated, their snippets run, their commands and links exist."""
+"""The documents: tables are up to date, snippets run, and commands, settings and links are valid."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def errors() -> str:
 
 
 def metrics() -> str:
-    """Of the counters and histograms, and of the one gauge that is made when it is asked for."""
+    """Return the table of metrics: all counters and histograms, and the gauge that is computed on request."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for metric in vars(Metrics(RemoteManager([]))).values():
         if isinstance(metric, MetricWrapperBase):
@@ -90,7 +90,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def generated(text: str) -> str:
-    """A document with the tables that the code has; the fault table only where its tests have just run."""
+    """Return a document with up-to-date tables; the fault table is replaced only if its tests have just run."""
 
     def table(match: re.Match[str]) -> str:
         name, old = match[2], match[3]
@@ -102,7 +102,7 @@ def generated(text: str) -> str:
 
 
 def fences(*kinds: str) -> list[tuple[Path, str, str]]:
-    """Document, language and text of every snippet of these languages."""
+    """Return document, language and text of every snippet in these languages."""
     found = [(path, kind, text) for path in DOCS for kind, text in _FENCE.findall(path.read_text())]
     return [one for one in found if one[1] in kinds]
 
@@ -113,7 +113,7 @@ def identify(value: object) -> str:
 
 @pytest.mark.parametrize("path", DOCS, ids=identify)
 def test_the_tables_are_those_of_the_code(path: Path) -> None:
-    """The tables in a document are the ones that checks come from; `python -m tests.test_docs` writes them."""
+    """The generated tables in each document are up to date; `python -m tests.test_docs` writes them."""
     text = path.read_text()
     assert [(name, table) for _, name, table, _ in _TABLE.findall(text) if name != "faults"] == [
         (name, TABLES[name]()) for _, name, _, _ in _TABLE.findall(text) if name != "faults"
@@ -122,14 +122,14 @@ def test_the_tables_are_those_of_the_code(path: Path) -> None:
 
 
 def test_every_table_is_in_a_document() -> None:
-    """Each table of the code can be looked up."""
+    """Each generated table is in exactly one document."""
     names = [name for path in DOCS for _, name, _, _ in _TABLE.findall(path.read_text())]
     assert sorted(names) == sorted([*TABLES, "faults"])
 
 
 @pytest.mark.parametrize(("path", "kind", "code"), fences("sh", "python"), ids=identify)
 def test_snippets_run(path: Path, kind: str, code: str, real: str, tmp_path: Path) -> None:
-    """Each snippet, as it stands there but for the port, prints something and fails at nothing."""
+    """Each snippet in a document runs unchanged, except for the address, without an error, and prints something."""
     command = ["bash", "-ec"] if kind == "sh" else [sys.executable, "-W", "error", "-c"]
     done = subprocess.run(
         [*command, code.replace(ADDRESS, real)], capture_output=True, text=True, timeout=100, check=False
@@ -141,7 +141,7 @@ def test_snippets_run(path: Path, kind: str, code: str, real: str, tmp_path: Pat
 
 @pytest.mark.parametrize(("path", "kind", "code"), fences("toml"), ids=identify)
 def test_settings_are_valid(path: Path, kind: str, code: str, tmp_path: Path) -> None:
-    """Each settings file in a document is one that a gateway, or a node, accepts."""
+    """Each settings file in a document is valid for a gateway or a node."""
     file = tmp_path / "settings.toml"
     file.write_text(code)
     loader = node_reader if code.startswith("# node.toml") else reader
@@ -150,7 +150,7 @@ def test_settings_are_valid(path: Path, kind: str, code: str, tmp_path: Path) ->
 
 
 def commands() -> Iterator[tuple[Path, list[str]]]:
-    """Every line that a reader is told to type, as words, without its environment variables."""
+    """Yield every command in the documents as words, without its environment variables."""
     for path, _, text in fences("console"):
         for line in text.replace("\\\n", " ").splitlines():
             words = line.removeprefix("$ ").partition(" # ")[0].split()
@@ -162,7 +162,7 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
 
 @pytest.mark.parametrize(("path", "words"), list(commands()), ids=identify)
 def test_commands_exist(path: Path, words: list[str]) -> None:
-    """Commands of ours have the options, and the Makefile the targets, that a document names."""
+    """Our commands and make targets in a document exist, with the options shown."""
     program = words[0].rpartition("/")[2]
     if program == "make":
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -174,7 +174,7 @@ def test_commands_exist(path: Path, words: list[str]) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=identify)
 def test_links_lead_somewhere(path: Path) -> None:
-    """Links to files and to sections exist, in a table of contents too."""
+    """Links in a document to files and sections are valid."""
     for link in (one for match in _LINK.findall(path.read_text()) for one in match if one):
         if link.startswith(("http://", "https://")):
             continue
@@ -186,20 +186,20 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """The sections of a document, named as GitHub names them."""
+    """Return the anchors of a document's sections, as GitHub makes them."""
     text = _FENCE.sub("", path.read_text())
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_readme_is_short() -> None:
-    """Nobody reads more before the first command; the rest is reference, beside the code it speaks of."""
+    """The README is at most LONGEST_README lines long; reference material is in other documents."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
 
 
 @pytest.mark.parametrize("path", [path for path in DOCS if path.parent != ROOT], ids=identify)
 def test_a_reference_has_a_table_of_contents(path: Path) -> None:
-    """Every section can be reached from the top."""
+    """The table of contents of each reference document links to all its sections."""
     head, *_ = re.split(r"^## ", path.read_text(), maxsplit=1, flags=re.MULTILINE)
     sections = re.findall(r"^## (.*)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
     linked = {link[0].removeprefix("#") for link in _LINK.findall(path.read_text())}

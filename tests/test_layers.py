@@ -1,4 +1,4 @@
-"""Which room may import which: the picture in CONTRIBUTING.md, kept true."""
+"""Which folder may import which: the layout in CONTRIBUTING.md, enforced."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ ORDER = ["errors", "version", "aio", "chat", "tensors", "node_info", "generation
 
 @pytest.mark.parametrize("room", sorted(set(rooms().values()) - FOUNDATION - {"adapter"}))
 def test_a_room_imports_only_what_it_may(room: str) -> None:
-    """No module of a room, anywhere in its code, imports a room that is not in the list, not even for a type."""
+    """No module imports a folder that is not listed for its own folder, not even inside a function or for a type."""
     allowed = {*ALLOWED[room].split(), *FOUNDATION}
     wrong = [example for target, example in room_graph().get(room, {}).items() if target not in allowed]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_list_names_only_what_is_imported() -> None:
-    """A permission that nobody uses is removed from the list."""
+    """A permitted import that is not used is removed from the list."""
     unused = [
         f"{room} -> {target}"
         for room, targets in ALLOWED.items()
@@ -151,7 +151,7 @@ def test_the_foundation_stands_on_itself() -> None:
 
 
 def test_no_room_is_in_a_circle() -> None:
-    """Rooms can be put in an order in which each imports only earlier ones, counting imports for types."""
+    """There are no circular imports between folders, including imports for types."""
     try:
         TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
     except CycleError as error:
@@ -159,7 +159,7 @@ def test_no_room_is_in_a_circle() -> None:
 
 
 def test_no_module_is_in_a_circle() -> None:
-    """Modules can be put in an order in which each imports only earlier ones."""
+    """There are no circular imports between modules when they are loaded."""
     graph = {module: set(imports_of(module, inside_functions=False, types=False)) - {module} for module in modules()}
     try:
         TopologicalSorter(graph).prepare()
@@ -168,7 +168,7 @@ def test_no_module_is_in_a_circle() -> None:
 
 
 def test_subnet_knows_nothing_of_the_gateway() -> None:
-    """The library is usable without the gateway, and without its web framework."""
+    """The library imports neither the gateway nor its web framework."""
     wrong = [
         f"{module}: {written}"
         for module, tree in modules().items()
@@ -179,7 +179,7 @@ def test_subnet_knows_nothing_of_the_gateway() -> None:
 
 
 def test_imports_are_absolute() -> None:
-    """A relative import would escape the other checks of this file."""
+    """There are no relative imports, which the other checks of this file would miss."""
     wrong = [
         f"{module}, line {node.lineno}"
         for module, tree in modules().items()
@@ -190,7 +190,7 @@ def test_imports_are_absolute() -> None:
 
 
 def test_every_module_was_found() -> None:
-    """The checks of this file look at real modules, not at an empty list."""
+    """The checks of this file find the modules of both packages."""
     assert {"adapter", "subnet", "subnet.errors"} <= modules().keys()
 
 

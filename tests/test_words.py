@@ -1,4 +1,4 @@
-"""Texts that users read are in the field's words, which can be searched for, and in idiomatic English."""
+"""Texts that users read have the field's terms and are in idiomatic English."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _NOT_PROSE = ("adapter/prompt/tools_as_text.py", "subnet/models/patterns.py", "s
 
 
 def docstrings(tree: ast.Module) -> set[int]:
-    """Strings that only readers of the code see; those belong to the code's own language."""
+    """Return the ids of docstrings, which users of the commands do not see."""
     bodies = (node for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
     return {id(node.value) for node in bodies}
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and text of every string with at least two words that a module can show, f-strings as a whole."""
+    """Yield line and text of every string with at least two words in a module, f-strings as a whole."""
     tree = ast.parse(path.read_text())
     skipped = docstrings(tree)
     for node in ast.walk(tree):
@@ -77,7 +77,7 @@ def found_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("package", ["adapter", "subnet"])
 def test_messages(package: str) -> None:
-    """Errors, log lines, help and descriptions of settings have no phrase of the list."""
+    """Errors, log lines, help and descriptions of settings have none of the listed phrases."""
     paths = [path for path in sorted((ROOT / package).rglob("*.py")) if str(path.relative_to(ROOT)) not in _NOT_PROSE]
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {what}"
@@ -90,7 +90,7 @@ def test_messages(package: str) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents(path: Path) -> None:
-    """Neither have the documents."""
+    """Documents have none of the listed phrases."""
     # Names in code are written as they are, and generated tables are checked where they come from.
     text = re.sub(r"`[^`\n]+`", "NAME", " ".join(path.read_text().split()))
     wrong = [f"{path.name}: {what}" for what in found_in(text)]
@@ -99,7 +99,7 @@ def test_documents(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*")), ids=lambda path: path.name)
 def test_examples_for_operators(path: Path) -> None:
-    """Nor the comments of the deployment examples."""
+    """Comments in the deployment examples have none of the listed phrases."""
     if path.suffix in (".toml", ".service") or path.name == "Dockerfile":
         wrong = found_in(path.read_text())
         assert not wrong, "\n".join(wrong)
@@ -119,5 +119,5 @@ def test_examples_for_operators(path: Path) -> None:
     ],
 )
 def test_the_list_finds_what_it_was_made_for(text: str) -> None:
-    """Texts as they once were are found."""
+    """The phrases find earlier texts that they were made for."""
     assert found_in(text)

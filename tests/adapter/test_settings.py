@@ -1,4 +1,4 @@
-"""Settings: three sources, one Struct, one clear line for a mistake."""
+"""Settings from a file, the environment and flags, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def refusal(
 
 
 def test_nothing_given() -> None:
-    """Without any source the defaults hold."""
+    """Without any source, settings have their defaults."""
     assert load(environ={}) == Settings()
 
 
 def test_later_wins(file: Path) -> None:
-    """Flags win over the environment, which wins over the file."""
+    """Flags take precedence over the environment, and the environment over the file."""
     file.write_text('host = "1.1.1.1"\nport = 1\nmax_attempts = 1\n')
     settings = load(str(file), environ={"ADAPTER_PORT": "2", "ADAPTER_MAX_ATTEMPTS": "2"}, flags={"max_attempts": 3})
     assert (settings.host, settings.port, settings.max_attempts) == ("1.1.1.1", 2, 3)
 
 
 def test_flag_not_given() -> None:
-    """A flag that is None was not given."""
+    """A flag whose value is None does not override other sources."""
     assert load(environ={"ADAPTER_PORT": "2"}, flags={"port": None}).port == 2
 
 
 def test_types_from_text() -> None:
-    """The environment is text: numbers, lists with commas and booleans come out of it."""
+    """Numbers, booleans and comma-separated lists are parsed from environment variables."""
     environ = {
         "ADAPTER_NODES": "http://a:1, http://b:2",
         "ADAPTER_ACCESS_LOG": "false",
@@ -59,20 +59,20 @@ def test_types_from_text() -> None:
 
 
 def test_lists_and_numbers_from_toml(file: Path) -> None:
-    """TOML's own types are taken as they are; an integer does where a number is wanted."""
+    """TOML lists and numbers are used as they are; an integer is accepted for a float."""
     file.write_text('cors_origins = ["*"]\ninter_token_timeout = 2\n')
     assert load(str(file), environ={}) == Settings(cors_origins=("*",), inter_token_timeout=2.0)
 
 
 def test_file_in_the_working_directory(tmp_path: Path, file: Path) -> None:
-    """./adapter.toml is read where there is one."""
+    """./adapter.toml is read if it exists."""
     file.write_text("port = 9\n")
     with chdir(tmp_path):
         assert load(environ={}).port == 9
 
 
 def test_file_named_in_the_environment(file: Path) -> None:
-    """ADAPTER_CONFIG names the file, unless a flag does."""
+    """ADAPTER_CONFIG names the settings file if no flag does."""
     file.write_text("port = 9\n")
     assert load(environ={"ADAPTER_CONFIG": str(file)}).port == 9
 
@@ -155,19 +155,19 @@ def test_all_mistakes_at_once(file: Path) -> None:
 
 @pytest.mark.parametrize("word", ["yes", "on", "true", "1", "TRUE", "Yes", " on "])
 def test_words_for_true(word: str) -> None:
-    """People write booleans in many ways."""
+    """Booleans may be written as yes, on, true or 1, in any case."""
     assert load(environ={"ADAPTER_STRICT": word}).strict is True
     assert load(environ={}, flags={"strict": word}).strict is True
 
 
 @pytest.mark.parametrize("word", ["no", "off", "false", "0", "FALSE", "Off"])
 def test_words_for_false(word: str) -> None:
-    """The same for false."""
+    """Booleans may be written as no, off, false or 0, in any case."""
     assert load(environ={"ADAPTER_ACCESS_LOG": word}).access_log is False
 
 
 def test_empty_variables(file: Path) -> None:
-    """An empty environment variable is one that is not set, as docker compose writes it; the file still holds."""
+    """An empty environment variable, as docker compose sets it, is ignored; the file's value is used."""
     file.write_text('port = 9\napi_keys = ["k"]\n')
     environ = {"ADAPTER_PORT": "", "ADAPTER_SECRET": "", "ADAPTER_API_KEYS": " ", "ADAPTER_CONFIG": ""}
     settings = load(str(file), environ=environ)
@@ -175,7 +175,7 @@ def test_empty_variables(file: Path) -> None:
 
 
 def test_text_in_a_file(file: Path) -> None:
-    """A text in a file means what it means in the environment."""
+    """A string in the file is parsed as in the environment."""
     file.write_text('port = "9"\nstrict = "yes"\ncors_origins = "http://a, http://b"\n')
     settings = load(str(file), environ={})
     assert (settings.port, settings.strict, settings.cors_origins) == (9, True, ("http://a", "http://b"))
@@ -192,17 +192,17 @@ def test_text_in_a_file(file: Path) -> None:
     ],
 )
 def test_wrong_in_the_environment(variable: str, value: str, told: str) -> None:
-    """A wrong variable is named as it is written."""
+    """The error for an invalid environment variable has its name."""
     assert refusal(environ={variable: value}) == told
 
 
 def test_wrong_flag() -> None:
-    """A wrong flag is named as it is written."""
+    """The error for an invalid flag has its name as it is typed."""
     assert refusal(flags={"local_nodes": 0}) == "--local-nodes: expected an integer from 1 to 64, got 0"
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that was asked for must be there."""
+    """A settings file that is named but does not exist is an error."""
     assert refusal(tmp_path / "none.toml").endswith("none.toml: cannot be read: No such file or directory")
     assert refusal(environ={"ADAPTER_CONFIG": "/none.toml"}) == (
         "/none.toml: cannot be read: No such file or directory (from ADAPTER_CONFIG)"
@@ -210,33 +210,33 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_kubernetes_service_links() -> None:
-    """What Kubernetes adds for a service called "adapter" is not taken for settings."""
+    """Variables that Kubernetes sets for a service called "adapter" are ignored."""
     links = {"SERVICE_HOST": "10.0.0.1", "PORT": "tcp://10.0.0.1:80", "PORT_80_TCP": "tcp://10.0.0.1:80"}
     assert load(environ={f"ADAPTER_{name}": value for name, value in links.items()}) == Settings()
 
 
 def test_secrets_are_not_shown() -> None:
-    """A repr, which ends up in logs, does not have the secret, nor the clients' keys."""
+    """The repr of settings contains neither the secret nor clients' API keys."""
     assert "hush" not in repr(Settings(secret="hush", api_keys=("hush-1", "hush-2")))
     assert "api_keys=()" in repr(Settings())
 
 
 def test_an_empty_key() -> None:
-    """It would let everybody in: it is refused, and the other keys are not repeated."""
+    """An empty API key is rejected, as it would accept everyone, and the error does not repeat the other keys."""
     with pytest.raises(SettingsError) as caught:
         load(environ={}, flags={"api_keys": ["hush", ""]})
     assert str(caught.value) == "--api-key[1]: expected text that is not empty"
 
 
 def test_tool_formats() -> None:
-    """Models may have an equals sign in their names."""
+    """Model names in tool_format may contain an equals sign."""
     settings = load(environ={"ADAPTER_TOOL_FORMAT": "qwen=hermes,a=b=none/none,r1=deepseek/think"})
     assert settings.tool_formats() == {"qwen": "hermes", "a=b": "none/none", "r1": "deepseek/think"}
 
 
 @pytest.mark.parametrize("given", ["hermes", "qwen=", "=hermes", "qwen=herpes", "qwen=hermes/", "qwen=hermes/though"])
 def test_a_wrong_tool_format(given: str) -> None:
-    """The line repeats it, and names the formats that exist."""
+    """The error for an invalid tool format repeats it and lists the formats."""
     expected = (
         r"expected model=calls or .*, got '.*'; calls is one of .*hermes.*, none, reasoning is one of .*think.*, none"
     )
@@ -244,19 +244,19 @@ def test_a_wrong_tool_format(given: str) -> None:
 
 
 def test_the_example() -> None:
-    """deploy/adapter.toml is one that a gateway takes."""
+    """The example file deploy/adapter.toml is valid."""
     settings = load(str(Path(__file__).parent.parent.parent / "deploy" / "adapter.toml"), environ={})
     assert (settings.workers, settings.policy) == (2, "power-of-two")
 
 
 def test_frozen() -> None:
-    """Nobody changes settings after they were read."""
+    """Settings cannot be modified."""
     with pytest.raises(AttributeError):
         Settings().port = 1  # type: ignore[misc]
 
 
 def test_every_field_is_described() -> None:
-    """Help, default and type of every setting come from the one table, and the default fits its own type."""
+    """Every setting has a help text, a default of its own type and a well-formed flag."""
     for field in reader.fields:
         assert field.help
         assert msgspec.convert(field.default, field.type) == field.default
@@ -264,7 +264,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_table() -> None:
-    """The README's table has a row for every setting."""
+    """The generated table of settings has a row for every setting."""
     table = reader.table()
     assert all(
         f"| `{field.name}` | `{field.variable}`, `{field.flag}` |" in table for field in reader.fields if field.flag

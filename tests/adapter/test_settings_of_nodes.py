@@ -1,4 +1,4 @@
-"""Nodes and models in the settings: tables in a file, short forms everywhere else."""
+"""Settings of nodes and models: tables in a file, short forms in flags and variables."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def refusal(**flags: list[str]) -> str:
 
 
 def in_file(file: Path, text: str) -> str:
-    """Why a file with this text is refused, without its place."""
+    """Return the error for a file with this text, without the file's name."""
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load(str(file), environ={})
@@ -63,7 +63,7 @@ def in_file(file: Path, text: str) -> str:
 
 
 def test_names_in_a_file(file: Path) -> None:
-    """Aliases, fallbacks and what holds for one model are tables."""
+    """Aliases, fallbacks and settings of single models are read from tables."""
     file.write_text(FILE)
     settings = load(str(file), environ={})
     assert settings.nodes == (NodeSpec(url="http://gpu-1:8000"),)
@@ -74,7 +74,7 @@ def test_names_in_a_file(file: Path) -> None:
 
 
 def test_nodes_as_tables(file: Path) -> None:
-    """All that can be said of a node."""
+    """All settings of a node are read from its table."""
     file.write_text(TABLES)
     example, vllm = load(str(file), environ={}).nodes
     assert (example.peer, example.api_key_env, example.first_token_timeout) == ("example", "EXAMPLE_KEY", 60.0)
@@ -92,13 +92,13 @@ def test_nodes_as_tables(file: Path) -> None:
     ],
 )
 def test_a_node_in_one_word(text: str, spec: NodeSpec) -> None:
-    """On the command line, and the same in the environment; a kind may lead."""
+    """A node in a flag or variable is an address, optionally after its type and "="."""
     assert load(environ={}, flags={"nodes": [text]}).nodes == (spec,)
     assert load(environ={"ADAPTER_NODES": f"{text},http://b"}).nodes == (spec, NodeSpec(url="http://b"))
 
 
 def test_names_on_the_command_line() -> None:
-    """NAME=VALUE each; a model may have several fallbacks."""
+    """Flags for aliases and fallbacks are NAME=VALUE; a fallback may have several values."""
     flags = {"aliases": ["a=b", "c=d"], "fallbacks": ["x=y,z", "y=z"]}
     settings = load(environ={}, flags=flags)
     assert settings.aliases == {"a": "b", "c": "d"}
@@ -106,7 +106,9 @@ def test_names_on_the_command_line() -> None:
 
 
 def test_names_in_the_environment() -> None:
-    """With commas; what has no name belongs to the one before."""
+    """Aliases and fallbacks in variables are separated by commas; a value without a name belongs to the name
+    before it.
+    """
     settings = load(environ={"ADAPTER_ALIASES": "a=b, c=d", "ADAPTER_FALLBACKS": "x=y, z,y=z"})
     assert settings.aliases == {"a": "b", "c": "d"}
     assert settings.fallbacks == {"x": ("y", "z"), "y": ("z",)}
@@ -117,7 +119,7 @@ NAMES = st.text(st.characters(exclude_characters="=,", exclude_categories=["C", 
 
 @given(st.dictionaries(NAMES, st.lists(NAMES, min_size=1).map(tuple)))
 def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
-    """What is written with commas is read as it was meant, in one word or in several."""
+    """Any fallbacks written as flags or as one variable are parsed back unchanged."""
     words = [f"{name}={','.join(others)}" for name, others in fallbacks.items()]
     assert load(environ={}, flags={"fallbacks": words}).fallbacks == fallbacks
     assert load(environ={"ADAPTER_FALLBACKS": " , ".join(words)}).fallbacks == fallbacks
@@ -150,14 +152,14 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
     ],
 )
 def test_a_wrong_word(flags: dict[str, list[str]], told: str) -> None:
-    """One line that says which, and what is expected; a password is not repeated."""
+    """The error for an invalid short form is one line that names it and what is expected, without passwords."""
     assert refusal(**flags).startswith(told)
     assert "\n" not in refusal(**flags)
     assert "hush" not in refusal(**flags)
 
 
 def test_several_wrong_words() -> None:
-    """All of them are reported."""
+    """All invalid short forms are reported, one line each."""
     lines = refusal(nodes=["a", "http://b", "c"], aliases=["x"]).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["--node[0]", "--node[2]", "--alias"]
 
@@ -195,7 +197,7 @@ def test_several_wrong_words() -> None:
     ],
 )
 def test_a_wrong_table(file: Path, text: str, told: str) -> None:
-    """One line that names the place within the table."""
+    """The error for an invalid table is one line with the place in the table."""
     assert in_file(file, text) == told
 
 
@@ -207,7 +209,7 @@ def test_a_wrong_table(file: Path, text: str, told: str) -> None:
     ],
 )
 def test_a_cycle(given: dict[str, object], cycle: str) -> None:
-    """Names that lead back to themselves are refused, with the whole cycle."""
+    """Aliases that form a cycle are rejected, and the error has the whole cycle."""
     with pytest.raises(SettingsError, match="aliases form a cycle: ") as caught:
         msgspec.convert(given, Settings)
     names = str(caught.value).rpartition(": ")[2].split(" -> ")
@@ -216,12 +218,12 @@ def test_a_cycle(given: dict[str, object], cycle: str) -> None:
 
 
 def test_no_cycle() -> None:
-    """A fallback to an alias is fine, and so are two models that stand in for each other."""
+    """A fallback may be an alias, and two models may be fallbacks of each other."""
     Settings(aliases={"small": "c"}, fallbacks={"a": ("small", "b"), "b": ("small", "a")})
 
 
 def test_a_node_twice() -> None:
-    """The same one twice is one; two that are called alike are a mistake, until one has a name of its own."""
+    """A repeated node is used once; two nodes with the same name but different settings are an error."""
     a, key = NodeSpec(url="http://a"), NodeSpec(url="http://a/", api_key="hush")
     assert Settings(nodes=(a, a)).nodes == (a, a)
     with pytest.raises(SettingsError, match="http://a is given twice with different settings"):
@@ -230,7 +232,7 @@ def test_a_node_twice() -> None:
 
 
 def test_no_key_is_shown(file: Path) -> None:
-    """Neither in a repr, nor in the line about a mistake; an address with a password is not repeated."""
+    """API keys and passwords of nodes are neither in a repr nor in an error."""
     spec = NodeSpec(url="http://a", api_key="hush", headers={"authorization": "hush"})
     assert "hush" not in repr(Settings(nodes=(spec,)))
     assert "hush" not in in_file(file, '[[nodes]]\nurl = "http://a"\napi_key = "hush"\napi_key_env = "A"')
@@ -238,7 +240,7 @@ def test_no_key_is_shown(file: Path) -> None:
 
 
 def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings, the environment or a file, as it is then, without the file's last line end."""
+    """A node's API key is read from its settings, an environment variable, or a file without its final line end."""
     monkeypatch.setenv("EXAMPLE_KEY", "from-env")
     (tmp_path / "key").write_text("from-file\n")
     assert NodeSpec(url="http://a").key() is None
@@ -259,14 +261,14 @@ def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_what_is_not_there(spec: NodeSpec, told: str) -> None:
-    """A key or a bundle that cannot be had is known before the first request."""
+    """A missing API key or CA bundle of a node is reported by `check`, before any request."""
     with pytest.raises(SettingsError) as caught:
         spec.check()
     assert str(caught.value) == told
 
 
 def test_settings_travel_to_workers() -> None:
-    """What a worker reads is what it was told."""
+    """Settings with nodes and models are unchanged after encoding and decoding, as for a worker process."""
     nodes = (NodeSpec(url="http://a", models={"a": "b"}, api_key="k"),)
     settings = Settings(nodes=nodes, aliases={"x": "a"}, fallbacks={"a": ("b",)}, models={"a": ModelSpec()})
     assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings

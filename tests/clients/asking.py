@@ -1,4 +1,4 @@
-"""What all clients are asked to ask."""
+"""Requests that all client tests send."""
 
 from __future__ import annotations
 

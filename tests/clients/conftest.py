@@ -1,4 +1,4 @@
-"""What holds for all tests with clients."""
+"""Fixtures of all client tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.relay import Relay
 
 @pytest.fixture(autouse=True)
 def _checked(relay: Relay) -> Iterator[None]:
-    """Every answer and every event that a test was sent is as OpenAI's API would have it."""
+    """Check after each test that every response and event it received has OpenAI's format."""
     yield
     relay.check()
 

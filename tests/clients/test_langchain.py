@@ -1,4 +1,4 @@
-"""langchain-openai against real processes and the real model."""
+"""langchain-openai against real processes and a real model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sum_of(pieces: Sequence[BaseMessage]) -> AIMessageChunk:
 
 
 def test_text(model: ChatOpenAI) -> None:
-    """invoke, stream and batch say the same."""
+    """LangChain's invoke, stream and batch return the same text."""
     model = model.model_copy(update={"max_tokens": 12})
     whole = model.invoke("Name an animal.")
     assert whole.content
@@ -44,13 +44,13 @@ def test_text(model: ChatOpenAI) -> None:
 
 
 async def test_text_async(model: ChatOpenAI) -> None:
-    """astream yields the answer piece by piece."""
+    """LangChain's astream yields an answer in several pieces."""
     pieces = [str(chunk.content) async for chunk in model.astream("Name an animal.")]
     assert len([piece for piece in pieces if piece]) > 3
 
 
 def test_usage_of_a_stream(model: ChatOpenAI) -> None:
-    """The chunks add up to a message with the usage that the whole answer has."""
+    """LangChain's streamed chunks add up to the usage and finish reason of the whole answer."""
     model = model.model_copy(update={"max_tokens": 12})
     whole = model.invoke("Name an animal.")
     added = sum_of(list(model.stream("Name an animal.")))
@@ -61,7 +61,7 @@ def test_usage_of_a_stream(model: ChatOpenAI) -> None:
 
 
 def test_tools(model: ChatOpenAI) -> None:
-    """A tool that must be called is called with what it takes, and its result can be told."""
+    """A forced call from LangChain has valid arguments, and its result can be sent back."""
     bound = model.bind_tools([weather], tool_choice="weather", strict=True, parallel_tool_calls=False)
     asked = bound.invoke("How is the weather in Oslo?")
     (call,) = asked.tool_calls
@@ -73,7 +73,7 @@ def test_tools(model: ChatOpenAI) -> None:
 
 
 def test_stream_of_a_tool_call(model: ChatOpenAI) -> None:
-    """Its chunks add up to the call that comes whole."""
+    """LangChain's streamed chunks add up to the same tool call as without streaming."""
     bound = model.bind_tools([weather], tool_choice="any", strict=True, parallel_tool_calls=False)
     (whole,) = bound.invoke("How is the weather in Oslo?").tool_calls
     pieces = list(bound.stream("How is the weather in Oslo?"))
@@ -84,6 +84,6 @@ def test_stream_of_a_tool_call(model: ChatOpenAI) -> None:
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_structured_output(model: ChatOpenAI, method: Any) -> None:
-    """By either way there is a town in the end."""
+    """LangChain's structured output is an object of the class, by JSON schema and by function calling."""
     town = model.with_structured_output(Town, method=method, strict=True).invoke("Name a town.")
     assert isinstance(town, Town)

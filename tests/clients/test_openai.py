@@ -1,4 +1,4 @@
-"""The openai package against real processes and the real model: texts, models and embeddings."""
+"""The openai package against real processes and a real model: texts, models and embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.clients.asking import MODEL, ask, joined
 
 
 def test_streaming_and_not_agree(client: OpenAI) -> None:
-    """The chunks make up the message; ids, created and fingerprint are the same throughout; usage is the same."""
+    """A stream has one id, time and fingerprint, and the text and usage of the answer that is not streamed."""
     whole = client.chat.completions.create(**ask())
     chunks = list(client.chat.completions.create(**ask(stream=True, stream_options={"include_usage": True})))
     assert joined(chunks) == whole.choices[0].message.content
@@ -25,7 +25,7 @@ def test_streaming_and_not_agree(client: OpenAI) -> None:
 
 
 def test_greedy_and_seeded_answers_repeat(client: OpenAI) -> None:
-    """The same seed gives the same answer, on whichever of the two nodes; another seed another."""
+    """The same seed gives the same answer on either of two nodes, and another seed a different one."""
 
     def text(seed: int) -> str:
         done = client.chat.completions.create(**ask(temperature=1, seed=seed))
@@ -36,7 +36,7 @@ def test_greedy_and_seeded_answers_repeat(client: OpenAI) -> None:
 
 
 def test_stop_strings_do_not_leak(client: OpenAI) -> None:
-    """The answer ends before the stop string, of which nothing is shown."""
+    """A streamed answer ends before the stop string, without any part of it."""
     whole = str(client.chat.completions.create(**ask()).choices[0].message.content)
     stop = whole[5:12]
     chunks = list(client.chat.completions.create(**ask(stop=stop, stream=True)))
@@ -45,13 +45,13 @@ def test_stop_strings_do_not_leak(client: OpenAI) -> None:
 
 
 def test_models(client: OpenAI) -> None:
-    """The model is listed, and can be had by name."""
+    """The model is listed, and can be retrieved by its id."""
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
 
 
 async def test_async(real: str) -> None:
-    """The asynchronous client, streaming and not, several at once."""
+    """Concurrent streams of the asynchronous client equal the answer that is not streamed."""
     async with AsyncOpenAI(base_url=real + "/v1", api_key="any", max_retries=0) as client:
 
         async def streamed() -> str:
@@ -63,7 +63,7 @@ async def test_async(real: str) -> None:
 
 
 def test_control_tokens_in_a_message_stay_text(client: OpenAI) -> None:
-    """Text that spells a control token costs several tokens: it is no control token."""
+    """The text of a control token in a message is tokenized as ordinary text, in several tokens."""
 
     def prompt_tokens(content: str) -> int:
         asked = ask(messages=[{"role": "user", "content": content}], max_tokens=1)
@@ -73,7 +73,7 @@ def test_control_tokens_in_a_message_stay_text(client: OpenAI) -> None:
 
 
 def test_completions(client: OpenAI) -> None:
-    """The older form of text: several prompts and choices, with logprobs, and streamed."""
+    """Text completions of several prompts have logprobs, and the same text streamed and not."""
     asked: dict[str, Any] = {
         "model": MODEL,
         "prompt": ["One, two,", "Red, green,"],
@@ -93,7 +93,7 @@ def test_completions(client: OpenAI) -> None:
 
 
 def test_embeddings(client: OpenAI) -> None:
-    """Base64, which the client asks for unasked, says what numbers say; vectors have length one."""
+    """Embeddings in base64, the client's default, equal those in numbers, and have norm 1."""
     inputs = ["A cat.", "A dog."]
     found = client.embeddings.create(model=MODEL, input=inputs)
     plain = client.embeddings.create(model=MODEL, input=inputs, encoding_format="float")

@@ -1,4 +1,4 @@
-"""The openai package raises its typed errors from ours."""
+"""Exceptions that the openai package raises for the gateway's errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def connected(url: str, key: str = "any") -> AsyncOpenAI:
 
 
 def test_errors_are_typed(client: OpenAI) -> None:
-    """An unknown model is NotFoundError, a prompt that is too long BadRequestError with OpenAI's code."""
+    """An unknown model raises NotFoundError, and a prompt that is too long BadRequestError, with OpenAI's codes."""
     with pytest.raises(NotFoundError) as missing:
         client.chat.completions.create(**ask(model="gpt-nowhere"))
     assert missing.value.code == "model_not_found"
@@ -35,7 +35,7 @@ def test_errors_are_typed(client: OpenAI) -> None:
 
 
 def test_a_wrong_parameter(client: OpenAI) -> None:
-    """BadRequestError names the place, in a stream too; and the request's id is there."""
+    """BadRequestError has the place of the mistake and the request id, streamed or not."""
     for stream in (False, True):
         with pytest.raises(BadRequestError) as refused:
             client.chat.completions.create(
@@ -47,7 +47,7 @@ def test_a_wrong_parameter(client: OpenAI) -> None:
 
 
 async def test_keys() -> None:
-    """A client with a key that is not one is AuthenticationError, with one it is served."""
+    """An invalid API key raises AuthenticationError; a valid one is accepted."""
     settings = Settings(access_log=False, api_keys=("sk-right",))
     async with gateway(saying("Hi"), settings=settings) as url:
         async with connected(url, "sk-right") as client:
@@ -59,7 +59,7 @@ async def test_keys() -> None:
 
 
 async def test_nobody_can_answer() -> None:
-    """Without a node, or with one that fails before it says a thing: InternalServerError, and when to try again."""
+    """Without a node, or if it fails before its first token, InternalServerError is raised with Retry-After."""
     for nodes in ((), (saying("", NodeLost("gone")),)):
         async with gateway(*nodes) as url, connected(url) as client:
             with pytest.raises(InternalServerError) as nobody:
@@ -69,7 +69,7 @@ async def test_nobody_can_answer() -> None:
 
 
 async def test_a_cut_stream() -> None:
-    """What came is there, then APIError is raised: nobody takes it for the end."""
+    """If the node is lost during a stream, the client yields the text so far and then raises APIError."""
     async with gateway(saying("Hi", NodeLost("gone"))) as url, connected(url) as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
         said = [(await anext(stream)).choices[0].delta.content for _ in range(3)]

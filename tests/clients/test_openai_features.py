@@ -1,4 +1,4 @@
-"""The openai package against real processes and the real model: tools, schemas, logprobs, helpers."""
+"""The openai package against real processes and a real model: tools, schemas, logprobs and helpers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = {"type": "function", "function": {"name": "settle"}}
 
 
 class Way(BaseModel):
-    """What is nested fits as well."""
+    """Object with nested objects."""
 
     start: Town
     end: Town
@@ -34,7 +34,7 @@ def calling(**more: Any) -> dict[str, Any]:
 
 
 def test_stream_helper(client: OpenAI) -> None:
-    """The helper's final completion is the one that comes whole, with n, logprobs and a schema."""
+    """The streaming helper's final completion equals the whole answer, with n, logprobs and a schema."""
     asked = ask(n=2, logprobs=True, top_logprobs=2, temperature=1, max_tokens=60, response_format=_TOWN)
     whole = client.chat.completions.create(**asked)
     with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
@@ -49,7 +49,7 @@ def test_stream_helper(client: OpenAI) -> None:
 
 
 def test_logprobs(client: OpenAI) -> None:
-    """They spell the content; each token is the likeliest where the likeliest was taken."""
+    """The bytes of logprob entries spell the content, and at temperature 0 each token is the likeliest."""
     (choice,) = client.chat.completions.create(**ask(logprobs=True, top_logprobs=3)).choices
     tokens = choice.logprobs.content
     assert b"".join(bytes(token.bytes) for token in tokens).decode() == choice.message.content
@@ -58,13 +58,13 @@ def test_logprobs(client: OpenAI) -> None:
 
 
 def test_parse(client: OpenAI) -> None:
-    """A Pydantic class as response_format: an object of it comes back."""
+    """With a Pydantic class as response_format, `parse` returns an object of it."""
     done = client.chat.completions.parse(**ask(response_format=Town, max_tokens=60))
     assert isinstance(done.choices[0].message.parsed, Town)
 
 
 def test_parse_what_is_nested(client: OpenAI) -> None:
-    """Lists of objects, streamed by the helper: every piece of it is of the final object."""
+    """The streaming helper parses an object with nested objects, and its pieces add up to it."""
     with client.chat.completions.stream(**ask(response_format=Way, max_tokens=120)) as stream:
         pieces = [event.delta for event in stream if event.type == "content.delta"]
         (choice,) = stream.get_final_completion().choices
@@ -73,13 +73,13 @@ def test_parse_what_is_nested(client: OpenAI) -> None:
 
 
 def test_json_object(client: OpenAI) -> None:
-    """Without a schema it is an object, or the beginning of one."""
+    """With response_format json_object, the answer starts as a JSON object."""
     done = client.chat.completions.create(**ask(response_format={"type": "json_object"}))
     assert (done.choices[0].message.content or "").lstrip().startswith("{")
 
 
 def test_tools(client: OpenAI) -> None:
-    """A strict tool that must be called is called with what it takes; its answer can be told."""
+    """A forced call to a strict tool has valid arguments, and its result can be sent back."""
     done = client.chat.completions.parse(**calling())
     (choice,) = done.choices
     assert choice.message.tool_calls is not None
@@ -91,7 +91,7 @@ def test_tools(client: OpenAI) -> None:
 
 
 def test_stream_of_a_tool_call(client: OpenAI) -> None:
-    """The helper puts the same call together as comes whole, and says when its arguments are done."""
+    """The streaming helper assembles the same tool call as without streaming, and reports the end of its arguments."""
     (whole,) = client.chat.completions.create(**calling()).choices[0].message.tool_calls
     with client.chat.completions.stream(**calling()) as stream:
         done = [event for event in stream if isinstance(event, FunctionToolCallArgumentsDoneEvent)]
@@ -103,7 +103,7 @@ def test_stream_of_a_tool_call(client: OpenAI) -> None:
 
 
 def test_required(client: OpenAI) -> None:
-    """One of several tools is called, by a name that was offered."""
+    """With tool_choice "required", one of the offered tools is called."""
     other = {"type": "function", "function": {"name": "leave", "strict": True, "parameters": _NOTHING}}
     done = client.chat.completions.create(**calling(tools=[*TOOLS, other], tool_choice="required"))
     (call,) = done.choices[0].message.tool_calls
@@ -112,7 +112,7 @@ def test_required(client: OpenAI) -> None:
 
 
 def test_raw_responses(client: OpenAI) -> None:
-    """Headers and bytes are to be had, whole and streamed."""
+    """The client's raw responses have the headers and the body, whole and streamed."""
     raw = client.chat.completions.with_raw_response.create(**ask())
     assert raw.headers["x-request-id"] == raw.request_id
     assert int(raw.headers["openai-processing-ms"]) >= 0

@@ -1,4 +1,4 @@
-"""Clients that know nothing of OpenAI."""
+"""Clients that know nothing of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_curl(real: str) -> None:
 
 
 def test_health(real: str) -> None:
-    """Alive, and ready."""
+    """A running gateway is alive and ready, and serves its OpenAPI document."""
     assert httpx.get(real + "/healthz").status_code == 200
     assert httpx.get(real + "/readyz").status_code == 200
     assert httpx.get(real + "/openapi.json").json()["openapi"].startswith("3.")

@@ -1,4 +1,4 @@
-"""pydantic-ai against real processes and the real model."""
+"""pydantic-ai against real processes and a real model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def model(real: str) -> AsyncIterator[OpenAIChatModel]:
 
 
 async def test_text(model: OpenAIChatModel) -> None:
-    """An agent's answer is the same streamed and not, and costs the same."""
+    """A pydantic-ai agent's answer and usage are the same streamed and not."""
     agent = Agent(model, model_settings=ModelSettings(max_tokens=12))
     whole = await agent.run(QUESTION)
     async with agent.run_stream(QUESTION) as stream:
@@ -35,12 +35,12 @@ async def test_text(model: OpenAIChatModel) -> None:
 
 @pytest.mark.parametrize("output", [NativeOutput(Town, strict=True), ToolOutput(Town, strict=True)])
 async def test_output_type(model: OpenAIChatModel, output: NativeOutput[Town] | ToolOutput[Town]) -> None:
-    """By schema or by the call of a tool, the agent's output is a town."""
+    """A pydantic-ai agent returns an object of its output class, by JSON schema and by tool call."""
     assert isinstance((await Agent(model, output_type=output).run("Name a town.")).output, Town)
 
 
 async def test_tool(model: OpenAIChatModel) -> None:
-    """A tool beside the output's, once: one of both must be called, and its arguments are what it takes."""
+    """A pydantic-ai agent calls a tool or its output tool with valid arguments."""
     agent = Agent(model, output_type=ToolOutput(Town, strict=True))
     asked: list[int] = []
 

@@ -62,7 +62,9 @@ async def test_no_key(header: str | None) -> None:
 
 
 async def test_every_endpoint() -> None:
-    """Every endpoint requires a key, except for the operator's open ones, and checks it before it parses the request."""
+    """Every endpoint requires a key, except for the operator's open ones, and checks it before it parses the
+    request.
+    """
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for route in ROUTES:
             response = await client.request(route.method, route.path, content=b"no JSON")
@@ -129,7 +131,9 @@ def test_no_keys_at_all() -> None:
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_only_the_right_key(given_key: str) -> None:
-    """Any key other than a configured one is rejected, and the error shows at most its first 5 and last 2 characters."""
+    """Any key other than a configured one is rejected, and the error shows at most its first 5 and last 2
+    characters.
+    """
     keys = ApiKeys(["right"])
     keys.check("bearer  right ")
     if given_key.strip() == "right":

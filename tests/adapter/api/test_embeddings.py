@@ -169,7 +169,9 @@ async def test_all_nodes_fail() -> None:
 
 
 def test_real_model(real: str) -> None:
-    """The real model's embeddings have norm 1, do not depend on other inputs, and are more similar for similar texts."""
+    """The real model's embeddings have norm 1, do not depend on other inputs, and are more similar for similar
+    texts.
+    """
     client = OpenAI(base_url=f"{real}/v1", api_key="any")
     model = client.models.list().data[0].id
     texts = ["The cat sat on the mat.", "A cat sits on a mat.", "Interest rates rose by two percent in March."]

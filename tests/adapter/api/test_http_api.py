@@ -267,7 +267,9 @@ async def test_openapi_describes_every_route() -> None:
 
 
 async def test_who_served() -> None:
-    """Headers name the nodes that served a request; a stream that moved to another node names all of them in a comment."""
+    """Headers name the nodes that served a request; a stream that moved to another node names all of them in a
+    comment.
+    """
     bad, good = saying("He", NodeLost("gone"), peer="bad"), saying("Hello", peer="good")
     async with gateway(bad, good) as url, httpx.AsyncClient() as client:
         streamed = await client.post(url + "/v1/chat/completions", json={**ASK, "stream": True})

@@ -1,4 +1,4 @@
-"""The names of models: what they stand for, and what is asked instead."""
+"""Aliases and fallbacks of models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from adapter.generation.aliases import Aliases
 
 
 def test_a_name_is_what_it_stands_for() -> None:
-    """Aliases of aliases are followed; a name that nobody serves is the default's, one that is served is its own."""
+    """Aliases of aliases are followed; an unknown name means the default model, a served one itself."""
     names = Aliases(aliases={"gpt": "small", "small": "qwen"}, default="gpt")
     assert [names.resolve(name, {"qwen", "llama"}) for name in ("gpt", "small", "llama", "other")] == [
         "qwen",
@@ -18,7 +18,7 @@ def test_a_name_is_what_it_stands_for() -> None:
 
 
 def test_a_chain_has_each_model_once() -> None:
-    """Fallbacks are of a name or of the model behind it, and have fallbacks of their own."""
+    """Fallbacks of a name and of the model behind it, and their own fallbacks, are tried once each."""
     names = Aliases(
         aliases={"gpt": "qwen", "safe": "llama"},
         fallbacks={"qwen": ("safe", "phi"), "llama": ("phi",), "phi": ("smol",), "odd": ("gpt",)},
@@ -30,13 +30,13 @@ def test_a_chain_has_each_model_once() -> None:
 
 
 def test_two_that_stand_in_for_each_other() -> None:
-    """Each is asked once, whichever is first."""
+    """Of two models that are fallbacks of each other, each is tried once, the requested one first."""
     names = Aliases(aliases={"gpt": "a"}, fallbacks={"a": ("b",), "b": ("a", "gpt")})
     assert (names.candidates("a", ()), names.candidates("b", ())) == (("a", "b"), ("b", "a"))
 
 
 def test_a_model_with_fallbacks_is_no_stranger() -> None:
-    """A model that is away is not taken for a name of the client's own."""
+    """A model without a healthy node is replaced by its fallbacks, not by the default model for unknown names."""
     names = Aliases(fallbacks={"qwen": ("phi",)}, default="llama")
     assert names.candidates("qwen", {"llama"}) == ("qwen", "phi")
     assert names.candidates("other", {"llama"}) == ("llama",)

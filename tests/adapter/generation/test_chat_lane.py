@@ -1,4 +1,4 @@
-"""Models on servers that take messages, through the gateway: relayed, renamed, and standing in for one another."""
+"""Models on the chat lane, through the gateway: forwarding, aliases and fallbacks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def chat(model: str, *script: Any, **options: Any) -> MockChatProtocol:
 
 
 async def test_everything_that_a_server_may_say() -> None:
-    """Reasoning, text, logprobs, refusals, calls and usage come as OpenAI sends them."""
+    """Reasoning, text, logprobs, refusals, calls and usage of a chat server are returned in OpenAI's format."""
     logprob = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
     script = [
         ChatDelta(0, reasoning="Hm."),
@@ -91,7 +91,7 @@ async def test_everything_that_a_server_may_say() -> None:
 
 
 async def test_what_a_server_is_sent() -> None:
-    """All that the client sent, also what nobody here knows, but for what the gateway does itself."""
+    """A chat server gets all fields of the request, unknown ones too, except those that the gateway handles itself."""
     node = chat("mock", "Hi")
     extra = {"provider": {"order": ["a"]}, "temperature": 0.5, "seed": None, "n": 2, "stream": True, "priority": 1}
     async with client(node) as http:
@@ -106,7 +106,7 @@ async def test_what_a_server_is_sent() -> None:
 
 
 async def test_a_lost_server_is_not_seen() -> None:
-    """The official client sees one answer when its server dies in the middle."""
+    """OpenAI's client receives one complete answer although the chat server is lost in the middle."""
     nodes = chat("mock", "Once ", "upon ", NodeLost("x")), MockChatProtocol(["Once ", "upon ", "a time"], peer="b")
     async with gateway(*nodes) as url:
         openai_client = AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0)
@@ -121,7 +121,7 @@ async def test_a_lost_server_is_not_seen() -> None:
 
 
 async def test_what_needs_tokens_is_refused() -> None:
-    """There is no tokenizer: what needs one says so."""
+    """On the chat lane, endpoints and options that need a tokenizer are rejected."""
     async with client(chat("mock", "Hi")) as http:
         for path, ask in (
             ("/v1/completions", {"model": "mock", "prompt": "Hi"}),
@@ -136,7 +136,9 @@ async def test_what_needs_tokens_is_refused() -> None:
 
 
 async def test_parts_that_a_model_takes() -> None:
-    """Images go to a model that takes them, as they are; another is not asked."""
+    """Images are forwarded unchanged to a model that supports them; for others they are rejected without a request to a
+    node.
+    """
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
     sees, blind = chat("sees", "A cat", modalities=("image",)), chat("blind", "What?")
@@ -162,7 +164,7 @@ async def test_parts_that_a_model_takes() -> None:
     ],
 )
 async def test_errors(error: Exception, status: int, code: str) -> None:
-    """What a server says becomes what OpenAI says."""
+    """An error of a chat server gets the matching status and OpenAI's error code."""
     async with client(chat("mock", error)) as http:
         answer = await http.post(CHAT, json=ASK)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
@@ -171,7 +173,7 @@ async def test_errors(error: Exception, status: int, code: str) -> None:
 
 
 async def test_a_cut_answer_does_not_look_finished() -> None:
-    """When nobody can carry it on, the stream ends with one error and without [DONE]."""
+    """If a lost answer cannot be continued, the stream ends with one error and without [DONE]."""
     async with client(chat("mock", "Once ", NodeLost("x"))) as http:
         body = (await http.post(CHAT, json=ASK | {"stream": True})).content
     assert b"[DONE]" not in body
@@ -179,7 +181,7 @@ async def test_a_cut_answer_does_not_look_finished() -> None:
 
 
 async def test_aliases() -> None:
-    """A model is found under its other names, and listed; the answer has its own."""
+    """An alias is listed and can be requested on every endpoint; the answer has the name of the model behind it."""
     settings = {"aliases": {"gpt-4o-mini": "mock"}, "default_model": "mock"}
     async with client(saying("Hi"), **settings) as http:
         assert {model["id"] for model in (await http.get("/v1/models")).json()["data"]} == {"mock", "gpt-4o-mini"}
@@ -202,7 +204,7 @@ FAILS = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("error", FAILS, ids=lambda error: error.code)
 async def test_fallbacks(error: Exception, stream: bool) -> None:
-    """Another model answers for one that cannot, and says so."""
+    """If a model fails, its fallback answers under the fallback's own name, streamed or not."""
     other = saying("Hi", model="other", peer="other")
     async with client(chat("mock", error), other, fallbacks={"mock": ("gone", "other")}) as http:
         answer = await http.post(CHAT, json=ASK | {"stream": stream})
@@ -214,7 +216,7 @@ async def test_fallbacks(error: Exception, stream: bool) -> None:
 
 
 async def test_a_fallback_with_more_room() -> None:
-    """A conversation that is too long for one model goes to another, before any node is asked."""
+    """A prompt that is too long for a model is sent to its fallback, without a request to the first model's node."""
     small = saying("Hi", model="small", peer="small", context_length=8)
     async with client(small, saying("Hello", model="large", peer="large"), fallbacks={"small": ("large",)}) as http:
         answer = (await http.post(CHAT, json=ASK | {"model": "small"})).json()
@@ -222,7 +224,7 @@ async def test_a_fallback_with_more_room() -> None:
 
 
 async def test_a_fallback_that_breaks() -> None:
-    """After its first word it is its own error that ends the answer, not why another model was not asked."""
+    """If a fallback fails after its first token, the stream ends with the fallback's error."""
     small = saying("Hi", model="small", peer="small", context_length=8)
     large = MockProtocol([*b"He", EngineFailed("x")], model="large", peer="large")
     async with client(small, large, fallbacks={"small": ("large",)}) as http:
@@ -232,7 +234,7 @@ async def test_a_fallback_that_breaks() -> None:
 
 @pytest.mark.parametrize("error", [ContentRefused("no"), InvalidRequest("no", param="top_k")])
 async def test_what_no_other_model_is_asked_for(error: Exception) -> None:
-    """A refusal of what was said is an answer, and a wrong request is wrong everywhere."""
+    """A request that was refused for its content, or is invalid, is not sent to the fallback."""
     other = chat("other", "Hi")
     async with client(chat("mock", error), other, fallbacks={"mock": ("other",)}) as http:
         assert (await http.post(CHAT, json=ASK)).status_code == 400
@@ -240,7 +242,7 @@ async def test_what_no_other_model_is_asked_for(error: Exception) -> None:
 
 
 async def test_the_first_error_counts() -> None:
-    """When no fallback can answer, the client hears why the model that it asked for did not."""
+    """If the fallback fails, too, the response has the error of the requested model."""
     other = chat("other", InvalidRequest("a trailing assistant message", param="messages"))
     async with client(chat("mock", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
         answer = await http.post(CHAT, json=ASK)
@@ -249,7 +251,7 @@ async def test_the_first_error_counts() -> None:
 
 
 async def test_no_other_model_goes_on_with_an_answer() -> None:
-    """What was begun by one model is not finished by another."""
+    """A fallback does not continue an answer of which text was already sent."""
     other = chat("other", "Hi")
     async with client(chat("mock", "Once ", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
         body = (await http.post(CHAT, json=ASK | {"stream": True})).content
@@ -258,28 +260,30 @@ async def test_no_other_model_goes_on_with_an_answer() -> None:
 
 
 class _Returning(MockChatProtocol):
-    """Lost after its first word, and away until it was asked ten times how it is."""
+    """Node that is lost after its first delta, fails its next ten health checks, and then answers again."""
 
     def __init__(self) -> None:
-        super().__init__(self._said, peer="mock")
-        self._away = 0
+        super().__init__(self._script, peer="mock")
+        self._failing_checks = 0
 
-    def _said(self, request: ChatRequest) -> list[str | Exception]:
+    def _script(self, request: ChatRequest) -> list[str | Exception]:
         if len(self.requests) > 1:
             return ["Once ", "upon"]
-        self._away = 10
+        self._failing_checks = 10
         return ["Once ", NodeLost("gone")]
 
     async def rpc_info(self) -> NodeInfo:
-        if self._away:
-            self._away -= 1
+        if self._failing_checks:
+            self._failing_checks -= 1
             raise NodeLost("gone")
         return await super().rpc_info()
 
 
 @pytest.mark.parametrize(("stream", "answered", "asked"), [(True, "mock", 2), (False, "other", 1)])
 async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, answered: str, asked: int) -> None:
-    """As long as if there were no fallback; an answer that nobody saw yet is the fallback's at once."""
+    """A streamed answer that a fallback cannot continue waits for its own node; one that is not streamed uses the
+    fallback at once.
+    """
     node, settings = _Returning(), Settings(access_log=False, fallbacks={"mock": ("other",)})
     async with (
         gateway(node, chat("other", "Hi"), settings=settings, limits=Limits(queue_timeout=60.0)) as url,
@@ -295,7 +299,7 @@ async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, an
 
 
 async def test_a_client_that_leaves() -> None:
-    """Ends the work on the server, whichever of the models it was."""
+    """A client that disconnects cancels the work on the server of the fallback model."""
     other = chat("other", "Once ", Pause(None))
     async with (
         gateway(chat("mock", EngineFailed("x")), other, settings=Settings(fallbacks={"mock": ("other",)})) as url,
@@ -311,7 +315,7 @@ async def test_a_client_that_leaves() -> None:
 
 
 async def test_typed_errors() -> None:
-    """The official client raises its own class for a rate limit, and is told how long to wait."""
+    """OpenAI's client raises RateLimitError with the server's Retry-After."""
     async with (
         gateway(chat("mock", RateLimited("slow", retry_after=30))) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0) as openai_client,

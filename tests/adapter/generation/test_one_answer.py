@@ -1,4 +1,4 @@
-"""However the tokens of an answer come, and streamed or not, it is one and the same answer."""
+"""An answer is the same however its tokens are split into deltas, and streamed or not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Tokens = tuple[int, ...]
 
 
 def tokens(text: str) -> Tokens:
-    """Those that spell `text`, of the long ones as many as fit."""
+    """Return the token ids of `text`, with the longest possible tokens."""
     data, found = text.encode(), []
     while data:
         word = max((word for word in WORDS if data.startswith(word)), key=len, default=data[:1])
@@ -79,7 +79,7 @@ proper = st.lists(st.sampled_from([tokens(text) for text in ("Hello é😀 there
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What a node will say in a choice: tokens, each with a logprob of its own, cut into deltas after so many."""
+    """Tokens that a node sends for one choice, each with its own logprob, split into deltas at `cuts`."""
 
     tokens: Tokens
     reason: FinishReason
@@ -97,7 +97,7 @@ def _logprobs(token: int) -> TokenLogprobs:
 
 
 def each(said: Said) -> Said:
-    """The same, a token a delta."""
+    """Return the same tokens with one token per delta."""
     return msgspec.structs.replace(said, cuts=tuple(range(len(said.tokens))))
 
 
@@ -117,7 +117,7 @@ wanted = st.fixed_dictionaries(
 
 
 async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, stream: bool) -> bytes:
-    """The body that a client gets."""
+    """Return the body that the client receives."""
     rounds = zip_longest(*(one.deltas(index) for index, one in enumerate(said)))
     script = [delta for deltas in rounds for delta in deltas if delta is not None]
     node = MockProtocol(script, artefact=ARTEFACT.to_bytes(), chat_template=template, capabilities=ABLE)
@@ -144,7 +144,7 @@ def whole(said: Sequence[Said], fields: dict[str, Any], template: str = THINKING
 
 
 def _choice(choice: dict[str, Any]) -> dict[str, Any]:
-    """All but the ids of the calls, which are drawn anew for each answer."""
+    """Return everything but the random ids of tool calls."""
     message = choice["message"]
     return {
         "content": message["content"] or "",
@@ -157,7 +157,7 @@ def _choice(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def streamed(said: Sequence[Said], fields: dict[str, Any], template: str = THINKING) -> Any:
-    """The same, put together from the events."""
+    """Return the answer assembled from the events of its stream."""
     body = asyncio.run(answered(said, fields, template, True))
     check_events(body.decode())
     *chunks, done = events_of(body)
@@ -190,19 +190,21 @@ def _add(found: dict[str, Any], choice: dict[str, Any]) -> None:
 
 @given(st.lists(saids, min_size=1, max_size=3), wanted)
 def test_any_split(said: list[Said], fields: dict[str, Any]) -> None:
-    """Text, reasoning, calls, logprobs, token ids, reason and usage do not depend on how tokens came."""
+    """Text, reasoning, calls, logprobs, token ids, finish reason and usage do not depend on how tokens are split into
+    deltas.
+    """
     assert whole(said, fields) == whole([each(one) for one in said], fields)
 
 
 @given(st.lists(saids, min_size=1, max_size=3), wanted)
 def test_streamed_or_not(said: list[Said], fields: dict[str, Any]) -> None:
-    """The events make up the answer that comes whole."""
+    """The events of a stream add up to the answer that is not streamed."""
     assert streamed(said, fields) == whole(said, fields)
 
 
 @given(st.builds(Said, proper.map(lambda found: sum(found, ())), st.just("stop"), cuts))
 def test_logprobs_spell_the_content(said: Said) -> None:
-    """Where nothing is cut, the bytes of the tokens are those of the content, and each logprob is its token's."""
+    """The bytes of the logprob entries spell the content, and each entry has its own token's logprob."""
     (choice,) = whole([said], {"logprobs": True}, PLAIN)["choices"]
     assert b"".join(bytes(one["bytes"]) for one in choice["logprobs"]) == choice["content"].encode()
     assert [one["logprob"] for one in choice["logprobs"]] == [-0.5 - token for token in said.tokens]
@@ -215,7 +217,7 @@ rest = st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop":
 
 @given(ends, rest)
 def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
-    """An answer of which only the text is wanted has the text that it has with all the rest."""
+    """The fast path for plain text gives the same text, reasoning, calls and usage as a request with more options."""
     more, plain = (whole([said], wanted, PLAIN) for wanted in (fields, {}))
     assert plain["usage"] == more["usage"]
     for name in ("content", "reasoning", "calls", "reason"):
@@ -225,7 +227,9 @@ def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
 @settings(max_examples=20)
 @given(cuts)
 def test_a_token_of_two_parts(cuts: tuple[int, ...]) -> None:
-    """It belongs to the part in which it ends, and a stop string takes with it those that begin in it."""
+    """A token with reasoning and content has its logprob with the part in which it ends; a stop string removes the
+    tokens that begin in it.
+    """
     said = Said((*tokens("<think>Hm.</think"), *tokens(">H"), *tokens("ello, STOP")), "stop", cuts)
     for stop, shown in ((None, b">Hello, STOP"), ("o", b">Hell"), ("STOP", b">Hello, ST")):
         (choice,) = streamed([said], {"logprobs": True, "stop": stop})["choices"]
@@ -236,7 +240,7 @@ def test_a_token_of_two_parts(cuts: tuple[int, ...]) -> None:
 @settings(max_examples=20)
 @given(cuts)
 def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
-    """What the examples are meant to find is found in them: reasoning, content, calls and how it ends."""
+    """An answer with reasoning, content and two tool calls is parsed completely, however it is split."""
     said = Said(tokens(f"<think>Hm, é.</think>Hello{CALL}{CALL}"), "stop", cuts)
     answer = streamed([said], {"tools": [TOOL]})
     arguments = ("add", '{"a": 1, "ä": "é😀"}')
@@ -247,7 +251,7 @@ def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
 
 
 def test_a_call_that_was_cut() -> None:
-    """It ends as what was cut, not as a call, even where one call is whole."""
+    """An answer cut by max_tokens in a tool call ends with "length", even if an earlier call is complete."""
     (choice,) = whole([Said(tokens(f"{CALL}<tool_call>"), "length")], {"tools": [TOOL]})["choices"]
     assert (len(choice["calls"]), choice["reason"]) == (1, "length")
 
@@ -270,8 +274,8 @@ HALF = 0xC3
     ],
 )
 def test_whose_a_token_is(said: Tokens, thought: int, spelled: bytes) -> None:
-    """It counts as reasoning, or has its logprob shown beside the content, with the character that it is a part of. A
-    mark that ends reasoning is reasoning, one that begins it is not.
+    """A token counts as reasoning, or has its logprob with the content, by the character that it is a part of. The mark
+    that ends reasoning counts as reasoning, the one that begins it does not.
     """
     fields = {"logprobs": True, "tools": [TOOL]}
     answer = streamed([each(Said(said, "stop"))], fields)

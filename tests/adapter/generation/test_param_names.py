@@ -1,4 +1,4 @@
-"""What nodes refuse by their own names is refused by the names that clients used."""
+"""Errors of nodes name parameters as the client called them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {}}}
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any], param: str) -> None:
-    """The parameter that brought it is named, in the words, too."""
+    """If a node rejects the grammar, the error names the parameter that it was made from, in `param` and in the
+    message.
+    """
     message = "Unsupported value for 'grammar': this model does not support it."
     node = MockProtocol([InvalidRequest(message, param="grammar")])
     async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
@@ -44,7 +46,7 @@ async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any],
 
 @pytest.mark.parametrize("param", ["top_k", None])
 def test_other_names_stay(param: str | None) -> None:
-    """What clients call the same is left as it is."""
+    """An error whose parameter has the same name for clients is raised unchanged."""
     error = InvalidRequest("no", param=param)
     with pytest.raises(InvalidRequest) as caught, renamed_params({"grammar": "tools"}):
         raise error

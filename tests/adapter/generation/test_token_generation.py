@@ -1,4 +1,4 @@
-"""From a request to events, over scripted nodes: text, stop strings, usage, context, loading of models."""
+"""Token lane: from a request to events, with scripted nodes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def used(events: list[Event]) -> tuple[int, int, int, int]:
     [({}, None), ({"user": "u"}, "u"), ({"user": "u", "prompt_cache_key": "k"}, "k"), ({"prompt_cache_key": ""}, None)],
 )
 async def test_what_belongs_together(fields: dict[str, str], key: str | None) -> None:
-    """The policy that chooses the node is told the prompt and the client's key."""
+    """The routing policy gets the prompt and the client's cache key or user."""
     seen: list[RoutingHint] = []
 
     class Only(Policy):
@@ -92,14 +92,16 @@ async def test_what_belongs_together(fields: dict[str, str], key: str | None) ->
 
 
 async def test_answer() -> None:
-    """Every token's text as it comes, the reason, and what was used."""
+    """An answer has a text event per token, the finish reason and the usage."""
     events = await answer(saying("Hi"))
     assert events[:3] == [TextDelta(0, "H"), TextDelta(0, "i"), Finished(0, "stop")]
     assert used(events) == (len(PROMPT), 2, len(PROMPT) + 2, 0)
 
 
 async def test_what_the_node_is_asked() -> None:
-    """The prompt as tokens and as text, OpenAI's defaults, and no more tokens than the context holds."""
+    """A node gets the prompt as tokens and as text, OpenAI's default sampling, and the rest of the context as
+    max_tokens.
+    """
     node = saying("Hi", context_length=100)
     await answer(node)
     (asked,) = node.requests
@@ -109,7 +111,7 @@ async def test_what_the_node_is_asked() -> None:
 
 
 async def test_sampling() -> None:
-    """What the request says reaches the node, zeros too."""
+    """Sampling parameters reach the node, including zeros."""
     node = saying("Hi")
     await answer(node, temperature=0, top_p=0, seed=0, max_completion_tokens=1)
     sampling = node.requests[0].sampling
@@ -117,21 +119,21 @@ async def test_sampling() -> None:
 
 
 async def test_split_characters() -> None:
-    """A character that comes in several tokens is shown when it is whole, one that the end cuts off is not."""
+    """A character split over several tokens is emitted when it is complete; an incomplete one at the end is dropped."""
     events = await answer(MockProtocol([*"ö€😀".encode(), 0xE2, 0x82]))
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["ö", "€", "😀"]
     assert used(events)[1] == 11
 
 
 async def test_length() -> None:
-    """An answer that reached its limit says so."""
+    """An answer that reaches max_tokens has the finish reason "length"."""
     events = await answer(saying("Hello"), max_tokens=2)
     assert text_of(events) == "He"
     assert Finished(0, "length") in events
 
 
 async def test_stop_string() -> None:
-    """Nothing of it is shown, no later token counts, and the node is told at once."""
+    """A stop string is not emitted, later tokens are not counted, and the generation on the node is cancelled."""
     node = saying("one STOP two", Pause())
     events = await answer(node, stop=["ST", "never"])
     assert text_of(events) == "one "
@@ -141,7 +143,7 @@ async def test_stop_string() -> None:
 
 
 async def test_stop_string_within_one_delta() -> None:
-    """Also where one delta goes on after it, and would end with another reason."""
+    """A stop string in the middle of a delta ends the answer with "stop", whatever finish reason the delta has."""
     node = MockProtocol([Delta(0, list(b"one STOP two"), finish_reason="length")])
     events = await answer(node, stop="STOP")
     assert text_of(events) == "one "
@@ -150,27 +152,27 @@ async def test_stop_string_within_one_delta() -> None:
 
 
 async def test_start_of_a_stop_string_at_the_end() -> None:
-    """What was held back for it is shown when the answer ends without it."""
+    """Text held back as the start of a stop string is emitted if the answer ends without the rest."""
     events = await answer(saying("one ST"), stop="STOP")
     assert text_of(events) == "one ST"
     assert used(events)[1] == 6
 
 
 async def test_cached_tokens() -> None:
-    """Those of the prompt that the node had already."""
+    """Usage reports the cached prompt tokens once, however many choices there are."""
     assert used(await answer(MockProtocol([Delta(0, [65], cached_tokens=5)])))[3] == 5
     several = MockProtocol([Delta(0, [65], cached_tokens=5), Delta(1, [65], cached_tokens=3)])
     assert used(await answer(several, n=2))[3] == 5
 
 
 async def test_cached_tokens_of_more_than_the_prompt() -> None:
-    """A node that goes on with an answer may count what it was given of that: it is not told."""
+    """Cached tokens are limited to the prompt, as a resuming node may also count the tokens of the answer."""
     prompt, *_, cached = used(await answer(MockProtocol([Delta(0, [65], cached_tokens=10_000)])))
     assert cached == prompt
 
 
 async def test_echo() -> None:
-    """Each choice begins, once, with what the assistant had said."""
+    """With `echo`, each choice starts once with the assistant's message that is continued."""
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
     node = MockProtocol([Delta(index, [byte]) for byte in b"it is" for index in range(2)])
     events = await answer(
@@ -180,7 +182,7 @@ async def test_echo() -> None:
 
 
 async def test_what_an_echo_uses() -> None:
-    """Nothing: it is counted as a part of the prompt."""
+    """The echoed text counts as prompt tokens, not as completion tokens."""
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
     async with subnet(saying("it")) as (models, sessions):
         wish = request(messages=begun, continue_final_message=True, add_generation_prompt=False, echo=True)
@@ -190,7 +192,7 @@ async def test_what_an_echo_uses() -> None:
 
 
 async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
-    """The client hears that there was one, the operator which; the stream has no end."""
+    """An unexpected error in a stream sends the client an error event without details, and logs them."""
 
     async def fails(start: SinkFactory) -> None:
         start()(TextDelta(0, "Hi"))
@@ -205,7 +207,7 @@ async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_several_choices() -> None:
-    """Choices interleave; one that a stop string ended does not end the others, the last ends the session."""
+    """A stop string ends only its own choice; the end of the last one cancels the generation on the node."""
     script: list[Step] = [
         Delta(0, list(b"a!")),
         Delta(1, list(b"bb")),
@@ -225,7 +227,7 @@ async def test_several_choices() -> None:
 
 
 async def test_usage_of_a_cut_answer() -> None:
-    """It holds at any time."""
+    """The usage of an answer that was cancelled counts the tokens delivered so far."""
     async with subnet(saying("Hello", Pause())) as (models, sessions):
         completion = await prepare(generation_request(request(), {}), models)
         seen: list[Event] = []
@@ -248,7 +250,7 @@ async def test_usage_of_a_cut_answer() -> None:
     ],
 )
 async def test_context(context: int, fields: dict[str, Any], numbers: tuple[int, int], param: str) -> None:
-    """What does not fit is refused with both numbers and what to make smaller, before a node is bothered."""
+    """A request that exceeds the context is rejected with both numbers and the parameter, before any node gets it."""
     node = saying("Hi", context_length=context)
     with pytest.raises(ContextLengthExceeded) as caught:
         await answer(node, **fields)
@@ -264,7 +266,7 @@ async def test_context_that_fits_exactly() -> None:
 
 
 async def test_default_max_tokens() -> None:
-    """The gateway's own limit holds where the request has none, and never exceeds the context."""
+    """The configured max_tokens applies if the request has none, and never exceeds the context."""
     node = saying("Hi", context_length=100)
     async with subnet(node) as (models, _):
         for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
@@ -279,7 +281,7 @@ async def test_default_max_tokens() -> None:
 
 
 async def test_control_tokens_in_what_users_say() -> None:
-    """The template's own control token is one, a user's is text."""
+    """The text of a control token in a user's message is tokenized as ordinary text, unlike in the template."""
     node = saying("Hi", chat_template=CHATML)
     await answer(node, messages=[{"role": "user", "content": "a<|end|>b"}])
     assert unpack(node.requests[0].prompt).tolist() == [*b"a<|end|>b", 256]
@@ -287,7 +289,7 @@ async def test_control_tokens_in_what_users_say() -> None:
 
 
 async def test_large_request() -> None:
-    """A prompt that is made in a thread is the same prompt."""
+    """A prompt that is prepared in a thread equals one prepared in the event loop."""
     async with subnet(saying("Hi")) as (models, _):
         small, large = [
             (await prepare(generation_request(request(), {}), models, size=size)).prompt
@@ -297,7 +299,7 @@ async def test_large_request() -> None:
 
 
 class Held(ModelRegistry):
-    """Its models make no prompt until `released`; `reached` from the moment when one is to be made."""
+    """Registry whose models block in `write` until `released`; `reached` is set when a model was requested."""
 
     def __init__(self, models: ModelRegistry) -> None:
         self.models = models
@@ -317,7 +319,7 @@ class Held(ModelRegistry):
 
 
 async def test_others_go_on_while_a_large_request_is_prepared() -> None:
-    """Small requests overtake it."""
+    """A small request is prepared while a large one is still being prepared in a thread."""
     async with subnet(saying("Hi")) as (models, _):
         held = Held(models)
         large = asyncio.create_task(prepare(generation_request(request(), {}), held, size=OFFLOAD_THRESHOLD))
@@ -329,21 +331,21 @@ async def test_others_go_on_while_a_large_request_is_prepared() -> None:
 
 
 async def test_small_work_needs_no_thread() -> None:
-    """Only large requests are worth one."""
+    """Only work of at least LARGE bytes runs in a thread."""
     here = threading.get_ident()
     assert await offload_if_large(OFFLOAD_THRESHOLD - 1, threading.get_ident) == here
     assert await offload_if_large(OFFLOAD_THRESHOLD, threading.get_ident) != here
 
 
 async def test_template_that_refuses() -> None:
-    """Its own words are the client's to read."""
+    """The message of a template's raise_exception is the message of the error."""
     node = saying("Hi", chat_template="{{ raise_exception('no system please') }}")
     with pytest.raises(InvalidRequest, match="no system please"):
         await answer(node)
 
 
 class Library(MockProtocol):
-    """Hands out its artefact once `opened` is set, after as many failures as told."""
+    """Node that returns its tokenizer once `opened` is set, after `failures` failed requests."""
 
     def __init__(self, failures: int = 0) -> None:
         super().__init__(list(b"Hi"))
@@ -362,7 +364,7 @@ class Library(MockProtocol):
 
 
 async def test_one_load_for_all() -> None:
-    """Requests that come while a model is loaded wait for the same load, even if the first one gives up."""
+    """Concurrent requests for a model that is not loaded yet share one load, even if the first of them is cancelled."""
     node = Library()
     async with subnet(node) as (models, _):
         waiting = [asyncio.create_task(models.get("mock")) for _ in range(3)]
@@ -376,7 +378,7 @@ async def test_one_load_for_all() -> None:
 
 
 async def test_failed_load_is_tried_again() -> None:
-    """The next request is not told of the last one's misfortune."""
+    """After a failed load of a model, the next request loads it again."""
     node = Library(failures=1)
     node.opened.set()
     async with subnet(node) as (models, _):
@@ -386,14 +388,14 @@ async def test_failed_load_is_tried_again() -> None:
 
 
 async def test_unknown_model() -> None:
-    """It is named, and so are those that there are."""
+    """The error for an unknown model names it and lists the existing ones."""
     async with subnet(saying("Hi")) as (models, _):
         with pytest.raises(ModelNotFound, match=r"'other' does not exist.*mock"):
             await models.get("other")
 
 
 async def test_model_that_was_there() -> None:
-    """A model whose last node went away is not unknown, and may come back."""
+    """A model whose last node was removed is unavailable, not unknown."""
     async with RemoteManager([saying("Hi")]) as remotes:
         await remotes.ready()
         models = ModelRegistry(remotes)
@@ -404,14 +406,14 @@ async def test_model_that_was_there() -> None:
 
 
 async def test_no_model_yet() -> None:
-    """Before any node has answered nobody knows which models there are."""
+    """Before any node has responded, every model is unavailable, not unknown."""
     async with RemoteManager([]) as remotes:
         with pytest.raises(NoNodeAvailable):
             ModelRegistry(remotes).card("mock")
 
 
 async def test_script_sees_the_seed() -> None:
-    """Without a seed in the request the session draws one."""
+    """A request without a seed reaches the node with a random one."""
     seeds: list[int | None] = []
 
     def script(asked: Generate) -> list[int]:

@@ -1,4 +1,4 @@
-"""The form of an answer: which grammar a request becomes, and which place of a schema is refused."""
+"""Grammars made from output formats and tools, and errors that name the place in a schema."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRICT = {**WEATHER, "additionalProperties": False}
 
 
 class Bytes:
-    """A vocabulary of the 256 bytes and an end; the names are llguidance's."""
+    """Vocabulary of the 256 bytes and an end token, with llguidance's attribute names."""
 
     bos_token_id, eos_token_id = None, 256
     special_token_ids = (256,)
@@ -79,7 +79,7 @@ async def refusal(**fields: Any) -> BadRequest:
     [{}, {"response_format": {"type": "text"}}, {"tools": [tool(WEATHER)]}, {"tools": [tool({"not": {}})]}],
 )
 async def test_any_text(fields: dict[str, Any]) -> None:
-    """Nothing is enforced that was not asked for."""
+    """Without an enforced format or tool there is no grammar."""
     assert await grammar(**fields) is None
 
 
@@ -100,7 +100,7 @@ async def test_any_text(fields: dict[str, Any]) -> None:
     ],
 )
 async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
-    """Each form takes what fits and nothing else, for plain prompts too."""
+    """The grammar of each output format accepts matching text and rejects other text, for chats and plain prompts."""
     for found in (await grammar(**fields), await build_plain_grammar(output_format(request(**fields)))):
         assert fits(found, good)
         assert not fits(found, bad)
@@ -111,7 +111,9 @@ async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
     [("required", True), ({"type": "function", "function": {"name": "weather"}}, False)],
 )
 async def test_forced_calls(choice: object, several: bool) -> None:
-    """Required is one or more, a named function just one; arguments fit their schema."""
+    """tool_choice "required" allows one or more calls, a named function exactly one, and arguments must match their
+    schema.
+    """
     found = await grammar(tools=[tool(WEATHER), tool({}, "other")], tool_choice=choice)
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>'
     assert fits(found, call)
@@ -122,7 +124,7 @@ async def test_forced_calls(choice: object, several: bool) -> None:
 
 
 async def test_calls_one_at_a_time() -> None:
-    """`parallel_tool_calls` false is kept."""
+    """With parallel_tool_calls false, only one call is allowed."""
     found = await grammar(tools=[tool(WEATHER)], tool_choice="required", parallel_tool_calls=False)
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>'
     assert fits(found, call)
@@ -130,7 +132,7 @@ async def test_calls_one_at_a_time() -> None:
 
 
 async def test_allowed_tools() -> None:
-    """Others cannot be called."""
+    """Only tools listed in allowed_tools can be called."""
     allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "other"}}]}
     choice = {"type": "allowed_tools", "allowed_tools": allowed}
     found = await grammar(tools=[tool(WEATHER), tool({}, "other")], tool_choice=choice)
@@ -140,7 +142,7 @@ async def test_allowed_tools() -> None:
 
 @pytest.mark.parametrize("form", [{"response_format": json_schema(WEATHER)}, {"guided_regex": 'a/b|\n|\\{"city".*'}])
 async def test_calls_or_a_form(form: dict[str, Any]) -> None:
-    """With tools that may be called, an answer that is no call fits the form."""
+    """With optional tools and an output format, an answer is a call or matches the format."""
     found = await grammar(tools=[tool(WEATHER)], **form)
     assert fits(found, '{"city": "x"}')
     assert fits(found, '<tool_call>\n{"name": "weather", "arguments": {"city": "x"}}\n</tool_call>')
@@ -148,7 +150,7 @@ async def test_calls_or_a_form(form: dict[str, Any]) -> None:
 
 
 async def test_reasoning_before_a_form() -> None:
-    """A model that reasons may do so first; only its answer has to fit."""
+    """Reasoning may precede an answer with an output format, which only the content has to match."""
     found = await grammar(THINKS, response_format=json_schema(WEATHER))
     assert fits(found, '<think>so {</think>\n\n{"city": "x"}')
     assert fits(found, '{"city": "x"}')
@@ -170,7 +172,7 @@ AUTO: list[object] = [
 
 @pytest.mark.parametrize("choice", AUTO)
 async def test_strict_tools_that_may_be_called(choice: object) -> None:
-    """Their calls fit; what else the answer says is free."""
+    """Optional calls to strict tools must match their schema; other text is free."""
     found = await grammar(tools=[tool(STRICT, strict=True)], tool_choice=choice)
     for text in ("", "Hi <tool", HERMES, f"Sure.\n{HERMES}\n{HERMES}"):
         assert fits(found, text)
@@ -179,7 +181,7 @@ async def test_strict_tools_that_may_be_called(choice: object) -> None:
 
 
 async def test_tools_beside_strict_ones() -> None:
-    """Nothing is asked of their arguments, whatever their schema."""
+    """Arguments of tools that are not strict are not constrained, even beside strict ones."""
     found = await grammar(tools=[tool(STRICT, strict=True), tool({"not": {}}, "other")])
     assert fits(found, HERMES)
     assert fits(found, HERMES.replace("weather", "other").replace("city", "town"))
@@ -188,7 +190,7 @@ async def test_tools_beside_strict_ones() -> None:
 
 
 async def test_one_call_at_most() -> None:
-    """Where calls may come, but not several."""
+    """With parallel_tool_calls false, optional calls are limited to one."""
     found = await grammar(tools=[tool(WEATHER)], parallel_tool_calls=False)
     assert fits(found, f"Sure. {HERMES}")
     assert fits(found, HERMES.replace("city", "town"))
@@ -198,7 +200,9 @@ async def test_one_call_at_most() -> None:
 
 
 async def test_a_form_within_channels() -> None:
-    """The final message fits; reasoning, and calls, may come instead or before."""
+    """In the harmony format the final message matches the output format; reasoning and calls may precede or
+    replace it.
+    """
     harmony = select_format("", "harmony")
     found = await grammar(harmony, response_format=json_schema(WEATHER), tools=[tool(STRICT, strict=True)])
     reasoned = "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
@@ -210,7 +214,7 @@ async def test_a_form_within_channels() -> None:
 
 
 async def test_a_grammar_cannot_be_a_part() -> None:
-    """One that is a whole of its own does not go with channels either."""
+    """A guided_grammar cannot be combined with the channels of the harmony format."""
     with pytest.raises(BadRequest, match="tools or reasoning"):
         await grammar(select_format("", "harmony"), guided_grammar='start: "a"')
 
@@ -224,7 +228,7 @@ async def test_a_grammar_cannot_be_a_part() -> None:
     ],
 )
 async def test_the_keyword_that_cannot_be_followed(keyword: str, schema: dict[str, Any]) -> None:
-    """The message has it, not just the place."""
+    """The error for an unsupported schema keyword names the keyword and its place."""
     error = await refusal(tools=[tool({"type": "object", "properties": {"a": schema}})], tool_choice="required")
     assert error.param == f"tools[0].function.parameters.properties.a.{keyword}"
     assert error.message.endswith(f"'{keyword}' is not supported.")
@@ -257,7 +261,7 @@ GRAMMAR = {"guided_grammar": 'start: "a"'}
     ],
 )
 async def test_what_does_not_go(fields: dict[str, Any], param: str) -> None:
-    """What contradicts itself, or is no such thing, is named, in few words."""
+    """Conflicting or invalid formats are rejected with the parameter, in a short message."""
     error = await refusal(**fields)
     assert error.param == param
     assert len(error.message) < 400
@@ -281,7 +285,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("part", "path"), FAULTS)
 async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
-    """In a format, in the arguments of a call, and in `guided_json`, for plain prompts too."""
+    """The error for an invalid schema names the exact place in it, wherever the schema is in the request."""
     schema = inside(part)
     error = await refusal(response_format=json_schema(schema))
     assert error.param == f"response_format.json_schema.schema.properties.age.{path}"
@@ -296,7 +300,7 @@ async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
 
 
 async def test_a_fault_among_definitions() -> None:
-    """It is named where it stands, not where it is used."""
+    """An error in a shared definition is reported at the definition, not at the reference to it."""
     schema = {"$defs": {"age": {"type": "integer", "multipleOf": 0}}} | inside({"$ref": "#/$defs/age"})
     error = await refusal(response_format=json_schema(schema))
     assert error.param == "response_format.json_schema.schema.$defs.age.multipleOf"
@@ -306,7 +310,7 @@ async def test_a_fault_among_definitions() -> None:
 
 
 async def test_schemas_too_large_or_too_deep() -> None:
-    """They are refused as a whole."""
+    """A schema that is too large or nested too deeply is rejected as a whole."""
     large = inside({"enum": ["x" * 300_000]})
     assert (await refusal(response_format=json_schema(large))).param == "response_format.json_schema.schema"
     deep: dict[str, Any] = {"type": "string"}
@@ -367,7 +371,7 @@ ODD: tuple[Any, ...] = (
 @pytest.mark.parametrize("keyword", KEYWORDS)
 @pytest.mark.parametrize("strict", [True, False])
 async def test_odd_values_of_keywords(keyword: str, strict: bool) -> None:
-    """Whatever a keyword holds, the schema is used or refused with a reason; it is never an unexpected error."""
+    """A schema keyword with any kind of value is used or rejected, without an unexpected error."""
     for value in ODD:
         for schema in ({**STRICT, keyword: value}, strict_object(a={"type": "string", keyword: value})):
             for asked in (
@@ -379,7 +383,7 @@ async def test_odd_values_of_keywords(keyword: str, strict: bool) -> None:
 
 
 async def test_strict_schemas() -> None:
-    """What OpenAI takes is taken, in a format and in a tool."""
+    """A schema that OpenAI's strict mode allows is accepted in a format and in a tool."""
     assert await grammar(response_format=json_schema(GOOD, strict=True)) is not None
     assert await grammar(tools=[tool(GOOD, strict=True)]) is not None
     assert await grammar(response_format=json_schema(WEATHER)) is not None
@@ -409,7 +413,9 @@ async def test_strict_schemas() -> None:
     ],
 )
 async def test_what_strict_forbids(schema: dict[str, Any], path: str) -> None:
-    """Each rule of OpenAI's, and what engines cannot follow; tools are looked at whether they are forced or not."""
+    """A schema that breaks a rule of strict mode is rejected with the place, in a format and in a tool, forced
+    or not.
+    """
     error = await refusal(response_format=json_schema(schema, strict=True))
     assert error.param == f"response_format.json_schema.schema{path}"
     error = await refusal(tools=[tool(schema, strict=True)])
@@ -436,12 +442,14 @@ def defined(levels: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("make", [nested, listed, defined])
 async def test_strict_nested_too_deep(make: Callable[[int], dict[str, Any]]) -> None:
-    """Ten levels are OpenAI's bound: of properties and of items, from where a schema or a definition begins."""
+    """A strict schema may have ten levels of nesting, counted from the schema or a definition, and eleven are
+    rejected.
+    """
     assert await grammar(response_format=json_schema(make(10), strict=True)) is not None
     assert (await refusal(response_format=json_schema(make(11), strict=True))).message.endswith("10 levels deep.")
 
 
 async def test_strict_just_within_bounds() -> None:
-    """A thousand values, and 120,000 characters of names and values, are taken."""
+    """A strict schema may have 1,000 enum values, and 120,000 characters of names and values."""
     for values in ([f"v{number}" for number in range(1000)], ["x" * 119_999]):
         assert await grammar(response_format=json_schema(strict_object(a={"enum": values}), strict=True)) is not None

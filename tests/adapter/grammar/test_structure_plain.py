@@ -1,4 +1,4 @@
-"""Calls and forms on engines that keep to JSON schemas only, as vLLM and SGLang do."""
+"""Forced calls and output formats on engines that enforce only JSON schemas, such as vLLM and SGLang."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ async def ask(answering: MockProtocol, **more: Any) -> tuple[Any, Generate]:
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
 async def test_a_call_that_is_asked_for(choice: Any) -> None:
-    """The engine keeps to a schema of the call, and the call is read as one; references lead where they led."""
+    """A forced call is sent to the engine as a JSON schema whose references resolve, and the output is parsed as a
+    call.
+    """
     said = '{"name": "look", "arguments": {"at": {"x": 1}}}'
     response, asked = await ask(node(said), tools=TOOLS, tool_choice=choice)
     (made,) = response.json()["choices"]
@@ -67,7 +69,7 @@ async def test_a_call_that_is_asked_for(choice: Any) -> None:
 
 
 async def test_a_streamed_one() -> None:
-    """Begun with its name, then fragments of its arguments."""
+    """A streamed call starts with its name, followed by its arguments, without content."""
     response, _ = await ask(node('{"name": "wait", "arguments": {}}'), tools=TOOLS, tool_choice="required", stream=True)
     deltas = [chunk["choices"][0]["delta"] for chunk in events_of(response.content)[:-1] if chunk["choices"]]
     calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
@@ -77,7 +79,7 @@ async def test_a_streamed_one() -> None:
 
 
 async def test_a_form_of_a_model_that_thinks() -> None:
-    """Is the whole answer: nothing of it is taken for reasoning."""
+    """With an output format, the whole output is content, even of a model that reasons."""
     form = {"type": "json_schema", "json_schema": {"name": "point", "schema": POINT}}
     response, asked = await ask(node('{"x": 1}', chat_template=THINKING), response_format=form)
     message = response.json()["choices"][0]["message"]
@@ -87,7 +89,7 @@ async def test_a_form_of_a_model_that_thinks() -> None:
 
 
 def test_what_is_moved() -> None:
-    """Only references are; a property of that name is none."""
+    """Moving a schema rewrites its local references, but not properties named $ref or references to URLs."""
     schema = {"properties": {"$ref": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#"}, {"$ref": "http://x/y"}]}
     assert rebase_references(schema, "#/at") == {
         "properties": {"$ref": {"$ref": "#/at/$defs/a"}},

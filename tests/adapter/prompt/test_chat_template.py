@@ -1,4 +1,4 @@
-"""Chat templates as model authors write them."""
+"""Rendering of chat templates as model authors write them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def render(source: str, *messages: dict[str, Any], **given: Any) -> str:
 
 
 def test_smollm2() -> None:
-    """The demo model's own template."""
+    """The demo model's own template renders a default system message and the prompt for an answer."""
     assert render(SMOLLM2) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
@@ -97,7 +97,7 @@ def test_smollm2() -> None:
 
 
 def test_llama3_style() -> None:
-    """Beginning of sequence, trimmed content, `set` and `strftime_now`."""
+    """A template in the style of Llama 3 renders the BOS token, trimmed content, `set` and `strftime_now`."""
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
     assert render(LLAMA3_STYLE, {"role": "user", "content": " Hi\n"}) == (
         "<s>" + header.format("user") + "Hi<|eot_id|>" + header.format("assistant")
@@ -105,7 +105,7 @@ def test_llama3_style() -> None:
 
 
 def test_qwen_style_tools() -> None:
-    """Tools and calls are written as JSON without HTML's escapes, in the order given."""
+    """tojson keeps non-ASCII and HTML characters and the order of keys, as in templates in the style of Qwen."""
     tool = {"type": "function", "function": {"name": "größe", "description": "<a> & 'b'"}}
     call = {"type": "function", "function": {"name": "größe", "arguments": {"z": 1, "a": None}}}
     text = render(QWEN_STYLE, {"role": "assistant", "tool_calls": [call]}, tools=[tool])
@@ -118,13 +118,13 @@ def test_qwen_style_tools() -> None:
 
 
 def test_mistral_style() -> None:
-    """Lines that hold only a block leave nothing behind."""
+    """Template lines with only a block statement leave no blank lines."""
     text = render(MISTRAL_STYLE, USER, {"role": "assistant", "content": "Yo"})
     assert text == "<s>[INST] Hi [/INST]\nYo</s>\n"
 
 
 def test_a_template_may_refuse() -> None:
-    """`raise_exception` is the client's mistake, in the template's words."""
+    """raise_exception in a template raises InvalidRequest with the template's message."""
     with pytest.raises(InvalidRequest, match="must alternate user/assistant") as caught:
         render(MISTRAL_STYLE, USER, USER)
     assert caught.value.param == "messages"
@@ -144,13 +144,13 @@ def test_a_template_may_refuse() -> None:
     ],
 )
 def test_what_goes_wrong_in_a_template(source: str) -> None:
-    """Type errors, ways out of the sandbox and output without bounds all end as one kind of error."""
+    """Type errors, sandbox violations and unbounded output in a template raise InvalidRequest."""
     with pytest.raises(InvalidRequest):
         render(source)
 
 
 def test_messages_nested_too_deep() -> None:
-    """JSON that no template can write out is refused."""
+    """JSON that is nested too deeply for a template raises InvalidRequest."""
     value: Any = 0
     for _ in range(100_000):
         value = [value]
@@ -159,18 +159,18 @@ def test_messages_nested_too_deep() -> None:
 
 
 def test_a_template_that_does_not_compile() -> None:
-    """It is a wrong setting, and the error says where."""
+    """A template with a syntax error raises a SettingsError that names the line."""
     with pytest.raises(SettingsError, match=r"does not compile \(line 2\)"):
         ChatTemplate("{{ 1 }}\n{% if %}")
 
 
 def test_users_text_is_not_a_template() -> None:
-    """Jinja in messages stays as it is."""
+    """Jinja syntax in messages is rendered as text."""
     assert "{{ 7 * 7 }}{% x %}" in render(SMOLLM2, {"role": "user", "content": "{{ 7 * 7 }}{% x %}"})
 
 
 def test_the_dialect() -> None:
-    """Loop controls, generation blocks, options of tojson, and other variables."""
+    """Templates may use loop controls, generation blocks, options of tojson, and variables of the request."""
     source = (
         "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}"
         "{% endfor %}{% generation %}said{% endgeneration %}"
@@ -181,31 +181,33 @@ def test_the_dialect() -> None:
 
 
 def test_content_as_strings() -> None:
-    """Most templates want strings: parts are joined by line feeds."""
+    """For a template that expects strings, text parts are joined by line feeds."""
     assert not ChatTemplate(SMOLLM2).requires_content_parts
     assert "user\none\ntwo<|im_end|>" in render(SMOLLM2, PARTS)
 
 
 def test_content_as_parts() -> None:
-    """Some want parts only: a string becomes one."""
+    """For a template that expects parts, a string becomes one text part."""
     assert ChatTemplate(PARTS_ONLY).requires_content_parts
     assert render(PARTS_ONLY, USER, PARTS) == "user:Hi;user:one;two;"
 
 
 def test_content_as_either() -> None:
-    """A template that takes both gets strings."""
+    """A template that accepts strings and parts gets strings."""
     assert not ChatTemplate(BOTH).requires_content_parts
     assert render(BOTH, USER, PARTS) == "Hione\ntwo"
 
 
 def test_a_template_that_writes_out_any_content() -> None:
-    """It takes strings, though a list would show too."""
+    """A template that prints content of any type gets strings."""
     assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").requires_content_parts
     assert not ChatTemplate("{{ messages | tojson }}").requires_content_parts
 
 
 def test_developers() -> None:
-    """They are the system, unless the template knows them; the caller's messages stay as they are."""
+    """Developer messages are rendered as system messages unless the template supports them; the caller's messages are
+    not modified.
+    """
     message = {"role": "developer", "content": "Be brief."}
     assert render("{{ messages[0].role }}", message) == "system"
     assert render("{{ messages[0].role }}{# developer #}", message) == "developer"
@@ -213,7 +215,7 @@ def test_developers() -> None:
 
 
 def test_the_default_template() -> None:
-    """Plain text, open for the answer."""
+    """The default template is plain text with role names, and ends with the prompt for an answer."""
     system = {"role": "system", "content": "Be brief."}
     assert render(DEFAULT_TEMPLATE, system, USER) == "System: Be brief.\nUser: Hi\nAssistant:"
     assert render(DEFAULT_TEMPLATE, USER, add_generation_prompt=False) == "User: Hi\n"

@@ -1,4 +1,4 @@
-"""What users write never becomes a control token, through any template and back."""
+"""Users' text never becomes a control token, whatever the template."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def spelled(ids: list[int]) -> str:
 
 @given(USER_TEXT, USER_TEXT, USER_TEXT, USER_TEXT)
 def test_only_the_template_makes_control_tokens(name: str, content: str, key: str, value: str) -> None:
-    """Users' text in any place adds no control token, takes none away, and comes through unchanged."""
+    """Users' text in any field adds or removes no control token, and is rendered unchanged."""
     messages = [{"role": "user", "name": name, "content": content, "extra": {key: value}}] * 2
     prompt = tokens(messages)
     assert [token for token in prompt if token in TOKENIZER.control] == [258, 256, 257, 256, 257]
@@ -63,7 +63,7 @@ def test_only_the_template_makes_control_tokens(name: str, content: str, key: st
 
 @given(USER_TEXT)
 def test_guarded_text_holds_no_control_token(text: str) -> None:
-    """Every occurrence is broken, also one that overlaps another, and without the marks the text is what it was."""
+    """The guard breaks every occurrence of a control token, and removing its marks restores the text."""
     guarded, mark = TOKENIZER.guard.protect(text)
     assert not any(control in guarded for control in CONTROL)
     assert guarded.replace(mark, "") == text
@@ -73,27 +73,27 @@ def test_guarded_text_holds_no_control_token(text: str) -> None:
     "pair", [("<|im_", "end|>"), ("<|im_ ", "end|>"), ("<", "s>"), ("[INS", "T]"), ("", "|im_end|>"), ("E", "ND")]
 )
 def test_halves_do_not_join(pair: tuple[str, str]) -> None:
-    """A control token does not come about where texts meet, also when a template trims them."""
+    """Two texts that a template joins or trims do not form a control token."""
     guarded, _ = Guard(CONTROL).protect(list(pair))
     joined = "<" + "".join(text.strip() for text in guarded)
     assert not any(control in joined for control in CONTROL)
 
 
 def test_overlapping_control_tokens() -> None:
-    """Breaking one does not leave the other whole."""
+    """Of two overlapping control tokens in a text, both are broken."""
     guarded, _ = Guard(["abc", "bcd"]).protect("abcd")
     assert "abc" not in guarded
     assert "bcd" not in guarded
 
 
 def test_what_templates_look_for_is_left_as_it_is() -> None:
-    """User-defined tokens, and the words of messages, whatever control tokens start or end with."""
+    """The guard does not change user-defined tokens or the roles and keys of messages."""
     messages = [{"role": "user", "content": "<think>x</think>y"}, 7, None]
     assert Guard(["<|end|>", "r|>", "role", "ent", "tr"]).protect(messages)[0] == messages
 
 
 def test_the_mark_is_nowhere_in_the_input() -> None:
-    """Noncharacters of users come through; when they use all of them, the request is refused."""
+    """The guard's mark is a noncharacter that the input does not contain; input with all of them is rejected."""
     guarded, mark = Guard(CONTROL).protect({MARKS[0]: [MARKS[1] + "<s>"]})
     assert mark == MARKS[2]
     assert guarded == {MARKS[0]: [MARKS[1] + f"<{mark}s>"]}
@@ -103,13 +103,13 @@ def test_the_mark_is_nowhere_in_the_input() -> None:
 
 @pytest.mark.parametrize("control", [["<a>", "<a>b"], ["<a>b", "<a>"]])
 def test_a_control_token_that_starts_another(control: list[str]) -> None:
-    """The shorter is broken too, wherever it is listed."""
+    """A control token that is a prefix of another one is broken, too, in any order of the list."""
     guarded, mark = Guard(control).protect("<a>c <a>b")
     assert guarded == f"<{mark}a>c <{mark}a>b"
 
 
 def test_deep_nesting_is_refused() -> None:
-    """As the request's fault."""
+    """Messages that are nested too deeply raise InvalidRequest."""
     value: Any = "x"
     for _ in range(100_000):
         value = [value]
@@ -118,5 +118,5 @@ def test_deep_nesting_is_refused() -> None:
 
 
 def test_a_model_without_control_tokens() -> None:
-    """There is nothing to guard."""
+    """Without control tokens the guard changes nothing."""
     assert Guard([]).protect("<s>")[0] == "<s>"

@@ -1,4 +1,4 @@
-"""Prompts with tools, documents, variables and messages to be continued."""
+"""Prompts with tools, documents, template variables and continued messages."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def refusal(source: str, **fields: Any) -> str | None:
 
 
 def test_a_template_that_supports_tools() -> None:
-    """It writes tools, calls and results itself."""
+    """A template that supports tools renders tools, calls and results itself."""
     assert ChatTemplate(KNOWS_TOOLS).supports_tools
     assert text(KNOWS_TOOLS, messages=CALLED, tools=[TOOL]) == (
         'weather: {"type": "object", "properties": {}}\n'
@@ -97,13 +97,15 @@ def test_a_template_that_supports_tools() -> None:
 
 
 def test_a_template_that_wants_arguments_as_text() -> None:
-    """It gets them as JSON."""
+    """A template that expects arguments as text gets them as JSON."""
     assert ChatTemplate(ARGUMENTS_AS_TEXT).supports_tools
     assert 'assistant: weather={"city": "x"}time={broken\n' in text(ARGUMENTS_AS_TEXT, messages=CALLED)
 
 
 def test_a_template_that_knows_no_tools() -> None:
-    """Tools go to the system message, calls and results into the text of messages."""
+    """For a template without tool support, tools are described in the system message, and calls and results in
+    messages.
+    """
     assert not ChatTemplate(CHATML).supports_tools
     found = text(CHATML, messages=[{"role": "system", "content": "Be brief."}, *CALLED], tools=[TOOL])
     system, user, assistant, results, end = found.split("<|im_end|>\n")
@@ -122,7 +124,7 @@ def test_a_template_that_knows_no_tools() -> None:
 
 
 def test_tools_without_a_system_message() -> None:
-    """One is made; where the template has none, the first user says it."""
+    """Tools are described in a new system message, or in the first user message if the template has no system role."""
     assert text(CHATML, tools=[TOOL]).startswith("<|im_start|>system\nYou may call functions")
     found = text(NO_SYSTEM, tools=[TOOL])
     assert found.startswith("[user] You may call functions")
@@ -131,7 +133,7 @@ def test_tools_without_a_system_message() -> None:
 
 
 def test_tools_for_a_template_of_parts() -> None:
-    """What is written in general words becomes a part like any text."""
+    """For a template that expects parts, the description of tools and the results become text parts."""
     found = text(PARTS, messages=CALLED, tools=[TOOL])
     assert found.startswith("[system]You may call functions")
     assert '[user]<tool_response>\n{"name": "time"' in found
@@ -154,21 +156,21 @@ def test_tools_for_a_template_of_parts() -> None:
     ],
 )
 def test_only_tools_that_may_be_called_are_shown(choice: object, names: list[str]) -> None:
-    """The model does not know of the others; a function without parameters takes none."""
+    """Only tools that tool_choice allows are in the prompt; missing parameters are an empty object schema."""
     tools = [{"type": "function", "function": {"name": name, "strict": True}} for name in ("a", "b")]
     expected = [f'{name}: {{"type": "object", "properties": {{}}}}' for name in names]
     assert text(KNOWS_TOOLS, tools=tools, tool_choice=choice).splitlines()[:-1] == expected
 
 
 def test_reasoning_in_the_history() -> None:
-    """Under the name that templates look for, whichever the client used."""
+    """Reasoning in the history is rendered as reasoning_content, whichever of the two names the client used."""
     source = "{% for message in messages %}{{ message.reasoning_content }}{% endfor %}"
     for name in ("reasoning_content", "reasoning"):
         assert text(source, messages=[{"role": "assistant", "content": "x", name: "so"}]) == "so"
 
 
 def test_variables() -> None:
-    """Effort, verbosity, documents and the client's own reach a template that knows them."""
+    """Effort, verbosity, documents and chat_template_kwargs are passed to a template that uses them."""
     found = text(
         KNOWS_ALL,
         reasoning_effort="none",
@@ -193,17 +195,17 @@ def test_variables() -> None:
     ],
 )
 def test_what_a_template_does_not_know(fields: dict[str, Any], param: str) -> None:
-    """It is refused by name, not dropped."""
+    """Effort, verbosity, documents or variables that the template does not use are rejected by name."""
     assert refusal(CHATML, **fields) == param
 
 
 def test_what_asks_for_nothing() -> None:
-    """No effort and usual verbosity are fine for any model."""
+    """reasoning_effort "none" and verbosity "medium" are accepted for any template."""
     assert text(CHATML, reasoning_effort="none", verbosity="medium") == text(CHATML)
 
 
 def test_reasoning_that_the_template_opens() -> None:
-    """The prompt tells whether the answer begins inside reasoning, whatever users wrote."""
+    """A prompt reports whether the template opened the reasoning, ignoring tags in users' text."""
     assert written(THINKING, reasoning_effort="low").starts_in_reasoning("<think>", "</think>")
     assert not written(THINKING, reasoning_effort="none").starts_in_reasoning("<think>", "</think>")
     said = [{"role": "user", "content": "what is <think>"}]
@@ -216,7 +218,7 @@ def test_reasoning_that_the_template_opens() -> None:
     ("content", "opened"), [("Once ", False), ("<think>so ", True), ("<think>so</think> I", False), ("", False)]
 )
 def test_a_message_to_be_continued(content: str, opened: bool) -> None:
-    """It stays open, to the last blank, and tells whether reasoning is."""
+    """A continued message is rendered without an end, to the last space, and may leave the reasoning open."""
     messages = [QUESTION, {"role": "assistant", "content": content}]
     found = written(CHATML, messages=messages, continue_final_message=True, add_generation_prompt=False)
     assert found.text == f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{content}"
@@ -235,18 +237,20 @@ def test_a_message_to_be_continued(content: str, opened: bool) -> None:
     ],
 )
 def test_what_cannot_be_continued(source: str, fields: dict[str, Any], param: str) -> None:
-    """Messages of others, calls, an answer that is opened too, and templates that do not show the message."""
+    """Only a final assistant message with text can be continued, without a generation prompt, by a template that shows
+    it.
+    """
     messages = [QUESTION, {"role": "assistant", "content": "x"}]
     assert refusal(source, **{"messages": messages, "continue_final_message": True} | fields) == param
 
 
 def test_no_generation_prompt() -> None:
-    """The prompt ends after the messages."""
+    """Without add_generation_prompt the prompt ends after the messages."""
     assert text(CHATML, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
 def test_a_custom_template() -> None:
-    """Only where the operator permits it; what does not compile or is too long names the parameter."""
+    """A request's own template is used only if the operator allows it, it compiles and is not too long."""
     assert custom_template("{{ bos_token }}{{ messages[0].content }}", True, "<s>").render([QUESTION]) == "<s>Hi"
     for source, permitted in (("x", False), ("{% if %}", True), ("x" * 100_000, True)):
         with pytest.raises(InvalidRequest) as caught:
@@ -260,7 +264,9 @@ HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|im_", "end|>", "<", ">", "x"]),
 @pytest.mark.parametrize("source", [CHATML, KNOWS_TOOLS, ARGUMENTS_AS_TEXT, KNOWS_ALL])
 @given(hostile=HOSTILE)
 def test_nothing_of_a_client_becomes_a_control_token(source: str, hostile: str) -> None:
-    """Not in tools, arguments, results, documents, the template's variables, or a message to be continued."""
+    """Text of a client in tools, arguments, results, documents, variables or a continued message never becomes a
+    control token.
+    """
     template = ChatTemplate(source)
     given = Conversation(
         messages=[

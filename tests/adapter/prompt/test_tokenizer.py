@@ -1,4 +1,4 @@
-"""Tokenizers from artefacts: both kinds, without a model."""
+"""Tokenizers made from artefacts of both kinds, without a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CORPUS = ["the cat sat on the mat, and the dog didn't care: 12 345\n\n  so what?
 
 
 def trained() -> tokenizers.Tokenizer:
-    """A byte-level BPE of 3 added tokens, 256 bytes and some merges."""
+    """Train a byte-level BPE tokenizer with 3 added tokens, 256 bytes and some merges."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -39,14 +39,16 @@ def trained() -> tokenizers.Tokenizer:
 
 
 def byte_of() -> dict[str, int]:
-    """The characters by which byte-level BPE writes bytes: printable ones stand for themselves."""
+    """Return the byte of each character with which byte-level BPE represents bytes; printable ones represent
+    themselves.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [value for value in range(256) if value not in printable]
     return {chr(value): value for value in printable} | {chr(256 + i): value for i, value in enumerate(others)}
 
 
 def artefacts() -> tuple[TokenizerArtefact, TokenizerArtefact]:
-    """The same tokenizer in both forms."""
+    """Return the same tokenizer as merges and as a tokenizer.json."""
     tokenizer, table = trained(), byte_of()
     words = [tokenizer.id_to_token(token) or "" for token in range(tokenizer.get_vocab_size())]
     pieces = [word.encode() if word in SPECIAL else bytes(table[char] for char in word) for word in words]
@@ -74,14 +76,14 @@ def spelled(tokenizer: Tokenizer, text: str) -> str:
 
 @given(TEXT)
 def test_both_kinds_agree(text: str) -> None:
-    """tiktoken from merges gives what the `tokenizers` package gives."""
+    """tiktoken with the merges gives the same tokens as the `tokenizers` package."""
     assert BYTE_PAIR.encode_text(text).tolist() == JSON.encode_text(text).tolist()
     assert BYTE_PAIR.encode_prompt(text).tolist() == JSON.encode_prompt(text).tolist()
 
 
 @given(TEXT)
 def test_text_never_becomes_a_control_token(text: str) -> None:
-    """And nothing of it is lost."""
+    """Tokens of a user's text include no control token, and decode to the text."""
     ids = BYTE_PAIR.encode_text(text)
     assert ids.dtype == np.int32
     assert not BYTE_PAIR.control.intersection(ids.tolist())
@@ -90,7 +92,9 @@ def test_text_never_becomes_a_control_token(text: str) -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, JSON])
 def test_special_tokens(tokenizer: Tokenizer) -> None:
-    """A prompt has control tokens where no mark breaks them; user-defined tokens are found in any text."""
+    """Control tokens are found only in prompts, unless a mark breaks them; user-defined tokens are found in any
+    text.
+    """
     text = "<|start|><think>a<|e!nd|><|end|>"
     prompt, plain = tokenizer.encode_prompt(text, "!").tolist(), tokenizer.encode_text(text).tolist()
     assert [token for token in prompt if token < 3] == [0, 2, 1]
@@ -100,7 +104,7 @@ def test_special_tokens(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, JSON])
 def test_no_text(tokenizer: Tokenizer) -> None:
-    """Nothing is no tokens, of the right type; only a bare prompt starts with the beginning of sequence."""
+    """Empty text has no tokens, with the dtype int32; only a bare prompt starts with the BOS token."""
     assert tokenizer.encode_text("").dtype == tokenizer.encode_prompt("").dtype == np.int32
     assert tokenizer.encode_text("").tolist() == tokenizer.encode_prompt("").tolist() == []
     assert tokenizer.encode_with_bos("").tolist() == [0]
@@ -109,7 +113,7 @@ def test_no_text(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, JSON])
 def test_lone_surrogates(tokenizer: Tokenizer) -> None:
-    """They become U+FFFD; pairs become the character that they mean."""
+    """Unpaired surrogates are encoded as U+FFFD; pairs become their character."""
     assert spelled(tokenizer, "a\ud800b\udc00") == "a\ufffdb\ufffd"
     assert spelled(tokenizer, "\ud83d\ude00") == "😀"
     assert tokenizer.encode_prompt("\ud800").tolist() == tokenizer.encode_text("\ufffd").tolist()
@@ -117,14 +121,14 @@ def test_lone_surrogates(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["a", "é", "the cat ", "!", "7", "日"])
 def test_a_million_characters(text: str) -> None:
-    """Long text without a place to split is tokenized whole."""
+    """A long text without a place to split is tokenized without loss."""
     text *= 1_000_000 // len(text)
     assert spelled(BYTE_PAIR, text) == text
 
 
 @pytest.mark.parametrize("text", [" " * 1_000_000, "a" + "\n" * 1_000_000 + "b"])
 def test_a_million_spaces(text: str) -> None:
-    """What exceeds the pattern's bounds is the request's fault, and kills nothing."""
+    """A text that exceeds the limits of the split pattern raises InvalidRequest."""
     with pytest.raises(InvalidRequest, match="cannot be tokenized") as caught:
         BYTE_PAIR.encode_text(text)
     assert caught.value.param == "messages"
@@ -137,13 +141,13 @@ def test_a_prompt_larger_than_the_cache() -> None:
 
 
 def test_bytes_that_the_vocabulary_lacks_leave_nothing() -> None:
-    """As in llama.cpp, and without an error."""
+    """Bytes that are not in the vocabulary are dropped without an error, as in llama.cpp."""
     artefact = TokenizerArtefact(pieces=[b"b", b"a", b"ab"], control=[], pattern=r"\w+|\W+", merges=[1, 0, 2])
     assert load_tokenizer(artefact).encode_text("ab!ba").tolist() == [2, 0, 1]
 
 
 def test_listed_control_tokens_are_not_matched_in_text() -> None:
-    """A unigram model matches whatever its vocabulary lists, so control tokens are hidden there."""
+    """Control tokens in the vocabulary of a unigram model are not matched in text."""
     vocabulary = [("<unk>", 0.0), ("</s>", 0.0), *((char, -5.0) for char in "</s>▁ab"), ("ab", -1.0)]
     model = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
     model.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -165,6 +169,6 @@ def test_listed_control_tokens_are_not_matched_in_text() -> None:
     ],
 )
 def test_an_artefact_that_makes_no_tokenizer(artefact: TokenizerArtefact) -> None:
-    """It is refused when it is loaded."""
+    """An invalid tokenizer artefact raises SettingsError when it is loaded."""
     with pytest.raises(SettingsError, match="tokenizer"):
         load_tokenizer(artefact)

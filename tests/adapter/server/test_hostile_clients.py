@@ -1,4 +1,4 @@
-"""What clients send on the chat lane that only its server may know: passed on, or refused in one clear line."""
+"""Unusual values in requests on the chat lane: forwarded to the server, or rejected with one clear error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACES = [{"more": "@"}, {"metadata": {"more": "@"}}, {"messages": [{"role": "us
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("value", ["1e400", "-1e400", "9" * 5000])
 async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, object], stream: bool) -> None:
-    """A number that no float can hold gets a 400 that names its parameter, also in a parameter that is passed on."""
+    """A number that no float can hold gets a 400 that names its parameter, also in a field that is forwarded."""
     body = json.dumps(ASK | {"stream": stream} | place).replace('"@"', value)
     async with gateway_to(provider := Provider()) as http:
         response = await http.post(CHAT, content=body)
@@ -28,7 +28,7 @@ async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, ob
 
 
 async def test_whole_numbers_may_be_long() -> None:
-    """They are passed on to the last digit."""
+    """An integer of 400 digits is forwarded exactly."""
     async with gateway_to(provider := Provider()) as http:
         response = await http.post(CHAT, content=json.dumps(ASK | {"more": 10**400}))
     assert response.json()["choices"][0]["message"]["content"] == TEXT
@@ -37,7 +37,7 @@ async def test_whole_numbers_may_be_long() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_nested_too_deeply_is_refused(stream: bool) -> None:
-    """However deep the stack is at which it is read, read again, and written."""
+    """Deeply nested JSON is either forwarded or rejected with 400, and the node stays healthy."""
     answered = 0
     async with gateway_to(provider := Provider()) as http:
         for depth in range(900, 960, 3):

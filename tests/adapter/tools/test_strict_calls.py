@@ -1,4 +1,4 @@
-"""Strict tools and the real model: what it calls fits, and it need not call."""
+"""Strict tools with a real model: its calls match the schema, and no call is forced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def said(role: str, content: str) -> dict[str, str]:
 
 
 def example(city: str) -> list[dict[str, str]]:
-    """A call that is not as the schema has it, for the model to copy."""
+    """Return an example of a call that violates the schema, for the model to imitate."""
     call = f'<tool_call>\n{{"name": "get_weather", "arguments": {{"town": "{city}"}}}}\n</tool_call>'
     return [said("user", f"Weather in {city}?"), said("assistant", call)]
 
@@ -39,7 +39,7 @@ def example(city: str) -> list[dict[str, str]]:
 async def ask(
     engine: LlamaCppEngine, pieces: list[bytes], messages: list[dict[str, str]], seeds: int
 ) -> list[tuple[Message, bool]]:
-    """Answers, and whether each came to its end."""
+    """Return the parsed answer for each seed, and whether it ended by itself."""
     template = ChatTemplate(engine.card.chat_template or "")
     prompt = ids_of(template.render(messages))
     text = KIND.free_grammar({"get_weather": CITY}, True, {})
@@ -55,7 +55,7 @@ async def ask(
 
 
 async def test_calls_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Whatever the seed, calls that come to their end have the arguments that the schema asks for."""
+    """With any seed, complete calls to a strict tool have the arguments that the schema requires."""
     messages = [*example("Rome"), *example("London"), *example("Berlin"), said("user", "Weather in Paris?")]
     answers = await ask(engine, pieces, messages, 10)
     ended = [call for answer, whole in answers if whole for call in answer.calls]
@@ -69,6 +69,6 @@ async def test_calls_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
 
 
 async def test_plain_answers(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """Nothing forces a call."""
+    """With a strict tool the model may still answer without a call."""
     answers = await ask(engine, pieces, [said("user", "Say hello.")], 3)
     assert any(answer.content and not answer.calls for answer, _ in answers)

@@ -1,4 +1,4 @@
-"""Node, and the packages of package-lock.json beside it."""
+"""Node.js, and the packages of package-lock.json beside this file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ Script = Callable[..., dict[str, object]]
 
 @pytest.fixture(scope="session")
 def script() -> Script:
-    """Runs one of the scripts here; what it prints. Skips the test where there is no Node that is new enough."""
+    """Return a function that runs a script of this folder and returns its JSON output. Skips without a recent
+    Node.js.
+    """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("Node and npm are not installed")

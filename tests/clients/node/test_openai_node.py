@@ -1,4 +1,4 @@
-"""The openai package for Node, against real processes and the real model."""
+"""The openai package for Node.js against real processes and a real model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[str]:
-    """A gateway that wants the key "right", and whose one node is not there."""
+    """Run a gateway with the API key "right", whose only node is unreachable."""
     with gateway([NOWHERE], ["--api-key", "right", "--queue-timeout", "0.5"]) as made:
         yield made.url + "/v1"
 
@@ -29,12 +29,12 @@ def found(script: Script, relay: Relay, locked: str) -> Any:
 
 
 def test_models(found: Any) -> None:
-    """The one model is listed."""
+    """The openai package for Node.js lists the model."""
     assert found["models"] == [MODEL]
 
 
 def test_streaming_and_not_agree(found: Any) -> None:
-    """The chunks make up the message, under one id; usage comes once, with the last; the request's id is there."""
+    """A stream has one id, one usage at its end, the request id, and the text of the whole answer."""
     chunks, whole = found["streamed"]["chunks"], found["whole"]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert "".join(delta.get("content") or "" for delta in deltas) == whole["choices"][0]["message"]["content"]
@@ -46,7 +46,7 @@ def test_streaming_and_not_agree(found: Any) -> None:
 
 
 def test_the_streaming_helper(found: Any) -> None:
-    """It joins text, logprobs and usage to what the message is without streaming."""
+    """The streaming helper assembles the text, logprobs and usage of the whole answer."""
     helper, whole = found["helper"], found["whole"]
     text = whole["choices"][0]["message"]["content"]
     assert helper["deltas"] == helper["choice"]["message"]["content"] == text
@@ -55,7 +55,7 @@ def test_the_streaming_helper(found: Any) -> None:
 
 
 def test_a_forced_call_is_streamed(found: Any) -> None:
-    """The fragments are the arguments, which fit the strict schema; there is one id, type and name."""
+    """A streamed call has one id and name, and its fragments add up to arguments that match the strict schema."""
     choice = found["streamedCall"]["choice"]
     (call,) = choice["message"]["tool_calls"]
     assert choice["finish_reason"] == "tool_calls"
@@ -68,7 +68,7 @@ def test_a_forced_call_is_streamed(found: Any) -> None:
 
 
 def test_tools_are_run(found: Any) -> None:
-    """The helper that runs tools calls the function with arguments that fit, and gives its result."""
+    """The helper that runs tools calls the function with valid arguments, and returns its result."""
     (arguments,) = found["toolsRun"]["called"]
     fits(arguments)
     assert found["toolsRun"]["result"] == "sunny"
@@ -81,7 +81,7 @@ def fits(arguments: dict[str, Any]) -> None:
 
 
 def test_structured_output(found: Any) -> None:
-    """A Zod type becomes a strict schema, and the answer is of that type."""
+    """With a Zod type as output format, the answer is of that type."""
     cat = found["parsed"]["parsed"]
     assert set(cat) == {"name", "age"}
     assert isinstance(cat["age"], int)
@@ -89,7 +89,7 @@ def test_structured_output(found: Any) -> None:
 
 
 def test_a_stream_that_is_aborted(found: Any) -> None:
-    """It ends with the chunk that it was aborted at, without an error."""
+    """A stream that the client aborts ends without an error."""
     assert found["left"] == 3
 
 
@@ -105,7 +105,7 @@ def test_a_stream_that_is_aborted(found: Any) -> None:
     ],
 )
 def test_errors_are_typed(request_: str, name: str, status: int, code: str, param: str | None, found: Any) -> None:
-    """With OpenAI's code, and the place that is wrong; one for a stream comes before it starts."""
+    """Errors are typed, with OpenAI's code and parameter, also for a stream."""
     error = found["errors"][request_]
     assert (error["name"], error["status"]) == (name, status)
     assert (error["code"], error["param"]) == (code, param)

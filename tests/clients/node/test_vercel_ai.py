@@ -1,4 +1,4 @@
-"""Vercel's AI SDK, against real processes and the real model."""
+"""Vercel's AI SDK against real processes and a real model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def found(script: Script, relay: Relay) -> Any:
 
 
 def test_streaming_and_not_agree(found: Any) -> None:
-    """In text, finish reason and usage; the text comes in pieces."""
+    """Text, finish reason and usage are the same streamed and not, and a stream has several pieces."""
     pieces = found["streamed"].pop("pieces")
     assert found["streamed"] == found["whole"]
     assert len(pieces) > 2
@@ -29,7 +29,7 @@ def test_streaming_and_not_agree(found: Any) -> None:
 
 @pytest.mark.parametrize("how", ["called", "streamedCall"])
 def test_a_forced_tool_is_run(how: str, found: Any) -> None:
-    """With arguments that fit its type."""
+    """A forced tool is called with valid arguments, streamed and not."""
     (result,) = found[how]["results"]
     assert set(result["input"]) == {"city", "days"}
     assert 1 <= result["input"]["days"] <= 7
@@ -38,14 +38,14 @@ def test_a_forced_tool_is_run(how: str, found: Any) -> None:
 
 
 def test_arguments_come_in_fragments(found: Any) -> None:
-    """They make up the arguments."""
+    """Streamed fragments of a call add up to its arguments."""
     fragments = found["streamedCall"]["fragments"]
     assert len(fragments) > 2
     assert json.loads("".join(fragments)) == found["streamedCall"]["results"][0]["input"]
 
 
 def test_objects(found: Any) -> None:
-    """Of the type asked for; streamed, each is more of the one that it becomes."""
+    """A generated object is of the requested type; when streamed, each partial object extends the one before."""
     assert set(found["object"]) == {"name", "age"}
     assert 0 <= found["object"]["age"] <= 30
     partial, whole = found["streamedObject"]["partial"], found["streamedObject"]["object"]
@@ -58,7 +58,7 @@ def test_objects(found: Any) -> None:
     [("model", 404, "model_not_found", "model"), ("range", 400, "invalid_value", "temperature")],
 )
 def test_errors_are_typed(request_: str, status: int, code: str, param: str, found: Any) -> None:
-    """As errors of a call that is not worth another try, with OpenAI's fields in them."""
+    """An invalid request raises an API error that is not retryable, with OpenAI's fields."""
     error = found["errors"][request_]
     assert error["typed"]
     assert not error["isRetryable"]

@@ -1,4 +1,4 @@
-"""instructor, by tools and by schema, whole and in parts."""
+"""Script that uses instructor with tools and with a JSON schema, whole and partial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""litellm as a client: whole, streamed, and what it makes of errors."""
+"""Script that uses litellm as a client, whole and streamed, and prints the errors it raises."""
 
 from __future__ import annotations
 

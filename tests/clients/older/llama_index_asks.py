@@ -1,4 +1,4 @@
-"""LlamaIndex: chat and complete, streamed and not, a forced tool, and structured output."""
+"""Script that uses LlamaIndex for chats and completions, streamed and not, and for a forced tool call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that need an older `openai` than the rest, in a virtual environment of their own, against the real model."""
+"""Clients that need an older `openai` package, in their own virtual environment, against a real model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PYTHON = Path(sys.prefix) / "clients" / "bin" / "python"
 
 
 def ask(client: str, url: str) -> Any:
-    """What the script found."""
+    """Run a client's script and return its JSON output."""
     if not PYTHON.exists():
         pytest.skip(f"there is no {PYTHON}: `make test` makes it")
     command = [str(PYTHON), str(Path(__file__).parent / f"{client}_asks.py"), url, MODEL]
@@ -26,7 +26,7 @@ def ask(client: str, url: str) -> Any:
 
 
 def test_instructor(real: str) -> None:
-    """By strict tools and by schema, whole and in parts: there is a town in the end."""
+    """instructor returns valid objects by strict tools and by JSON schema, whole and partial."""
     found = ask("instructor", real)
     assert len(found) == 2
     for town in (town for towns in found.values() for town in towns):
@@ -34,7 +34,7 @@ def test_instructor(real: str) -> None:
 
 
 def test_litellm(real: str) -> None:
-    """The same text and usage streamed and not, and the errors that it knows OpenAI's by."""
+    """litellm gets the same text and usage streamed and not, and maps errors as it maps OpenAI's."""
     found = ask("litellm", real)
     assert found["whole"] == found["streamed"] != ""
     assert found["usage"][0] == found["usage"][1] > 0
@@ -46,7 +46,7 @@ def test_litellm(real: str) -> None:
 
 
 def test_llama_index(real: str) -> None:
-    """Conversations and texts are the same streamed and not; a required tool is called."""
+    """LlamaIndex gets the same chats and completions streamed and not, and calls a required tool."""
     found = ask("llama_index", real)
     for whole, streamed in (found["chat"], found["complete"]):
         assert whole.strip() == streamed.strip() != ""
