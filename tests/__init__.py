@@ -1,1 +1,1 @@
-"""Tests; a package, so that they can share fakes.py."""
+"""Tests. A package, so that they can share modules such as fakes.py."""

@@ -66,7 +66,7 @@ def _check_together(chunks: list[Any], ended: bool) -> None:
 def _check_list(data: dict[str, Any]) -> None:
     kinds = {one["object"] for one in data["data"]}
     if kinds == {"embedding"}:
-        # Types and description know numbers only, and clients ask for base64.
+        # OpenAI's types and description have numbers only, but clients request base64.
         data = data | {"data": [one | {"embedding": _numbers(one["embedding"])} for one in data["data"]]}
         CreateEmbeddingResponse.model_validate(data)
         _check_published("CreateEmbeddingResponse", data)
@@ -118,7 +118,7 @@ class Checker:
         self._headers: dict[str, str] = {}
         self._body = b""
         self.feed = httptools.HttpResponseParser(self).feed_data
-        """Raises httptools.HttpParserCallbackError, caused by what was found."""
+        """Parse and check bytes. Raises httptools.HttpParserCallbackError, caused by the failed check."""
 
     def on_message_begin(self) -> None:
         self._headers, self._body = {}, b""

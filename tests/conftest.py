@@ -12,7 +12,7 @@ from tests.relay import Relay
 
 pytest_plugins = ["tests.real_engine"]
 
-# How long an example takes says more of the machine than of the code.
+# The time that an example takes depends more on the machine than on the code.
 settings.register_profile("untimed", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("untimed")

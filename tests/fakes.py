@@ -21,7 +21,7 @@ from subnet.protocols.mock import MockProtocol, Step
 from tests.recording import Recording
 
 PROMPT = "User: Hello\nAssistant:"
-"""What ASK becomes with the default template; a scripted node's tokens are bytes."""
+"""Prompt of ASK with the default template. A scripted node's tokens are bytes."""
 ASK: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Hello"}]}
 QUICK = Limits(
     first_token_timeout=0.2,

@@ -13,10 +13,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
 
-from tests.layers import PACKAGES, ROOT, imports_of, modules, room_graph, rooms
+from tests.layers import PACKAGES, ROOT, folder_graph, folders, imports_of, modules
 
 # A docstring should begin with a plain verb or noun phrase.
-_RIDDLE = re.compile(r"(What|Whether|Who|Whom|Whose|Of|Where|When|How|Those|That|As|The same|It|They|So)\b")
+_NOT_PLAIN = re.compile(r"(What|Whether|Who|Whom|Whose|Of|Where|When|How|Those|That|As|The same|It|They|So)\b")
 _SHARED_NAMES = {
     "__init__",
     "base",
@@ -31,7 +31,7 @@ _SHARED_NAMES = {
     "types",
     "validation",
 }
-"""Names that mean the same in every folder that has them."""
+"""File names that mean the same in every folder."""
 
 
 def paths() -> list[Path]:
@@ -64,10 +64,10 @@ def repeated_names() -> dict[str, int]:
     return {name: count for name, count in sorted(names.items()) if count > 1}
 
 
-def circle() -> str:
+def cycle() -> str:
     """Return a cycle of imports between folders, or "none"."""
     try:
-        TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
+        TopologicalSorter({folder: set(targets) for folder, targets in folder_graph().items()}).prepare()
     except CycleError as error:
         return " -> ".join(error.args[1])
     return "none"
@@ -75,10 +75,10 @@ def circle() -> str:
 
 def levels() -> int:
     """Return the number of folders in the longest chain of imports."""
-    order = TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).static_order()
+    order = TopologicalSorter({folder: set(targets) for folder, targets in folder_graph().items()}).static_order()
     height: dict[str, int] = {}
-    for room in order:
-        height[room] = 1 + max((height[target] for target in room_graph().get(room, {})), default=0)
+    for folder in order:
+        height[folder] = 1 + max((height[target] for target in folder_graph().get(folder, {})), default=0)
     return max(height.values())
 
 
@@ -92,17 +92,17 @@ def main() -> None:
     sizes = {path: len(path.read_text().splitlines()) for path in paths()}
     largest = max(sizes, key=lambda path: sizes[path])
     texts = list(docstrings())
-    plain = sum(1 for text in texts if not _RIDDLE.match(text))
+    plain = sum(1 for text in texts if not _NOT_PLAIN.match(text))
     rows: dict[str, object] = {
         "files": len(sizes),
         "lines": sum(sizes.values()),
         "median file": f"{median(sizes.values()):.0f} lines",
         "largest file": f"{sizes[largest]} lines ({largest.relative_to(ROOT)})",
         "functions": f"{len(functions())}, median {median(functions()):.0f} lines, longest {max(functions())}",
-        "rooms": len(set(rooms().values())),
-        "levels of rooms": levels() if circle() == "none" else "-",
-        "arrows between rooms": sum(len(targets) for targets in room_graph().values()),
-        "circle of rooms": circle(),
+        "folders": len(set(folders().values())),
+        "levels of folders": levels() if cycle() == "none" else "-",
+        "imports between folders": sum(len(targets) for targets in folder_graph().values()),
+        "import cycle of folders": cycle(),
         "modules with one importer": single_importer(),
         "loose modules in adapter/": sum(1 for path in paths() if path.parent == ROOT / "adapter") - 1,
         "loose modules in subnet/": sum(1 for path in paths() if path.parent == ROOT / "subnet") - 1,

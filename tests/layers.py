@@ -24,7 +24,7 @@ def _name(path: Path) -> str:
 
 
 @cache
-def rooms() -> dict[str, str]:
+def folders() -> dict[str, str]:
     """Return the folder of each module; a module directly in a package is its own folder."""
     found = {}
     for module in modules():
@@ -58,11 +58,11 @@ def _imports(node: ast.AST, *, inside_functions: bool, types: bool) -> Iterator[
 
 
 @cache
-def room_graph() -> Mapping[str, Mapping[str, str]]:
+def folder_graph() -> Mapping[str, Mapping[str, str]]:
     """Return which folder imports which, with an example of each; imports for types count."""
     found: dict[str, dict[str, str]] = {}
-    for module, room in rooms().items():
+    for module, folder in folders().items():
         for target in imports_of(module):
-            if rooms()[target] != room:
-                found.setdefault(room, {}).setdefault(rooms()[target], f"{module} imports {target}")
+            if folders()[target] != folder:
+                found.setdefault(folder, {}).setdefault(folders()[target], f"{module} imports {target}")
     return found

@@ -72,7 +72,7 @@ POINTER = re.compile(r"POINTER\((.+)\)")
 
 
 class Header:
-    """Declarations in preprocessed C, with types as expressions of ctypes."""
+    """Declarations in preprocessed C, with types as ctypes expressions."""
 
     def __init__(self, text: str) -> None:
         text = re.sub(r'"[^"\n]*"', '""', text).replace("_Bool", "bool")
@@ -84,12 +84,12 @@ class Header:
         self._enums = dict(re.findall(r"enum\s+(\w+)\s*\{([^}]*)\}", self._text))
 
     def fields(self, struct: str) -> list[tuple[str, str]]:
-        """Name and type of each field, in order."""
+        """Return name and type of each field of a struct, in order."""
         body = self._one(rf"struct\s+{struct}\s*\{{([^}}]*)\}}", struct)
         return [self._declaration(line, in_struct=True) for line in body.split(";") if line.strip()]
 
     def function(self, name: str) -> tuple[str, ...]:
-        """Types of the result and of the arguments; the name of a struct, quoted, for one passed by value."""
+        """Return the types of result and arguments; a struct passed by value is its quoted name."""
         result, arguments = self._one(rf"(?:^|[;{{}}])\s*([\w\s*]+?[\s*]){name}\s*\(([^()]*)\)\s*;", name)
         wanted = [] if arguments.strip() == "void" else arguments.split(",")
         return (self.type(result), *(self._declaration(argument)[1] for argument in wanted))
@@ -100,7 +100,7 @@ class Header:
             for item in filter(None, map(str.strip, body.split(","))):
                 key, _, expression = map(str.strip, item.partition("="))
                 if expression and not re.fullmatch(r"-?\d+", expression):
-                    # Not counted any further: no constant of ours follows one of these.
+                    # An expression that is not evaluated: no constant that is needed follows one.
                     break
                 value = int(expression) if expression else value + 1
                 if key == name:
@@ -108,7 +108,7 @@ class Header:
         raise ValueError(f"no constant {name} in the header")
 
     def type(self, declared: str, *, in_struct: bool = False) -> str:
-        """Expression of ctypes for a C type. Raises ValueError for one that is not supported."""
+        """Return the ctypes expression of a C type. Raises ValueError for an unsupported one."""
         stars = declared.count("*")
         words = [word for word in declared.replace("*", " ").split() if word not in ("const", "struct", "extern")]
         is_enum = "enum" in words
@@ -160,7 +160,7 @@ def evaluate(type_: str) -> Any:
 
 
 def place(name: str, fields: Iterable[Field]) -> Struct:
-    """The struct with the offsets and size that ctypes computes."""
+    """Return the struct with the offsets and the size that ctypes computes."""
     fields = tuple(fields)
     computed = type(name, (ctypes.Structure,), {"_fields_": [(field.name, field.type) for field in fields]})
     placed = (field._replace(offset=getattr(computed, field.name).offset) for field in fields)
@@ -168,12 +168,12 @@ def place(name: str, fields: Iterable[Field]) -> Struct:
 
 
 def described(header: Header, name: str) -> Struct:
-    """The struct without defaults."""
+    """Return the struct without defaults."""
     return place(name, (Field(field, evaluate(type_), 0) for field, type_ in header.fields(name)))
 
 
 def with_defaults(struct: Struct, path: str) -> Struct:
-    """The struct with the defaults that the library returns."""
+    """Return the struct with the defaults that the library returns."""
     if struct.name not in DEFAULTS:
         return struct
     function = getattr(ctypes.CDLL(path), DEFAULTS[struct.name][0])
@@ -189,7 +189,7 @@ def with_defaults(struct: Struct, path: str) -> Struct:
 
 
 def c_type(type_: str) -> str:
-    """The C type that an expression of ctypes stands for."""
+    """Return the C type of a ctypes expression."""
     if type_.startswith('"'):
         return f"struct {type_.strip(chr(34))}"
     if (match := POINTER.fullmatch(type_)) is not None:
@@ -200,7 +200,7 @@ def c_type(type_: str) -> str:
 
 
 def assertions(header: Header, structs: Sequence[Struct], sources: Path) -> Iterator[str]:
-    """Lines of C that compile only if all that was read is true."""
+    """Return lines of C that compile only if everything that was read is correct."""
     yield '#include <stddef.h>\n#include "llama.h"'
     yield "#define SAME(a, b) __builtin_types_compatible_p(a, b)"
     yield "#define CLAIM(what) _Static_assert(what, #what)"
@@ -233,7 +233,7 @@ def assertions(header: Header, structs: Sequence[Struct], sources: Path) -> Iter
 
 
 def defaults(struct: str, sources: Path) -> list[str]:
-    """The defaults as C expressions, in the order of the fields."""
+    """Return the defaults as C expressions, in the order of the fields."""
     function, source = DEFAULTS[struct]
     text = (sources / source).read_text()
     body = re.search(rf"\b{function}\(\)\s*\{{\s*{struct} result = \{{(.*?)\}};", text, re.DOTALL)
@@ -242,7 +242,7 @@ def defaults(struct: str, sources: Path) -> list[str]:
 
 
 def compile_c(sources: Path, text: str, *flags: str) -> str:
-    """Compile or preprocess; the error is the compiler's own text."""
+    """Compile or preprocess C; an error has the compiler's own message."""
     folders = [f"-I{sources / folder}" for folder in ("include", "ggml/include")]
     command = ["cc", "-std=gnu11", "-x", "c", *folders, *flags, "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True)
@@ -252,7 +252,7 @@ def compile_c(sources: Path, text: str, *flags: str) -> str:
 
 
 def render(header: Header, structs: Sequence[Struct], version: str) -> str:
-    """The generated module."""
+    """Return the source of the generated module."""
     lines = [f"{name} = {header.constant(name)}" for name in CONSTANTS]
     lines += ["", "BINDING = Binding(", f'    version="{version}",', "    structs=("]
     for struct in structs:
@@ -284,7 +284,7 @@ from subnet.engines.llama_cpp.binding import Binding, Field, Struct
 
 
 def generate(sdist: Path) -> str:
-    """The text of header.py. Exits with a message if the sources are not those of the installed wheel."""
+    """Return the text of header.py. Exits with a message if the sources are not those of the installed wheel."""
     version = importlib.metadata.version("xllamacpp")
     spec = importlib.util.find_spec("xllamacpp")
     assert spec is not None

@@ -26,7 +26,7 @@ class Recording:
 
             def on_headers_complete(self) -> None:
                 super().on_headers_complete()
-                # A response to HEAD has no body, whatever its headers say: parsing it takes the request.
+                # A response to HEAD has no body, whatever its headers say, so parsing it requires the request.
                 self.transport.parsable = self.transport.parsable and self.parser.get_method() != b"HEAD"
 
         self.protocol: type[HttpProtocol] = Recorded

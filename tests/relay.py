@@ -58,7 +58,7 @@ class Relay:
         checker = Checker()
         self._checkers.append(checker)
         while data := server.recv(_SIZE):
-            # Before it is passed on: who has an answer can rely on its being checked.
+            # Check before passing on, so that a response that a client has was checked.
             try:
                 checker.feed(data)
             except httptools.HttpParserError as fault:

@@ -8,13 +8,13 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.layers import imports_of, modules, room_graph, rooms
+from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
     "subnet.version",
 }
-"""What every room may import."""
+"""Modules that every folder may import."""
 
 ALLOWED = {
     # The gateway, from the top down.
@@ -96,7 +96,7 @@ ALLOWED = {
     "subnet.wire": "",
     "subnet.http": "",
     "subnet.config": "",
-    # The node's side.
+    # The node.
     "subnet.cli": "subnet.config subnet.node",
     "subnet.node": (
         "subnet.authorizers subnet.config subnet.engines subnet.engines.echo subnet.engines.llama_cpp"
@@ -118,47 +118,47 @@ ALLOWED = {
     "subnet.engines.vllm": "subnet.engines.remote",
     "subnet.models": "",
 }
-# What the foundation stands on, lowest first.
+# The order of the foundation, lowest first.
 ORDER = ["errors", "version", "aio", "chat", "tensors", "node_info", "generation"]
 
 
-@pytest.mark.parametrize("room", sorted(set(rooms().values()) - FOUNDATION - {"adapter"}))
-def test_a_room_imports_only_what_it_may(room: str) -> None:
+@pytest.mark.parametrize("folder", sorted(set(folders().values()) - FOUNDATION - {"adapter"}))
+def test_a_folder_imports_only_what_it_may(folder: str) -> None:
     """No module imports a folder that is not listed for its own folder, not even inside a function or for a type."""
-    allowed = {*ALLOWED[room].split(), *FOUNDATION}
-    wrong = [example for target, example in room_graph().get(room, {}).items() if target not in allowed]
+    allowed = {*ALLOWED[folder].split(), *FOUNDATION}
+    wrong = [example for target, example in folder_graph().get(folder, {}).items() if target not in allowed]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_list_names_only_what_is_imported() -> None:
     """A permitted import that is not used is removed from the list."""
     unused = [
-        f"{room} -> {target}"
-        for room, targets in ALLOWED.items()
+        f"{folder} -> {target}"
+        for folder, targets in ALLOWED.items()
         for target in targets.split()
-        if target not in room_graph().get(room, {})
+        if target not in folder_graph().get(folder, {})
     ]
     assert not unused, "\n".join(unused)
-    assert ALLOWED.keys() <= set(rooms().values())
+    assert ALLOWED.keys() <= set(folders().values())
 
 
 def test_the_foundation_stands_on_itself() -> None:
     """Each part of the foundation imports only parts below it."""
     for number, name in enumerate(ORDER):
         below = {f"subnet.{lower}" for lower in ORDER[:number]}
-        assert set(room_graph().get(f"subnet.{name}", {})) <= below, name
+        assert set(folder_graph().get(f"subnet.{name}", {})) <= below, name
     assert {f"subnet.{name}" for name in ORDER} == FOUNDATION
 
 
-def test_no_room_is_in_a_circle() -> None:
+def test_no_circular_imports_between_folders() -> None:
     """There are no circular imports between folders, including imports for types."""
     try:
-        TopologicalSorter({room: set(targets) for room, targets in room_graph().items()}).prepare()
+        TopologicalSorter({folder: set(targets) for folder, targets in folder_graph().items()}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_no_module_is_in_a_circle() -> None:
+def test_no_circular_imports_between_modules() -> None:
     """There are no circular imports between modules when they are loaded."""
     graph = {module: set(imports_of(module, inside_functions=False, types=False)) - {module} for module in modules()}
     try:

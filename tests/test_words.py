@@ -91,7 +91,7 @@ def test_messages(package: str) -> None:
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents(path: Path) -> None:
     """Documents have none of the listed phrases."""
-    # Names in code are written as they are, and generated tables are checked where they come from.
+    # Names of code are replaced; generated tables are checked at their source.
     text = re.sub(r"`[^`\n]+`", "NAME", " ".join(path.read_text().split()))
     wrong = [f"{path.name}: {what}" for what in found_in(text)]
     assert not wrong, "\n".join(wrong)

@@ -78,7 +78,7 @@ def test_file_named_in_the_environment(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("prot = 1", "prot: unknown setting; did you mean 'port'?"),
         ("hots = 1", "hots: unknown setting; did you mean 'host'?"),
@@ -106,16 +106,16 @@ def test_file_named_in_the_environment(file: Path) -> None:
         ('tool_format = ["qwen"]', "tool_format: expected model=calls or model=calls/reasoning, got 'qwen'"),
     ],
 )
-def test_wrong_in_the_file(file: Path, text: str, told: str) -> None:
+def test_wrong_in_the_file(file: Path, text: str, expected: str) -> None:
     """A wrong setting in the file is one line with the file, the setting, what is expected and what was given."""
     file.write_text(text)
     message = refusal(file)
-    assert message.removeprefix(f"{file}: ").startswith(told)
+    assert message.removeprefix(f"{file}: ").startswith(expected)
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("port = ", ":1: invalid TOML: Invalid value"),
         ("port = 1\nhost = [\n", ":2: invalid TOML: Invalid value"),
@@ -123,10 +123,10 @@ def test_wrong_in_the_file(file: Path, text: str, told: str) -> None:
         ("port = 1\n\nport = 2\n", ":3: invalid TOML: Cannot overwrite a value"),
     ],
 )
-def test_invalid_toml(file: Path, text: str, told: str) -> None:
+def test_invalid_toml(file: Path, text: str, expected: str) -> None:
     """A syntax error names the file and the line."""
     file.write_text(text)
-    assert refusal(file) == f"{file}{told}"
+    assert refusal(file) == f"{file}{expected}"
 
 
 def test_all_mistakes_at_once(file: Path) -> None:
@@ -182,7 +182,7 @@ def test_text_in_a_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "expected"),
     [
         ("ADAPTER_PORT", "x", "ADAPTER_PORT: expected an integer from 0 to 65535, got 'x'"),
         ("ADAPTER_ACCESS_LOG", "maybe", "ADAPTER_ACCESS_LOG: expected true or false, got 'maybe'"),
@@ -191,9 +191,9 @@ def test_text_in_a_file(file: Path) -> None:
         ("ADAPTER_MODELS", "a", "ADAPTER_MODELS: can only be set in a file, as tables"),
     ],
 )
-def test_wrong_in_the_environment(variable: str, value: str, told: str) -> None:
+def test_wrong_in_the_environment(variable: str, value: str, expected: str) -> None:
     """The error for an invalid environment variable has its name."""
-    assert refusal(environ={variable: value}) == told
+    assert refusal(environ={variable: value}) == expected
 
 
 def test_wrong_flag() -> None:

@@ -126,7 +126,7 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         ({"nodes": ["gpu-1:8000"]}, "--node[0]: 'gpu-1:8000': expected an address such as http://host:8000"),
         ({"nodes": ["http://a", "ws://b"]}, "--node[1]: 'ws://b': expected an address such as http://host:8000"),
@@ -151,9 +151,9 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
         ({"aliases": ["a=b,b=a"]}, "aliases form a cycle: "),
     ],
 )
-def test_a_wrong_word(flags: dict[str, list[str]], told: str) -> None:
+def test_a_wrong_word(flags: dict[str, list[str]], expected: str) -> None:
     """The error for an invalid short form is one line that names it and what is expected, without passwords."""
-    assert refusal(**flags).startswith(told)
+    assert refusal(**flags).startswith(expected)
     assert "\n" not in refusal(**flags)
     assert "hush" not in refusal(**flags)
 
@@ -165,7 +165,7 @@ def test_several_wrong_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ('[[nodes]]\nkind = "vllm"', "nodes[0].url: required, but missing"),
         ('[[nodes]]\nurl = "http://a"\nurk = 1', "nodes[0].urk: unknown setting; did you mean 'url'?"),
@@ -196,9 +196,9 @@ def test_several_wrong_words() -> None:
         ("nodes = { a = 1 }", "nodes: expected a list, got a table"),
     ],
 )
-def test_a_wrong_table(file: Path, text: str, told: str) -> None:
+def test_a_wrong_table(file: Path, text: str, expected: str) -> None:
     """The error for an invalid table is one line with the place in the table."""
-    assert in_file(file, text) == told
+    assert in_file(file, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "expected"),
     [
         (
             NodeSpec(url="http://a", api_key_env="NO_SUCH_KEY"),
@@ -260,11 +260,11 @@ def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (NodeSpec(url="http://a", name="b", ca_bundle="/none"), "b: ca_bundle: no such file: /none"),
     ],
 )
-def test_what_is_not_there(spec: NodeSpec, told: str) -> None:
+def test_what_is_not_there(spec: NodeSpec, expected: str) -> None:
     """A missing API key or CA bundle of a node is reported by `check`, before any request."""
     with pytest.raises(SettingsError) as caught:
         spec.check()
-    assert str(caught.value) == told
+    assert str(caught.value) == expected
 
 
 def test_settings_travel_to_workers() -> None:

@@ -1,1 +1,1 @@
-"""What the gateway costs: `python -m tests.bench` starts what it needs, runs a table of rows and prints it."""
+"""Benchmark of the gateway: `python -m tests.bench` starts the programs, measures the rows of a table and prints it."""

@@ -1,4 +1,4 @@
-"""The whole table, or some rows of it. See --help."""
+"""Command that measures all rows of the table, or some. See --help."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _allow_files() -> None:
-    """As many open files as the machine lets us and what we start have."""
+    """Raise the limit of open files to its maximum, for this process and its children."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,4 +1,4 @@
-"""The same load without a gateway: tokens asked of a node itself, as a gateway asks for them."""
+"""The same load without a gateway: tokens are requested from a node as a gateway does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _START = ChoiceStart(0, pack(token_ids([])))
 
 
 async def first_tokens(url: str, load: Load) -> list[tuple[int, float]]:
-    """Each answer's seed, and the seconds to its first token, in the order they ended; all are equally long."""
+    """Return the seed of each answer and the seconds to its first token, in the order in which the answers ended; all
+    have the same length.
+    """
     node, waited = WebSocketProtocol(url), list[tuple[int, float]]()
 
     async def ask(stream: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run of a load came to."""
+"""Figures of one run of a load."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from tests.bench.load import AROUND, Answer, Load, drive
 from tests.bench.programs import Program
 
-# A stream whose last token is later than this after the pace of its node has fallen behind. In seconds.
+# Seconds: a stream has fallen behind if its last token is later than its node's pace by more than this.
 _BEHIND = 0.1
 
 
 class Incomplete(Exception):
-    """Answers that were cut off, or had other events than one for each token."""
+    """Raised if answers were cut off, or did not have exactly one event per token."""
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Of one run. `cpu` is in microseconds per token, `gap` (p50, p99, most) in milliseconds between tokens."""
+    """Figures of one run. `cpu` is in microseconds per token, `gap` (p50, p99, maximum) in milliseconds between
+    tokens.
+    """
 
     streams: int
     complete: int
@@ -36,9 +38,9 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def measure(program: Program, load: Load, rate: float = 0.0) -> Figures:
-    """Run the load against `program`, whose nodes give `rate` tokens a second and stream. Raises Incomplete.
+    """Run the load against `program`, whose nodes send `rate` tokens/s per stream. Raises Incomplete.
 
-    CPU is all that the program used from the first connect to the last byte: requests, tokens and idling.
+    CPU is everything that the program used from the first connection to the last byte: requests, tokens and idling.
     """
     memory = [program.memory]
 
@@ -66,7 +68,7 @@ def measure(program: Program, load: Load, rate: float = 0.0) -> Figures:
 
 
 def check(answers: Sequence[Answer], tokens: int) -> None:
-    """Raises Incomplete unless each has its end, and one event for each token."""
+    """Raise Incomplete unless each answer is complete and has one event per token."""
     wrong = [answer for answer in answers if not answer.ended or len(answer.times) != tokens + AROUND]
     if wrong:
         one = wrong[0]

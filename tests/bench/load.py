@@ -1,4 +1,4 @@
-"""The load: streams over plain sockets, cheap enough to share a core with the nodes."""
+"""Load of streams over plain sockets, cheap enough to share a core with the nodes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ import msgspec
 _EVENT = b"\n\n"
 _HALF = re.compile(rb"(?<!\n)\n\Z")
 _END = b"0\r\n\r\n"
-# Each answer's own, in all runs of this process, so that no cache knows its prompt.
+# Unique in this process, so that no prompt is in a cache.
 numbers = count()
 AROUND = 3
 """Events of an answer beside its tokens: the role, the finish reason and [DONE]."""
 
 
 class Load(msgspec.Struct, frozen=True):
-    """`streams` at once, each of `answers` answers of `tokens` tokens, one after the other.
+    """`streams` concurrent streams, each of which requests `answers` answers of `tokens` tokens, one after the other.
 
-    They start `ramp` a second, so that a thousand connects are not what is measured. Before each answer they wait up to
-    `pause` seconds, by chance: else all that come later begin at the moment when the others of that step end.
+    They start at `ramp` per second, so that a thousand simultaneous connections are not what is measured. Before each
+    answer they wait a random time of up to `pause` seconds; otherwise all later answers would start at the end of the
+    same engine step.
     """
 
     streams: int
@@ -41,8 +42,8 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Answer(asyncio.Protocol):
-    """One streamed answer, on a connection of its own. `number` is its seed; times are in seconds, `times` those at
-    which its events came.
+    """One streamed answer on its own connection. `number` is its seed; all times are in seconds, `times` are those of
+    its events.
     """
 
     def __init__(self, request: bytes, number: int) -> None:
@@ -57,7 +58,7 @@ class Answer(asyncio.Protocol):
 
     @property
     def first(self) -> float:
-        """When the first token came, after the role."""
+        """Time of the first token, which follows the role."""
         return self.times[1]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,9 +72,9 @@ class Answer(asyncio.Protocol):
         if not self.times:
             self.status = self.status or data[9:12].decode()
         events = data.count(_EVENT) + (data[:1] == b"\n" and _HALF.search(self._last) is not None)
-        # One event a time is what is usual.
+        # Usually there is one event at a time.
         self.times.append(now) if events == 1 else self.times.extend([now] * events)
-        # Only a short piece can hold no more than a part of the end.
+        # Only a short piece can have just a part of the end.
         self._last = (data if len(data) >= len(_END) else self._last + data)[-len(_END) :]
         if self._last == _END:
             self.ended = True
@@ -85,7 +86,9 @@ class Answer(asyncio.Protocol):
 
 
 async def drive(url: str, load: Load, started: Callable[[int], None] = lambda number: None) -> list[Answer]:
-    """Run the load; answers in the order they were asked for. `started` is called with how many streams there are."""
+    """Run the load and return the answers in the order requested. `started` is called with the number of streams
+    started.
+    """
     answers, most = list[Answer](), 0
 
     async def one(stream: int) -> None:
@@ -96,7 +99,7 @@ async def drive(url: str, load: Load, started: Callable[[int], None] = lambda nu
         try:
             answer = await ask(url, load.model, load.tokens)
         except OSError:
-            # Nobody took the connection: an answer without status, events or end.
+            # The connection was refused: an answer without status, events or end.
             answers.append(Answer(b"", stream))
         else:
             answers.append(answer)
@@ -107,7 +110,7 @@ async def drive(url: str, load: Load, started: Callable[[int], None] = lambda nu
 
 
 def each(load: Load, ask: Callable[[int], Awaitable[None]]) -> Iterator[Coroutine[None, None, None]]:
-    """The streams of a load, for `ask` with their numbers."""
+    """Return the coroutines of a load's streams, which call `ask` with their numbers."""
     begin = perf_counter()
 
     async def stream(number: int) -> None:
@@ -121,7 +124,7 @@ def each(load: Load, ask: Callable[[int], Awaitable[None]]) -> Iterator[Coroutin
 
 
 async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.") -> Answer:
-    """Begun, not ended."""
+    """Send a request, and return its answer before that has ended."""
     address, number = urlsplit(url), next(numbers)
     asked = request(url, model, tokens, number, text=text)
     connect = asyncio.get_running_loop().create_connection
@@ -132,8 +135,9 @@ async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.
 def request(
     url: str, model: str, tokens: int, number: int, *, stream: bool = True, text: str = "Tell me something."
 ) -> bytes:
-    """The bytes of a request. Of an echo node, top_p leaves what is one piece of text a token, so that each token is
-    one event."""
+    """Return the bytes of a request. top_p keeps only tokens of an echo node that are whole characters, so that each
+    token is one event.
+    """
     body = {
         "model": model,
         "messages": [{"role": "user", "content": f"{number}: {text}"}],
@@ -151,7 +155,9 @@ def request(
 
 
 class Asking(asyncio.Protocol):
-    """Asks for whole answers over one connection, the next as soon as it has one, until `requests` has no more."""
+    """Requests answers that are not streamed over one connection, one after the other, until `requests` is
+    exhausted.
+    """
 
     def __init__(self, requests: Iterator[bytes], mark: bytes) -> None:
         self.done = asyncio.get_running_loop().create_future()

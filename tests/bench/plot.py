@@ -1,4 +1,4 @@
-"""A picture of CPU per token and gaps against the number of streams."""
+"""Plot of CPU per token and gaps against the number of streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COSTS = (5, 10, 20, 50, 100, 200, 500)
 
 
 def draw(file: Path, short: bool) -> None:
-    """The gateway, and nginx where there is one. Needs matplotlib, which the tests do without."""
+    """Measure the gateway, and nginx if it is installed. Needs matplotlib, which is not a dependency of the tests."""
     try:
         pyplot = import_module("matplotlib.pyplot")
     except ImportError:
@@ -41,7 +41,7 @@ def draw(file: Path, short: bool) -> None:
 
 
 def paint(pyplot: Any, curves: dict[str, list[Figures]], file: Path) -> None:
-    """One line of each curve for CPU, one for gaps."""
+    """Draw each curve's CPU and gaps."""
     pyplot.rcParams["svg.fonttype"] = "none"
     figure, (costs, gaps) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6), layout="constrained")
     for name, curve in curves.items():

@@ -1,4 +1,4 @@
-"""Rows about the process: its memory, and what a second worker brings."""
+"""Rows about processes: memory, and the gain of a second worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.table import Row
 
 
 def memory(runs: int, short: bool) -> list[Row]:
-    """Of fresh gateways: what is resident once they are ready, and what each open stream adds at the peak."""
+    """Measure fresh gateways: resident memory once they are ready, and per open stream at the peak."""
     load = Load(500 if short else 2000, 50 if short else 60)
     begun, each = [], []
     for _ in range(runs):
@@ -31,7 +31,7 @@ def memory(runs: int, short: bool) -> list[Row]:
 
 
 def flat(runs: int, short: bool, minutes: float = 2.0) -> list[Row]:
-    """Whether memory grows under a steady load: its second quarter against its last, after one to settle."""
+    """Measure the growth of memory under a steady load: the last quarter against the second, after one to settle."""
     load, sizes = Load(200, 50, answers=2), []
     end = monotonic() + 60 * (0.25 if short else minutes)
     answered = 0
@@ -49,11 +49,11 @@ def flat(runs: int, short: bool, minutes: float = 2.0) -> list[Row]:
 
 
 def workers(runs: int, short: bool) -> list[Row]:
-    """What two workers could take, next to one: CPU per token, by turns, each worker with the streams that one has.
+    """Compare two workers with one by CPU per token, in turns; each worker has as many streams as the single one.
 
-    Load and nodes need a core, too. So of two workers one has a core for itself, as the single one has, and counts: it
-    gets every second connection, and the other would be as quick on a core of its own. What hands out connections
-    counts in full.
+    Load and nodes need a core, too. So only one of two workers has a core to itself, as the single one has, and counts:
+    it gets every second connection, and the other is assumed to be as fast with its own core. The process that hands
+    out connections counts in full.
     """
     if not can_have_workers():
         return []

@@ -1,4 +1,4 @@
-"""The programs under test, each pinned to a core, and what they use of the machine."""
+"""Programs under test, each pinned to a core, and the CPU and memory they use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import psutil
 ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0))
 FRONT, BACK = CORES[0], CORES[-1]
-"""The core of what is measured, and that of the load and the nodes."""
+"""Core of the measured program, and core of the load and the nodes."""
 
 _ADDRESS = re.compile(r"\bon (http://[\d.]+:\d+)")
 
 
 class Program:
-    """A running program at `url`. Its figures are those of all its processes together."""
+    """A running program at `url`. Its figures include all its processes."""
 
     def __init__(self, process: psutil.Process, url: str) -> None:
         self.url = url
@@ -38,20 +38,20 @@ class Program:
 
     @property
     def cpu(self) -> dict[int, float]:
-        """Seconds of CPU so far, user and system, by process."""
+        """Seconds of CPU so far, user and system, by process id."""
         return {process.pid: float(sum(process.cpu_times()[:2])) for process in self.processes}
 
     @property
     def memory(self) -> float:
-        """MiB that are resident."""
+        """Resident memory in MiB."""
         return float(sum(process.memory_info().rss for process in self.processes)) / 2**20
 
 
 @contextmanager
 def running(command: Sequence[str], cores: Sequence[int], *, nice: int = 0, url: str = "") -> Iterator[Program]:
-    """Started on `cores`; ready when it says on which address, or takes connections at `url`.
+    """Run a program on `cores`; it is ready when it prints its address, or accepts connections at `url`.
 
-    What it says goes to a file, as it would in earnest.
+    Its output goes to a file, as in production.
     """
 
     def pin() -> None:
@@ -98,19 +98,19 @@ def python(*arguments: str) -> list[str]:
 
 
 def node(rate: float, *more: str, nice: int = 0, module: str = "subnet.cli") -> AbstractContextManager[Program]:
-    """An echo node beside the load; `rate` 0 is as fast as it goes."""
+    """Run an echo node on the core of the load; with `rate` 0 it is not paced."""
     flags = ("--engine", "echo", "--port", "0", "--echo-rate", str(rate), "--concurrency", "100000")
     return running(python(module, "node", *flags, *more), [BACK], nice=nice)
 
 
 def can_have_workers() -> bool:
-    """Whether `adapter serve` has the flag."""
+    """Whether `adapter serve` has the flag --workers."""
     said = subprocess.run(python("adapter.cli", "serve", "--help"), capture_output=True, text=True, check=True)
     return "--workers" in said.stdout
 
 
 def gateway(*nodes: Program, workers: int = 1) -> AbstractContextManager[Program]:
-    """With everything switched on that is on by default; a second worker has the second core."""
+    """Run a gateway with its default settings; with two workers it also has the second core."""
     addresses = [part for one in nodes for part in ("--node", one.url)]
     more = ["--workers", str(workers)] if workers > 1 else []
     command = python("adapter.cli", "serve", "--port", "0", *addresses, *more)

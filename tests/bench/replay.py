@@ -1,7 +1,7 @@
-"""What the yardsticks send: an answer of the gateway, event by event at a pace.
+"""Server that replays an answer of the gateway event by event at a pace, for comparison.
 
-`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol (what nginx passes through),
-`--asgi` by a plain ASGI application on uvicorn.
+`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol (which nginx passes through), `--asgi`
+by a plain ASGI application on uvicorn.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 def pieces(answer: bytes) -> list[bytes]:
-    """What is written at each step of an answer's body: the role goes with the first token, [DONE] with the end."""
+    """Split an answer's body into one write per token; the first includes the role, the last the finish reason and
+    [DONE].
+    """
     role, *tokens, finish, done = [event + b"\n\n" for event in answer.split(b"\n\n") if event]
     return [role + tokens[0], *tokens[1:], finish + done]
 
 
 class Replay(asyncio.Protocol):
-    """Sends the answer, chunk by chunk, to who asks; `running` are those that want the next."""
+    """Protocol that sends the answer chunk by chunk; `running` has the connections that wait for the next chunk."""
 
     def __init__(self, chunks: list[bytes], running: set[Replay]) -> None:
         self._chunks = chunks
@@ -64,7 +66,7 @@ class Replay(asyncio.Protocol):
 
 
 async def serve(body: list[bytes], rate: float) -> None:
-    """All that run step together, as the streams of an engine do."""
+    """Serve the answer. All connections advance together, as the streams of an engine do."""
     loop, running = asyncio.get_running_loop(), cast(set[Replay], set())
     chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body]
     chunks[-1] += b"0\r\n\r\n"
@@ -80,7 +82,7 @@ async def serve(body: list[bytes], rate: float) -> None:
 
 
 class Steps:
-    """`rate` of them a second, as long as someone waits for the next."""
+    """Clock with `rate` ticks per second, as long as someone waits for the next one."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1 / rate
@@ -88,7 +90,7 @@ class Steps:
         self._next: asyncio.Future[None] | None = None
 
     def next(self) -> asyncio.Future[None]:
-        """Done at the next step."""
+        """Return a future that is done at the next tick."""
         if self._next is None:
             loop = asyncio.get_running_loop()
             self._next = loop.create_future()
@@ -104,7 +106,7 @@ class Steps:
 
 
 def application(body: list[bytes], rate: float) -> Callable[..., Awaitable[None]]:
-    """An ASGI application that does nothing but this. All answers step together, as those of an engine do."""
+    """Return an ASGI application that replays the answer. All streams advance together, as those of an engine do."""
     steps = Steps(rate)
 
     async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Rows about requests: the time to a first token, short answers, and long prompts beside running streams."""
+"""Rows about requests: time to first token, short answers, and long prompts beside running streams."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LONG = "Tell me of the sea and of all that swims in it. " * 2084
 
 
 def first_token(runs: int, short: bool) -> list[Row]:
-    """What a client waits from its first byte sent to the first token read, without what the engine takes by its own
-    watch, and less the median of who asks the node itself in the same way: that is what the gateway adds. Each stream
-    ends and asks again at its own times, while the others run: 100 streams are open, they do not begin together.
+    """Measure the time that the gateway adds to a first token: from the client's first byte sent to the first token
+    read, less the engine's own time, less the median of the same measured at the node itself. Each stream ends and asks
+    again at random times, so that 100 streams are open but do not start together.
     """
     load = Load(100, 100, answers=2 if short else 6, ramp=50, pause=0.2)
     with tempfile.TemporaryDirectory() as directory:
@@ -62,12 +62,12 @@ def _past(timed: Program, load: Load) -> list[tuple[int, float]]:
 
 def _waits(waited: list[tuple[int, float]], load: Load, file: Path) -> tuple[float, ...]:
     engine = dict(line.split() for line in file.read_text().splitlines())
-    # The first of each stream come in the rhythm of the ramp.
+    # The first answer of each stream is skipped, because it starts at the pace of the ramp.
     return percentiles([1000 * (wait - float(engine[str(number)])) for number, wait in waited[load.streams :]], 50, 99)
 
 
 def short_answers(runs: int, short: bool) -> list[Row]:
-    """Answers of ten tokens, not streamed, over 32 connections that are kept."""
+    """Measure answers of ten tokens, not streamed, over 32 connections that are kept open."""
     values, clock = [], []
     with two_nodes(0) as front:
         for _ in range(runs + 1):
@@ -104,9 +104,10 @@ async def _ask_all(front: Program, total: int) -> int:
 
 
 def long_prompts(runs: int, short: bool) -> list[Row]:
-    """How late tokens of 50 streams come while prompts of 100,000 characters are tokenized, against their usual pace.
+    """Measure the delay of 50 streams' tokens while prompts of 100,000 characters are tokenized, against their usual
+    pace.
 
-    Another node, which yields to everything else on its core, gets those prompts.
+    Those prompts go to another node, which runs at the lowest priority.
     """
     with node(RATE) as one, node(0, "--model-id", "other", nice=19) as other, gateway(one, other) as front:
         measure(front, WARM)
@@ -124,7 +125,7 @@ def long_prompts(runs: int, short: bool) -> list[Row]:
 
 
 async def _late(front: Program, half: float) -> tuple[float, float]:
-    """Worst delays in milliseconds: in `half` seconds without, and in as many with long prompts."""
+    """Return the worst delays in milliseconds: in `half` seconds without long prompts, and in as many with them."""
     load = Load(50, int(2 * half * RATE), ramp=200)
     streams = asyncio.create_task(drive(front.url, load))
     await asyncio.sleep(half)

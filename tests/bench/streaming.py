@@ -1,4 +1,4 @@
-"""Rows about streams of tokens: what one costs, and how many one process keeps up with."""
+"""Rows about streams of tokens: their cost, and how many one process can serve."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WARM = Load(20, 50)
 
 
 def cost(runs: int, short: bool) -> list[Row]:
-    """What a token costs, and beside it the same stream through nginx, and out of a plain ASGI application. They run by
-    turns: the machine is not the same from one minute to the next.
+    """Measure the CPU per token, and that of nginx and of a plain ASGI application for the same stream. They take
+    turns, as the speed of the machine varies from one minute to the next.
     """
     load = Load(400, 100 if short else 500)
     with ExitStack() as stack:
@@ -56,8 +56,8 @@ def keeping_up(runs: int, short: bool) -> list[Row]:
 
 
 def unpaced(runs: int, short: bool) -> list[Row]:
-    """As fast as the nodes give them. The gateway lags behind, so that one write carries several tokens of a stream: at
-    the pace of a model a token costs what `cost` says.
+    """Measure streams whose nodes send as fast as they can. The gateway lags behind, so one write carries several
+    tokens of a stream; at the pace of a model the cost per token is that of `cost`.
     """
     load = Load(64, 1000, answers=1 if short else 4)
     with two_nodes(0) as front:
@@ -78,7 +78,7 @@ def unpaced(runs: int, short: bool) -> list[Row]:
 
 
 def ten_thousand(runs: int, short: bool) -> list[Row]:
-    """Once: they are open together, as an answer takes longer than the ramp."""
+    """Measure 10,000 streams in a single run; they are open together, as an answer takes longer than the ramp."""
     load = Load(1000 if short else 10_000, 50 if short else 200)
     with two_nodes(5) as front:
         (figures,) = several(front, load, 1, 5)
@@ -89,25 +89,27 @@ def ten_thousand(runs: int, short: bool) -> list[Row]:
 
 @contextmanager
 def two_nodes(rate: float) -> Iterator[Program]:
-    """A gateway in front of two nodes."""
+    """Run a gateway in front of two nodes."""
     with node(rate) as one, node(rate) as two, gateway(one, two) as front:
         yield front
 
 
 def several(program: Program, load: Load, runs: int, rate: float = RATE) -> list[Figures]:
-    """Figures of several runs, after one that is not counted."""
+    """Return the figures of several runs, after a warm-up that does not count."""
     measure(program, WARM)
     return [measure(program, load, rate) for _ in range(runs)]
 
 
 def late(figures: Iterable[Figures]) -> str:
-    """Empty where all kept pace: else one write carried several tokens of a stream, and they cost less."""
+    """Return a note if streams fell behind: then one write carried several of their tokens, which makes them
+    cheaper.
+    """
     behind = sum(one.behind for one in figures)
     return f"{behind} streams fell behind, which makes tokens cheaper" if behind else ""
 
 
 def recorded(front: Program, tokens: int) -> bytes:
-    """The body of a streamed answer. Raises Incomplete unless it says what the same answer says unstreamed."""
+    """Return the body of a streamed answer. Raises Incomplete unless it equals the same answer unstreamed."""
     streamed = _asked(front, request(front.url, "echo", tokens, 1))
     whole = json.loads(_asked(front, request(front.url, "echo", tokens, 1, stream=False)))
     events = [json.loads(event[6:]) for event in streamed.split(b"\n\n")[:-2]]

@@ -1,4 +1,4 @@
-"""The rows of the table, and the table."""
+"""Rows of the table, and their format in Markdown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of several runs, in `unit`; the goal is at most `goal`, or at least that where `more` is better.
+    """One figure of several runs, in `unit`; the goal is at most `goal`, or at least that with `more`.
 
-    `beside` are the same figures of yardsticks, by name; `note` says what else was seen, or how it was measured.
+    `beside` has the same figure of other programs, by name; `note` says what else was observed, or how it was measured.
     """
 
     what: str
@@ -49,7 +49,7 @@ def _plain(value: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown; figures in bold have reached their goal."""
+    """Return the table in Markdown; figures in bold have reached their goal."""
     head = ["figure", "goal", "median", "mean", "from to", "beside it"]
     lines = [head, ["---"] * len(head), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,4 +1,4 @@
-"""An echo node that notes how long it takes to a first token: `python -m tests.bench.timed_node FILE [rate]`."""
+"""Echo node that records its times to first tokens: `python -m tests.bench.timed_node FILE [rate]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from subnet.node.server import Node
 
 
 class TimedEngine(EchoEngine):
-    """Writes a line for each answer: its seed, and the seconds from when the engine was asked to its first delta."""
+    """Engine that writes a line for each answer: its seed, and the seconds from the request to the first delta."""
 
     def __init__(self, options: EchoOptions, file: str) -> None:
         super().__init__(options=options)

@@ -1,4 +1,4 @@
-"""What else could stand in the gateway's place: nginx passing the same stream through, and a plain ASGI application."""
+"""Programs to compare the gateway with: nginx passing the same stream through, and a plain ASGI application."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def nginx_version(path: str) -> str:
 
 @contextmanager
 def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
-    """One worker on the gateway's core, which passes through what a small upstream beside the load sends."""
+    """Run nginx with one worker on the gateway's core; it passes through what a small upstream on the other
+    core sends.
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         recorded = _recorded(directory, answer)
@@ -67,7 +69,7 @@ def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
 
 @contextmanager
 def raw_asgi(answer: bytes, rate: float) -> Iterator[Program]:
-    """A plain ASGI application on the gateway's core that sends the stream by itself, on uvicorn."""
+    """Run a plain ASGI application on uvicorn, on the gateway's core, that sends the stream itself."""
     with tempfile.TemporaryDirectory() as directory:
         recorded = _recorded(Path(directory), answer)
         command = python("tests.bench.replay", recorded, "--rate", str(rate), "--asgi")

@@ -68,8 +68,8 @@ def test_tools(model: ChatOpenAI) -> None:
     assert call["name"] == "weather"
     result = weather.invoke(call)
     assert "rain in" in result.content
-    told = [("user", "How is the weather in Oslo?"), asked, result]
-    assert model.bind(max_tokens=8).invoke(told).content
+    conversation = [("user", "How is the weather in Oslo?"), asked, result]
+    assert model.bind(max_tokens=8).invoke(conversation).content
 
 
 def test_stream_of_a_tool_call(model: ChatOpenAI) -> None:

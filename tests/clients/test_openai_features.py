@@ -86,8 +86,12 @@ def test_tools(client: OpenAI) -> None:
     (call,) = choice.message.tool_calls
     assert (choice.finish_reason, call.function.name) == ("tool_calls", "settle")
     assert isinstance(call.function.parsed_arguments, Town)
-    told = [*ask()["messages"], choice.message, {"role": "tool", "tool_call_id": call.id, "content": "Settled."}]
-    assert client.chat.completions.create(**ask(messages=told, max_tokens=4)).choices[0].message
+    conversation = [
+        *ask()["messages"],
+        choice.message,
+        {"role": "tool", "tool_call_id": call.id, "content": "Settled."},
+    ]
+    assert client.chat.completions.create(**ask(messages=conversation, max_tokens=4)).choices[0].message
 
 
 def test_stream_of_a_tool_call(client: OpenAI) -> None:

@@ -1,1 +1,1 @@
-"""The fault laboratory: real nodes and gateways, broken in every way, watched from the client's side."""
+"""Fault laboratory: real nodes and gateways, broken in every way, and observed as a client does."""

@@ -1,4 +1,4 @@
-"""What a client has of an answer: every event, and what they come to."""
+"""Everything that a client receives of an answer, assembled from its events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Call(msgspec.Struct):
-    """Of a tool. `named` counts how often the answer says its id and its name; the id itself is drawn for each."""
+    """Tool call. `named` counts how often its id and its name were sent; the random id itself is not kept."""
 
     name: str = ""
     arguments: str = ""
@@ -22,7 +22,7 @@ class Call(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """All that the pieces of one choice come to; `begun` counts how often it says whose it is."""
+    """One choice, assembled from all its parts; `begun` counts how often its role was sent."""
 
     text: str = ""
     reasoning: str = ""
@@ -45,13 +45,13 @@ class Choice(msgspec.Struct):
 
     @property
     def complete(self) -> bool:
-        """Whether it is begun and ended once, and each call in it is."""
+        """Whether role and finish reason, and id and name of each call, were sent exactly once."""
         return (self.begun, len(self.reasons)) == (1, 1) and all(call.named == 2 for call in self.calls.values())
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """`events` are the data of a streamed answer, or the one JSON of another; `times` when each event came. `switched`
-    is how many nodes it lost, as it says itself.
+    """One answer. `events` are the data of a stream, or the JSON of a whole answer; `times` are those of the events.
+    `switched` is the number of failovers that the gateway reports.
     """
 
     status: int
@@ -62,7 +62,7 @@ class Answer(msgspec.Struct, kw_only=True):
 
     @property
     def choices(self) -> dict[int, Choice]:
-        """By index."""
+        """Assembled choices by index."""
         found: dict[int, Choice] = {}
         for event in self.events:
             for piece in event.get("choices", ()) if event != "[DONE]" else ():
@@ -71,12 +71,12 @@ class Answer(msgspec.Struct, kw_only=True):
 
     @property
     def texts(self) -> list[str]:
-        """The pieces in which the text came."""
+        """Pieces of text in the order received."""
         return [text for event in self.events if (text := text_of(event))]
 
     @property
     def text_times(self) -> list[float]:
-        """When each of `texts` came."""
+        """Time of each of `texts`."""
         return [at for event, at in zip(self.events, self.times, strict=True) if text_of(event)]
 
     @property
@@ -93,12 +93,12 @@ class Answer(msgspec.Struct, kw_only=True):
 
     @property
     def outcome(self) -> tuple[dict[int, Choice], list[Any]]:
-        """What must be the same with and without a fault."""
+        """Everything that must be equal with and without a fault."""
         return self.choices, self.usages
 
     @property
     def complete(self) -> bool:
-        """Whether it came to its end, and is formed as every answer must be."""
+        """Whether the answer has ended, and is well-formed."""
         if self.status != 200 or self.errors or len(self.usages) != 1:
             return False
         if not self.choices or not all(choice.complete for choice in self.choices.values()):
@@ -111,6 +111,6 @@ class Answer(msgspec.Struct, kw_only=True):
 
 
 def text_of(event: Any) -> str:
-    """What one event adds to the text, of whichever choice."""
+    """Return the text in one event, of any choice."""
     answer = Answer(status=200, headers={}, events=[event])
     return "".join(choice.text for choice in answer.choices.values())

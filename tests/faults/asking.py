@@ -1,4 +1,4 @@
-"""A client that looks closely: asks one question and keeps every event of the answer."""
+"""HTTP client that sends a question and records every event of the answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import msgspec
 from tests.faults.answers import Answer, text_of
 
 SECONDS = 60.0
-"""No answer of these tests takes longer: what does has hung."""
+"""Timeout: an answer of these tests that takes longer has hung."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """The defaults give an answer of 24 tokens, among them parts of characters. `more` are parameters of any name."""
+    """Chat request. The defaults give an answer of 24 tokens, some of them parts of characters. `more` has further
+    parameters.
+    """
 
     model: str = "echo"
     prompt: str = "go"
@@ -44,7 +46,9 @@ OnText = Callable[[int], None]
 
 
 def ask(url: str, question: Question, on_text: OnText | None = None) -> Answer:
-    """`on_text` is called after each piece of text with how many there are now."""
+    """Send a question on a new connection. `on_text` is called after each piece of text, with the number of pieces so
+    far.
+    """
     with closing(connect(url)) as connection:
         return ask_over(connection, question, on_text)
 
@@ -54,7 +58,7 @@ def connect(url: str) -> HTTPConnection:
 
 
 def ask_over(connection: HTTPConnection, question: Question, on_text: OnText | None = None) -> Answer:
-    """On a connection that stays open. Raises HTTPException where the HTTP itself is not well formed."""
+    """Send a question on an open connection. Raises HTTPException if the response is not well-formed HTTP."""
     send(connection, question)
     response = connection.getresponse()
     answer = Answer(status=response.status, headers={name.lower(): value for name, value in response.getheaders()})
@@ -78,7 +82,7 @@ def send(connection: HTTPConnection, question: Question) -> None:
 
 
 def get(url: str) -> Any:
-    """The JSON at `url`."""
+    """Return the JSON at `url`."""
     address = urlsplit(url)
     with closing(HTTPConnection(address.netloc, timeout=5)) as connection:
         connection.request("GET", address.path)
@@ -86,7 +90,7 @@ def get(url: str) -> Any:
 
 
 class Comment(msgspec.Struct):
-    """In a stream, of which programs take no notice: how many nodes were asked."""
+    """Comment in a stream, which clients ignore: the number of nodes that were used."""
 
     nodes: int
 

@@ -1,4 +1,4 @@
-"""A node whose engine breaks on SIGUSR1, for all answers that it writes then: `python -m tests.faults.breakable`."""
+"""Node whose engine fails all running answers on SIGUSR1: `python -m tests.faults.breakable`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Breakable(EchoEngine):
             self._runs.discard(run)
 
     async def write(self, job: Job, emit: Sink[Delta]) -> None:
-        """What the engine does as long as it is not broken."""
+        """Run the job; cancelled if the engine is to fail."""
         await super().run(job, emit)
 
     def break_down(self) -> None:
@@ -41,7 +41,7 @@ class Breakable(EchoEngine):
 
 
 async def serve(engine: Breakable) -> None:
-    """On the port that the command line names, until standard input ends."""
+    """Serve on the port of the command line until standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     port = parser.parse_known_args()[0].port

@@ -1,4 +1,4 @@
-"""What is asked while a node fails, and what an undisturbed run answers."""
+"""Questions that are asked while a node fails, and their undisturbed answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.faults.asking import Question
 CUT = 9
 FEATURES = ("greedy", "with a seed", "stop across the cut", "character across the cut", "not streamed")
 EARLY = ("greedy", "with a seed", "not streamed")
-"""Those that make sense where the cut comes before the first token."""
+"""Cases for a fault before the first token."""
 
 
 class Case(msgspec.Struct, frozen=True):
-    """`after` is the token after which the fault happens."""
+    """A question and its undisturbed answer; the fault happens after `after` tokens."""
 
     question: Question
     after: int
@@ -29,7 +29,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def cases(ask: Callable[[Question], Answer]) -> dict[str, Case]:
-    """By the names in FEATURES. `ask` asks an undisturbed pool of echo nodes."""
+    """Return the cases by their names in FEATURES. `ask` sends a question to an undisturbed pool of echo nodes."""
     plain = Question()
     stop, inside = _across(beginnings(ask, plain))
     wanted = {
@@ -46,7 +46,7 @@ def cases(ask: Callable[[Question], Answer]) -> dict[str, Case]:
 
 
 def beginnings(ask: Callable[[Question], Answer], question: Question) -> list[str]:
-    """The text of the first token, of the first two, and so on."""
+    """Return the text of the first token, of the first two, and so on."""
     assert question.max_tokens is not None
     shorter = [msgspec.structs.replace(question, max_tokens=size + 1) for size in range(question.max_tokens)]
     with ThreadPoolExecutor(len(shorter)) as threads:
@@ -54,7 +54,7 @@ def beginnings(ask: Callable[[Question], Answer], question: Question) -> list[st
 
 
 def _across(texts: list[str]) -> tuple[str, int]:
-    """A stop string of which half the characters come before the cut; and a cut inside a character."""
+    """Return a stop string of which half lies before the cut, and a cut in the middle of a character."""
     at = len(texts[CUT - 1])
     stop = texts[-1][at - 3 : at + 3]
     assert texts[-1].index(stop) == at - 3

@@ -1,4 +1,4 @@
-"""The pool that most faults happen to, and the table at the end: fault x feature."""
+"""The pool that most fault tests use, and the fault table printed at the end."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tests.faults.cases import FEATURES, Case, cases
 from tests.faults.features import FEATURES as MORE_FEATURES
 
 FAULTS = Path(__file__).parent.parent.parent / ".pytest_cache" / "faults.md"
-"""Where `python -m tests.test_docs` finds the table, to write it into the documentation."""
+"""File from which `python -m tests.test_docs` copies the table into the documentation."""
 
 Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="package")
 def three() -> Iterator[lab.Pool]:
-    """Three echo nodes at two hundred tokens a second, and a gateway that notices silence after half a second."""
+    """Run three echo nodes at 200 tokens/s, and a gateway with timeouts below a second."""
     with lab.pool(programs.PACED, programs.PACED, programs.PACED) as pool:
         yield pool
 
 
 @pytest.fixture
 def pool(three: lab.Pool) -> Iterator[lab.Pool]:
-    """The same pool for all tests: after each it must come back to where it was, with nothing left behind."""
+    """The shared pool; after each test it must recover with nothing left behind."""
     yield three
     three.heal()
 
@@ -37,7 +37,7 @@ def undisturbed(three: lab.Pool) -> dict[str, Case]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests recorded under "cell": (fault, feature, what it says if the test passed)."""
+    """Print what tests recorded as "cell": (fault, feature, text if the test passed)."""
     cells: dict[str, dict[str, str]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, ()):
@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _table(cells: dict[str, dict[str, str]]) -> Iterator[str]:
-    """As Markdown."""
+    """Yield the lines of the table in Markdown."""
     found = dict.fromkeys(feature for row in cells.values() for feature in row)
     features = [feature for feature in (*FEATURES, *MORE_FEATURES) if feature in found]
     rows = [["what happens to the node", *features], ["---"] * (len(features) + 1)]

@@ -1,4 +1,4 @@
-"""The ways in which a node fails: each is done to the link on which the answer comes."""
+"""Faults of a node, each applied to the connection that carries the answer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.faults.sockets import close, reset
 from tests.faults.trap import Fault
 
 LATE = 30.0
-"""Seconds: longer than any limit of these tests."""
+"""Seconds: longer than any timeout in these tests."""
 
 
 def killed(link: Link) -> None:
-    """Dead, and what it had still said is lost."""
+    """Kill the node; what it sent last is lost."""
     link.proxy.node.end()
     link.cut(close)
 
 
 class KilledUnder:
-    """A fault that holds each of so many links as it comes to them, and with the last kills the node of them all."""
+    """Fault that stops the traffic of each of `links` connections, and at the last one kills their node."""
 
     def __init__(self, links: int) -> None:
         self._missing = links
@@ -40,12 +40,12 @@ class KilledUnder:
 
 
 def stopped(link: Link) -> None:
-    """Alive, its sockets open, and silent."""
+    """Stop the process: its sockets stay open, but it is silent."""
     link.proxy.node.send(signal.SIGSTOP)
 
 
 def broken_engine(link: Link) -> None:
-    """An error frame mid-stream; only for nodes of `breakable`."""
+    """Fail the engine, so that the node sends an error frame; only for nodes of `breakable`."""
     link.proxy.node.send(signal.SIGUSR1)
 
 
@@ -54,27 +54,27 @@ def connection_reset(link: Link) -> None:
 
 
 def connection_closed(link: Link) -> None:
-    """FIN, with no word of the WebSocket's own."""
+    """Close the connection with FIN, without a WebSocket close frame."""
     link.cut(close)
 
 
 def half_open(link: Link) -> None:
-    """Nothing passes any more, on no connection, and nobody is told."""
+    """Stop all traffic without closing any connection."""
     link.proxy.flowing.clear()
 
 
 def slow(link: Link) -> None:
-    """Lives, answers pings, and gives no further token in time."""
+    """Delay tokens beyond the timeout; the node still answers pings."""
     link.proxy.delay = LATE
 
 
 def crawling(link: Link) -> None:
-    """A byte now and then."""
+    """Pass one byte every 0.2 s."""
     link.proxy.drip = 0.2
 
 
 def foreign_bytes(link: Link) -> None:
-    """What is no WebSocket frame at all."""
+    """Send bytes that are not a WebSocket frame."""
     link.to_gateway.write(b"\xff\xff" * 20)
 
 

@@ -1,4 +1,4 @@
-"""What the API offers beyond plain text, as questions to be asked while nodes fail."""
+"""Questions that use features beyond plain text, for tests in which nodes fail."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def tool(name: str, properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def closed(properties: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object that has just these."""
+    """Return the schema of an object that has exactly these properties."""
     required = list(properties)
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def feature(prompt: str = "go", *, max_tokens: int | None = 24, stream: bool = True, **more: Any) -> Question:
-    """All of them go to the same node, as they have the same `user`."""
+    """Return a question; all of them have the same `user`, so that they go to the same node."""
     more["user"] = "one"
     return Question(model="thinking", prompt=prompt, max_tokens=max_tokens, stream=stream, more=more)
 
@@ -44,4 +44,4 @@ REAL = {
     "JSON schema": feature(WEATHER, max_tokens=60, response_format=FORM),
     "regular expression": feature(WEATHER, max_tokens=60, structured_outputs={"regex": PHRASE}),
 }
-"""For the real model, which must be made to do so."""
+"""Questions for the real model, whose output is forced."""

@@ -1,7 +1,8 @@
-"""What a client sees when the node that serves it is killed: `python -m tests.faults.gap --kills 50`.
+"""Measures the delay that a client sees when the node that serves it is killed: `python -m tests.faults.gap --kills
+50`.
 
-Each answer is paced; the gap is how much later than in an undisturbed run a piece of text comes after the piece
-before it, at worst, from the kill on. No proxy is in the way.
+Each answer is paced. The gap is the longest time between two pieces of text from the kill on, less the usual time at
+the same place in undisturbed runs. There is no proxy in between.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ QUESTION = Question(max_tokens=40)
 
 
 def gaps(answer: Answer) -> list[float]:
-    """Between pieces of text, in milliseconds."""
+    """Return the times between pieces of text, in milliseconds."""
     return [1000 * (after - before) for before, after in pairwise(answer.text_times)]
 
 
@@ -43,7 +44,9 @@ def again(node: Node) -> None:
 
 
 def measure(gateway: programs.Gateway, nodes: list[Node], kills: int) -> tuple[list[float], list[float]]:
-    """The usual jitter of a gap, and the gaps at a kill, both beyond the usual gap at that place."""
+    """Return the jitter of undisturbed answers, and the gaps at kills, both relative to the usual gap at the same
+    place.
+    """
     runs = [gaps(ask(gateway.url, QUESTION)) for _ in range(5)]
     usual = np.median(runs, axis=0)
     jitter, switches = np.max(np.array(runs) - usual, axis=1).tolist(), []

@@ -1,4 +1,4 @@
-"""Kills nodes under users of the library: one kill -9 cuts many answers, each after a token of its own."""
+"""Kills nodes under users of the library: one SIGKILL interrupts many answers, each after a different token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import msgspec
 
 from tests.faults.dying import KilledUnder
-from tests.faults.library import Told, Wish, ask, reaching
+from tests.faults.library import Request, Result, ask, reaching
 from tests.faults.programs import Node, nodes
 from tests.faults.trap import Trap
 from tests.faults.wires import Wires
@@ -19,18 +19,18 @@ from tests.processes import until
 
 AHEAD = 2
 SECONDS = 60.0
-"""No round takes longer: what does has hung."""
+"""Timeout: a round that takes longer has hung."""
 
 Name = tuple[str, str]
-"""Feature, and how it was drawn."""
+"""Feature, and way of sampling."""
 
 
 class Cuts(msgspec.Struct):
-    """After which tokens answers were `made` to lose their node, and at which of these cuts they were the `same` as
-    the `whole`, which nothing happened to.
+    """The tokens after which the answer's node was killed (`made`), and those of them (`same`) at which the answer
+    equalled `whole`, the undisturbed one.
     """
 
-    whole: Told
+    whole: Result
     made: list[int] = []
     same: list[int] = []
 
@@ -39,9 +39,9 @@ class Cuts(msgspec.Struct):
 
 
 class Way:
-    """By which the answers to one wish come: from a node that will die, or else from one that stays.
+    """Proxies through which the answers to one request pass: to a node that will be killed, and to one that stays.
 
-    They pass one token at a time, so that a cut can part choices that a node advances in the same step.
+    They pass one token at a time, so that a cut can separate choices that a node advances in the same step.
     """
 
     def __init__(self, wires: Wires, stable: Node) -> None:
@@ -50,61 +50,63 @@ class Way:
         self.first.one_by_one = True
         self.second = wires.proxy(Trap(), stable)
 
-    async def ask(self, prompt: list[int], wish: Wish) -> Told:
+    async def ask(self, prompt: list[int], request: Request) -> Result:
         async with reaching(self.first.address, self.second.address) as manager:
-            return await ask(manager, prompt, wish)
+            return await ask(manager, prompt, request)
 
 
 class Killing:
-    """`wishes`, what is told of them when nothing happens (`whole`, asked one after the other), and a way for each."""
+    """Requests with their undisturbed answers (`whole`, requested one after the other) and their proxies."""
 
-    def __init__(self, wishes: Mapping[Name, Wish], prompt: list[int], stable: Node, wires: Wires) -> None:
-        self._wishes = wishes
+    def __init__(self, requests: Mapping[Name, Request], prompt: list[int], stable: Node, wires: Wires) -> None:
+        self._requests = requests
         self._prompt = prompt
         self._wires = wires
-        self._ways = {name: Way(wires, stable) for name in wishes}
+        self._ways = {name: Way(wires, stable) for name in requests}
         self.whole = asyncio.run(self._undisturbed(stable.address))
 
-    async def _undisturbed(self, address: str) -> dict[Name, Told]:
+    async def _undisturbed(self, address: str) -> dict[Name, Result]:
         async with reaching(address) as manager:
-            return {name: await ask(manager, self._prompt, wish) for name, wish in self._wishes.items()}
+            return {name: await ask(manager, self._prompt, request) for name, request in self._requests.items()}
 
     def kill(self, node: Node, cuts: Mapping[Name, int]) -> list[Name]:
-        """Kill `node` once each answer has had as many tokens as `cuts` says; the names of those that are the same."""
+        """Kill `node` once each answer has the number of tokens in `cuts`; return the names of the answers that are the
+        same.
+        """
         fault = KilledUnder(len(cuts))
         for name, cut in cuts.items():
             way = self._ways[name]
             way.first.node = node
             way.second.came.clear()
             way.trap.set((cut, fault))
-        told = asyncio.run(self._ask(list(cuts)))
+        results = asyncio.run(self._ask(list(cuts)))
         until(lambda: not node.alive)
         assert node.end() == -signal.SIGKILL
         self._wires.heal()
-        return [name for name, cut in cuts.items() if self._same(name, told[name], cut)]
+        return [name for name, cut in cuts.items() if self._same(name, results[name], cut)]
 
-    async def _ask(self, names: Sequence[Name]) -> dict[Name, Told]:
+    async def _ask(self, names: Sequence[Name]) -> dict[Name, Result]:
         async with asyncio.timeout(SECONDS):
-            asked = [self._ways[name].ask(self._prompt, self._wishes[name]) for name in names]
+            asked = [self._ways[name].ask(self._prompt, self._requests[name]) for name in names]
             return dict(zip(names, await asyncio.gather(*asked), strict=True))
 
-    def _same(self, name: Name, told: Told, cut: int) -> bool:
-        """As undisturbed; and the second node was asked for what was lost and for nothing else."""
-        return told.same(self.whole[name]) and self._ways[name].second.came == Counter(told.order[cut:])
+    def _same(self, name: Name, result: Result, cut: int) -> bool:
+        """Whether the answer equals the undisturbed one, and the second node generated only the lost tokens."""
+        return result.same(self.whole[name]) and self._ways[name].second.came == Counter(result.order[cut:])
 
 
 def killed_at(
-    wishes: Mapping[Name, Wish],
+    requests: Mapping[Name, Request],
     *command: str,
     prompt: list[int],
     cuts: Callable[[int], Sequence[int]],
 ) -> dict[Name, Cuts]:
-    """What becomes of answers of nodes that `command` starts; `cuts` says where to cut one of so many tokens."""
+    """Run the requests on nodes started with `command` and kill these; `cuts` maps the number of tokens to the cuts."""
     with ExitStack() as stack:
         (stable,) = stack.enter_context(nodes(command))
         wires = Wires()
         stack.callback(wires.close)
-        killing = Killing(wishes, prompt, stable, wires)
+        killing = Killing(requests, prompt, stable, wires)
         found = {name: Cuts(whole) for name, whole in killing.whole.items()}
         rounds = _transposed({name: cuts(whole.counted) for name, whole in killing.whole.items()})
         for node, made in zip(_started(stack, command, len(rounds)), rounds, strict=True):
@@ -116,13 +118,13 @@ def killed_at(
 
 
 def _transposed(cuts: Mapping[Name, Sequence[int]]) -> list[dict[Name, int]]:
-    """The first cut of each, the second of each that has one, and so on."""
+    """Return the first cut of each request, the second of each that has one, and so on."""
     most = max(map(len, cuts.values()))
     return [{name: mine[number] for name, mine in cuts.items() if number < len(mine)} for number in range(most)]
 
 
 def _started(stack: ExitStack, command: Sequence[str], count: int) -> Iterator[Node]:
-    """So many nodes, one after the other; while one is in use, the next start."""
+    """Yield `count` started nodes one after the other; the next ones start in the background."""
     ahead: deque[Node] = deque()
     for number in range(count + AHEAD):
         if number < count:

@@ -1,4 +1,4 @@
-"""Nodes behind proxies and a gateway in front, as one pool to break."""
+"""Pool of nodes behind proxies, with a gateway in front, in which tests cause faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = {"requests": 0, "slots": 0, "files": 0, "threads": 0}
 
 
 class Pool:
-    """Nodes, each behind a proxy, and a gateway in front. `trap` holds the faults that are to come."""
+    """Nodes, each behind a proxy, and a gateway in front. `trap` has the planned faults."""
 
     def __init__(self, gateway: Gateway, nodes: Sequence[Node], trap: Trap, wires: Wires) -> None:
         self.gateway = gateway
@@ -35,12 +35,14 @@ class Pool:
         return ask(self.gateway.url, question)
 
     def ask_through(self, question: Question, *faults: tuple[int, Fault]) -> Answer:
-        """Its answer while `faults` happen, each after so many tokens since the one before. All must happen."""
+        """Return the answer to a question while `faults` happen, each after a number of tokens since the one before.
+        All must happen.
+        """
         (answer,) = self.ask_all_through([question], *faults)
         return answer
 
     def ask_all_through(self, questions: Sequence[Question], *faults: tuple[int, Fault]) -> list[Answer]:
-        """The same of several that are asked at once: tokens are counted of the answer that has most."""
+        """Ask several questions at once while `faults` happen; tokens are counted of the answer that has most."""
         self.trap.set(*faults)
         with ThreadPoolExecutor(len(questions)) as clients:
             answers = list(clients.map(self.ask, questions))
@@ -50,12 +52,12 @@ class Pool:
         return answers
 
     def heal(self) -> None:
-        """Everything is as it was at the start. Fails if something is left behind."""
+        """Restore the initial state. Fails if something is left behind."""
         self.mend()
         self.settle()
 
     def mend(self) -> None:
-        """Every node serves again, and the gateway has noticed."""
+        """Restart dead nodes, continue stopped ones, and wait until the gateway considers all healthy."""
         self.trap.set()
         dead = [node for node in self.nodes if not node.alive]
         for node in dead:
@@ -66,12 +68,12 @@ class Pool:
             node.wait()
         self._wires.heal()
         self._await_health()
-        # As many good answers as a pool gives that does not live in a laboratory, so that breakers stay closed.
+        # Successful answers in between, as in a normal pool, so that breakers stay closed.
         for _ in self.nodes:
             self.ask(Question(model=self.model, max_tokens=1))
 
     def settle(self) -> None:
-        """Wait until nothing is left of what was asked. Fails with what is left."""
+        """Wait until no request, slot, file or thread is left. Fails with what is left."""
         seen: list[dict[str, int]] = []
 
         def settled() -> bool:
@@ -83,7 +85,7 @@ class Pool:
         assert seen[-1] == NOTHING, f"left behind: {seen[-1]}"
 
     def warm_up(self) -> None:
-        """See to it that all that is made on first use is there; what is held from now on is what it needs."""
+        """Create everything that is created on first use, and record the open files and threads."""
         self._await_health()
         for _ in self.nodes:
             assert self.ask(Question(model=self.model, max_tokens=2)).complete
@@ -95,7 +97,9 @@ class Pool:
         assert self._well(), f"{self.gateway.table}{''.join(self.gateway.lines[-20:])}"
 
     def _well(self) -> bool:
-        """Whether every node is. One that is back in doubt gets a request, without which it would stay so."""
+        """Whether every node is healthy. A node with a half-open breaker gets a request, as it would not recover
+        without one.
+        """
         states = {row["state"] for row in self.gateway.table}
         if "breaker-half-open" in states:
             self.ask(Question(model=self.model, max_tokens=1))
@@ -103,7 +107,7 @@ class Pool:
 
     @property
     def left(self) -> dict[str, int]:
-        """What is busy or held, and should not be when nothing is asked; files and threads only above the usual."""
+        """Requests and slots in use, and open files and threads above the number after warm-up."""
         files, threads = self.gateway.held
         return {
             "requests": sum(row["requests"] for row in self.gateway.table),
@@ -115,7 +119,7 @@ class Pool:
 
 @contextmanager
 def pool(*commands: Sequence[str], flags: Sequence[str] = QUICK, one_by_one: bool = False) -> Iterator[Pool]:
-    """Nodes, one for each command line, proxies and a gateway; warmed up. `one_by_one`: see Proxy."""
+    """Run a node for each command line, proxies and a gateway, and warm them up. `one_by_one`: see Proxy."""
     trap, wires = Trap(), Wires()
     with ExitStack() as stack:
         made = stack.enter_context(nodes(*commands))

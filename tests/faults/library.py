@@ -1,4 +1,4 @@
-"""A user of the library who looks closely: asks for some choices and keeps all of every delta."""
+"""User of the library that requests choices and records every delta."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from subnet.generation import FinishReason, TokenLogprobs
 from subnet.pool.policies.base import C, Policy
 
 LIMITS = Limits(first_token_timeout=30.0, inter_token_timeout=30.0, queue_timeout=30.0)
-"""A killed node is noticed by its connection; a slow machine is no fault."""
+"""Long timeouts: a killed node is detected by its connection, and a slow machine must not count as a fault."""
 
 
-class Wish(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True):
     sampling: Sampling
     choices: int = 1
 
@@ -27,22 +27,23 @@ class Choice(msgspec.Struct):
     reason: FinishReason | None = None
 
 
-class Told(msgspec.Struct):
-    """What came of a wish. `order` has, for each token as it came, its choice; `counted` is how many the session says.
+class Result(msgspec.Struct):
+    """Result of a request. `order` has the choice of each token in the order received; `counted` is the session's own
+    count.
 
-    Where two choices are written at once, their order is nobody's promise.
+    The order of tokens of different choices is not guaranteed.
     """
 
     choices: list[Choice]
     counted: int
     order: list[int]
 
-    def same(self, other: Told) -> bool:
+    def same(self, other: Result) -> bool:
         return (self.choices, self.counted) == (other.choices, other.counted)
 
 
 class Prefer(Policy):
-    """One node as long as it is there."""
+    """Policy that uses one node as long as it is available."""
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
@@ -53,17 +54,17 @@ class Prefer(Policy):
 
 @asynccontextmanager
 async def reaching(*addresses: str) -> AsyncIterator[RemoteManager]:
-    """A table of these nodes, all of them there; it prefers the first."""
+    """Yield a manager of these nodes, all of them healthy; it prefers the first."""
     async with RemoteManager(addresses, policy=Prefer(addresses[0])) as manager:
         while any(remote.unreachable_reason is not None for remote in manager.remotes):
             await asyncio.sleep(0.01)
         yield manager
 
 
-async def ask(manager: RemoteManager, prompt: list[int], wish: Wish) -> Told:
-    choices, order = [Choice() for _ in range(wish.choices)], list[int]()
+async def ask(manager: RemoteManager, prompt: list[int], request: Request) -> Result:
+    choices, order = [Choice() for _ in range(request.choices)], list[int]()
     async with SessionManager(manager, limits=LIMITS).session() as session:
-        async for delta in session.generate(prompt, wish.sampling, choices=wish.choices):
+        async for delta in session.generate(prompt, request.sampling, choices=request.choices):
             choice = choices[delta.choice]
             assert choice.reason is None
             choice.tokens += delta.tokens
@@ -71,4 +72,4 @@ async def ask(manager: RemoteManager, prompt: list[int], wish: Wish) -> Told:
             choice.reason = delta.finish_reason
             order += [delta.choice] * len(delta.tokens)
     assert session.ledger is not None
-    return Told(choices, session.ledger.delivered_tokens, order)
+    return Result(choices, session.ledger.delivered_tokens, order)

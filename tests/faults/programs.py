@@ -1,4 +1,4 @@
-"""Our programs as processes that can be broken and started again: nodes, and a gateway in front of them."""
+"""Node and gateway processes that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 ECHO = ("subnet.cli", "node", "--engine", "echo", "--concurrency", "256")
 PACED = (*ECHO, "--echo-rate", "200")
 QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--inter-token-timeout", "0.5")
-"""Flags of a gateway that notices soon."""
+"""Flags of a gateway with short timeouts."""
 
 
 class Command:
-    """A Python program of ours, which can be started again; `lines` are what it has printed so far."""
+    """A Python program that can be restarted; `lines` is its output so far."""
 
     def __init__(self, *arguments: str, ready: re.Pattern[str]) -> None:
         self.arguments = list(arguments)
@@ -37,7 +37,7 @@ class Command:
         self._ready = ready
 
     def start(self) -> None:
-        """Without waiting until it is ready."""
+        """Start the process without waiting until it is ready."""
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", *self.arguments],
@@ -51,7 +51,7 @@ class Command:
         )
 
     def wait(self) -> str:
-        """For the line that says that it is ready; the address in it."""
+        """Wait for the line that says that it is ready, and return the address in it."""
         assert self.process is not None
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -70,7 +70,7 @@ class Command:
         self.process.send_signal(number)
 
     def end(self, number: int = signal.SIGKILL) -> int:
-        """Its exit code."""
+        """Send a signal, wait for the end and return the exit code."""
         assert self.process is not None
         self.send(number)
         code = self.process.wait(30)
@@ -80,7 +80,7 @@ class Command:
 
 
 class Node(Command):
-    """A node process. Started again, it listens on the same port."""
+    """A node process. When restarted, it listens on the same port."""
 
     def __init__(self, *arguments: str) -> None:
         super().__init__(*arguments, "--with-parent", "true", "--log-level", "warning", "--port", "0", ready=SERVING)
@@ -97,7 +97,7 @@ class Node(Command):
         return address
 
     def again(self) -> None:
-        """Killed, and started under the same address; does not wait until it serves."""
+        """Kill the process and restart it at the same address, without waiting until it is ready."""
         self.end()
         self.start()
 
@@ -107,13 +107,13 @@ class Node(Command):
 
     @property
     def running(self) -> int:
-        """Of its slots, how many are taken."""
+        """Number of slots in use."""
         return int(get(self.address + "/healthz")["running"])
 
 
 class Gateway(Command):
-    """A gateway process in front of `addresses`, of servers of the `kind`. For subnet nodes it is told: the proxies in
-    front of them read frames, and nothing else that could be asked of a server.
+    """Gateway process in front of servers of type `kind` at `addresses`. Subnet nodes are not detected, since their
+    proxies pass WebSocket frames only.
     """
 
     def __init__(self, addresses: Sequence[str], flags: Sequence[str] = QUICK, kind: Kind | None = "subnet") -> None:
@@ -132,7 +132,7 @@ class Gateway(Command):
 
     @property
     def held(self) -> tuple[int, int]:
-        """Its open files and its threads."""
+        """Number of open files and of threads."""
         assert self.process is not None
         process = psutil.Process(self.process.pid)
         return process.num_fds(), process.num_threads()
@@ -140,7 +140,7 @@ class Gateway(Command):
 
 @contextmanager
 def nodes(*commands: Sequence[str]) -> Iterator[list[Node]]:
-    """Node processes, one for each command line, started together."""
+    """Run a node for each command line, started together."""
     made = [Node(*command) for command in commands]
     with ExitStack() as stack:
         for node in made:
@@ -153,7 +153,7 @@ def nodes(*commands: Sequence[str]) -> Iterator[list[Node]]:
 
 @contextmanager
 def gateway(addresses: Sequence[str], flags: Sequence[str] = QUICK, kind: Kind | None = "subnet") -> Iterator[Gateway]:
-    """Ended at the end as by Ctrl-C, without complaint."""
+    """Run a gateway; end it as by Ctrl-C, and fail if it did not exit cleanly."""
     made = Gateway(addresses, flags, kind)
     made.start()
     try:

@@ -1,6 +1,6 @@
-"""What stands between a gateway and a node, and can fail them: a TCP proxy that reads along.
+"""TCP proxy between a gateway and a node that reads the traffic and can cause faults.
 
-Everything here runs on the loop of one thread, that of `Wires`.
+Everything here runs in the event loop of one thread, that of `Wires`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Mangle = Callable[[bytes], bytes]
 
 
 class Victim(Protocol):
-    """A node process, as far as a fault needs it."""
+    """The part of a node process that faults need."""
 
     port: int
 
@@ -31,10 +31,10 @@ class Victim(Protocol):
 
 
 class Proxy:
-    """In front of `node`. `delay` holds up each frame of tokens, `drip` each byte, in seconds.
+    """Proxy in front of `node`. `delay` delays each frame of tokens, `drip` each byte, in seconds.
 
-    `one_by_one` passes each delta in a frame of its own, so that a trap can part those of one step. `came` counts
-    the tokens that the node gave, by choice.
+    With `one_by_one` each delta is passed in its own frame, so that a trap can separate deltas of one step. `came`
+    counts the tokens that the node sent, by choice.
     """
 
     def __init__(self, trap: Trap, node: Victim) -> None:
@@ -84,7 +84,7 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Link:
-    """One connection through a proxy. Each end is closed, or reset, as the other was."""
+    """One connection through a proxy. When one end is closed or reset, so is the other."""
 
     def __init__(self, proxy: Proxy, gateway: Ends, node: Ends) -> None:
         self.proxy = proxy
@@ -139,7 +139,7 @@ class Link:
         await self.to_gateway.drain()
 
     def _count(self, payload: bytes) -> int | None:
-        """How many tokens the longest call that the frame belongs to has now; None: it is about something else."""
+        """Return the number of tokens so far of the longest call in the frame; None if the frame is not about calls."""
         try:
             message = frames.decode(payload)
         except WireError:
@@ -156,7 +156,7 @@ class Link:
 
 
 def single_rows(payload: bytes) -> list[bytes]:
-    """A frame for each delta of a frame of deltas; any other as it is."""
+    """Return a frame for each delta of a frame of deltas; any other frame unchanged."""
     try:
         message = frames.decode(payload)
     except WireError:

@@ -1,4 +1,4 @@
-"""Nodes that are killed and come back."""
+"""Fault that kills a node and restarts it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.trap import Fault
 
 @contextmanager
 def revived(pool: lab.Pool) -> Iterator[Fault]:
-    """A fault that kills a node, which starts again at once under the same address."""
+    """Yield a fault that kills a node and restarts it at once at the same address."""
     with ThreadPoolExecutor(1) as starter:
 
         def fault(link: Link) -> None:

@@ -1,7 +1,7 @@
 """Random kills under load: `python -m tests.faults.soak --minutes 10`.
 
-Three echo nodes are killed and started again at random, under fifty streams at once. Ends with counts; the exit
-code is 1 if any answer differed or failed, or anything was left behind.
+Three echo nodes are killed and restarted at random while 50 streams run. Prints counts; the exit code is 1 if any
+answer differed or failed, or anything was left behind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUTCOMES = ("complete", "identical", "failed")
 
 
 class Soak:
-    """Asks and kills until `end`, a time.monotonic()."""
+    """Asks questions and kills nodes until `end`, a time of time.monotonic()."""
 
     def __init__(self, pool: lab.Pool, end: float, dice: random.Random) -> None:
         self.counts: Counter[str] = Counter()

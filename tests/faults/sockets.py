@@ -1,4 +1,4 @@
-"""The bytes of a connection: WebSocket frames, and the ways in which it ends."""
+"""WebSocket frames as bytes, and ways to end a connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """One WebSocket frame that a server sent: its first byte and its payload."""
+    """Read one WebSocket frame from a server; return its first byte and its payload."""
     first, size = await reader.readexactly(2)
     if size > 125:
         size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
@@ -19,7 +19,7 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def write_frame(first: int, payload: bytes) -> bytes:
-    """The bytes that `read_frame` reads so."""
+    """Encode a frame as `read_frame` reads it."""
     size = len(payload)
     if size <= 125:
         return bytes((first, size)) + payload
@@ -28,12 +28,12 @@ def write_frame(first: int, payload: bytes) -> bytes:
 
 
 def close(writer: asyncio.StreamWriter) -> None:
-    """With FIN."""
+    """Close the connection with FIN."""
     writer.close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """With RST: what a peer that knows nothing of a connection answers."""
+    """Close the connection with RST, as a peer that does not know the connection."""
     with suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

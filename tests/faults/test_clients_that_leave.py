@@ -1,6 +1,6 @@
-"""A client goes away, at any moment, also while nodes fail: nothing is left on gateway or nodes.
+"""Clients that disconnect at any moment, also while nodes fail: nothing is left on gateway or nodes.
 
-That nothing is left is what the fixture `pool` checks at the end: requests, slots, files, threads.
+The fixture `pool` checks at the end that no requests, slots, files or threads are left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONG = Question(max_tokens=1000)
 
 
 def leave(pool: lab.Pool, *faults: tuple[int, Fault], stream: bool = True) -> None:
-    """Ask, and go once all of `faults` have happened."""
+    """Send a request, and disconnect once all of `faults` have happened."""
     pool.trap.set(*faults)
     with closing(connect(pool.gateway.url)) as connection:
         send(connection, Question(max_tokens=1000, stream=stream))
@@ -29,14 +29,14 @@ def leave(pool: lab.Pool, *faults: tuple[int, Fault], stream: bool = True) -> No
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_before_the_first_token(stream: bool, pool: lab.Pool) -> None:
-    """While the node that took the request is slow."""
+    """A client that disconnects while its node is slow to send a first token leaves nothing behind."""
     leave(pool, (0, slow), stream=stream)
 
 
 @pytest.mark.parametrize("tokens", [1, 10, 40])
 @pytest.mark.parametrize("stream", [True, False])
 def test_mid_answer(tokens: int, stream: bool, pool: lab.Pool) -> None:
-    """While all is well: the slots are free at once."""
+    """A client that disconnects in the middle of an answer frees the node's slot at once."""
     leave(pool, (tokens, lambda link: None), stream=stream)
     pool.settle()
 
@@ -44,24 +44,24 @@ def test_mid_answer(tokens: int, stream: bool, pool: lab.Pool) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("way", WAYS)
 def test_as_the_node_fails(way: str, stream: bool, pool: lab.Pool) -> None:
-    """At the moment of the fault, before anyone has noticed."""
+    """A client that disconnects at the moment its node fails leaves nothing behind."""
     leave(pool, (9, WAYS[way]), stream=stream)
 
 
 @pytest.mark.parametrize("second", [slow, stopped, half_open])
 def test_while_the_gateway_resumes(second: Fault, pool: lab.Pool) -> None:
-    """The first node is given up, and the second has not said anything yet."""
+    """A client that disconnects during a failover, before the second node sends a token, leaves nothing behind."""
     leave(pool, (9, stopped), (0, second))
 
 
 def test_while_no_node_is_there(pool: lab.Pool) -> None:
-    """All have failed, and the gateway waits for one to return."""
+    """A client that disconnects while its request waits for a lost node leaves nothing behind."""
     leave(pool, (9, killed), (1, killed), (1, killed))
     until(lambda: not any(row["requests"] for row in pool.gateway.table))
 
 
 def test_many_at_once_with_a_reset(pool: lab.Pool) -> None:
-    """Fifty clients vanish at the same time in the middle of their answers."""
+    """Fifty clients that reset their connections in the middle of their answers leave nothing behind."""
     pool.trap.set((20, lambda link: None))
     connections = [connect(pool.gateway.url) for _ in range(50)]
     for connection in connections:

@@ -1,4 +1,4 @@
-"""Every feature of the API while nodes fail: the client gets what an undisturbed run gives."""
+"""Features of the API while nodes fail: the client gets the answer of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.faults.trap import Fault
 
 NODE = ("tests.faults.thinking",)
 CUT = 16
-"""Of the answer with most tokens; the others have had some, too, and want more."""
+"""Tokens of the longest answer at the fault; the other answers are then incomplete, too."""
 MIDDLE: dict[str, Fault] = {**WAYS, "error frame": broken_engine}
 STICKY = ("--policy", "sticky")
 
 
 @pytest.fixture(scope="module")
 def thinkers() -> Iterator[lab.Pool]:
-    """Two nodes that think, and pass on a token at a time, and a gateway that keeps a user with one node."""
+    """Run two nodes that reason and call tools, one token per frame, and a gateway with the sticky policy."""
     with lab.pool(NODE, NODE, flags=(*programs.QUICK, *STICKY), one_by_one=True) as pool:
         yield pool
 
@@ -41,14 +41,16 @@ def undisturbed(thinkers: lab.Pool) -> dict[str, Case]:
 
 
 def same(pool: lab.Pool, cases: Mapping[str, Case], *faults: tuple[int, Fault]) -> list[str]:
-    """All are asked at once. The names of those that lost a node, and are answered as if they had not."""
+    """Ask all questions at once; return the names of those that lost a node and whose answer equals the undisturbed
+    one.
+    """
     answers = pool.ask_all_through([case.question for case in cases.values()], *faults)
     asked = zip(cases.items(), answers, strict=True)
     return [name for (name, case), answer in asked if case.same(answer) and answer.switched]
 
 
 def test_undisturbed(undisturbed: dict[str, Case]) -> None:
-    """What the cut answers are the same as has the features in it."""
+    """The undisturbed answers, to which interrupted ones are compared, have reasoning, calls and logprobs."""
     logprobs, two, penalties, thoughts, sure, whole = (case.undisturbed for case in undisturbed.values())
     assert len(logprobs.choices[0].tokens) == len(logprobs.choices[0].logprobs) == 24
     assert [len(choice.logprobs) for choice in two.choices.values()] == [12, 12]
@@ -64,7 +66,9 @@ def test_undisturbed(undisturbed: dict[str, Case]) -> None:
 
 @pytest.mark.parametrize("way", MIDDLE)
 def test_in_the_middle(way: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Text, reasoning, calls, logprobs, token ids, finish reasons and usage are the same."""
+    """A node fault in the middle of an answer does not change its text, reasoning, calls, logprobs, token ids, finish
+    reasons or usage.
+    """
     for feature in undisturbed:
         record_property("cell", (way, feature, "same"))
     assert same(pool, undisturbed, (CUT, MIDDLE[way])) == list(undisturbed)
@@ -76,14 +80,18 @@ def test_in_the_middle(way: str, pool: lab.Pool, undisturbed: dict[str, Case], r
 def test_before_the_first_token(
     way: str, fault: Fault, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """A node that took a request and gave nothing is replaced."""
+    """A node that accepted a request but sends no token is replaced; the answer has its reasoning, calls and
+    logprobs.
+    """
     name = "the same with logprobs"
     record_property("cell", (way, name, "same"))
     assert same(pool, {name: undisturbed[name]}, (0, fault)) == [name]
 
 
 def test_killed_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Before the first, after each, between those of two choices, and after the last."""
+    """An answer with two choices is unchanged if its node is killed before the first token, after any token or after
+    the last.
+    """
     feature = "n = 2, logprobs"
     with revived(pool) as fault:
         cuts = same_cuts(pool, undisturbed[feature], fault, 24)
@@ -95,7 +103,7 @@ def test_killed_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], 
 def test_reset_after_every_token(
     feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """The same where only the connection is lost: within marks, names, arguments and characters."""
+    """An answer with calls or logprobs is unchanged if its connection is reset after any token."""
     case = undisturbed[feature]
     tokens = case.undisturbed.usages[0]["completion_tokens"]
     cuts = same_cuts(pool, case, connection_reset, tokens)

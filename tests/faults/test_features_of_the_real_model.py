@@ -1,4 +1,4 @@
-"""Forced calls and structured output of the real model, whose node is killed in the middle."""
+"""Forced calls and structured outputs of a real model whose node is lost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NODE = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[lab.Pool]:
-    """Two nodes, and a gateway of usual patience that keeps a user with one of them."""
+    """Run two nodes with the real model, and a gateway with default timeouts and the sticky policy."""
     with lab.pool(NODE, NODE, flags=("--policy", "sticky"), one_by_one=True) as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def undisturbed(pool: lab.Pool) -> dict[str, Case]:
-    """Cut after half of the tokens."""
+    """Undisturbed answers, with the fault in the middle."""
     found: dict[str, Case] = {}
     for feature, question in REAL.items():
         question = msgspec.structs.replace(question, model=pool.model)
@@ -38,13 +38,13 @@ def undisturbed(pool: lab.Pool) -> dict[str, Case]:
     return found
 
 
-def told(answer: Answer) -> tuple[dict[int, Choice], int]:
-    """What of an answer does not depend on what its node happened to have in its cache."""
+def comparable(answer: Answer) -> tuple[dict[int, Choice], int]:
+    """Return everything of an answer that does not depend on the content of its node's prompt cache."""
     return answer.choices, answer.usages[0]["completion_tokens"]
 
 
 def test_undisturbed(undisturbed: dict[str, Case]) -> None:
-    """The call and the JSON fit their schema, the text its expression."""
+    """The real model's forced call and JSON match their schema, and its text the regular expression."""
     called, form, phrase = (case.undisturbed.choices[0] for case in undisturbed.values())
     (call,) = called.calls.values()
     assert (call.name, called.reasons) == ("weather", ["tool_calls"])
@@ -57,15 +57,15 @@ def test_undisturbed(undisturbed: dict[str, Case]) -> None:
 
 @pytest.mark.parametrize("feature", REAL)
 def test_cut(feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Near the beginning, in the middle, near the end; in the middle the node is killed. Nobody can tell, to the last
-    bit of a logprob.
+    """A real model's structured answer is unchanged, bit by bit, if its node is lost near the beginning, in the middle
+    or near the end.
     """
     case = undisturbed[feature]
     with revived(pool) as fault:
         cuts = [(3, connection_reset), (case.after, fault), (2 * case.after - 2, connection_reset)]
         answers = [pool.ask_through(case.question, cut) for cut in cuts]
     pool.heal()
-    same = [answer.complete and told(answer) == told(case.undisturbed) for answer in answers]
+    same = [answer.complete and comparable(answer) == comparable(case.undisturbed) for answer in answers]
     says = f"{sum(same)} of {len(same)} cuts the same"
     record_property("cell", (f"killed, with the real model: {feature}", "with a seed", says))
     assert all(same)

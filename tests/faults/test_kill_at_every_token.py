@@ -1,4 +1,4 @@
-"""kill -9 after each token of an answer: the client cannot tell."""
+"""Nodes killed after each token of an answer: the client gets the answer of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS = 24
 
 
 def test_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Before the first, after each, within characters of several bytes, and after the last."""
+    """An answer is unchanged if its node is killed before the first token, after any token or after the last."""
     with revived(pool) as fault:
         same = same_cuts(pool, undisturbed["with a seed"], fault)
     record_property("cell", ("killed after each token", "with a seed", f"{len(same)} of {TOKENS + 1} cuts the same"))
@@ -28,7 +28,7 @@ def test_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_
 
 
 def test_cut_off_after_every_token(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """The same where only the connection is lost."""
+    """An answer is unchanged if its connection is reset before the first token, after any token or after the last."""
     same = same_cuts(pool, undisturbed["greedy"], connection_reset)
     record_property("cell", ("reset after each token", "greedy", f"{len(same)} of {TOKENS + 1} cuts the same"))
     assert same == list(range(TOKENS + 1))
@@ -39,7 +39,7 @@ def same_cuts(pool: lab.Pool, case: Case, fault: Fault) -> list[int]:
 
 
 def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
-    """The client itself kills the node that serves it, as soon as it has read a piece; no proxy is in the way."""
+    """An answer is unchanged if the client kills its node after a piece of text, without a proxy in between."""
     case = undisturbed["with a seed"]
     with programs.nodes(programs.PACED, programs.PACED, programs.PACED) as nodes, ThreadPoolExecutor(1) as starter:
         with programs.gateway([node.address for node in nodes]) as gateway:
@@ -58,7 +58,7 @@ def test_after_every_piece_of_text(undisturbed: dict[str, Case]) -> None:
 
 
 def test_all_nodes_but_one(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """They die one after the other in the same answer; the last one finishes it."""
+    """An answer is unchanged if all nodes but one are killed one after the other."""
     record_property("cell", ("all nodes but one killed", "with a seed", "same"))
     case = undisturbed["with a seed"]
     assert case.same(pool.ask_through(case.question, (5, killed), (0, killed)))
@@ -67,7 +67,7 @@ def test_all_nodes_but_one(pool: lab.Pool, undisturbed: dict[str, Case], record_
 
 
 def test_many_deaths(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Each node that takes the answer up dies after three tokens, and comes back: seven deaths in one answer."""
+    """An answer is unchanged if its node is killed after three tokens, seven times in a row."""
     record_property("cell", ("killed seven times", "with a seed", "same"))
     case = undisturbed["with a seed"]
     with revived(pool) as fault:
@@ -79,7 +79,7 @@ REAL = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[lab.Pool]:
-    """Three nodes with the real model; a gateway with its usual patience."""
+    """Run three nodes with the real model, and a gateway with default timeouts."""
     with lab.pool(REAL, REAL, REAL, flags=(), one_by_one=True) as pool:
         yield pool
 
@@ -90,27 +90,27 @@ def real() -> Iterator[lab.Pool]:
 def test_the_real_model(
     how: str, temperature: float, seed: int | None, real: lab.Pool, record_property: Record
 ) -> None:
-    """A sample of cuts through what SmolLM2 says."""
+    """A real model's answer is unchanged if its node is killed after any of several tokens."""
     question = Question(
         model=real.model, prompt="Tell me of the sea.", max_tokens=40, temperature=temperature, seed=seed
     )
-    undisturbed = told(real.ask(question))
+    undisturbed = comparable(real.ask(question))
     cuts = (1, 11, 22, 35)
     with revived(real) as fault:
-        same = [cut for cut in cuts if told(real.ask_through(question, (cut, fault))) == undisturbed]
+        same = [cut for cut in cuts if comparable(real.ask_through(question, (cut, fault))) == undisturbed]
     record_property("cell", ("killed, with the real model", how, f"{len(same)} of {len(cuts)} cuts the same"))
     assert same == list(cuts)
 
 
-def told(answer: Answer) -> tuple[dict[int, Choice], list[int]]:
-    """What of an answer does not depend on what its node happened to have in its cache."""
+def comparable(answer: Answer) -> tuple[dict[int, Choice], list[int]]:
+    """Return everything of an answer that does not depend on the content of its node's prompt cache."""
     assert answer.complete
     choices, (usage,) = answer.outcome
     return choices, [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
 
 
 def test_cached_tokens(real: lab.Pool) -> None:
-    """What a second node finds in its cache is not told as if the first had found it."""
+    """After a failover the usage reports the cached tokens of the first node, not those of the second."""
     question = Question(model=real.model, prompt="Name a river.", max_tokens=8)
     real.heal()
     for _ in range(2 * len(real.nodes)):

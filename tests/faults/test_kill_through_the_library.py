@@ -1,4 +1,4 @@
-"""kill -9 under answers without a gateway: a user of the library cannot tell."""
+"""Nodes killed under users of the library: the user gets the tokens of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from subnet.node_info import TokenizerArtefact
 from tests.faults import programs
 from tests.faults.conftest import Record
 from tests.faults.killing import Cuts, Name, killed_at
-from tests.faults.library import Wish
+from tests.faults.library import Request
 
 TOKENS = 24
 COMMON = (257, 258, 259)
-"""The likeliest words of an echo node."""
+"""The likeliest tokens of an echo node."""
 HOW: dict[str, dict[str, Any]] = {"with a seed": {"seed": 7}, "greedy": {"temperature": 0.0}}
 FEATURES = {
-    "logprobs": Wish(Sampling(max_tokens=TOKENS, logprobs=5)),
-    "3 choices": Wish(Sampling(max_tokens=TOKENS // 3), 3),
-    "3 choices with logprobs": Wish(Sampling(max_tokens=TOKENS // 3, logprobs=5), 3),
-    "3 choices that end apart": Wish(Sampling(max_tokens=TOKENS // 3, stop_tokens=COMMON), 3),
-    "penalties": Wish(Sampling(max_tokens=TOKENS, frequency_penalty=1.2, presence_penalty=0.6)),
-    "3 choices with penalties": Wish(Sampling(max_tokens=TOKENS // 3, frequency_penalty=1.2, presence_penalty=0.6), 3),
+    "logprobs": Request(Sampling(max_tokens=TOKENS, logprobs=5)),
+    "3 choices": Request(Sampling(max_tokens=TOKENS // 3), 3),
+    "3 choices with logprobs": Request(Sampling(max_tokens=TOKENS // 3, logprobs=5), 3),
+    "3 choices that end apart": Request(Sampling(max_tokens=TOKENS // 3, stop_tokens=COMMON), 3),
+    "penalties": Request(Sampling(max_tokens=TOKENS, frequency_penalty=1.2, presence_penalty=0.6)),
+    "3 choices with penalties": Request(
+        Sampling(max_tokens=TOKENS // 3, frequency_penalty=1.2, presence_penalty=0.6), 3
+    ),
 }
 
 
-def drawn(features: dict[str, Wish]) -> dict[Name, Wish]:
-    """Each feature in each way of drawing tokens."""
+def drawn(features: dict[str, Request]) -> dict[Name, Request]:
+    """Combine each feature with each way of sampling."""
     return {
-        (feature, how): Wish(msgspec.structs.replace(wish.sampling, **options), wish.choices)
-        for feature, wish in features.items()
+        (feature, how): Request(msgspec.structs.replace(request.sampling, **options), request.choices)
+        for feature, request in features.items()
         for how, options in HOW.items()
     }
 
 
 @pytest.fixture(scope="module")
 def echo() -> dict[Name, Cuts]:
-    """Cut before the first token, after each, and after the last."""
+    """Echo nodes killed before the first token, after each, and after the last."""
     return killed_at(
         drawn(FEATURES),
         *programs.PACED,
@@ -55,14 +57,16 @@ def echo() -> dict[Name, Cuts]:
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("feature", FEATURES)
 def test_after_every_token(feature: str, how: str, echo: dict[Name, Cuts], record_property: Record) -> None:
-    """Tokens, logprobs, finish reasons and count are the same, and only what was lost is asked for again."""
+    """After a kill at any token, the library returns the same tokens, logprobs and finish reasons, and only lost tokens
+    are generated again.
+    """
     cuts = echo[feature, how]
     record_property("cell", (f"killed after each token, through the library: {feature}", how, str(cuts)))
     assert cuts.same == cuts.made == list(range(cuts.whole.counted + 1))
 
 
 def test_choices_end_apart(echo: dict[Name, Cuts]) -> None:
-    """Where one choice is complete when the node of the others dies, as the cuts above want it."""
+    """The compared answer has choices of different lengths, so that some kills happen when a choice is complete."""
     whole = echo["3 choices that end apart", "with a seed"].whole
     assert {choice.reason for choice in whole.choices} == {"stop", "length"}
     assert len({len(choice.tokens) for choice in whole.choices}) == 3
@@ -77,9 +81,9 @@ SCHEMA = {
     "additionalProperties": False,
 }
 REAL_FEATURES = {
-    "2 choices with logprobs": Wish(Sampling(max_tokens=16, logprobs=3), 2),
-    "penalties": Wish(Sampling(max_tokens=16, frequency_penalty=1.2, presence_penalty=0.6)),
-    "JSON schema": Wish(Sampling(max_tokens=60, grammar=Grammar("json_schema", json.dumps(SCHEMA)))),
+    "2 choices with logprobs": Request(Sampling(max_tokens=16, logprobs=3), 2),
+    "penalties": Request(Sampling(max_tokens=16, frequency_penalty=1.2, presence_penalty=0.6)),
+    "JSON schema": Request(Sampling(max_tokens=60, grammar=Grammar("json_schema", json.dumps(SCHEMA)))),
 }
 
 
@@ -90,7 +94,7 @@ def artefact() -> TokenizerArtefact:
 
 @pytest.fixture(scope="module")
 def model(artefact: TokenizerArtefact) -> dict[Name, Cuts]:
-    """Cut before the first token, after a third, and after two thirds."""
+    """Nodes with the real model killed before the first token, after a third, and after two thirds."""
     return killed_at(
         drawn(REAL_FEATURES),
         *REAL,
@@ -102,7 +106,7 @@ def model(artefact: TokenizerArtefact) -> dict[Name, Cuts]:
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("feature", REAL_FEATURES)
 def test_the_real_model(feature: str, how: str, model: dict[Name, Cuts], record_property: Record) -> None:
-    """The same, to the last bit of a logprob."""
+    """After a kill, the library returns a real model's tokens and logprobs unchanged, bit by bit."""
     cuts = model[feature, how]
     record_property("cell", (f"killed, with the real model, through the library: {feature}", how, str(cuts)))
     assert cuts.same == cuts.made
@@ -110,7 +114,7 @@ def test_the_real_model(feature: str, how: str, model: dict[Name, Cuts], record_
 
 @pytest.mark.parametrize("how", HOW)
 def test_json_fits_its_schema(how: str, artefact: TokenizerArtefact, model: dict[Name, Cuts]) -> None:
-    """What the cut answers are the same as."""
+    """The undisturbed answer, to which interrupted ones are compared, matches its JSON schema."""
     (choice,) = model["JSON schema", how].whole.choices
     found = json.loads(b"".join(artefact.pieces[token] for token in choice.tokens))
     assert set(found) == {"name", "age"}

@@ -1,4 +1,4 @@
-"""When no node can go on: an honest error, in time, on a connection that stays well formed."""
+"""Failures of all nodes: the client gets an honest error in time, on a connection that can be used again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT = (*programs.QUICK, "--max-attempts", "2")
 
 @pytest.fixture(scope="module")
 def shaky() -> Iterator[lab.Pool]:
-    """Two nodes, and a gateway that gives up soon."""
+    """Run two nodes, and a gateway with short timeouts."""
     with lab.pool(programs.PACED, programs.PACED, flags=SHORT) as pool:
         yield pool
 
@@ -32,7 +32,7 @@ def pool(shaky: lab.Pool) -> Iterator[lab.Pool]:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_all_are_dead(stream: bool, pool: lab.Pool, record_property: Record) -> None:
-    """Before the first byte it is an HTTP error that says when to come again."""
+    """If all nodes are dead, a request gets a 503 with Retry-After."""
     record_property("cell", ("all dead before a first byte", "with a seed" if stream else "not streamed", "503"))
     for node in pool.nodes:
         node.end()
@@ -42,14 +42,14 @@ def test_all_are_dead(stream: bool, pool: lab.Pool, record_property: Record) -> 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_all_die_before_the_first_token(stream: bool, pool: lab.Pool) -> None:
-    """The same when the nodes had taken the request."""
+    """If all nodes die after they accepted the request, it gets a 503 with Retry-After."""
     pool.trap.set((0, killed), (0, killed))
     refused(pool, Question(stream=stream))
     assert pool.trap.sprung == 2
 
 
 def test_all_die_in_the_middle_of_a_whole_answer(pool: lab.Pool) -> None:
-    """Nothing of an answer that is not streamed has gone out yet, so it is an HTTP error."""
+    """If all nodes die in the middle of an answer that is not streamed, it gets a 503 without partial text."""
     pool.trap.set((9, killed), (0, killed))
     refused(pool, Question(stream=False))
     assert pool.trap.sprung == 2
@@ -68,7 +68,7 @@ def refused(pool: lab.Pool, question: Question) -> None:
 
 
 def test_all_die_in_the_middle(pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """After it: the true beginning, one error event, no [DONE]; and the connection can be used again."""
+    """If all nodes die during a stream, it ends with one error event after the text so far, without [DONE]."""
     record_property("cell", ("all dead in the middle", "with a seed", "error event, no [DONE]"))
     case = undisturbed["with a seed"]
     with closing(connect(pool.gateway.url)) as connection:

@@ -1,4 +1,4 @@
-"""llama.cpp's own server behind the gateway, on both lanes, killed in the middle of an answer."""
+"""llama-server behind the gateway, on both lanes, killed in the middle of an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.programs import Gateway, gateway
 from tests.llama_server import llama_server
 from tests.processes import Running, until
 
-# What the gateway finds at the address, and what it is told.
+# Lane, and the configured type that selects it; None: detected.
 LANES: dict[str, Kind | None] = {"token": None, "chat": "openai"}
 SCHEMA = {
     "type": "object",
@@ -35,7 +35,7 @@ QUESTIONS = {
 
 
 class Two:
-    """Two servers and a gateway in front; the dead one is started again under its address."""
+    """Two servers and a gateway in front; a killed server is restarted at its address."""
 
     def __init__(self, stack: ExitStack, kind: Kind | None) -> None:
         self._stack = stack
@@ -48,7 +48,7 @@ class Two:
         return {row["state"] for row in self.gateway.table} == {"healthy"}
 
     def ask(self, question: Question, kill_after: int | None = None) -> Answer:
-        """With `kill_after`, the server that answers is killed after so many pieces of text."""
+        """Send a question; with `kill_after`, the server that answers is killed after this number of pieces of text."""
 
         def on_text(pieces: int) -> None:
             if pieces == kill_after:
@@ -87,7 +87,7 @@ def two(lane: str) -> Iterator[Two]:
 
 
 def test_what_was_found(two: Two, lane: str) -> None:
-    """The gateway says what stands at each address, and on which lane it uses it."""
+    """The gateway reports the type of each server and the lane it uses."""
     assert [row["lane"] for row in two.gateway.table] == [lane, lane]
     lines = [line for line in two.gateway.lines if f"{lane} lane" in line]
     assert len(lines) == 2
@@ -96,7 +96,7 @@ def test_what_was_found(two: Two, lane: str) -> None:
 
 @pytest.mark.parametrize("feature", QUESTIONS)
 def test_killed(two: Two, lane: str, feature: str, record_property: Record) -> None:
-    """What the client has is what it would have had: the same text, one finish, one usage."""
+    """If the llama-server of an answer is killed, the client gets the same text, one finish reason and one usage."""
     question = QUESTIONS[feature]
     undisturbed = two.ask(question)
     assert undisturbed.complete, undisturbed.events

@@ -1,4 +1,4 @@
-"""Every way in which a node can fail in the middle of an answer: the client gets what an undisturbed run gives."""
+"""Every kind of node fault in the middle of an answer: the client gets the answer of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.trap import Fault
 def test_in_the_middle(
     way: str, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """Text, finish reason and usage are the same, and the answer is well formed."""
+    """A node fault in the middle of an answer does not change its text, finish reason or usage."""
     record_property("cell", (way, feature, "same"))
     case = undisturbed[feature]
     answer = pool.ask_through(case.question, (case.after, WAYS[way]))
@@ -37,7 +37,7 @@ def test_in_the_middle(
 def test_before_the_first_token(
     way: str, fault: Fault, feature: str, pool: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """A node that took the request and gave nothing is replaced."""
+    """A node that accepted a request but sends no token is replaced; the answer is unchanged."""
     record_property("cell", (way, feature, "same"))
     case = undisturbed[feature]
     assert case.same(pool.ask_through(case.question, (0, fault)))
@@ -53,7 +53,7 @@ def breakable() -> Iterator[lab.Pool]:
 def test_an_error_frame(
     feature: str, breakable: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """The engine breaks and the node says so."""
+    """An answer whose node reports an engine error in the middle is completed by another node, unchanged."""
     record_property("cell", ("error frame", feature, "same"))
     case = undisturbed[feature]
     assert case.same(breakable.ask_through(case.question, (case.after, broken_engine)))
@@ -70,7 +70,7 @@ def alone() -> Iterator[lab.Pool]:
 def test_the_only_node_starts_again(
     feature: str, alone: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
-    """Under the same address, in the middle of an answer: it finishes what it knows nothing of."""
+    """An answer is completed, unchanged, by its only node after that was killed and restarted."""
     record_property("cell", ("the only node, started again", feature, "same"))
 
     def started_again(link: Link) -> None:
@@ -85,7 +85,7 @@ def test_the_only_node_starts_again(
 
 
 def test_a_node_that_is_only_stopped_for_a_moment(pool: lab.Pool, undisturbed: dict[str, Case]) -> None:
-    """What it still sends after it was given up goes nowhere."""
+    """A node that resumes after the gateway gave it up does not disturb its former or its next answers."""
     case = undisturbed["with a seed"]
     for _ in pool.nodes:
         assert case.same(pool.ask_through(case.question, (case.after, half_open)))
@@ -95,14 +95,14 @@ def test_a_node_that_is_only_stopped_for_a_moment(pool: lab.Pool, undisturbed: d
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[lab.Pool]:
-    """Two nodes that write one answer at a time."""
+    """Run two nodes with one slot each."""
     single = (*programs.PACED, "--concurrency", "1")
     with lab.pool(single, single) as pool:
         yield pool
 
 
 def test_every_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """Requests above the capacity of all nodes wait their turn, and none is lost."""
+    """Requests beyond the capacity of all nodes wait for a slot, and all get their answers."""
     record_property("cell", ("full", "with a seed", "same"))
     case = undisturbed["with a seed"]
     with ThreadPoolExecutor(3) as clients:
@@ -111,7 +111,7 @@ def test_every_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], reco
 
 
 def test_the_other_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], record_property: Record) -> None:
-    """An answer whose node dies waits until another has room."""
+    """An answer whose node dies waits for a slot on the other node, and is unchanged."""
     record_property("cell", ("killed, the others full", "with a seed", "same"))
     case = undisturbed["with a seed"]
     asked = [case.question, Question(prompt="other", max_tokens=100)]
@@ -122,7 +122,7 @@ def test_the_other_node_is_full(narrow: lab.Pool, undisturbed: dict[str, Case], 
 
 
 def test_stopped_nodes_are_used_again(pool: lab.Pool, undisturbed: dict[str, Case]) -> None:
-    """All nodes but one stop; when they go on, they take traffic again."""
+    """Nodes that were stopped and continue get requests again."""
     case = undisturbed["with a seed"]
     for node in pool.nodes[1:]:
         node.send(signal.SIGSTOP)

@@ -1,4 +1,6 @@
-"""An echo node that thinks, speaks and calls tools when it is asked to: `python -m tests.faults.thinking`."""
+"""Echo node that also plays a script of reasoning, text and tool calls on request: `python -m
+tests.faults.thinking`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from subnet.node_info import TokenizerArtefact, digest
 from tests.faults.breakable import Breakable, serve
 
 RATE = 200.0
-"""Tokens a second, but twice as many of SCRIPT."""
+"""Tokens per second; SCRIPT is played at twice the rate."""
 ASKED = b"Think"
-"""A prompt with this in it is answered by SCRIPT; any other as an echo node does."""
+"""A prompt that contains this is answered by SCRIPT; any other as by an echo node."""
 REASONING = "Ärger über 深い seas: two looks."
 TEXT = "I look, zweimal 🦜."
 CALLS = (
@@ -28,7 +30,7 @@ _WRITTEN = "".join(
     f'\n<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>' for name, arguments in CALLS
 )
 _BYTES = f"<think>\n{REASONING}\n</think>\n\n{TEXT}{_WRITTEN}".encode()
-# Six bytes at a time: the pieces part marks and characters.
+# Six bytes at a time, so that marks and characters are split.
 _SAID = [_BYTES[at : at + 6] for at in range(0, len(_BYTES), 6)]
 SCRIPT = list(range(len(PIECES), len(PIECES) + len(_SAID)))
 _TEMPLATE = """\
@@ -38,7 +40,7 @@ _TEMPLATE = """\
 
 
 class Thinking(Breakable):
-    """Goes on with its script after the tokens that it is told were delivered, if they are of the script."""
+    """Engine that plays a script, continuing after the delivered tokens if these are a prefix of it."""
 
     def __init__(self) -> None:
         super().__init__(EchoOptions(rate=RATE))

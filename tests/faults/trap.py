@@ -1,4 +1,4 @@
-"""When a fault is to happen."""
+"""Trigger of planned faults by the number of tokens passed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Fault = Callable[["Link"], None]
 
 
 class Trap:
-    """Faults, each of which happens once, in turn: as soon as so many tokens of one call have passed any proxy.
+    """Planned faults, each of which happens once, in order, as soon as a number of tokens of one call have passed any
+    proxy.
 
-    A switch of nodes is a new call, which counts from 0 again.
+    After a failover there is a new call, whose tokens are counted from 0.
     """
 
     def __init__(self) -> None:
@@ -27,8 +28,8 @@ class Trap:
         self._planned = deque(planned)
 
     def due(self, tokens: int) -> Fault | None:
-        """What is to happen once this many tokens are through. Ask before they are: the last of them may end the
-        answer, and by the time they are through the next answer's faults may be set.
+        """Return the fault to cause at this number of tokens, or None. Call it before they are passed on: the last of
+        them may end the answer, and then the faults of the next answer may already be planned.
         """
         if self._planned and tokens >= self._planned[0][0]:
             return self._planned.popleft()[1]

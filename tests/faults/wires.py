@@ -1,4 +1,4 @@
-"""The thread on which proxies live."""
+"""Thread with the event loop in which proxies run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Wires:
-    """A thread with the loop that proxies live on."""
+    """Thread with an event loop in which proxies run."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

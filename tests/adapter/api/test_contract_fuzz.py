@@ -33,7 +33,7 @@ from tests.checked import check, check_events
 from tests.processes import adapter_up
 
 SECONDS = 20
-"""No answer takes longer: nodes that only echo have nothing to think about, and answers are short."""
+"""Timeout of a request. Echo nodes are fast, and answers are short."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
@@ -60,9 +60,9 @@ class Asked:
         """
         body = case.body if isinstance(case.body, dict) else {}
         if isinstance(body.get("model"), str):
-            body["model"] = "echo"  # by chance it would never be
+            body["model"] = "echo"  # a random string would never be it
         if body.get("prompt") == "":
-            body["prompt"] = "Once"  # the model has no token to begin with
+            body["prompt"] = "Once"  # the echo model has no BOS token for an empty prompt
         status = self._ask(case)
         if status == 200 and self._operation.stream is not None and not body.get("stream"):
             self._ask(self.case({**body, "stream": True}))

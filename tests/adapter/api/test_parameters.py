@@ -23,7 +23,7 @@ LEAST: dict[Endpoint, dict[str, Any]] = {
     "completions": {"model": "m", "prompt": "Hello"},
 }
 
-# As OpenAI's description of its API names them.
+# Names of the requests in OpenAI's published description.
 PUBLISHED: dict[Endpoint, str] = {
     "chat": """
         audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages

@@ -22,7 +22,7 @@ ENDPOINTS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Hello"},
     "/detokenize": {"tokens": [72]},
 }
-# Those that need a node for each request.
+# Endpoints that need a node for each request.
 RUN = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
 
 
@@ -58,7 +58,7 @@ async def test_a_model_that_fails_has_a_fallback(path: str) -> None:
         async with httpx.AsyncClient() as client:
             response = await client.post(url + path, json={"model": "broken", **ENDPOINTS[path]})
     if path == "/v1/embeddings":
-        # A model without embeddings is the wrong model for the request, and no failure.
+        # A request for embeddings from a model without them is invalid, so it has no fallback.
         assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
         return
     assert (response.status_code, response.json()["model"]) == (200, "mock")

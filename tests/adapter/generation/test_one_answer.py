@@ -49,7 +49,7 @@ ARTEFACT = TokenizerArtefact(
     pattern=r"[\s\S]",
     merges=list(range(256)),
 )
-# Its marks say how the model writes reasoning and calls.
+# The formats of reasoning and calls are detected from this template's marks.
 THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}<think></think><tool_call>{{ tools or '' }}"
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 ABLE = Capabilities(resume="exact", top_logprobs=2)
@@ -257,7 +257,7 @@ def test_a_call_that_was_cut() -> None:
 
 
 HALF = 0xC3
-"""A token that begins a character."""
+"""First byte of a two-byte character, as a token."""
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_end_of_the_help(module: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("serve", "--hots", "a"), "adapter serve: unknown option --hots; did you mean '--host'?\n"),
         (("serve", "--nodes=http://a"), "adapter serve: unknown option --nodes=http://a; did you mean '--node'?\n"),
@@ -104,11 +104,11 @@ def test_the_end_of_the_help(module: str, name: str) -> None:
         ((), "adapter: the following arguments are required: command\n"),
     ],
 )
-def test_a_wrong_option(arguments: tuple[str, ...], told: str) -> None:
+def test_a_wrong_option(arguments: tuple[str, ...], expected: str) -> None:
     """A typo gets a suggestion and the command that lists all options, not forty lines of usage."""
     done = command("adapter.cli", *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(expected)
     assert re.search(r"run `adapter( \w+)? --help` for all options\n$", done.stderr)
 
 
@@ -134,13 +134,13 @@ def test_how_to_install_the_demo_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marker", "told"),
+    ("marker", "expected"),
     [
         ("pipx_metadata.json", "pipx runpip venv install --no-deps "),
         ("uv-receipt.toml", "uv pip install --python {venv}/bin/python --no-deps "),
     ],
 )
-def test_how_to_install_it_elsewhere(marker: str, told: str, tmp_path: Path) -> None:
+def test_how_to_install_it_elsewhere(marker: str, expected: str, tmp_path: Path) -> None:
     """In an environment of pipx or of uv, which has no pip, the command is theirs."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
@@ -149,4 +149,4 @@ def test_how_to_install_it_elsewhere(marker: str, told: str, tmp_path: Path) -> 
     found = subprocess.run(
         [venv / "bin" / "python", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
     )
-    assert found.stdout == told.format(venv=venv) + DEMO_PACKAGE + "\n"
+    assert found.stdout == expected.format(venv=venv) + DEMO_PACKAGE + "\n"

@@ -148,7 +148,7 @@ def test_detected_servers(workers: int, tmp_path: Path) -> None:
 
 @contextmanager
 def openai_server() -> Iterator[str]:
-    """One that has two models, and nothing else."""
+    """Run a server with OpenAI's API that only lists two models."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

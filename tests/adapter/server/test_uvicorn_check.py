@@ -28,7 +28,7 @@ def test_a_missing_attribute() -> None:
 
 
 def names_used(module: object, owner: str) -> set[str]:
-    """Attributes of `owner`, an expression such as `self.cycle` or `super()`, that the code of a module uses."""
+    """Return the attributes of `owner`, such as `self.cycle` or `super()`, that the code of a module uses."""
     tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     return {node.attr for node in nodes if re.fullmatch(owner, ast.unparse(node.value))}

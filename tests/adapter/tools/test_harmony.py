@@ -101,7 +101,7 @@ def kind(request: pytest.FixtureRequest) -> ModelFormat:
         ("<|channel|>commentary to=functions.f<|constrain|>json", Header("commentary", "functions.f")),
         ("<|channel|>final <|constrain|>JSON", Header("final", None)),
         ("<|start|>functions.f to=assistant<|channel|>commentary", Header("commentary", "assistant")),
-        # What the package refuses:
+        # Headers that the package rejects:
         ("<|start|>", Header(None, None)),
         ("<|start|>nobody<|channel|>final", Header("final", None)),
         ("<|channel|>", Header(None, None)),
@@ -208,8 +208,8 @@ def test_conversations_of_the_package(
     parser = StreamableParser(encoding, Role.ASSISTANT, strict=False)
     for token in tokens:
         parser.process(token)
-    text = encoding.decode(tokens, errors="ignore")  # without a character of which only a part is there
-    assume(text.strip() != "to")  # which is not yet a header: it may be the first word of a text
+    text = encoding.decode(tokens, errors="ignore")  # without an incomplete character
+    assume(text.strip() != "to")  # not a header yet: it may be the first word of a text
     pieces = cut(text, data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     assert message(parts_of(kind, pieces)) == expected(parser)
 
@@ -289,8 +289,8 @@ def test_an_answer_in_tokens(model: Model, encoding: Any) -> None:
     found = events(model, tokens, stops=(" four",))
     assert "".join(event.text for event in found if isinstance(event, ReasoningDelta)) == "Count three."
     shown = [event for event in found if isinstance(event, TextDelta)]
-    told = [token.token for event in shown for token in event.logprobs or []]
-    assert "".join(told) == "".join(event.text for event in shown) == "One two three"
+    texts = [token.token for event in shown for token in event.logprobs or []]
+    assert "".join(texts) == "".join(event.text for event in shown) == "One two three"
     assert found[-1] == Finished(0, "stop")
 
 

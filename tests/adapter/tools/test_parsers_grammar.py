@@ -50,7 +50,7 @@ class Vocabulary:
         return list(text.encode() if isinstance(text, str) else text)
 
     def split(self, text: str) -> list[int]:
-        """With the marks in `text` as control tokens."""
+        """Return the tokens of `text`, with marks as control tokens."""
         marks = "|".join(map(re.escape, self.special)) or "(?!)"
         return [token for piece in re.split(f"({marks})", text) for token in self.encode(piece)]
 

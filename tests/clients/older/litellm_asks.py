@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-# Else it fetches its table of prices as it is imported.
+# Otherwise it downloads a table of prices when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm

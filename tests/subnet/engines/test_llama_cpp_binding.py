@@ -42,7 +42,7 @@ def mismatch_of(binding: Binding) -> str | None:
 
 
 def test_binding_describes_the_pinned_wheel() -> None:
-    """The installed library has no difference, and its version is the one in pyproject.toml."""
+    """The binding matches the installed library, and its version is the one in pyproject.toml."""
     assert mismatch_of(BINDING) is None
     project = tomllib.loads((Path(__file__).parent.parent.parent.parent / "pyproject.toml").read_text())["project"]
     assert f"xllamacpp=={BINDING.version}" in project["dependencies"]
@@ -50,7 +50,7 @@ def test_binding_describes_the_pinned_wheel() -> None:
 
 @pytest.mark.parametrize("struct", BINDING.structs, ids=lambda struct: struct.name)
 def test_offsets_and_size_are_those_of_ctypes(struct: Struct) -> None:
-    """The generated numbers are what ctypes computes from the types on this platform."""
+    """The binding's offsets and sizes equal those that ctypes computes on this platform."""
     placed = place(struct.name, struct.fields)
     assert (placed.size, placed.fields) == (struct.size, struct.fields)
 
@@ -58,7 +58,9 @@ def test_offsets_and_size_are_those_of_ctypes(struct: Struct) -> None:
 @x86_64
 @pytest.mark.parametrize(("struct", "field"), FIELDS)
 def test_missing_field_is_detected(struct: str, field: str) -> None:
-    """A field left out is a mismatch, unless it leaves all others where they are, as one before padding does."""
+    """A field missing from the binding is a mismatch, unless all other offsets are unchanged, as with one before
+    padding.
+    """
     fields = [known for known in BINDING.struct(struct).fields if known.name != field]
     wrong = changed(struct, fields)
     is_same = (wrong.struct(struct).size, [*wrong.struct(struct).fields]) == (BINDING.struct(struct).size, fields)
@@ -69,20 +71,20 @@ def test_missing_field_is_detected(struct: str, field: str) -> None:
 @pytest.mark.parametrize("type_", [ctypes.c_bool, ctypes.c_uint32, ctypes.c_void_p])
 @pytest.mark.parametrize("struct", [struct.name for struct in BINDING.structs])
 def test_additional_field_is_detected(struct: str, type_: Any) -> None:
-    """A field that the library does not have is a mismatch, at the beginning of a struct."""
+    """An additional field at the beginning of a struct is a mismatch."""
     fields = [Field("added", type_, 0), *BINDING.struct(struct).fields]
     assert struct in (mismatch_of(changed(struct, fields)) or "")
 
 
 def test_other_default_is_detected() -> None:
-    """A default that differs is named, with both values."""
+    """A default that differs is reported with both values."""
     fields = [field._replace(default=513) if field.name == "n_ctx" else field for field in FIELDS_OF_CONTEXT]
     expected = "the default of llama_context_params.n_ctx is 512, expected 513"
     assert mismatch_of(changed("llama_context_params", fields)) == expected
 
 
 def test_offset_of_another_platform_is_detected() -> None:
-    """Offsets that the platform's C types do not give are a mismatch before anything is called."""
+    """Offsets that differ from the platform's are a mismatch before any function is called."""
     context = BINDING.struct("llama_context_params")
     moved = replace(context, fields=(context.fields[0]._replace(offset=4), *context.fields[1:]))
     wrong = replace(BINDING, structs=(moved, BINDING.struct("llama_model_params"), BINDING.struct("llama_batch")))
@@ -90,25 +92,25 @@ def test_offset_of_another_platform_is_detected() -> None:
 
 
 def test_missing_function_is_detected() -> None:
-    """A function that the library does not export is named."""
+    """A function that the library does not export is named in the mismatch."""
     wrong = replace(BINDING, functions={**BINDING.functions, "llama_kv_cache_clear": (None, ctypes.c_void_p)})
     assert mismatch_of(wrong) == "the library has no function llama_kv_cache_clear"
 
 
 @pytest.mark.parametrize("version", ["2026.10.11548", "2026.10"])
 def test_other_version_is_detected(version: str) -> None:
-    """Another version is a mismatch even if the structs are the same: argument lists may differ."""
+    """Another version is a mismatch even with equal structs, as the arguments of functions may differ."""
     expected = f"version {version} is installed, expected {BINDING.version}"
     assert find_mismatch(library_path(), BINDING, version) == expected
 
 
 def test_build_of_the_same_version_matches() -> None:
-    """A build for a GPU, which has a local version, has the same interface."""
+    """A GPU build of the same version, which has a local version suffix, matches."""
     assert find_mismatch(library_path(), BINDING, f"{BINDING.version}+cu128") is None
 
 
 def test_library_is_not_loaded_with_a_wrong_binding() -> None:
-    """The error says what differs; the right binding can be loaded afterwards."""
+    """A wrong binding raises an error that says what differs, and the right one can be loaded afterwards."""
     without_batch = changed("llama_context_params", [field for field in FIELDS_OF_CONTEXT if field.name != "n_batch"])
     with pytest.raises(BindingMismatch, match=r"requires the package xllamacpp==.+: llama_context_params has"):
         load_library(without_batch)
@@ -116,7 +118,7 @@ def test_library_is_not_loaded_with_a_wrong_binding() -> None:
 
 
 def test_header_is_read() -> None:
-    """Typedefs, enums, pointers and callbacks of a header become types of ctypes."""
+    """Typedefs, enums, pointers and callbacks of a C header are converted to ctypes."""
     header = Header(
         """
         typedef int32_t token; struct memory; typedef struct memory * memory_t;
@@ -144,6 +146,6 @@ def test_header_is_read() -> None:
 
 @pytest.mark.parametrize("declaration", ["int32_t numbers[4];", "unsigned flag : 1;", "struct other inner;"])
 def test_unsupported_declaration_is_an_error(declaration: str) -> None:
-    """Arrays, bit fields and nested structs are not guessed at."""
+    """Arrays, bit fields and nested structs in a C header raise ValueError."""
     with pytest.raises(ValueError, match="unsupported"):
         Header(f"struct llama_batch {{ int32_t n; {declaration} }};").fields("llama_batch")

@@ -82,7 +82,9 @@ async def own() -> AsyncIterator[LlamaCppEngine]:
 
 
 async def test_mismatch_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """The engine is another one, and one line of the log says what did not match; the right binding has none."""
+    """If the binding does not match, the fallback engine is used and one line of the log says what differs; otherwise
+    there is none.
+    """
     with caplog.at_level(logging.DEBUG):
         assert isinstance(make_fallback(), FallbackEngine)
         assert isinstance(make_llama_cpp_engine(model_path=Path("x.gguf")), LlamaCppEngine)
@@ -92,7 +94,9 @@ async def test_mismatch_is_one_warning(caplog: pytest.LogCaptureFixture) -> None
 
 
 async def test_card_and_tokenizer_are_the_same(fallback: Engine, own: LlamaCppEngine) -> None:
-    """Name, model card and tokenizer are those of the engine that it replaces; it declares what it lacks."""
+    """The fallback engine has the name, model card and tokenizer of the engine it replaces, and declares the
+    capabilities it lacks.
+    """
     assert (fallback.name, fallback.card, fallback.artefact) == (own.name, own.card, own.artefact)
     assert fallback.card.id == ID
     assert fallback.capacity == 2
@@ -101,7 +105,7 @@ async def test_card_and_tokenizer_are_the_same(fallback: Engine, own: LlamaCppEn
 
 
 async def test_greedy_tokens_are_the_same(fallback: Engine, own: LlamaCppEngine) -> None:
-    """A completion by token ids is that of the engine that it replaces, and so is one that continues it."""
+    """Greedy tokens of the fallback engine equal those of the engine it replaces, also when an answer is continued."""
     tokens, deltas = await run(own, chat(PROMPT), temperature=0, max_tokens=30)
     served, served_deltas = await run(fallback, chat(PROMPT), temperature=0, max_tokens=30)
     assert (served, served_deltas[-1].finish_reason) == (tokens, deltas[-1].finish_reason)
@@ -110,7 +114,7 @@ async def test_greedy_tokens_are_the_same(fallback: Engine, own: LlamaCppEngine)
 
 
 async def test_server_needs_the_key(fallback: Engine) -> None:
-    """Other users of the machine cannot use the server: it is on loopback and demands the engine's key."""
+    """The fallback's server listens on loopback and requires the engine's key, so that other users cannot use it."""
     connections = [c for server in servers() for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert connections
     for connection in connections:
@@ -121,7 +125,7 @@ async def test_server_needs_the_key(fallback: Engine) -> None:
 
 
 async def test_server_ends_with_the_node() -> None:
-    """A node answers through the server, and stopping it ends the process."""
+    """A node answers through the fallback's server, and stopping the node ends the server's process."""
     before = servers()
     async with make_fallback(capacity=1) as engine:
         (process,) = set(servers()) - set(before)
@@ -134,7 +138,7 @@ async def test_server_ends_with_the_node() -> None:
 
 
 async def test_server_ends_with_a_killed_node() -> None:
-    """If the node's process is killed, the server's process ends, too."""
+    """If the node's process is killed, the process of the fallback's server ends, too."""
     code = f"""
 import asyncio, pathlib
 from subnet.engines.llama_cpp import FallbackEngine
@@ -154,7 +158,7 @@ asyncio.run(main())
 
 
 async def test_signals_do_not_end_the_server_before_the_node_has_drained() -> None:
-    """Ctrl-C reaches all processes of a terminal; only the node decides when the server ends."""
+    """Ctrl-C in a terminal does not end the fallback's server; only the node does."""
     before = servers()
     async with make_fallback(capacity=1) as engine:
         (process,) = set(servers()) - set(before)
@@ -164,7 +168,7 @@ async def test_signals_do_not_end_the_server_before_the_node_has_drained() -> No
 
 
 async def test_ended_server_is_an_engine_error() -> None:
-    """If the server crashes, the health check and further jobs report it."""
+    """If the fallback's server crashes, the health check and further jobs fail with an engine error."""
     before = servers()
     async with make_fallback(capacity=1) as engine:
         await engine.check()
@@ -176,7 +180,7 @@ async def test_ended_server_is_an_engine_error() -> None:
 
 
 async def test_server_that_does_not_start_is_a_settings_error(tmp_path: Path) -> None:
-    """A file without its weights: the error says what did not match, and that the server failed, too."""
+    """With a truncated model file, the error says that neither the binding nor the fallback's server can be used."""
     truncated = tmp_path / "model.gguf"
     truncated.write_bytes(resolve(None, print).read_bytes()[: 8 << 20])
     before = servers()

@@ -9,7 +9,7 @@ import pytest
 
 from subnet.generation import Grammar, Sampling
 from tests.faults.killing import Cuts, Name, killed_at
-from tests.faults.library import Wish
+from tests.faults.library import Request
 from tests.tiny_model import tiny_model
 
 pytest.importorskip("torch", reason="the extra `transformers` is not installed")
@@ -17,10 +17,10 @@ pytest.importorskip("transformers", reason="the extra `transformers` is not inst
 
 PENALTIES: dict[str, Any] = {"frequency_penalty": 1.2, "presence_penalty": 0.6, "repetition_penalty": 1.1}
 CAT = Grammar("regex", '\\{"cat": "(sat|mat)", "dog": "[a-z]{6}"\\}')
-WISHES: dict[Name, Wish] = {
-    ("2 choices", "greedy and with logprobs"): Wish(Sampling(max_tokens=24, temperature=0, logprobs=3), 2),
-    ("penalties", "with a seed"): Wish(Sampling(max_tokens=24, seed=7, **PENALTIES)),
-    ("a grammar", "with a seed"): Wish(Sampling(max_tokens=60, seed=7, grammar=CAT)),
+REQUESTS: dict[Name, Request] = {
+    ("2 choices", "greedy and with logprobs"): Request(Sampling(max_tokens=24, temperature=0, logprobs=3), 2),
+    ("penalties", "with a seed"): Request(Sampling(max_tokens=24, seed=7, **PENALTIES)),
+    ("a grammar", "with a seed"): Request(Sampling(max_tokens=60, seed=7, grammar=CAT)),
 }
 
 
@@ -33,10 +33,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Cuts]:
     """Answers that are interrupted after a third and after two thirds of their tokens."""
     folder: Path = tiny_model(tmp_path_factory.mktemp("killed") / "tiny")
     command = ("subnet.cli", "node", "--engine", "transformers", "--model", str(folder), "--threads", "1")
-    return killed_at(WISHES, *command, prompt=[0, 50, 60, 70, 80, 90], cuts=thirds)
+    return killed_at(REQUESTS, *command, prompt=[0, 50, 60, 70, 80, 90], cuts=thirds)
 
 
-@pytest.mark.parametrize("name", WISHES, ids=", ".join)
+@pytest.mark.parametrize("name", REQUESTS, ids=", ".join)
 def test_interrupted_answers_equal_uninterrupted_ones(name: Name, killed: dict[Name, Cuts]) -> None:
     """Tokens, logprobs, finish reasons and counts equal those of an uninterrupted answer, and only lost tokens are
     generated again."""

@@ -73,7 +73,7 @@ def test_encoding_and_decoding_match_the_package(pair: TokenizerPair, text: str)
 def test_invalid_utf8_is_replaced_as_in_the_package(byte_pair: TokenizerPair, data: st.DataObject) -> None:
     """Tokens that form no whole characters are decoded with the same replacement characters as in the package."""
     ids = data.draw(st.lists(st.integers(0, byte_pair.theirs.get_vocab_size() - 1), max_size=12))
-    # A character that the end cuts off is not shown: a letter ends it.
+    # An incomplete character at the end is not shown; a letter after it ends it.
     ids.append(id_of(byte_pair.theirs, "a"))
     assert Detokenizer(byte_pair.table).decode(ids) == byte_pair.theirs.decode(ids)
 

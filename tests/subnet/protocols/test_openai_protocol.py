@@ -53,7 +53,7 @@ PIECES = len(pieces(TEXT))
 USED = ChatUsage(prompt_tokens=7, completion_tokens=PIECES)
 
 
-# A good server.
+# A server without faults.
 
 
 async def test_response_becomes_deltas() -> None:
@@ -171,7 +171,7 @@ async def test_any_split_of_the_bytes(size: int) -> None:
     assert result.text() == "Grüße, 世界 🙂!"
 
 
-# What ends badly.
+# Failures.
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_any_chunks_are_an_answer_or_a_subnet_error(chunks: list[Any]) -> None:
         )
 
 
-# What servers call their things.
+# Field names of different servers.
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ OPENAI = [
     [
         OPENAI,
         [[call('{"x": 1}', "f", index=0, id="a"), call("{}", "g", index=1, id="b")]],
-        # Ollama and Gemini: index 0 for all, or none, whole calls.
+        # Ollama and Gemini: complete calls, all with index 0 or without one.
         [[call('{"x": 1}', "f", index=0, id="a")], [call("{}", "g", index=0, id="b")]],
         [[call('{"x": 1}', "f", index=0, id="a"), call("{}", "g", index=0, id="b")]],
         [[call('{"x": 1}', "f", index=0), call("{}", "g", index=0)]],
@@ -208,7 +208,7 @@ OPENAI = [
         [[call('{"x": 1}', "f", id="a")], [call("{}", "g", id="b")]],
         # No ids.
         [[call("", "f", index=0)], [call('{"x"', index=0)], [call(": 1}", index=0)], [call("{}", "g", index=1)]],
-        # No indexes: pieces by id, and by order.
+        # No indexes: pieces are assigned by id or by order.
         [[call("", "f", id="a")], [call('{"x"', id="a")], [call(": 1}", id="a")], [call("{}", "g", id="b")]],
         [[call("", "f", id="a")], [call('{"x"')], [call(": 1}")], [call("{}", "g", id="b")]],
         # Ids and names repeated.
@@ -230,7 +230,7 @@ OPENAI = [
             [call(": 1}", None, index=0, id=None)],
             [call("{}", "g", index=1, id="b")],
         ],
-        # A new id in each piece, as of older ones of vLLM.
+        # A new id in each piece, as in older versions of vLLM.
         [
             [call("", "f", index=0, id="a")],
             [call('{"x"', index=0, id="i")],

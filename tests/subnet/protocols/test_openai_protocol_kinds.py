@@ -55,7 +55,7 @@ def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h
         ("ollama", {"user": "me", "metadata": {"a": "b"}, "logit_bias": {}, "tool_choice": "auto", "min_p": 0}, {}),
         ("ollama", {"tools": [{"type": "function"}], "tool_choice": "none"}, {}),
         ("tgi", {"max_completion_tokens": 5, "stop": "x"}, {"max_tokens": 5, "stop": ["x"]}),
-        # It refuses a top_p of 1, and takes a presence penalty of 0 for a repetition penalty of 2.
+        # TGI rejects a top_p of 1, and treats a presence penalty of 0 as a repetition penalty of 2.
         ("tgi", {"top_p": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "stop": ["x"]}, {"stop": ["x"]}),
         ("tgi", {"tool_choice": "required", "tools": [{}]}, {"tool_choice": "required", "tools": [{}]}),
         ("lmstudio", {"max_completion_tokens": 5, "repetition_penalty": 1.5}, {"max_tokens": 5, "repeat_penalty": 1.5}),
