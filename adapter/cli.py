@@ -111,7 +111,7 @@ def build_parser() -> Parser:
     serve = parser.add_command(
         "serve", help="run a gateway in front of nodes and servers that run elsewhere", description=_SERVE
     )
-    serve.epilog, serve.fill, serve.instead = _SETTINGS, _serve_flags, "serve takes --node URL"
+    serve.epilog, serve.fill, serve.other_command_hint = _SETTINGS, _serve_flags, "serve takes --node URL"
     serve.set_defaults(start=_gateway)
     nodes = parser.add_command("nodes", help="print the nodes of a running gateway", description=_NODES)
     nodes.add_argument("--url", default=_URL, help="address of the gateway (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The `subnet` command. What it needs is imported when it is used, so that help appears at once."""
+"""The `subnet` command. Imports are deferred until they are needed, so that help is printed without delay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SETTINGS = "\nSettings also come from node.toml and the environment (SUBNET_POR
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command. Mistakes in settings and nodes that cannot start end it with one line each."""
+    """Run the command. Invalid settings, and a node that cannot start, exit with an error message."""
     options = build_parser().parse_args(arguments)
     try:
         _node(options)
@@ -46,17 +46,17 @@ def _node(options: argparse.Namespace) -> None:
     flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
     settings = reader.load(options.config, flags=flags)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(settings, _say))
+    asyncio.run(run(settings, _print_line))
 
 
-def _say(line: str) -> None:
-    # Whoever started the node may have stopped listening.
+def _print_line(line: str) -> None:
+    # The reader of standard output may have exited.
     with suppress(BrokenPipeError):
         print(line, flush=True)
 
 
 def build_parser() -> Parser:
-    """Returns the parser; the flags of a command are added when it is used."""
+    """Return the parser; the flags of a command are added when it is parsed."""
     parser = Parser(prog="subnet", description="A subnet of inference nodes.")
     parser.add_argument("--version", action="version", version=VERSION)
     node = parser.add_command("node", help="run one node", description=_NODE)

@@ -49,7 +49,7 @@ class SettingsError(SubnetError):
     code = "settings_error"
 
     def report(self, program: str) -> str:
-        """Returns the text that `program` prints before it exits."""
+        """Return the text that `program` prints before it exits."""
         lines = str(self).splitlines()
         if len(lines) == 1:
             return f"{program}: {self}"
@@ -169,5 +169,5 @@ _BY_CODE = _tree(SubnetError)
 
 
 def from_code(code: str, message: str, *, retry_after: float | None = None, param: str | None = None) -> SubnetError:
-    """Make the error with that `code`; an unknown code becomes a NodeError."""
+    """Return the error for a code; an unknown code becomes a NodeError."""
     return _BY_CODE.get(code, NodeError)(message, retry_after=retry_after, param=param)

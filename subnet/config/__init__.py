@@ -1,4 +1,4 @@
-"""Settings of a program, read from a TOML file, the environment and the command line."""
+"""Reading of settings from a TOML file, the environment and the command line."""
 
 from subnet.config.reader import SettingsReader
 

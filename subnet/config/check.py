@@ -1,4 +1,4 @@
-"""Checks a value against a type and collects every problem, each with its path."""
+"""Validation of settings against their types, which reports all problems with their paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-# Values of these are never repeated in a message, which may end up in a log.
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+# Settings whose values are not repeated in errors, which may be logged.
 _SECRET = re.compile(r"secret|api.key|headers|proxy", re.IGNORECASE)
-_LONGEST = 60
+_MAX_VALUE_LENGTH = 60
 _SCALARS: Mapping[type[inspect.Type], type] = {
     inspect.IntType: int,
     inspect.FloatType: float,
@@ -24,16 +24,18 @@ _SCALARS: Mapping[type[inspect.Type], type] = {
 
 
 class Checker:
-    """Turns text and plain values into what a type expects, and collects `problems` instead of stopping at the first.
+    """Converts text and plain values for given types, and collects all `problems` instead of stopping at the first.
 
-    A text stands for any scalar: "8000" for an integer, "yes" or "off" for a boolean, "a,b" for a list.
+    Text is accepted for any scalar or list: "8000" for an integer, "yes" or "off" for a boolean, "a,b" for a list.
     """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def read(self, info: inspect.Type, value: Any, path: str) -> Any:
-        """Returns `value` as plain data that msgspec converts to `info`; meaningless once there are problems."""
+        """Return `value` as plain data that msgspec can convert to `info`. The result is undefined if there are
+        problems.
+        """
         info = plain_type(info)
         if isinstance(info, inspect.StructType):
             return self._struct(info, value, path)
@@ -44,17 +46,17 @@ class Checker:
         return self._scalar(info, value, path)
 
     def unknown(self, path: str, name: str, names: Iterable[str], prefix: str = "") -> None:
-        """Records a name that does not exist, with the closest one that does, both without their `prefix`."""
+        """Record the unknown setting `name`, and suggest the most similar of `names`, which all lack their `prefix`."""
         self.problems.append(f"{path}: unknown setting{suggestion(name, names, prefix)}")
 
     def _struct(self, info: inspect.StructType, value: Any, path: str) -> Any:
-        written = getattr(info.cls, "from_text", None)
-        if isinstance(value, str) and written is not None:
-            value = written(value)
+        from_text = getattr(info.cls, "from_text", None)
+        if isinstance(value, str) and from_text is not None:
+            value = from_text(value)
         if isinstance(value, info.cls):
             return value
         if not isinstance(value, Mapping):
-            return self._refuse(info, value, path)
+            return self._reject(info, value, path)
         fields = {field.encode_name: field for field in info.fields}
         before = len(self.problems)
         found = {}
@@ -71,7 +73,7 @@ class Checker:
         return found
 
     def _convert(self, struct: type, found: Mapping[str, Any], path: str) -> None:
-        """Runs the struct's own checks, of fields that only together are wrong."""
+        """Record an error of the struct's own validation, such as a conflict between fields."""
         try:
             msgspec.convert(found, struct, strict=False)
         except msgspec.ValidationError as error:
@@ -81,54 +83,56 @@ class Checker:
         if isinstance(value, str | list | tuple) and accepts_pairs(info):
             value = self._pairs(info, value, path)
         if not isinstance(value, Mapping):
-            return self._refuse(info, value, path)
+            return self._reject(info, value, path)
         if any(not name for name in value):
             self.problems.append(f"{path}: a name must not be empty")
         return {name: self.read(info.value_type, item, f"{path}.{_quoted(name)}") for name, item in value.items()}
 
-    def _pairs(self, info: inspect.DictType, given: str | Iterable[Any], path: str) -> Mapping[str, Any]:
-        """Reads "a=b" and "c=d". Where values are lists, a word without a name belongs to the one before: "a=b,c"."""
-        many = isinstance(plain_type(info.value_type), inspect.VarTupleType)
+    def _pairs(self, info: inspect.DictType, text: str | Iterable[Any], path: str) -> Mapping[str, Any]:
+        """Parse "a=b" and "c=d". If values are lists, an item without a name belongs to the name before it: "a=b,c"."""
+        has_lists = isinstance(plain_type(info.value_type), inspect.VarTupleType)
         found: dict[str, list[str]] = {}
-        words = split(given) if isinstance(given, str) else [part for item in given for part in split(str(item))]
-        for item in words:
+        items = split(text) if isinstance(text, str) else [part for item in text for part in split(str(item))]
+        for item in items:
             name, mark, value = item.partition("=")
             if mark:
                 found[name.strip()] = [value.strip()]
-            elif found and many:
+            elif found and has_lists:
                 found[next(reversed(found))].append(item)
             else:
-                self.problems.append(f"{path}: expected NAME=VALUE{',...' if many else ''}, got {shown(item)}")
-        return found if many else {name: values[0] for name, values in found.items()}
+                self.problems.append(
+                    f"{path}: expected NAME=VALUE{',...' if has_lists else ''}, got {format_value(item)}"
+                )
+        return found if has_lists else {name: values[0] for name, values in found.items()}
 
     def _list(self, info: inspect.Type, value: Any, path: str) -> Any:
         if isinstance(value, str):
             value = split(value)
         if not isinstance(value, list | tuple):
-            return self._refuse_as("a list", value, path)
+            return self._add_problem("a list", value, path)
         return [self.read(info, item, f"{path}[{number}]") for number, item in enumerate(value)]
 
     def _scalar(self, info: inspect.Type, value: Any, path: str) -> Any:
         if isinstance(info, inspect.BoolType) and isinstance(value, str):
-            value = _WORDS.get(value.strip().lower(), value)
+            value = _BOOLEANS.get(value.strip().lower(), value)
         try:
             converted: Any = msgspec.convert(value, _SCALARS.get(type(info), str), strict=False)
         except msgspec.ValidationError:
-            return self._refuse(info, value, path)
-        return converted if _within(info, converted) else self._refuse(info, value, path)
+            return self._reject(info, value, path)
+        return converted if _within(info, converted) else self._reject(info, value, path)
 
-    def _refuse(self, info: inspect.Type, value: Any, path: str) -> None:
+    def _reject(self, info: inspect.Type, value: Any, path: str) -> None:
         info = plain_type(info)
         choices = map(str, info.values) if isinstance(info, inspect.LiteralType) else ()
-        self._refuse_as(expected(info), value, path, suggestion(str(value), choices))
+        self._add_problem(expected(info), value, path, suggestion(str(value), choices))
 
-    def _refuse_as(self, wanted: str, value: Any, path: str, hint: str = "") -> None:
-        got = "" if _SECRET.search(path) else f", got {shown(value)}{hint}"
-        self.problems.append(f"{path}: expected {wanted}{got}")
+    def _add_problem(self, expected_text: str, value: Any, path: str, hint: str = "") -> None:
+        got = "" if _SECRET.search(path) else f", got {format_value(value)}{hint}"
+        self.problems.append(f"{path}: expected {expected_text}{got}")
 
 
 def plain_type(info: inspect.Type) -> inspect.Type:
-    """The type without its annotations and without None."""
+    """Return the type without annotations and without None."""
     while isinstance(info, inspect.Metadata | inspect.UnionType):
         if isinstance(info, inspect.Metadata):
             info = info.type
@@ -138,7 +142,7 @@ def plain_type(info: inspect.Type) -> inspect.Type:
 
 
 def accepts_pairs(info: inspect.DictType) -> bool:
-    """Whether its values are simple enough to be written as NAME=VALUE."""
+    """Return whether the values of the mapping are simple enough to be written as NAME=VALUE."""
     return not isinstance(plain_type(info.value_type), inspect.StructType)
 
 
@@ -147,14 +151,16 @@ def split(text: str) -> list[str]:
 
 
 def suggestion(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean 'port'?` when one of `names` is close to `name`, else nothing; `prefix` leads the suggestion."""
+    """Return `; did you mean 'port'?` if one of `names` is similar to `name`, else "". `prefix` is added to the
+    suggestion.
+    """
     known = {other.lower().replace("-", "_"): other for other in names}
     close = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     return f"; did you mean '{prefix}{known[close[0]]}'?" if close else ""
 
 
 def expected(info: inspect.Type) -> str:
-    """A phrase for what a type takes: "an integer from 0 to 65535"."""
+    """Return a description of the values of a type, such as "an integer from 0 to 65535"."""
     info = plain_type(info)
     if isinstance(info, inspect.LiteralType):
         return "one of " + ", ".join(map(str, info.values))
@@ -179,12 +185,12 @@ def _range(info: inspect.IntType | inspect.FloatType) -> str:
     return f" {low or high}" if low or high else ""
 
 
-def shown(value: Any) -> str:
-    """What was given, short enough for one line."""
+def format_value(value: Any) -> str:
+    """Return a value as text for an error, truncated to fit into one line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return repr(value if len(value) <= _LONGEST else value[:_LONGEST] + "...")
+        return repr(value if len(value) <= _MAX_VALUE_LENGTH else value[:_MAX_VALUE_LENGTH] + "...")
     if isinstance(value, Mapping):
         return "a table"
     return "a list" if isinstance(value, list | tuple) else str(value)
@@ -203,5 +209,5 @@ def _within(info: Any, value: Any) -> bool:
 
 
 def _quoted(name: str) -> str:
-    """A key as TOML writes it."""
+    """Return a key as it is written in TOML."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'

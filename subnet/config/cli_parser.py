@@ -1,4 +1,4 @@
-"""An argparse parser whose errors are one line with a suggestion, and that adds its flags only when it is used."""
+"""Parser for command lines, with one-line errors, suggestions, and flags that are added only when a command is used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _NO_VALUE = re.compile(r"argument (--[a-z-]+): expected one argument")
 
 
 class Parser(argparse.ArgumentParser):
-    """A command, or a program with several. Flags cannot be abbreviated.
+    """Parser of a program or of one of its commands. Flags cannot be abbreviated.
 
-    `fill` adds the flags of a command when that command is parsed, so that the help of another, or the list of
-    commands, imports nothing that those flags need. `expected` says what each flag takes, for the error about a missing
-    value. `instead` is added to the error about an option of another command.
+    `fill` adds the flags of a command when that command is parsed, so that the help of another command, or the list of
+    commands, does not import what those flags need. `expected` has a description of each flag's value, for the error
+    for a missing value. `other_command_hint` is appended to the error for an option that belongs to another command.
     """
 
     fill: Callable[[Parser], None] | None = None
-    instead = ""
+    other_command_hint = ""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         self._siblings: Mapping[str, Parser] = {}
 
     def add_command(self, name: str, **options: Any) -> Parser:
-        """Returns the parser of a new command."""
+        """Add a command and return its parser."""
         if not self._commands:
             self._subcommands = self.add_subparsers(
                 dest="command", required=True, metavar="command", parser_class=Parser
@@ -51,22 +51,22 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown command {name!r}{suggestion(name, self._commands)}")
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self._refuse(unknown[0])
+            self._reject_option(unknown[0])
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with one line instead of argparse's full usage, which here has forty flags."""
+        """Exit with a one-line error instead of argparse's usage, which would list forty flags."""
         missing = _NO_VALUE.fullmatch(message)
         if missing is not None and missing[1] in self.expected:
             message = f"{missing[1]}: expected {self.expected[missing[1]]}"
         self.exit(2, f"{self.prog}: {message}\nrun `{self.prog} --help` for all options\n")
 
-    def _refuse(self, word: str) -> NoReturn:
+    def _reject_option(self, word: str) -> NoReturn:
         flag = word.partition("=")[0]
         others = [other.prog for other in self._siblings.values() if other is not self and flag in other._flags()]
         if others:
             of = " and ".join(f"`{prog}`" for prog in others)
-            self.error(f"{flag} is an option of {of}{self.instead and f'; {self.instead}'}")
+            self.error(f"{flag} is an option of {of}{self.other_command_hint and f'; {self.other_command_hint}'}")
         self.error(f"unknown option {word}{suggestion(flag, self._flags())}")
 
     def _flags(self) -> Sequence[str]:

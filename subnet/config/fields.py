@@ -1,4 +1,4 @@
-"""One setting: its names in a file, in the environment and on the command line, its type, and its help text."""
+"""Description of a setting: its names in files, environment and command line, its type and its help text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _KINDS: dict[type[inspect.Type], str] = {
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One field of a settings Struct.
+    """One setting, made from a field of a settings Struct.
 
-    `kind` is one word, like "integer". A "list" has items. A "map" has values by name, written NAME=VALUE outside a
-    file. "tables" are tables by name, and only a file can hold them. `placeholder` stands for a value in the help, if
-    the kind says too little: Meta(extra={"metavar": ...}).
+    `kind` is the type in words: "integer", "number", "text", "true or false", "list", "map" or "tables". A "map" is
+    written as NAME=VALUE outside of files; "tables" map names to tables and can only be set in files. `placeholder`
+    replaces the metavar derived from the type: Meta(extra={"metavar": ...}).
     """
 
     name: str
@@ -38,12 +38,12 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def repeatable(self) -> bool:
-        """Whether the flag may be given several times."""
+        """True if the flag may be repeated."""
         return self.kind in ("list", "map")
 
     @property
     def flag(self) -> str | None:
-        """The flag, in the singular where it may be given several times: --node A --node B."""
+        """Name of the flag, singular if it may be repeated: --node A --node B. None if there is no flag."""
         if self.kind == "tables":
             return None
         name = self.name
@@ -53,18 +53,18 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def metavar(self) -> str:
-        """A placeholder for one value."""
+        """Placeholder for one value in the help."""
         if self.placeholder:
             return self.placeholder
         if isinstance(self.info, inspect.DictType):
-            many = isinstance(plain_type(self.info.value_type), inspect.VarTupleType)
-            return "NAME=VALUE,..." if many else "NAME=VALUE"
+            has_lists = isinstance(plain_type(self.info.value_type), inspect.VarTupleType)
+            return "NAME=VALUE,..." if has_lists else "NAME=VALUE"
         choices = expected(self.info).removeprefix("one of ") if isinstance(self.info, inspect.LiteralType) else ""
         return choices.replace(", ", "|") or self.kind.replace(" ", "-").upper()
 
     @property
     def values(self) -> str:
-        """What it takes, for a table of settings: its kind, or the choices."""
+        """Type or choices, for the table of settings."""
         items = plain_type(self.info.item_type) if isinstance(self.info, inspect.VarTupleType) else self.info
         if not isinstance(items, inspect.LiteralType):
             return self.kind
@@ -72,15 +72,15 @@ class Field(msgspec.Struct, frozen=True):
         return choices if items is self.info else f"list of {choices}"
 
     @property
-    def shown(self) -> str:
-        """The default as a person writes it; "" for none."""
+    def default_text(self) -> str:
+        """Default as text; "" if it is None or empty."""
         if self.default in (None, (), {}):
             return ""
         return str(self.default).lower() if isinstance(self.default, bool) else f"{self.default}"
 
 
 def fields(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Field]:
-    """Yields every field of `struct` as a setting whose environment variable starts with `prefix`."""
+    """Yield a Field for every field of `struct`; the names of environment variables start with `prefix`."""
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]

@@ -1,11 +1,11 @@
-"""Settings from a TOML file, then the environment, then flags, read once into one frozen Struct. The later one wins.
+"""Settings from a TOML file, the environment and flags, in order of increasing precedence, as a frozen Struct.
 
-The Struct is the only table: type checks, ranges, the flags' help and the generated reference come from it. Every field
-is `name: Annotated[type, Meta(description=...)] = default`.
+The Struct is the only definition: validation, the flags' help and the generated reference come from it. Every field is
+`name: Annotated[type, Meta(description=...)] = default`.
 
 We considered pydantic-settings and cyclopts. Neither names the file, variable or flag that a wrong value came from,
-both ignore unknown environment variables, and pydantic costs every gateway process 10 MB of memory; msgspec is here
-anyway. The command line itself is argparse.
+both ignore unknown environment variables, and pydantic costs every gateway process 10 MB of memory; msgspec is a
+dependency anyway. The command line itself is parsed by argparse.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from subnet.config.fields import Field, fields
 from subnet.errors import SettingsError
 
 S = TypeVar("S", bound=msgspec.Struct)
-# Name, value, and the place that a message names: "adapter.toml: port", "ADAPTER_PORT", "--port".
-_Given = tuple[str, object, str]
+# Name, value, and origin for error messages: "adapter.toml: port", "ADAPTER_PORT", "--port".
+_Value = tuple[str, object, str]
 # Kubernetes adds these to the environment of a pod for a service called "adapter" or "subnet".
 _SERVICE_LINKS = ("SERVICE_", "PORT_")
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class SettingsReader(Generic[S]):
-    """Reads a `struct` from `file` (if it exists), from variables that start with `prefix`, and from flags."""
+    """Reads a `struct` from `file` (if it exists), from environment variables that start with `prefix`, and
+    from flags.
+    """
 
     def __init__(self, struct: type[S], prefix: str, file: str) -> None:
         self._struct = struct
@@ -48,13 +50,13 @@ class SettingsReader(Generic[S]):
         environ: Mapping[str, str] = os.environ,
         flags: Mapping[str, object] | None = None,
     ) -> S:
-        """Returns the settings.
+        """Return the settings.
 
-        `config` names a TOML file that must exist; without it the default file is read if it exists. `flags` holds what
-        was given on the command line, by setting name; None means not given. An empty environment variable counts as
-        not set. Outside a file, a list is written with commas and a map as NAME=VALUE with commas.
+        `config` is the path of a TOML file that must exist; by default the default file is read if it exists. `flags`
+        are the values of flags by the name of the setting; None means not given. Empty environment variables are
+        ignored. Outside a file, lists are separated by commas, and maps are written as NAME=VALUE, separated by commas.
 
-        Raises SettingsError with one line per mistake, each naming the file, variable or flag, and the path within it.
+        Raises SettingsError with one line per mistake, each with the file, variable or flag, and the path within it.
         """
         variable = self._prefix + "CONFIG"
         origin = "" if config else f" (from {variable})"
@@ -73,7 +75,7 @@ class SettingsReader(Generic[S]):
         return msgspec.convert(values, self._struct)
 
     def add_flags(self, parser: Parser, *names: str) -> None:
-        """Adds a flag for each of `names`, or for all settings; a flag that is not given stays None."""
+        """Add a flag for each of `names`, or for all settings; the value of a flag that is not given is None."""
         parser.add_argument(
             "--config", metavar="FILE", help=f"TOML file to read (default: ./{self._file}, if it exists)"
         )
@@ -86,16 +88,16 @@ class SettingsReader(Generic[S]):
                 dest=field.name,
                 metavar=field.metavar,
                 action="append" if field.repeatable else "store",
-                help=f"{text}{f' (default: {field.shown})' if field.shown else ''}".replace("%", "%%"),
+                help=f"{text}{f' (default: {field.default_text})' if field.default_text else ''}".replace("%", "%%"),
             )
             parser.expected[field.flag] = _expected(field)
 
     def table(self) -> str:
-        """Returns the settings as a Markdown table."""
+        """Return the settings as a Markdown table."""
         rows = ["| setting | environment variable, flag | type | default | meaning |", "|---|---|---|---|---|"]
         for field in self.fields:
             names = "" if field.flag is None else f"`{field.variable}`, `{field.flag}`"
-            rows.append(f"| `{field.name}` | {names} | {field.values} | {_code(field.shown)} | {field.help} |")
+            rows.append(f"| `{field.name}` | {names} | {field.values} | {_code(field.default_text)} | {field.help} |")
         return "\n".join(rows) + "\n"
 
     def _unknown(self, checker: Checker, name: str, place: str) -> None:
@@ -105,7 +107,7 @@ class SettingsReader(Generic[S]):
         else:
             checker.unknown(place, name, [field.name for field in self.fields])
 
-    def _from_file(self, config: str | None, origin: str) -> Iterator[_Given]:
+    def _from_file(self, config: str | None, origin: str) -> Iterator[_Value]:
         path = Path(config or self._file)
         if config is None and not path.is_file():
             return
@@ -120,30 +122,30 @@ class SettingsReader(Generic[S]):
         for name, value in found.items():
             yield name, value, f"{path}: {name}"
 
-    def _from_environment(self, environ: Mapping[str, str]) -> Iterator[_Given]:
+    def _from_environment(self, environ: Mapping[str, str]) -> Iterator[_Value]:
         for variable, value in environ.items():
             name = variable.removeprefix(self._prefix)
             link = name.startswith(_SERVICE_LINKS) or (name == "PORT" and value.startswith("tcp://"))
             if value.strip() and name not in (variable, "CONFIG") and not link:
                 yield name.lower(), value, variable
 
-    def _from_flags(self, flags: Mapping[str, object]) -> Iterator[_Given]:
-        written = {field.name: field.flag for field in self.fields}
+    def _from_flags(self, flags: Mapping[str, object]) -> Iterator[_Value]:
+        flag_names = {field.name: field.flag for field in self.fields}
         for name, value in flags.items():
             if value is not None:
-                yield name, value, written.get(name) or name
+                yield name, value, flag_names.get(name) or name
 
 
 def _line(path: Path, problem: str) -> int:
-    """The number of the line that tomllib complains about."""
+    """Return the line number in an error of tomllib; the last line if the file ends too soon."""
     found = _AT.search(problem)
     return int(found[1]) if found and found[1] else len(path.read_text("utf-8").splitlines())
 
 
 def struct_table(struct: type[msgspec.Struct]) -> str:
-    """Returns the keys of a table in a settings file as a Markdown table."""
+    """Return the keys of a table in a settings file as a Markdown table."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    rows += [f"| `{one.name}` | {one.values} | {_code(one.shown)} | {one.help} |" for one in fields(struct)]
+    rows += [f"| `{one.name}` | {one.values} | {_code(one.default_text)} | {one.help} |" for one in fields(struct)]
     return "\n".join(rows) + "\n"
 
 
@@ -155,7 +157,7 @@ def _read(checker: Checker, field: Field, value: object, place: str) -> object:
 
 
 def _expected(field: Field) -> str:
-    """A phrase for what the flag takes, with an example where people leave it out."""
+    """Return a description of the flag's value, with an example for booleans, whose value is often omitted."""
     if field.kind == "true or false":
         return f"true or false, for example {field.flag} yes"
     return field.metavar if field.repeatable else expected(field.info)
