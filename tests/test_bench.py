@@ -57,7 +57,7 @@ async def answer(*parts: bytes) -> Answer:
     return made
 
 
-async def test_connections_that_nobody_takes() -> None:
+async def test_refused_connections() -> None:
     """Refused connections count as wrong answers, and the rest of the load continues."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = closed.getsockname()
@@ -67,7 +67,7 @@ async def test_connections_that_nobody_takes() -> None:
         check(answers, 2)
 
 
-def test_streams_that_fell_behind_are_told() -> None:
+def test_streams_that_fell_behind_are_reported() -> None:
     """Streams that fell behind are reported as the sum of all runs, if there are any."""
     kept = Figures(
         streams=2, complete=2, per_second=1, per_cpu_second=1, cpu=1, gap=(1, 1, 1), behind=0, shares=[1], memory=1
@@ -96,13 +96,13 @@ async def test_events_are_counted_however_they_are_cut(cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("parts", [[], [HEAD + CHUNKED[:-5]], [HEAD + CHUNKED.replace(b'{"content":" of"}}\n\n', b"")]])
-async def test_answers_that_are_not_right(parts: list[bytes]) -> None:
+async def test_wrong_answers(parts: list[bytes]) -> None:
     """A missing answer, a cut one, and one that lacks a token raise Incomplete."""
     with pytest.raises(Incomplete, match="1 of 1"):
         check([await answer(*parts)], 2)
 
 
-async def test_asking_on() -> None:
+async def test_next_request_on_the_same_connection() -> None:
     """Complete answers are distinguished from wrong ones, and the next is requested on the same connection."""
     wire = Wire()
     asking = Asking(iter([b"1", b"2", b"3"]), b"ten")
@@ -114,7 +114,7 @@ async def test_asking_on() -> None:
     assert (asking.right, asking.wrong, wire.written, wire.closed) == (1, 2, [b"1", b"2", b"3"], True)
 
 
-def test_the_yardsticks_send_what_the_gateway_sent() -> None:
+def test_replay_equals_the_recorded_answer() -> None:
     """A replayed answer has the same bytes as the recorded one, with one write per token."""
     assert b"".join(pieces(BODY)) == BODY
     assert len(pieces(BODY)) == 3

@@ -112,7 +112,7 @@ def identify(value: object) -> str:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=identify)
-def test_the_tables_are_those_of_the_code(path: Path) -> None:
+def test_generated_tables_are_up_to_date(path: Path) -> None:
     """The generated tables in each document are up to date; `python -m tests.test_docs` writes them."""
     text = path.read_text()
     assert [(name, table) for _, name, table, _ in _TABLE.findall(text) if name != "faults"] == [
@@ -173,7 +173,7 @@ def test_commands_exist(path: Path, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=identify)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_are_valid(path: Path) -> None:
     """Links in a document to files and sections are valid."""
     for link in (one for match in _LINK.findall(path.read_text()) for one in match if one):
         if link.startswith(("http://", "https://")):

@@ -142,7 +142,7 @@ def test_the_list_names_only_what_is_imported() -> None:
     assert ALLOWED.keys() <= set(folders().values())
 
 
-def test_the_foundation_stands_on_itself() -> None:
+def test_the_foundation_imports_only_itself() -> None:
     """Each part of the foundation imports only parts below it."""
     for number, name in enumerate(ORDER):
         below = {f"subnet.{lower}" for lower in ORDER[:number]}
@@ -167,7 +167,7 @@ def test_no_circular_imports_between_modules() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_subnet_knows_nothing_of_the_gateway() -> None:
+def test_subnet_does_not_import_the_gateway() -> None:
     """The library imports neither the gateway nor its web framework."""
     wrong = [
         f"{module}: {written}"

@@ -118,6 +118,6 @@ def test_examples_for_operators(path: Path) -> None:
         "the engine broke; the node's log tells why",
     ],
 )
-def test_the_list_finds_what_it_was_made_for(text: str) -> None:
+def test_phrases_find_earlier_texts(text: str) -> None:
     """The phrases find earlier texts that they were made for."""
     assert found_in(text)

@@ -28,12 +28,12 @@ def refusal(
     return str(caught.value)
 
 
-def test_nothing_given() -> None:
+def test_defaults() -> None:
     """Without any source, settings have their defaults."""
     assert load(environ={}) == Settings()
 
 
-def test_later_wins(file: Path) -> None:
+def test_precedence_of_sources(file: Path) -> None:
     """Flags take precedence over the environment, and the environment over the file."""
     file.write_text('host = "1.1.1.1"\nport = 1\nmax_attempts = 1\n')
     settings = load(str(file), environ={"ADAPTER_PORT": "2", "ADAPTER_MAX_ATTEMPTS": "2"}, flags={"max_attempts": 3})
@@ -106,7 +106,7 @@ def test_file_named_in_the_environment(file: Path) -> None:
         ('tool_format = ["qwen"]', "tool_format: expected model=calls or model=calls/reasoning, got 'qwen'"),
     ],
 )
-def test_wrong_in_the_file(file: Path, text: str, expected: str) -> None:
+def test_invalid_settings_in_a_file(file: Path, text: str, expected: str) -> None:
     """A wrong setting in the file is one line with the file, the setting, what is expected and what was given."""
     file.write_text(text)
     message = refusal(file)
@@ -174,7 +174,7 @@ def test_empty_variables(file: Path) -> None:
     assert (settings.port, settings.secret, settings.api_keys) == (9, None, ("k",))
 
 
-def test_text_in_a_file(file: Path) -> None:
+def test_strings_in_a_file(file: Path) -> None:
     """A string in the file is parsed as in the environment."""
     file.write_text('port = "9"\nstrict = "yes"\ncors_origins = "http://a, http://b"\n')
     settings = load(str(file), environ={})
@@ -191,12 +191,12 @@ def test_text_in_a_file(file: Path) -> None:
         ("ADAPTER_MODELS", "a", "ADAPTER_MODELS: can only be set in a file, as tables"),
     ],
 )
-def test_wrong_in_the_environment(variable: str, value: str, expected: str) -> None:
+def test_invalid_environment_variables(variable: str, value: str, expected: str) -> None:
     """The error for an invalid environment variable has its name."""
     assert refusal(environ={variable: value}) == expected
 
 
-def test_wrong_flag() -> None:
+def test_invalid_flag() -> None:
     """The error for an invalid flag has its name as it is typed."""
     assert refusal(flags={"local_nodes": 0}) == "--local-nodes: expected an integer from 1 to 64, got 0"
 
@@ -235,7 +235,7 @@ def test_tool_formats() -> None:
 
 
 @pytest.mark.parametrize("given", ["hermes", "qwen=", "=hermes", "qwen=herpes", "qwen=hermes/", "qwen=hermes/though"])
-def test_a_wrong_tool_format(given: str) -> None:
+def test_invalid_tool_format(given: str) -> None:
     """The error for an invalid tool format repeats it and lists the formats."""
     expected = (
         r"expected model=calls or .*, got '.*'; calls is one of .*hermes.*, none, reasoning is one of .*think.*, none"
@@ -243,7 +243,7 @@ def test_a_wrong_tool_format(given: str) -> None:
     assert re.fullmatch(f"tool_format: {expected}", refusal(flags={"tool_format": [given]}))
 
 
-def test_the_example() -> None:
+def test_example_file() -> None:
     """The example file deploy/adapter.toml is valid."""
     settings = load(str(Path(__file__).parent.parent.parent / "deploy" / "adapter.toml"), environ={})
     assert (settings.workers, settings.policy) == (2, "power-of-two")
@@ -263,7 +263,7 @@ def test_every_field_is_described() -> None:
         assert field.flag is None or field.flag.startswith("--")
 
 
-def test_table() -> None:
+def test_markdown_table() -> None:
     """The generated table of settings has a row for every setting."""
     table = reader.table()
     assert all(

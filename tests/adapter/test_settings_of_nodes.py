@@ -91,7 +91,7 @@ def test_nodes_as_tables(file: Path) -> None:
         ("http://[::1]:8000/v1", NodeSpec(url="http://[::1]:8000/v1")),
     ],
 )
-def test_a_node_in_one_word(text: str, spec: NodeSpec) -> None:
+def test_short_form_of_a_node(text: str, spec: NodeSpec) -> None:
     """A node in a flag or variable is an address, optionally after its type and "="."""
     assert load(environ={}, flags={"nodes": [text]}).nodes == (spec,)
     assert load(environ={"ADAPTER_NODES": f"{text},http://b"}).nodes == (spec, NodeSpec(url="http://b"))
@@ -151,14 +151,14 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
         ({"aliases": ["a=b,b=a"]}, "aliases form a cycle: "),
     ],
 )
-def test_a_wrong_word(flags: dict[str, list[str]], expected: str) -> None:
+def test_invalid_short_form(flags: dict[str, list[str]], expected: str) -> None:
     """The error for an invalid short form is one line that names it and what is expected, without passwords."""
     assert refusal(**flags).startswith(expected)
     assert "\n" not in refusal(**flags)
     assert "hush" not in refusal(**flags)
 
 
-def test_several_wrong_words() -> None:
+def test_several_invalid_short_forms() -> None:
     """All invalid short forms are reported, one line each."""
     lines = refusal(nodes=["a", "http://b", "c"], aliases=["x"]).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["--node[0]", "--node[2]", "--alias"]
@@ -196,7 +196,7 @@ def test_several_wrong_words() -> None:
         ("nodes = { a = 1 }", "nodes: expected a list, got a table"),
     ],
 )
-def test_a_wrong_table(file: Path, text: str, expected: str) -> None:
+def test_invalid_table(file: Path, text: str, expected: str) -> None:
     """The error for an invalid table is one line with the place in the table."""
     assert in_file(file, text) == expected
 
@@ -208,7 +208,7 @@ def test_a_wrong_table(file: Path, text: str, expected: str) -> None:
         ({"aliases": {"a": "b", "b": "c", "c": "a"}}, "-> "),
     ],
 )
-def test_a_cycle(given: dict[str, object], cycle: str) -> None:
+def test_cycle_of_aliases(given: dict[str, object], cycle: str) -> None:
     """Aliases that form a cycle are rejected, and the error has the whole cycle."""
     with pytest.raises(SettingsError, match="aliases form a cycle: ") as caught:
         msgspec.convert(given, Settings)
@@ -217,12 +217,12 @@ def test_a_cycle(given: dict[str, object], cycle: str) -> None:
     assert names[0] == names[-1]
 
 
-def test_no_cycle() -> None:
+def test_mutual_fallbacks() -> None:
     """A fallback may be an alias, and two models may be fallbacks of each other."""
     Settings(aliases={"small": "c"}, fallbacks={"a": ("small", "b"), "b": ("small", "a")})
 
 
-def test_a_node_twice() -> None:
+def test_repeated_node() -> None:
     """A repeated node is used once; two nodes with the same name but different settings are an error."""
     a, key = NodeSpec(url="http://a"), NodeSpec(url="http://a/", api_key="hush")
     assert Settings(nodes=(a, a)).nodes == (a, a)
@@ -260,14 +260,14 @@ def test_where_a_key_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (NodeSpec(url="http://a", name="b", ca_bundle="/none"), "b: ca_bundle: no such file: /none"),
     ],
 )
-def test_what_is_not_there(spec: NodeSpec, expected: str) -> None:
+def test_missing_key_or_bundle(spec: NodeSpec, expected: str) -> None:
     """A missing API key or CA bundle of a node is reported by `check`, before any request."""
     with pytest.raises(SettingsError) as caught:
         spec.check()
     assert str(caught.value) == expected
 
 
-def test_settings_travel_to_workers() -> None:
+def test_settings_round_trip() -> None:
     """Settings with nodes and models are unchanged after encoding and decoding, as for a worker process."""
     nodes = (NodeSpec(url="http://a", models={"a": "b"}, api_key="k"),)
     settings = Settings(nodes=nodes, aliases={"x": "a"}, fallbacks={"a": ("b",)}, models={"a": ModelSpec()})

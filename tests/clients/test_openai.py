@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from tests.clients.asking import MODEL, ask, joined
 
 
-def test_streaming_and_not_agree(client: OpenAI) -> None:
+def test_stream_equals_whole_answer(client: OpenAI) -> None:
     """A stream has one id, time and fingerprint, and the text and usage of the answer that is not streamed."""
     whole = client.chat.completions.create(**ask())
     chunks = list(client.chat.completions.create(**ask(stream=True, stream_options={"include_usage": True})))

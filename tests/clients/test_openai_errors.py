@@ -58,7 +58,7 @@ async def test_keys() -> None:
     assert refused.value.code == "invalid_api_key"
 
 
-async def test_nobody_can_answer() -> None:
+async def test_no_node_available() -> None:
     """Without a node, or if it fails before its first token, InternalServerError is raised with Retry-After."""
     for nodes in ((), (saying("", NodeLost("gone")),)):
         async with gateway(*nodes) as url, connected(url) as client:
@@ -68,7 +68,7 @@ async def test_nobody_can_answer() -> None:
         assert int(nobody.value.response.headers["retry-after"]) >= 1
 
 
-async def test_a_cut_stream() -> None:
+async def test_a_stream_that_fails() -> None:
     """If the node is lost during a stream, the client yields the text so far and then raises APIError."""
     async with gateway(saying("Hi", NodeLost("gone"))) as url, connected(url) as client:
         stream = await client.chat.completions.create(**ASK, stream=True)

@@ -63,7 +63,7 @@ def test_parse(client: OpenAI) -> None:
     assert isinstance(done.choices[0].message.parsed, Town)
 
 
-def test_parse_what_is_nested(client: OpenAI) -> None:
+def test_parse_nested_objects(client: OpenAI) -> None:
     """The streaming helper parses an object with nested objects, and its pieces add up to it."""
     with client.chat.completions.stream(**ask(response_format=Way, max_tokens=120)) as stream:
         pieces = [event.delta for event in stream if event.type == "content.delta"]

@@ -43,18 +43,18 @@ def test_mid_answer(tokens: int, stream: bool, pool: lab.Pool) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("way", WAYS)
-def test_as_the_node_fails(way: str, stream: bool, pool: lab.Pool) -> None:
+def test_at_the_moment_of_a_fault(way: str, stream: bool, pool: lab.Pool) -> None:
     """A client that disconnects at the moment its node fails leaves nothing behind."""
     leave(pool, (9, WAYS[way]), stream=stream)
 
 
 @pytest.mark.parametrize("second", [slow, stopped, half_open])
-def test_while_the_gateway_resumes(second: Fault, pool: lab.Pool) -> None:
+def test_during_a_failover(second: Fault, pool: lab.Pool) -> None:
     """A client that disconnects during a failover, before the second node sends a token, leaves nothing behind."""
     leave(pool, (9, stopped), (0, second))
 
 
-def test_while_no_node_is_there(pool: lab.Pool) -> None:
+def test_while_all_nodes_are_lost(pool: lab.Pool) -> None:
     """A client that disconnects while its request waits for a lost node leaves nothing behind."""
     leave(pool, (9, killed), (1, killed), (1, killed))
     until(lambda: not any(row["requests"] for row in pool.gateway.table))

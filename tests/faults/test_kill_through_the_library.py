@@ -65,7 +65,7 @@ def test_after_every_token(feature: str, how: str, echo: dict[Name, Cuts], recor
     assert cuts.same == cuts.made == list(range(cuts.whole.counted + 1))
 
 
-def test_choices_end_apart(echo: dict[Name, Cuts]) -> None:
+def test_choices_have_different_lengths(echo: dict[Name, Cuts]) -> None:
     """The compared answer has choices of different lengths, so that some kills happen when a choice is complete."""
     whole = echo["3 choices that end apart", "with a seed"].whole
     assert {choice.reason for choice in whole.choices} == {"stop", "length"}

@@ -86,7 +86,7 @@ def two(lane: str) -> Iterator[Two]:
         yield Two(stack, LANES[lane])
 
 
-def test_what_was_found(two: Two, lane: str) -> None:
+def test_detected_servers(two: Two, lane: str) -> None:
     """The gateway reports the type of each server and the lane it uses."""
     assert [row["lane"] for row in two.gateway.table] == [lane, lane]
     lines = [line for line in two.gateway.lines if f"{lane} lane" in line]

@@ -67,7 +67,7 @@ def alone() -> Iterator[lab.Pool]:
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_the_only_node_starts_again(
+def test_the_only_node_is_restarted(
     feature: str, alone: lab.Pool, undisturbed: dict[str, Case], record_property: Record
 ) -> None:
     """An answer is completed, unchanged, by its only node after that was killed and restarted."""

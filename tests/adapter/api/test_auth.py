@@ -50,7 +50,7 @@ async def test_openai_client() -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", f"Basic {KEY}", KEY])
-async def test_no_key(header: str | None) -> None:
+async def test_request_without_a_key(header: str | None) -> None:
     """A request without a valid bearer header gets status 401 and instructions how to send a key."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post(CHAT, json=ASK, headers={"authorization": header} if header is not None else {})
@@ -61,7 +61,7 @@ async def test_no_key(header: str | None) -> None:
     assert error["message"].startswith("You didn't provide an API key.")
 
 
-async def test_every_endpoint() -> None:
+async def test_every_endpoint_requires_a_key() -> None:
     """Every endpoint requires a key, except for the operator's open ones, and checks it before it parses the
     request.
     """
@@ -75,7 +75,7 @@ async def test_every_endpoint() -> None:
         assert (await client.get("/v1/models/mock")).status_code == 401
 
 
-async def test_browsers() -> None:
+async def test_cors_without_a_key() -> None:
     """A CORS preflight needs no key, and a page can read the 401 response to its request."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         asked = {"origin": "https://a.example", "access-control-request-method": "POST"}
@@ -96,7 +96,7 @@ async def test_keys_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "sk-" not in caplog.text
 
 
-async def test_headers_of_all_answers() -> None:
+async def test_headers_of_every_response() -> None:
     """Every response, rejected or not, has OpenAI's headers: version, request id and processing time."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for path in ("/healthz", "/v1/models", "/nowhere"):
@@ -106,7 +106,7 @@ async def test_headers_of_all_answers() -> None:
             assert int(headers["openai-processing-ms"]) >= 0
 
 
-async def test_the_table_of_nodes() -> None:
+async def test_nodes_command_sends_a_key() -> None:
     """`adapter nodes` sends a key to the gateway, and raises an error that names --api-key if it has none."""
     async with closed() as url:
         assert b'"mock"' in await asyncio.to_thread(fetch, url, KEY)
@@ -114,7 +114,7 @@ async def test_the_table_of_nodes() -> None:
             await asyncio.to_thread(fetch, url)
 
 
-async def test_refused_before_it_is_read() -> None:
+async def test_body_of_a_rejected_request() -> None:
     """The body of a request rejected with 401 does not disturb later requests on the same connection."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:
         for _ in range(2):
@@ -123,14 +123,14 @@ async def test_refused_before_it_is_read() -> None:
             assert served.status_code == 200
 
 
-def test_no_keys_at_all() -> None:
+def test_without_configured_keys() -> None:
     """Without configured keys every request is accepted, with or without a key."""
     ApiKeys().check(None)
     ApiKeys().check("Bearer anything")
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
-def test_only_the_right_key(given_key: str) -> None:
+def test_wrong_keys_are_rejected_and_abbreviated(given_key: str) -> None:
     """Any key other than a configured one is rejected, and the error shows at most its first 5 and last 2
     characters.
     """
@@ -144,6 +144,6 @@ def test_only_the_right_key(given_key: str) -> None:
     assert shown == "***." or (len(given_key) >= 20 and shown == f"{given_key[:5]}***{given_key[-2:]}.")
 
 
-def test_keys_beyond_ascii() -> None:
+def test_key_that_is_not_ascii() -> None:
     """A key with non-ASCII characters is accepted as UTF-8, although HTTP headers are decoded as Latin-1."""
     ApiKeys(["schlüssel"]).check("Bearer " + "schlüssel".encode().decode("latin-1"))

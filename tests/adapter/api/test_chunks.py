@@ -105,7 +105,7 @@ async def test_several_choices() -> None:
     ]
 
 
-async def test_cut_stream() -> None:
+async def test_error_in_a_stream() -> None:
     """An error after the first bytes is the last event of the stream, without [DONE]."""
     events = await streamed([TextDelta(0, "Hi"), NodeLost("10.0.0.7 is gone")])
     assert events[-1] == {
@@ -125,7 +125,7 @@ async def test_error_before_the_first_event() -> None:
         await streamed([NodeLost("gone")])
 
 
-async def test_one_item_per_event() -> None:
+async def test_one_write_per_event() -> None:
     """Role and first content are written together; every later event is one write."""
     items = await written(ANSWER)
     assert len(items) == len(ANSWER)
@@ -162,7 +162,7 @@ def test_ids_differ() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
-def test_any_text_survives(text: str, include_usage: bool) -> None:
+def test_any_text_is_unchanged(text: str, include_usage: bool) -> None:
     """The fast path for text chunks gives one event with the unchanged text, whatever characters it has."""
     parts: list[bytes] = []
     writer = ChunkWriter(HEAD, parts.append, include_usage=include_usage)
@@ -175,7 +175,7 @@ def test_any_text_survives(text: str, include_usage: bool) -> None:
     assert event["choices"] == choice({"content": text})
 
 
-def test_what_is_said_once() -> None:
+def test_prompt_token_ids_and_nodes_are_sent_once() -> None:
     """Only the first chunk has the prompt's token ids; a comment names the nodes if there were several."""
     writer = ChunkWriter(HEAD, print, choices=2, prompt_token_ids=[1, 2])
     chunks = events_of(b"".join(writer.encode(TextDelta(index, "x")) for index in (0, 1, 0)))
@@ -184,7 +184,7 @@ def test_what_is_said_once() -> None:
     assert writer.encode(Used(USAGE, ("a", "b"))) == b": nodes a, b\n\n"
 
 
-def test_what_each_chunk_says() -> None:
+def test_continuous_usage() -> None:
     """Every chunk has the usage so far if it is requested; a choice that starts with a tool call has null content."""
     writer = ChunkWriter(HEAD, print, include_usage=True, usage=lambda: USAGE)
     begun = CallStarted(0, 0, "call_1", "add")

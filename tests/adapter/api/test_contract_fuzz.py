@@ -109,7 +109,7 @@ def asked(described: Any, request: pytest.FixtureRequest) -> Asked:
     return Asked(described, request.param)
 
 
-def test_at_the_edges(asked: Asked) -> None:
+def test_values_at_their_bounds(asked: Asked) -> None:
     """Values at and beyond their bounds, one at a time, and valid values in any combination, get responses that match
     the schema.
     """
@@ -130,7 +130,7 @@ def test_at_the_edges(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_whatever_is_asked(asked: Asked, mode: GenerationMode) -> None:
+def test_random_requests(asked: Asked, mode: GenerationMode) -> None:
     """Random requests, valid and invalid, get responses that match the schema."""
 
     @settings(suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)

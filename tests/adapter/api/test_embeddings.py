@@ -93,7 +93,7 @@ async def test_control_tokens_stay_text() -> None:
     assert response.json()["usage"]["prompt_tokens"] == len("<|end|>")
 
 
-async def test_many_inputs() -> None:
+async def test_order_of_many_inputs() -> None:
     """Embeddings of many inputs are in the order of the inputs, whichever node made each of them."""
     texts = [f"text {number}" for number in range(3 * BATCH_SIZE + 1)]
     found = await vectors(node(peer="a"), node(peer="b"), input=texts)
@@ -111,7 +111,7 @@ async def test_dimensions() -> None:
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20), st.integers(1, 20))
-def test_shortened_is_of_length_one(values: list[float], dimensions: int) -> None:
+def test_shortened_vectors_are_normalised(values: list[float], dimensions: int) -> None:
     """A shortened vector has norm 1, unless it is all zeros; more dimensions than the vector has are rejected."""
     vector = np.array([values], np.float32)
     if dimensions > len(values):
@@ -137,12 +137,12 @@ def test_shortened_is_of_length_one(values: list[float], dimensions: int) -> Non
         ({"encoding_format": "int8"}, "encoding_format", "invalid_value"),
     ],
 )
-async def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
+async def test_invalid_requests(fields: dict[str, Any], param: str, code: str) -> None:
     """Invalid embedding requests are rejected with the name of the parameter."""
     assert await refusal(node(), **fields) == (400, param, code)
 
 
-async def test_models_that_cannot() -> None:
+async def test_models_without_embeddings() -> None:
     """A model of which no node supports embeddings is rejected by name; one capable node is enough."""
     plain = MockProtocol(peer="plain")
     assert await refusal(plain) == (400, "model", "invalid_value")
@@ -152,7 +152,7 @@ async def test_models_that_cannot() -> None:
 
 
 @pytest.mark.parametrize("fault", [NodeLost("gone"), EngineFailed("broken"), Pause()])
-async def test_a_node_that_fails(fault: Step) -> None:
+async def test_failover(fault: Step) -> None:
     """Embeddings are made by another node if the first one is lost, fails or times out."""
     expected = await vectors(node())
     bad, good = node(fault, peer="bad"), node(peer="good")

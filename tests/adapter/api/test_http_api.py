@@ -90,7 +90,7 @@ async def test_any_content_type(client: httpx.AsyncClient, content_type: str | N
     assert response.status_code == 200
 
 
-async def test_body_in_pieces(client: httpx.AsyncClient) -> None:
+async def test_chunked_body(client: httpx.AsyncClient) -> None:
     """A request body may be chunked, without a content length."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -266,7 +266,7 @@ async def test_openapi_describes_every_route() -> None:
             assert described[route.path][route.method.lower()]["operationId"] == route.id
 
 
-async def test_who_served() -> None:
+async def test_headers_name_the_nodes() -> None:
     """Headers name the nodes that served a request; a stream that moved to another node names all of them in a
     comment.
     """
@@ -301,7 +301,7 @@ async def test_metrics() -> None:
     assert "adapter_nodes{" in text
 
 
-async def test_no_node_was_asked() -> None:
+async def test_all_nodes_full() -> None:
     """If all nodes are full, the 503 response names no node and is counted, but no answer is."""
     async with gateway(saying("Hi", capacity=0)) as url, httpx.AsyncClient(base_url=url) as http:
         response = await http.post(CHAT, json=ASK)

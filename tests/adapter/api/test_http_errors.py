@@ -66,7 +66,7 @@ def kind(response: httpx.Response) -> tuple[int, str, str | None, str | None]:
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages", "context_length_exceeded"),
     ],
 )
-async def test_client_mistakes(stream: bool, fields: dict[str, Any], status: int, param: str, code: str) -> None:
+async def test_invalid_requests(stream: bool, fields: dict[str, Any], status: int, param: str, code: str) -> None:
     """An invalid request gets an error status with the parameter and code, also if a stream was requested."""
     response = await call(saying("Hi"), json={**ASK, "stream": stream, **fields})
     assert kind(response) == (status, "invalid_request_error", param, code)
@@ -79,7 +79,7 @@ async def test_malformed_body(body: bytes) -> None:
     assert kind(await call(saying("Hi"), content=body)) == (400, "invalid_request_error", None, "invalid_json")
 
 
-async def test_context_error_says_both_numbers() -> None:
+async def test_context_length_error_has_both_numbers() -> None:
     """The error for a prompt that is too long has the context length and the number of tokens."""
     node = saying("Hi", context_length=20)
     message = error_of(await call(node, json=ASK))["message"]
@@ -127,7 +127,7 @@ async def raw(data: bytes) -> tuple[bytes, dict[str, Any]]:
     return head, body["error"]
 
 
-async def test_too_large_is_told_before_it_is_sent() -> None:
+async def test_too_large_body_is_rejected_before_it_is_sent() -> None:
     """A declared content length above the maximum is rejected at once, without "100 Continue" or the body."""
     head, error = await raw(
         f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {10**12}\r\n\r\n".encode()
@@ -155,7 +155,7 @@ async def test_not_http(data: bytes) -> None:
     assert error["code"] == "invalid_http"
 
 
-async def test_body_that_does_not_come() -> None:
+async def test_request_body_timeout() -> None:
     """A request body that stops arriving is rejected with 408 after a timeout, and the connection is closed."""
 
     async def receive() -> Any:
@@ -173,7 +173,7 @@ async def test_body_that_does_not_come() -> None:
     assert answer.headers == {"connection": "close"}
 
 
-async def test_unusable_model(caplog: pytest.LogCaptureFixture) -> None:
+async def test_chat_template_that_does_not_compile(caplog: pytest.LogCaptureFixture) -> None:
     """A chat template that does not compile is logged once, and requests to its model get a 503."""
     node = saying("Hi", chat_template="{% nope %}")
     async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
@@ -186,14 +186,14 @@ async def test_unusable_model(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "status"), [(NodeLost("gone"), Pause(), 504), (Pause(), NodeLost("gone"), 503)]
 )
-async def test_mixed_failures(first: Any, second: Any, status: int) -> None:
+async def test_last_failure_is_reported(first: Any, second: Any, status: int) -> None:
     """If all attempts fail, the response has the error of the last one."""
     script = iter([first, second])
     nodes = [MockProtocol(lambda request: [next(script)], peer=peer) for peer in "ab"]
     assert (await call(*nodes, json=ASK)).status_code == status
 
 
-def test_address_that_cannot_be_had() -> None:
+def test_address_that_cannot_be_listened_on() -> None:
     """An address that cannot be listened on raises an error with the reason in words."""
     with pytest.raises(SettingsError, match=r"^cannot listen on nosuch.invalid:0: (?!Unknown)[\w ]+$"):
         bind("nosuch.invalid", 0)
@@ -278,7 +278,7 @@ async def test_failure_mid_stream(trouble: Any, code: str | None) -> None:
 
 
 @pytest.mark.parametrize(("trouble", "status"), [(Pause(), 504), (ZeroDivisionError("x"), 500)])
-async def test_failure_mid_answer(trouble: Any, status: int) -> None:
+async def test_failure_of_an_answer_that_is_not_streamed(trouble: Any, status: int) -> None:
     """A failure in the middle of an answer that is not streamed is an error response, without the partial text."""
     assert (await call(saying("Hi", trouble), json=ASK)).status_code == status
 
@@ -301,7 +301,7 @@ async def test_openai_client_raises_its_own_classes() -> None:
                 pass
 
 
-async def test_unforeseen_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected exception is logged with its traceback and the request id."""
     node = MockProtocol([ZeroDivisionError("secret")])
     await call(node, json=ASK, headers={"x-request-id": "mine"})
@@ -316,7 +316,7 @@ def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
 
 
 @pytest.mark.parametrize("error", tree(SubnetError), ids=lambda error: error.code)
-def test_every_error_of_the_subnet_has_an_answer(error: type[SubnetError]) -> None:
+def test_every_subnet_error_has_a_status(error: type[SubnetError]) -> None:
     """Every SubnetError has a status: below 500 for the client's mistakes and rate limits, else 500 or above."""
     answer = to_http_error(error("words", retry_after=0.2, param="p"))
     mistake = issubclass(error, errors.RequestError | errors.RateLimited)

@@ -65,14 +65,14 @@ def test_the_list_of_published_parameters(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("endpoint", BOTH)
-def test_honoured_is_what_the_request_has(endpoint: Endpoint) -> None:
+def test_honoured_parameters_are_the_request_fields(endpoint: Endpoint) -> None:
     """Each parameter has one row per endpoint, and the "honoured" ones are exactly the fields of the request."""
     assert len(names(endpoint)) == len(set(names(endpoint)))
     assert set(names(endpoint, "honoured")) == set(STRUCTS[endpoint].__struct_fields__)
 
 
 @pytest.mark.parametrize("endpoint", BOTH)
-def test_rejected(endpoint: Endpoint) -> None:
+def test_rejected_parameters(endpoint: Endpoint) -> None:
     """A "rejected" parameter is refused by name with the reason, unless its value is null or neutral."""
     for row in TABLE:
         if row.handling == "rejected" and endpoint in row.endpoints:
@@ -83,7 +83,7 @@ def test_rejected(endpoint: Endpoint) -> None:
                 assert read(endpoint, **{row.name: value}) == read(endpoint)
 
 
-def test_without_effect() -> None:
+def test_parameters_without_effect() -> None:
     """A parameter "without effect" is accepted, changes nothing, and is not reported as ignored."""
     for name in names("chat", "no effect"):
         assert read("chat", **{name: {"some": "thing"}}) == read("chat")
@@ -103,7 +103,7 @@ def test_contract_without_a_table() -> None:
     assert Contract(["input"]).check({}) == ()
 
 
-def test_markdown() -> None:
+def test_markdown_table() -> None:
     """The Markdown table has one row per parameter, each with as many columns as the head."""
     head, line, *rows = table().splitlines()
     assert [row.split("`")[1] for row in rows] == [row.name for row in TABLE]

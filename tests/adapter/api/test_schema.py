@@ -79,7 +79,7 @@ def tool(**function: Any) -> dict[str, Any]:
     return {"tools": [TOOL, {"type": "function", "function": function}]}
 
 
-def test_least_request() -> None:
+def test_minimal_request() -> None:
     """A request needs only a model and messages."""
     request = read()
     assert (request.model, request.limit, request.stops, request.include_usage) == ("m", None, (), False)
@@ -205,7 +205,7 @@ def test_null_is_absent(name: str) -> None:
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
     ],
 )
-def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
+def test_invalid_fields(fields: dict[str, Any], param: str, code: str) -> None:
     """The error for an invalid field names its exact place and the kind of mistake."""
     error = refusal(body(**fields))
     assert (error.param, error.code) == (param, code)
@@ -213,7 +213,7 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(PARTS))
-def test_other_parts_than_text(kind: str) -> None:
+def test_unsupported_modalities(kind: str) -> None:
     """Images, audio and files are rejected with the type of the part, for a model that accepts only text."""
     request = read_request(body(messages=[{"role": "user", "content": [PART, PARTS[kind]]}])).request
     with pytest.raises(BadRequest) as caught:
@@ -222,7 +222,7 @@ def test_other_parts_than_text(kind: str) -> None:
     assert f"'{kind}'" in caught.value.message
 
 
-def test_parts_that_a_model_understands() -> None:
+def test_supported_modalities() -> None:
     """Parts of a modality that the model supports are accepted; others are rejected with their place."""
     said = msgspec.json.decode(body(messages=[USER, {"role": "user", "content": list(PARTS.values())}]))["messages"]
     messages = msgspec.convert(said, type=list[Message])
@@ -266,7 +266,7 @@ def test_not_an_object(data: bytes) -> None:
     assert (error.code, error.param) == ("invalid_type", None)
 
 
-def test_what_a_refusal_repeats() -> None:
+def test_errors_truncate_client_text() -> None:
     """A client's text in an error is truncated, and cannot pose as the place of the mistake."""
     spoof = " - at `$.model`" * 100_000
     for fields, param in (
@@ -280,7 +280,7 @@ def test_what_a_refusal_repeats() -> None:
         assert len(error.message) < 500
 
 
-def test_numbers_without_end() -> None:
+def test_huge_integers() -> None:
     """Integers of 5,000 digits are rejected with the name of the parameter."""
     for name in ("max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed", "priority"):
         data = body().decode().removesuffix("}") + f', "{name}": {"9" * 5000}}}'
@@ -288,14 +288,14 @@ def test_numbers_without_end() -> None:
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
-def test_number_beyond_floats(number: str) -> None:
+def test_number_too_large_for_a_float(number: str) -> None:
     """A number that is too large for a float is rejected with the name of the parameter."""
     for name in ("temperature", "presence_penalty"):
         data = body().decode().removesuffix("}") + f', "{name}": {number}}}'
         assert refusal(data.encode()).param == name
 
 
-def test_hints() -> None:
+def test_errors_name_the_replacement() -> None:
     """Errors for deprecated or invalid values name the replacement or the allowed values."""
     assert "'user', 'assistant', and 'tool'." in refusal(body(messages=[{"role": "function", "content": "x"}])).message
     assert "'tool_calls'" in refusal(body(**assistant(function_call={}))).message
@@ -340,7 +340,7 @@ def test_hints() -> None:
         ({"store": True}, "Unsupported parameter: 'store' (responses are not stored). Only false is accepted."),
     ],
 )
-def test_messages_of_refusals(fields: dict[str, Any], message: str) -> None:
+def test_error_messages(fields: dict[str, Any], message: str) -> None:
     """The message of an error says what was expected and what was received."""
     assert refusal(body(**fields)).message == message
 
@@ -350,7 +350,7 @@ def test_unknown_parameters() -> None:
     assert read_request(body(zeta=1, alpha={}, user="me", metadata={"a": "b"})).unknown == ("alpha", "zeta")
 
 
-def test_strict() -> None:
+def test_strict_mode() -> None:
     """In strict mode unknown parameters are rejected, and known ones without effect are still accepted."""
     with pytest.raises(BadRequest) as caught:
         read_request(body(zeta=1, alpha=2, metadata={}), strict=True)
@@ -372,7 +372,7 @@ def test_tools() -> None:
     assert read(tool_choice="auto").tool_choice == "auto"
 
 
-def test_formats() -> None:
+def test_output_formats() -> None:
     """Output formats are read from response_format, structured_outputs and the guided_* parameters."""
     schema = {"type": "object"}
     wanted = read(**json_schema(name="a", schema=schema, strict=True)).response_format
@@ -426,7 +426,7 @@ def test_conversation() -> None:
     ]
 
 
-def test_broken_arguments_of_an_old_call() -> None:
+def test_invalid_arguments_in_the_history() -> None:
     """Tool call arguments in the history that are not valid JSON are passed on as text."""
     call = {**CALL, "function": {"name": "add", "arguments": "{a"}}
     said = plain(read(messages=[{"role": "assistant", "tool_calls": [call]}]).messages)

@@ -118,7 +118,7 @@ SHOWN: list[tuple[object, type[BaseModel], str]] = [
 
 
 @pytest.mark.parametrize(("answer", "theirs", "schema"), SHOWN)
-def test_openai_reads_it_all(answer: object, theirs: type[BaseModel], schema: str) -> None:
+def test_openai_types_parse_every_response(answer: object, theirs: type[BaseModel], schema: str) -> None:
     """OpenAI's own types parse every kind of response without losing or adding a field."""
     data = as_json(answer)
     read = theirs.model_validate(data)
@@ -126,7 +126,7 @@ def test_openai_reads_it_all(answer: object, theirs: type[BaseModel], schema: st
 
 
 @pytest.mark.parametrize(("answer", "theirs", "schema"), SHOWN)
-def test_it_is_as_published(answer: object, theirs: type[BaseModel], schema: str) -> None:
+def test_responses_match_the_published_description(answer: object, theirs: type[BaseModel], schema: str) -> None:
     """Every kind of response matches OpenAI's published description."""
     published.check(schema, as_json(answer))
 

@@ -43,14 +43,14 @@ def refusal(read: Any, **fields: Any) -> tuple[str | None, str | None]:
     return caught.value.param, caught.value.code
 
 
-def test_least_completion() -> None:
+def test_minimal_completion() -> None:
     """A completion request needs only a model and a prompt; max_tokens defaults to 16."""
     request = complete()
     assert (request.prompts, request.limit, request.num_logprobs) == (["Hello"], 16, None)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_four_forms(form: Any) -> None:
+def test_forms_of_prompts_and_inputs(form: Any) -> None:
     """A text, a list of texts, token ids and lists of token ids are each read as such."""
     expected = [form] if isinstance(form, str) or isinstance(form[0], int) else form
     assert complete(prompt=form).prompts == expected
@@ -93,7 +93,7 @@ def test_completion() -> None:
         ({"guided_regex": "a", "structured_outputs": {"regex": "a"}}, "guided_regex", CLASH),
     ],
 )
-def test_refused_completions(fields: dict[str, Any], param: str, code: str) -> None:
+def test_invalid_completions(fields: dict[str, Any], param: str, code: str) -> None:
     """The error for an invalid completion request names its exact place and the kind of mistake."""
     assert refusal(complete, **fields) == (param, code)
 
@@ -134,7 +134,7 @@ def test_embedding() -> None:
         ({"model": ""}, "model", "invalid_value"),
     ],
 )
-def test_refused_embeddings(fields: dict[str, Any], param: str, code: str) -> None:
+def test_invalid_embeddings(fields: dict[str, Any], param: str, code: str) -> None:
     """The error for an invalid embedding request names its exact place and the kind of mistake."""
     assert refusal(embed, **fields) == (param, code)
 

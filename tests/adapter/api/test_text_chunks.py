@@ -71,7 +71,7 @@ def put_together(chunks: list[Any]) -> list[Any]:
 
 
 @given(answers())
-def test_streamed_is_whole(answer: tuple[list[ChoicePrefix], list[Event]]) -> None:
+def test_stream_equals_whole_answer(answer: tuple[list[ChoicePrefix], list[Event]]) -> None:
     """The chunks of a stream add up to the answer that is not streamed."""
     openings, events = answer
     writer = TextChunkWriter(HEAD, openings, print, choices=2, include_usage=True)
@@ -91,7 +91,7 @@ def test_streamed_is_whole(answer: tuple[list[ChoicePrefix], list[Event]]) -> No
 
 
 @given(TEXTS)
-def test_plain_text_is_a_chunk(text: str) -> None:
+def test_fast_path_for_plain_text(text: str) -> None:
     """The fast path for plain text gives the same chunk as the general path."""
     short = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text))
     long = TextChunkWriter(HEAD, [ChoicePrefix()], print).encode(TextDelta(0, text, None, []))

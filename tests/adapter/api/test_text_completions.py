@@ -139,7 +139,7 @@ async def test_indices() -> None:
     assert set(reasons.values()) == {"stop"}
 
 
-async def test_no_more_at_once_than_the_nodes_take() -> None:
+async def test_concurrency_is_limited_by_capacity() -> None:
     """A hundred prompts are answered by a node with two slots, which never gets more than two at a time."""
     most = 0
 
@@ -188,7 +188,7 @@ async def test_echo() -> None:
     assert [event["choices"][0]["text"] for event in events] == ["Once", "!", ""]
 
 
-async def test_nothing_generated() -> None:
+async def test_max_tokens_zero() -> None:
     """With `max_tokens` 0 no node is used, and with `echo` the answer is the prompt."""
     node = saying("x")
     answer = await ask(node, max_tokens=0, echo=True, prompt=["a", "b"])
@@ -250,7 +250,7 @@ async def test_logprobs_of_the_prompt(prompt: Any) -> None:
     assert alone["token_logprobs"] == [None, -1.0, -1.0]
 
 
-async def test_scoring_survives_a_node() -> None:
+async def test_failover_of_prompt_logprobs() -> None:
     """The logprobs of a prompt are requested from another node if one fails."""
     bad = MockProtocol([NodeLost("gone")], capabilities=ABLE, peer="bad")
     answer = await ask(bad, likely(peer="good"), echo=True, logprobs=0, max_tokens=0)
@@ -305,7 +305,7 @@ async def test_sampling_reaches_the_node() -> None:
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_refusals(streamed: bool, fields: dict[str, Any], param: str, code: str) -> None:
+async def test_invalid_requests(streamed: bool, fields: dict[str, Any], param: str, code: str) -> None:
     """Invalid completion requests are rejected before anything is streamed, and no node gets one."""
     node = saying("x")
     assert await refusal(node, **({"stream": streamed} | fields)) == (400, param, code)
@@ -322,7 +322,7 @@ async def test_refusals(streamed: bool, fields: dict[str, Any], param: str, code
         ("logprobs", {"best_of": 2}, "best_of"),
     ],
 )
-async def test_refusals_of_nodes(node_says: str, fields: dict[str, Any], param: str) -> None:
+async def test_parameter_names_in_errors_of_nodes(node_says: str, fields: dict[str, Any], param: str) -> None:
     """A parameter that a node rejects is named in the error as the client called it."""
     message = f"Unsupported value for '{node_says}': this model does not support it."
     node = MockProtocol([InvalidRequest(message, param=node_says)])
@@ -350,7 +350,7 @@ async def test_an_error_in_a_stream() -> None:
     assert node.open == 0
 
 
-async def test_a_node_that_dies() -> None:
+async def test_failover() -> None:
     """If a node fails, another continues each prompt: text, logprobs and offsets equal those of an uninterrupted
     answer.
     """

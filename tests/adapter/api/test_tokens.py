@@ -87,7 +87,7 @@ async def test_templates_of_clients() -> None:
     assert bytes(allowed.json()["tokens"]) == b"xHello"
 
 
-async def test_which_model() -> None:
+async def test_model_is_optional_if_there_is_one() -> None:
     """The model may be omitted only if there is just one."""
     two = [saying("", peer="a", model="a"), saying("", peer="b", model="b")]
     asked: list[tuple[str, dict[str, Any]]] = [("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": [72]})]
@@ -120,7 +120,7 @@ async def test_text_of_tokens() -> None:
         ),
     ],
 )
-async def test_what_cannot_be_tokenized(fields: dict[str, Any], param: str) -> None:
+async def test_invalid_tokenize_requests(fields: dict[str, Any], param: str) -> None:
     """Invalid /tokenize requests are rejected with the name of the parameter."""
     assert refusal(await ask("/tokenize", **fields))[:2] == (400, param)
 
@@ -150,7 +150,7 @@ async def test_render() -> None:
     assert node.requests == []
 
 
-async def test_render_refuses_what_could_not_be_answered() -> None:
+async def test_render_rejects_invalid_requests() -> None:
     """/render rejects a request with the same error as /v1/chat/completions."""
     too_long: Any = [{"role": "user", "content": "x" * 5000}]
     response = await ask("/v1/chat/completions/render", model="mock", messages=too_long)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapter.generation.aliases import Aliases
 
 
-def test_a_name_is_what_it_stands_for() -> None:
+def test_aliases_and_default_model() -> None:
     """Aliases of aliases are followed; an unknown name means the default model, a served one itself."""
     names = Aliases(aliases={"gpt": "small", "small": "qwen"}, default="gpt")
     assert [names.resolve(name, {"qwen", "llama"}) for name in ("gpt", "small", "llama", "other")] == [
@@ -17,7 +17,7 @@ def test_a_name_is_what_it_stands_for() -> None:
     assert Aliases().resolve("other", ()) == "other"
 
 
-def test_a_chain_has_each_model_once() -> None:
+def test_fallback_chain() -> None:
     """Fallbacks of a name and of the model behind it, and their own fallbacks, are tried once each."""
     names = Aliases(
         aliases={"gpt": "qwen", "safe": "llama"},
@@ -29,13 +29,13 @@ def test_a_chain_has_each_model_once() -> None:
     assert names.candidates("smol", ()) == ("smol",)
 
 
-def test_two_that_stand_in_for_each_other() -> None:
+def test_mutual_fallbacks() -> None:
     """Of two models that are fallbacks of each other, each is tried once, the requested one first."""
     names = Aliases(aliases={"gpt": "a"}, fallbacks={"a": ("b",), "b": ("a", "gpt")})
     assert (names.candidates("a", ()), names.candidates("b", ())) == (("a", "b"), ("b", "a"))
 
 
-def test_a_model_with_fallbacks_is_no_stranger() -> None:
+def test_an_unavailable_model_with_fallbacks_is_known() -> None:
     """A model without a healthy node is replaced by its fallbacks, not by the default model for unknown names."""
     names = Aliases(fallbacks={"qwen": ("phi",)}, default="llama")
     assert names.candidates("qwen", {"llama"}) == ("qwen", "phi")

@@ -52,7 +52,7 @@ def chat(model: str, *script: Any, **options: Any) -> MockChatProtocol:
     return MockChatProtocol(script, peer=model, models=[model], **options)
 
 
-async def test_everything_that_a_server_may_say() -> None:
+async def test_all_contents_of_responses() -> None:
     """Reasoning, text, logprobs, refusals, calls and usage of a chat server are returned in OpenAI's format."""
     logprob = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
     script = [
@@ -90,7 +90,7 @@ async def test_everything_that_a_server_may_say() -> None:
     assert events[-2]["usage"] == whole["usage"]
 
 
-async def test_what_a_server_is_sent() -> None:
+async def test_request_fields_are_forwarded() -> None:
     """A chat server gets all fields of the request, unknown ones too, except those that the gateway handles itself."""
     node = chat("mock", "Hi")
     extra = {"provider": {"order": ["a"]}, "temperature": 0.5, "seed": None, "n": 2, "stream": True, "priority": 1}
@@ -105,7 +105,7 @@ async def test_what_a_server_is_sent() -> None:
     assert node.requests[0].choices == (0, 1)
 
 
-async def test_a_lost_server_is_not_seen() -> None:
+async def test_failover() -> None:
     """OpenAI's client receives one complete answer although the chat server is lost in the middle."""
     nodes = chat("mock", "Once ", "upon ", NodeLost("x")), MockChatProtocol(["Once ", "upon ", "a time"], peer="b")
     async with gateway(*nodes) as url:
@@ -120,7 +120,7 @@ async def test_a_lost_server_is_not_seen() -> None:
     assert "".join(said) == "Once upon a time"
 
 
-async def test_what_needs_tokens_is_refused() -> None:
+async def test_endpoints_that_need_a_tokenizer() -> None:
     """On the chat lane, endpoints and options that need a tokenizer are rejected."""
     async with client(chat("mock", "Hi")) as http:
         for path, ask in (
@@ -135,7 +135,7 @@ async def test_what_needs_tokens_is_refused() -> None:
         assert error["param"] == "return_token_ids"
 
 
-async def test_parts_that_a_model_takes() -> None:
+async def test_image_parts() -> None:
     """Images are forwarded unchanged to a model that supports them; for others they are rejected without a request to a
     node.
     """
@@ -172,7 +172,7 @@ async def test_errors(error: Exception, status: int, code: str) -> None:
         assert answer.headers["retry-after"] in ("6", "7")
 
 
-async def test_a_cut_answer_does_not_look_finished() -> None:
+async def test_a_lost_answer_ends_with_an_error() -> None:
     """If a lost answer cannot be continued, the stream ends with one error and without [DONE]."""
     async with client(chat("mock", "Once ", NodeLost("x"))) as http:
         body = (await http.post(CHAT, json=ASK | {"stream": True})).content
@@ -215,7 +215,7 @@ async def test_fallbacks(error: Exception, stream: bool) -> None:
         assert (answer.json()["model"], answer.json()["choices"][0]["message"]["content"]) == ("other", "Hi")
 
 
-async def test_a_fallback_with_more_room() -> None:
+async def test_a_fallback_with_a_longer_context() -> None:
     """A prompt that is too long for a model is sent to its fallback, without a request to the first model's node."""
     small = saying("Hi", model="small", peer="small", context_length=8)
     async with client(small, saying("Hello", model="large", peer="large"), fallbacks={"small": ("large",)}) as http:
@@ -223,7 +223,7 @@ async def test_a_fallback_with_more_room() -> None:
     assert (answer["model"], small.requests) == ("large", [])
 
 
-async def test_a_fallback_that_breaks() -> None:
+async def test_a_fallback_that_fails() -> None:
     """If a fallback fails after its first token, the stream ends with the fallback's error."""
     small = saying("Hi", model="small", peer="small", context_length=8)
     large = MockProtocol([*b"He", EngineFailed("x")], model="large", peer="large")
@@ -233,7 +233,7 @@ async def test_a_fallback_that_breaks() -> None:
 
 
 @pytest.mark.parametrize("error", [ContentRefused("no"), InvalidRequest("no", param="top_k")])
-async def test_what_no_other_model_is_asked_for(error: Exception) -> None:
+async def test_request_errors_have_no_fallback(error: Exception) -> None:
     """A request that was refused for its content, or is invalid, is not sent to the fallback."""
     other = chat("other", "Hi")
     async with client(chat("mock", error), other, fallbacks={"mock": ("other",)}) as http:
@@ -241,7 +241,7 @@ async def test_what_no_other_model_is_asked_for(error: Exception) -> None:
     assert other.requests == []
 
 
-async def test_the_first_error_counts() -> None:
+async def test_error_of_the_requested_model_is_reported() -> None:
     """If the fallback fails, too, the response has the error of the requested model."""
     other = chat("other", InvalidRequest("a trailing assistant message", param="messages"))
     async with client(chat("mock", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
@@ -250,7 +250,7 @@ async def test_the_first_error_counts() -> None:
     assert len(other.requests) == 1
 
 
-async def test_no_other_model_goes_on_with_an_answer() -> None:
+async def test_a_fallback_does_not_continue_an_answer() -> None:
     """A fallback does not continue an answer of which text was already sent."""
     other = chat("other", "Hi")
     async with client(chat("mock", "Once ", EngineFailed("x")), other, fallbacks={"mock": ("other",)}) as http:
@@ -280,7 +280,7 @@ class _Returning(MockChatProtocol):
 
 
 @pytest.mark.parametrize(("stream", "answered", "asked"), [(True, "mock", 2), (False, "other", 1)])
-async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, answered: str, asked: int) -> None:
+async def test_a_streamed_answer_waits_for_its_own_model(stream: bool, answered: str, asked: int) -> None:
     """A streamed answer that a fallback cannot continue waits for its own node; one that is not streamed uses the
     fallback at once.
     """
@@ -298,7 +298,7 @@ async def test_what_no_other_model_can_go_on_with_is_waited_for(stream: bool, an
     assert (b"[DONE]" in body, len(node.requests)) == (stream, asked)
 
 
-async def test_a_client_that_leaves() -> None:
+async def test_a_disconnect_cancels_the_fallback() -> None:
     """A client that disconnects cancels the work on the server of the fallback model."""
     other = chat("other", "Once ", Pause(None))
     async with (

@@ -189,7 +189,7 @@ def _add(found: dict[str, Any], choice: dict[str, Any]) -> None:
 
 
 @given(st.lists(saids, min_size=1, max_size=3), wanted)
-def test_any_split(said: list[Said], fields: dict[str, Any]) -> None:
+def test_any_split_into_deltas(said: list[Said], fields: dict[str, Any]) -> None:
     """Text, reasoning, calls, logprobs, token ids, finish reason and usage do not depend on how tokens are split into
     deltas.
     """
@@ -216,7 +216,7 @@ rest = st.sampled_from([{"logprobs": True}, {"return_token_ids": True}, {"stop":
 
 
 @given(ends, rest)
-def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
+def test_fast_path_for_plain_text(said: Said, fields: dict[str, Any]) -> None:
     """The fast path for plain text gives the same text, reasoning, calls and usage as a request with more options."""
     more, plain = (whole([said], wanted, PLAIN) for wanted in (fields, {}))
     assert plain["usage"] == more["usage"]
@@ -226,7 +226,7 @@ def test_the_plain_way(said: Said, fields: dict[str, Any]) -> None:
 
 @settings(max_examples=20)
 @given(cuts)
-def test_a_token_of_two_parts(cuts: tuple[int, ...]) -> None:
+def test_a_token_with_reasoning_and_content(cuts: tuple[int, ...]) -> None:
     """A token with reasoning and content has its logprob with the part in which it ends; a stop string removes the
     tokens that begin in it.
     """
@@ -239,7 +239,7 @@ def test_a_token_of_two_parts(cuts: tuple[int, ...]) -> None:
 
 @settings(max_examples=20)
 @given(cuts)
-def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
+def test_reasoning_content_and_calls(cuts: tuple[int, ...]) -> None:
     """An answer with reasoning, content and two tool calls is parsed completely, however it is split."""
     said = Said(tokens(f"<think>Hm, é.</think>Hello{CALL}{CALL}"), "stop", cuts)
     answer = streamed([said], {"tools": [TOOL]})
@@ -250,7 +250,7 @@ def test_a_call_after_a_thought(cuts: tuple[int, ...]) -> None:
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
-def test_a_call_that_was_cut() -> None:
+def test_a_truncated_call() -> None:
     """An answer cut by max_tokens in a tool call ends with "length", even if an earlier call is complete."""
     (choice,) = whole([Said(tokens(f"{CALL}<tool_call>"), "length")], {"tools": [TOOL]})["choices"]
     assert (len(choice["calls"]), choice["reason"]) == (1, "length")
@@ -273,7 +273,7 @@ HALF = 0xC3
         ((*tokens("Hello"), HALF), 0, b"Hello\xc3"),
     ],
 )
-def test_whose_a_token_is(said: Tokens, thought: int, spelled: bytes) -> None:
+def test_assignment_of_tokens_to_parts(said: Tokens, thought: int, spelled: bytes) -> None:
     """A token counts as reasoning, or has its logprob with the content, by the character that it is a part of. The mark
     that ends reasoning counts as reasoning, the one that begins it does not.
     """

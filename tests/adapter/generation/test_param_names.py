@@ -31,7 +31,7 @@ SCHEMA = {"name": "x", "schema": {"type": "object", "properties": {}}}
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any], param: str) -> None:
+async def test_parameter_behind_the_grammar(stream: bool, fields: dict[str, Any], param: str) -> None:
     """If a node rejects the grammar, the error names the parameter that it was made from, in `param` and in the
     message.
     """
@@ -45,7 +45,7 @@ async def test_where_the_grammar_came_from(stream: bool, fields: dict[str, Any],
 
 
 @pytest.mark.parametrize("param", ["top_k", None])
-def test_other_names_stay(param: str | None) -> None:
+def test_other_names_are_unchanged(param: str | None) -> None:
     """An error whose parameter has the same name for clients is raised unchanged."""
     error = InvalidRequest("no", param=param)
     with pytest.raises(InvalidRequest) as caught, renamed_params({"grammar": "tools"}):

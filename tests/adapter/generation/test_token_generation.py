@@ -75,7 +75,7 @@ def used(events: list[Event]) -> tuple[int, int, int, int]:
     ("fields", "key"),
     [({}, None), ({"user": "u"}, "u"), ({"user": "u", "prompt_cache_key": "k"}, "k"), ({"prompt_cache_key": ""}, None)],
 )
-async def test_what_belongs_together(fields: dict[str, str], key: str | None) -> None:
+async def test_routing_hint(fields: dict[str, str], key: str | None) -> None:
     """The routing policy gets the prompt and the client's cache key or user."""
     seen: list[RoutingHint] = []
 
@@ -98,7 +98,7 @@ async def test_answer() -> None:
     assert used(events) == (len(PROMPT), 2, len(PROMPT) + 2, 0)
 
 
-async def test_what_the_node_is_asked() -> None:
+async def test_request_to_the_node() -> None:
     """A node gets the prompt as tokens and as text, OpenAI's default sampling, and the rest of the context as
     max_tokens.
     """
@@ -181,7 +181,7 @@ async def test_echo() -> None:
     assert [text_of(events, index) for index in range(2)] == ["So it is", "So it is"]
 
 
-async def test_what_an_echo_uses() -> None:
+async def test_usage_of_an_echo() -> None:
     """The echoed text counts as prompt tokens, not as completion tokens."""
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
     async with subnet(saying("it")) as (models, sessions):
@@ -191,7 +191,7 @@ async def test_what_an_echo_uses() -> None:
     assert used == [0, 1, 2, 2, 2]
 
 
-async def test_an_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_a_stream(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error in a stream sends the client an error event without details, and logs them."""
 
     async def fails(start: SinkFactory) -> None:
@@ -226,7 +226,7 @@ async def test_several_choices() -> None:
     assert node.cancelled == 1
 
 
-async def test_usage_of_a_cut_answer() -> None:
+async def test_usage_of_a_cancelled_answer() -> None:
     """The usage of an answer that was cancelled counts the tokens delivered so far."""
     async with subnet(saying("Hello", Pause())) as (models, sessions):
         completion = await prepare(generation_request(request(), {}), models)
@@ -249,7 +249,9 @@ async def test_usage_of_a_cut_answer() -> None:
         (100, {"max_completion_tokens": 90}, (100, len(PROMPT) + 90), "max_completion_tokens"),
     ],
 )
-async def test_context(context: int, fields: dict[str, Any], numbers: tuple[int, int], param: str) -> None:
+async def test_context_length_exceeded(
+    context: int, fields: dict[str, Any], numbers: tuple[int, int], param: str
+) -> None:
     """A request that exceeds the context is rejected with both numbers and the parameter, before any node gets it."""
     node = saying("Hi", context_length=context)
     with pytest.raises(ContextLengthExceeded) as caught:
@@ -280,7 +282,7 @@ async def test_default_max_tokens() -> None:
         assert completion.sampling.max_tokens == 100 - len(PROMPT)
 
 
-async def test_control_tokens_in_what_users_say() -> None:
+async def test_control_tokens_in_user_messages() -> None:
     """The text of a control token in a user's message is tokenized as ordinary text, unlike in the template."""
     node = saying("Hi", chat_template=CHATML)
     await answer(node, messages=[{"role": "user", "content": "a<|end|>b"}])
@@ -318,7 +320,7 @@ class Held(ModelRegistry):
         return Waits(model.card, model._loaded)
 
 
-async def test_others_go_on_while_a_large_request_is_prepared() -> None:
+async def test_large_requests_do_not_block_others() -> None:
     """A small request is prepared while a large one is still being prepared in a thread."""
     async with subnet(saying("Hi")) as (models, _):
         held = Held(models)
@@ -330,14 +332,14 @@ async def test_others_go_on_while_a_large_request_is_prepared() -> None:
         assert len((await large).prompt) == len(PROMPT)
 
 
-async def test_small_work_needs_no_thread() -> None:
+async def test_only_large_work_uses_a_thread() -> None:
     """Only work of at least LARGE bytes runs in a thread."""
     here = threading.get_ident()
     assert await offload_if_large(OFFLOAD_THRESHOLD - 1, threading.get_ident) == here
     assert await offload_if_large(OFFLOAD_THRESHOLD, threading.get_ident) != here
 
 
-async def test_template_that_refuses() -> None:
+async def test_template_that_raises() -> None:
     """The message of a template's raise_exception is the message of the error."""
     node = saying("Hi", chat_template="{{ raise_exception('no system please') }}")
     with pytest.raises(InvalidRequest, match="no system please"):
@@ -363,7 +365,7 @@ class Library(MockProtocol):
         return BYTE_LEVEL
 
 
-async def test_one_load_for_all() -> None:
+async def test_concurrent_loads_are_shared() -> None:
     """Concurrent requests for a model that is not loaded yet share one load, even if the first of them is cancelled."""
     node = Library()
     async with subnet(node) as (models, _):
@@ -377,7 +379,7 @@ async def test_one_load_for_all() -> None:
     assert first.fingerprint == second.fingerprint
 
 
-async def test_failed_load_is_tried_again() -> None:
+async def test_failed_load_is_repeated() -> None:
     """After a failed load of a model, the next request loads it again."""
     node = Library(failures=1)
     node.opened.set()
@@ -394,7 +396,7 @@ async def test_unknown_model() -> None:
             await models.get("other")
 
 
-async def test_model_that_was_there() -> None:
+async def test_model_without_nodes_is_unavailable() -> None:
     """A model whose last node was removed is unavailable, not unknown."""
     async with RemoteManager([saying("Hi")]) as remotes:
         await remotes.ready()
@@ -412,7 +414,7 @@ async def test_no_model_yet() -> None:
             ModelRegistry(remotes).card("mock")
 
 
-async def test_script_sees_the_seed() -> None:
+async def test_random_seed() -> None:
     """A request without a seed reaches the node with a random one."""
     seeds: list[int | None] = []
 

@@ -78,7 +78,7 @@ async def refusal(**fields: Any) -> BadRequest:
     "fields",
     [{}, {"response_format": {"type": "text"}}, {"tools": [tool(WEATHER)]}, {"tools": [tool({"not": {}})]}],
 )
-async def test_any_text(fields: dict[str, Any]) -> None:
+async def test_unconstrained_text(fields: dict[str, Any]) -> None:
     """Without an enforced format or tool there is no grammar."""
     assert await grammar(**fields) is None
 
@@ -99,7 +99,7 @@ async def test_any_text(fields: dict[str, Any]) -> None:
         ({"structured_outputs": {"grammar": 'root ::= "a" | "b" [0-9]+'}}, "b12", "ab"),
     ],
 )
-async def test_forms(fields: dict[str, Any], good: str, bad: str) -> None:
+async def test_output_formats(fields: dict[str, Any], good: str, bad: str) -> None:
     """The grammar of each output format accepts matching text and rejects other text, for chats and plain prompts."""
     for found in (await grammar(**fields), await build_plain_grammar(output_format(request(**fields)))):
         assert fits(found, good)
@@ -141,7 +141,7 @@ async def test_allowed_tools() -> None:
 
 
 @pytest.mark.parametrize("form", [{"response_format": json_schema(WEATHER)}, {"guided_regex": 'a/b|\n|\\{"city".*'}])
-async def test_calls_or_a_form(form: dict[str, Any]) -> None:
+async def test_optional_calls_and_an_output_format(form: dict[str, Any]) -> None:
     """With optional tools and an output format, an answer is a call or matches the format."""
     found = await grammar(tools=[tool(WEATHER)], **form)
     assert fits(found, '{"city": "x"}')
@@ -149,7 +149,7 @@ async def test_calls_or_a_form(form: dict[str, Any]) -> None:
     assert not fits(found, "x")
 
 
-async def test_reasoning_before_a_form() -> None:
+async def test_reasoning_before_an_output_format() -> None:
     """Reasoning may precede an answer with an output format, which only the content has to match."""
     found = await grammar(THINKS, response_format=json_schema(WEATHER))
     assert fits(found, '<think>so {</think>\n\n{"city": "x"}')
@@ -171,7 +171,7 @@ AUTO: list[object] = [
 
 
 @pytest.mark.parametrize("choice", AUTO)
-async def test_strict_tools_that_may_be_called(choice: object) -> None:
+async def test_optional_strict_tools(choice: object) -> None:
     """Optional calls to strict tools must match their schema; other text is free."""
     found = await grammar(tools=[tool(STRICT, strict=True)], tool_choice=choice)
     for text in ("", "Hi <tool", HERMES, f"Sure.\n{HERMES}\n{HERMES}"):
@@ -199,7 +199,7 @@ async def test_one_call_at_most() -> None:
     assert await grammar(select_format("", "none"), tools=[tool(WEATHER)], parallel_tool_calls=False) is None
 
 
-async def test_a_form_within_channels() -> None:
+async def test_output_format_in_harmony_channels() -> None:
     """In the harmony format the final message matches the output format; reasoning and calls may precede or
     replace it.
     """
@@ -213,7 +213,7 @@ async def test_a_form_within_channels() -> None:
         assert not fits(found, text.replace("city", "town"))
 
 
-async def test_a_grammar_cannot_be_a_part() -> None:
+async def test_guided_grammar_excludes_channels() -> None:
     """A guided_grammar cannot be combined with the channels of the harmony format."""
     with pytest.raises(BadRequest, match="tools or reasoning"):
         await grammar(select_format("", "harmony"), guided_grammar='start: "a"')
@@ -227,7 +227,7 @@ async def test_a_grammar_cannot_be_a_part() -> None:
         ("uniqueItems", {"type": "array", "uniqueItems": True}),
     ],
 )
-async def test_the_keyword_that_cannot_be_followed(keyword: str, schema: dict[str, Any]) -> None:
+async def test_unsupported_keyword_is_named(keyword: str, schema: dict[str, Any]) -> None:
     """The error for an unsupported schema keyword names the keyword and its place."""
     error = await refusal(tools=[tool({"type": "object", "properties": {"a": schema}})], tool_choice="required")
     assert error.param == f"tools[0].function.parameters.properties.a.{keyword}"
@@ -260,7 +260,7 @@ GRAMMAR = {"guided_grammar": 'start: "a"'}
         ({"guided_json": '{"a": ' * 100_000}, "guided_json"),
     ],
 )
-async def test_what_does_not_go(fields: dict[str, Any], param: str) -> None:
+async def test_invalid_combinations(fields: dict[str, Any], param: str) -> None:
     """Conflicting or invalid formats are rejected with the parameter, in a short message."""
     error = await refusal(**fields)
     assert error.param == param
@@ -284,7 +284,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("part", "path"), FAULTS)
-async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
+async def test_place_of_an_error_in_a_schema(part: dict[str, Any], path: str) -> None:
     """The error for an invalid schema names the exact place in it, wherever the schema is in the request."""
     schema = inside(part)
     error = await refusal(response_format=json_schema(schema))
@@ -299,7 +299,7 @@ async def test_the_place_of_a_fault(part: dict[str, Any], path: str) -> None:
     assert plain.value.param == f"guided_json.properties.age.{path}"
 
 
-async def test_a_fault_among_definitions() -> None:
+async def test_error_in_a_definition() -> None:
     """An error in a shared definition is reported at the definition, not at the reference to it."""
     schema = {"$defs": {"age": {"type": "integer", "multipleOf": 0}}} | inside({"$ref": "#/$defs/age"})
     error = await refusal(response_format=json_schema(schema))
@@ -370,7 +370,7 @@ ODD: tuple[Any, ...] = (
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
 @pytest.mark.parametrize("strict", [True, False])
-async def test_odd_values_of_keywords(keyword: str, strict: bool) -> None:
+async def test_unusual_values_of_keywords(keyword: str, strict: bool) -> None:
     """A schema keyword with any kind of value is used or rejected, without an unexpected error."""
     for value in ODD:
         for schema in ({**STRICT, keyword: value}, strict_object(a={"type": "string", keyword: value})):
@@ -412,7 +412,7 @@ async def test_strict_schemas() -> None:
         (strict_object(a={"type": "integer", "minimum": "x"}), ".properties.a.minimum"),
     ],
 )
-async def test_what_strict_forbids(schema: dict[str, Any], path: str) -> None:
+async def test_schemas_that_strict_mode_rejects(schema: dict[str, Any], path: str) -> None:
     """A schema that breaks a rule of strict mode is rejected with the place, in a format and in a tool, forced
     or not.
     """
@@ -441,7 +441,7 @@ def defined(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("make", [nested, listed, defined])
-async def test_strict_nested_too_deep(make: Callable[[int], dict[str, Any]]) -> None:
+async def test_nesting_limit_of_strict_mode(make: Callable[[int], dict[str, Any]]) -> None:
     """A strict schema may have ten levels of nesting, counted from the schema or a definition, and eleven are
     rejected.
     """
@@ -449,7 +449,7 @@ async def test_strict_nested_too_deep(make: Callable[[int], dict[str, Any]]) -> 
     assert (await refusal(response_format=json_schema(make(11), strict=True))).message.endswith("10 levels deep.")
 
 
-async def test_strict_just_within_bounds() -> None:
+async def test_size_limits_of_strict_mode() -> None:
     """A strict schema may have 1,000 enum values, and 120,000 characters of names and values."""
     for values in ([f"v{number}" for number in range(1000)], ["x" * 119_999]):
         assert await grammar(response_format=json_schema(strict_object(a={"enum": values}), strict=True)) is not None

@@ -42,7 +42,7 @@ async def ask(answering: MockProtocol, **more: Any) -> tuple[Any, Generate]:
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
-async def test_a_call_that_is_asked_for(choice: Any) -> None:
+async def test_forced_call(choice: Any) -> None:
     """A forced call is sent to the engine as a JSON schema whose references resolve, and the output is parsed as a
     call.
     """
@@ -68,7 +68,7 @@ async def test_a_call_that_is_asked_for(choice: Any) -> None:
             jsonschema.validate(waits, schema)
 
 
-async def test_a_streamed_one() -> None:
+async def test_streamed_forced_call() -> None:
     """A streamed call starts with its name, followed by its arguments, without content."""
     response, _ = await ask(node('{"name": "wait", "arguments": {}}'), tools=TOOLS, tool_choice="required", stream=True)
     deltas = [chunk["choices"][0]["delta"] for chunk in events_of(response.content)[:-1] if chunk["choices"]]
@@ -78,7 +78,7 @@ async def test_a_streamed_one() -> None:
     assert not any(delta.get("content") for delta in deltas)
 
 
-async def test_a_form_of_a_model_that_thinks() -> None:
+async def test_output_format_of_a_reasoning_model() -> None:
     """With an output format, the whole output is content, even of a model that reasons."""
     form = {"type": "json_schema", "json_schema": {"name": "point", "schema": POINT}}
     response, asked = await ask(node('{"x": 1}', chat_template=THINKING), response_format=form)
@@ -88,7 +88,7 @@ async def test_a_form_of_a_model_that_thinks() -> None:
     assert json.loads(asked.sampling.grammar.text) == POINT
 
 
-def test_what_is_moved() -> None:
+def test_references_in_a_moved_schema() -> None:
     """Moving a schema rewrites its local references, but not properties named $ref or references to URLs."""
     schema = {"properties": {"$ref": {"$ref": "#/$defs/a"}}, "anyOf": [{"$ref": "#"}, {"$ref": "http://x/y"}]}
     assert rebase_references(schema, "#/at") == {

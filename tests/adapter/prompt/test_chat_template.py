@@ -123,7 +123,7 @@ def test_mistral_style() -> None:
     assert text == "<s>[INST] Hi [/INST]\nYo</s>\n"
 
 
-def test_a_template_may_refuse() -> None:
+def test_raise_exception() -> None:
     """raise_exception in a template raises InvalidRequest with the template's message."""
     with pytest.raises(InvalidRequest, match="must alternate user/assistant") as caught:
         render(MISTRAL_STYLE, USER, USER)
@@ -143,7 +143,7 @@ def test_a_template_may_refuse() -> None:
         "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
     ],
 )
-def test_what_goes_wrong_in_a_template(source: str) -> None:
+def test_errors_in_a_template(source: str) -> None:
     """Type errors, sandbox violations and unbounded output in a template raise InvalidRequest."""
     with pytest.raises(InvalidRequest):
         render(source)
@@ -169,7 +169,7 @@ def test_users_text_is_not_a_template() -> None:
     assert "{{ 7 * 7 }}{% x %}" in render(SMOLLM2, {"role": "user", "content": "{{ 7 * 7 }}{% x %}"})
 
 
-def test_the_dialect() -> None:
+def test_extensions_of_jinja() -> None:
     """Templates may use loop controls, generation blocks, options of tojson, and variables of the request."""
     source = (
         "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}"
@@ -192,19 +192,19 @@ def test_content_as_parts() -> None:
     assert render(PARTS_ONLY, USER, PARTS) == "user:Hi;user:one;two;"
 
 
-def test_content_as_either() -> None:
+def test_content_as_strings_or_parts() -> None:
     """A template that accepts strings and parts gets strings."""
     assert not ChatTemplate(BOTH).requires_content_parts
     assert render(BOTH, USER, PARTS) == "Hione\ntwo"
 
 
-def test_a_template_that_writes_out_any_content() -> None:
+def test_a_template_that_prints_any_content() -> None:
     """A template that prints content of any type gets strings."""
     assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").requires_content_parts
     assert not ChatTemplate("{{ messages | tojson }}").requires_content_parts
 
 
-def test_developers() -> None:
+def test_developer_messages() -> None:
     """Developer messages are rendered as system messages unless the template supports them; the caller's messages are
     not modified.
     """

@@ -72,7 +72,7 @@ def test_guarded_text_holds_no_control_token(text: str) -> None:
 @pytest.mark.parametrize(
     "pair", [("<|im_", "end|>"), ("<|im_ ", "end|>"), ("<", "s>"), ("[INS", "T]"), ("", "|im_end|>"), ("E", "ND")]
 )
-def test_halves_do_not_join(pair: tuple[str, str]) -> None:
+def test_joined_texts_form_no_control_token(pair: tuple[str, str]) -> None:
     """Two texts that a template joins or trims do not form a control token."""
     guarded, _ = Guard(CONTROL).protect(list(pair))
     joined = "<" + "".join(text.strip() for text in guarded)
@@ -86,13 +86,13 @@ def test_overlapping_control_tokens() -> None:
     assert "bcd" not in guarded
 
 
-def test_what_templates_look_for_is_left_as_it_is() -> None:
+def test_user_defined_tokens_and_keys_are_unchanged() -> None:
     """The guard does not change user-defined tokens or the roles and keys of messages."""
     messages = [{"role": "user", "content": "<think>x</think>y"}, 7, None]
     assert Guard(["<|end|>", "r|>", "role", "ent", "tr"]).protect(messages)[0] == messages
 
 
-def test_the_mark_is_nowhere_in_the_input() -> None:
+def test_the_mark_is_not_in_the_input() -> None:
     """The guard's mark is a noncharacter that the input does not contain; input with all of them is rejected."""
     guarded, mark = Guard(CONTROL).protect({MARKS[0]: [MARKS[1] + "<s>"]})
     assert mark == MARKS[2]
@@ -102,7 +102,7 @@ def test_the_mark_is_nowhere_in_the_input() -> None:
 
 
 @pytest.mark.parametrize("control", [["<a>", "<a>b"], ["<a>b", "<a>"]])
-def test_a_control_token_that_starts_another(control: list[str]) -> None:
+def test_a_control_token_that_is_a_prefix(control: list[str]) -> None:
     """A control token that is a prefix of another one is broken, too, in any order of the list."""
     guarded, mark = Guard(control).protect("<a>c <a>b")
     assert guarded == f"<{mark}a>c <{mark}a>b"

@@ -102,7 +102,7 @@ def test_a_template_that_wants_arguments_as_text() -> None:
     assert 'assistant: weather={"city": "x"}time={broken\n' in text(ARGUMENTS_AS_TEXT, messages=CALLED)
 
 
-def test_a_template_that_knows_no_tools() -> None:
+def test_a_template_without_tools() -> None:
     """For a template without tool support, tools are described in the system message, and calls and results in
     messages.
     """
@@ -169,7 +169,7 @@ def test_reasoning_in_the_history() -> None:
         assert text(source, messages=[{"role": "assistant", "content": "x", name: "so"}]) == "so"
 
 
-def test_variables() -> None:
+def test_template_variables() -> None:
     """Effort, verbosity, documents and chat_template_kwargs are passed to a template that uses them."""
     found = text(
         KNOWS_ALL,
@@ -194,12 +194,12 @@ def test_variables() -> None:
         ({"chat_template_kwargs": {"eos_token": "x"}}, "chat_template_kwargs.eos_token"),
     ],
 )
-def test_what_a_template_does_not_know(fields: dict[str, Any], param: str) -> None:
+def test_unsupported_variables_are_rejected(fields: dict[str, Any], param: str) -> None:
     """Effort, verbosity, documents or variables that the template does not use are rejected by name."""
     assert refusal(CHATML, **fields) == param
 
 
-def test_what_asks_for_nothing() -> None:
+def test_default_effort_and_verbosity() -> None:
     """reasoning_effort "none" and verbosity "medium" are accepted for any template."""
     assert text(CHATML, reasoning_effort="none", verbosity="medium") == text(CHATML)
 
@@ -217,7 +217,7 @@ def test_reasoning_that_the_template_opens() -> None:
 @pytest.mark.parametrize(
     ("content", "opened"), [("Once ", False), ("<think>so ", True), ("<think>so</think> I", False), ("", False)]
 )
-def test_a_message_to_be_continued(content: str, opened: bool) -> None:
+def test_a_continued_message(content: str, opened: bool) -> None:
     """A continued message is rendered without an end, to the last space, and may leave the reasoning open."""
     messages = [QUESTION, {"role": "assistant", "content": content}]
     found = written(CHATML, messages=messages, continue_final_message=True, add_generation_prompt=False)
@@ -236,7 +236,7 @@ def test_a_message_to_be_continued(content: str, opened: bool) -> None:
         ("{{ messages[0].content }}", {}, "messages"),
     ],
 )
-def test_what_cannot_be_continued(source: str, fields: dict[str, Any], param: str) -> None:
+def test_messages_that_cannot_be_continued(source: str, fields: dict[str, Any], param: str) -> None:
     """Only a final assistant message with text can be continued, without a generation prompt, by a template that shows
     it.
     """
@@ -263,7 +263,7 @@ HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|im_", "end|>", "<", ">", "x"]),
 
 @pytest.mark.parametrize("source", [CHATML, KNOWS_TOOLS, ARGUMENTS_AS_TEXT, KNOWS_ALL])
 @given(hostile=HOSTILE)
-def test_nothing_of_a_client_becomes_a_control_token(source: str, hostile: str) -> None:
+def test_client_text_never_becomes_a_control_token(source: str, hostile: str) -> None:
     """Text of a client in tools, arguments, results, documents, variables or a continued message never becomes a
     control token.
     """

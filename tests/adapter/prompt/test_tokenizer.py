@@ -103,7 +103,7 @@ def test_special_tokens(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, JSON])
-def test_no_text(tokenizer: Tokenizer) -> None:
+def test_empty_text(tokenizer: Tokenizer) -> None:
     """Empty text has no tokens, with the dtype int32; only a bare prompt starts with the BOS token."""
     assert tokenizer.encode_text("").dtype == tokenizer.encode_prompt("").dtype == np.int32
     assert tokenizer.encode_text("").tolist() == tokenizer.encode_prompt("").tolist() == []
@@ -140,7 +140,7 @@ def test_a_prompt_larger_than_the_cache() -> None:
     assert BYTE_PAIR.encode_prompt(text).tolist() == BYTE_PAIR.encode_text(text).tolist()
 
 
-def test_bytes_that_the_vocabulary_lacks_leave_nothing() -> None:
+def test_bytes_that_the_vocabulary_lacks_are_dropped() -> None:
     """Bytes that are not in the vocabulary are dropped without an error, as in llama.cpp."""
     artefact = TokenizerArtefact(pieces=[b"b", b"a", b"ab"], control=[], pattern=r"\w+|\W+", merges=[1, 0, 2])
     assert load_tokenizer(artefact).encode_text("ab!ba").tolist() == [2, 0, 1]
@@ -168,7 +168,7 @@ def test_listed_control_tokens_are_not_matched_in_text() -> None:
         TokenizerArtefact(pieces=[b"a"], control=[], tokenizer_json="no json"),
     ],
 )
-def test_an_artefact_that_makes_no_tokenizer(artefact: TokenizerArtefact) -> None:
+def test_an_invalid_artefact(artefact: TokenizerArtefact) -> None:
     """An invalid tokenizer artefact raises SettingsError when it is loaded."""
     with pytest.raises(SettingsError, match="tokenizer"):
         load_tokenizer(artefact)

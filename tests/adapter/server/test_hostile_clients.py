@@ -16,7 +16,7 @@ PLACES = [{"more": "@"}, {"metadata": {"more": "@"}}, {"messages": [{"role": "us
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("value", ["1e400", "-1e400", "9" * 5000])
-async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, object], stream: bool) -> None:
+async def test_numbers_out_of_range_are_rejected(value: str, place: dict[str, object], stream: bool) -> None:
     """A number that no float can hold gets a 400 that names its parameter, also in a field that is forwarded."""
     body = json.dumps(ASK | {"stream": stream} | place).replace('"@"', value)
     async with gateway_to(provider := Provider()) as http:
@@ -27,7 +27,7 @@ async def test_numbers_that_are_none_are_refused(value: str, place: dict[str, ob
     assert not provider.chat_requests
 
 
-async def test_whole_numbers_may_be_long() -> None:
+async def test_long_integers_are_forwarded() -> None:
     """An integer of 400 digits is forwarded exactly."""
     async with gateway_to(provider := Provider()) as http:
         response = await http.post(CHAT, content=json.dumps(ASK | {"more": 10**400}))
@@ -36,7 +36,7 @@ async def test_whole_numbers_may_be_long() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_nested_too_deeply_is_refused(stream: bool) -> None:
+async def test_deep_nesting_is_forwarded_or_rejected(stream: bool) -> None:
     """Deeply nested JSON is either forwarded or rejected with 400, and the node stays healthy."""
     answered = 0
     async with gateway_to(provider := Provider()) as http:

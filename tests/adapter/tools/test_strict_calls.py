@@ -54,7 +54,7 @@ async def ask(
     return answers
 
 
-async def test_calls_fit(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
+async def test_calls_match_their_schema(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
     """With any seed, complete calls to a strict tool have the arguments that the schema requires."""
     messages = [*example("Rome"), *example("London"), *example("Berlin"), said("user", "Weather in Paris?")]
     answers = await ask(engine, pieces, messages, 10)

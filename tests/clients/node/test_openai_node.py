@@ -33,7 +33,7 @@ def test_models(found: Any) -> None:
     assert found["models"] == [MODEL]
 
 
-def test_streaming_and_not_agree(found: Any) -> None:
+def test_stream_equals_whole_answer(found: Any) -> None:
     """A stream has one id, one usage at its end, the request id, and the text of the whole answer."""
     chunks, whole = found["streamed"]["chunks"], found["whole"]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]

@@ -16,7 +16,7 @@ def found(script: Script, relay: Relay) -> Any:
     return script("ai.mjs", relay.url + "/v1")
 
 
-def test_streaming_and_not_agree(found: Any) -> None:
+def test_stream_equals_whole_answer(found: Any) -> None:
     """Text, finish reason and usage are the same streamed and not, and a stream has several pieces."""
     pieces = found["streamed"].pop("pieces")
     assert found["streamed"] == found["whole"]
