@@ -37,7 +37,7 @@ SECONDS = 20
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
-class Asked:
+class FuzzedOperation:
     """One operation of a gateway. Its responses are validated against the gateway's OpenAPI document and OpenAI's
     types.
     """
@@ -104,16 +104,16 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         assert "Traceback" not in "".join(running.lines)
 
 
-@pytest.fixture(params=[operation for operation in ROUTES if operation.request], ids=lambda operation: operation.id)
-def asked(described: Any, request: pytest.FixtureRequest) -> Asked:
-    return Asked(described, request.param)
+@pytest.fixture(params=[route for route in ROUTES if route.request], ids=lambda route: route.id)
+def operation(described: Any, request: pytest.FixtureRequest) -> FuzzedOperation:
+    return FuzzedOperation(described, request.param)
 
 
-def test_values_at_their_bounds(asked: Asked) -> None:
+def test_values_at_their_bounds(operation: FuzzedOperation) -> None:
     """Values at and beyond their bounds, one at a time, and valid values in any combination, get responses that match
     the schema.
     """
-    right = [case.body for case in asked.edges() if asked.ask(case) == 200 and isinstance(case.body, dict)]
+    right = [case.body for case in operation.edges() if operation.ask(case) == 200 and isinstance(case.body, dict)]
     values: dict[str, list[Any]] = {}
     for name, value in (member for body in right for member in body.items()):
         if value is not None and name != "n":  # hundreds of choices take seconds to check
@@ -123,19 +123,19 @@ def test_values_at_their_bounds(asked: Asked) -> None:
     @settings(suppress_health_check=list(HealthCheck))
     @given(some.flatmap(lambda names: st.fixed_dictionaries({name: st.sampled_from(values[name]) for name in names})))
     def ask(body: dict[str, Any]) -> None:
-        asked.ask(asked.case({**right[0], **body}))
+        operation.ask(operation.case({**right[0], **body}))
 
     if values:
         ask()
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_random_requests(asked: Asked, mode: GenerationMode) -> None:
+def test_random_requests(operation: FuzzedOperation, mode: GenerationMode) -> None:
     """Random requests, valid and invalid, get responses that match the schema."""
 
     @settings(suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)
-    @given(asked.described.as_strategy(generation_mode=mode))
+    @given(operation.described.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        asked.ask(case)
+        operation.ask(case)
 
     ask()

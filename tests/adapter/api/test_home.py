@@ -1,4 +1,4 @@
-"""GET /: what a browser and a program find at the gateway's address."""
+"""GET /: the page for browsers, and the JSON for programs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_browsers_get_a_page() -> None:
 
 
 async def test_the_policy_is_strict() -> None:
-    """The page runs no script, loads nothing, and cannot be framed."""
+    """The home page has a Content-Security-Policy: it runs no script, loads nothing, and cannot be framed."""
     async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.get("/", headers=BROWSER)
     policy = response.headers["content-security-policy"]
@@ -74,7 +74,7 @@ async def test_the_policy_is_strict() -> None:
 
 
 async def test_names_cannot_inject_markup() -> None:
-    """A node names its model itself."""
+    """A model's name, which its node chooses, is escaped in the home page."""
     async with (
         gateway(saying("Hi", model="<script>alert(1)</script>")) as url,
         httpx.AsyncClient(base_url=url) as client,
@@ -86,7 +86,7 @@ async def test_names_cannot_inject_markup() -> None:
 
 @pytest.mark.parametrize("host", ['"><script>alert(2)</script>', "a b", "a/b"])
 async def test_an_invalid_host(host: str) -> None:
-    """An invalid Host header is the client's mistake: 400 in OpenAI's envelope, on every path."""
+    """An invalid Host header gets a 400 in OpenAI's error envelope, on every path."""
     async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
         for path in ("/", "/v1/models"):
             response = await client.get(path, headers={**BROWSER, "host": host})
@@ -95,7 +95,7 @@ async def test_an_invalid_host(host: str) -> None:
 
 
 async def test_without_a_node() -> None:
-    """The page says that no node is healthy, and where the reason is."""
+    """The home page says that no node is healthy, and where to see the reason."""
     async with gateway() as url, httpx.AsyncClient(base_url=url) as client:
         page = Page((await client.get("/", headers=BROWSER)).text)
     assert "no node is healthy" in page.text
@@ -103,7 +103,7 @@ async def test_without_a_node() -> None:
 
 
 async def test_with_api_keys() -> None:
-    """The page opens without a key, and then does not list the models."""
+    """With API keys, the home page needs no key, and does not list the models."""
     async with gateway(saying("Hi"), settings=Settings(api_keys=("sk-1",))) as url:
         async with httpx.AsyncClient(base_url=url) as client:
             assert (await client.get("/")).json()["models"] is None
@@ -113,7 +113,7 @@ async def test_with_api_keys() -> None:
 
 
 async def test_other_methods() -> None:
-    """HEAD has no body; POST is refused with the methods that are allowed."""
+    """For the home page, HEAD has no body, and POST is rejected with the allowed methods."""
     async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
         head = await client.head("/", headers=BROWSER)
         assert (head.status_code, head.content) == (200, b"")

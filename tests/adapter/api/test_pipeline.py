@@ -100,7 +100,7 @@ async def test_unknown_parameters_are_reported_on_every_endpoint(path: str) -> N
 
 
 async def test_scoring_counts_its_nodes() -> None:
-    """The logprobs of an echoed prompt are asked of a node, which the headers and metrics report."""
+    """The logprobs of an echoed prompt are computed by a node, which the headers and metrics report."""
     body = {"model": "mock", "prompt": "Hello", "echo": True, "logprobs": 1, "max_tokens": 0}
     async with gateway(saying("Hi", capabilities=CAN)) as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post("/v1/completions", json=body)

