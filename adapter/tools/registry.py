@@ -63,10 +63,6 @@ class ModelFormat(msgspec.Struct, frozen=True):
         marks = () if self.tool_format is None else self.tool_format.visible_marks
         return marks if self.tags is None else (*marks, self.tags.opening, self.tags.closing)
 
-    def starts_in_reasoning(self, prompt: str) -> bool:
-        """Return True if the answer to `prompt` starts within reasoning."""
-        return self.tags is not None and self.tags.starts_in_reasoning(prompt)
-
     def parser(self, tools: Tools | None = None, in_reasoning: bool = False) -> Parser | None:
         """Return a parser for one choice, or None if there is nothing to parse. Calls are parsed only with `tools`, the
         functions that may be called. `in_reasoning`: the text starts within reasoning.

@@ -7,12 +7,11 @@ from typing import Any
 
 from adapter.api.common.formats import JsonObjectFormat, JsonSchemaFormat, StructuredOutputs, TextFormat
 from adapter.api.common.sampling import SamplingRequest
-from adapter.api.common.validation import invalid_combination
+from adapter.api.common.validation import STRUCTURED_PARAMS, invalid_combination
 from adapter.generation.output_options import OutputOptions
 from adapter.grammar.output_format import OutputFormat, SchemaLocation
 from subnet.generation import Sampling
 
-_STRUCTURES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -100,7 +99,7 @@ def _from_structured_outputs(structured: StructuredOutputs, name: str) -> Output
 
 
 def _structured_param(request: SamplingRequest) -> str:
-    return next(name for name in _STRUCTURES if getattr(request, name) is not None)
+    return next(name for name in STRUCTURED_PARAMS if getattr(request, name) is not None)
 
 
 def _value_or(value: float | None, neutral: float) -> float:

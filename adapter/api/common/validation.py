@@ -8,9 +8,9 @@ from adapter.api.common.inputs import MAX_INPUTS, Input, count_inputs, first_typ
 from adapter.api.common.sampling import SamplingRequest
 from adapter.errors import BadRequest, invalid
 
-_STRUCTURED_PARAMS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
-_NO_VALUES = (None,) * len(_STRUCTURED_PARAMS)
-_structured_values = attrgetter(*_STRUCTURED_PARAMS)
+STRUCTURED_PARAMS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+_NO_VALUES = (None,) * len(STRUCTURED_PARAMS)
+_structured_values = attrgetter(*STRUCTURED_PARAMS)
 
 
 def check_sampling(request: SamplingRequest, limit: int | None) -> None:
@@ -49,7 +49,7 @@ def _check_structured_outputs(request: SamplingRequest) -> None:
     values = _structured_values(request)
     if values == _NO_VALUES:
         return
-    given = [name for name, value in zip(_STRUCTURED_PARAMS, values, strict=True) if value is not None]
+    given = [name for name, value in zip(STRUCTURED_PARAMS, values, strict=True) if value is not None]
     if len(given) > 1:
         raise invalid_combination(f"Setting '{given[0]}' and '{given[1]}' at the same time is not supported.", given[1])
     structured = request.structured_outputs

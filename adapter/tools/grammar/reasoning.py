@@ -17,10 +17,6 @@ class Tags(msgspec.Struct, frozen=True):
     opening: str
     closing: str
 
-    def starts_in_reasoning(self, prompt: str) -> bool:
-        """Return True if `prompt` ends with the opening tag, so that the answer starts within reasoning."""
-        return prompt.rstrip().endswith(self.opening)
-
     def parse(self, source: Source, in_reasoning: bool) -> Reading[None]:
         """Parse reasoning, and skip white space next to the tags. Reasoning that is not closed extends to the end."""
         yield from source.space()

@@ -254,14 +254,6 @@ def test_no_reasoning() -> None:
     assert read(only("none", "think"), " Use <think> tags.") == Message(" Use <think> tags.")
 
 
-def test_reasoning_that_the_prompt_opened() -> None:
-    """A prompt that ends with an opening tag, ignoring white space, has opened the reasoning."""
-    kind = only("none", "think")
-    assert kind.starts_in_reasoning("...<|assistant|><think>\n")
-    assert not kind.starts_in_reasoning("...<think>\n\n</think>\n\n")
-    assert not only("none").starts_in_reasoning("<think>")
-
-
 FRAGMENTS = sorted(
     {fragment for kind in FORMATS.values() for fragment in kind.visible_marks}
     | {'{"name": "get_time", "arguments": ', '"arguments": {"a": "', "get_weather", "<think>", "</think>", "```json\n"}
