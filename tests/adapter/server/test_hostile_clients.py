@@ -38,12 +38,14 @@ async def test_long_integers_are_forwarded() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_deep_nesting_is_forwarded_or_rejected(stream: bool) -> None:
     """Deeply nested JSON is either forwarded or rejected with 400, and the node stays healthy."""
+    # Densely around the limit, which is lower where a debugger or a coverage measurement is active.
+    depths = [*range(300, 900, 100), *range(900, 960, 3)]
     answered = 0
     async with gateway_to(provider := Provider()) as http:
-        for depth in range(900, 960, 3):
+        for depth in depths:
             body = json.dumps(ASK | {"stream": stream, "more": "@"}).replace('"@"', f"{'[' * depth}{']' * depth}")
             response = await http.post(CHAT, content=body)
             assert response.status_code in (200, 400)
             answered += response.status_code == 200
         assert (await http.get("/nodes")).json()["nodes"][0]["state"] == "healthy"
-    assert 0 < answered == len(provider.chat_requests) < 20
+    assert 0 < answered == len(provider.chat_requests) < len(depths)
