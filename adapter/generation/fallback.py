@@ -65,6 +65,7 @@ class Fallback(Generic[W]):
         of the requested model if no model can answer.
         """
         if not self._remaining and self._error is None:
+            del self._prepare  # It refers to the request, which would stay in memory for the whole stream.
             return await self._run(sessions, start())
 
         def start_tracked() -> Sink[Event]:

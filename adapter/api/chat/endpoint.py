@@ -7,7 +7,7 @@ from functools import partial
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.response import Rendered, RenderedGrammar
-from adapter.api.chat.stream import ChunkWriter
+from adapter.api.chat.stream import ChunkWriter, ReasoningField
 from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_request
 from adapter.api.common.body import Call, json_response
@@ -48,28 +48,23 @@ class ChatEndpoint(ModelEndpoint[ChatCompletionRequest, Generation]):
         headers = call.headers if fallback.work.card.lane == "token" else {}
         if params.stream:
             run = partial(fallback.run, services.sessions)
-            return StreamingResponse(
-                partial(event_stream, run, partial(self._writer, call, fallback)), {**HEADERS, **headers}
+            # Options instead of the request, which would stay in memory for the whole stream.
+            make_writer = partial(
+                _writer,
+                fallback,
+                choices=params.n or 1,
+                include_usage=params.include_usage,
+                continuous_usage=params.continuous_usage,
+                reasoning=services.settings.reasoning_field,
+                return_token_ids=bool(params.return_token_ids),
             )
+            return StreamingResponse(partial(event_stream, run, make_writer), {**HEADERS, **headers})
         collector = Collector(choices=params.n or 1, reasoning=services.settings.reasoning_field)
         await fallback.run_buffered(services.sessions, collector.reset)
         work = fallback.work
         return json_response(
-            collector.build(_head(work), prompt_token_ids=_prompt_token_ids(params, work)), headers=headers
-        )
-
-    def _writer(
-        self, call: Call[ChatCompletionRequest], fallback: Fallback[Generation], write: Sink[bytes]
-    ) -> ChunkWriter:
-        work, params = fallback.work, call.params
-        return ChunkWriter(
-            _head(work),
-            write,
-            choices=params.n or 1,
-            include_usage=params.include_usage,
-            usage=(lambda: work.usage) if params.continuous_usage else None,
-            reasoning=call.request.services.settings.reasoning_field,
-            prompt_token_ids=_prompt_token_ids(params, work),
+            collector.build(_head(work), prompt_token_ids=_prompt_token_ids(work, bool(params.return_token_ids))),
+            headers=headers,
         )
 
 
@@ -95,9 +90,31 @@ def _head(work: Generation) -> Head:
     return Head.new(work.card.id, work.fingerprint)
 
 
-def _prompt_token_ids(params: ChatCompletionRequest, work: Generation) -> list[int] | None:
+def _writer(
+    fallback: Fallback[Generation],
+    write: Sink[bytes],
+    *,
+    choices: int,
+    include_usage: bool,
+    continuous_usage: bool,
+    reasoning: ReasoningField,
+    return_token_ids: bool,
+) -> ChunkWriter:
+    work = fallback.work
+    return ChunkWriter(
+        _head(work),
+        write,
+        choices=choices,
+        include_usage=include_usage,
+        usage=(lambda: work.usage) if continuous_usage else None,
+        reasoning=reasoning,
+        prompt_token_ids=_prompt_token_ids(work, return_token_ids),
+    )
+
+
+def _prompt_token_ids(work: Generation, requested: bool) -> list[int] | None:
     """Return the token ids of the prompt if they were requested; None otherwise, and on the chat lane."""
-    return work.prompt.tolist() if params.return_token_ids and isinstance(work, TokenGeneration) else None
+    return work.prompt.tolist() if requested and isinstance(work, TokenGeneration) else None
 
 
 def _rendered(work: TokenGeneration) -> Rendered:

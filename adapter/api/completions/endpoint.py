@@ -40,9 +40,11 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
         sessions, params = call.request.services.sessions, call.params
         if params.stream:
             run = partial(fallback.run, sessions)
-            return StreamingResponse(
-                partial(event_stream, run, partial(self._writer, params, fallback)), {**HEADERS, **call.headers}
+            # Options instead of the request, which would stay in memory for the whole stream.
+            make_writer = partial(
+                _writer, fallback, include_usage=params.include_usage, continuous_usage=params.continuous_usage
             )
+            return StreamingResponse(partial(event_stream, run, make_writer), {**HEADERS, **call.headers})
         collectors: list[TextCollector] = []
 
         def begin() -> Sink[Event]:
@@ -52,19 +54,6 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
         await fallback.run_buffered(sessions, begin)
         return json_response(collectors[-1].build(), headers=call.headers)
 
-    def _writer(
-        self, params: CompletionRequest, fallback: Fallback[CompletionBatch], write: Sink[bytes]
-    ) -> TextChunkWriter:
-        batch = fallback.work
-        return TextChunkWriter(
-            _head(batch),
-            batch.prefixes,
-            write,
-            choices=batch.choices,
-            include_usage=params.include_usage,
-            usage=(lambda: batch.usage) if params.continuous_usage else None,
-        )
-
     def _collector(self, params: CompletionRequest, batch: CompletionBatch) -> TextCollector:
         return TextCollector(
             _head(batch),
@@ -73,6 +62,20 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             n=params.n or 1,
             logprobs=params.num_logprobs is not None,
         )
+
+
+def _writer(
+    fallback: Fallback[CompletionBatch], write: Sink[bytes], *, include_usage: bool, continuous_usage: bool
+) -> TextChunkWriter:
+    batch = fallback.work
+    return TextChunkWriter(
+        _head(batch),
+        batch.prefixes,
+        write,
+        choices=batch.choices,
+        include_usage=include_usage,
+        usage=(lambda: batch.usage) if continuous_usage else None,
+    )
 
 
 def _head(batch: CompletionBatch) -> Head:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -64,3 +66,29 @@ async def test_error_of_the_requested_model_is_raised(second: NodeLost | BadRequ
 async def test_error_that_must_be_seen_is_not_replaced(second: Exception) -> None:
     """A refusal by a fallback reaches the client, and an internal error is logged as one, not as the first error."""
     assert await raised(NodeLost("first"), second) is second
+
+
+async def test_request_is_released_while_the_answer_streams() -> None:
+    """The last model's work runs without a reference to the request, which may be large while the answer is long."""
+
+    class Body:
+        pass
+
+    class WorkThatLooks(FailingWork):
+        async def run(self, *_: object, **__: object) -> None:
+            seen.append(body_ref())
+
+    body = Body()
+    body_ref = weakref.ref(body)
+    seen: list[Body | None] = []
+
+    async def prepare(body: Body, name: str) -> Work:
+        return WorkThatLooks(NodeLost("unused"))
+
+    fallback = Fallback(["model"], partial(prepare, body))
+    del body
+    async with RemoteManager([]) as remotes:
+        await fallback.prepare()
+        assert body_ref() is not None
+        await fallback.run(SessionManager(remotes), lambda: lambda event: None)
+    assert seen == [None]
