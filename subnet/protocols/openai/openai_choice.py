@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from subnet.chat import ChatDelta
-from subnet.errors import WireError
-from subnet.protocols.openai.finish import to_finish_reason
+from subnet.chat import ChatDelta, ChatFinishReason
+from subnet.errors import NodeError, WireError
 from subnet.protocols.openai.openai_logprobs import read_logprobs
-from subnet.protocols.openai.prefix_filter import PrefixFilter
 from subnet.protocols.openai.tool_calls import ToolCalls
 
 # DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same text in two
@@ -17,6 +15,17 @@ from subnet.protocols.openai.tool_calls import ToolCalls
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 _CONTENT_ONLY = {"content"}
+
+# Finish reasons: OpenAI's own; TGI's, Mistral's, Zhipu's, and those of Anthropic- and Gemini-compatible servers.
+_SYNONYMS: Mapping[ChatFinishReason, str] = {
+    "stop": "stop eos eos_token end_turn stop_sequence stop_token end complete completed finished",
+    "length": "length max_tokens max_length max_output_tokens model_length model_context_window_exceeded",
+    "tool_calls": "tool_calls tool_call tool_use function_call",
+    "content_filter": "content_filter safety recitation prohibited_content blocklist spii refusal sensitive",
+}
+_REASONS = {name: reason for reason, names in _SYNONYMS.items() for name in names.split()}
+# vLLM and SGLang: abort. OpenRouter: error. DeepSeek: insufficient_system_resource.
+_ABORTED = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
 
 
 class Choice:
@@ -118,3 +127,49 @@ def _parts(parts: list[Any]) -> Iterator[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def to_finish_reason(value: object, *, has_calls: bool) -> ChatFinishReason | None:
+    """Convert a server's finish reason to OpenAI's; None if the answer is not finished.
+
+    An unknown reason counts as "stop", and "stop" after tool calls as "tool_calls". Raises NodeError if the server
+    aborted the answer.
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    name = value.lower().replace("-", "_")
+    if name in _ABORTED:
+        raise NodeError(f"the server aborted the answer: {value[:100]}")
+    reason = _REASONS.get(name, "stop")
+    return "tool_calls" if has_calls and reason == "stop" else reason
+
+
+class PrefixFilter:
+    """Removes `prefix` from the start of a text that arrives in parts, if the text starts with all of it.
+
+    `pending` is True until that is known.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._held = ""
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._prefix)
+
+    def feed(self, text: str) -> str:
+        """Return the text that is certainly new."""
+        if not self._prefix:
+            return text
+        self._held += text
+        if self._prefix.startswith(self._held) and self._held != self._prefix:
+            return ""
+        new = self._held.removeprefix(self._prefix)
+        self._prefix = self._held = ""
+        return new
+
+    def flush(self) -> str:
+        """Return the text held back at the end: part of the prefix alone is not a repetition."""
+        held, self._held, self._prefix = self._held, "", ""
+        return held

@@ -15,7 +15,7 @@ from subnet.http.node_spec import NodeSpec
 from subnet.node_info import ModelCard
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.openai.chat_body import build_body
-from subnet.protocols.openai.prefix_filter import PrefixFilter
+from subnet.protocols.openai.openai_choice import PrefixFilter
 from subnet.protocols.openai.quirks import quirks_for
 from tests.chat_node import HELLO, chat, node
 from tests.provider import Provider, Script, answer, connection_reset, error_response, json_response
