@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.faults.table import write_table
 from tests.processes import adapter_up
 from tests.relay import Relay
 
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in _SLOW or not _SLOW_FOLDERS.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # The processes of xdist have a part of the results each; only the one that controls them has all.
+    if not hasattr(terminalreporter.config, "workerinput"):
+        write_table(terminalreporter)
 
 
 @pytest.fixture(scope="session")
