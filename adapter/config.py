@@ -11,11 +11,10 @@ from msgspec import Meta
 
 from subnet.config import SettingsReader
 from subnet.errors import SettingsError
-from subnet.http.node_spec import NodeSpec
+from subnet.http.node_spec import AttemptTimeout, FirstTokenTimeout, InterTokenTimeout, NodeSpec
 from subnet.pool.policies import PolicyName
 
 _Count = Annotated[int, Meta(ge=1)]
-_Seconds = Annotated[float, Meta(gt=0)]
 _Name = Annotated[str, Meta(min_length=1)]
 _SECRETS = ("secret", "api_keys")
 
@@ -23,15 +22,9 @@ _SECRETS = ("secret", "api_keys")
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Timeouts of one model, in seconds; None: the gateway's settings."""
 
-    first_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time to the first token, in seconds; default: the gateway's setting")
-    ] = None
-    inter_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; default: the gateway's setting")
-    ] = None
-    attempt_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
-    ] = None
+    first_token_timeout: FirstTokenTimeout = None
+    inter_token_timeout: InterTokenTimeout = None
+    attempt_timeout: AttemptTimeout = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,16 @@ from subnet.node_info import Lane, Modality
 Kind = Literal["subnet", "vllm", "sglang", "llama-server", "ollama", "tgi", "lmstudio", "openai"]
 
 _Seconds = Annotated[float, Meta(gt=0)]
+# Settings of a node and, in the gateway, of a model.
+FirstTokenTimeout = Annotated[
+    _Seconds | None, Meta(description="maximum time to the first token, in seconds; default: the gateway's setting")
+]
+InterTokenTimeout = Annotated[
+    _Seconds | None, Meta(description="maximum time between two tokens, in seconds; default: the gateway's setting")
+]
+AttemptTimeout = Annotated[
+    _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
+]
 _Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -65,15 +75,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     proxy: Annotated[str | None, Meta(description="HTTP proxy, like http://host:3128")] = None
     ca_bundle: Annotated[_Text | None, Meta(description="file with the CA certificates to trust")] = None
     connect_timeout: Annotated[float, Meta(gt=0, description="maximum time to connect, in seconds")] = 5.0
-    first_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time to the first token, in seconds; default: the gateway's setting")
-    ] = None
-    inter_token_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time between two tokens, in seconds; default: the gateway's setting")
-    ] = None
-    attempt_timeout: Annotated[
-        _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
-    ] = None
+    first_token_timeout: FirstTokenTimeout = None
+    inter_token_timeout: InterTokenTimeout = None
+    attempt_timeout: AttemptTimeout = None
 
     def __post_init__(self) -> None:
         _check_url(self.url)

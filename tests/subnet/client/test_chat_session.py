@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,16 +20,9 @@ from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeLost, Rate
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import ChatStep, MockChatProtocol
+from tests.fakes import QUICK
 
-QUICK = Limits(
-    first_token_timeout=0.2,
-    prefill_rate=1e6,
-    inter_token_timeout=0.2,
-    retry_timeout=1.0,
-    max_attempts=3,
-    backoff=0.001,
-    queue_timeout=0.2,
-)
+LIMITS = msgspec.structs.replace(QUICK, max_attempts=3)
 LOST = NodeLost("the connection broke")
 STORY: list[ChatStep] = ["Once ", "upon ", "a ", "time"]
 CALLING: list[ChatStep] = [
@@ -49,7 +43,7 @@ def chat_request(choices: int = 1, **body: Any) -> ChatRequest:
 
 
 async def answer(
-    request: ChatRequest, *nodes: Protocol, limits: Limits = QUICK
+    request: ChatRequest, *nodes: Protocol, limits: Limits = LIMITS
 ) -> tuple[list[ChatDelta], ChatUsage, Ledger[Any]]:
     deltas: list[ChatDelta] = []
     async with RemoteManager(nodes) as remotes:
@@ -90,7 +84,7 @@ async def test_a_diverging_replay_is_an_error() -> None:
     nodes = [MockChatProtocol(["Once ", "upon ", LOST], peer="a"), MockChatProtocol(["Once ", "again"], peer="b")]
     async with RemoteManager(nodes) as remotes:
         await remotes.ready()
-        async with SessionManager(remotes, limits=QUICK).session("mock") as session:
+        async with SessionManager(remotes, limits=LIMITS).session("mock") as session:
             with pytest.raises(Diverged):
                 await session.chat(chat_request(seed=1), deltas.append)
     assert "".join(delta.text for delta in deltas) == "Once upon "
@@ -176,7 +170,7 @@ async def test_a_rate_limited_server_gets_no_requests_until_retry_after() -> Non
     node = MockChatProtocol([RateLimited("slow down", retry_after=30)])
     async with RemoteManager([node]) as remotes:
         await remotes.ready()
-        sessions = SessionManager(remotes, limits=QUICK)
+        sessions = SessionManager(remotes, limits=LIMITS)
         for _ in range(3):
             with pytest.raises(RateLimited) as caught:
                 async with sessions.session("mock") as session:
