@@ -163,12 +163,11 @@ class ModelRegistry:
         return self._manager.grammars(model.card.id)
 
     def card(self, name: str) -> ModelCard:
-        """Return the card of the model that `name` refers to.
+        """Return the card of the model `name`, which is one of `candidates`: aliases are not resolved again.
 
         Raises ModelNotFound, or NoNodeAvailable if the model was served before or no model has been served so far.
         """
         cards = self.cards()
-        name = self._aliases.resolve(name, self._seen)
         if name in cards:
             return cards[name]
         if name in self._seen or not self._seen:
@@ -178,7 +177,7 @@ class ModelRegistry:
         )
 
     async def get(self, name: str) -> Model:
-        """Return the model that `name` refers to, and load its tokenizer if necessary.
+        """Return the model `name`, which is one of `candidates`, and load its tokenizer if necessary.
 
         Raises the errors of `card`, BadRequest for a model on the chat lane, NoNodeAvailable if no node provides the
         tokenizer, WireError if a node sent an invalid one, and ModelUnusable if the model cannot be loaded.

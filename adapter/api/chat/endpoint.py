@@ -34,6 +34,9 @@ class ChatEndpoint(ModelEndpoint[ChatCompletionRequest, Generation]):
     def model(self, call: Call[ChatCompletionRequest], models: ModelRegistry) -> str:
         return call.params.model
 
+    def has_token_ids(self, params: ChatCompletionRequest) -> bool:
+        return params.has_token_ids
+
     async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> Generation:
         models = call.request.services.models
         card = models.card(model)
@@ -75,6 +78,9 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
 
     def model(self, call: Call[ChatCompletionRequest], models: ModelRegistry) -> str:
         return call.params.model
+
+    def has_token_ids(self, params: ChatCompletionRequest) -> bool:
+        return params.has_token_ids
 
     async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> TokenGeneration:
         request = await offload_if_large(call.size, generation_request, call.params, call.body)

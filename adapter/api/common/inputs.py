@@ -27,6 +27,11 @@ def count_inputs(given: Input) -> int:
     return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
 
 
+def has_token_ids(given: Input) -> bool:
+    """Return whether the inputs are token ids instead of texts."""
+    return not isinstance(given, str) and not isinstance(given[0], str)
+
+
 def first_type_mismatch(given: Input) -> int | None:
     """Return the index of the first item whose type differs from that of item 0; None if there is none."""
     return next((index for index, one in enumerate(given) if type(one) is not type(given[0])), None)

@@ -67,7 +67,10 @@ class ModelEndpoint(ABC, Generic[R, W]):
     async def __call__(self, request: Request) -> ASGIApp:
         call = await read(request, self.reader)
         models = request.services.models
-        fallback = Fallback(models.candidates(self.model(call, models)), partial(self.prepare, call))
+        names = models.candidates(self.model(call, models))
+        # Token ids mean something else to another model.
+        names = names[:1] if self.has_token_ids(call.params) else names
+        fallback = Fallback(names, partial(self.prepare, call))
         request.record.works = fallback.works
         await fallback.prepare()
         return await self.respond(call, fallback)
@@ -75,6 +78,10 @@ class ModelEndpoint(ABC, Generic[R, W]):
     @abstractmethod
     def model(self, call: Call[R], models: ModelRegistry) -> str:
         """Return the name of the model that the client requested."""
+
+    def has_token_ids(self, params: R) -> bool:
+        """Return whether the request contains token ids. It has no fallbacks then."""
+        return False
 
     @abstractmethod
     async def prepare(self, call: Call[R], model: str) -> W:

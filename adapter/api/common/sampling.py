@@ -72,6 +72,11 @@ class SamplingRequest(Struct, frozen=True, kw_only=True):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def has_token_ids(self) -> bool:
+        """True if a parameter other than the prompt contains token ids."""
+        return bool(self.logit_bias or self.stop_token_ids)
+
+    @property
     def routing_key(self) -> str | None:
         """Key of requests that belong together, for routing policies that keep them on one node."""
         return self.prompt_cache_key or self.user or None

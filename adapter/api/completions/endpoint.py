@@ -7,6 +7,7 @@ from functools import partial
 from adapter.api.common.body import Call, json_response
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
+from adapter.api.common.inputs import has_token_ids
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.collect import TextCollector
@@ -29,6 +30,9 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
 
     def model(self, call: Call[CompletionRequest], models: ModelRegistry) -> str:
         return call.params.model
+
+    def has_token_ids(self, params: CompletionRequest) -> bool:
+        return params.has_token_ids or has_token_ids(params.prompt)
 
     async def prepare(self, call: Call[CompletionRequest], model: str) -> CompletionBatch:
         services = call.request.services

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from adapter.api.common.body import Call
+from adapter.api.common.inputs import has_token_ids
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.embeddings.embed import Embeddings, prepare_embeddings
 from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
@@ -25,6 +26,9 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
 
     def model(self, call: Call[EmbeddingRequest], models: ModelRegistry) -> str:
         return call.params.model
+
+    def has_token_ids(self, params: EmbeddingRequest) -> bool:
+        return has_token_ids(params.input)
 
     async def prepare(self, call: Call[EmbeddingRequest], model: str) -> Embeddings:
         return await prepare_embeddings(call.params, call.request.services.models, name=model, size=call.size)

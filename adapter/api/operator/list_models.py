@@ -15,7 +15,7 @@ async def show_models(request: Request) -> Response:
     """Handle GET /v1/models and GET /v1/models/{id}; ids may contain slashes."""
     models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
-        return json_response(_object(name, models.card(name)))
+        return json_response(_object(name, models.card(models.candidates(name)[0])))
     return json_response(ModelList(data=[_object(name, card) for name, card in models.cards_with_aliases().items()]))
 
 

@@ -39,6 +39,9 @@ class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokeniz
     def model(self, call: Call[DetokenizeRequest], models: ModelRegistry) -> str:
         return call.params.model or only_model(models)
 
+    def has_token_ids(self, params: DetokenizeRequest) -> bool:
+        return True
+
     async def prepare(self, call: Call[DetokenizeRequest], model: str) -> Tokenization[Detokenized]:
         return await detokenize(call.params, call.request.services.models, name=model, size=call.size)
 

@@ -63,6 +63,7 @@ async def tokenize(
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
     ids: list[int] = (add_bos(model, tokens) if special else tokens).tolist()
     result = Tokenized(
+        model=model.card.id,
         count=len(ids),
         max_model_len=model.card.context_length,
         tokens=ids,

@@ -36,8 +36,11 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
 
 
 class Tokenized(Struct, frozen=True, kw_only=True):
-    """Tokens of a text. `max_model_len` is the model's context length; `token_strs` is null if it was not requested."""
+    """Tokens of a text. `model` is the model whose tokens they are, which may be a fallback; `max_model_len` is its
+    context length; `token_strs` is null if it was not requested.
+    """
 
+    model: str
     count: int
     max_model_len: int
     tokens: list[int]

@@ -39,13 +39,50 @@ async def test_an_alias_works_on_every_endpoint(path: str) -> None:
     assert response.json().get("model", "mock") == "mock"
 
 
-@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("path", [path for path in ENDPOINTS if path != "/detokenize"])
 async def test_a_fallback_works_on_every_endpoint(path: str) -> None:
     """A request for a model that no node serves is answered by its fallback."""
     async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
         response = await client.post(url + path, json={"model": "gone", **ENDPOINTS[path]})
     assert response.status_code == 200
     assert response.json().get("model", "mock") == "mock"
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        ("/detokenize", {"tokens": [72]}),
+        ("/v1/completions", {"prompt": [72, 105]}),
+        ("/v1/completions", {"prompt": [[72], [105]]}),
+        ("/v1/completions", {"prompt": "Hello", "logit_bias": {"72": -100}}),
+        ("/v1/embeddings", {"input": [[72, 105]]}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "logit_bias": {"72": -100}}),
+        ("/v1/chat/completions/render", {"messages": MESSAGES, "stop_token_ids": [72]}),
+    ],
+)
+async def test_token_ids_have_no_fallback(path: str, given: dict[str, Any]) -> None:
+    """A request with token ids, which mean something else to another model, gets the error of the requested model."""
+    async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, json={"model": "gone", **given})
+        served = await client.post(url + path, json={"model": "alias", **given})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+    assert served.status_code != 404
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("name", ["dangling", "nowhere-else"])
+async def test_the_default_model_does_not_replace_an_alias_or_a_fallback(path: str, name: str) -> None:
+    """The default model answers for unknown names only: not for the unserved target of an alias, nor for an unserved
+    fallback. The endpoints and the list of models agree."""
+    given = Settings(
+        aliases={"dangling": "ghost"}, fallbacks={"nowhere-else": ("ghost", "ghost-2")}, default_model="mock"
+    )
+    async with gateway(saying("Hi", capabilities=CAN), settings=given) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, json={"model": name, **ENDPOINTS[path]})
+        unknown = await client.post(url + path, json={"model": "unheard-of", **ENDPOINTS[path]})
+        listed = await client.get(f"{url}/v1/models/{name}")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+    assert (unknown.status_code, listed.status_code) == (200, 404)
 
 
 @pytest.mark.parametrize("path", RUN)

@@ -221,8 +221,9 @@ def test_embedding_as_base64() -> None:
 
 
 def test_tokenized() -> None:
-    """A /tokenize response has vLLM's keys."""
-    assert as_json(Tokenized(count=1, max_model_len=8, tokens=[5])) == {
+    """A /tokenize response has vLLM's keys, and the model."""
+    assert as_json(Tokenized(model="m", count=1, max_model_len=8, tokens=[5])) == {
+        "model": "m",
         "count": 1,
         "max_model_len": 8,
         "tokens": [5],

@@ -51,7 +51,13 @@ def refusal(response: httpx.Response) -> tuple[int, str | None, str | None]:
 async def test_tokens_of_a_prompt() -> None:
     """/tokenize responds as vLLM does, and returns token strings only if they are requested."""
     answer = (await ask("/tokenize", model="mock", prompt="Hö")).json()
-    assert answer == {"count": 3, "max_model_len": 4096, "tokens": [72, 0xC3, 0xB6], "token_strs": None}
+    assert answer == {
+        "model": "mock",
+        "count": 3,
+        "max_model_len": 4096,
+        "tokens": [72, 0xC3, 0xB6],
+        "token_strs": None,
+    }
     shown = (await ask("/tokenize", prompt="Hö<|end|>", return_token_strs=True)).json()
     assert shown["token_strs"] == ["H", "\ufffd", "\ufffd", "<|end|>"]
     assert await tokens(prompt="") == []
