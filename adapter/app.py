@@ -96,7 +96,7 @@ def _handle_exception(request: LitestarRequest[Any, Any, Any], error: Exception)
         error = UnknownUrl(f"Invalid URL ({request.method} {_record(request).path})")
     elif isinstance(error, HTTPException) and error.status_code < 500:
         # Errors of Litestar itself, such as an invalid Host header.
-        error = BadRequest(f"{error.detail}.")
+        error = BadRequest(f"{error.detail}.", code="invalid_http")
     log_error(error)
     response = to_http_error(error)
     return LitestarResponse(

@@ -79,6 +79,10 @@ class WrongMethod(AdapterError):
         self.allowed = allowed
 
 
+class HeadersTooLarge(AdapterError):
+    """The head of a request is larger than the server accepts."""
+
+
 class BodyTooLarge(AdapterError):
     pass
 
@@ -140,6 +144,7 @@ _TABLE: dict[type[Exception], Row] = {
     ),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
     # The limit of the upstream servers: a client that waits for Retry-After can be served.
+    HeadersTooLarge: Row(431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB."),
     RateLimited: Row(
         429,
         "requests",

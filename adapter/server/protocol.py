@@ -7,9 +7,13 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adapter.errors import BadRequest, to_http_error
+from adapter.errors import AdapterError, BadRequest, HeadersTooLarge, to_http_error
 from adapter.request_id import request_id
 from adapter.server.response_writer import ResponseWriter, SocketWriter, attach_writer, flush_scheduler
+
+MAX_HEAD = 64 * 1024
+"""Maximum size in bytes of a request head (URL and headers), and of the trailers and chunk extensions of a body, on top
+of the part that was read at once with the start of the request."""
 
 # Bytes that a client must read per `send_timeout`, unless fewer are unsent.
 _MIN_PROGRESS = 64 * 1024
@@ -28,6 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
     socket_writer_class: type[SocketWriter] = SocketWriter
     _send_timer: TimerHandle | None = None
     _ignores_input = False
+    _unparsed_size = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,14 +44,29 @@ class HttpProtocol(HttpToolsProtocol):
         if self._ignores_input:
             return
         self._unset_keepalive_if_required()
+        self._unparsed_size += len(data)
         try:
             self._parse(data)
         except HttpParserError:
-            self._reject_input()
-        else:
-            self._start_idle_timeout()
+            self._reject_input(BadRequest("Invalid HTTP request received.", code="invalid_http"))
+            return
+        if self._unparsed_size > MAX_HEAD:
+            self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {MAX_HEAD} bytes."))
+            return
+        self._start_idle_timeout()
+
+    # The parser keeps a head, trailers and chunk extensions in memory until they are complete. Everything else arrives
+    # through one of these callbacks as soon as it is read.
+    def on_message_begin(self) -> None:
+        self._unparsed_size = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_size = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
+        self._unparsed_size = 0
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
@@ -55,6 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.send = writer.send  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
+        self._unparsed_size = 0
         if self.parser.should_upgrade():
             return
         super().on_message_complete()
@@ -88,8 +109,8 @@ class HttpProtocol(HttpToolsProtocol):
         for writer in list(self._writers):
             writer.disconnect()
 
-    def send_400_response(self, msg: str) -> None:
-        answer = to_http_error(BadRequest(msg, code="invalid_http"))
+    def _send_error(self, error: AdapterError) -> None:
+        answer = to_http_error(error)
         headers = (
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
             f"x-request-id: {request_id(None)}\r\nconnection: close\r\n\r\n"
@@ -97,13 +118,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._socket_writer.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
         self._socket_writer.close()
 
-    def _reject_input(self) -> None:
+    def _reject_input(self, error: AdapterError) -> None:
         """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.
-        Without such requests, respond with status 400.
+        Without such requests, respond with `error`.
         """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
-            self.send_400_response("Invalid HTTP request received.")
+            self._send_error(error)
             return
         self._ignores_input = True
         if cycle.more_body:

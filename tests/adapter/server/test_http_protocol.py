@@ -287,3 +287,54 @@ async def test_a_slow_client() -> None:
                 size += len(data)
                 await asyncio.sleep(0.01)
     assert size >= 2**26
+
+
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n", b"x-filler: %b\r\n" % (b"a" * 4096)),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-filler: ", b"a" * 4096),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-trailer: %b\r\n" % (b"a" * 4096)),
+        (CHUNKED + b"2;", b"a" * 4096),
+    ],
+    ids=["many headers", "one header", "trailers", "chunk extension"],
+)
+async def test_endless_headers_are_rejected(start: bytes, piece: bytes) -> None:
+    """A request head, trailer or chunk extension that does not end gets status 431, and the connection is closed."""
+    async with gateway(saying("Hi")) as url:
+        reader, writer = await connect(url)
+        writer.write(start)
+        sent = 0
+        with suppress(ConnectionError):
+            while not reader.at_eof() and sent < 16 * 2**20:
+                writer.write(piece)
+                sent += len(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+        answer = b""
+        with suppress(ConnectionError):
+            answer = await reader.read()
+        writer.close()
+    assert sent < 16 * 2**20
+    if answer:
+        assert answer.startswith(b"HTTP/1.1 431")
+        assert events_of(b"data: " + answer.partition(b"\r\n\r\n")[2])[0]["error"]["code"] == "headers_too_large"
+
+
+async def test_large_headers_and_small_pieces_of_a_body() -> None:
+    """A head of 60 KiB is accepted, and so is a body of 200 KiB that arrives in pieces of 1 KiB."""
+    body = json.dumps({**ASK, "metadata": {"filler": "a" * 200 * 1024}}).encode()
+    head = request(headers=f"x-filler: {'a' * 60 * 1024}\r\n").partition(b"content-length")[0]
+    data = head + f"content-length: {len(body)}\r\n\r\n".encode() + body
+    async with gateway(saying("Hi")) as url:
+        reader, writer = await connect(url)
+        for first in range(0, len(data), 1024):
+            writer.write(data[first : first + 1024])
+            await writer.drain()
+            await asyncio.sleep(0)
+        answer = await reader.readuntil(b'"content":"Hi"')
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
