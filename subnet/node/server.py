@@ -93,11 +93,14 @@ class Node:
         app.add_routes([web.get("/subnet", self._handle_gateway), web.get("/healthz", self._handle_healthz)])
         return app
 
-    async def _handle_gateway(self, request: web.Request) -> web.WebSocketResponse:
+    async def _handle_gateway(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(
             max_msg_size=frames.MAX_FRAME, heartbeat=_PING_INTERVAL, timeout=1.0, compress=False
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            return web.Response()  # Goes nowhere: the gateway has left during the handshake.
         logger.info("gateway %s connected", request.remote)
         async with NodeConnection(self, socket) as connection:
             self._connections.add(connection)

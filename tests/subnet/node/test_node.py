@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -12,6 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from yarl import URL
 
 from subnet import Limits, RemoteManager, Sampling, SessionManager, TokenAuthorizer
 from subnet.aio import Sink
@@ -113,6 +117,24 @@ def generate_frames(count: int) -> list[bytes]:
         frames.encode(Generate(call=n, model=None, prompt=request.prompt, sampling=Sampling(), starts=request.starts))
         for n in range(1, count + 1)
     ]
+
+
+async def test_a_gateway_that_leaves_during_the_handshake(caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that is reset before the WebSocket handshake is complete is no error in the node's log."""
+    handshake = (
+        b"GET /subnet HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with node() as (_, address):
+        url = URL(address)
+        for _ in range(20):
+            with socket.create_connection((url.host, url.port)) as client:
+                client.sendall(handshake)
+                # Closing resets the connection.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with sessions(address) as manager:
+            assert await ask(manager, b"x")
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_a_full_node_rejects_requests() -> None:
