@@ -135,6 +135,9 @@ def unavailable_error(candidates: Sequence[RemoteNode], now: float) -> NodeBusy 
         return RateLimited("all nodes are rate-limited", retry_after=min(busy))
     if busy or any(remote.at_capacity for remote in candidates):
         return NodeBusy("all nodes are at capacity", retry_after=min(busy, default=1.0))
+    if any(remote.breaker.state(now) == "half-open" for remote in candidates):
+        # Each has a trial request running, whose first token admits more.
+        return NodeBusy("all nodes are recovering, and each has a trial request running", retry_after=1.0)
     wait = min(remote.breaker.remaining_cooldown(now) for remote in candidates)
     return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=wait or None)
 

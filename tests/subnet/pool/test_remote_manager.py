@@ -226,7 +226,7 @@ async def test_the_breaker_is_part_of_the_state() -> None:
         assert state(manager)[0] == "breaker-half-open"
         trial = manager.lease(None)
         assert state(manager)[1].endswith("a trial request is running")
-        with pytest.raises(NoNodeAvailable):
+        with pytest.raises(NodeBusy, match="trial request"):
             manager.lease(None)
         trial.first_token_received()
         assert state(manager)[0] == "healthy"
