@@ -104,8 +104,10 @@ async def read(request: Request, reader: Reader[R]) -> Call[R]:
 
 def _ignored_params(unknown: Sequence[str]) -> dict[str, str]:
     """Return the header that names the unknown parameters, which have no effect; empty if there are none."""
+    if not unknown:
+        return {}
     names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
-    return {"x-ignored-params": ", ".join(names)} if names else {}
+    return {"x-ignored-params": ", ".join(names)}
 
 
 def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -31,7 +31,7 @@ class Contract:
             raise BadRequest(f"{message} '{name}' is one too many.", param=name, code="invalid_value")
         if not self._rejected.keys().isdisjoint(given):
             self._check_rejected(given)
-        unknown = tuple(sorted(name for name in given if name not in self._known))
+        unknown = tuple(sorted(given.keys() - self._known))
         if unknown and strict:
             name = unknown[0][:64]
             raise BadRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
