@@ -8,6 +8,7 @@ SubnetError
 │   └── ContentRefused         the upstream server's content policy rejected the request
 ├── NodeError                  this node failed: another node may succeed
 │   ├── NodeLost               the node is unreachable, or the connection was lost
+│   │   └── ResponseLost       one response was cut off; the node may be fine
 │   ├── NodeBusy               the node is at capacity
 │   │   └── RateLimited        the upstream server rate-limits this gateway
 │   ├── NodeLeaving            the node is shutting down: it accepts no new requests and hands over running ones
@@ -90,6 +91,12 @@ class NodeLost(NodeError):
     """The node is unreachable, or the connection to it was lost."""
 
     code = "node_lost"
+
+
+class ResponseLost(NodeLost):
+    """The connection was lost in the middle of a response; other requests to the same address may be fine."""
+
+    code = "response_lost"
 
 
 class NodeBusy(NodeError):

@@ -1,4 +1,4 @@
-"""Description of a node, which `rpc_info` returns."""
+"""Description of a node, which `rpc_info` returns, and the place that its operator gave it."""
 
 from __future__ import annotations
 
@@ -113,3 +113,17 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     def card(self, model: str | None) -> ModelCard | None:
         """Return the card of `model`, or of the first model for None; None if the node does not serve it."""
         return next((card for card in self.cards if model in (None, card.id)), None)
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Place of a model on one node among all nodes that serve it.
+
+    A node with a higher `priority` number is asked only when none with a lower number is available. Among nodes of the
+    same priority, `weight` is the share of requests relative to the others.
+    """
+
+    priority: int = 0
+    weight: float = 1.0
+
+
+DEFAULT_PLACEMENT = Placement()

@@ -21,6 +21,8 @@ from tests.fakes import ASK, events_of, gateway
 from tests.provider import (
     TEXT,
     Provider,
+    RecordedRequest,
+    Script,
     Scripted,
     answer,
     connection_reset,
@@ -232,6 +234,46 @@ async def test_fallback_that_rejects_prefill() -> None:
         assert await ask(http, True, messages=messages) == (503, "", "node_failed")
 
 
+def by_model(**scripts: Scripted) -> Scripted:
+    """Return a script for a provider of several models."""
+
+    def script(request: RecordedRequest) -> Script:
+        found = scripts[request.body["model"]]
+        return found(request) if callable(found) else found
+
+    return script
+
+
+@asynccontextmanager
+async def gateway_to_two_models(fault: Scripted, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Provider]]:
+    """Run a gateway in front of one provider, whose model "bad" has a fault."""
+    provider = Provider(by_model(bad=fault, good=answer("From the good one.")), models=("bad", "good"))
+    async with provider, AsyncExitStack() as stack:
+        node = OpenAIProtocol(NodeSpec(url=provider.url, kind="openai"))
+        url = await stack.enter_async_context(
+            gateway(node, settings=Settings(access_log=False, **settings), limits=LIMITS)
+        )
+        yield await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20)), provider
+
+
+# A connection that is refused or reset while new speaks of the address: see test_deployments.py.
+OF_ONE_MODEL = {name: fault for name, fault in FAULTS.items() if name != "connection reset"}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("fault", OF_ONE_MODEL.values(), ids=OF_ONE_MODEL.keys())
+async def test_a_failing_model_does_not_affect_others_at_its_address(fault: Scripted, stream: bool) -> None:
+    """Another model of the same provider is served at once, whatever happens to the first, and can be its fallback."""
+    async with gateway_to_two_models(fault) as (http, _):
+        for _ in range(4):
+            await ask(http, stream, model="bad")
+            assert await ask(http, stream, model="good") == (200, "From the good one.", None)
+    async with gateway_to_two_models(fault, fallbacks={"bad": ("good",)}) as (http, _):
+        for _ in range(4):
+            # Streamed answers of which a part was sent are the subject of other tests.
+            assert await ask(http, False, model="bad") == (200, "From the good one.", None)
+
+
 async def test_slow_first_token() -> None:
     """A provider whose first token arrives within the timeout gets no second request."""
     moment = asyncio.Event()
@@ -281,7 +323,7 @@ async def test_flapping_provider() -> None:
             for _ in range(20):
                 assert await chat(sessions) == TEXT
             assert len(flapping.chat_requests) - before == 10
-            assert bad.breaker.state(now) == "closed"
+            assert bad.deployment("mock").breaker.state(now) == "closed"
             assert failed < 300
 
 

@@ -24,6 +24,8 @@ from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
 from subnet.pool.policies.policy_registry import POLICIES
 
+logger = logging.getLogger(__name__)
+
 # Allocations between collections of the youngest generation. Reference counting frees nearly all objects of a request.
 _GC_THRESHOLD = 30_000
 
@@ -64,6 +66,8 @@ async def run(
     """
     authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
     policy = POLICIES[settings.policy]()
+    if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
+        logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
     nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]
     async with RemoteManager(
         nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout

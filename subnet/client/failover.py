@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Generic
 
@@ -126,12 +126,11 @@ class Failover(Generic[D]):
         return attempt
 
     async def _acquire_lease(self, ticket: Ticket) -> Lease:
-        ledger = self._ledger
         with ticket:
             while True:
                 try:
                     ticket.check()
-                    return self._manager.lease(ledger.model, self._retry.excluded, ledger.routing_hint, ledger.lane)
+                    return self._lease(self._retry.excluded)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = self._retry.on_unavailable(error)
                 await self._deadline.wait(ticket.wait(pause))
@@ -142,10 +141,16 @@ class Failover(Generic[D]):
         if self._manager.wait_queue.has_waiters(ledger.model):
             return None
         try:
-            lease = self._manager.lease(ledger.model, [peer], ledger.routing_hint, ledger.lane)
+            lease = self._lease([peer])
         except (NoNodeAvailable, NodeBusy):
             return None
         if lease.remote.peer == peer or not self._hedger.try_hedge():
             lease.abandoned()
             return None
         return self._start_attempt(lease)
+
+    def _lease(self, excluded: Collection[str]) -> Lease:
+        ledger = self._ledger
+        return self._manager.lease(
+            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments
+        )

@@ -110,15 +110,15 @@ class PromptEvaluator:
                 incapable = self._incapable_peers(supports, unsupported)
                 try:
                     ticket.check()
-                    return self._lease_capable(incapable, retry.excluded, hint)
+                    return self._lease_capable(incapable, retry, hint)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = retry.on_unavailable(error)
                 await ticket.wait(pause)
 
-    def _lease_capable(self, incapable: set[str], failed: set[str], hint: RoutingHint) -> Lease:
-        """Lease a node that is not in `incapable` and, if possible, not in `failed`. Raises NodeBusy."""
-        for excluded in (incapable | failed, incapable):
-            lease = self._manager.lease(self._model, excluded, hint)
+    def _lease_capable(self, incapable: set[str], retry: Retry, hint: RoutingHint) -> Lease:
+        """Lease a node that is not in `incapable` and, if possible, has not failed. Raises NodeBusy."""
+        for excluded in (incapable | retry.excluded, incapable):
+            lease = self._manager.lease(self._model, excluded, hint, failed_deployments=retry.failed_deployments)
             if lease.remote.peer not in incapable:
                 return lease
             lease.abandoned()

@@ -8,18 +8,21 @@ from time import monotonic
 
 from subnet.client.timeouts import Limits
 from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
+from subnet.pool.deployment import Deployment
 
 
 class Retry:
     """Retry budget of one generation; every new token restores it.
 
-    `excluded` are the peers that have failed. While `may_queue` returns False, queue_timeout counts as 0.
+    `excluded` are the peers that have failed, and `failed_deployments` is for the leases of the request. While
+    `may_queue` returns False, queue_timeout counts as 0.
     """
 
     def __init__(
         self, limits: Limits, clock: Callable[[], float] = monotonic, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         self.excluded: set[str] = set()
+        self.failed_deployments: set[Deployment] = set()
         self._limits = limits
         self._may_queue = may_queue
         self._clock = clock

@@ -16,7 +16,7 @@ from subnet.detect.watcher import Report, Watcher
 from subnet.errors import NodeLost
 from subnet.generation import Delta, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
-from subnet.node_info import NodeInfo
+from subnet.node_info import NodeInfo, Placement
 from subnet.protocols.base import NO_TIMEOUTS, Check, Protocol, Timeouts
 from subnet.tensors import TokenIds
 from subnet.wire.messages import Accepted, Generate
@@ -52,6 +52,9 @@ class UpstreamProtocol(Protocol):
     def last_received(self) -> float:
         node = self._watcher.node
         return 0.0 if node is None else node.protocol.last_received
+
+    def placement(self, model: str) -> Placement:
+        return self.spec.placement(model)
 
     async def rpc_info(self) -> NodeInfo:
         try:

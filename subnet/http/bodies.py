@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from subnet.errors import NodeLost, WireError
+from subnet.errors import NodeLost, ResponseLost, WireError
 
 # Limits of a JSON response and of an error body, in bytes.
 _MAX_BODY = 64 << 20
@@ -23,7 +23,7 @@ _DRAIN_TIMEOUT = 0.05
 async def read_json(response: aiohttp.ClientResponse, peer: str) -> Any:
     """Return the JSON value in the body.
 
-    Raises NodeLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
+    Raises ResponseLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
     """
     data = await _read(response, peer, _MAX_BODY)
     if len(data) > _MAX_BODY:
@@ -53,7 +53,7 @@ async def drain(response: aiohttp.ClientResponse) -> None:
 async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> bytes:
     """Return the body, or a bit more than its first `limit` bytes if it is longer."""
     data = bytearray()
-    with translate_errors(peer):
+    with translate_errors(peer, ResponseLost):
         async for part in response.content.iter_any():
             data += part
             if len(data) > limit:
@@ -70,8 +70,11 @@ def _decode(data: bytes) -> Any:
 
 
 @contextmanager
-def translate_errors(peer: str) -> Iterator[None]:
-    """Convert aiohttp's errors to NodeLost, or to WireError for invalid HTTP. `peer` is the server's address."""
+def translate_errors(peer: str, lost: type[NodeLost] = NodeLost) -> Iterator[None]:
+    """Convert aiohttp's errors to NodeLost, or to WireError for invalid HTTP. `peer` is the server's address.
+
+    A connection that is lost after it was made raises `lost`.
+    """
     try:
         yield
     except aiohttp.ClientHttpProxyError as error:
@@ -83,7 +86,7 @@ def translate_errors(peer: str) -> Iterator[None]:
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
         raise NodeLost(f"cannot connect to {peer}: {_reason(error)}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise NodeLost(f"the connection to {peer} was lost") from error
+        raise lost(f"the connection to {peer} was lost") from error
 
 
 def _reason(error: Exception) -> str:

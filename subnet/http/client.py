@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import aiohttp
 import msgspec
 
-from subnet.errors import NodeError, SubnetError, WireError
+from subnet.errors import NodeError, NodeLost, ResponseLost, SubnetError, WireError
 from subnet.http.bodies import drain, read_error_body, read_json, translate_errors
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
@@ -46,10 +46,10 @@ class HttpClient:
     `peer` is the server's name in messages. Only connecting has a timeout; callers limit the time of a response. Bodies
     are any values that msgspec can encode as JSON.
 
-    All methods raise NodeError or RequestError: NodeLost if the server is unreachable or a response is truncated,
-    WireError for an invalid response, and for an error response, even one with status 200, the error that
-    subnet.http.error_map maps it to. Redirects are not followed, because the API key is for this server only. The key
-    is never part of an error, a log line or a repr.
+    All methods raise NodeError or RequestError: NodeLost if the server is unreachable or resets a new connection,
+    ResponseLost if a response is truncated or a reused connection was lost, WireError for an invalid response, and for
+    an error response, even one with status 200, the error that subnet.http.error_map maps it to. Redirects are not
+    followed, because the API key is for this server only. The key is never part of an error, a log line or a repr.
 
     Raises SettingsError for an unusable CA bundle or header.
     """
@@ -106,7 +106,7 @@ class HttpClient:
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
         parser, size = SseParser(), 0
-        with translate_errors(self.peer):
+        with translate_errors(self.peer, ResponseLost):
             async for data in response.content.iter_any():
                 size += len(data)
                 if size > _MAX_EVENT_BYTES:
@@ -140,21 +140,32 @@ class HttpClient:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body)
-        with translate_errors(self.peer):
-            return await self._open_session().request(
-                method,
-                self._credentials.url(path),
-                data=data,
-                headers=headers | self._credentials.headers(),
-                proxy=self._credentials.proxy,
-                ssl=self._credentials.ssl or True,
-                allow_redirects=False,
-            )
+        connection = _Connection()
+        try:
+            with translate_errors(self.peer):
+                return await self._open_session().request(
+                    method,
+                    self._credentials.url(path),
+                    data=data,
+                    headers=headers | self._credentials.headers(),
+                    proxy=self._credentials.proxy,
+                    ssl=self._credentials.ssl or True,
+                    allow_redirects=False,
+                    trace_request_ctx=connection,
+                )
+        except NodeLost as error:
+            if connection.is_reused:
+                # The server may have closed an idle connection, which says nothing about its health.
+                raise ResponseLost(error.message) from error
+            raise
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=self._connector(), timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+                connector=self._connector(),
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_trace_reuse()],
             )
         return self._session
 
@@ -185,3 +196,18 @@ class HttpClient:
         return type(error)(
             redact(error.message), retry_after=error.retry_after, param=None if param is None else redact(param)
         )
+
+
+class _Connection:
+    """Connection of one request. `is_reused`: an earlier request has used it."""
+
+    is_reused = False
+
+
+def _trace_reuse() -> aiohttp.TraceConfig:
+    async def on_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.is_reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(on_reuse)
+    return trace

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from subnet.errors import SettingsError
-from subnet.node_info import Lane, Modality
+from subnet.node_info import Lane, Modality, Placement
 
 Kind = Literal["subnet", "vllm", "sglang", "llama-server", "ollama", "tgi", "lmstudio", "openai"]
 
@@ -28,6 +28,8 @@ AttemptTimeout = Annotated[
     _Seconds | None, Meta(description="maximum time of one attempt as a whole, in seconds; default: no limit")
 ]
 _Text = Annotated[str, Meta(min_length=1)]
+_Priority = Annotated[int, Meta(ge=0, le=1000)]
+_Weight = Annotated[float, Meta(gt=0, le=1000)]
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +63,17 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     concurrency: Annotated[
         int, Meta(ge=1, description="maximum number of answers at once; further requests are queued")
     ] = 64
+    priority: Annotated[
+        _Priority,
+        Meta(description="0: asked first; a node with a higher number only when none with a lower one is available"),
+    ] = 0
+    weight: Annotated[
+        _Weight, Meta(description="share of the requests, relative to the other nodes of the same priority")
+    ] = 1.0
+    model_priority: Annotated[
+        Mapping[_Text, _Priority], Meta(description="priority of individual models, by their names in `models`")
+    ] = {}
+    model_weight: Annotated[Mapping[_Text, _Weight], Meta(description="weight of individual models")] = {}
     modalities: Annotated[
         tuple[Modality, ...] | None, Meta(description="input types besides text, if the server does not report them")
     ] = None
@@ -85,6 +98,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("only one of api_key, api_key_env and api_key_file may be set")
         if self.proxy is not None and not _is_url(self.proxy):
             raise ValueError("proxy: expected an address such as http://host:3128")
+        for name in (*self.model_priority, *self.model_weight):
+            if self.models and name not in self.models:
+                raise ValueError(f"model_priority and model_weight: {name!r} is not one of `models`")
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, str]:
@@ -96,6 +112,10 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def peer(self) -> str:
         """Name of the node in tables, logs and messages."""
         return self.name or self.url.rstrip("/")
+
+    def placement(self, model: str) -> Placement:
+        """Return the priority and weight of one model of the node."""
+        return Placement(self.model_priority.get(model, self.priority), self.model_weight.get(model, self.weight))
 
     def check(self) -> None:
         """Check that the API key and the CA bundle can be read. Raises SettingsError otherwise."""

@@ -46,6 +46,10 @@ class HealthChecker:
         self._recheck_requested.set()
         self._mark_unreachable(reason)
 
+    def check_soon(self) -> None:
+        """Do the next check now. The node stays healthy until it fails."""
+        self._recheck_requested.set()
+
     async def aclose(self) -> None:
         """Stop the checks and close the node's protocol."""
         self._task.cancel()

@@ -13,9 +13,10 @@ from typing import Self
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
 from subnet.node_info import GrammarKind, Lane, ModelCard
+from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
 from subnet.pool.health_check import HealthChecker
 from subnet.pool.lease import Lease
-from subnet.pool.node import NodeStatus, RemoteNode, unavailable_error
+from subnet.pool.node import NodeStatus, RemoteNode
 from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
 from subnet.pool.wait_queue import WaitQueue
@@ -120,29 +121,36 @@ class RemoteManager:
         """Return the state of a node, its reason and its age."""
         return remote.status(self._clock())
 
+    def deployment_status(self, deployment: Deployment) -> DeploymentStatus:
+        """Return the state of one model on one node, and its reason."""
+        return deployment.status(self._clock())
+
     def lease(
         self,
         model: str | None,
         excluded: Collection[str] = (),
         hint: RoutingHint | None = None,
         lane: Lane = "token",
+        failed_deployments: set[Deployment] | None = None,
     ) -> Lease:
         """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
-        The policy chooses the node, by `hint`, among the available ones not in `excluded`, or among all available ones
-        if there are no others. The caller reports the outcome to the lease. Raises NoNodeAvailable, NodeBusy or
-        SessionClosed.
+        The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
+        these, those with the lowest priority number. The policy chooses one of them, by `hint`. The caller reports the
+        outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable,
+        NodeBusy or SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = self._serving(model, lane)
-        available = [remote for remote in serving if remote.available(now)]
+        serving = [remote.deployment(model) for remote in self._serving(model, lane)]
+        available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
-        candidates = [remote for remote in available if remote.peer not in excluded] or available
-        chosen = self._policy.choose(candidates, hint or RoutingHint())
-        return Lease(self._health_checkers[chosen.peer], self._clock)
+        candidates = [one for one in available if one.peer not in excluded] or available
+        priority = min(one.priority for one in candidates)
+        chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
+        return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""

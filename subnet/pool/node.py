@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
 from subnet.node_info import Lane, NodeInfo, Resume
-from subnet.pool.breaker import Breaker
+from subnet.pool.deployment import Deployment, DeploymentStatus
 from subnet.protocols.base import Protocol
 
 if TYPE_CHECKING:
@@ -24,8 +22,7 @@ class RemoteNode:
     `info` is the response to the last health check, None before the first one. `name` is the node_id reduced to
     printable ASCII, for response headers: unlike `peer`, it does not disclose the address. `unreachable_reason` is None
     while the node is reachable; `recoveries` counts how often it became reachable, the first time included. `leases`
-    are the requests of this process on the node, oldest first; `last_error` is the last failure of one. The node gets
-    no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate limit.
+    are the requests of this process on the node, oldest first. What concerns one model only is in its Deployment.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -34,12 +31,9 @@ class RemoteNode:
         self.info: NodeInfo | None = None
         self.unreachable_reason: str | None = "waiting for the first health check"
         self.recoveries = 0
-        self.busy_until = 0.0
-        self.rate_limited = False
-        self.breaker = Breaker()
         self.leases: dict[Lease, None] = {}
         self.name = "unknown"
-        self.last_error = ""
+        self._deployments: dict[str, Deployment] = {}
         self._running_elsewhere = 0
         self._state = "unreachable"
         self._since: float | None = None
@@ -77,14 +71,24 @@ class RemoteNode:
         """True if the requests of this process alone use all slots of the node."""
         return self.info is not None and self.running >= self.info.capacity
 
-    def available(self, now: float) -> bool:
-        """Return whether a request may be sent to the node now."""
-        return (
-            self.unreachable_reason is None
-            and not self.at_capacity
-            and now >= self.busy_until
-            and self.breaker.allows(now)
-        )
+    @property
+    def last_error(self) -> str:
+        """The last failure of a request for any model; "" if there was none."""
+        return next((one.last_error for one in self._deployments.values() if one.last_error), "")
+
+    def deployment(self, model: str | None) -> Deployment:
+        """Return the deployment of `model`, which the node must serve (None: its first model)."""
+        card = None if self.info is None else self.info.card(model)
+        name = card.id if card is not None else model or ""
+        found = self._deployments.get(name)
+        if found is None:
+            found = self._deployments[name] = Deployment(self, name)
+        return found
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        """Deployments of all models that the node serves, in its order."""
+        return [] if self.info is None else [self.deployment(card.id) for card in self.info.cards]
 
     def serves(self, model: str | None, lane: Lane | None = None) -> bool:
         """Return whether the node accepts new requests for `model` (None: any model) on `lane` (None: either lane)."""
@@ -103,14 +107,16 @@ class RemoteNode:
 
     def mark_healthy(self, info: NodeInfo, now: float) -> None:
         """Record the response to a health check."""
-        if self.info is not None and info.node_id != self.info.node_id:
-            # The node has restarted: failures of the previous process say little about this one.
-            self.breaker.on_restart(now)
-            self.busy_until = 0.0
+        restarted = self.info is not None and info.node_id != self.info.node_id
         self.recoveries += self.unreachable_reason is not None
         self.unreachable_reason = None
         self._running_elsewhere = max(0, info.running - self.running)
         self.info = info
+        served = {card.id for card in info.cards}
+        self._deployments = {name: one for name, one in self._deployments.items() if name in served}
+        if restarted:
+            for deployment in self._deployments.values():
+                deployment.on_restart(now)
         self.name = "".join(char if " " <= char <= "~" else "?" for char in info.node_id)
         self.status(now)
 
@@ -128,48 +134,23 @@ class NodeStatus(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def unavailable_error(candidates: Sequence[RemoteNode], now: float) -> NodeBusy | NoNodeAvailable:
-    """Return the error to raise when none of `candidates` is available, with the time until one may be."""
-    busy = [remote.busy_until - now for remote in candidates if remote.busy_until > now]
-    if busy and all(remote.rate_limited for remote in candidates if remote.busy_until > now or remote.at_capacity):
-        return RateLimited("all nodes are rate-limited", retry_after=min(busy))
-    if busy or any(remote.at_capacity for remote in candidates):
-        return NodeBusy("all nodes are at capacity", retry_after=min(busy, default=1.0))
-    if any(remote.breaker.state(now) == "half-open" for remote in candidates):
-        # Each has a trial request running, whose first token admits more.
-        return NodeBusy("all nodes are recovering, and each has a trial request running", retry_after=1.0)
-    wait = min(remote.breaker.remaining_cooldown(now) for remote in candidates)
-    return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=wait or None)
-
-
 def _state_and_reason(remote: RemoteNode, now: float) -> tuple[NodeState, str | None]:
-    if remote.unreachable_reason is not None or remote.info is None:
-        return "unreachable", remote.unreachable_reason
-    if remote.info.draining:
-        return "draining", "the node is shutting down: running requests finish, new ones go to other nodes"
-    match remote.breaker.state(now):
-        case "open":
-            wait = remote.breaker.remaining_cooldown(now)
-            return "breaker-open", f"{_failure_summary(remote)}; retry in {wait:.1f} s"
-        case "half-open":
-            trial = "the next request is a trial" if remote.breaker.allows(now) else "a trial request is running"
-            return "breaker-half-open", f"{_failure_summary(remote)}; {trial}"
-        case "closed":
-            return _full_or_healthy(remote, now)
-
-
-def _failure_summary(remote: RemoteNode) -> str:
-    return f"{remote.breaker.reason}, last error: {remote.last_error}"
-
-
-def _full_or_healthy(remote: RemoteNode, now: float) -> tuple[NodeState, str | None]:
-    if (wait := remote.busy_until - now) > 0:
-        if remote.rate_limited:
-            return "full", f"rate-limited by the upstream server; retry in {wait:.1f} s"
-        return "full", f"the node rejected a request for lack of capacity; retry in {wait:.1f} s"
     info = remote.info
-    if info is not None and remote.at_capacity:
+    if remote.unreachable_reason is not None or info is None:
+        return "unreachable", remote.unreachable_reason
+    if info.draining:
+        return "draining", "the node is shutting down: running requests finish, new ones go to other nodes"
+    found = [(one.model, one.status(now)) for one in remote.deployments]
+    failing = [(model, status) for model, status in found if status.state != "healthy"]
+    if failing and len(failing) == len(found):
+        return failing[0][1].state, failing[0][1].reason
+    if remote.at_capacity:
         return "full", f"all {info.capacity} slots are in use by this gateway"
-    if info is not None and info.running >= info.capacity:
+    if info.running >= info.capacity:
         return "full", f"the node reported that all {info.capacity} slots are in use"
-    return "healthy", None
+    return "healthy", "; ".join(map(_describe, failing)) or None
+
+
+def _describe(failing: tuple[str, DeploymentStatus]) -> str:
+    model, status = failing
+    return f"{model} is {status.state}: {status.reason}"

@@ -14,7 +14,7 @@ from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
-from subnet.node_info import NodeInfo
+from subnet.node_info import DEFAULT_PLACEMENT, NodeInfo, Placement
 from subnet.tensors import TokenIds
 from subnet.wire.messages import Accepted, Generate
 
@@ -42,6 +42,10 @@ class Protocol(ABC):
     def last_received(self) -> float:
         """Time at which anything last arrived from the node, by time.monotonic; 0 if unknown."""
         return 0.0
+
+    def placement(self, model: str) -> Placement:
+        """Return the priority and weight of `model` on this node."""
+        return DEFAULT_PLACEMENT
 
     @abstractmethod
     async def rpc_info(self) -> NodeInfo:

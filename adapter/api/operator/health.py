@@ -9,10 +9,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapter.api.common.body import error_response, json_response
 from adapter.api.common.http_request import Request
-from adapter.api.operator.types import Health, NodeRow, NodeTable
+from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
-from subnet.pool.node import NodeStatus, RemoteNode
+from subnet.pool.deployment import Deployment, DeploymentStatus
+from subnet.pool.manager import RemoteManager
+from subnet.pool.node import RemoteNode
 
 
 async def healthz(request: Request) -> Response:
@@ -39,11 +41,12 @@ async def list_nodes(request: Request) -> Response:
     """Handle GET /nodes."""
     remotes = request.services.remotes
     now = int(time())
-    rows = [_row(remote, remotes.status(remote), now) for remote in remotes.remotes]
+    rows = [_row(remotes, remote, now) for remote in remotes.remotes]
     return json_response(NodeTable(time=now, nodes=rows))
 
 
-def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
+def _row(remotes: RemoteManager, remote: RemoteNode, now: int) -> NodeRow:
+    status = remotes.status(remote)
     row = NodeRow(
         peer=remote.peer,
         state=status.state,
@@ -55,10 +58,21 @@ def _row(remote: RemoteNode, status: NodeStatus, now: int) -> NodeRow:
     if info is None:
         return row
     reported = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
+    reported["deployments"] = [_deployment_row(one, remotes.deployment_status(one)) for one in remote.deployments]
     first = info.card(None)
     if first is not None:
         reported |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
     return msgspec.structs.replace(row, models=[card.id for card in info.cards], **reported)
+
+
+def _deployment_row(deployment: Deployment, status: DeploymentStatus) -> DeploymentRow:
+    return DeploymentRow(
+        model=deployment.model,
+        state=status.state,
+        fault=status.reason,
+        priority=deployment.priority,
+        weight=deployment.weight,
+    )
 
 
 async def show_metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from subnet.node_info import Capabilities, Lane
+from subnet.pool.deployment import DeploymentState
 from subnet.pool.node import NodeState
 
 
@@ -24,12 +25,23 @@ class Home(Struct, frozen=True, kw_only=True):
     links: dict[str, str]
 
 
+class DeploymentRow(Struct, frozen=True, kw_only=True):
+    """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy)."""
+
+    model: str
+    state: DeploymentState
+    fault: str | None
+    priority: int
+    weight: float
+
+
 class NodeRow(Struct, frozen=True, kw_only=True):
     """A node and its state, as seen by this gateway.
 
     `peer` is its address. `state` holds since `since` (Unix time in seconds); `fault` is the reason why the node gets
     no requests, or fewer of them (null: healthy). `requests` counts this gateway's requests running on it. The fields
-    from `node_id` on are from the node's last health check, null before the first. `model` is the first of `models`.
+    from `node_id` on are from the node's last health check, null before the first. `model` is the first of `models`;
+    `deployments` has their states.
     """
 
     peer: str
@@ -42,6 +54,7 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     engine: str | None = None
     model: str | None = None
     models: list[str] | None = None
+    deployments: list[DeploymentRow] | None = None
     lane: Lane | None = None
     context_length: int | None = None
     capacity: int | None = None

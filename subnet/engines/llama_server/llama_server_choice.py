@@ -17,7 +17,7 @@ from subnet.engines.llama_server.llama_server_api import (
 from subnet.engines.llama_server.token_recovery import TokenRecovery, UnrecoverableTokens, Vocabulary
 from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.stream_events import stream_events
-from subnet.errors import EngineFailed, NodeLost, WireError
+from subnet.errors import EngineFailed, ResponseLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.http.client import HttpClient
 
@@ -83,7 +83,7 @@ class Choice:
                     if self._output.finished:
                         return
         if not self._output.finished:
-            raise NodeLost(f"{self._server.http.peer} closed the stream in the middle of an answer")
+            raise ResponseLost(f"{self._server.http.peer} closed the stream in the middle of an answer")
 
     def _report_progress(self, event: CompletionEvent) -> None:
         assert event.prompt_progress is not None

@@ -12,7 +12,7 @@ from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.stream_events import stream_events
 from subnet.engines.sglang.sglang_api import FinishReason, GenerateEvent, IncrementDecoder, build_request
-from subnet.errors import NodeError, NodeLost, WireError
+from subnet.errors import NodeError, NodeLost, ResponseLost, WireError
 from subnet.generation import Job
 from subnet.node_info import Capabilities
 
@@ -107,7 +107,7 @@ class SglangEngine(RemoteEngine):
                 else:
                     self._finish(finish_reason, ids, logprobs, output)
         if not output.finished:
-            raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
+            raise ResponseLost(f"{self._http.peer} closed the stream in the middle of an answer")
 
     def _finish(self, finish_reason: FinishReason, ids: list[int], logprobs: Any, output: ChoiceOutput) -> None:
         if finish_reason.type not in ("stop", "length"):

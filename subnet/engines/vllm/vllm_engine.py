@@ -12,7 +12,7 @@ from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.stream_events import MIN_LOGPROB, stream_events
 from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
-from subnet.errors import EngineFailed, NodeError, NodeLost, SettingsError, WireError
+from subnet.errors import EngineFailed, NodeError, ResponseLost, SettingsError, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
 from subnet.node_info import Capabilities
 from subnet.tensors import TokenIds
@@ -110,7 +110,7 @@ class VllmEngine(RemoteEngine):
                 if output.finished:
                     return
         if last is None:
-            raise NodeLost(f"{self._http.peer} closed the stream in the middle of an answer")
+            raise ResponseLost(f"{self._http.peer} closed the stream in the middle of an answer")
         self._add_choice(last, job, output)
 
     def _add_choice(self, choice: Choice, job: Job, output: ChoiceOutput) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -23,9 +23,12 @@ class RoutingHint(msgspec.Struct, frozen=True, eq=False):
 
 
 class Candidate(Protocol):
-    """A node that could take a request: its address, and the share of its slots in use (1.0: all)."""
+    """A node that could take a request: its address, its `weight` (above 0) and the share of its slots in use (1.0:
+    all).
+    """
 
     peer: str
+    weight: float
 
     @property
     def load(self) -> float: ...
@@ -35,7 +38,12 @@ C = TypeVar("C", bound=Candidate)
 
 
 class Policy(ABC):
-    """Strategy that chooses one of the available nodes. Synchronous, without I/O."""
+    """Strategy that chooses one of the available nodes. Synchronous, without I/O.
+
+    `uses_weights`: the candidates' weights scale their shares of the requests; otherwise they have no effect.
+    """
+
+    uses_weights: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:

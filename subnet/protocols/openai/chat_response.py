@@ -9,7 +9,7 @@ import msgspec
 
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatUsage
-from subnet.errors import NodeError, NodeLost, SubnetError, WireError
+from subnet.errors import NodeError, ResponseLost, SubnetError, WireError
 from subnet.http.error_map import is_error
 from subnet.http.sse import Event
 from subnet.protocols.openai.openai_choice import Choice
@@ -51,16 +51,16 @@ class ChatResponse:
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
 
-        Raises NodeLost if the response ended too soon, and NodeError if the server sent no choice at all.
+        Raises ResponseLost if the response ended too soon, and NodeError if the server sent no choice at all.
         """
         missing = [choice for choice in self._choices if not choice.started]
         if len(missing) == len(self._choices):
-            error = NodeError if self.done else NodeLost
+            error = NodeError if self.done else ResponseLost
             raise error(f"{self._peer} closed the stream without an answer")
         for choice in self._choices:
             if choice.started and not choice.finished:
                 if not self.done:
-                    raise NodeLost(f"{self._peer} closed the stream in the middle of the answer")
+                    raise ResponseLost(f"{self._peer} closed the stream in the middle of the answer")
                 self._emit(choice.finish())
         return missing
 

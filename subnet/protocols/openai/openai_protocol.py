@@ -12,7 +12,7 @@ from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeE
 from subnet.generation import Delta
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
-from subnet.node_info import Capabilities, NodeInfo
+from subnet.node_info import Capabilities, NodeInfo, Placement
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.openai.chat_client import ChatClient
 from subnet.protocols.openai.model_catalog import ModelCatalog
@@ -46,6 +46,9 @@ class OpenAIProtocol(Protocol):
     @property
     def last_received(self) -> float:
         return self._client.last_received
+
+    def placement(self, model: str) -> Placement:
+        return self._spec.placement(model)
 
     async def rpc_info(self) -> NodeInfo:
         return NodeInfo(

@@ -148,7 +148,7 @@ async def test_an_invalid_request_is_not_retried() -> None:
             with pytest.raises(InvalidRequest):
                 await generated(manager)
             await generated(manager)
-        assert manager.remotes[0].breaker.state(0) == "closed"
+        assert manager.remotes[0].deployment(None).breaker.state(0) == "closed"
     assert len(node.requests) == 5
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from subnet import MockProtocol
 from subnet.node_info import Capabilities, ModelCard, NodeInfo
+from subnet.pool.deployment import Deployment
 from subnet.pool.node import RemoteNode
 from subnet.pool.policies import PolicyName
 from subnet.pool.policies.base import Policy, RoutingHint
@@ -33,11 +34,13 @@ MAKERS: dict[PolicyName, Callable[[], Policy]] = {**POLICIES, "power-of-two": la
 CARD = ModelCard(id="m", context_length=4096, tokenizer="")
 
 
-def node(peer: str, running: int = 0) -> RemoteNode:
-    """Create a healthy node whose health check reported `running` requests of other gateways."""
+def node(peer: str, running: int = 0, weight: float = 1.0) -> Deployment:
+    """Create a model on a healthy node whose health check reported `running` requests of other gateways."""
     remote = RemoteNode(MockProtocol(peer=peer))
     remote.mark_healthy(info(peer, running), 0.0)
-    return remote
+    deployment = remote.deployment("m")
+    deployment.weight = weight
+    return deployment
 
 
 def info(peer: str, running: int, capacity: int = CAPACITY) -> NodeInfo:
@@ -52,7 +55,7 @@ def info(peer: str, running: int, capacity: int = CAPACITY) -> NodeInfo:
     )
 
 
-def nodes(loads: dict[str, int]) -> list[RemoteNode]:
+def nodes(loads: dict[str, int]) -> list[Deployment]:
     return [node(peer, running) for peer, running in loads.items()]
 
 
@@ -99,8 +102,8 @@ def test_least_loaded_takes_turns() -> None:
 def test_load_is_relative_to_capacity() -> None:
     """A large node with more requests may have a lower load than a small one."""
     small, large = node("small"), node("large")
-    small.mark_healthy(info("small", 1, capacity=2), 0.0)
-    large.mark_healthy(info("large", 5, capacity=20), 0.0)
+    small.remote.mark_healthy(info("small", 1, capacity=2), 0.0)
+    large.remote.mark_healthy(info("large", 5, capacity=20), 0.0)
     assert LeastLoaded().choose([small, large], RoutingHint()) is large
 
 
@@ -119,7 +122,7 @@ def test_power_of_two_spreads_evenly() -> None:
     assert all(900 < count < 1100 for count in counts.values())
 
 
-def peer_of(policy: Policy, candidates: Sequence[RemoteNode], prompt: list[int]) -> str:
+def peer_of(policy: Policy, candidates: Sequence[Deployment], prompt: list[int]) -> str:
     return policy.choose(candidates, RoutingHint(token_ids(prompt))).peer
 
 
@@ -183,3 +186,26 @@ def test_sticky_without_a_key() -> None:
 def test_a_key_with_unpaired_surrogates() -> None:
     """A key with half a surrogate pair, which JSON can carry, is a key like any other."""
     assert Sticky().choose([node("a")], RoutingHint(key="\ud800")).peer == "a"
+
+
+@pytest.mark.parametrize("name", [name for name, make in MAKERS.items() if make().uses_weights])
+def test_weights_scale_the_shares(name: PolicyName) -> None:
+    """A node of three times the weight gets about three times the requests."""
+    policy, candidates = MAKERS[name](), [node("a", weight=3.0), node("b", weight=1.0)]
+    counts = Counter(policy.choose(candidates, RoutingHint()).peer for _ in range(4000))
+    # Two idle nodes tie at power-of-two, which then draws the first of two: 3 in 4.
+    assert 2900 < counts["a"] < 3100
+
+
+def test_least_loaded_compares_loads_relative_to_weights() -> None:
+    """A node of twice the weight may have twice the load."""
+    heavy, light = node("heavy", 3, weight=2.0), node("light", 2, weight=1.0)
+    assert LeastLoaded().choose([light, heavy], RoutingHint()) is heavy
+
+
+def test_a_returning_node_gets_its_share_only() -> None:
+    """A node that was unavailable does not get the requests that it missed."""
+    policy, candidates = RoundRobin(), nodes(dict.fromkeys("abc", 0))
+    for _ in range(30):
+        policy.choose(candidates[:2], RoutingHint())
+    assert Counter(policy.choose(candidates, RoutingHint()).peer for _ in range(30)) == {"a": 10, "b": 10, "c": 10}

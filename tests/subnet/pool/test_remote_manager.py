@@ -181,7 +181,7 @@ async def test_a_node_that_shuts_down_is_draining() -> None:
             lease.failed(NodeLeaving("the node is shutting down"))
         await node.respond(draining=True)
         await until(lambda: state(manager)[0] == "draining")
-        assert manager.remotes[0].breaker.state(0) == "closed"
+        assert manager.remotes[0].deployment(None).breaker.state(0) == "closed"
         with pytest.raises(NoNodeAvailable):
             manager.lease(None)
 
@@ -251,7 +251,7 @@ async def test_a_restarted_node_gets_a_trial_request_at_once() -> None:
     async with managing(node) as manager:
         for lease in [manager.lease(None) for _ in range(5)]:
             lease.failed(NodeLost("gone"))
-        assert manager.remotes[0].breaker.state(100.0) == "open"
+        assert manager.remotes[0].deployment(None).breaker.state(100.0) == "open"
         await node.respond(node_id="another process")
         await until(lambda: manager.remotes[0].unreachable_reason is None)
         assert state(manager)[0] == "breaker-half-open"
@@ -313,7 +313,7 @@ async def test_reports_by_peer(error: NodeError | None) -> None:
             assert manager.lease(None).remote.peer == "a"
             manager.on_request_failure("a", error)
             await until(lambda: manager.remotes[0].unreachable_reason is None)
-        assert manager.remotes[0].breaker.state(clock.now) == "open"
+        assert manager.remotes[0].deployment(None).breaker.state(clock.now) == "open"
         clock.now += 1
         manager.lease(None)
         manager.on_request_abandoned("a")

@@ -1,0 +1,115 @@
+"""One model on one node, which fails and recovers independently of the node's other models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
+from subnet.pool.breaker import Breaker
+
+if TYPE_CHECKING:
+    from subnet.pool.node import RemoteNode
+
+DeploymentState = Literal["healthy", "breaker-open", "breaker-half-open", "full"]
+
+# Seconds without new requests to a deployment that is at capacity and sent no retry_after.
+_DEFAULT_RETRY_AFTER = 1.0
+
+
+class DeploymentStatus(msgspec.Struct, frozen=True):
+    """State of a deployment. `reason` says why it gets no or fewer requests, None if it is healthy."""
+
+    state: DeploymentState
+    reason: str | None = None
+
+
+class Deployment:
+    """The model `model` on the node `remote`: a provider serves many models at one address, and each can fail alone.
+
+    `last_error` is the last failure of a request. The deployment gets no requests until `busy_until`, because it is at
+    capacity or, if `rate_limited`, because of a rate limit. `priority` and `weight` are for routing, see
+    Protocol.placement.
+    """
+
+    def __init__(self, remote: RemoteNode, model: str) -> None:
+        placement = remote.protocol.placement(model)
+        self.remote = remote
+        self.peer = remote.peer
+        self.model = model
+        self.priority = placement.priority
+        self.weight = placement.weight
+        self.breaker = Breaker()
+        self.busy_until = 0.0
+        self.rate_limited = False
+        self.last_error = ""
+        self._last_invalid_answer: int | None = None
+
+    @property
+    def load(self) -> float:
+        """Share of the node's slots in use."""
+        return self.remote.load
+
+    def available(self, now: float) -> bool:
+        """Return whether a request may be sent now."""
+        return not self.remote.at_capacity and now >= self.busy_until and self.breaker.allows(now)
+
+    def mark_busy(self, error: NodeBusy, now: float) -> None:
+        """Keep new requests away for the error's retry_after."""
+        self.busy_until = now + (error.retry_after or _DEFAULT_RETRY_AFTER)
+        self.rate_limited = isinstance(error, RateLimited)
+
+    def on_slot_released(self) -> None:
+        """Record that a request ended: an earlier NodeBusy no longer applies; a rate limit still does."""
+        if not self.rate_limited:
+            self.busy_until = 0.0
+
+    def on_restart(self, now: float) -> None:
+        """Record that the node has restarted: failures of the previous process say little about this one."""
+        self.breaker.on_restart(now)
+        self.busy_until = 0.0
+
+    def is_repeated_answer(self, request: int | None) -> bool:
+        """Record that the answer to `request` (a hash of its prompt) was invalid, and return whether the previous
+        invalid answer was to the same one: then the request is the likely cause. None: unknown.
+        """
+        previous, self._last_invalid_answer = self._last_invalid_answer, request
+        return request is not None and request == previous
+
+    def status(self, now: float) -> DeploymentStatus:
+        """Return the state and its reason, as far as they concern this model alone."""
+        match self.breaker.state(now):
+            case "open":
+                wait = self.breaker.remaining_cooldown(now)
+                return DeploymentStatus("breaker-open", f"{self._failures}; retry in {wait:.1f} s")
+            case "half-open":
+                trial = "the next request is a trial" if self.breaker.allows(now) else "a trial request is running"
+                return DeploymentStatus("breaker-half-open", f"{self._failures}; {trial}")
+        if (wait := self.busy_until - now) <= 0:
+            return DeploymentStatus("healthy")
+        if self.rate_limited:
+            return DeploymentStatus("full", f"rate-limited by the upstream server; retry in {wait:.1f} s")
+        return DeploymentStatus("full", f"the node rejected a request for lack of capacity; retry in {wait:.1f} s")
+
+    @property
+    def _failures(self) -> str:
+        return f"{self.breaker.reason}, last error: {self.last_error}"
+
+
+def unavailable_error(candidates: Sequence[Deployment], now: float) -> NodeBusy | NoNodeAvailable:
+    """Return the error to raise when none of `candidates` is available.
+
+    Its retry_after is the time until one may be; for nodes at capacity, which announce no time, it is None.
+    """
+    busy = [one.busy_until - now for one in candidates if one.busy_until > now]
+    if busy and all(one.rate_limited for one in candidates if one.busy_until > now or one.remote.at_capacity):
+        return RateLimited("all nodes are rate-limited", retry_after=min(busy))
+    if busy or any(one.remote.at_capacity for one in candidates):
+        return NodeBusy("all nodes are at capacity", retry_after=min(busy, default=None))
+    if any(one.breaker.state(now) == "half-open" for one in candidates):
+        # Each has a trial request running, whose first token admits more.
+        return NodeBusy("all nodes are recovering, and each has a trial request running")
+    wait = min(one.breaker.remaining_cooldown(now) for one in candidates)
+    return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=wait or None)
