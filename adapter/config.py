@@ -82,6 +82,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_timeout: Annotated[
         float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")
     ] = 60.0
+    max_total_attempts: Annotated[
+        _Count, Meta(description="maximum number of attempts for one answer in all, even if each brings a token")
+    ] = 16
+    failover_timeout: Annotated[
+        float, Meta(gt=0, description="maximum time from the first failure to the next new token, in seconds")
+    ] = 45.0
+    max_retry_after: Annotated[
+        float,
+        Meta(ge=0, description="longest Retry-After of a full model that is waited for before its fallback is asked"),
+    ] = 3.0
     queue_timeout: Annotated[
         float,
         Meta(ge=0, description="maximum time a request waits for capacity or for an unreachable node, in seconds"),

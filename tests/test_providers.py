@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from adapter.config import Settings
@@ -272,6 +273,24 @@ async def test_a_failing_model_does_not_affect_others_at_its_address(fault: Scri
         for _ in range(4):
             # Streamed answers of which a part was sent are the subject of other tests.
             assert await ask(http, False, model="bad") == (200, "From the good one.", None)
+
+
+async def test_a_short_retry_after_is_waited_for() -> None:
+    """A short Retry-After of the requested model is waited for, though it has a fallback; a long one is not."""
+    for wait, expected in ((0.1, TEXT), (30, "From the other.")):
+        limited, other = Provider(error_response(429, retry_after=wait), answer()), Provider(answer("From the other."))
+        async with gateway_to(limited, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+            assert await ask(http, False) == (200, expected, None)
+
+
+async def test_failover_is_bounded_in_time() -> None:
+    """A retry that brings no new token within failover_timeout ends the answer with one error event."""
+    first, second = Provider(cut_off(3), stalled(1)), Provider(stalled(1))
+    limits = msgspec.structs.replace(LIMITS, first_token_timeout=60.0, inter_token_timeout=60.0, failover_timeout=0.3)
+    async with first, second:
+        async with gateway(node_of(first), node_of(second), settings=Settings(access_log=False), limits=limits) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+                assert await ask(http, True, seed=1) == (200, "One two three", "model_timeout")
 
 
 async def test_slow_first_token() -> None:

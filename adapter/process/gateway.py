@@ -121,6 +121,9 @@ def _limits(settings: Settings) -> Limits:
         chat_first_token_timeout=settings.chat_first_token_timeout,
         chat_inter_token_timeout=settings.chat_inter_token_timeout,
         retry_timeout=settings.retry_timeout,
+        max_total_attempts=settings.max_total_attempts,
+        failover_timeout=settings.failover_timeout,
+        max_retry_after=settings.max_retry_after,
         max_attempts=settings.max_attempts,
         queue_timeout=settings.queue_timeout,
     )

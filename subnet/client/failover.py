@@ -72,7 +72,7 @@ class Failover(Generic[D]):
         race = Race(first, ledger, self._deadline, limits, self._emit)
         delivered, self._interrupted = ledger.delivered_tokens, True
         try:
-            await self._run_race(race)
+            await self._run_in_time(race)
         except Diverged:
             race.attempt.lease.abandoned()
             if ledger.diverged:
@@ -104,6 +104,20 @@ class Failover(Generic[D]):
         if self._ledger.model is None and lease.remote.info is not None:
             card = lease.remote.info.card(None)
             self._ledger.model = card.id if card is not None else None
+
+    async def _run_in_time(self, race: Race[D]) -> None:
+        """Run a race. After a failure, it must deliver a new token within the rest of failover_timeout."""
+        remaining = self._retry.remaining
+        if remaining is None:
+            return await self._run_race(race)
+        try:
+            async with asyncio.timeout(remaining) as silence:
+                race.notify(lambda: silence.reschedule(None))
+                return await self._run_race(race)
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            raise race.attempt.failover_timeout_error(self._limits.failover_timeout) from None
 
     async def _run_race(self, race: Race[D]) -> None:
         if self._ledger.delivered_tokens:

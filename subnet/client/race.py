@@ -80,6 +80,16 @@ class Race(Generic[D]):
         self._tasks: dict[Attempt[D], asyncio.Task[None]] = {}
         self._receivers: list[AttemptReceiver[D]] = []
 
+    def notify(self, on_delivery: Callable[[], None]) -> None:
+        """Call `on_delivery` before each delta that is passed on. To be called before `run`."""
+        emit = self._emit
+
+        def deliver(delta: D) -> None:
+            on_delivery()
+            emit(delta)
+
+        self._emit = deliver
+
     async def run(self, delay: float | None = None, hedge: Callable[[], Attempt[D] | None] = lambda: None) -> None:
         """Run until all choices of the winner are finished.
 

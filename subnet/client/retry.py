@@ -12,10 +12,11 @@ from subnet.pool.deployment import Deployment
 
 
 class Retry:
-    """Retry budget of one generation; every new token restores it.
+    """Retry budget of one generation. Every new token restores it, except the number of attempts in all.
 
-    `excluded` are the peers that have failed, and `failed_deployments` is for the leases of the request. While
-    `may_queue` returns False, queue_timeout counts as 0.
+    `excluded` are the peers that have failed, and `failed_deployments` is for the leases of the request. `may_queue`
+    returns False while another model can be asked instead: then a full model is not waited for, unless the time that
+    it announces is short.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class Retry:
         self._may_queue = may_queue
         self._clock = clock
         self._failures = 0
+        self._total_failures = 0
+        self._first_failure: float | None = None
         self._last_progress = clock()
         self._last_error: SubnetError | None = None
         self._waiting_since: float | None = None
@@ -35,9 +38,17 @@ class Retry:
         """Drop the last error, whose traceback refers back to this object: a reference cycle otherwise."""
         self._last_error = None
 
+    @property
+    def remaining(self) -> float | None:
+        """Seconds of failover_timeout that are left to deliver a new token; None before a failure."""
+        if self._first_failure is None:
+            return None
+        return max(0.0, self._first_failure + self._limits.failover_timeout - self._clock())
+
     def on_progress(self) -> None:
-        """Restore the whole budget, after new tokens."""
+        """Restore the budget, after new tokens."""
         self._waiting_since = None
+        self._first_failure = None
         self._failures = 0
         self._last_progress = self._clock()
 
@@ -49,10 +60,9 @@ class Retry:
         """
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        queue_timeout = self._limits.queue_timeout if self._may_queue() else 0.0
-        no_node, remaining = isinstance(error, NoNodeAvailable), queue_timeout - (now - self._waiting_since)
+        no_node, remaining = isinstance(error, NoNodeAvailable), self._waiting_since + self._longest_wait(error) - now
         limited_for_longer = isinstance(error, RateLimited) and (error.retry_after or 0) > remaining
-        if (no_node and self._last_error is None) or remaining < 0 or limited_for_longer:
+        if (no_node and self._last_error is None) or remaining <= 0 or limited_for_longer or self.remaining == 0:
             # The reason why the last node failed is more useful than NoNodeAvailable.
             raise self._last_error if no_node and self._last_error is not None else error
         return random.uniform(0.02, 0.06)
@@ -67,13 +77,29 @@ class Retry:
         self.excluded.add(peer)
         if isinstance(error, NodeBusy):
             return 0.0
+        now = self._clock()
         self._failures += 1
+        self._total_failures += 1
+        self._first_failure = now if self._first_failure is None else self._first_failure
         self._last_error = error
-        limits = self._limits
-        pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2 ** (self._failures - 1)))
-        if self._failures == 1:
-            pause = 0.0
-        timed_out = self._failures > 1 and self._clock() + pause - self._last_progress > limits.retry_timeout
-        if self._failures >= limits.max_attempts or timed_out:
+        if self._total_failures >= self._limits.max_total_attempts or self._failures >= self._limits.max_attempts:
+            raise error
+        return self._pause(error, now)
+
+    def _pause(self, error: SubnetError, now: float) -> float:
+        limits, number = self._limits, self._failures - 1
+        if number == 0:
+            return 0.0
+        pause = random.uniform(0, min(limits.backoff_max, limits.backoff * 2**number))
+        assert self.remaining is not None
+        if now + pause - self._last_progress > limits.retry_timeout or pause > self.remaining:
             raise error
         return pause
+
+    def _longest_wait(self, error: NoNodeAvailable | NodeBusy) -> float:
+        """Return the seconds to wait for capacity in all."""
+        if self._may_queue():
+            return self._limits.queue_timeout
+        wait = error.retry_after if isinstance(error, NodeBusy) else None
+        is_short = wait is not None and wait <= self._limits.max_retry_after
+        return min(self._limits.queue_timeout, self._limits.max_retry_after) if is_short else 0.0

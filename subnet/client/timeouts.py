@@ -20,7 +20,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     for the prompt; each later one `inter_token_timeout`. Keep-alives extend both, up to `keep_alive_timeout`. A single
     attempt may take `attempt_timeout`; None: no limit. Without any new token a session makes at most `max_attempts`
     attempts within `retry_timeout`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`.
-    While every node is full or unreachable, it waits up to `queue_timeout` for capacity.
+    It makes at most `max_total_attempts` in all. `failover_timeout` bounds the time from the first failure to the next
+    new token. While every node is full or unreachable, it waits up to `queue_timeout` for capacity; if a fallback can
+    be asked instead, only for a node that announces a wait of at most `max_retry_after`.
 
     `chat_first_token_timeout` and `chat_inter_token_timeout` replace the first two on the chat lane, where a server may
     reason without sending anything; None: the same as on the token lane.
@@ -35,6 +37,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     retry_timeout: float = 60.0
     attempt_timeout: float | None = None
     max_attempts: int = 4
+    max_total_attempts: int = 16
+    failover_timeout: float = 45.0
+    max_retry_after: float = 3.0
     queue_timeout: float = 10.0
     backoff: float = 0.05
     backoff_max: float = 2.0

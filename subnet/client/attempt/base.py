@@ -45,6 +45,10 @@ class Attempt(ABC, Generic[D]):
         """Return the error for an attempt that was not complete after `seconds`."""
         return NodeTimeout(f"{self.lease.remote.peer} did not finish within {seconds:.1f} s (attempt_timeout)")
 
+    def failover_timeout_error(self, seconds: float) -> NodeError:
+        """Return the error for a failover that brought no new token within `seconds` of the first failure."""
+        return NodeTimeout(f"no new token within {seconds:.1f} s of the first failure (failover_timeout)")
+
     def incomplete_error(self) -> NodeError:
         """Return the error for a stream that ended before all choices were finished."""
         return WireError(f"{self.lease.remote.peer} closed the stream before the answer was complete")

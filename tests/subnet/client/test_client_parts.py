@@ -21,7 +21,8 @@ from subnet.wire.messages import Accepted, ChoiceStart, Generate
 
 def test_retries_are_bounded_and_back_off() -> None:
     """The first retry is immediate, later ones wait up to a doubling maximum, and the last error is raised."""
-    retry = Retry(Limits(max_attempts=27, backoff=0.001, backoff_max=1.5, retry_timeout=60.0), lambda: 0.0)
+    limits = Limits(max_attempts=27, max_total_attempts=99, backoff=0.001, backoff_max=1.5)
+    retry = Retry(limits, lambda: 0.0)
     first, *pauses = [retry.on_failure(EngineFailed("x"), peer) for peer in ascii_lowercase]
     assert first == 0.0
     assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
@@ -88,6 +89,49 @@ def test_the_first_failure_is_always_retried() -> None:
     assert retry.on_failure(EngineFailed("x"), "a") == 0.0
     with pytest.raises(EngineFailed):
         retry.on_failure(EngineFailed("x"), "b")
+
+
+def test_attempts_in_all_are_bounded() -> None:
+    """A request ends after max_total_attempts attempts, even if each brings a token."""
+    retry = Retry(Limits(max_attempts=4, max_total_attempts=16), lambda: 0.0)
+    for _ in range(15):
+        retry.on_progress()
+        retry.on_failure(EngineFailed("x"), "a")
+    retry.on_progress()
+    with pytest.raises(EngineFailed):
+        retry.on_failure(EngineFailed("x"), "a")
+
+
+def test_failover_timeout_counts_from_the_first_failure() -> None:
+    """The time to the next token is bounded from the first failure on, and without a failure it is not."""
+    now = [0.0]
+    retry = Retry(Limits(failover_timeout=45.0, retry_timeout=900.0, queue_timeout=900.0), lambda: now[0])
+    now[0] = 500.0
+    before = retry.remaining
+    retry.on_failure(EngineFailed("x"), "a")
+    now[0] = 540.0
+    assert (before, retry.remaining) == (None, 5.0)
+    assert retry.on_unavailable(NodeBusy("full")) > 0
+    now[0] = 545.0
+    with pytest.raises(NodeBusy):
+        retry.on_unavailable(NodeBusy("full"))
+    retry.on_progress()
+    retry.on_unavailable(NodeBusy("full"))
+
+
+def test_a_short_retry_after_is_waited_for_before_a_fallback() -> None:
+    """While a fallback can be asked, only a wait of at most max_retry_after is waited for."""
+    now = [0.0]
+    retry = Retry(Limits(max_retry_after=3.0), lambda: now[0], may_queue=lambda: False)
+    assert retry.on_unavailable(RateLimited("too often", retry_after=2.0)) > 0
+    now[0] = 1.0
+    assert retry.on_unavailable(RateLimited("too often", retry_after=1.0)) > 0
+    now[0] = 3.5
+    with pytest.raises(RateLimited):
+        retry.on_unavailable(RateLimited("too often", retry_after=1.0))
+    for error in (RateLimited("too often", retry_after=4.0), NodeBusy("full")):
+        with pytest.raises(type(error)):
+            Retry(Limits(max_retry_after=3.0), lambda: 0.0, may_queue=lambda: False).on_unavailable(error)
 
 
 async def test_idle_timeout_raises_timeout_error() -> None:
