@@ -9,12 +9,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import aiohttp
-import msgspec
 
 from subnet.errors import NodeLost, ResponseLost, WireError
+from subnet.http.lenient_json import decode
 
-# Limits of a JSON response and of an error body, in bytes.
-_MAX_BODY = 64 << 20
+MAX_JSON = 64 << 20
+"""Limit of a JSON response, in bytes."""
+
+# Limit of an error body, in bytes.
 _MAX_ERROR_BODY = 64 << 10
 # Time to wait for the end of a response after its last event, so that the connection can be reused. In seconds.
 _DRAIN_TIMEOUT = 0.05
@@ -25,20 +27,25 @@ async def read_json(response: aiohttp.ClientResponse, peer: str) -> Any:
 
     Raises ResponseLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
     """
-    data = await _read(response, peer, _MAX_BODY)
-    if len(data) > _MAX_BODY:
-        raise WireError(f"{peer} sent a response of more than {_MAX_BODY} bytes")
+    data = await _read(response, peer, MAX_JSON)
+    if len(data) > MAX_JSON:
+        raise WireError(f"{peer} sent a response of more than {MAX_JSON} bytes")
+    return parse_json(data, peer)
+
+
+def parse_json(data: bytes | bytearray, peer: str) -> Any:
+    """Return the JSON value of a body. Raises WireError."""
     try:
-        return _decode(data)
+        return decode(bytes(data))
     except ValueError as error:
-        raise WireError(f"{peer} sent invalid JSON for {response.url.path}: {error}") from error
+        raise WireError(f"{peer} sent invalid JSON: {error}") from error
 
 
 async def read_error_body(response: aiohttp.ClientResponse, peer: str) -> Any:
     """Return the JSON value in the body, or its text if it is not JSON; at most the first 64 KiB."""
     data = (await _read(response, peer, _MAX_ERROR_BODY))[:_MAX_ERROR_BODY]
     try:
-        return _decode(data)
+        return decode(data)
     except ValueError:
         return data.decode(errors="replace")
 
@@ -59,14 +66,6 @@ async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> byte
             if len(data) > limit:
                 break
     return bytes(data)
-
-
-def _decode(data: bytes) -> Any:
-    """Decode JSON. Raises ValueError for any invalid input."""
-    try:
-        return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from subnet.errors import NodeError, NodeLost, ResponseLost, SubnetError, WireError
-from subnet.http.bodies import drain, read_error_body, read_json, translate_errors
+from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, translate_errors
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
 from subnet.http.node_spec import NodeSpec
@@ -22,21 +22,71 @@ from subnet.version import VERSION
 _KEEPALIVE_TIMEOUT = 15.0
 # Limit of the events of one response, in bytes, for servers that never end one.
 _MAX_EVENT_BYTES = 256 << 20
+# What may precede JSON: white space, and a byte order mark.
+_SPACE = b" \t\r\n\xef\xbb\xbf"
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
 
 
 class EventStream:
-    """Events of one response, to be iterated over once.
+    """Events of the response of `peer`, whose body is `parts`, to be iterated over once. `check_json` raises an error
+    for a JSON value that is an error.
 
-    `is_json`: the server sent one JSON value instead of events; its text is the data of the only event.
+    `is_json`, known once there was an event: the server sent one JSON value instead of events; its text is the data of
+    the only event. That is told by the first character, as some servers declare one as the other.
     """
 
-    def __init__(self, iterator: AsyncIterator[Event], *, is_json: bool) -> None:
-        self.is_json = is_json
-        self._iterator = iterator
+    def __init__(self, peer: str, parts: AsyncIterator[bytes], check_json: Callable[[Any], object]) -> None:
+        self.is_json = False
+        self._check_json = check_json
+        self._peer = peer
+        self._parts = parts
+        self._size = 0
+        self._iterator = self._iterate()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._iterator
+
+    async def aclose(self) -> None:
+        await self._iterator.aclose()
+
+    async def _iterate(self) -> AsyncGenerator[Event, None]:
+        start = await self._read_start()
+        if start.startswith(b"<"):
+            raise WireError(f"{self._peer} answered with an HTML page")
+        if start.startswith((b"{", b"[")):
+            self.is_json = True
+            yield await self._read_json(start)
+            return
+        parser = SseParser()
+        for event in parser.feed(start):
+            yield event
+        async for part in self._read(_MAX_EVENT_BYTES):
+            for event in parser.feed(part):
+                yield event
+        for event in parser.flush():
+            yield event
+
+    async def _read_start(self) -> bytes:
+        """Return the first part that is not only white space."""
+        async for part in self._read(_MAX_EVENT_BYTES):
+            if start := part.lstrip(_SPACE):
+                return start
+        return b""
+
+    async def _read_json(self, start: bytes) -> Event:
+        body = bytearray(start)
+        async for part in self._read(MAX_JSON):
+            body += part
+        self._check_json(parse_json(body, self._peer))
+        return Event(body.decode(errors="replace"))
+
+    async def _read(self, limit: int) -> AsyncGenerator[bytes, None]:
+        with translate_errors(self._peer, ResponseLost):
+            async for part in self._parts:
+                self._size += len(part)
+                if self._size > limit:
+                    raise WireError(f"{self._peer} sent more than {limit} bytes")
+                yield part
 
 
 class HttpClient:
@@ -93,31 +143,13 @@ class HttpClient:
         Leaving the block before the last event closes the connection, so that the server stops working.
         """
         async with self._response("POST", path, body, accept="text/event-stream") as response:
-            if response.content_type == "text/html":
-                raise WireError(f"{self.peer} answered with an HTML page")
-            is_json = response.content_type == "application/json"
-            async with aclosing(self._json_event(response) if is_json else self._events(response)) as iterator:
-                yield EventStream(iterator, is_json=is_json)
+            async with aclosing(EventStream(self.peer, response.content.iter_any(), self._check)) as stream:
+                yield stream
             await drain(response)
 
     def to_error(self, body: Any) -> SubnetError:
         """Convert an error body that arrived with status 200, or in an event, to the error to raise."""
         return self._redacted(to_error(self.peer, 200, body))
-
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
-        parser, size = SseParser(), 0
-        with translate_errors(self.peer, ResponseLost):
-            async for data in response.content.iter_any():
-                size += len(data)
-                if size > _MAX_EVENT_BYTES:
-                    raise WireError(f"{self.peer} sent more than {_MAX_EVENT_BYTES} bytes")
-                for event in parser.feed(data):
-                    yield event
-        for event in parser.flush():
-            yield event
-
-    async def _json_event(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
-        yield Event(msgspec.json.encode(await self._json(response)).decode())
 
     @asynccontextmanager
     async def _response(
@@ -180,7 +212,10 @@ class HttpClient:
         return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_TIMEOUT)
 
     async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        body = await read_json(response, self.peer)
+        return self._check(await read_json(response, self.peer))
+
+    def _check(self, body: Any) -> Any:
+        """Return a JSON value. Raises the error that it contains."""
         if is_error(body):
             raise self.to_error(body)
         return body

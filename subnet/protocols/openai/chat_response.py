@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatUsage
 from subnet.errors import NodeError, ResponseLost, SubnetError, WireError
 from subnet.http.error_map import is_error
+from subnet.http.lenient_json import decode
 from subnet.http.sse import Event
 from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.usage_reader import read_usage
@@ -46,7 +45,7 @@ class ChatResponse:
         elif event.data.lstrip().startswith("[DONE]"):
             self.done = True
         else:
-            self._chunk(event.name, self._decode(event))
+            self._chunk(event.name, self._decode(event), escaped="\\u" in event.data)
 
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
@@ -66,13 +65,13 @@ class ChatResponse:
 
     def _decode(self, event: Event) -> Any:
         try:
-            return msgspec.json.decode(event.data.encode())
-        except (msgspec.DecodeError, RecursionError) as error:
+            return decode(event.data)
+        except ValueError as error:
             if event.name == "error":
                 return event.data
             raise WireError(f"{self._peer} sent an event that is not valid JSON") from error
 
-    def _chunk(self, name: str, chunk: Any) -> None:
+    def _chunk(self, name: str, chunk: Any, *, escaped: bool) -> None:
         # Gemini sends its errors in a list.
         first = chunk[0] if isinstance(chunk, list) and chunk else chunk
         if name == "error" or is_error(first):
@@ -84,11 +83,11 @@ class ChatResponse:
         if not isinstance(choices, list):
             raise WireError(f"{self._peer} sent invalid choices: expected a list")
         for raw in choices:
-            self._choice(raw)
+            self._choice(raw, escaped=escaped)
         if not choices:
             self._keep_alive()
 
-    def _choice(self, raw: Any) -> None:
+    def _choice(self, raw: Any, *, escaped: bool) -> None:
         # A choice without an index is the first.
         index = (raw.get("index") or 0) if isinstance(raw, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(self._choices):
@@ -96,7 +95,7 @@ class ChatResponse:
         if raw.get("error"):
             raise self._to_error(raw)
         try:
-            delta = self._choices[index].read(raw)
+            delta = self._choices[index].read(raw, escaped=escaped)
         except NodeError as error:
             raise type(error)(f"{self._peer}: {error.message}") from error
         if delta is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from subnet.chat import ChatDelta, ChatFinishReason
 from subnet.errors import NodeError, WireError
+from subnet.http.lenient_json import SurrogateJoiner
 from subnet.protocols.openai.openai_logprobs import read_logprobs
 from subnet.protocols.openai.tool_calls import ToolCalls
 
@@ -42,9 +43,11 @@ class Choice:
         self._prefix_filter = PrefixFilter(repeated_prefix)
         self._logprobs = logprobs
         self._plain = not repeated_prefix and not logprobs
+        self._halves = SurrogateJoiner()
 
-    def read(self, raw: dict[str, Any]) -> ChatDelta | None:
-        """Return the delta of one `choices[]` entry, or None after the finish reason.
+    def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
+        """Return the delta of one `choices[]` entry, or None after the finish reason. `escaped`: its JSON has \\u
+        escapes, so its texts may contain halves of surrogate pairs.
 
         Raises WireError for invalid entries, and NodeError if the server aborted the answer.
         """
@@ -54,6 +57,8 @@ class Choice:
         message = raw.get("delta") or raw.get("message") or {}
         if not isinstance(message, dict):
             raise WireError("invalid delta: expected an object")
+        if escaped or self._halves.pending:
+            message = self._halves.join(message)
         if (
             self._plain
             and message.keys() == _CONTENT_ONLY
@@ -92,8 +97,8 @@ class Choice:
 
     def _finish(self, delta: ChatDelta) -> ChatDelta:
         self.finished = True
-        self._tool_calls.check()
-        delta.text += self._prefix_filter.flush()
+        delta.calls += self._tool_calls.finish()
+        delta.text += self._prefix_filter.flush() + self._halves.flush(("content",))
         return delta
 
 

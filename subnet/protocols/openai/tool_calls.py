@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 from subnet.chat import CallDelta
 from subnet.errors import WireError
 
+# The message of msgspec for the start of a JSON text.
+_TRUNCATED = "Input data was truncated"
 # Per choice; no model makes nearly this number.
 _MAX_CALLS = 1024
 
@@ -17,7 +20,8 @@ _MAX_CALLS = 1024
 class _Call:
     """One tool call. `key` and `id` identify it in the server's chunks.
 
-    `index` is its number in our deltas, or -1 until its name is known; arguments are held back until then.
+    `index` is its number in our deltas, or -1 until it is reported: its name may arrive in pieces, so that is when
+    something else arrives.
     """
 
     __slots__ = ("arguments", "id", "index", "key", "name")
@@ -27,27 +31,39 @@ class _Call:
         self.id = id
         self.name = ""
         self.index = -1
-        self.arguments: list[str] = []
+        self.arguments = ""
 
     @property
     def has_complete_arguments(self) -> bool:
-        try:
-            msgspec.json.decode("".join(self.arguments).encode())
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
+        return _json_error(self.arguments) == ""
+
+    def new_arguments(self, part: str) -> str:
+        """Return what is new in a part of the arguments: some servers repeat all that they have sent so far.
+
+        Where both readings are possible, as after {"a": there may be another {"a":, the part is new.
+        """
+        known = self.arguments
+        if not known or not part.startswith(known) or _json_error(known + part) in ("", _TRUNCATED):
+            return part
+        return part[len(known) :]
+
+    def add_name(self, piece: str) -> None:
+        """Append a piece of the name, unless it is the name again."""
+        if piece != self.name:
+            self.name += piece
 
 
 class ToolCalls:
     """Numbers tool calls from 0 in order of appearance, gives each an id, and names it once.
 
     Servers differ: indexes may be missing, or 0 for all calls (Ollama, Gemini); ids may be missing, or differ in every
-    part; names may be repeated; arguments may be an object instead of its JSON text.
+    part; names may be repeated, or in pieces; arguments may be an object instead of its JSON text, or null, or repeat
+    all that was sent before.
     """
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
-        self._named = 0
+        self._reported = 0
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -57,18 +73,27 @@ class ToolCalls:
         if not isinstance(parts, list):
             raise WireError("invalid tool calls: expected a list")
         in_chunk: set[_Call] = set()
-        return tuple(delta for part in parts if (delta := self._read(part, in_chunk)) is not None)
+        return tuple(delta for part in parts for delta in self._read(part, in_chunk))
 
     def read_function(self, function: Any) -> tuple[CallDelta, ...]:
         """Return the deltas for the older `function_call`, of which a message has one."""
         return self.read([{"index": "function_call", "function": function}])
 
-    def check(self) -> None:
-        """Check at the end of the choice that every call has a name. Raises WireError otherwise."""
-        if self._named < len(self._calls):
-            raise WireError("invalid tool call: it has no function name")
+    def finish(self) -> tuple[CallDelta, ...]:
+        """Return the deltas that are missing at the end of the choice: calls without arguments get an empty object.
 
-    def _read(self, part: Any, in_chunk: set[_Call]) -> CallDelta | None:
+        Raises WireError for a call without a name.
+        """
+        deltas = []
+        for call in self._calls:
+            if not call.name:
+                raise WireError("invalid tool call: it has no function name")
+            if not call.arguments:
+                call.arguments = "{}"
+                deltas.append(CallDelta(call.index, arguments="{}") if call.index >= 0 else self._report(call))
+        return tuple(deltas)
+
+    def _read(self, part: Any, in_chunk: set[_Call]) -> Iterator[CallDelta]:
         function = part.get("function") if isinstance(part, dict) else None
         if not isinstance(function, dict):
             raise WireError("invalid tool call: it has no function")
@@ -76,9 +101,16 @@ class ToolCalls:
         arguments = _arguments(function.get("arguments"))
         call = self._find(key, id)
         if call is None or _is_new_call(call, id, name, arguments, same_chunk=call in in_chunk):
+            yield from self._report_named()
             call = self._start(key, id)
         in_chunk.add(call)
-        return self._append(call, name, arguments)
+        yield from self._append(call, name, arguments)
+
+    def _report_named(self) -> Iterator[CallDelta]:
+        """Report the calls whose names are complete, since another call begins."""
+        for call in self._calls:
+            if call.index < 0 and call.name:
+                yield self._report(call)
 
     def _start(self, key: object, id: str) -> _Call:
         if len(self._calls) >= _MAX_CALLS:
@@ -97,15 +129,20 @@ class ToolCalls:
             call = self._calls[-1]
         return call
 
-    def _append(self, call: _Call, name: str, arguments: str) -> CallDelta | None:
-        call.arguments.append(arguments)
+    def _append(self, call: _Call, name: str, arguments: str) -> Iterator[CallDelta]:
+        new = call.new_arguments(arguments)
+        call.arguments += new
         if call.index >= 0:
-            return CallDelta(call.index, arguments=arguments) if arguments else None
-        call.name = name
-        if not name:
-            return None
-        call.index, self._named = self._named, self._named + 1
-        return CallDelta(call.index, call.id or f"call_{secrets.token_hex(12)}", name, "".join(call.arguments))
+            if new:
+                yield CallDelta(call.index, arguments=new)
+            return
+        call.add_name(name)
+        if call.name and call.arguments:
+            yield self._report(call)
+
+    def _report(self, call: _Call) -> CallDelta:
+        call.index, self._reported = self._reported, self._reported + 1
+        return CallDelta(call.index, call.id or f"call_{secrets.token_hex(12)}", call.name, call.arguments)
 
 
 def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk: bool) -> bool:
@@ -118,7 +155,22 @@ def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk:
         return False
     if id and call.id:
         return id != call.id
-    return same_chunk or name != call.name or (bool(arguments) and call.has_complete_arguments)
+    if same_chunk or (arguments and call.has_complete_arguments and not arguments.startswith(call.arguments)):
+        return True
+    # Before the arguments begin, it may be the next piece of the name.
+    is_piece = call.key is not None and not call.arguments
+    return name != call.name and not is_piece
+
+
+def _json_error(text: str) -> str:
+    """Return the reason why a text is not JSON; "" if it is, and _TRUNCATED if it is the start of one."""
+    try:
+        msgspec.json.decode(text)
+    except RecursionError:
+        return "nested too deeply"
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        return str(error)
+    return ""
 
 
 def _text(value: Any) -> str:

@@ -104,10 +104,23 @@ async def test_json_response_is_one_event() -> None:
     """A JSON response to a request for events is returned as one event and marked by `is_json`."""
     async with Provider(json_response({"a": 1}), answer()) as provider, http_to(provider) as http:
         async with http.events(CHAT, {}) as events:
+            assert [event.data async for event in events] == ['{"a": 1}']
             assert events.is_json
-            assert [event.data async for event in events] == ['{"a":1}']
         async with http.events(CHAT, {}) as events:
+            await anext(aiter(events))
             assert not events.is_json
+
+
+@pytest.mark.parametrize("start", ["", " ", "\n\n", "\ufeff", "\ufeff \r\n"])
+async def test_events_and_json_are_told_apart_by_the_first_character(start: str) -> None:
+    """Events declared as JSON, and JSON declared as events, are read as what they are."""
+    scripts = (
+        raw(start, "data: a\n\n", headers={"content-type": "application/json"}),
+        raw(start, '{"a":', " 1}", headers={"content-type": "text/event-stream"}),
+    )
+    async with Provider(*scripts) as provider, http_to(provider) as http:
+        assert await collect(http) == [Event("a")]
+        assert await collect(http) == [Event('{"a": 1}')]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +130,7 @@ async def test_json_response_is_one_event() -> None:
         (cut_off(after=2), NodeLost),
         (raw("<html>Sign in</html>", headers={"content-type": "text/html"}), WireError),
         (raw("{", headers={"content-type": "application/json"}), WireError),
-        (raw(b"\xff\xfe", headers={"content-type": "application/json"}), WireError),
+        (raw(b'{"a": "\xff\xfe"}', headers={"content-type": "application/json"}), WireError),
         (json_response({"error": {"message": "no", "param": "stop", "type": "invalid_request_error"}}), InvalidRequest),
         (raw(b"data: " + b"x" * (17 << 20)), WireError),
         (error_response(429), RateLimited),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from subnet.http.sse import Event
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.quirks import names
+from subnet.protocols.openai.tool_calls import ToolCalls
 from tests.chat_node import Recorder, chat_scripted
 from tests.provider import (
     TEXT,
@@ -28,6 +30,7 @@ from tests.provider import (
     chunk,
     events,
     pieces,
+    raw,
     usage_of,
 )
 
@@ -246,6 +249,18 @@ OPENAI = [
             [call(": 1}", index=0)],
             [call("{}", "g", index=1, id="b")],
         ],
+        # Each piece of the arguments repeats all before it, and the last chunk repeats the calls.
+        [
+            [call("{", "f", index=0, id="a")],
+            [call('{"x"', index=0)],
+            [call('{"x": 1', index=0)],
+            [call('{"x": 1}', index=0)],
+            [call('{"x": 1}', "f", index=0, id="a"), call("{}", "g", index=1, id="b")],
+        ],
+        # No arguments: null, or nothing at all.
+        [[call('{"x": 1}', "f", index=0, id="a")], [call(None, "g", index=1, id="b")]],
+        [[call('{"x": 1}', "f", index=0, id="a")], [call("", "g", index=1, id="b")]],
+        [[call('{"x": 1}', "f", index=0, id="a")], [{"index": 1, "function": {"name": "g", "arguments": None}}]],
     ],
 )
 async def test_tool_calls(chunks: list[list[Any]]) -> None:
@@ -254,6 +269,60 @@ async def test_tool_calls(chunks: list[list[Any]]) -> None:
     result = await chat_scripted(script)
     assert result.calls() == [("f", '{"x": 1}'), ("g", "{}")]
     assert result.finishes() == ["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [[call(None, "get_", index=0, id="a")], [call(None, "weather", index=0)], [call("{}", index=0)]],
+        [[call("", "get", index=0)], [call("", "_wea", index=0)], [call("{}", "ther", index=0)]],
+        [[call(None, "get_", index=0, id="a")], [call(None, "weather", index=0, id="a")]],
+    ],
+)
+async def test_names_in_pieces(chunks: list[list[Any]]) -> None:
+    """A function's name that arrives in pieces is reported as a whole, once."""
+    script = events(*(chunk({"tool_calls": calls}) for calls in chunks), chunk(finish="tool_calls"))
+    result = await chat_scripted(script)
+    assert result.calls() == [("get_weather", "{}")]
+    assert [call.name for delta in result.deltas for call in delta.calls if call.name] == ["get_weather"]
+
+
+@given(st.recursive(st.integers() | st.text('a"{'), lambda inner: st.dictionaries(st.text('a"{'), inner, max_size=2)))
+def test_arguments_in_any_pieces(value: Any) -> None:
+    """Arguments arrive unchanged in pieces of one character, also if they contain their own beginning."""
+    text = json.dumps({"a": value})
+    calls = ToolCalls()
+    deltas = calls.read([call("", "f", index=0)])
+    for letter in text:
+        deltas += calls.read([call(letter, index=0)])
+    deltas += calls.finish()
+    assert "".join(delta.arguments for delta in deltas) == text
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "refusal"])
+async def test_surrogate_pairs_in_two_events(field: str) -> None:
+    """The halves of a surrogate pair in two events are joined, and one that stays alone is replaced."""
+    parts = [r"a \ud83d", r"\ude00 b \ude00\ud83d\ude00 c\ud83d", "d", r"\ud83d"]
+    chunks = [f'data: {{"choices":[{{"index":0,"delta":{{"{field}":"{part}"}}}}]}}\n\n' for part in parts]
+    end = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    result = await chat_scripted(raw(*chunks, end))
+    text = result.text() + result.reasoning() + result.refusal()
+    assert text.rstrip("\ufffd") == "a 😀 b \ufffd😀 c\ufffdd"
+
+
+async def test_surrogate_pairs_in_arguments() -> None:
+    """The halves of a surrogate pair in two pieces of a call's arguments are joined."""
+    parts = [r"{\"a\": \"\ud83d", r"\ude00\"}"]
+    call_of = '{"index":0,"function":{"name":"f","arguments":"%s"}}'
+    chunks = [f'data: {{"choices":[{{"delta":{{"tool_calls":[{call_of % part}]}}}}]}}\n\n' for part in parts]
+    result = await chat_scripted(raw(*chunks, 'data: {"choices":[{"finish_reason":"stop"}]}\n\n', "data: [DONE]\n\n"))
+    assert result.calls() == [("f", '{"a": "😀"}')]
+
+
+async def test_numbers_that_are_not_json() -> None:
+    """NaN and Infinity, which Python's reader accepts, do not end an answer."""
+    chunks = ['data: {"choices":[{"delta":{"content":"a"}}],"x":NaN}\n\n', 'data: {"choices":[],"y":-Infinity}\n\n']
+    assert (await chat_scripted(raw(*chunks, "data: [DONE]\n\n"))).text() == "a"
 
 
 async def test_tool_call_ids_are_kept() -> None:

@@ -1,0 +1,66 @@
+"""JSON as clients read it: whatever Python's and JavaScript's own readers accept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+
+def decode(data: bytes | str) -> Any:
+    """Return the value of a JSON text. Raises ValueError.
+
+    Halves of surrogate pairs are kept as they are, and NaN and infinities become None: msgspec rejects both, while
+    clients accept them (https://docs.python.org/3/library/json.html#standard-compliance-and-interoperability).
+    """
+    try:
+        return msgspec.json.decode(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        pass
+    try:
+        return json.loads(data, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+class SurrogateJoiner:
+    """Joins surrogate pairs whose halves are in two texts of a stream. `pending` is True while a half is held back.
+
+    Halves without the other one become U+FFFD, as in JavaScript's encoder.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str | int, ...], str] = {}
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._held)
+
+    def join(self, value: Any, path: tuple[str | int, ...] = ()) -> Any:
+        """Return `value`, a part of the stream, without halves. Texts at the same `path` in it follow one another."""
+        if isinstance(value, str):
+            return self._join_text(value, path)
+        if isinstance(value, list):
+            return [self.join(item, (*path, number)) for number, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {_replaced(name): self.join(item, (*path, name)) for name, item in value.items()}
+        return value
+
+    def flush(self, path: tuple[str | int, ...]) -> str:
+        """Return what is held back of the text at `path`, when the stream has ended."""
+        return "\ufffd" if self._held.pop(path, "") else ""
+
+    def _join_text(self, text: str, path: tuple[str | int, ...]) -> str:
+        text = self._held.pop(path, "") + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held[path] = text[-1]
+            text = text[:-1]
+        return _replaced(text)
+
+
+def _replaced(text: str) -> str:
+    """Join the halves within `text`, and replace those that are alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
