@@ -32,10 +32,13 @@ class _ModelMetrics(msgspec.Struct, frozen=True):
     switches: Counter
     prompt: Counter
     completion: Counter
+    replayed: Counter
     seconds: Histogram
 
-    def record(self, seconds: float, answers: int, switches: int, usage: Usage) -> None:
+    def record(self, seconds: float, answers: int, switches: int, replayed: int, usage: Usage) -> None:
         self.answers.inc(answers)
+        if replayed:
+            self.replayed.inc(replayed)
         if switches:
             self.switches.inc(switches)
         self.prompt.inc(usage.prompt_tokens)
@@ -63,7 +66,10 @@ class Metrics:
             "adapter_switches", "Attempts after the first, by model", ["model"], registry=self.registry
         )
         self._tokens = Counter(
-            "adapter_tokens", "Prompt and completion tokens, by model", ["model", "kind"], registry=self.registry
+            "adapter_tokens",
+            "Prompt and completion tokens, and those replayed after a failure, by model",
+            ["model", "kind"],
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "adapter_answer_seconds",
@@ -82,7 +88,8 @@ class Metrics:
         for work in works:
             if tried := work.tried_nodes:
                 switches = sum(len(answer.nodes) - 1 for answer in tried)
-                self._model_metrics(work.card.id).record(seconds, len(tried), switches, work.usage)
+                replayed = sum(answer.replayed_tokens for answer in tried)
+                self._model_metrics(work.card.id).record(seconds, len(tried), switches, replayed, work.usage)
 
     def to_text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -97,6 +104,7 @@ class Metrics:
             self._switches.labels(name),
             self._tokens.labels(name, "prompt"),
             self._tokens.labels(name, "completion"),
+            self._tokens.labels(name, "replayed"),
             self._seconds.labels(name),
         )
 

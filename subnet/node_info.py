@@ -76,7 +76,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     Every engine supports temperature, top_p, seed, max_tokens and stop_tokens. Other fields of Sampling are rejected by
     name unless they are declared here. `top_logprobs` is the maximum per token; 0: no logprobs. `penalties` are all
-    three penalties. `prefill` is for the chat lane: the node continues a prefix, see ChatRequest.
+    three penalties. For the chat lane: `prefill`, the node continues a prefix, see ChatRequest; `seeds`, it gives the
+    same answer for the same seed; `replay`, it may be asked for an answer again, to resume it.
     """
 
     resume: Resume = "continue"
@@ -92,6 +93,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     prompt_logprobs: bool = False
     grammars: tuple[GrammarKind, ...] = ()
     prefill: bool = False
+    seeds: bool = False
+    replay: bool = True
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from adapter.config import Settings
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import ChatRequest
 from subnet.errors import SubnetError
-from subnet.http.node_spec import NodeSpec
+from subnet.http.node_spec import Kind, NodeSpec
 from subnet.protocols.openai import OpenAIProtocol
 from tests.fakes import ASK, events_of, gateway
 from tests.provider import (
@@ -73,8 +73,29 @@ async def gateway_to(
         yield http
 
 
-def node_of(provider: Provider, name: str = "mock", **spec: Any) -> OpenAIProtocol:
-    return OpenAIProtocol(NodeSpec(url=provider.url, kind="openai", models={name: "model"}, **spec))
+def node_of(provider: Provider, name: str = "mock", kind: Kind = "openai", **spec: Any) -> OpenAIProtocol:
+    return OpenAIProtocol(NodeSpec(url=provider.url, kind=kind, models={name: "model"}, **spec))
+
+
+@asynccontextmanager
+async def gateway_to_nodes(
+    *nodes: tuple[Provider, dict[str, Any]], settings: Settings | None = None, limits: Limits = LIMITS
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a gateway in front of providers, each with the settings of its node."""
+    async with AsyncExitStack() as stack:
+        protocols = []
+        for provider, spec in nodes:
+            await stack.enter_async_context(provider)
+            protocols.append(node_of(provider, **spec))
+        settings = settings or Settings(access_log=False)
+        url = await stack.enter_async_context(gateway(*protocols, settings=settings, limits=limits))
+        yield await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+
+
+def text_of(response: httpx.Response) -> str:
+    """Return the text of a streamed answer."""
+    chunks = [event for event in events_of(response.content)[:-1] if event.get("choices")]
+    return "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks)
 
 
 async def ask(http: httpx.AsyncClient, stream: bool, **more: Any) -> tuple[int, str, str | None]:
@@ -291,6 +312,65 @@ async def test_failover_is_bounded_in_time() -> None:
         async with gateway(node_of(first), node_of(second), settings=Settings(access_log=False), limits=limits) as url:
             async with httpx.AsyncClient(base_url=url, timeout=20) as http:
                 assert await ask(http, True, seed=1) == (200, "One two three", "model_timeout")
+
+
+def by_seed(request: RecordedRequest) -> Script:
+    """Answer with a text that depends on the seed alone, as a server does that repeats itself."""
+    seed = request.body.get("seed")
+    return answer(f"One two three {'without a' if seed is None else seed} seed.")
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llama-server", "ollama"])
+async def test_an_unseeded_answer_is_repeated(kind: Kind) -> None:
+    """A server that repeats itself gets a seed of the gateway's own, so that the commonest request survives a cut."""
+    first, second = Provider(cut_off(3)), Provider(by_seed)
+    async with gateway_to_nodes((first, {"kind": kind}), (second, {"kind": kind})) as http:
+        response = await http.post(CHAT, json=ASK | {"stream": True})
+        counted = (await http.get("/metrics")).text
+    seeds = [one.chat_requests[0].body["seed"] for one in (first, second)]
+    assert seeds[0] == seeds[1]
+    assert second.chat_requests[0].body["messages"] == ASK["messages"]
+    assert text_of(response) == f"One two three {seeds[0]} seed."
+    assert "; replayed 3 tokens" in response.text
+    assert 'adapter_tokens_total{kind="replayed",model="mock"} 3.0' in counted
+
+
+async def test_no_seed_where_it_does_not_help() -> None:
+    """A hosted provider gets a seed only if its node says so, and greedy or seeded requests stay as they are."""
+    for spec, body, expected in (
+        ({}, {}, False),
+        ({"seeds": True}, {}, True),
+        ({"kind": "vllm", "seeds": False}, {}, False),
+        ({"kind": "vllm"}, {"temperature": 0}, False),
+        ({"kind": "vllm"}, {"seed": 5}, True),
+    ):
+        provider = Provider()
+        async with gateway_to_nodes((provider, spec)) as http:
+            assert (await ask(http, True, **body))[0] == 200
+        sent = provider.chat_requests[0].body
+        assert ("seed" in sent, sent.get("seed") == 5) == (expected, "seed" in body)
+
+
+async def test_a_server_that_refuses_seeds() -> None:
+    """A request whose seed the client did not set goes out again without it, and the next one without it at once."""
+
+    def refuse(request: RecordedRequest) -> Script:
+        return error_response(400, "unsupported parameter: seed", param="seed") if "seed" in request.body else answer()
+
+    provider = Provider(refuse)
+    async with gateway_to_nodes((provider, {"kind": "vllm"})) as http:
+        assert await ask(http, True) == (200, TEXT, None)
+        assert await ask(http, True) == (200, TEXT, None)
+        assert await ask(http, True, seed=1) == (400, "", "invalid_value")
+    assert ["seed" in request.body for request in provider.chat_requests] == [True, False, False, True]
+
+
+async def test_replays_can_be_switched_off() -> None:
+    """A node with `replay = false` is not asked for an answer again once a part of it was delivered."""
+    provider = Provider(cut_off(3), answer())
+    async with gateway_to_nodes((provider, {"replay": False})) as http:
+        assert await ask(http, True, seed=1) == (200, "One two three", "node_failed")
+    assert len(provider.chat_requests) == 1
 
 
 async def test_slow_first_token() -> None:

@@ -65,10 +65,13 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """Last event of an answer. `nodes` has the names of the nodes that ran it, in order."""
+    """Last event of an answer. `nodes` has the names of the nodes that ran it, in order. `replayed` is the number of
+    tokens that nodes generated again to resume it, and that `usage` does not include.
+    """
 
     usage: Usage
     nodes: tuple[str, ...] = ()
+    replayed: int = 0
 
 
 ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Finished

@@ -18,10 +18,13 @@ SinkFactory = Callable[[], Sink[Event]]
 
 
 class TriedNodes(Protocol):
-    """Nodes tried for one answer, in order: their names (`nodes`) and addresses (`peers`)."""
+    """Nodes tried for one answer, in order: their names (`nodes`) and addresses (`peers`). `replayed_tokens` were
+    generated again to resume it.
+    """
 
     nodes: list[str]
     peers: list[str]
+    replayed_tokens: int
 
 
 class Work(ABC):

@@ -93,7 +93,7 @@ class ChatGeneration(Generation):
                 message = "We could not parse the JSON body of your request: it is nested too deeply."
                 raise BadRequest(message, code="invalid_json") from error
         assert self.ledger is not None
-        emit(Used(self.usage, tuple(self.ledger.nodes)))
+        emit(Used(self.usage, tuple(self.ledger.nodes), self.ledger.replayed_tokens))
 
     def _events(self, delta: ChatDelta) -> Iterator[Event]:
         choice = delta.choice

@@ -119,7 +119,7 @@ class TokenGeneration(Generation):
             raise EngineFailed("the generation ended without a finish reason")
         assert self.ledger is not None
         self._final_usage = self._compute_usage()
-        emit(Used(self._final_usage, tuple(self.ledger.nodes)))
+        emit(Used(self._final_usage, tuple(self.ledger.nodes), self.ledger.replayed_tokens))
 
     def _create_sink(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
         """Return the sink for the deltas.

@@ -30,7 +30,8 @@ class PromptEvaluator:
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
     timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when
-    all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order.
+    all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order;
+    nothing is replayed.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class PromptEvaluator:
         self._limits = limits or Limits()
         self.nodes: list[str] = []
         self.peers: list[str] = []
+        self.replayed_tokens = 0
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Return a unit-length embedding of each input: float32, shape (len(inputs), dimensions)."""

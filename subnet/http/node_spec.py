@@ -81,6 +81,17 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool | None,
         Meta(description="whether the server can continue an assistant message, if the gateway cannot tell"),
     ] = None
+    seeds: Annotated[
+        bool | None,
+        Meta(
+            description="whether the server gives the same answer for the same seed: then requests without a seed get"
+            " one, so that they can be resumed; default: only llama-server, Ollama, vLLM and SGLang"
+        ),
+    ] = None
+    replay: Annotated[
+        bool,
+        Meta(description="whether an interrupted answer may be requested again, which a provider bills again"),
+    ] = True
     api_key: Annotated[_Text | None, Meta(description="API key to send; prefer api_key_env or api_key_file")] = None
     api_key_env: Annotated[_Text | None, Meta(description="environment variable with the API key")] = None
     api_key_file: Annotated[_Text | None, Meta(description="file with the API key")] = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from subnet.node_info import Lane, NodeInfo, Resume
+from subnet.node_info import Capabilities, Lane, NodeInfo, Resume
 from subnet.pool.deployment import Deployment, DeploymentStatus
 from subnet.protocols.base import Protocol
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from subnet.pool.lease import Lease
 
 NodeState = Literal["healthy", "unreachable", "draining", "breaker-open", "breaker-half-open", "full"]
+
+
+_NO_CAPABILITIES = Capabilities()
 
 
 class RemoteNode:
@@ -62,9 +65,9 @@ class RemoteNode:
         return "continue" if self.info is None else self.info.capabilities.resume
 
     @property
-    def supports_prefill(self) -> bool:
-        """True if the node can continue a partial answer on the chat lane."""
-        return self.info is not None and self.info.capabilities.prefill
+    def capabilities(self) -> Capabilities:
+        """Optional features of the node, as of the last health check."""
+        return _NO_CAPABILITIES if self.info is None else self.info.capabilities
 
     @property
     def at_capacity(self) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
-from adapter.api.common.event_stream import ChunkEncoder
+from adapter.api.common.event_stream import ChunkEncoder, nodes_comment
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
@@ -91,7 +91,7 @@ class ChunkWriter(ChunkEncoder):
     def encode(self, event: Event) -> bytes:
         if isinstance(event, Used):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
-            return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if len(event.nodes) > 1 else b"")
+            return usage + (nodes_comment(event) if len(event.nodes) > 1 else b"")
         role = self._role_chunk(event) if event.choice in self._without_role else b""
         return role + self._chunk([self._choice(event)], **self._usage_fields())
 

@@ -95,6 +95,8 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
         line["model"] = record.works[-1].card.id
         if tried := record.tried_nodes:
             line["nodes"] = [peer for one in tried for peer in one.peers]
+            if replayed := sum(one.replayed_tokens for one in tried):
+                line["replayed_tokens"] = replayed
         line["prompt_tokens"] = sum(usage.prompt_tokens for usage in usages)
         line["completion_tokens"] = sum(usage.completion_tokens for usage in usages)
     return line

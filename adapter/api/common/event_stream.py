@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
-from adapter.decode.events import Event
+from adapter.decode.events import Event, Used
 from adapter.errors import log_error, to_http_error
 from adapter.generation.base import SinkFactory
 from subnet.aio import Sink
@@ -39,6 +39,12 @@ class ChunkEncoder(ABC):
     @abstractmethod
     def encode(self, event: Event) -> bytes:
         """Return the bytes to write for `event`; empty if there is nothing to write."""
+
+
+def nodes_comment(event: Used) -> bytes:
+    """Return the comment that names the nodes of an answer, and the tokens that were generated again to resume it."""
+    replayed = f"; replayed {event.replayed} tokens" if event.replayed else ""
+    return f": nodes {', '.join(event.nodes)}{replayed}\n\n".encode()
 
 
 async def event_stream(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from adapter.api.common.event_stream import ChunkEncoder
+from adapter.api.common.event_stream import ChunkEncoder, nodes_comment
 from adapter.api.common.head import Head
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.text_logprobs import text_logprobs
@@ -50,7 +50,7 @@ class TextChunkWriter(ChunkEncoder):
         """Return the chunk for `event`, after the chunk with the prefix if it is the first of its choice."""
         if isinstance(event, Used):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
-            return usage + (f": nodes {', '.join(event.nodes)}\n\n".encode() if event.nodes else b"")
+            return usage + (nodes_comment(event) if event.nodes else b"")
         if event.choice in self._without_prefix:
             return self._prefix_chunk(event.choice) + self.encode(event)
         if type(event) is TextDelta and event.logprobs is None and event.token_ids is None and self._usage is None:

@@ -30,7 +30,10 @@ class Attempt(ABC, Generic[D]):
 
     @abstractmethod
     def skip_delivered(self, delta: D) -> D | None:
-        """Return the part of `delta` that was not delivered yet; None for nothing. Raises Diverged."""
+        """Return the part of `delta` that was not delivered yet; None for nothing. Counts the rest in the ledger.
+
+        Raises Diverged.
+        """
 
     def idle_timeout_error(self, seconds: float, *, first: bool) -> NodeError:
         """Return the error for a node that sent no token, or if `first` no first token, for `seconds`."""

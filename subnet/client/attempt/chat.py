@@ -24,7 +24,10 @@ class ChatAttempt(Attempt[ChatDelta]):
         self.choices: list[ChatChoice]
         self.lease = lease
         self._ledger = ledger
-        self._strategy = choose_strategy(ledger, lease.remote.supports_prefill)
+        capabilities = lease.remote.capabilities
+        self._strategy = choose_strategy(ledger, capabilities)
+        if self._strategy == "restart":
+            ledger.has_own_seed = capabilities.seeds
         self.is_replay = self._strategy == "replay"
         self.choices = ledger.unfinished if self.is_replay else ledger.unfinished[:max_choices]
         self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.is_replay else {}
@@ -34,7 +37,9 @@ class ChatAttempt(Attempt[ChatDelta]):
 
     def skip_delivered(self, delta: ChatDelta) -> ChatDelta | None:
         replay = self._replays.get(delta.choice)
-        return None if replay is None else replay.skip_delivered(delta)
+        new = None if replay is None else replay.skip_delivered(delta)
+        self._ledger.replayed_tokens += delta.tokens - (0 if new is None else new.tokens)
+        return new
 
     def _requests(self) -> list[ChatRequest]:
         request, started = self._ledger.request, [choice for choice in self.choices if choice.tokens]

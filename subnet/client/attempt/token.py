@@ -21,6 +21,7 @@ class TokenAttempt(Attempt[Delta]):
     def __init__(self, lease: Lease, ledger: TokenLedger, authorizer: AuthorizerBase | None, max_choices: int) -> None:
         self.lease = lease
         self._authorizer = authorizer
+        self._ledger = ledger
         self._plan = ResumePlan(ledger, lease.remote.resume, max_choices)
         self.choices = self._plan.choices
         self.is_replay = self._plan.strategy == "replay"
@@ -29,7 +30,9 @@ class TokenAttempt(Attempt[Delta]):
         await gather_or_cancel([self._send(request, emit) for request in self._plan.requests])
 
     def skip_delivered(self, delta: Delta) -> Delta | None:
-        return self._plan.skip_delivered(delta)
+        new = self._plan.skip_delivered(delta)
+        self._ledger.replayed_tokens += len(delta.tokens) - (0 if new is None else len(new.tokens))
+        return new
 
     async def _send(self, request: Generate, emit: Sink[Delta]) -> None:
         """Send one request. With an authorizer, no delta is accepted before the node has authenticated itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import getrandbits
 from typing import Any
 
 import msgspec
@@ -93,9 +94,9 @@ class ChatChoice:
 
 
 class ChatLedger(Ledger[ChatDelta]):
-    """Ledger of a chat request."""
+    """Ledger of a chat request. `has_own_seed`: the node that began the answer used the request's `own_seed`."""
 
-    __slots__ = ("_prompt_tokens", "_usage_reports", "choices", "request")
+    __slots__ = ("_prompt_tokens", "_usage_reports", "choices", "has_own_seed", "request")
 
     lane = "chat"
     choices: list[ChatChoice]
@@ -104,7 +105,8 @@ class ChatLedger(Ledger[ChatDelta]):
         messages = msgspec.json.encode(request.body.get("messages"))
         hint = np.frombuffer(messages[:_MAX_HINT_BYTES], np.uint8).astype(np.int32)
         super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key))
-        self.request = request
+        self.request = msgspec.structs.replace(request, own_seed=getrandbits(31))
+        self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
         self._usage_reports: list[ChatUsage] = []
         self._prompt_tokens: int | None = None

@@ -12,26 +12,30 @@ from typing import Literal
 from subnet.chat import CallDelta, ChatDelta
 from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, is_deterministic
 from subnet.client.resume.token import Diverged
+from subnet.node_info import Capabilities
 
 Strategy = Literal["restart", "replay", "prefill"]
 
 
-def choose_strategy(ledger: ChatLedger, supports_prefill: bool) -> Strategy:
-    """Return the strategy for the unfinished choices.
+def choose_strategy(ledger: ChatLedger, capabilities: Capabilities) -> Strategy:
+    """Return the strategy for the unfinished choices on a node with `capabilities`.
 
-    Deterministic requests are replayed first, others continued if possible. Raises Diverged if no strategy is left.
+    Answers that the node is likely to repeat are replayed first, others continued if possible. Raises Diverged if no
+    strategy is left.
     """
     started = [choice for choice in ledger.unfinished if choice.tokens]
     if not started:
         return "restart"
     can_prefill = (
-        supports_prefill and allows_prefill(ledger.request.body) and all(choice.is_plain_text for choice in started)
+        capabilities.prefill and allows_prefill(ledger.request.body) and all(choice.is_plain_text for choice in started)
     )
-    if can_prefill and (ledger.diverged or not is_deterministic(ledger.request.body)):
+    can_replay = capabilities.replay and not ledger.diverged
+    is_repeatable = is_deterministic(ledger.request.body) or (ledger.has_own_seed and capabilities.seeds)
+    if can_replay and (is_repeatable or not can_prefill):
+        return "replay"
+    if can_prefill:
         return "prefill"
-    if ledger.diverged:
-        raise Diverged("the answer was interrupted, and no node could repeat or continue it")
-    return "replay"
+    raise Diverged("the answer was interrupted, and no node could repeat or continue it")
 
 
 class Replay:

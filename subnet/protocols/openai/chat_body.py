@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest
 from subnet.protocols.openai.quirks import Quirks, names
+
+SEED_NAMES = ("seed", "random_seed")
+"""Names of the seed: OpenAI's, and Mistral's."""
 
 # Parameters that do not change the answer.
 _NO_EFFECT = names(
@@ -71,12 +76,20 @@ def build_body(
     return {**body, "model": model, "stream": True}
 
 
+def with_own_seed(request: ChatRequest) -> ChatRequest:
+    """Return `request` with the gateway's own seed, unless it has a seed or is greedy anyway."""
+    body = request.body
+    if body.get("seed") is not None or body.get("temperature") == 0:
+        return request
+    return msgspec.structs.replace(request, body={**body, "seed": request.own_seed})
+
+
 def offset_seed(body: dict[str, Any], number: int) -> dict[str, Any]:
     """Return `body` with the choice's number added to the seed.
 
     Choices that are requested separately would all be the same with the same seed.
     """
-    name = next((name for name in ("seed", "random_seed") if isinstance(body.get(name), int)), None)
+    name = next((name for name in SEED_NAMES if isinstance(body.get(name), int)), None)
     return body if name is None else {**body, name: body[name] + number}
 
 

@@ -11,7 +11,7 @@ from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeLost
 from subnet.http.client import HttpClient
-from subnet.protocols.openai.chat_body import build_body, offset_seed
+from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.model_catalog import ModelCatalog
 from subnet.protocols.openai.openai_choice import Choice
@@ -26,7 +26,7 @@ _TRAILER_TIMEOUT = 2.0
 
 
 class ChatClient:
-    """Sends chat requests, and remembers whether the server supports `n` and `stream_options`.
+    """Sends chat requests, and remembers whether the server supports `n`, `stream_options` and, by model, seeds.
 
     Support is found out by trying. `last_received` is the time of the last event, by time.monotonic; 0 before the
     first.
@@ -39,6 +39,7 @@ class ChatClient:
         self._quirks = quirks
         self._single_choice = quirks.single_choice
         self._usage = True
+        self._without_seeds: set[str] = set()
 
     async def complete(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         """Generate all choices with one HTTP request, or one for each where the server does not support `n`.
@@ -67,18 +68,31 @@ class ChatClient:
         return ChatUsage(prompt_tokens=0, completion_tokens=0), choices
 
     async def _complete(self, request: ChatRequest, choices: Sequence[Choice], emit: Sink[ChatDelta]) -> Outcome:
+        while True:
+            body = self._build(request, choices)
+            try:
+                return await self._post(body, choices, emit)
+            except InvalidRequest as error:
+                if not self._adapt(request, body, f"{error.param} {error.message}"):
+                    raise
+
+    def _build(self, request: ChatRequest, choices: Sequence[Choice]) -> dict[str, Any]:
         model = self._models.upstream_name(request.model, self._quirks.model)
+        if self._quirks.seeds and request.model not in self._without_seeds:
+            request = with_own_seed(request)
         body = build_body(request, self._quirks, model, choices=len(choices), usage=self._usage)
-        if len(choices) == 1:
-            body = offset_seed(body, choices[0].number)
-        try:
-            return await self._post(body, choices, emit)
-        except InvalidRequest as error:
-            if "stream_options" not in body or "stream_options" not in f"{error.param} {error.message}":
-                raise
-        self._usage = False
-        del body["stream_options"]
-        return await self._post(body, choices, emit)
+        return offset_seed(body, choices[0].number) if len(choices) == 1 else body
+
+    def _adapt(self, request: ChatRequest, body: dict[str, Any], error: str) -> bool:
+        """Stop sending what the gateway added to a request and the server rejected; return False if that is nothing."""
+        if "stream_options" in body and "stream_options" in error:
+            self._usage = False
+            return True
+        has_own_seed = request.body.get("seed") is None and not body.keys().isdisjoint(SEED_NAMES)
+        if has_own_seed and "seed" in error:
+            self._without_seeds.add(request.model)
+            return True
+        return False
 
     async def _post(self, body: dict[str, Any], choices: Sequence[Choice], emit: Sink[ChatDelta]) -> Outcome:
         response = ChatResponse(self._http.peer, choices, emit, self._http.to_error)

@@ -56,7 +56,7 @@ class OpenAIProtocol(Protocol):
             version=VERSION,
             engine=self._spec.kind or "openai",
             cards=await self._models.cards(),
-            capabilities=Capabilities(prefill=self._prefill),
+            capabilities=Capabilities(prefill=self._prefill, seeds=self._quirks.seeds, replay=self._spec.replay),
             capacity=self._spec.concurrency,
             running=self._running,
         )

@@ -27,6 +27,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     - `prefill`: it continues a trailing assistant message, if the request contains `prefill_body` and the message
       `prefill_message`.
     - `repeats_prefix`: it may repeat the text of that message.
+    - `seeds`: it gives the same answer for the same seed.
     """
 
     supported: frozenset[str] | None = None
@@ -40,6 +41,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     prefill_body: Mapping[str, Any] = {}
     prefill_message: Mapping[str, Any] = {}
     repeats_prefix: bool = False
+    seeds: bool = False
 
 
 def names(text: str) -> frozenset[str]:
@@ -52,9 +54,9 @@ _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 _BY_KIND: Mapping[Kind, Quirks] = {
     # docs.vllm.ai, "OpenAI-Compatible Server", extra parameters of the chat API.
-    "vllm": Quirks(prefill=True, prefill_body=_CONTINUE),
+    "vllm": Quirks(prefill=True, prefill_body=_CONTINUE, seeds=True),
     # sgl-project/sglang python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
-    "sglang": Quirks(prefill=True, prefill_body=_CONTINUE),
+    "sglang": Quirks(prefill=True, prefill_body=_CONTINUE, seeds=True),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
     # Older versions know only max_tokens and reject n; newer ones report the usage of each of n choices separately.
     # vLLM's parameters for structured outputs are silently ignored (observed).
@@ -63,6 +65,7 @@ _BY_KIND: Mapping[Kind, Quirks] = {
         unsupported=names("structured_outputs guided_json guided_regex guided_choice guided_grammar"),
         prefill=True,
         single_choice=True,
+        seeds=True,
     ),
     # ollama/ollama openai/openai.go ChatCompletionRequest has these fields; docs/api/openai-compatibility.mdx.
     "ollama": Quirks(
@@ -73,6 +76,7 @@ _BY_KIND: Mapping[Kind, Quirks] = {
         renamed=_MAX_TOKENS,
         single_choice=True,
         prefill=True,
+        seeds=True,
     ),
     # huggingface/text-generation-inference router/src/lib.rs ChatRequest: n and logit_bias are marked as unused, a
     # presence penalty becomes a repetition penalty, and any model but "tgi" is treated as the name of an adapter.
@@ -121,7 +125,9 @@ _BY_DOMAIN: Mapping[str, Quirks] = {
 
 
 def quirks_for(spec: NodeSpec) -> Quirks:
-    """Return the quirks of the server of `spec`; `spec.prefill` overrides the default for its type."""
+    """Return the quirks of the server of `spec`; `spec.prefill` and `spec.seeds` override the defaults for
+    its type.
+    """
     address = urlsplit(spec.url)
     kind: Kind = spec.kind or "openai"
     quirks = _for_host(address.hostname or "") if kind == "openai" else _BY_KIND.get(kind, Quirks())
@@ -130,7 +136,7 @@ def quirks_for(spec: NodeSpec) -> Quirks:
     if spec.prefill is not None and spec.prefill != quirks.prefill:
         # Undocumented, so the server may repeat the prefix.
         quirks = msgspec.structs.replace(quirks, prefill=spec.prefill, repeats_prefix=True)
-    return quirks
+    return quirks if spec.seeds is None else msgspec.structs.replace(quirks, seeds=spec.seeds)
 
 
 def _for_host(host: str) -> Quirks:
