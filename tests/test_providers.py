@@ -21,16 +21,20 @@ from subnet.protocols.openai import OpenAIProtocol
 from tests.fakes import ASK, events_of, gateway
 from tests.provider import (
     TEXT,
+    Cut,
     Provider,
     RecordedRequest,
     Script,
     Scripted,
     answer,
+    chunk,
     connection_reset,
     cut_off,
     delayed,
     error_event,
     error_response,
+    event,
+    events,
     malformed,
     pieces,
     stalled,
@@ -48,6 +52,8 @@ LIMITS = Limits(
     backoff=0.01,
     queue_timeout=0.2,
 )
+WEATHER = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": '}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 POLICY = error_response(400, "rejected by our content policy", code="content_policy_violation")
 TOO_LONG = error_response(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
 TRAILING = error_response(400, "The last message must not be of the assistant.", param="messages")
@@ -229,12 +235,58 @@ async def test_lost_answer_that_cannot_be_repeated() -> None:
     assert len(provider.chat_requests) == 2
 
 
-async def test_fallback_does_not_continue_another_model() -> None:
-    """A fallback model does not continue an answer of which text was sent."""
+async def test_fallback_that_repeats_the_answer_goes_on() -> None:
+    """A fallback model goes on with an answer of which text was sent if it says the same so far."""
     bad, other = Provider(cut_off(3), error_response(500)), Provider()
     async with gateway_to(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+        response = await http.post(CHAT, json=ASK | {"stream": True, "stream_options": {"include_usage": True}})
+    assert text_of(response) == TEXT
+    chunks = events_of(response.content)[:-1]
+    assert {(each["id"], each["model"]) for each in chunks} == {(chunks[0]["id"], "mock")}
+    assert chunks[-1]["usage"]["completion_tokens"] == len(pieces(TEXT))
+    assert "; replayed 3 tokens" in response.text
+
+
+async def test_fallback_that_differs_does_not_go_on() -> None:
+    """A fallback model whose answer differs from the text that was sent is skipped, and the next one is asked."""
+    bad, wrong = Provider(cut_off(3), error_response(500)), Provider(answer("One two four."))
+    names = ["mock", "wrong", "good"]
+    async with gateway_to(bad, wrong, models=names, fallbacks={"mock": ("wrong",)}) as http:
         assert await ask(http, stream=True) == (200, "One two three", "node_failed")
-    assert other.chat_requests == []
+    bad, wrong, good = Provider(cut_off(3), error_response(500)), Provider(answer("One two four.")), Provider()
+    async with gateway_to(bad, wrong, good, models=names, fallbacks={"mock": ("wrong", "good")}) as http:
+        assert await ask(http, stream=True) == (200, TEXT, None)
+    assert [len(one.chat_requests) for one in (wrong, good)] == [1, 1]
+
+
+def cut_calls(*deltas: dict[str, Any]) -> Script:
+    """Return a stream of these deltas that is cut off."""
+    return Script([*(event(chunk(delta)) for delta in deltas), Cut()])
+
+
+FIRST = {"reasoning_content": "Let me "}, {"reasoning_content": "see."}, {"tool_calls": [WEATHER | {"index": 0}]}
+REST = {"tool_calls": [{"index": 0, "function": {"arguments": '"Bonn"}'}}]}
+
+
+@pytest.mark.parametrize("where", ["another deployment", "a fallback"])
+async def test_a_tool_call_goes_on_elsewhere(where: str) -> None:
+    """A tool call that was cut off goes on where the repeated call is equal letter for letter, and only there."""
+    whole = events(*(chunk(delta) for delta in (*FIRST, REST)), chunk(finish="tool_calls"))
+    other_call = {"tool_calls": [{**WEATHER, "index": 0, "function": {"name": "weather", "arguments": '{"town": '}}]}
+    other = events(*(chunk(delta) for delta in (*FIRST[:2], other_call, REST)), chunk(finish="tool_calls"))
+    for script, complete in ((whole, True), (other, False)):
+        bad, good = Provider(cut_calls(*FIRST), error_response(500)), Provider(script)
+        models = ["mock", "mock" if where == "another deployment" else "other"]
+        fallbacks = {} if where == "another deployment" else {"mock": ("other",)}
+        async with gateway_to(bad, good, models=models, fallbacks=fallbacks) as http:
+            response = await http.post(CHAT, json=ASK | {"stream": True, "seed": 1, "tools": TOOLS})
+        deltas = [each["choices"][0]["delta"] for each in events_of(response.content)[:-1] if each.get("choices")]
+        reasoning = "".join(delta.get("reasoning_content") or "" for delta in deltas)
+        calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+        arguments = "".join(call["function"]["arguments"] for call in calls)
+        assert reasoning == "Let me see."
+        assert [call["function"]["name"] for call in calls if "name" in call["function"]] == ["weather"]
+        assert (arguments == '{"city": "Bonn"}', '"error"' in response.text) == (complete, not complete)
 
 
 async def test_content_policy_has_no_fallback() -> None:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from adapter.decode.events import Event
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.base import SinkFactory, Work
+from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer
 from adapter.request_id import current_request
 from subnet import SessionManager
 from subnet.aio import Sink
@@ -22,17 +23,17 @@ W = TypeVar("W", bound=Work)
 # Errors of a model after which the next one is tried.
 _FALLBACK_ERRORS = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
 # Errors that mean an invalid request if the requested model raises them. A fallback that raises them does not support
-# the request, and is skipped.
-_REQUEST_ERRORS = (BadRequest, RequestError)
+# the request, and is skipped; so is one whose answer differs from what was delivered.
+_REQUEST_ERRORS = (BadRequest, RequestError, AnswerDiffersError)
 
 
 class Fallback(Generic[W]):
     """Runs a request with the first of the models `names` that can answer it.
 
-    The next model is tried if one fails, is at capacity or has too short a context, as long as no part of its answer
-    was delivered; but not if it refuses the content. If all fail, the error of the requested model, the first, is
-    raised, as it says more than those of its fallbacks. `works` has the work prepared for each model so far; `work` is
-    the last of them.
+    The next model is tried if one fails, is at capacity or has too short a context, but not if it refuses the content.
+    Once a part of an answer was delivered, the next model goes on only if it repeats that part. If all fail, the error
+    of the requested model, the first, is raised, as it says more than those of its fallbacks. `works` has the work
+    prepared for each model so far; `work` is the last of them.
     """
 
     def __init__(self, names: Sequence[str], prepare: Callable[[str], Awaitable[W]]) -> None:
@@ -40,7 +41,7 @@ class Fallback(Generic[W]):
         self._remaining = list(names)
         self._prepare = prepare
         self._error: Exception | None = None
-        self._delivered = False
+        self._answer = DeliveredAnswer(lambda event: None)
 
     @property
     def work(self) -> W:
@@ -61,23 +62,32 @@ class Fallback(Generic[W]):
     async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
 
-        `start` creates the sink of each attempt. Once an event was delivered, no other model is tried. Raises the error
-        of the requested model if no model can answer.
+        `start` creates the sink of the answer. Once a part of it was delivered, another model may go on only if it
+        repeats that part word for word. Raises the error of the requested model if no model can answer, and of the one
+        that began the answer if none can go on.
         """
         if not self._remaining and self._error is None:
             del self._prepare  # It refers to the request, which would stay in memory for the whole stream.
             return await self._run(sessions, start())
+        sink, nodes, tokens = self._record(start), list[str](), 0
+        while True:
+            had_started = self._answer.started
+            try:
+                return await self._run(sessions, sink)
+            except Exception as error:
+                if self._answer.started and not had_started:
+                    self._error = None
+                should_continue = self._should_fall_back(self.work.card.id, error)
+            if not should_continue:
+                raise self._take_error()
+            nodes += [node for tried in self.work.tried_nodes for node in tried.nodes]
+            tokens = max(tokens, self.work.usage.completion_tokens)
+            await self.prepare()
+            sink = self._answer.resume(nodes, tokens) if self._answer.started else self._record(start)
 
-        def start_tracked() -> Sink[Event]:
-            emit = start()
-
-            def receive(event: Event) -> None:
-                self._delivered = True
-                emit(event)
-
-            return receive
-
-        return await self.run_buffered(sessions, start_tracked)
+    def _record(self, start: SinkFactory) -> Sink[Event]:
+        self._answer = DeliveredAnswer(start())
+        return self._answer.receive
 
     async def run_buffered(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Like `run`, for callers that deliver an answer only once it is complete.
@@ -90,7 +100,7 @@ class Fallback(Generic[W]):
             try:
                 return await self._run(sessions, start())
             except Exception as error:
-                if can_restart and isinstance(error, Diverged) and not self._delivered:
+                if can_restart and isinstance(error, Diverged):
                     should_continue, can_restart = True, False
                     self._remaining.insert(0, self.work.card.id)
                 else:
@@ -100,12 +110,12 @@ class Fallback(Generic[W]):
             await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
-        await self.work.run(sessions, emit, may_queue=lambda: self._delivered or not self._remaining)
+        await self.work.run(sessions, emit, may_queue=lambda: self._answer.started or not self._remaining)
 
     def _should_fall_back(self, name: str, error: Exception) -> bool:
         """Record the `error` of the model `name` and return True if the next model should be tried."""
         errors = _FALLBACK_ERRORS if self._error is None else (*_FALLBACK_ERRORS, *_REQUEST_ERRORS)
-        if self._delivered or isinstance(error, ContentRefused) or not isinstance(error, errors):
+        if isinstance(error, ContentRefused) or not isinstance(error, errors):
             self._error = error
             return False
         self._error = self._error or error

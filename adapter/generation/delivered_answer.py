@@ -1,0 +1,149 @@
+"""What a client has received of an answer, so that another model can take over if it says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from adapter.decode.events import (
+    CallArguments,
+    CallStarted,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    Used,
+)
+from subnet.aio import Sink
+
+_Texts = TextDelta | ReasoningDelta | RefusalDelta | CallArguments
+
+
+class AnswerDiffersError(Exception):
+    """A model's answer differs from what was delivered of another's."""
+
+
+class DeliveredAnswer:
+    """Record of the events passed to `emit`. `started` is True once there was one."""
+
+    def __init__(self, emit: Sink[Event]) -> None:
+        self.started = False
+        self._emit = emit
+        self._texts: dict[tuple[object, ...], list[str]] = {}
+        self._calls: dict[tuple[int, int], str] = {}
+        self._logprobs: dict[int, int] = {}
+        self._token_ids: dict[int, int] = {}
+        self._finished: dict[int, str] = {}
+
+    def receive(self, event: Event) -> None:
+        """Record an event, and pass it on."""
+        self.started = True
+        match event:
+            case TextDelta():
+                self._text(event).append(event.text)
+                self._logprobs[event.choice] = self._logprobs.get(event.choice, 0) + len(event.logprobs or ())
+                self._token_ids[event.choice] = self._token_ids.get(event.choice, 0) + len(event.token_ids or ())
+            case ReasoningDelta() | RefusalDelta() | CallArguments():
+                self._text(event).append(event.text)
+            case CallStarted():
+                self._calls[event.choice, event.index] = event.name
+            case Finished():
+                self._finished[event.choice] = event.reason
+        self._emit(event)
+
+    def resume(self, nodes: Sequence[str], tokens: int) -> Sink[Event]:
+        """Return a sink for the events of the same answer by another model, which passes on those that are new.
+
+        `nodes` and `tokens` are the nodes and the delivered tokens of the answer so far, for the last event. The sink
+        raises AnswerDiffersError before anything else than the delivered answer is passed on.
+        """
+        return _Resumption(self, nodes, tokens).receive
+
+    def _text(self, event: _Texts) -> list[str]:
+        return self._texts.setdefault(_place(event), [])
+
+
+class _Resumption:
+    """Comparison of an answer with the delivered one, and the position up to which it was repeated."""
+
+    def __init__(self, delivered: DeliveredAnswer, nodes: Sequence[str], tokens: int) -> None:
+        self._delivered = delivered
+        self._expected = {place: "".join(parts) for place, parts in delivered._texts.items()}
+        self._calls = dict(delivered._calls)
+        self._finished = dict(delivered._finished)
+        self._logprobs = dict(delivered._logprobs)
+        self._token_ids = dict(delivered._token_ids)
+        self._nodes = tuple(nodes)
+        self._tokens = tokens
+
+    def receive(self, event: Event) -> None:
+        match event:
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | CallArguments():
+                self._receive_text(event)
+            case CallStarted():
+                name = self._calls.pop((event.choice, event.index), None)
+                if name is None:
+                    self._pass_on(event)
+                elif name != event.name:
+                    raise AnswerDiffersError
+            case Finished():
+                self._finish(event)
+            case Used():
+                replayed = event.replayed + self._tokens
+                self._pass_on(Used(event.usage, (*self._nodes, *event.nodes), replayed))
+
+    def _receive_text(self, event: _Texts) -> None:
+        place = _place(event)
+        expected = self._expected.get(place, "")
+        skip = min(len(expected), len(event.text))
+        if event.text[:skip] != expected[:skip]:
+            raise AnswerDiffersError
+        self._expected[place] = expected[skip:]
+        new: _Texts = msgspec.structs.replace(event, text=event.text[skip:])
+        if isinstance(new, TextDelta):
+            new = self._without_delivered_tokens(new)
+            if new.text or new.logprobs or new.token_ids:
+                self._pass_on(new)
+        elif new.text:
+            self._pass_on(new)
+
+    def _without_delivered_tokens(self, event: TextDelta) -> TextDelta:
+        logprobs, offsets = event.logprobs, event.offsets
+        if logprobs is not None:
+            skip = _take(self._logprobs, event.choice, len(logprobs))
+            logprobs, offsets = logprobs[skip:], None if offsets is None else offsets[skip:]
+        ids = event.token_ids
+        if ids is not None:
+            ids = ids[_take(self._token_ids, event.choice, len(ids)) :]
+        return msgspec.structs.replace(event, logprobs=logprobs, offsets=offsets, token_ids=ids)
+
+    def _finish(self, event: Finished) -> None:
+        reason = self._finished.pop(event.choice, None)
+        if reason is None:
+            self._pass_on(event)
+        elif reason != event.reason:
+            raise AnswerDiffersError
+
+    def _pass_on(self, event: Event) -> None:
+        """Pass on an event of a choice of which everything delivered was repeated."""
+        if not isinstance(event, Used) and self._is_incomplete(event.choice):
+            raise AnswerDiffersError
+        self._delivered.receive(event)
+
+    def _is_incomplete(self, choice: int) -> bool:
+        missing_text = any(text for place, text in self._expected.items() if place[1] == choice)
+        return missing_text or any(number == choice for number, _ in self._calls)
+
+
+def _place(event: _Texts) -> tuple[object, ...]:
+    """Return what the text of an event belongs to: its kind, its choice and the index of its call."""
+    return type(event), event.choice, event.index if isinstance(event, CallArguments) else None
+
+
+def _take(counts: dict[int, int], choice: int, available: int) -> int:
+    """Reduce the count of `choice` by up to `available`; return by how much."""
+    taken = min(counts.get(choice, 0), available)
+    counts[choice] = counts.get(choice, 0) - taken
+    return taken
