@@ -37,6 +37,7 @@ from tests.provider import (
     events,
     malformed,
     pieces,
+    raw,
     stalled,
     truncated,
     unresponsive,
@@ -364,6 +365,54 @@ async def test_failover_is_bounded_in_time() -> None:
         async with gateway(node_of(first), node_of(second), settings=Settings(access_log=False), limits=limits) as url:
             async with httpx.AsyncClient(base_url=url, timeout=20) as http:
                 assert await ask(http, True, seed=1) == (200, "One two three", "model_timeout")
+
+
+WAITING = 'vllm:num_requests_running{model_name="m"} 8.0\nvllm:num_requests_waiting{engine="0",model_name="m"} %s\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("vllm", WAITING % "2.0"),
+        ("sglang", "sglang:num_queue_reqs 2\n"),
+        ("tgi", "tgi_queue_size 1e0\n"),
+        ("llama-server", "# TYPE llamacpp:requests_deferred gauge\nllamacpp:requests_deferred 3\n"),
+    ],
+)
+async def test_a_server_with_a_queue_is_waited_for(kind: Kind, metrics: str) -> None:
+    """A request that waits in its server's queue is not asked again, however long it waits for its first token."""
+    moment = asyncio.Event()
+    provider = Provider(unresponsive(moment), answer(), routes={"/metrics": raw(metrics)})
+    async with gateway_to_nodes((provider, {"kind": kind, "first_token_timeout": 0.2})) as http:
+        request = asyncio.create_task(ask(http, True))
+        async with asyncio.timeout(10):
+            while len(provider.requests_to("/metrics")) < 8:
+                await asyncio.sleep(0.01)
+        moment.set()
+        assert await request == (200, TEXT, None)
+    assert len(provider.chat_requests) == 1
+
+
+@pytest.mark.parametrize("metrics", [raw(WAITING % "0.0"), raw("no metrics"), error_response(404), unresponsive()])
+async def test_a_silent_server_without_a_queue_is_asked_again(metrics: Script) -> None:
+    """A server that shows no queue is asked again after the first-token timeout."""
+    provider = Provider(unresponsive(), answer(), routes={"/metrics": metrics})
+    async with gateway_to_nodes((provider, {"kind": "vllm", "first_token_timeout": 0.2})) as http:
+        assert await ask(http, True) == (200, TEXT, None)
+    assert len(provider.chat_requests) == 2
+
+
+async def test_a_fallback_is_asked_after_the_first_timeout() -> None:
+    """After a first-token timeout another deployment or a fallback is asked at once, not the same server again."""
+    silent, other = Provider(unresponsive()), Provider(answer("From the other."))
+    async with gateway_to(silent, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+        assert await ask(http, True) == (200, "From the other.", None)
+    assert len(silent.chat_requests) == 1
+    silent, second, other = Provider(unresponsive()), Provider(), Provider()
+    names = ["mock", "mock", "other"]
+    async with gateway_to(silent, second, other, models=names, fallbacks={"mock": ("other",)}) as http:
+        assert await ask(http, True) == (200, TEXT, None)
+    assert [len(one.chat_requests) for one in (silent, second, other)] == [1, 1, 0]
 
 
 def by_seed(request: RecordedRequest) -> Script:

@@ -86,7 +86,9 @@ class Failover(Generic[D]):
             if ledger.delivered_tokens > delivered:
                 retry.on_progress()
                 self._pin_model(lease)
-            await self._deadline.wait(asyncio.sleep(retry.on_failure(error, lease.remote.peer)))
+            has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
+            pause = retry.on_failure(error, lease.remote.peer, has_other=has_other)
+            await self._deadline.wait(asyncio.sleep(pause))
         except BaseException:
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.
             if ledger.delivered_tokens > delivered:

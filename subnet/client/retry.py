@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited, SubnetError
+from subnet.errors import NodeBusy, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
 from subnet.pool.deployment import Deployment
 
 
@@ -67,8 +67,9 @@ class Retry:
             raise self._last_error if no_node and self._last_error is not None else error
         return random.uniform(0.02, 0.06)
 
-    def on_failure(self, error: SubnetError, peer: str) -> float:
-        """Return the seconds to wait before the next attempt. Raises `error` if the budget is used up.
+    def on_failure(self, error: SubnetError, peer: str, *, has_other: bool = True) -> float:
+        """Return the seconds to wait before the next attempt. Raises `error` if the budget is used up, and for a
+        timeout also if another model can be asked instead and there is no other node (`has_other`).
 
         The first failure is always retried at once, on another node; after that, the backoff doubles, with full jitter
         (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). NodeBusy is not counted as a
@@ -82,6 +83,8 @@ class Retry:
         self._total_failures += 1
         self._first_failure = now if self._first_failure is None else self._first_failure
         self._last_error = error
+        if isinstance(error, NodeTimeout) and not has_other and not self._may_queue():
+            raise error
         if self._total_failures >= self._limits.max_total_attempts or self._failures >= self._limits.max_attempts:
             raise error
         return self._pause(error, now)

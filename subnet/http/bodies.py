@@ -27,10 +27,12 @@ async def read_json(response: aiohttp.ClientResponse, peer: str) -> Any:
 
     Raises ResponseLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
     """
-    data = await _read(response, peer, MAX_JSON)
-    if len(data) > MAX_JSON:
-        raise WireError(f"{peer} sent a response of more than {MAX_JSON} bytes")
-    return parse_json(data, peer)
+    return parse_json(await _read_whole(response, peer), peer)
+
+
+async def read_text(response: aiohttp.ClientResponse, peer: str) -> str:
+    """Return the body as text. Raises the same errors."""
+    return (await _read_whole(response, peer)).decode(errors="replace")
 
 
 def parse_json(data: bytes | bytearray, peer: str) -> Any:
@@ -55,6 +57,13 @@ async def drain(response: aiohttp.ClientResponse) -> None:
     with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
         async with asyncio.timeout(_DRAIN_TIMEOUT):
             await response.content.readany()
+
+
+async def _read_whole(response: aiohttp.ClientResponse, peer: str) -> bytes:
+    data = await _read(response, peer, MAX_JSON)
+    if len(data) > MAX_JSON:
+        raise WireError(f"{peer} sent a response of more than {MAX_JSON} bytes")
+    return data
 
 
 async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> bytes:

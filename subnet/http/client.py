@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from subnet.errors import NodeError, NodeLost, ResponseLost, SubnetError, WireError
-from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, translate_errors
+from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, read_text, translate_errors
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
 from subnet.http.node_spec import NodeSpec
@@ -130,6 +130,11 @@ class HttpClient:
         """Return the JSON value at `path`."""
         async with self._response("GET", path) as response:
             return await self._json(response)
+
+    async def get_text(self, path: str) -> str:
+        """Return the text at `path`."""
+        async with self._response("GET", path) as response:
+            return await read_text(response, self.peer)
 
     async def post(self, path: str, body: Any) -> Any:
         """Post `body` as JSON, and return the JSON value of the response."""

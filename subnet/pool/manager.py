@@ -152,6 +152,12 @@ class RemoteManager:
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
+    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token") -> bool:
+        """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
+        now = self._clock()
+        nodes = (one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane))
+        return any(one.deployment(model).available(now) for one in nodes if one.peer not in excluded)
+
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
         if (lease := self._latest_lease(peer)) is not None:

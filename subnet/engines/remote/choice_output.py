@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
 from subnet.aio import Sink
@@ -10,12 +10,17 @@ from subnet.errors import WireError
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
 
 
+def _nothing() -> None:
+    pass
+
+
 class ChoiceOutput:
     """Emits the tokens of choice `index` as deltas, and nothing after its end.
 
     Servers differ in whether they return the token that ended an answer, and few know all stop tokens. So the output is
     cut here: at stop tokens, at `end_tokens`, which are the model's own, and after `max_tokens` tokens. If
-    `cached_tokens` is set, the next delta that is not a keep-alive reports it.
+    `cached_tokens` is set, the next delta that is not a keep-alive reports it. `on_first_delta` is called before the
+    first delta with content.
     """
 
     def __init__(
@@ -25,6 +30,7 @@ class ChoiceOutput:
         self.tokens: list[int] = []
         self.finished = False
         self.cached_tokens = 0
+        self.on_first_delta: Callable[[], None] = _nothing
         self._max_tokens = max_tokens
         self._stop_tokens = frozenset(sampling.stop_tokens) | frozenset(() if sampling.ignore_eos else end_tokens)
         self._with_logprobs = sampling.logprobs is not None
@@ -66,6 +72,8 @@ class ChoiceOutput:
     def _emit_delta(
         self, tokens: list[int], logprobs: Sequence[TokenLogprobs] | None, finish_reason: FinishReason | None
     ) -> None:
+        self.on_first_delta()
+        self.on_first_delta = _nothing
         self.tokens += tokens
         self.finished = finish_reason is not None
         kept_logprobs = list(logprobs or ())[: len(tokens)] if self._with_logprobs else None

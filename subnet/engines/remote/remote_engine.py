@@ -17,6 +17,7 @@ from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeou
 from subnet.generation import Delta, Job
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
+from subnet.http.queue_watch import QueueWatcher
 
 # How long a server's report is valid, and how long the server may take to return it, in seconds.
 _REPORT_TTL = 1.0
@@ -37,6 +38,7 @@ class RemoteEngine(Engine):
         self._spec = spec
         self._clock = clock
         self._http = HttpClient(spec)
+        self._queue = QueueWatcher(spec, self._http)
         self._report: object = None
         self._refreshing: asyncio.Task[None] | None = None
         self._checked = 0.0
@@ -83,7 +85,13 @@ class RemoteEngine(Engine):
             for output in outputs:
                 output.add([], finish_reason="length")
             return
-        await gather_or_cancel([self._generate(model, job, output) for output in outputs])
+        await gather_or_cancel([self._generate_queued(model, job, output) for output in outputs])
+
+    async def _generate_queued(self, model: Model, job: Job, output: ChoiceOutput) -> None:
+        """Generate one choice, with keep-alives while the server has a queue and the choice has no token."""
+        with self._queue.watch(output.keep_alive) as queue_watch:
+            output.on_first_delta = queue_watch.stop
+            await self._generate(model, job, output)
 
     async def _refresh(self) -> None:
         """Refresh the description of the model, or wait for the refresh that is running.

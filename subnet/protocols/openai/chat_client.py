@@ -10,7 +10,8 @@ from typing import Any
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage
 from subnet.errors import InvalidRequest, NodeLost
-from subnet.http.client import HttpClient
+from subnet.http.client import EventStream, HttpClient
+from subnet.http.queue_watch import QueueWatch, QueueWatcher
 from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.model_catalog import ModelCatalog
@@ -32,8 +33,9 @@ class ChatClient:
     first.
     """
 
-    def __init__(self, models: ModelCatalog, http: HttpClient, quirks: Quirks) -> None:
+    def __init__(self, models: ModelCatalog, http: HttpClient, quirks: Quirks, queue: QueueWatcher) -> None:
         self.last_received = 0.0
+        self._queue = queue
         self._models = models
         self._http = http
         self._quirks = quirks
@@ -106,15 +108,22 @@ class ChatClient:
         return response.usage, response.finish()
 
     async def _read(self, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout) -> None:
-        async with self._http.events("/v1/chat/completions", body) as events:
-            async for event in events:
-                self.last_received = time.monotonic()
-                response.feed(event)
-                if response.done:
-                    return
-                if response.finished and trailer_timeout.when() is None:
-                    trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
-            response.done = events.is_json
+        with self._queue.watch(response.keep_alive) as queue_watch:
+            async with self._http.events("/v1/chat/completions", body) as events:
+                await self._read_events(events, response, trailer_timeout, queue_watch)
+
+    async def _read_events(
+        self, events: EventStream, response: ChatResponse, trailer_timeout: asyncio.Timeout, queue_watch: QueueWatch
+    ) -> None:
+        async for event in events:
+            queue_watch.stop()
+            self.last_received = time.monotonic()
+            response.feed(event)
+            if response.done:
+                return
+            if response.finished and trailer_timeout.when() is None:
+                trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
+        response.done = events.is_json
 
 
 async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

@@ -41,7 +41,7 @@ class ChatResponse:
     def feed(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
         if event.comment or (not event.data.startswith("{") and _is_keep_alive(event)):
-            self._keep_alive()
+            self.keep_alive()
         elif event.data.lstrip().startswith("[DONE]"):
             self.done = True
         else:
@@ -85,7 +85,7 @@ class ChatResponse:
         for raw in choices:
             self._choice(raw, escaped=escaped)
         if not choices:
-            self._keep_alive()
+            self.keep_alive()
 
     def _choice(self, raw: Any, *, escaped: bool) -> None:
         # A choice without an index is the first.
@@ -103,7 +103,8 @@ class ChatResponse:
                 self.finished = all(choice.finished for choice in self._choices)
             self._emit(delta)
 
-    def _keep_alive(self) -> None:
+    def keep_alive(self) -> None:
+        """Report that the request is still being worked on."""
         # A finished choice must not get any further delta.
         choice = next((choice for choice in self._choices if not choice.finished), None)
         if choice is not None:

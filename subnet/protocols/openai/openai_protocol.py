@@ -12,6 +12,7 @@ from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeE
 from subnet.generation import Delta
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
+from subnet.http.queue_watch import QueueWatcher
 from subnet.node_info import Capabilities, NodeInfo, Placement
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.openai.chat_client import ChatClient
@@ -38,7 +39,7 @@ class OpenAIProtocol(Protocol):
         self._quirks = quirks_for(spec)
         self._http = HttpClient(spec)
         self._models = ModelCatalog(spec, self._http)
-        self._client = ChatClient(self._models, self._http, self._quirks)
+        self._client = ChatClient(self._models, self._http, self._quirks, QueueWatcher(spec, self._http))
         self._id = f"chat-{secrets.token_hex(4)}"
         self._prefill = self._quirks.prefill
         self._running = 0

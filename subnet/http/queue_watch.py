@@ -1,0 +1,110 @@
+"""Evidence that requests wait in the queue of their server, from its Prometheus metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+
+from subnet.errors import NodeError, RequestError
+from subnet.http.client import HttpClient
+from subnet.http.node_spec import Kind, NodeSpec
+
+# The gauge of waiting requests. vLLM docs, "Production Metrics"; SGLang docs, "Production Metrics" (--enable-metrics);
+# Text Generation Inference docs, "Metrics"; llama.cpp tools/server/README.md, GET /metrics (--metrics).
+_GAUGES: Mapping[Kind, str] = {
+    "vllm": "vllm:num_requests_waiting",
+    "sglang": "sglang:num_queue_reqs",
+    "tgi": "tgi_queue_size",
+    "llama-server": "llamacpp:requests_deferred",
+}
+_LABELS = r"\{[^}\n]*\}"
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+# Time between two requests for the metrics, the same for a server that has none, and the limit of one request. In
+# seconds.
+_INTERVAL = 2.0
+_RETRY_INTERVAL = 30.0
+_TIMEOUT = 5.0
+
+
+class QueueWatcher:
+    """Tells requests without a first token whether the server of `spec` has a queue. All of them share its answers.
+
+    A server of a type that has no such metric, or does not show it, counts as one without a queue.
+    """
+
+    def __init__(self, spec: NodeSpec, http: HttpClient, clock: Callable[[], float] = monotonic) -> None:
+        gauge = None if spec.kind is None else _GAUGES.get(spec.kind)
+        self._pattern = (
+            None if gauge is None else re.compile(rf"^{gauge}(?:\{{[^}}\n]*\}})? +([0-9.eE+]+)", re.MULTILINE)
+        )
+        self._http = http
+        self._clock = clock
+        # Several times within the shortest timeout that a queue may extend.
+        self._interval = min(_INTERVAL, (spec.first_token_timeout or 3 * _INTERVAL) / 3)
+        self._waiting = False
+        self._expires = 0.0
+        self._lock = asyncio.Lock()
+
+    @contextmanager
+    def watch(self, keep_alive: Callable[[], None]) -> Iterator[QueueWatch]:
+        """Call `keep_alive` from time to time while the server has a queue, until the block is left or `stop`."""
+        watch = QueueWatch(self, keep_alive, None if self._pattern is None else self._interval)
+        try:
+            yield watch
+        finally:
+            watch.stop()
+
+    async def has_queue(self) -> bool:
+        """Return whether requests wait at the server, as of at most one interval ago."""
+        async with self._lock:
+            if self._clock() >= self._expires:
+                self._waiting, pause = await self._fetch()
+                self._expires = self._clock() + pause
+            return self._waiting
+
+    async def _fetch(self) -> tuple[bool, float]:
+        """Return whether requests wait, and the seconds until the next fetch."""
+        assert self._pattern is not None
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                text = await self._http.get_text("/metrics")
+        except TimeoutError:
+            return False, self._interval
+        except (NodeError, RequestError):
+            return False, _RETRY_INTERVAL
+        return any(float(value) > 0 for value in self._pattern.findall(text)), self._interval * 0.9
+
+
+class QueueWatch:
+    """Watch of one request. `interval` in seconds; None: nothing to watch."""
+
+    def __init__(self, watcher: QueueWatcher, keep_alive: Callable[[], None], interval: float | None) -> None:
+        self._watcher = watcher
+        self._keep_alive = keep_alive
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if interval is not None:
+            # A timer costs less than a task, which few requests need.
+            self._timer = asyncio.get_running_loop().call_later(interval, self._start, interval)
+
+    def stop(self) -> None:
+        """Stop the watch: the first token has arrived, or the request has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _start(self, interval: float) -> None:
+        self._timer = None
+        self._task = asyncio.create_task(self._run(interval))
+
+    async def _run(self, interval: float) -> None:
+        while True:
+            if await self._watcher.has_queue():
+                self._keep_alive()
+            await asyncio.sleep(interval)
