@@ -228,6 +228,8 @@ def to_http_error(error: Exception) -> HttpError:
     An unexpected error becomes a 500 whose message has no details of it.
     """
     row = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+    if isinstance(error, RequestError) and error.status is not None:
+        return _upstream_error(error, error.status)
     body = Error(
         message=row.message or str(error),
         type=row.type,
@@ -241,6 +243,12 @@ def to_http_error(error: Exception) -> HttpError:
     if row.status == 401:
         headers["www-authenticate"] = "Bearer"
     return HttpError(row.status, body, headers | (_retry_headers(retry_after) if retry_after else {}))
+
+
+def _upstream_error(error: RequestError, status: int) -> HttpError:
+    """Return the response of an upstream server that rejected the request: it knows best what is wrong."""
+    body = Error(message=str(error), type=error.upstream_type or _CLIENT, param=error.param, code=error.upstream_code)
+    return HttpError(status, body)
 
 
 def log_error(error: Exception) -> None:

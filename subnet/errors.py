@@ -58,9 +58,15 @@ class SettingsError(SubnetError):
 
 
 class RequestError(SubnetError):
-    """The request would fail on every node."""
+    """The request would fail on every node.
+
+    If an upstream server rejected it, `status`, `upstream_type` and `upstream_code` are those of its response.
+    """
 
     code = "request_error"
+    status: int | None = None
+    upstream_type: str | None = None
+    upstream_code: str | None = None
 
 
 class InvalidRequest(RequestError):

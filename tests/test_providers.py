@@ -18,7 +18,7 @@ from subnet.chat import ChatRequest
 from subnet.errors import SubnetError
 from subnet.http.node_spec import Kind, NodeSpec
 from subnet.protocols.openai import OpenAIProtocol
-from tests.fakes import ASK, events_of, gateway
+from tests.fakes import ASK, events_of, gateway, saying
 from tests.provider import (
     TEXT,
     Cut,
@@ -35,6 +35,7 @@ from tests.provider import (
     error_response,
     event,
     events,
+    json_response,
     malformed,
     pieces,
     raw,
@@ -172,7 +173,7 @@ ALONE = {
     "no usage": Case([answer(usage=False)], 1),
     "context length": Case([TOO_LONG], 1, 400, "context_length_exceeded", ""),
     "content policy": Case([POLICY], 1, 400, "content_policy_violation", ""),
-    "invalid parameter": Case([error_response(400, "no such thing", param="top_p")], 1, 400, "invalid_value", ""),
+    "invalid parameter": Case([error_response(400, "no", param="top_p", code="no_top_p")], 1, 400, "no_top_p", ""),
 }
 
 
@@ -462,7 +463,7 @@ async def test_a_server_that_refuses_seeds() -> None:
     async with gateway_to_nodes((provider, {"kind": "vllm"})) as http:
         assert await ask(http, True) == (200, TEXT, None)
         assert await ask(http, True) == (200, TEXT, None)
-        assert await ask(http, True, seed=1) == (400, "", "invalid_value")
+        assert await ask(http, True, seed=1) == (400, "", None)
     assert ["seed" in request.body for request in provider.chat_requests] == [True, False, False, True]
 
 
@@ -472,6 +473,73 @@ async def test_replays_can_be_switched_off() -> None:
     async with gateway_to_nodes((provider, {"replay": False})) as http:
         assert await ask(http, True, seed=1) == (200, "One two three", "node_failed")
     assert len(provider.chat_requests) == 1
+
+
+PASSED: dict[str, dict[str, Any]] = {
+    "store": {"store": True, "metadata": {"a": "b"}},
+    "web_search_options": {"web_search_options": {"search_context_size": "low"}},
+    "audio": {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
+    "response_format with a schema": {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+    "video": {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "https://x/y"}}]}]},
+    "five stop strings": {"stop": ["a", "b", "c", "d", "e"]},
+    "temperature 2.5": {"temperature": 2.5},
+    "tool names with dots": {"tools": [{"type": "function", "function": {"name": "files.read", "parameters": {}}}]},
+    "hosted tools": {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+    "roles": {"messages": [{"role": "critic", "content": "Hello"}]},
+    "unknown parameters": {"safe_prompt": True, "extra": {"deep": [1, None]}},
+    "a large seed": {"seed": 2**64 - 1},
+}
+
+
+@pytest.mark.parametrize("body", PASSED.values(), ids=PASSED.keys())
+async def test_parameters_are_passed_on(body: dict[str, Any]) -> None:
+    """What the gateway does not need itself reaches the server as it came: the server judges it."""
+    provider = Provider()
+    async with gateway_to(provider, strict=True) as http:
+        assert await ask(http, True, **body) == (200, TEXT, None)
+    assert {name: provider.chat_requests[0].body[name] for name in body} == body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("status", "code"), [(400, "unsupported_value"), (413, None), (422, "too_hot")])
+async def test_refusals_come_back_as_they_are(status: int, code: str | None, stream: bool) -> None:
+    """The server's refusal reaches the client with its status, message, type, param and code."""
+    error = {"message": "temperature: at most 2", "type": "a_type", "param": "temperature", "code": code}
+    async with gateway_to(Provider(json_response({"error": error}, status))) as http:
+        response = await http.post(CHAT, json=ASK | {"stream": stream, "temperature": 2.5})
+    assert (response.status_code, response.json()["error"]) == (status, error)
+
+
+async def test_what_the_gateway_needs_is_checked() -> None:
+    """The gateway refuses what it could not serve, without a request to the server."""
+    provider = Provider()
+    wrong: list[dict[str, Any]] = [
+        {"messages": []},
+        {"messages": "Hello"},
+        {"messages": ["Hello"]},
+        {"n": 0},
+        {"n": 129},
+        {"stream": "yes"},
+        {"model": 5},
+        {"stream": True, "stream_options": 1},
+    ]
+    async with gateway_to(provider) as http:
+        for body in wrong:
+            response = await http.post(CHAT, json=ASK | body)
+            assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert provider.chat_requests == []
+
+
+async def test_a_fallback_that_does_not_honour_a_parameter_is_skipped() -> None:
+    """A fallback on the token lane does not get a request that only a server of the chat lane can judge."""
+    bad, good = Provider(error_response(500)), Provider()
+    async with bad, good:
+        nodes = [node_of(bad), saying("Hi", model="tokens", peer="tokens"), node_of(good, "good")]
+        settings = Settings(access_log=False, fallbacks={"mock": ("tokens", "good")})
+        async with gateway(*nodes, settings=settings, limits=LIMITS) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+                assert await ask(http, True, **PASSED["audio"]) == (200, TEXT, None)
+                assert await ask(http, True) == (200, "Hi", None)
 
 
 async def test_slow_first_token() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,6 @@ from adapter.decode.token_logprobs import TokenLogprob
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.errors import BadRequest
 from adapter.generation.base import Generation
-from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import fingerprint
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
@@ -32,27 +32,28 @@ _NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"
 
 
 class ChatGeneration(Generation):
-    """Generation by a server that accepts only messages. Raises BadRequest for what such a server does not support."""
+    """Generation by a server that accepts only messages.
 
-    def __init__(self, card: ModelCard, request: GenerationRequest) -> None:
-        check_media(request.media, card.modalities)
-        if request.output.token_ids:
+    `body` is that of a chat completion. Except for what the gateway itself needs it is passed on as it is: the server
+    judges it. Raises BadRequest for what no such server supports.
+    """
+
+    def __init__(
+        self, card: ModelCard, body: Mapping[str, Any], *, choices: int = 1, key: str | None = None, priority: int = 0
+    ) -> None:
+        if body.get("return_token_ids"):
             message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
             raise BadRequest(message, param="return_token_ids", code="unsupported_parameter")
         self._card = card
-        self._key = request.key
-        self._priority = request.priority
+        self._key = key
+        self._priority = priority
         self._request = ChatRequest(
             model=card.id,
-            body={
-                name: value
-                for name, value in request.upstream_body.items()
-                if value is not None and name not in _NOT_FORWARDED
-            },
-            choices=tuple(range(request.choices)),
+            body={name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED},
+            choices=tuple(range(choices)),
         )
         self._session: Session | None = None
-        self._call_counts = [0] * (request.choices)
+        self._call_counts = [0] * choices
 
     @property
     def fingerprint(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
 
@@ -31,8 +30,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `sampling` does not include what depends on the model: its end tokens, the grammar and the maximum number of new
     tokens that fit. `limit` is the maximum number of new tokens per choice that the client set in `limit_param`; None
-    if it set none. `grammar_param` is the parameter that the grammar is built from. `upstream_body` is the request as
-    the body of a chat completion, for servers that accept only messages.
+    if it set none. `grammar_param` is the parameter that the grammar is built from.
     """
 
     model: str
@@ -50,7 +48,6 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     key: str | None = None
     priority: int = 0
-    upstream_body: Mapping[str, Any] = {}
 
 
 def check_media(media: Collection[Media], supported: Collection[str]) -> None:

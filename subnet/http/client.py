@@ -10,7 +10,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from subnet.errors import NodeError, NodeLost, ResponseLost, SubnetError, WireError
+from subnet.errors import NodeError, NodeLost, RequestError, ResponseLost, SubnetError, WireError
 from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, read_text, translate_errors
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
@@ -233,9 +233,14 @@ class HttpClient:
 
     def _redacted(self, error: SubnetError) -> SubnetError:
         redact, param = self._credentials.redact, error.param
-        return type(error)(
+        redacted = type(error)(
             redact(error.message), retry_after=error.retry_after, param=None if param is None else redact(param)
         )
+        if isinstance(redacted, RequestError) and isinstance(error, RequestError):
+            redacted.status = error.status
+            redacted.upstream_type = None if error.upstream_type is None else redact(error.upstream_type)
+            redacted.upstream_code = None if error.upstream_code is None else redact(error.upstream_code)
+        return redacted
 
 
 class _Connection:

@@ -26,13 +26,16 @@ class ErrorBody(msgspec.Struct, frozen=True):
     """Content of an error body.
 
     `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they stand
-    for, or 500 if that is unclear. `param` is the invalid parameter, if the server names it.
+    for, or 500 if that is unclear. `param` is the invalid parameter, if the server names it; `type` and `code` are
+    those of OpenAI's format.
     """
 
     message: str
     codes: str = ""
     param: str | None = None
     status: int = 500
+    type: str | None = None
+    code: str | None = None
 
     @property
     def text(self) -> str:
@@ -60,7 +63,18 @@ class ErrorBody(msgspec.Struct, frozen=True):
         param = outer.get("param")
         codes = [*_codes(outer), *_codes(body), *_codes(outer.get("innererror"))]
         text = " ".join(dict.fromkeys(codes))
-        return cls(message, text, param if isinstance(param, str) and param else location, _status(codes))
+        return cls(
+            message,
+            text,
+            param if isinstance(param, str) and param else location,
+            _status(codes),
+            _text(outer.get("type")),
+            _text(outer.get("code")),
+        )
+
+
+def _text(value: Any) -> str | None:
+    return _truncate(value) if isinstance(value, str) and value else None
 
 
 def _codes(fields: Any) -> list[str]:

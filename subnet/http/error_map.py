@@ -123,7 +123,10 @@ def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | Non
         message = f"{peer} answered {status}"
         return error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
     message = error_body.message or f"The upstream server rejected the request with status {status}."
-    return error(message, param=error_body.param)
+    rejected = error(message, param=error_body.param)
+    if isinstance(rejected, InvalidRequest):
+        rejected.status, rejected.upstream_type, rejected.upstream_code = status, error_body.type, error_body.code
+    return rejected
 
 
 def is_error(body: Any) -> bool:

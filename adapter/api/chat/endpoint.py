@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
 from adapter.api.chat.response import Rendered, RenderedGrammar
 from adapter.api.chat.stream import ChunkWriter, ReasoningField
 from adapter.api.chat.translate import generation_request
-from adapter.api.chat.validation import read_request
-from adapter.api.common.body import Call, json_response
+from adapter.api.chat.validation import read_envelope, read_request
+from adapter.api.common.body import Call, json_response, validate
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
@@ -26,26 +26,28 @@ from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
 
-class ChatEndpoint(ModelEndpoint[ChatCompletionRequest, Generation]):
+class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
     """Creates a chat completion, streamed or not, on either lane."""
 
-    reader = read_request
+    reader = read_envelope
 
-    def model(self, call: Call[ChatCompletionRequest], models: ModelRegistry) -> str:
+    def model(self, call: Call[ChatEnvelope], models: ModelRegistry) -> str:
         return call.params.model
 
-    def has_token_ids(self, params: ChatCompletionRequest) -> bool:
+    def has_token_ids(self, params: ChatEnvelope) -> bool:
         return params.has_token_ids
 
-    async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> Generation:
-        models = call.request.services.models
+    async def prepare(self, call: Call[ChatEnvelope], model: str) -> Generation:
+        models, params = call.request.services.models, call.params
         card = models.card(model)
-        request = await offload_if_large(call.size, generation_request, call.params, call.body)
         if card.lane == "chat":
-            return ChatGeneration(card, request)
+            return ChatGeneration(
+                card, call.body, choices=params.n or 1, key=params.routing_key, priority=params.priority or 0
+            )
+        request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
 
-    async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[Generation]) -> ASGIApp:
+    async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
         # On the chat lane all parameters are passed to the server, so that none is ignored.
         headers = call.headers if fallback.work.card.lane == "token" else {}
@@ -83,7 +85,7 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
         return params.has_token_ids
 
     async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> TokenGeneration:
-        request = await offload_if_large(call.size, generation_request, call.params, call.body)
+        request = await offload_if_large(call.size, generation_request, call.params)
         return await prepare(
             request, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,8 +31,8 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 _MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
 
 
-def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) -> GenerationRequest:
-    """Return the GenerationRequest for `request`, which was read from the JSON object `body`.
+def generation_request(request: ChatCompletionRequest) -> GenerationRequest:
+    """Return the GenerationRequest for `request`.
 
     Raises BadRequest if the request sets two output formats.
     """
@@ -54,7 +54,6 @@ def generation_request(request: ChatCompletionRequest, body: Mapping[str, Any]) 
         chat_template=request.chat_template,
         key=request.routing_key,
         priority=request.priority or 0,
-        upstream_body=body,
     )
 
 

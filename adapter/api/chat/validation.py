@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from adapter.api.chat.message_types import AssistantMessage, Message
-from adapter.api.chat.request import ChatCompletionRequest
+from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
 from adapter.api.common.readers import Reader
@@ -63,4 +63,5 @@ def _unknown_tool(place: str, name: str) -> BadRequest:
     return invalid(f"{place}.function.name", f"'{name[:64]}' is not in 'tools'")
 
 
+read_envelope = Reader(ChatEnvelope)
 read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat)

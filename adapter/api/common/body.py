@@ -80,7 +80,7 @@ class Call(NamedTuple, Generic[R]):
     """A request with its validated parameters.
 
     `params` was read from `body`, a JSON object of `size` bytes. `headers` are for the response: they name the
-    parameters that were ignored.
+    parameters that were ignored. A reader without a contract leaves it to `validate` to find out.
     """
 
     request: Request
@@ -92,6 +92,14 @@ class Call(NamedTuple, Generic[R]):
     @property
     def generation_settings(self) -> GenerationSettings:
         return generation_settings_of(self.request.services.settings)
+
+
+async def validate(call: Call[Any], reader: Reader[R]) -> R:
+    """Validate the body of `call` with another reader. Adds to its headers, and raises the errors of `reader`."""
+    strict = call.request.services.settings.strict
+    found = await offload_if_large(call.size, partial(reader.validate, strict=strict), call.body)
+    call.headers.update(_ignored_params(found.unknown))
+    return found.request
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:

@@ -28,32 +28,47 @@ class ParsedRequest(NamedTuple, Generic[R]):
 
 
 class Reader(Generic[R]):
-    """Reader of the requests of one endpoint. `check` enforces what types and ranges cannot express."""
+    """Reader of the requests of one endpoint.
 
-    def __init__(self, struct: type[R], contract: Contract, check: Callable[[R], None] | None = None) -> None:
+    `check` enforces what types and ranges cannot express. Without a `contract`, other parameters than those of `struct`
+    are not checked.
+    """
+
+    def __init__(
+        self, struct: type[R], contract: Contract | None = None, check: Callable[[R], None] | None = None
+    ) -> None:
         self._struct = struct
         self._contract = contract
         self._check = check
 
     def __call__(self, body: bytes, *, strict: bool = False) -> ParsedRequest[R]:
         """Decode `body` and validate it. Raises BadRequest; if `strict`, also for unknown parameters."""
-        given: dict[str, Any] = {}
+        return self.validate(self._decode(body), strict=strict)
+
+    def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
+        """Validate a decoded body. Raises the same errors as a call."""
         try:
-            body.decode()
-            given = _decode(body)
             request = msgspec.convert(given, self._struct, str_keys=True)
         except msgspec.ValidationError as error:
-            text = str(error) if given else _add_location(body, str(error))
-            raise validation_error(text, given, self._struct) from error
+            raise validation_error(str(error), given, self._struct) from error
+        except RecursionError as error:
+            raise _invalid_json(str(error)) from error
+        unknown = () if self._contract is None else self._contract.check(given, strict=strict)
+        if self._check is not None:
+            self._check(request)
+        return ParsedRequest(request, given, unknown)
+
+    def _decode(self, body: bytes) -> dict[str, Any]:
+        try:
+            body.decode()
+            return _decode(body)
+        except msgspec.ValidationError as error:
+            raise validation_error(_add_location(body, str(error)), {}, self._struct) from error
         except UnicodeDecodeError as error:
             raise _invalid_json("it is not valid UTF-8") from error
         except (msgspec.DecodeError, RecursionError) as error:
             hint = " (unpaired surrogate)" if _LONE_SURROGATE.search(body) else ""
             raise _invalid_json(f"{error}{hint}") from error
-        unknown = self._contract.check(given, strict=strict)
-        if self._check is not None:
-            self._check(request)
-        return ParsedRequest(request, given, unknown)
 
 
 def _add_location(body: bytes, problem: str) -> str:

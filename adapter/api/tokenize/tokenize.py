@@ -109,7 +109,7 @@ async def _tokenize_messages(
         chat_template=request.chat_template,
         chat_template_kwargs=request.chat_template_kwargs,
     )
-    translated = generation_request(chat_request, {})
+    translated = generation_request(chat_request)
     check_media(translated.media, ())
     _, tokens = await render_prompt(
         translated.conversation, model, translated.chat_template, size=size, settings=settings

@@ -136,19 +136,17 @@ async def test_endpoints_that_need_a_tokenizer() -> None:
 
 
 async def test_image_parts() -> None:
-    """Images are forwarded unchanged to a model that supports them; for others they are rejected without a request to a
-    node.
-    """
+    """Images are forwarded unchanged on the chat lane, whose servers judge them; the token lane rejects them."""
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
-    sees, blind = chat("sees", "A cat", modalities=("image",)), chat("blind", "What?")
-    async with client(sees, blind, saying("Hi", model="tokens", peer="tokens")) as http:
-        assert (await http.post(CHAT, json={"model": "sees", "messages": messages})).status_code == 200
-        for name in ("blind", "tokens"):
-            error = (await http.post(CHAT, json={"model": name, "messages": messages})).json()["error"]
-            assert error["param"] == "messages[0].content[1].type"
-    assert sees.requests[0].body["messages"] == messages
-    assert blind.requests == []
+    tokens, nodes = saying("Hi", model="tokens", peer="tokens"), [chat("sees", "A cat"), chat("unknown", "A dog")]
+    async with client(*nodes, tokens) as http:
+        for node in nodes:
+            assert (await http.post(CHAT, json={"model": node.peer, "messages": messages})).status_code == 200
+            assert node.requests[0].body["messages"] == messages
+        error = (await http.post(CHAT, json={"model": "tokens", "messages": messages})).json()["error"]
+    assert error["param"] == "messages[0].content[1].type"
+    assert tokens.requests == []
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
     request = msgspec.convert({**ASK, "n": len(said), **fields}, ChatCompletionRequest)
     async with RemoteManager([node]) as remotes:
         await remotes.ready()
-        completion = await prepare(generation_request(request, {}), ModelRegistry(remotes))
+        completion = await prepare(generation_request(request), ModelRegistry(remotes))
         sessions = SessionManager(remotes, limits=QUICK)
         ids = completion.prompt.tolist() if request.return_token_ids else None
         if not stream:

@@ -56,7 +56,7 @@ async def events_of(completion: TokenGeneration, sessions: SessionManager) -> li
 
 async def answer(node: MockProtocol, **fields: Any) -> list[Event]:
     async with subnet(node) as (models, sessions):
-        completion = await prepare(generation_request(request(**fields), {}), models)
+        completion = await prepare(generation_request(request(**fields)), models)
         return await events_of(completion, sessions)
 
 
@@ -86,7 +86,7 @@ async def test_routing_hint(fields: dict[str, str], key: str | None) -> None:
 
     async with RemoteManager([saying("Hi")], policy=Only()) as remotes:
         await remotes.ready()
-        completion = await prepare(generation_request(request(**fields), {}), ModelRegistry(remotes))
+        completion = await prepare(generation_request(request(**fields)), ModelRegistry(remotes))
         assert text_of(await events_of(completion, SessionManager(remotes))) == "Hi"
     assert (bytes(seen[0].prompt.tolist()), seen[0].key) == (PROMPT.encode(), key)
 
@@ -186,7 +186,7 @@ async def test_usage_of_an_echo() -> None:
     begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
     async with subnet(saying("it")) as (models, sessions):
         wish = request(messages=begun, continue_final_message=True, add_generation_prompt=False, echo=True)
-        completion, used = await prepare(generation_request(wish, {}), models), list[int]()
+        completion, used = await prepare(generation_request(wish), models), list[int]()
         await completion.run(sessions, lambda event: used.append(completion.usage.completion_tokens))
     assert used == [0, 1, 2, 2, 2]
 
@@ -229,7 +229,7 @@ async def test_several_choices() -> None:
 async def test_usage_of_a_cancelled_answer() -> None:
     """The usage of an answer that was cancelled counts the tokens delivered so far."""
     async with subnet(saying("Hello", Pause())) as (models, sessions):
-        completion = await prepare(generation_request(request(), {}), models)
+        completion = await prepare(generation_request(request()), models)
         seen: list[Event] = []
         running = asyncio.create_task(completion.run(sessions, seen.append))
         while len(seen) < 5:
@@ -273,11 +273,11 @@ async def test_default_max_tokens() -> None:
     async with subnet(node) as (models, _):
         for fields, limit in (({}, 7), ({"max_tokens": 9}, 9)):
             completion = await prepare(
-                generation_request(request(**fields), {}), models, settings=GenerationSettings(default_max_tokens=7)
+                generation_request(request(**fields)), models, settings=GenerationSettings(default_max_tokens=7)
             )
             assert completion.sampling.max_tokens == limit
         completion = await prepare(
-            generation_request(request(), {}), models, settings=GenerationSettings(default_max_tokens=1000)
+            generation_request(request()), models, settings=GenerationSettings(default_max_tokens=1000)
         )
         assert completion.sampling.max_tokens == 100 - len(PROMPT)
 
@@ -294,8 +294,7 @@ async def test_large_request() -> None:
     """A prompt that is prepared in a thread equals one prepared in the event loop."""
     async with subnet(saying("Hi")) as (models, _):
         small, large = [
-            (await prepare(generation_request(request(), {}), models, size=size)).prompt
-            for size in (0, OFFLOAD_THRESHOLD)
+            (await prepare(generation_request(request()), models, size=size)).prompt for size in (0, OFFLOAD_THRESHOLD)
         ]
     assert small.tolist() == large.tolist() == list(PROMPT.encode())
 
@@ -324,9 +323,9 @@ async def test_large_requests_do_not_block_others() -> None:
     """A small request is prepared while a large one is still being prepared in a thread."""
     async with subnet(saying("Hi")) as (models, _):
         held = Held(models)
-        large = asyncio.create_task(prepare(generation_request(request(), {}), held, size=OFFLOAD_THRESHOLD))
+        large = asyncio.create_task(prepare(generation_request(request()), held, size=OFFLOAD_THRESHOLD))
         await held.reached.wait()
-        await prepare(generation_request(request(), {}), models)
+        await prepare(generation_request(request()), models)
         assert not large.done()
         held.released.set()
         assert len((await large).prompt) == len(PROMPT)

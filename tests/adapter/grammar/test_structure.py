@@ -64,7 +64,7 @@ def json_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 async def grammar(kind: ModelFormat = PLAIN, opened: bool = False, **fields: Any) -> Grammar | None:
-    wanted = generation_request(request(**fields), {})
+    wanted = generation_request(request(**fields))
     return await build_grammar(wanted.tools, wanted.output_format, kind, {}, opened)
 
 

@@ -74,7 +74,7 @@ CALLED = [
 
 def written(source: str, **fields: Any) -> Prompt:
     request = msgspec.convert({"model": "m", "messages": [QUESTION]} | fields, ChatCompletionRequest)
-    return render_conversation(generation_request(request, {}).conversation, ChatTemplate(source), TOKENIZER.guard)
+    return render_conversation(generation_request(request).conversation, ChatTemplate(source), TOKENIZER.guard)
 
 
 def text(source: str, **fields: Any) -> str:
