@@ -43,7 +43,8 @@ class ChatDelta(msgspec.Struct, gc=False):
     """New content of one choice; a delta without content is a keep-alive.
 
     `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`. `finish_reason` is set on the last delta
-    of a choice.
+    of a choice. `extra` are members of the server's message that OpenAI's API does not have here, such as annotations
+    or audio, and `choice_extra` those of its choice.
     """
 
     choice: int
@@ -53,11 +54,13 @@ class ChatDelta(msgspec.Struct, gc=False):
     calls: tuple[CallDelta, ...] = ()
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: ChatFinishReason | None = None
+    extra: dict[str, Any] | None = None
+    choice_extra: dict[str, Any] | None = None
 
     @property
     def tokens(self) -> int:
         """Minimum number of tokens in this delta; 0 without content."""
-        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs):
+        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs or self.extra):
             return 0
         return max(1, len(self.logprobs or ()))
 

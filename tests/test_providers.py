@@ -55,6 +55,7 @@ LIMITS = Limits(
     queue_timeout=0.2,
 )
 WEATHER = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": '}}
+WHOLE_CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 POLICY = error_response(400, "rejected by our content policy", code="content_policy_violation")
 TOO_LONG = error_response(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
@@ -508,6 +509,71 @@ async def test_refusals_come_back_as_they_are(status: int, code: str | None, str
     async with gateway_to(Provider(json_response({"error": error}, status))) as http:
         response = await http.post(CHAT, json=ASK | {"stream": stream, "temperature": 2.5})
     assert (response.status_code, response.json()["error"]) == (status, error)
+
+
+CITATION = {"url": "https://example.com", "title": "Example", "start_index": 0, "end_index": 3}
+OLD_CALL = {"function_call": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+
+
+@pytest.mark.parametrize("delta", [OLD_CALL, {"tool_calls": [{"index": 0, "id": "call_1", **WHOLE_CALL}]}])
+async def test_functions(delta: dict[str, Any]) -> None:
+    """A request with the older `functions` gets a `function_call`, streamed and not, and its finish reason."""
+    script = events(chunk(delta), chunk(finish="function_call"))
+    body = ASK | {"functions": [{"name": "weather", "parameters": {"type": "object"}}]}
+    provider = Provider(script)
+    async with gateway_to(provider) as http:
+        streamed = events_of((await http.post(CHAT, json=body | {"stream": True})).content)[:-1]
+        whole = (await http.post(CHAT, json=body)).json()["choices"][0]
+    calls = [one["choices"][0]["delta"].get("function_call", {}) for one in streamed]
+    assert provider.chat_requests[0].body["functions"] == body["functions"]
+    assert "".join(call.get("name", "") for call in calls) == "weather"
+    assert "".join(call.get("arguments", "") for call in calls) == OLD_CALL["function_call"]["arguments"]
+    assert streamed[-1]["choices"][0]["finish_reason"] == whole["finish_reason"] == "function_call"
+    assert (whole["message"]["function_call"], "tool_calls" in whole["message"]) == (OLD_CALL["function_call"], False)
+
+
+ANNOTATION = {"type": "url_citation", "url_citation": CITATION}
+EXTRA = (
+    {"content": "One"},
+    {"content": " two", "annotations": [ANNOTATION]},
+    {"audio": {"id": "audio_1", "data": "AAAA", "transcript": "One "}},
+    {"audio": {"data": "BBBB", "transcript": "two", "expires_at": 5}, "x_provider": {"depth": 3}},
+)
+MEMBERS = {
+    "annotations": [ANNOTATION],
+    "audio": {"id": "audio_1", "data": "AAAABBBB", "transcript": "One two", "expires_at": 5},
+    "x_provider": {"depth": 3},
+}
+
+
+async def test_what_is_passed_on_comes_back() -> None:
+    """Members of a message and of a choice that the gateway does not make itself reach the client unchanged."""
+    finish = chunk(finish="stop", content_filter_results={"hate": {"filtered": False}}, stop_reason=None)
+    script = events(*(chunk(delta) for delta in EXTRA), finish)
+    async with gateway_to(Provider(script)) as http:
+        streamed = await http.post(CHAT, json=ASK | {"stream": True})
+        whole = (await http.post(CHAT, json=ASK)).json()["choices"][0]
+    choices = [each["choices"][0] for each in events_of(streamed.content)[:-1]]
+    deltas = [{name: value for name, value in one["delta"].items() if name in MEMBERS} for one in choices]
+    sent = [{name: value for name, value in delta.items() if name in MEMBERS} for delta in EXTRA]
+    assert [delta for delta in deltas if delta] == [delta for delta in sent if delta]
+    assert text_of(streamed) == "One two"
+    assert whole["message"] == {"role": "assistant", "content": "One two", "refusal": None, **MEMBERS}
+    for choice in (choices[-2], whole):
+        assert (choice["content_filter_results"], "stop_reason" in choice) == ({"hate": {"filtered": False}}, False)
+
+
+@pytest.mark.parametrize("where", ["another deployment", "a fallback"])
+async def test_answers_with_other_members_are_not_spliced(where: str) -> None:
+    """An answer with members that cannot be compared ends in an error event, or is begun anew before its first byte."""
+    whole = events(*(chunk(delta) for delta in EXTRA), chunk(finish="stop"))
+    models = ["mock", "mock" if where == "another deployment" else "other"]
+    fallbacks = {} if where == "another deployment" else {"mock": ("other",)}
+    for stream in (True, False):
+        bad, good = Provider(cut_calls(*EXTRA[:2])), Provider(whole)
+        async with gateway_to(bad, good, models=models, fallbacks=fallbacks) as http:
+            got = await ask(http, stream, seed=1)
+        assert got == ((200, "One two", "node_failed") if stream else (200, "One two", None))
 
 
 async def test_what_the_gateway_needs_is_checked() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -57,6 +57,14 @@ class CallArguments(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class Extra(msgspec.Struct, frozen=True):
+    """Members of a server's message, and of its choice, that are passed on as they are."""
+
+    choice: int
+    message: dict[str, Any]
+    fields: dict[str, Any]
+
+
 class Finished(msgspec.Struct, frozen=True, gc=False):
     """Last event of a choice."""
 
@@ -74,5 +82,5 @@ class Used(msgspec.Struct, frozen=True):
     replayed: int = 0
 
 
-ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Finished
+ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Extra | Finished
 Event = ChoiceEvent | Used

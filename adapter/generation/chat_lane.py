@@ -11,6 +11,7 @@ from adapter.decode.events import (
     CallArguments,
     CallStarted,
     Event,
+    Extra,
     Finished,
     ReasoningDelta,
     RefusalDelta,
@@ -111,5 +112,7 @@ class ChatGeneration(Generation):
                 yield CallStarted(choice, call.index, call.id, call.name)
             if call.arguments:
                 yield CallArguments(choice, call.index, call.arguments)
+        if delta.extra or delta.choice_extra:
+            yield Extra(choice, delta.extra or {}, delta.choice_extra or {})
         if delta.finish_reason is not None:
             yield Finished(choice, delta.finish_reason)

@@ -10,6 +10,7 @@ from adapter.decode.events import (
     CallArguments,
     CallStarted,
     Event,
+    Extra,
     Finished,
     ReasoningDelta,
     RefusalDelta,
@@ -26,10 +27,13 @@ class AnswerDiffersError(Exception):
 
 
 class DeliveredAnswer:
-    """Record of the events passed to `emit`. `started` is True once there was one."""
+    """Record of the events passed to `emit`. `started` is True once there was one, and `resumable` as long as all of
+    them can be compared.
+    """
 
     def __init__(self, emit: Sink[Event]) -> None:
         self.started = False
+        self.resumable = True
         self._emit = emit
         self._texts: dict[tuple[object, ...], list[str]] = {}
         self._calls: dict[tuple[int, int], str] = {}
@@ -51,6 +55,8 @@ class DeliveredAnswer:
                 self._calls[event.choice, event.index] = event.name
             case Finished():
                 self._finished[event.choice] = event.reason
+            case Extra():
+                self.resumable = self.resumable and not event.message
         self._emit(event)
 
     def resume(self, nodes: Sequence[str], tokens: int) -> Sink[Event]:
@@ -90,6 +96,10 @@ class _Resumption:
                     raise AnswerDiffersError
             case Finished():
                 self._finish(event)
+            case Extra():
+                # What a repeated part of the answer had of them is not needed again.
+                if not self._is_incomplete(event.choice):
+                    self._pass_on(event)
             case Used():
                 replayed = event.replayed + self._tokens
                 self._pass_on(Used(event.usage, (*self._nodes, *event.nodes), replayed))

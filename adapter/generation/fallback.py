@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 W = TypeVar("W", bound=Work)
 
+# By then, the breaker of a deployment that always loses its answers is open, and another deployment is asked.
+_MAX_RESTARTS = 3
+
 # Errors of a model after which the next one is tried.
 _FALLBACK_ERRORS = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
 # Errors that mean an invalid request if the requested model raises them. A fallback that raises them does not support
@@ -93,15 +96,15 @@ class Fallback(Generic[W]):
         """Like `run`, for callers that deliver an answer only once it is complete.
 
         Another model may replace one that fails in the middle of its answer. An answer that was lost and cannot be
-        resumed (Diverged) is first restarted once with the same model.
+        resumed (Diverged) is first restarted with the same model, up to _MAX_RESTARTS times.
         """
-        can_restart = True
+        restarts = 0
         while True:
             try:
                 return await self._run(sessions, start())
             except Exception as error:
-                if can_restart and isinstance(error, Diverged):
-                    should_continue, can_restart = True, False
+                if restarts < _MAX_RESTARTS and isinstance(error, Diverged):
+                    should_continue, restarts = True, restarts + 1
                     self._remaining.insert(0, self.work.card.id)
                 else:
                     should_continue = self._should_fall_back(self.work.card.id, error)
@@ -119,7 +122,7 @@ class Fallback(Generic[W]):
             self._error = error
             return False
         self._error = self._error or error
-        if not self._remaining:
+        if not self._remaining or not self._answer.resumable:
             return False
         logger.warning(
             "request %s: model %s failed, falling back to %s: %s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -16,6 +17,7 @@ from adapter.decode.events import (
     CallArguments,
     CallStarted,
     Event,
+    Extra,
     Finished,
     FinishReason,
     ReasoningDelta,
@@ -27,21 +29,25 @@ from adapter.decode.token_logprobs import TokenLogprob
 
 
 class Collector:
-    """Builds a ChatCompletion from the events of one answer."""
+    """Builds a ChatCompletion from the events of one answer. `functions`: the request has the older `functions` instead
+    of `tools`.
+    """
 
     def __init__(
         self,
         *,
         choices: int = 1,
         reasoning: ReasoningField = "reasoning_content",
+        functions: bool = False,
     ) -> None:
         self._count = choices
+        self._functions = functions
         self._reasoning: ReasoningField = reasoning
         self.reset()
 
     def reset(self) -> Callable[[Event], None]:
         """Discard all events received so far, and return `receive`."""
-        self._choices = [_ChoiceCollector(index, self._reasoning) for index in range(self._count)]
+        self._choices = [_ChoiceCollector(index, self._reasoning, self._functions) for index in range(self._count)]
         self._used: Used | None = None
         return self.receive
 
@@ -51,22 +57,32 @@ class Collector:
         else:
             self._choices[event.choice].receive(event)
 
-    def build(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion:
-        """Return the chat completion; to be called after the last event was received."""
+    def build(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion | dict[str, Any]:
+        """Return the chat completion, as a dict if it has members that ChatCompletion does not have; to be called after
+        the last event was received.
+        """
         assert self._used is not None
-        return ChatCompletion(
+        completion = ChatCompletion(
             choices=[choice.build() for choice in self._choices],
             usage=self._used.usage,
             prompt_token_ids=UNSET if prompt_token_ids is None else prompt_token_ids,
             **msgspec.structs.asdict(head),
         )
+        if not any(choice.message_extra or choice.extra for choice in self._choices):
+            return completion
+        fields: dict[str, Any] = msgspec.to_builtins(completion)
+        for built, choice in zip(fields["choices"], self._choices, strict=True):
+            built["message"] |= choice.message_extra
+            built |= choice.extra
+        return fields
 
 
 class _ChoiceCollector:
-    """Collector of the events of one choice."""
+    """Collector of the events of one choice. `message_extra` and `extra` are members that are passed on."""
 
-    def __init__(self, index: int, reasoning: ReasoningField) -> None:
+    def __init__(self, index: int, reasoning: ReasoningField, functions: bool) -> None:
         self._index = index
+        self._functions = functions
         self._field = reasoning
         self._texts: list[str] = []
         self._reasoning: list[str] = []
@@ -75,6 +91,8 @@ class _ChoiceCollector:
         self._logprobs: list[TokenLogprob] | None = None
         self._token_ids: list[int] | None = None
         self._reason: FinishReason = "stop"
+        self.message_extra: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
 
     def receive(self, event: Event) -> None:
         match event:
@@ -92,6 +110,9 @@ class _ChoiceCollector:
                 self._calls.append((event, []))
             case CallArguments():
                 self._calls[event.index][1].append(event.text)
+            case Extra():
+                self.message_extra = _merged(self.message_extra, event.message)
+                self.extra |= event.fields
             case Finished():
                 self._reason = event.reason
 
@@ -104,13 +125,27 @@ class _ChoiceCollector:
         message = AnswerMessage(
             content=None if (calls or self._refusals) and not text else text,
             refusal="".join(self._refusals) or None,
-            tool_calls=calls or UNSET,
+            tool_calls=calls if calls and not self._functions else UNSET,
+            function_call=calls[0].function if calls and self._functions else UNSET,
             **(reasoning_fields(reasoning, self._field) if reasoning else {}),
         )
         return Choice(
             index=self._index,
             message=message,
             logprobs=None if self._logprobs is None else Logprobs(content=self._logprobs),
-            finish_reason=self._reason,
+            finish_reason="function_call" if self._functions and self._reason == "tool_calls" else self._reason,
             token_ids=UNSET if self._token_ids is None else self._token_ids,
         )
+
+
+def _merged(first: Any, second: Any, name: str = "") -> Any:
+    """Return the value of a member whose parts arrived in two deltas, as clients put them together: texts and lists
+    continue, objects are merged, and of an id, a type or any other value the last one counts.
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first | {key: _merged(first.get(key), value, key) for key, value in second.items()}
+    if isinstance(first, list) and isinstance(second, list):
+        return first + second
+    if isinstance(first, str) and isinstance(second, str) and name not in ("id", "type", "object"):
+        return first + second
+    return second

@@ -62,9 +62,12 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
                 continuous_usage=params.continuous_usage,
                 reasoning=services.settings.reasoning_field,
                 return_token_ids=bool(params.return_token_ids),
+                functions=bool(params.functions),
             )
             return StreamingResponse(partial(event_stream, run, make_writer), {**HEADERS, **headers})
-        collector = Collector(choices=params.n or 1, reasoning=services.settings.reasoning_field)
+        collector = Collector(
+            choices=params.n or 1, reasoning=services.settings.reasoning_field, functions=bool(params.functions)
+        )
         await fallback.run_buffered(services.sessions, collector.reset)
         work = fallback.work
         return json_response(
@@ -107,6 +110,7 @@ def _writer(
     continuous_usage: bool,
     reasoning: ReasoningField,
     return_token_ids: bool,
+    functions: bool,
 ) -> ChunkWriter:
     work = fallback.work
     return ChunkWriter(
@@ -117,6 +121,7 @@ def _writer(
         usage=(lambda: work.usage) if continuous_usage else None,
         reasoning=reasoning,
         prompt_token_ids=_prompt_token_ids(work, return_token_ids),
+        functions=functions,
     )
 
 

@@ -24,6 +24,7 @@ class ChatEnvelope(RoutedRequest, frozen=True, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]
     logit_bias: Any = None
     stop_token_ids: Any = None
+    functions: Any = None
 
     @property
     def has_token_ids(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from adapter.api.chat.message_types import ToolCall
+from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import FinishReason
 from adapter.decode.usage import Usage
@@ -16,7 +16,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
     """The generated message. `content` is null if there are only tool calls or a refusal.
 
     Reasoning is in `reasoning_content`, in `reasoning`, or in both, as the gateway is configured. These fields and
-    `tool_calls` are absent if empty.
+    `tool_calls` are absent if empty. `function_call` is the older form, for requests with `functions`.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -25,6 +25,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: CalledFunction | UnsetType = UNSET
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
     logprobs: Logprobs | None = None
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["function_call"]
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -80,6 +81,7 @@ class ChunkDelta(Struct, frozen=True, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):
@@ -90,7 +92,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: ChunkDelta
     logprobs: Logprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason | Literal["function_call"] | None = None
     token_ids: list[int] | UnsetType = UNSET
 
 

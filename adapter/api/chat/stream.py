@@ -18,6 +18,7 @@ from adapter.decode.events import (
     CallStarted,
     ChoiceEvent,
     Event,
+    Extra,
     Finished,
     ReasoningDelta,
     RefusalDelta,
@@ -29,6 +30,8 @@ from subnet.aio import Sink
 
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
+_OwnEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Finished
+
 _encode = msgspec.json.encode
 _OPENING = b'data: {"id":'
 _PLACEHOLDER = "\x00"
@@ -39,11 +42,12 @@ class ChunkWriter(ChunkEncoder):
 
     `usage` returns the usage so far, for each chunk (None: not included). `prompt_token_ids` are added to the first
     chunk. If several nodes worked on the answer, their names are written as a comment, which clients of server-sent
-    events ignore.
+    events ignore. `functions`: the request has the older `functions` instead of `tools`.
     """
 
     __slots__ = (
         "_first_chunk_fields",
+        "_functions",
         "_head",
         "_id",
         "_include_usage",
@@ -64,8 +68,10 @@ class ChunkWriter(ChunkEncoder):
         usage: Callable[[], Usage] | None = None,
         reasoning: ReasoningField = "reasoning_content",
         prompt_token_ids: list[int] | None = None,
+        functions: bool = False,
     ) -> None:
         super().__init__(write)
+        self._functions = functions
         self._head = msgspec.structs.asdict(head)
         self._include_usage = include_usage
         self._usage = usage
@@ -93,7 +99,15 @@ class ChunkWriter(ChunkEncoder):
             usage = self._chunk([], usage=event.usage) if self._include_usage else b""
             return usage + (nodes_comment(event) if len(event.nodes) > 1 else b"")
         role = self._role_chunk(event) if event.choice in self._without_role else b""
+        if isinstance(event, Extra):
+            return role + self._extra_chunk(event)
         return role + self._chunk([self._choice(event)], **self._usage_fields())
+
+    def _extra_chunk(self, event: Extra) -> bytes:
+        chunk = msgspec.to_builtins(self._chunk_of([ChunkChoice(index=event.choice, delta=ChunkDelta())]))
+        chunk["choices"][0] |= event.fields
+        chunk["choices"][0]["delta"] = event.message
+        return b"data: " + _encode(chunk) + b"\n\n"
 
     def _role_chunk(self, event: ChoiceEvent) -> bytes:
         """Return the first chunk of a choice, with the role; `content` is null if it starts with a tool call."""
@@ -104,7 +118,7 @@ class ChunkWriter(ChunkEncoder):
         first, self._first_chunk_fields = self._first_chunk_fields, {}
         return self._chunk([ChunkChoice(index=event.choice, delta=delta)], **first, **self._usage_fields())
 
-    def _choice(self, event: ChoiceEvent) -> ChunkChoice:
+    def _choice(self, event: _OwnEvent) -> ChunkChoice:
         match event:
             case TextDelta():
                 logprobs = None if event.logprobs is None else Logprobs(content=event.logprobs)
@@ -116,6 +130,8 @@ class ChunkWriter(ChunkEncoder):
                 delta = ChunkDelta(**reasoning_fields(event.text, self._reasoning))
             case RefusalDelta():
                 delta = ChunkDelta(refusal=event.text)
+            case CallStarted() | CallArguments() | Finished() if self._functions:
+                return _function_choice(event)
             case CallStarted():
                 function = FunctionDelta(name=event.name, arguments="")
                 delta = _tool_call_delta(
@@ -131,8 +147,11 @@ class ChunkWriter(ChunkEncoder):
         return {} if self._usage is None else {"usage": self._usage()}
 
     def _chunk(self, choices: list[ChunkChoice], **fields: Any) -> bytes:
+        return _server_sent_event(self._chunk_of(choices, **fields))
+
+    def _chunk_of(self, choices: list[ChunkChoice], **fields: Any) -> ChatCompletionChunk:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
-        return _server_sent_event(ChatCompletionChunk(choices=choices, **fields))
+        return ChatCompletionChunk(choices=choices, **fields)
 
     def _prepare_fast_path(self, index: int) -> None:
         """Prepare the bytes around the texts of a choice, unless each chunk has the usage."""
@@ -166,6 +185,19 @@ def _split_text_chunk(
     )
     prefix, suffix = _server_sent_event(chunk).removeprefix(_OPENING + _encode("")).rsplit(_encode(_PLACEHOLDER), 1)
     return prefix, suffix
+
+
+def _function_choice(event: CallStarted | CallArguments | Finished) -> ChunkChoice:
+    """Return the choice for a request with the older `functions`, whose call has no id and its own finish reason."""
+    match event:
+        case CallStarted():
+            function = FunctionDelta(name=event.name, arguments="")
+        case CallArguments():
+            function = FunctionDelta(arguments=event.text)
+        case Finished():
+            reason = "function_call" if event.reason == "tool_calls" else event.reason
+            return ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=reason)
+    return ChunkChoice(index=event.choice, delta=ChunkDelta(function_call=function))
 
 
 def _server_sent_event(chunk: ChatCompletionChunk) -> bytes:

@@ -43,12 +43,14 @@ class ChatChoice:
     """Delivered part of one choice.
 
     `tokens` is the minimum number of delivered tokens, as some servers send several in one delta; `unreported_tokens`
-    are those that no usage report of a server includes.
+    are those that no usage report of a server includes. `has_extra`: members were delivered that are not compared when
+    an answer is repeated.
     """
 
     __slots__ = (
         "calls",
         "finished",
+        "has_extra",
         "index",
         "logprob_count",
         "reasoning",
@@ -61,6 +63,7 @@ class ChatChoice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.finished = False
+        self.has_extra = False
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
@@ -79,6 +82,7 @@ class ChatChoice:
         self.unreported_tokens += delta.tokens
         self.logprob_count += len(delta.logprobs or ())
         self.finished = delta.finish_reason is not None
+        self.has_extra = self.has_extra or delta.extra is not None
         for parts, new in ((self.text, delta.text), (self.reasoning, delta.reasoning), (self.refusal, delta.refusal)):
             if new:
                 parts.append(new)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from subnet.chat import CallDelta, ChatDelta
 from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, is_deterministic
 from subnet.client.resume.token import Diverged
@@ -26,6 +28,8 @@ def choose_strategy(ledger: ChatLedger, capabilities: Capabilities) -> Strategy:
     started = [choice for choice in ledger.unfinished if choice.tokens]
     if not started:
         return "restart"
+    if any(choice.has_extra for choice in started):
+        raise Diverged("the answer was interrupted, and its other members cannot be continued")
     can_prefill = (
         capabilities.prefill and allows_prefill(ledger.request.body) and all(choice.is_plain_text for choice in started)
     )
@@ -54,11 +58,13 @@ class Replay:
         refusal = self._refusal.skip_delivered(delta.refusal)
         calls = tuple(new for call in delta.calls if (new := self._new_call(call)) is not None)
         logprobs = self._new_logprobs(delta)
-        if not (text or reasoning or refusal or calls or logprobs or delta.finish_reason):
+        if not (text or reasoning or refusal or calls or logprobs or delta.finish_reason or delta.extra):
             return None
         if not self._complete:
             raise Diverged("the replayed answer diverged before repeating everything that was delivered")
-        return ChatDelta(delta.choice, text, reasoning, refusal, calls, logprobs, delta.finish_reason)
+        return msgspec.structs.replace(
+            delta, text=text, reasoning=reasoning, refusal=refusal, calls=calls, logprobs=logprobs
+        )
 
     @property
     def _complete(self) -> bool:

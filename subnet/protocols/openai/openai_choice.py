@@ -16,6 +16,10 @@ from subnet.protocols.openai.tool_calls import ToolCalls
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 _CONTENT_ONLY = {"content"}
+# Members that are read; all others are passed on.
+_MESSAGE_MEMBERS = frozenset({"role", "content", "refusal", "tool_calls", "function_call", *_REASONING})
+_CHOICE_MEMBERS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 # Finish reasons: OpenAI's own; TGI's, Mistral's, Zhipu's, and those of Anthropic- and Gemini-compatible servers.
 _SYNONYMS: Mapping[ChatFinishReason, str] = {
@@ -64,10 +68,13 @@ class Choice:
             and message.keys() == _CONTENT_ONLY
             and type(message["content"]) is str
             and not raw.get("finish_reason")
+            and raw.keys() <= _CHOICE_MEMBERS
         ):
             # Fast path: nearly every chunk has content only.
             return ChatDelta(self.number, message["content"])
         delta = self._read_message(message)
+        delta.extra = _others(message, _MESSAGE_MEMBERS)
+        delta.choice_extra = _others(raw, _CHOICE_MEMBERS)
         if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
             delta.logprobs = read_logprobs(raw["logprobs"])
         delta.finish_reason = to_finish_reason(raw.get("finish_reason"), has_calls=bool(self._tool_calls))
@@ -100,6 +107,11 @@ class Choice:
         delta.calls += self._tool_calls.finish()
         delta.text += self._prefix_filter.flush() + self._halves.flush(("content",))
         return delta
+
+
+def _others(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
+    """Return the members that are not `known`, as they are; without empty ones, which say nothing."""
+    return {name: value for name, value in fields.items() if name not in known and value not in _EMPTY} or None
 
 
 def _read_parts(content: Any, delta: ChatDelta) -> None:
