@@ -53,6 +53,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of individual models")] = {}
     secret: Annotated[str | None, Meta(description="secret shared with the subnet nodes (HMAC-SHA256)")] = None
+    max_clock_skew: Annotated[
+        float,
+        Meta(gt=0, le=86400, description="maximum difference between the clocks of nodes and gateways, in seconds"),
+    ] = 60.0
     api_keys: Annotated[
         tuple[_Name, ...],
         Meta(description="API keys of clients; if not set: clients need no key", extra={"metavar": "KEY"}),

@@ -94,3 +94,15 @@ class Job(msgspec.Struct, frozen=True):
     prompt: TokenIds
     sampling: Sampling
     starts: tuple[Start, ...]
+
+
+class RequestSize(msgspec.Struct, frozen=True):
+    """Size of a request in tokens: those of the prompt, of the answer so far, and the new ones requested."""
+
+    prompt: int = 0
+    delivered: int = 0
+    requested: int = 0
+
+
+NO_SIZE = RequestSize()
+"""Size of a request whose tokens are not known."""

@@ -64,7 +64,9 @@ async def run(
     `report` prints lines for the person who runs the command. `report_node` prints those about detected servers, by
     default like `report`. `ready` is called with the names of the models when the gateway serves.
     """
-    authorizer: AuthorizerBase | None = TokenAuthorizer(settings.secret) if settings.secret else None
+    authorizer: AuthorizerBase | None = None
+    if settings.secret:
+        authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
     policy = POLICIES[settings.policy]()
     if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)

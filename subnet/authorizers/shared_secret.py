@@ -15,21 +15,24 @@ from subnet.wire import frames
 from subnet.wire.messages import Auth, Request
 
 SCHEME = "hmac-sha256"
-MAX_AGE = 60.0
-"""Maximum age of an accepted signature, in seconds."""
+MAX_CLOCK_SKEW = 60.0
+"""Default of the maximum difference between the clocks of both sides, in seconds."""
 
 
 class TokenAuthorizer(AuthorizerBase):
     """Authorizer that signs messages with a shared secret.
 
-    Accepts signatures that are at most MAX_AGE seconds old, and each nonce of a request once. `clock` returns seconds
-    since the Unix epoch; the clocks of both sides must agree within MAX_AGE. Raises ValueError for an empty secret.
+    Accepts signatures that are at most `max_clock_skew` seconds old or in the future, and each nonce of a request once.
+    `clock` returns seconds since the Unix epoch. Raises ValueError for an empty secret.
     """
 
-    def __init__(self, secret: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, secret: str, *, max_clock_skew: float = MAX_CLOCK_SKEW, clock: Callable[[], float] = time.time
+    ) -> None:
         if not secret:
             raise ValueError("the shared secret must not be empty")
         self._key = secret.encode()
+        self._max_clock_skew = max_clock_skew
         self._clock = clock
         self._nonces: dict[bytes, float] = {}
 
@@ -58,8 +61,10 @@ class TokenAuthorizer(AuthorizerBase):
             raise Unauthorized("the message is not signed, but a shared secret is required")
         if auth.scheme != SCHEME or not hmac.compare_digest(self._signature(message, auth, context), auth.signature):
             raise Unauthorized("invalid signature: the shared secrets differ")
-        if abs(self._clock() - auth.time) > MAX_AGE:
-            raise Unauthorized(f"the signature is more than {MAX_AGE:.0f} s old, or the clocks differ")
+        skew = abs(self._clock() - auth.time)
+        if not skew <= self._max_clock_skew:
+            maximum = f"{self._max_clock_skew:g} s (max_clock_skew)"
+            raise Unauthorized(f"the clocks differ by {skew:.0f} s, more than the maximum of {maximum}")
         return auth
 
     def _signature(self, message: Request | Response, auth: Auth, context: bytes) -> bytes:
@@ -69,8 +74,8 @@ class TokenAuthorizer(AuthorizerBase):
         return hmac.digest(self._key, context + canonical, "sha256")
 
     def _remember_nonce(self, auth: Auth) -> None:
-        # A signature dated up to MAX_AGE in the future is accepted, so it can be replayed for twice that time.
-        expired = self._clock() - 2 * MAX_AGE
+        # A signature from the future is accepted, so it can be replayed for twice that time.
+        expired = self._clock() - 2 * self._max_clock_skew
         while self._nonces and (first := next(iter(self._nonces))) and self._nonces[first] < expired:
             del self._nonces[first]
         self._nonces[auth.nonce] = self._clock()

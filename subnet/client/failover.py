@@ -168,5 +168,5 @@ class Failover(Generic[D]):
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger = self._ledger
         return self._manager.lease(
-            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments
+            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments, ledger.size
         )

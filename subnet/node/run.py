@@ -129,7 +129,10 @@ async def run(settings: NodeSettings, report: Report) -> None:
                 await stack.enter_async_context(engine)
             except NodeError as error:
                 raise SettingsError(f"cannot start the {settings.engine} engine: {error.message}") from error
-        node = Node(engine, TokenAuthorizer(settings.secret) if settings.secret else None)
+        authorizer = None
+        if settings.secret:
+            authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
+        node = Node(engine, authorizer)
         async with listening(node, settings.host, settings.port) as address:
             report(f"serving {engine.card.id} on {address}")
             await drain.wait()

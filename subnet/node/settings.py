@@ -61,6 +61,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         _PositiveCount | None, Meta(description="threads of the engine; default: one less than the number of cores")
     ] = None
     secret: Annotated[str | None, Meta(description="secret shared with the gateways (HMAC-SHA256)")] = None
+    max_clock_skew: Annotated[
+        float,
+        Meta(gt=0, le=86400, description="maximum difference between the clocks of nodes and gateways, in seconds"),
+    ] = 60.0
     echo_rate: Annotated[_Seconds, Meta(description="echo engine: tokens per second of each answer; 0: unlimited")] = (
         50.0
     )

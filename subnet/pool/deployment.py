@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -51,6 +52,12 @@ class Deployment:
     def load(self) -> float:
         """Share of the node's slots in use."""
         return self.remote.load
+
+    @property
+    def context_length(self) -> float:
+        """Context length of the model on this node, in tokens; infinite if it is not known."""
+        card = None if self.remote.info is None else self.remote.info.card(self.model)
+        return inf if card is None or not card.context_length else card.context_length
 
     def available(self, now: float) -> bool:
         """Return whether a request may be sent now."""

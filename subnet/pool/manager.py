@@ -10,8 +10,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
+from subnet.generation import NO_SIZE, RequestSize
 from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
 from subnet.pool.health_check import HealthChecker
@@ -98,8 +101,10 @@ class RemoteManager:
     def _collect_models(self) -> dict[str, ModelCard]:
         infos = (remote.info for remote in self.remotes if remote.unreachable_reason is None)
         cards = (card for info in infos if info is not None and not info.draining for card in info.cards)
-        # The last card of a model wins: if it is served on both lanes, that is the token lane.
-        return {card.id: card for card in sorted(cards, key=lambda card: card.lane == "token")}
+        found: dict[str, ModelCard] = {}
+        for card in cards:
+            found[card.id] = _preferred(found[card.id], card) if card.id in found else card
+        return found
 
     def grammars(self, model: str | None) -> frozenset[GrammarKind]:
         """Return the grammar kinds that all healthy nodes of `model` on the token lane support."""
@@ -132,18 +137,20 @@ class RemoteManager:
         hint: RoutingHint | None = None,
         lane: Lane = "token",
         failed_deployments: set[Deployment] | None = None,
+        size: RequestSize = NO_SIZE,
     ) -> Lease:
         """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
-        these, those with the lowest priority number. The policy chooses one of them, by `hint`. The caller reports the
+        these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
+        considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the
         outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable,
         NodeBusy or SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = [remote.deployment(model) for remote in self._serving(model, lane)]
+        serving = self._with_room([remote.deployment(model) for remote in self._serving(model, lane)], size)
         available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
@@ -190,6 +197,19 @@ class RemoteManager:
             raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
         return serving
 
+    def _with_room(self, deployments: list[Deployment], size: RequestSize) -> list[Deployment]:
+        """Return the deployments whose context has room for the whole request, or else for one new token.
+
+        If there are none, nodes judge a new request themselves, but must not end an answer that has begun.
+        """
+        used = size.prompt + size.delivered
+        for tokens in (used + size.requested, used + 1):
+            if found := [one for one in deployments if tokens <= one.context_length]:
+                return found
+        if size.delivered:
+            raise NoNodeAvailable(f"No node with a context of more than {used} tokens serves the model now.")
+        return deployments
+
     def _on_change(self) -> None:
         """Drop cached models and wake `ready`: a node's state changed, or a node was removed."""
         self._models = None
@@ -199,3 +219,15 @@ class RemoteManager:
     def _latest_lease(self, peer: str) -> Lease | None:
         checker = self._health_checkers.get(peer)
         return None if checker is None else next(reversed(checker.remote.leases), None)
+
+
+def _preferred(first: ModelCard, second: ModelCard) -> ModelCard:
+    """Return the card that describes a model of which nodes have two.
+
+    The token lane wins over the chat lane, and of the same lane the first node, with the longest context of both.
+    """
+    if first.lane != second.lane:
+        return first if first.lane == "token" else second
+    if first.context_length >= second.context_length or not first.context_length:
+        return first
+    return msgspec.structs.replace(first, context_length=second.context_length)

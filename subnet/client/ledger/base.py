@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
-from subnet.generation import Delta
+from subnet.generation import NO_SIZE, Delta, RequestSize
 from subnet.node_info import Lane
 from subnet.pool.policies.base import RoutingHint
 
@@ -55,6 +55,11 @@ class Ledger(ABC, Generic[D]):
     @abstractmethod
     def delivered_tokens(self) -> int:
         """Number of tokens delivered so far, over all choices."""
+
+    @property
+    def size(self) -> RequestSize:
+        """Size of the rest of the generation, to choose a node that has room for it."""
+        return NO_SIZE
 
     @property
     def complete(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
-from subnet.generation import Delta, Sampling
+from subnet.generation import Delta, RequestSize, Sampling
 from subnet.pool.policies.base import RoutingHint
 from subnet.tensors import TokenIds, pack
 from subnet.wire.messages import ChoiceStart, Generate
@@ -82,6 +82,11 @@ class TokenLedger(Ledger[Delta]):
     @property
     def delivered_tokens(self) -> int:
         return sum(len(choice.tokens) for choice in self.choices)
+
+    @property
+    def size(self) -> RequestSize:
+        delivered = max((len(choice.tokens) for choice in self.unfinished), default=0)
+        return RequestSize(len(self.prompt), delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
 
     @property
     def cached_tokens(self) -> int:

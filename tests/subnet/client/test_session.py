@@ -463,3 +463,29 @@ async def test_the_same_model_continues() -> None:
                 tokens = [token async for delta in session.generate([1]) for token in delta.tokens]
             assert tokens in ([10, 11, 12], [20])
     assert lost.requests
+
+
+async def test_a_prompt_goes_to_a_node_with_room_for_it() -> None:
+    """A request goes only to nodes whose context has room for all of it, as long as there are any."""
+    small, large = MockProtocol([7], peer="small", context_length=16), MockProtocol([7], peer="large")
+    async with subnet(small, large) as remotes:
+        for prompt, max_tokens in (([*range(1, 41)], None), ([1, 2], 4), ([1, 2], 99)):
+            for _ in range(2):
+                async with SessionManager(remotes, limits=QUICK).session("mock") as session:
+                    deltas = session.generate(prompt, Sampling(max_tokens=max_tokens))
+                    assert [delta async for delta in deltas]
+    assert [request.sampling.max_tokens for request in small.requests] == [4]
+    assert [request.sampling.max_tokens for request in large.requests] == [None, None, 4, 99, 99]
+
+
+async def test_an_answer_does_not_move_to_a_node_without_room() -> None:
+    """An answer that has outgrown the context of the only other node fails with the error of its own node."""
+    large = MockProtocol([*range(20), NodeLost("gone")], peer="large")
+    small = MockProtocol([*range(20), 5], peer="small", context_length=16)
+    limits = Limits(backoff=0.001, max_attempts=2, queue_timeout=0.05)
+    async with subnet(large, small) as remotes:
+        async with SessionManager(remotes, limits=limits).session("mock") as session:
+            with pytest.raises(NodeLost):
+                async for _ in session.generate(range(1, 11)):
+                    pass
+    assert small.requests == []

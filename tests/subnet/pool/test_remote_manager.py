@@ -356,3 +356,13 @@ async def test_the_arguments_of_a_policy() -> None:
     assert [peers for peers, _ in calls] == [["a", "b", "c"], ["c"], ["b", "c"]]
     assert calls[1][1] is hint
     assert calls[2][1].key is None
+
+
+@pytest.mark.parametrize("lengths", [(100, 4000), (4000, 100)])
+async def test_the_card_of_a_model_has_the_longest_context(lengths: tuple[int, int]) -> None:
+    """A model is described by its first node, with the longest context of all, whatever the order of the nodes."""
+    nodes = [MockProtocol(peer=str(index), context_length=length) for index, length in enumerate(lengths)]
+    async with managing(*nodes) as manager:
+        assert manager.models()["mock"].context_length == 4000
+        own = [remote.info.card("mock") for remote in manager.remotes if remote.info is not None]
+        assert [card.context_length for card in own if card is not None] == [*lengths]
