@@ -88,9 +88,10 @@ class ContentRefused(RequestError):
 
 
 class NodeError(SubnetError):
-    """A node failed; another node may succeed."""
+    """A node failed; another node may succeed. `permanent`: the same node would fail again."""
 
     code = "node_error"
+    permanent: ClassVar[bool] = False
 
 
 class NodeLost(NodeError):
@@ -100,7 +101,7 @@ class NodeLost(NodeError):
 
 
 class ResponseLost(NodeLost):
-    """The connection was lost in the middle of a response; other requests to the same address may be fine."""
+    """The connection was lost before the end of a response; other requests to the same address may be fine."""
 
     code = "response_lost"
 
@@ -145,6 +146,7 @@ class Unauthorized(NodeError):
     """Authentication failed between this process and a node or an upstream server."""
 
     code = "unauthorized"
+    permanent = True
 
 
 class EngineFailed(NodeError):

@@ -57,6 +57,7 @@ LIMITS = Limits(
 WEATHER = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": '}}
 WHOLE_CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+OVERLOADED = {"message": "Overloaded", "type": "overloaded_error"}
 POLICY = error_response(400, "rejected by our content policy", code="content_policy_violation")
 TOO_LONG = error_response(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
 TRAILING = error_response(400, "The last message must not be of the assistant.", param="messages")
@@ -154,12 +155,21 @@ class Case:
 
 
 SEEDED = {"seed": 1}
+
+
+def pieces_of(count: int) -> str:
+    """Return the first pieces of TEXT."""
+    return "".join(pieces(TEXT)[:count])
+
+
 ALONE = {
     "429 with Retry-After": Case([error_response(429, retry_after=1)], 1, 429, "rate_limit_exceeded", ""),
     "429 without Retry-After": Case([error_response(429), answer()], 1, 429, "rate_limit_exceeded", ""),
     "500 once": Case([error_response(500), answer()], 2),
     "503 permanently": Case([error_response(503)], 3, 503, "node_failed", ""),
-    "401": Case([error_response(401, code="invalid_api_key")], 3, 502, "node_refused", ""),
+    "401": Case([error_response(401, code="invalid_api_key")], 1, 502, "node_refused", ""),
+    "404": Case([error_response(404, code="model_not_found")], 1, 503, "node_failed", ""),
+    "overloaded in mid-answer": Case([error_event(3, OVERLOADED)], 1, 503, "engine_overloaded", pieces_of(3), SEEDED),
     "reset before headers": Case([connection_reset(), answer()], 2),
     "unresponsive once": Case([unresponsive(), answer()], 2),
     "unresponsive permanently": Case([unresponsive()], 3, 504, "model_timeout", ""),
@@ -333,12 +343,8 @@ async def gateway_to_two_models(fault: Scripted, **settings: Any) -> AsyncIterat
         yield await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20)), provider
 
 
-# A connection that is refused or reset while new speaks of the address: see test_deployments.py.
-OF_ONE_MODEL = {name: fault for name, fault in FAULTS.items() if name != "connection reset"}
-
-
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("fault", OF_ONE_MODEL.values(), ids=OF_ONE_MODEL.keys())
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_a_failing_model_does_not_affect_others_at_its_address(fault: Scripted, stream: bool) -> None:
     """Another model of the same provider is served at once, whatever happens to the first, and can be its fallback."""
     async with gateway_to_two_models(fault) as (http, _):
@@ -357,6 +363,18 @@ async def test_a_short_retry_after_is_waited_for() -> None:
         limited, other = Provider(error_response(429, retry_after=wait), answer()), Provider(answer("From the other."))
         async with gateway_to(limited, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
             assert await ask(http, False) == (200, expected, None)
+
+
+async def test_an_unannounced_wait_is_not_waited_for() -> None:
+    """A full server that does not say for how long does not hold up the fallback."""
+    limits = msgspec.structs.replace(LIMITS, queue_timeout=60.0, max_retry_after=60.0)
+    settings = Settings(access_log=False, fallbacks={"mock": ("other",)})
+    for busy in (error_response(529), error_response(429), error_event(0, OVERLOADED)):
+        full, other = Provider(busy), Provider(answer("From the other."))
+        nodes: list[tuple[Provider, dict[str, Any]]] = [(full, {}), (other, {"name": "other"})]
+        async with gateway_to_nodes(*nodes, settings=settings, limits=limits) as http:
+            assert await ask(http, True) == (200, "From the other.", None)
+        assert len(full.chat_requests) == 1
 
 
 async def test_failover_is_bounded_in_time() -> None:

@@ -87,7 +87,7 @@ class Failover(Generic[D]):
                 retry.on_progress()
                 self._pin_model(lease)
             has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
-            pause = retry.on_failure(error, lease.remote.peer, has_other=has_other)
+            pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
             await self._deadline.wait(asyncio.sleep(pause))
         except BaseException:
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
+from subnet.errors import NodeBusy, NodeError, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
 from subnet.pool.deployment import Deployment
 
 
@@ -67,23 +67,24 @@ class Retry:
             raise self._last_error if no_node and self._last_error is not None else error
         return random.uniform(0.02, 0.06)
 
-    def on_failure(self, error: SubnetError, peer: str, *, has_other: bool = True) -> float:
-        """Return the seconds to wait before the next attempt. Raises `error` if the budget is used up, and for a
-        timeout also if another model can be asked instead and there is no other node (`has_other`).
+    def on_failure(self, error: NodeError, peer: str, *, has_other: bool = True, has_begun: bool = False) -> float:
+        """Return the seconds to wait before the next attempt. Raises `error` if the budget is used up, and if there is
+        no other node (`has_other`) for an error that is permanent, or for a timeout if another model can be asked.
 
         The first failure is always retried at once, on another node; after that, the backoff doubles, with full jitter
         (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). NodeBusy is not counted as a
-        failure; Lease.failed keeps new requests away from that node for its retry_after.
+        failure, unless the answer had begun (`has_begun`); Lease.failed keeps new requests away from that node for its
+        retry_after.
         """
         self.excluded.add(peer)
-        if isinstance(error, NodeBusy):
+        if isinstance(error, NodeBusy) and not has_begun:
             return 0.0
         now = self._clock()
         self._failures += 1
         self._total_failures += 1
         self._first_failure = now if self._first_failure is None else self._first_failure
         self._last_error = error
-        if isinstance(error, NodeTimeout) and not has_other and not self._may_queue():
+        if not has_other and (error.permanent or (isinstance(error, NodeTimeout) and not self._may_queue())):
             raise error
         if self._total_failures >= self._limits.max_total_attempts or self._failures >= self._limits.max_attempts:
             raise error

@@ -69,7 +69,7 @@ async def _read_whole(response: aiohttp.ClientResponse, peer: str) -> bytes:
 async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> bytes:
     """Return the body, or a bit more than its first `limit` bytes if it is longer."""
     data = bytearray()
-    with translate_errors(peer, ResponseLost):
+    with translate_errors(peer):
         async for part in response.content.iter_any():
             data += part
             if len(data) > limit:
@@ -78,10 +78,9 @@ async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> byte
 
 
 @contextmanager
-def translate_errors(peer: str, lost: type[NodeLost] = NodeLost) -> Iterator[None]:
-    """Convert aiohttp's errors to NodeLost, or to WireError for invalid HTTP. `peer` is the server's address.
-
-    A connection that is lost after it was made raises `lost`.
+def translate_errors(peer: str) -> Iterator[None]:
+    """Convert aiohttp's errors: to NodeLost if no connection could be made, ResponseLost if it was lost later, and
+    WireError for invalid HTTP. `peer` is the server's address.
     """
     try:
         yield
@@ -94,7 +93,7 @@ def translate_errors(peer: str, lost: type[NodeLost] = NodeLost) -> Iterator[Non
     except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
         raise NodeLost(f"cannot connect to {peer}: {_reason(error)}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise lost(f"the connection to {peer} was lost") from error
+        raise ResponseLost(f"the connection to {peer} was lost") from error
 
 
 def _reason(error: Exception) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import msgspec
 
-from subnet.errors import NodeError, NodeLost, RequestError, ResponseLost, SubnetError, WireError
+from subnet.errors import NodeError, RequestError, SubnetError, WireError
 from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, read_text, translate_errors
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
@@ -81,7 +81,7 @@ class EventStream:
         return Event(body.decode(errors="replace"))
 
     async def _read(self, limit: int) -> AsyncGenerator[bytes, None]:
-        with translate_errors(self._peer, ResponseLost):
+        with translate_errors(self._peer):
             async for part in self._parts:
                 self._size += len(part)
                 if self._size > limit:
@@ -96,8 +96,8 @@ class HttpClient:
     `peer` is the server's name in messages. Only connecting has a timeout; callers limit the time of a response. Bodies
     are any values that msgspec can encode as JSON.
 
-    All methods raise NodeError or RequestError: NodeLost if the server is unreachable or resets a new connection,
-    ResponseLost if a response is truncated or a reused connection was lost, WireError for an invalid response, and for
+    All methods raise NodeError or RequestError: NodeLost if the server is unreachable, ResponseLost if
+    a connection was lost before the end of the response, WireError for an invalid response, and for
     an error response, even one with status 200, the error that subnet.http.error_map maps it to. Redirects are not
     followed, because the API key is for this server only. The key is never part of an error, a log line or a repr.
 
@@ -177,32 +177,21 @@ class HttpClient:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body)
-        connection = _Connection()
-        try:
-            with translate_errors(self.peer):
-                return await self._open_session().request(
-                    method,
-                    self._credentials.url(path),
-                    data=data,
-                    headers=headers | self._credentials.headers(),
-                    proxy=self._credentials.proxy,
-                    ssl=self._credentials.ssl or True,
-                    allow_redirects=False,
-                    trace_request_ctx=connection,
-                )
-        except NodeLost as error:
-            if connection.is_reused:
-                # The server may have closed an idle connection, which says nothing about its health.
-                raise ResponseLost(error.message) from error
-            raise
+        with translate_errors(self.peer):
+            return await self._open_session().request(
+                method,
+                self._credentials.url(path),
+                data=data,
+                headers=headers | self._credentials.headers(),
+                proxy=self._credentials.proxy,
+                ssl=self._credentials.ssl or True,
+                allow_redirects=False,
+            )
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=self._connector(),
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[_trace_reuse()],
+                connector=self._connector(), timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
 
@@ -241,18 +230,3 @@ class HttpClient:
             redacted.upstream_type = None if error.upstream_type is None else redact(error.upstream_type)
             redacted.upstream_code = None if error.upstream_code is None else redact(error.upstream_code)
         return redacted
-
-
-class _Connection:
-    """Connection of one request. `is_reused`: an earlier request has used it."""
-
-    is_reused = False
-
-
-def _trace_reuse() -> aiohttp.TraceConfig:
-    async def on_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
-        context.trace_request_ctx.is_reused = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(on_reuse)
-    return trace

@@ -75,6 +75,8 @@ _BAD_REQUEST = (400, 413, 422)
 class NotFound(NodeError):
     """The server has no such path, or no such model."""
 
+    permanent = True
+
 
 class _Rule(NamedTuple):
     """Error for responses with one of `statuses`, and with text that matches `pattern` if there is one."""

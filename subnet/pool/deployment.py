@@ -31,7 +31,8 @@ class Deployment:
     """The model `model` on the node `remote`: a provider serves many models at one address, and each can fail alone.
 
     `last_error` is the last failure of a request. The deployment gets no requests until `busy_until`, because it is at
-    capacity or, if `rate_limited`, because of a rate limit. `priority` and `weight` are for routing, see
+    capacity or, if `rate_limited`, because of a rate limit; `announced_wait` if the node itself said for how long.
+    `priority` and `weight` are for routing, see
     Protocol.placement.
     """
 
@@ -45,6 +46,7 @@ class Deployment:
         self.breaker = Breaker()
         self.busy_until = 0.0
         self.rate_limited = False
+        self.announced_wait = False
         self.last_error = ""
         self._last_invalid_answer: int | None = None
 
@@ -67,6 +69,7 @@ class Deployment:
         """Keep new requests away for the error's retry_after."""
         self.busy_until = now + (error.retry_after or _DEFAULT_RETRY_AFTER)
         self.rate_limited = isinstance(error, RateLimited)
+        self.announced_wait = error.retry_after is not None
 
     def on_slot_released(self) -> None:
         """Record that a request ended: an earlier NodeBusy no longer applies; a rate limit still does."""
@@ -108,15 +111,16 @@ class Deployment:
 def unavailable_error(candidates: Sequence[Deployment], now: float) -> NodeBusy | NoNodeAvailable:
     """Return the error to raise when none of `candidates` is available.
 
-    Its retry_after is the time until one may be; for nodes at capacity, which announce no time, it is None.
+    Its retry_after is the time until one may be; None if no node has announced one.
     """
-    busy = [one.busy_until - now for one in candidates if one.busy_until > now]
-    if busy and all(one.rate_limited for one in candidates if one.busy_until > now or one.remote.at_capacity):
-        return RateLimited("all nodes are rate-limited", retry_after=min(busy))
+    busy = [one for one in candidates if one.busy_until > now]
+    wait = min((one.busy_until - now for one in busy if one.announced_wait), default=None)
+    if busy and all(one.rate_limited for one in candidates if one in busy or one.remote.at_capacity):
+        return RateLimited("all nodes are rate-limited", retry_after=wait)
     if busy or any(one.remote.at_capacity for one in candidates):
-        return NodeBusy("all nodes are at capacity", retry_after=min(busy, default=None))
+        return NodeBusy("all nodes are at capacity", retry_after=wait)
     if any(one.breaker.state(now) == "half-open" for one in candidates):
         # Each has a trial request running, whose first token admits more.
         return NodeBusy("all nodes are recovering, and each has a trial request running")
-    wait = min(one.breaker.remaining_cooldown(now) for one in candidates)
-    return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=wait or None)
+    cooldown = min(one.breaker.remaining_cooldown(now) for one in candidates)
+    return NoNodeAvailable("All nodes that serve the model are failing.", retry_after=cooldown or None)
