@@ -60,7 +60,8 @@ class ChatDelta(msgspec.Struct, gc=False):
     @property
     def tokens(self) -> int:
         """Minimum number of tokens in this delta; 0 without content."""
-        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs or self.extra):
+        extra = self.extra or self.choice_extra
+        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs or extra):
             return 0
         return max(1, len(self.logprobs or ()))
 

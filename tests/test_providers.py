@@ -58,6 +58,7 @@ WEATHER = {"id": "call_1", "type": "function", "function": {"name": "weather", "
 WHOLE_CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 OVERLOADED = {"message": "Overloaded", "type": "overloaded_error"}
+ENGINE_DEAD = {"message": "EngineCore encountered an issue.", "type": "BadRequestError", "param": None, "code": 400}
 POLICY = error_response(400, "rejected by our content policy", code="content_policy_violation")
 TOO_LONG = error_response(400, "This model's maximum context length is 8 tokens.", code="context_length_exceeded")
 TRAILING = error_response(400, "The last message must not be of the assistant.", param="messages")
@@ -162,6 +163,11 @@ def pieces_of(count: int) -> str:
     return "".join(pieces(TEXT)[:count])
 
 
+def finishing_each() -> Script:
+    """Return an answer whose chunks all have a finish reason, as Gemini's did."""
+    return events(*(chunk({"content": piece}, "stop") for piece in pieces(TEXT)))
+
+
 ALONE = {
     "429 with Retry-After": Case([error_response(429, retry_after=1)], 1, 429, "rate_limit_exceeded", ""),
     "429 without Retry-After": Case([error_response(429), answer()], 1, 429, "rate_limit_exceeded", ""),
@@ -177,6 +183,13 @@ ALONE = {
     "cut off twice, and repeated": Case([cut_off(3), cut_off(5), answer()], 3, body=SEEDED),
     "truncated": Case([truncated(3), answer()], 2, body=SEEDED),
     "stalled": Case([stalled(3), answer()], 2, body=SEEDED),
+    "engine failure called a bad request": Case([error_event(3, ENGINE_DEAD), answer()], 2, body=SEEDED),
+    "engine failure before any text": Case([error_event(0, ENGINE_DEAD), answer()], 2),
+    "unlimited tokens": Case([cut_off(3), answer()], 2, body=SEEDED | {"max_tokens": -1}),
+    "token limit as text": Case([cut_off(3), answer()], 2, body=SEEDED | {"max_tokens": "100"}),
+    "invalid response_format": Case([cut_off(3), answer()], 2, body=SEEDED | {"response_format": ["json"]}),
+    "refused in mid-answer": Case([cut_off(3), error_response(400), answer()], 3, body=SEEDED),
+    "a finish reason in each chunk": Case([finishing_each()], 1),
     "malformed event": Case([malformed(3), answer()], 2, body=SEEDED),
     "error event": Case([error_event(3, {"message": "broke", "type": "server_error"}), answer()], 2, body=SEEDED),
     "no [DONE]": Case([answer(done=False)], 1),
@@ -592,6 +605,64 @@ async def test_answers_with_other_members_are_not_spliced(where: str) -> None:
         async with gateway_to(bad, good, models=models, fallbacks=fallbacks) as http:
             got = await ask(http, stream, seed=1)
         assert got == ((200, "One two", "node_failed") if stream else (200, "One two", None))
+
+
+CUSTOM = {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "sql", "input": "SELECT "}}
+REST_OF_CUSTOM = {"index": 0, "custom": {"input": "1"}}
+
+
+async def test_calls_of_custom_tools_are_passed_on() -> None:
+    """Calls of custom tools, which the gateway does not make itself, reach the client as they are."""
+    script = events(
+        chunk({"tool_calls": [CUSTOM]}), chunk({"tool_calls": [REST_OF_CUSTOM]}), chunk(finish="tool_calls")
+    )
+    async with gateway_to(Provider(script)) as http:
+        choice = (await http.post(CHAT, json=ASK | {"tools": [{"type": "custom", "custom": {"name": "sql"}}]})).json()
+    message = choice["choices"][0]["message"]
+    assert message["tool_calls"][0]["custom"] == {"name": "sql", "input": "SELECT 1"}
+    assert choice["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("where", ["another deployment", "a fallback"])
+async def test_a_finished_choice_gets_nothing_more(where: str) -> None:
+    """A choice that was finished is not continued by an answer in which it is longer."""
+    both = [chunk({"content": "A"}), chunk({"content": "B"}, index=1), chunk(finish="stop")]
+    longer = [chunk({"content": "A more"}), chunk({"content": "B more"}, index=1)]
+    bad = Provider(Script([*(event(each) for each in both), Cut()]))
+    good = Provider(events(*longer, chunk(finish="stop"), chunk(finish="stop", index=1)))
+    models = ["mock", "mock" if where == "another deployment" else "other"]
+    fallbacks = {} if where == "another deployment" else {"mock": ("other",)}
+    async with gateway_to(bad, good, models=models, fallbacks=fallbacks) as http:
+        response = await http.post(CHAT, json=ASK | {"stream": True, "seed": 1, "n": 2})
+    chunks = [each["choices"][0] for each in events_of(response.content)[:-1] if each.get("choices")]
+    for index in (0, 1):
+        reasons = [one["finish_reason"] for one in chunks if one["index"] == index]
+        assert all(reason is None for reason in reasons[:-1])
+
+
+async def test_a_replay_repeats_all_calls() -> None:
+    """A replay that leaves out a delivered call, even one without arguments, differs."""
+    named = [{"index": index, "id": f"c{index}", "function": {"name": "weather", "arguments": ""}} for index in (0, 1)]
+    bad = Provider(cut_calls({"content": "Hi"}, *({"tool_calls": [one]} for one in named)), error_response(500))
+    good = Provider(events(chunk({"content": "Hi"}), chunk({"content": " there"}), chunk(finish="stop")))
+    async with gateway_to(bad, good) as http:
+        response = await http.post(CHAT, json=ASK | {"stream": True, "seed": 1, "tools": TOOLS})
+    assert " there" not in response.text
+    assert '"error"' in response.text
+
+
+async def test_halves_of_surrogate_pairs_anywhere() -> None:
+    """Halves of surrogate pairs in logprobs, other members and errors neither fail a request nor break a stream."""
+    half = r'{"choices":[{"index":0,"delta":{"content":"\ud83d"},"stop_reason":"\ud83d","logprobs":{"content":[%s]}}]}'
+    entry = r'{"token":"\ud83d","logprob":null}'
+    rest = r'{"choices":[{"index":0,"delta":{"content":"\ude00"},"finish_reason":"stop"}]}'
+    stream = raw(f"data: {half % entry}\n\n", f"data: {rest}\n\n", "data: [DONE]\n\n")
+    async with gateway_to(Provider(stream)) as http:
+        assert await ask(http, True, logprobs=True) == (200, "😀", None)
+    refusal = Script([rb'{"error":{"message":"bad \ud83d char"}}'], 400, {"content-type": "application/json"})
+    async with gateway_to(Provider(refusal)) as http:
+        response = await http.post(CHAT, json=ASK)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "bad \ufffd char")
 
 
 async def test_what_the_gateway_needs_is_checked() -> None:

@@ -79,6 +79,7 @@ class _Resumption:
         self._expected = {place: "".join(parts) for place, parts in delivered._texts.items()}
         self._calls = dict(delivered._calls)
         self._finished = dict(delivered._finished)
+        self._closed = frozenset(delivered._finished)
         self._logprobs = dict(delivered._logprobs)
         self._token_ids = dict(delivered._token_ids)
         self._nodes = tuple(nodes)
@@ -98,7 +99,7 @@ class _Resumption:
                 self._finish(event)
             case Extra():
                 # What a repeated part of the answer had of them is not needed again.
-                if not self._is_incomplete(event.choice):
+                if event.choice not in self._closed and not self._is_incomplete(event.choice):
                     self._pass_on(event)
             case Used():
                 replayed = event.replayed + self._tokens
@@ -137,8 +138,8 @@ class _Resumption:
             raise AnswerDiffersError
 
     def _pass_on(self, event: Event) -> None:
-        """Pass on an event of a choice of which everything delivered was repeated."""
-        if not isinstance(event, Used) and self._is_incomplete(event.choice):
+        """Pass on an event of a choice of which everything delivered was repeated, and not its end."""
+        if not isinstance(event, Used) and (event.choice in self._closed or self._is_incomplete(event.choice)):
             raise AnswerDiffersError
         self._delivered.receive(event)
 

@@ -15,7 +15,7 @@ from subnet.client.race import Hedger, Race
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable
+from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, RequestError
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
@@ -79,16 +79,14 @@ class Failover(Generic[D]):
                 raise
             ledger.diverged = True
         except NodeError as error:
-            lease = race.attempt.lease
-            lease.failed(error)
-            if isinstance(error, NodeBusy):
-                self._max_choices = max(1, len(race.attempt.choices) // 2)
-            if ledger.delivered_tokens > delivered:
-                retry.on_progress()
-                self._pin_model(lease)
-            has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
-            pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
-            await self._deadline.wait(asyncio.sleep(pause))
+            race.attempt.lease.failed(error)
+            await self._wait_to_retry(race, error, delivered)
+        except RequestError as error:
+            race.attempt.lease.abandoned()
+            if not delivered:
+                raise
+            # A node that refuses the rest of an answer cannot resume it; another one may.
+            await self._wait_to_retry(race, NodeError(str(error)), delivered)
         except BaseException:
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.
             if ledger.delivered_tokens > delivered:
@@ -100,6 +98,18 @@ class Failover(Generic[D]):
             race.attempt.lease.succeeded()
             retry.on_progress()
             self._interrupted = False
+
+    async def _wait_to_retry(self, race: Race[D], error: NodeError, delivered: int) -> None:
+        """Wait before the next attempt. Raises `error` if there must be none."""
+        ledger, retry, lease = self._ledger, self._retry, race.attempt.lease
+        if isinstance(error, NodeBusy):
+            self._max_choices = max(1, len(race.attempt.choices) // 2)
+        if ledger.delivered_tokens > delivered:
+            retry.on_progress()
+            self._pin_model(lease)
+        has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
+        pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
+        await self._deadline.wait(asyncio.sleep(pause))
 
     def _pin_model(self, lease: Lease) -> None:
         """Continue an answer only on the model that started it, even if the session named no model."""

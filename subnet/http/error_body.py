@@ -74,6 +74,8 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 def _text(value: Any) -> str | None:
+    if type(value) is int:
+        return str(value)
     return _truncate(value) if isinstance(value, str) and value else None
 
 

@@ -22,6 +22,7 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.http.error_body import ErrorBody
+from subnet.http.lenient_json import without_halves
 from subnet.http.retry_after import retry_after
 
 # Retry-After for an exhausted quota or unpaid account, in seconds: nobody pays within a minute.
@@ -102,6 +103,7 @@ _RULES = (
     _Rule(_BAD_REQUEST, _UNKNOWN_MODEL, NotFound),
     _Rule(_BAD_REQUEST, None, InvalidRequest),
     _Rule((529,), None, NodeBusy),
+    _Rule((410, 411, 414, 415, 416, 417, 421, 431, 451), None, InvalidRequest),
     _Rule((500, 502, 503), _BUSY, NodeBusy),
 )
 
@@ -112,6 +114,7 @@ def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | Non
     `body` is the JSON value, or the text if it is not JSON. For a `status` below 400 the status is read from the body.
     The message of a RequestError is the server's own message only, because it is passed on to the client.
     """
+    body = without_halves(body)
     error_body = ErrorBody.parse(body)
     if status < 400:
         status = error_body.status

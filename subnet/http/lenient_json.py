@@ -27,12 +27,15 @@ def decode(data: bytes | str) -> Any:
 
 
 class SurrogateJoiner:
-    """Joins surrogate pairs whose halves are in two texts of a stream. `pending` is True while a half is held back.
+    """Joins surrogate pairs whose halves are in two texts of a stream.
+
+    `pending` is True while a half is held back; with `hold` False none is.
 
     Halves without the other one become U+FFFD, as in JavaScript's encoder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hold: bool = True) -> None:
+        self._hold = hold
         self._held: dict[tuple[str | int, ...], str] = {}
 
     @property
@@ -55,10 +58,15 @@ class SurrogateJoiner:
 
     def _join_text(self, text: str, path: tuple[str | int, ...]) -> str:
         text = self._held.pop(path, "") + text
-        if text and "\ud800" <= text[-1] <= "\udbff":
+        if self._hold and text and "\ud800" <= text[-1] <= "\udbff":
             self._held[path] = text[-1]
             text = text[:-1]
         return _replaced(text)
+
+
+def without_halves(value: Any) -> Any:
+    """Return a copy of a JSON value whose texts have no halves of surrogate pairs."""
+    return SurrogateJoiner(hold=False).join(value)
 
 
 def _replaced(text: str) -> str:

@@ -145,7 +145,20 @@ def _merged(first: Any, second: Any, name: str = "") -> Any:
     if isinstance(first, dict) and isinstance(second, dict):
         return first | {key: _merged(first.get(key), value, key) for key, value in second.items()}
     if isinstance(first, list) and isinstance(second, list):
-        return first + second
+        return _merged_lists(first, second)
     if isinstance(first, str) and isinstance(second, str) and name not in ("id", "type", "object"):
         return first + second
     return second
+
+
+def _merged_lists(first: list[Any], second: list[Any]) -> list[Any]:
+    """Return both lists as one; objects with the same `index` are parts of the same item."""
+    items = list(first)
+    for item in second:
+        index = item.get("index") if isinstance(item, dict) else None
+        same = [n for n, known in enumerate(items) if isinstance(known, dict) and known.get("index") == index]
+        if index is not None and same:
+            items[same[0]] = {**_merged(items[same[0]], item), "index": index}
+        else:
+            items.append(item)
+    return items

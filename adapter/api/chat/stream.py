@@ -101,6 +101,9 @@ class ChunkWriter(ChunkEncoder):
         role = self._role_chunk(event) if event.choice in self._without_role else b""
         if isinstance(event, Extra):
             return role + self._extra_chunk(event)
+        if self._functions and isinstance(event, CallStarted | CallArguments) and event.index:
+            # The older form has room for one call.
+            return role
         return role + self._chunk([self._choice(event)], **self._usage_fields())
 
     def _extra_chunk(self, event: Extra) -> bytes:

@@ -7,7 +7,7 @@ import msgspec
 from subnet.aio import Sink, gather_or_cancel
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.attempt.base import Attempt
-from subnet.client.ledger.chat import ChatChoice, ChatLedger
+from subnet.client.ledger.chat import ChatChoice, ChatLedger, token_limit
 from subnet.client.resume.chat import Replay, choose_strategy
 from subnet.pool.lease import Lease
 
@@ -53,9 +53,9 @@ class ChatAttempt(Attempt[ChatDelta]):
         request = self._ledger.request
         body = dict(request.body)
         for name in ("max_tokens", "max_completion_tokens"):
-            if body.get(name) is not None:
-                body[name] = max(1, body[name] - choice.tokens)
-        return ChatRequest(model=request.model, body=body, choices=(choice.index,), prefix="".join(choice.text))
+            if (limit := token_limit({name: body.get(name)})) is not None:
+                body[name] = max(1, limit - choice.tokens)
+        return msgspec.structs.replace(request, body=body, choices=(choice.index,), prefix="".join(choice.text))
 
     async def _send(self, request: ChatRequest, emit: Sink[ChatDelta]) -> None:
         prefix_tokens = [self._ledger.choices[index].tokens if request.prefix else 0 for index in request.choices]

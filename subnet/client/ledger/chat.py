@@ -125,10 +125,8 @@ class ChatLedger(Ledger[ChatDelta]):
 
     @property
     def max_tokens(self) -> int | None:
-        """Maximum number of tokens of each choice."""
-        body = self.request.body
-        maximum: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
-        return maximum
+        """Maximum number of tokens of each choice; None if there is none. Some servers take -1 for that."""
+        return token_limit(self.request.body)
 
     @property
     def usage(self) -> ChatUsage:
@@ -162,6 +160,12 @@ class ChatLedger(Ledger[ChatDelta]):
             self.choices[index].unreported_tokens = count
 
 
+def token_limit(body: dict[str, Any]) -> int | None:
+    """Return the maximum number of new tokens that a request sets; None for none, or one that is not a number."""
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit if type(limit) is int and limit > 0 else None
+
+
 def is_deterministic(body: dict[str, Any]) -> bool:
     """Return True if the same request should give the same answer: greedy sampling or a seed."""
     return body.get("temperature") == 0 or body.get("seed") is not None
@@ -173,7 +177,8 @@ def allows_prefill(body: dict[str, Any]) -> bool:
     That excludes structured outputs and forced tool calls, which a server would start from the beginning, and requests
     that end with an assistant message themselves.
     """
-    response_format = (body.get("response_format") or {}).get("type", "text")
+    given = body.get("response_format") or {"type": "text"}
+    response_format = given.get("type") if isinstance(given, dict) else given
     forced = body.get("tool_choice") not in (None, "none", "auto")
     structured = any(body.get(name) is not None for name in _STRUCTURED_OUTPUT_PARAMS)
     is_text = response_format == "text" and not structured

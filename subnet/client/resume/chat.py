@@ -50,6 +50,7 @@ class Replay:
         self._reasoning = _DeliveredText(choice.reasoning)
         self._refusal = _DeliveredText(choice.refusal)
         self._calls = [(call.name, _DeliveredText(call.arguments)) for call in choice.calls]
+        self._missing_calls = set(range(len(self._calls)))
         self._logprobs_to_skip = choice.logprob_count
 
     def skip_delivered(self, delta: ChatDelta) -> ChatDelta | None:
@@ -69,12 +70,13 @@ class Replay:
     @property
     def _complete(self) -> bool:
         delivered = [self._text, self._reasoning, self._refusal, *(arguments for _, arguments in self._calls)]
-        return all(text.complete for text in delivered)
+        return not self._missing_calls and all(text.complete for text in delivered)
 
     def _new_call(self, delta: CallDelta) -> CallDelta | None:
         """Return the new part of a tool call. Its id is ignored: a replay has another one than was delivered."""
         if delta.index >= len(self._calls):
             return delta
+        self._missing_calls.discard(delta.index)
         name, arguments = self._calls[delta.index]
         if delta.name not in ("", name):
             raise Diverged("the replayed answer calls a different function than the one delivered")

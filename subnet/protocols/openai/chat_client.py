@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -19,9 +20,13 @@ from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.quirks import Quirks
 from subnet.protocols.openai.usage_reader import total_usage
 
+_SEED = re.compile(r"\b(random_)?seed\b", re.IGNORECASE)
+
 # Usage of one HTTP request, and the choices that its response left out.
 Outcome = tuple[ChatUsage | None, list[Choice]]
 
+# Minimum length of a prefix, in characters, that no continuation repeats by chance.
+_MIN_REPEATED = 12
 # Time to wait for usage and [DONE] once every choice has finished, in seconds.
 _TRAILER_TIMEOUT = 2.0
 
@@ -48,7 +53,9 @@ class ChatClient:
 
         Returns and raises the same as Protocol.rpc_chat.
         """
-        repeated = request.prefix if self._quirks.repeats_prefix else ""
+        # A continuation that begins with all of a long prefix is the whole answer again.
+        may_repeat = self._quirks.repeats_prefix or len(request.prefix) >= _MIN_REPEATED
+        repeated = request.prefix if may_repeat else ""
         logprobs = bool(request.body.get("logprobs"))
         missing = [Choice(number, repeated_prefix=repeated, logprobs=logprobs) for number in request.choices]
         usages: list[ChatUsage | None] = []
@@ -91,7 +98,7 @@ class ChatClient:
             self._usage = False
             return True
         has_own_seed = request.body.get("seed") is None and not body.keys().isdisjoint(SEED_NAMES)
-        if has_own_seed and "seed" in error:
+        if has_own_seed and _SEED.search(error):
             self._without_seeds.add(request.model)
             return True
         return False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatUsage
-from subnet.errors import NodeError, ResponseLost, SubnetError, WireError
+from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, ResponseLost, SubnetError, WireError
 from subnet.http.error_map import is_error
 from subnet.http.lenient_json import decode
 from subnet.http.sse import Event
@@ -15,6 +16,7 @@ from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.usage_reader import read_usage
 
 # Keep-alives that some servers send as events instead of comments.
+_ENGINE_FAILURE = re.compile(r"engine|cuda|out of memory|internal (server )?error", re.IGNORECASE)
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
 
 
@@ -22,7 +24,8 @@ class ChatResponse:
     """Converts the events of one response to deltas, and passes them to `emit`.
 
     `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
-    set by [DONE], and `finished` once every choice has its finish reason.
+    set by [DONE], and `finished` once every choice has its finish reason. The finish
+    reasons are passed on at the end of the response, as some servers send one in every chunk, or content after it.
 
     `to_error` converts an error body of the server; `peer` names the server in errors.
     """
@@ -37,6 +40,7 @@ class ChatResponse:
         self._choices = choices
         self._emit = emit
         self._to_error = to_error
+        self._has_content = False
 
     def feed(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
@@ -56,11 +60,11 @@ class ChatResponse:
         if len(missing) == len(self._choices):
             error = NodeError if self.done else ResponseLost
             raise error(f"{self._peer} closed the stream without an answer")
-        for choice in self._choices:
-            if choice.started and not choice.finished:
-                if not self.done:
-                    raise ResponseLost(f"{self._peer} closed the stream in the middle of the answer")
-                self._emit(choice.finish())
+        started = [choice for choice in self._choices if choice.started]
+        if not (self.done or all(choice.finished for choice in started)):
+            raise ResponseLost(f"{self._peer} closed the stream in the middle of the answer")
+        for choice in started:
+            self._emit(choice.finish())
         return missing
 
     def _decode(self, event: Event) -> Any:
@@ -75,7 +79,7 @@ class ChatResponse:
         # Gemini sends its errors in a list.
         first = chunk[0] if isinstance(chunk, list) and chunk else chunk
         if name == "error" or is_error(first):
-            raise self._to_error(chunk)
+            raise self._error(chunk)
         if not isinstance(chunk, dict):
             raise WireError(f"{self._peer} sent an event that is not a JSON object")
         self.usage = read_usage(chunk) or self.usage
@@ -93,15 +97,27 @@ class ChatResponse:
         if not isinstance(index, int) or not 0 <= index < len(self._choices):
             raise WireError(f"{self._peer} sent a choice that was not requested")
         if raw.get("error"):
-            raise self._to_error(raw)
+            raise self._error(raw)
         try:
             delta = self._choices[index].read(raw, escaped=escaped)
         except NodeError as error:
             raise type(error)(f"{self._peer}: {error.message}") from error
+        self.finished = all(choice.finished for choice in self._choices)
         if delta is not None:
-            if delta.finish_reason is not None:
-                self.finished = all(choice.finished for choice in self._choices)
+            self._has_content = self._has_content or bool(delta.tokens)
             self._emit(delta)
+
+    def _error(self, body: Any) -> SubnetError:
+        """Return the error that the server reported in its stream.
+
+        A server that has begun to answer has accepted the request, whatever it calls its failure. vLLM and SGLang
+        report a crash of their engine as a BadRequestError.
+        """
+        error = self._to_error(body)
+        is_refusal = isinstance(error, InvalidRequest | ContextLengthExceeded)
+        if is_refusal and (self._has_content or _ENGINE_FAILURE.search(error.message)):
+            return NodeError(f"{self._peer} failed in the middle of the answer: {error.message}")
+        return error
 
     def keep_alive(self) -> None:
         """Report that the request is still being worked on."""

@@ -43,6 +43,7 @@ class Choice:
         self.number = number
         self.started = False
         self.finished = False
+        self._reason: str = "stop"
         self._tool_calls = ToolCalls()
         self._prefix_filter = PrefixFilter(repeated_prefix)
         self._logprobs = logprobs
@@ -50,19 +51,18 @@ class Choice:
         self._halves = SurrogateJoiner()
 
     def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
-        """Return the delta of one `choices[]` entry, or None after the finish reason. `escaped`: its JSON has \\u
-        escapes, so its texts may contain halves of surrogate pairs.
+        """Return the delta of one `choices[]` entry, or None without content. Its finish reason is for `finish`.
+
+        `escaped`: its JSON has \\u escapes, so its texts may contain halves of surrogate pairs.
 
         Raises WireError for invalid entries, and NodeError if the server aborted the answer.
         """
-        if self.finished:
-            return None
         self.started = True
+        if escaped or self._halves.pending:
+            raw = self._halves.join(raw)
         message = raw.get("delta") or raw.get("message") or {}
         if not isinstance(message, dict):
             raise WireError("invalid delta: expected an object")
-        if escaped or self._halves.pending:
-            message = self._halves.join(message)
         if (
             self._plain
             and message.keys() == _CONTENT_ONLY
@@ -74,15 +74,23 @@ class Choice:
             return ChatDelta(self.number, message["content"])
         delta = self._read_message(message)
         delta.extra = _others(message, _MESSAGE_MEMBERS)
+        if _has_custom_calls(message.get("tool_calls")):
+            delta.extra = {**(delta.extra or {}), "tool_calls": message["tool_calls"]}
         delta.choice_extra = _others(raw, _CHOICE_MEMBERS)
         if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
             delta.logprobs = read_logprobs(raw["logprobs"])
-        delta.finish_reason = to_finish_reason(raw.get("finish_reason"), has_calls=bool(self._tool_calls))
-        return self._finish(delta) if delta.finish_reason is not None else delta
+        if to_finish_reason(raw.get("finish_reason"), has_calls=False) is None:
+            return delta
+        self.finished, self._reason = True, raw["finish_reason"]
+        return delta if delta.tokens else None
 
     def finish(self) -> ChatDelta:
-        """Return the last delta of an answer that ended regularly, but without a finish reason."""
-        return self._finish(ChatDelta(self.number, finish_reason="tool_calls" if self._tool_calls else "stop"))
+        """Return the last delta, at the end of the response. Without a finish reason it is "stop", or "tool_calls"."""
+        delta = ChatDelta(self.number, calls=self._tool_calls.finish())
+        text = (self._halves.flush(("delta", "content")), self._halves.flush(("message", "content")))
+        delta.text = self._prefix_filter.flush() + "".join(text)
+        delta.finish_reason = to_finish_reason(self._reason, has_calls=bool(self._tool_calls))
+        return delta
 
     def _read_message(self, message: dict[str, Any]) -> ChatDelta:
         delta = ChatDelta(self.number)
@@ -96,17 +104,16 @@ class Choice:
             if not delta.reasoning:
                 delta.reasoning = _text(message.get(name))
         delta.refusal = delta.refusal or _text(message.get("refusal"))
-        if message.get("tool_calls"):
+        if message.get("tool_calls") and not _has_custom_calls(message["tool_calls"]):
             delta.calls = self._tool_calls.read(message["tool_calls"])
         elif message.get("function_call"):
             delta.calls = self._tool_calls.read_function(message["function_call"])
         return delta
 
-    def _finish(self, delta: ChatDelta) -> ChatDelta:
-        self.finished = True
-        delta.calls += self._tool_calls.finish()
-        delta.text += self._prefix_filter.flush() + self._halves.flush(("content",))
-        return delta
+
+def _has_custom_calls(calls: Any) -> bool:
+    """Return whether there are calls of custom tools, which have an input instead of a function: they are passed on."""
+    return isinstance(calls, list) and any(isinstance(call, dict) and "custom" in call for call in calls)
 
 
 def _others(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:

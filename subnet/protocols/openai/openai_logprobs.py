@@ -7,6 +7,8 @@ from typing import Any
 
 from subnet.errors import WireError
 
+_MIN_LOGPROB = -9999.0
+
 
 def read_logprobs(value: Any) -> list[dict[str, Any]] | None:
     """Return the entries of `logprobs.content`, each with token, logprob, bytes and top_logprobs only.
@@ -30,12 +32,15 @@ def _top(entry: Any) -> list[dict[str, Any]]:
 
 def _entry(entry: Any) -> dict[str, Any]:
     token = entry.get("token") if isinstance(entry, dict) else None
-    if not isinstance(token, str):
-        raise WireError("invalid logprobs: an entry has no token")
+    if not isinstance(token, str) or "logprob" not in entry:
+        raise WireError("invalid logprobs: an entry has no token or no logprob")
     return {"token": token, "logprob": _number(entry.get("logprob")), "bytes": _bytes(entry.get("bytes"), token)}
 
 
 def _number(value: Any) -> float:
+    if value is None or (type(value) is float and (math.isnan(value) or value == -math.inf)):
+        # Servers send these for a probability of 0; OpenAI a finite minimum.
+        return _MIN_LOGPROB
     # Bounded, because a JSON integer may be too large for a float.
     if type(value) is int and abs(value) < 1 << 53:
         return float(value)

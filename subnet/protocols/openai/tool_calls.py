@@ -24,7 +24,7 @@ class _Call:
     something else arrives.
     """
 
-    __slots__ = ("arguments", "id", "index", "key", "name")
+    __slots__ = ("arguments", "has_placeholder", "id", "index", "key", "name")
 
     def __init__(self, key: object, id: str) -> None:
         self.key = key
@@ -32,6 +32,7 @@ class _Call:
         self.name = ""
         self.index = -1
         self.arguments = ""
+        self.has_placeholder = False
 
     @property
     def has_complete_arguments(self) -> bool:
@@ -48,9 +49,8 @@ class _Call:
         return part[len(known) :]
 
     def add_name(self, piece: str) -> None:
-        """Append a piece of the name, unless it is the name again."""
-        if piece != self.name:
-            self.name += piece
+        """Append a piece of the name, unless it repeats what is known of it."""
+        self.name = piece if piece.startswith(self.name) else self.name + piece
 
 
 class ToolCalls:
@@ -130,6 +130,9 @@ class ToolCalls:
         return call
 
     def _append(self, call: _Call, name: str, arguments: str) -> Iterator[CallDelta]:
+        if not call.arguments and arguments.strip() == "{}":
+            # Some servers send a placeholder before the real arguments; without any, `finish` reports it.
+            arguments, call.has_placeholder = "", True
         new = call.new_arguments(arguments)
         call.arguments += new
         if call.index >= 0:
@@ -158,7 +161,7 @@ def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk:
     if same_chunk or (arguments and call.has_complete_arguments and not arguments.startswith(call.arguments)):
         return True
     # Before the arguments begin, it may be the next piece of the name.
-    is_piece = call.key is not None and not call.arguments
+    is_piece = call.key is not None and not call.arguments and not call.has_placeholder
     return name != call.name and not is_piece
 
 

@@ -274,7 +274,8 @@ def test_any_body_is_mapped(status: int, body: Any) -> None:
     """Any body is mapped to an error, and to a RequestError only if the request may be invalid."""
     mapped = to_error("peer", status, body, {"retry-after": str(body)[:20]})
     assert isinstance(mapped, NodeError | RequestError)
-    assert not isinstance(mapped, RequestError) or status in (400, 403, 413, 422, 500) or status < 400
+    about_the_request = (400, 403, 410, 411, 413, 414, 415, 416, 417, 421, 422, 431, 451, 500)
+    assert not isinstance(mapped, RequestError) or status in about_the_request or status < 400
 
 
 @pytest.mark.parametrize(

@@ -245,12 +245,12 @@ async def test_connection_lost_after_the_finish_reason() -> None:
     assert (result.text(), result.finishes(), result.usage) == (TEXT, ["stop"], None)
 
 
-async def test_text_after_the_finish_reason_is_ignored() -> None:
-    """Chunks after a choice's finish reason are ignored."""
+async def test_content_after_a_finish_reason_is_kept() -> None:
+    """A finish reason is not the end: some servers send one in each chunk, or content after it. The last one counts."""
     result = await chat_scripted(
         events(chunk({"content": "x"}, "stop"), chunk({"content": "y"}), chunk(finish="length"))
     )
-    assert (result.text(), result.finishes()) == ("x", ["stop"])
+    assert (result.text(), result.finishes()) == ("xy", ["length"])
 
 
 @pytest.mark.parametrize("make", [unresponsive, delayed, lambda until: stalled(after=2, until=until)])
