@@ -6,7 +6,9 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from subnet.http.node_spec import Kind
@@ -26,6 +28,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORM = {"response_format": {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA, "strict": True}}}
+NODE = '[[nodes]]\nurl = "%s"\nkind = "llama-server"\nlane = "chat"\n'
 QUESTIONS = {
     "greedy": Question(prompt="Tell me a story.", temperature=0.0, seed=None),
     "with a seed": Question(prompt="Tell me a story."),
@@ -35,17 +38,24 @@ QUESTIONS = {
 
 
 class Two:
-    """Two servers and a gateway in front; a killed server is restarted at its address."""
+    """Two servers and a gateway in front; a killed server is restarted at its address. `config` is a file for the
+    settings of the nodes, which then are servers of the type llama-server on the chat lane.
+    """
 
-    def __init__(self, stack: ExitStack, kind: Kind | None) -> None:
+    def __init__(self, stack: ExitStack, kind: Kind | None, config: Path | None = None) -> None:
         self._stack = stack
         self.servers = [stack.enter_context(llama_server(slots=1)) for _ in range(2)]
-        flags = ("--policy", "sticky")
-        self.gateway: Gateway = stack.enter_context(gateway([one.url for one in self.servers], flags, kind))
+        flags: tuple[str, ...] = ("--policy", "sticky")
+        addresses = [one.url for one in self.servers]
+        if config is not None:
+            config.write_text("".join(NODE % address for address in addresses))
+            flags, addresses = (*flags, "--config", str(config)), []
+        self.gateway: Gateway = stack.enter_context(gateway(addresses, flags, kind))
         until(self.well)
 
     def well(self) -> bool:
-        return {row["state"] for row in self.gateway.table} == {"healthy"}
+        # After three kills of a server its breaker waits for a trial request.
+        return {row["state"] for row in self.gateway.table} <= {"healthy", "breaker-half-open"}
 
     def ask(self, question: Question, kill_after: int | None = None) -> Answer:
         """Send a question; with `kill_after`, the server that answers is killed after this number of pieces of text."""
@@ -115,3 +125,24 @@ def test_killed(two: Two, lane: str, feature: str, record_property: Record) -> N
     assert same
     assert counted[0] == counted[1]
     assert answer.switched == 1
+
+
+def test_unseeded_answers_on_the_chat_lane(tmp_path: Path) -> None:
+    """An answer without a seed, sampled or greedy, streamed as text or JSON, survives the kill of its llama-server: the
+    server had a seed of the gateway's own.
+    """
+    with ExitStack() as stack:
+        two = Two(stack, None, tmp_path / "adapter.toml")
+        assert [row["lane"] for row in two.gateway.table] == ["chat", "chat"]
+        for feature, question in QUESTIONS.items():
+            if not question.stream:
+                continue
+            unseeded = msgspec.structs.replace(question, seed=None, temperature=1.0)
+            for asked in (question, unseeded):
+                answer = two.ask(asked, kill_after=4)
+                two.mend()
+                assert answer.complete, (feature, answer.events)
+                assert answer.switched == 1
+                assert answer.usages[-1]["completion_tokens"] > 4
+                if feature == "JSON schema":
+                    assert json.loads(answer.choices[0].text).keys() == {"city", "days"}
