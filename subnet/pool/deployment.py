@@ -30,9 +30,9 @@ class DeploymentStatus(msgspec.Struct, frozen=True):
 class Deployment:
     """The model `model` on the node `remote`: a provider serves many models at one address, and each can fail alone.
 
-    `last_error` is the last failure of a request. The deployment gets no requests until `busy_until`, because it is at
-    capacity or, if `rate_limited`, because of a rate limit; `announced_wait` if the node itself said for how long.
-    `priority` and `weight` are for routing, see
+    `last_error` is the last failure of a request. `context_length` is in tokens, infinite if it is not known. The
+    deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate
+    limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
     Protocol.placement.
     """
 
@@ -48,6 +48,8 @@ class Deployment:
         self.rate_limited = False
         self.announced_wait = False
         self.last_error = ""
+        self.context_length: float = inf
+        self.update()
         self._last_invalid_answer: int | None = None
 
     @property
@@ -55,11 +57,10 @@ class Deployment:
         """Share of the node's slots in use."""
         return self.remote.load
 
-    @property
-    def context_length(self) -> float:
-        """Context length of the model on this node, in tokens; infinite if it is not known."""
+    def update(self) -> None:
+        """Read the context length from the node's description, after it has changed."""
         card = None if self.remote.info is None else self.remote.info.card(self.model)
-        return inf if card is None or not card.context_length else card.context_length
+        self.context_length = inf if card is None or not card.context_length else card.context_length
 
     def available(self, now: float) -> bool:
         """Return whether a request may be sent now."""

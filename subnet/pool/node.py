@@ -81,11 +81,12 @@ class RemoteNode:
 
     def deployment(self, model: str | None) -> Deployment:
         """Return the deployment of `model`, which the node must serve (None: its first model)."""
-        card = None if self.info is None else self.info.card(model)
-        name = card.id if card is not None else model or ""
-        found = self._deployments.get(name)
+        if model is None:
+            card = None if self.info is None else self.info.card(None)
+            model = "" if card is None else card.id
+        found = self._deployments.get(model)
         if found is None:
-            found = self._deployments[name] = Deployment(self, name)
+            found = self._deployments[model] = Deployment(self, model)
         return found
 
     @property
@@ -117,8 +118,9 @@ class RemoteNode:
         self.info = info
         served = {card.id for card in info.cards}
         self._deployments = {name: one for name, one in self._deployments.items() if name in served}
-        if restarted:
-            for deployment in self._deployments.values():
+        for deployment in self._deployments.values():
+            deployment.update()
+            if restarted:
                 deployment.on_restart(now)
         self.name = "".join(char if " " <= char <= "~" else "?" for char in info.node_id)
         self.status(now)

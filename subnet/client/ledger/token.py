@@ -85,7 +85,7 @@ class TokenLedger(Ledger[Delta]):
 
     @property
     def size(self) -> RequestSize:
-        delivered = max((len(choice.tokens) for choice in self.unfinished), default=0)
+        delivered = max([len(choice.tokens) for choice in self.choices if not choice.finished], default=0)
         return RequestSize(len(self.prompt), delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
 
     @property

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from subnet.pool.policies.base import C, Candidate, Policy, RoutingHint
+from subnet.pool.policies.base import C, Policy, RoutingHint
 
 
 class RoundRobin(Policy):
@@ -23,25 +22,18 @@ class RoundRobin(Policy):
     def __init__(self) -> None:
         self._counter = 0
         self._now = 0.0
-        self._turns: WeakKeyDictionary[object, _Turn] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[object, tuple[float, int]] = WeakKeyDictionary()
 
     def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
-        chosen = min(candidates, key=self._key)
+        now, turns = self._now, self._turns
+        due = [(max(time, now), number) for time, number in [turns.get(one, _NO_TURN) for one in candidates]]
+        first = min(due)
+        chosen = candidates[due.index(first)]
         self._counter += 1
-        self._now = self._key(chosen)[0]
-        self._turns[chosen] = _Turn(self._now + 1 / chosen.weight, self._counter)
+        self._now = first[0]
+        turns[chosen] = (first[0] + 1 / chosen.weight, self._counter)
         return chosen
 
-    def _key(self, candidate: Candidate) -> tuple[float, int]:
-        turn = self._turns.get(candidate, _NO_TURN)
-        return max(turn.time, self._now), turn.number
 
-
-class _Turn(NamedTuple):
-    """Virtual time of a candidate's next turn, and the number of its last one."""
-
-    time: float
-    number: int
-
-
-_NO_TURN = _Turn(0.0, 0)
+# Virtual time of the next turn, and number of the last one, of a candidate that was never chosen.
+_NO_TURN = (0.0, 0)
