@@ -42,6 +42,7 @@ from tests.provider import (
     stalled,
     truncated,
     unresponsive,
+    usage_of,
 )
 
 CHAT = "/v1/chat/completions"
@@ -609,6 +610,14 @@ async def test_answers_with_other_members_are_not_spliced(where: str) -> None:
 
 CUSTOM = {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "sql", "input": "SELECT "}}
 REST_OF_CUSTOM = {"index": 0, "custom": {"input": "1"}}
+
+
+async def test_usage_of_the_first_chunk_only() -> None:
+    """A usage that a server sends before its answer, and never updates, is replaced by an estimate."""
+    first = {**chunk({"role": "assistant"}), **usage_of(7, 0)}
+    async with gateway_to(Provider(events(first, chunk({"content": "a"}), chunk({"content": "b"}, "stop")))) as http:
+        usage = (await http.post(CHAT, json=ASK)).json()["usage"]
+    assert usage["completion_tokens"] == 2
 
 
 async def test_calls_of_custom_tools_are_passed_on() -> None:

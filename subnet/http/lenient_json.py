@@ -47,7 +47,7 @@ class SurrogateJoiner:
         if isinstance(value, str):
             return self._join_text(value, path)
         if isinstance(value, list):
-            return [self.join(item, (*path, number)) for number, item in enumerate(value)]
+            return [self.join(item, (*path, _position(item, number))) for number, item in enumerate(value)]
         if isinstance(value, dict):
             return {_replaced(name): self.join(item, (*path, name)) for name, item in value.items()}
         return value
@@ -62,6 +62,12 @@ class SurrogateJoiner:
             self._held[path] = text[-1]
             text = text[:-1]
         return _replaced(text)
+
+
+def _position(item: Any, number: int) -> int:
+    """Return what identifies an item of a list in a chunk: its `index`, which tool calls have, or its number."""
+    index = item.get("index") if isinstance(item, dict) else None
+    return index if type(index) is int else number
 
 
 def without_halves(value: Any) -> Any:

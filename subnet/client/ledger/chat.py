@@ -153,6 +153,9 @@ class ChatLedger(Ledger[ChatDelta]):
         `prefix_tokens` is, for each choice of the request, the number of delivered tokens sent with it as a prefix,
         which the server counts as part of the prompt.
         """
+        if not usage.completion_tokens and any(self.choices[index].tokens for index in request.choices):
+            # Sent with the first chunk, and never updated: the estimate is better.
+            return
         self._usage_reports.append(usage)
         if self._prompt_tokens is None:
             self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))

@@ -80,13 +80,15 @@ class ChatResponse:
         first = chunk[0] if isinstance(chunk, list) and chunk else chunk
         if name == "error" or is_error(first):
             raise self._error(chunk)
+        if chunk is None:
+            chunk = {}
         if not isinstance(chunk, dict):
             raise WireError(f"{self._peer} sent an event that is not a JSON object")
         self.usage = read_usage(chunk) or self.usage
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             raise WireError(f"{self._peer} sent invalid choices: expected a list")
-        for raw in choices:
+        for raw in filter(None, choices):
             self._choice(raw, escaped=escaped)
         if not choices:
             self.keep_alive()
@@ -94,6 +96,8 @@ class ChatResponse:
     def _choice(self, raw: Any, *, escaped: bool) -> None:
         # A choice without an index is the first.
         index = (raw.get("index") or 0) if isinstance(raw, dict) else None
+        if isinstance(index, str) and index.isdecimal():
+            index = int(index[:9])
         if not isinstance(index, int) or not 0 <= index < len(self._choices):
             raise WireError(f"{self._peer} sent a choice that was not requested")
         if raw.get("error"):

@@ -319,6 +319,26 @@ async def test_surrogate_pairs_in_arguments() -> None:
     assert result.calls() == [("f", '{"a": "😀"}')]
 
 
+async def test_surrogate_pairs_in_two_calls() -> None:
+    """The half of a pair in the arguments of one call is not joined with another call's."""
+    call_of = '{"index":%d,"id":"c%d","function":{"name":"f","arguments":"%s"}}'
+    parts = [(0, r"{\"a\":\"\ud83d"), (1, r"{}"), (0, r"\ude00\"}")]
+    calls = [call_of % (index, index, part) for index, part in parts]
+    chunks = [f'data: {{"choices":[{{"delta":{{"tool_calls":[{one}]}}}}]}}\n\n' for one in calls]
+    result = await chat_scripted(raw(*chunks, 'data: {"choices":[{"finish_reason":"stop"}]}\n\n', "data: [DONE]\n\n"))
+    assert result.calls() == [("f", '{"a":"😀"}'), ("f", "{}")]
+
+
+async def test_empty_events_and_choices() -> None:
+    """An event or a choice that is null, and an index that is text, do not end an answer."""
+    chunks = [
+        "data: null\n\n",
+        'data: {"choices":[null]}\n\n',
+        'data: {"choices":[{"index":"0","delta":{"content":"a"}}]}\n\n',
+    ]
+    assert (await chat_scripted(raw(*chunks, "data: [DONE]\n\n"))).text() == "a"
+
+
 async def test_numbers_that_are_not_json() -> None:
     """NaN and Infinity, which Python's reader accepts, do not end an answer."""
     chunks = ['data: {"choices":[{"delta":{"content":"a"}}],"x":NaN}\n\n', 'data: {"choices":[],"y":-Infinity}\n\n']
