@@ -44,6 +44,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ()
     aliases: Annotated[dict[_Name, _Name], Meta(description="additional names of models, as name=model")] = {}
+    fallback_continues: Annotated[
+        bool,
+        Meta(
+            description="let a fallback continue an interrupted answer that it does not repeat: the answer then has the"
+            " words of two models"
+        ),
+    ] = False
     fallbacks: Annotated[
         dict[_Name, tuple[_Name, ...]],
         Meta(description="models to try, in order, when a model cannot answer, as model=other,other"),

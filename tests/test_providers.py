@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 
 from adapter.config import Settings
@@ -17,6 +18,7 @@ from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import ChatRequest
 from subnet.errors import SubnetError
 from subnet.http.node_spec import Kind, NodeSpec
+from subnet.protocols.base import Protocol
 from subnet.protocols.openai import OpenAIProtocol
 from tests.fakes import ASK, events_of, gateway, saying
 from tests.provider import (
@@ -284,6 +286,46 @@ async def test_fallback_that_differs_does_not_go_on() -> None:
     async with gateway_to(bad, wrong, good, models=names, fallbacks={"mock": ("wrong", "good")}) as http:
         assert await ask(http, stream=True) == (200, TEXT, None)
     assert [len(one.chat_requests) for one in (wrong, good)] == [1, 1]
+
+
+@pytest.mark.parametrize("lane", ["chat", "token"])
+async def test_fallback_continues_if_allowed(lane: str) -> None:
+    """With `fallback_continues`, a fallback that says something else continues the text, and the comment says so."""
+    bad = Provider(cut_off(3), error_response(500))
+    other = Provider(answer("One two four."), answer(" and the rest."))
+    tokens = saying(" and the rest.", model="other", peer="tokens")
+    async with bad, other:
+        node: Protocol = tokens if lane == "token" else node_of(other, "other", "vllm")
+        settings = Settings(access_log=False, fallbacks={"mock": ("other",)}, fallback_continues=True)
+        async with gateway(node_of(bad), node, settings=settings, limits=LIMITS) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+                body = ASK | {"stream": True, "max_tokens": 50, "stream_options": {"include_usage": True}}
+                response = await http.post(CHAT, json=body)
+    assert text_of(response) == "One two three and the rest."
+    assert "; continued by other\n" in response.text
+    usage = events_of(response.content)[-2]["usage"]
+    if lane == "chat":
+        sent = other.chat_requests[1].body
+        assert sent["messages"][-1] == {"role": "assistant", "content": "One two three"}
+        assert (sent["max_tokens"], sent["continue_final_message"]) == (47, True)
+        assert usage["completion_tokens"] == 3 + len(pieces(" and the rest."))
+    else:
+        prompt = bytes(np.frombuffer(tokens.requests[-1].prompt.data, np.int32).astype(np.uint8)).decode()
+        assert prompt.endswith("Assistant: One two three")
+        assert usage["completion_tokens"] == 3 + len(" and the rest.")
+
+
+@pytest.mark.parametrize("body", [{"n": 2}, {"tools": TOOLS}, {"response_format": {"type": "json_object"}}])
+async def test_what_a_fallback_cannot_continue(body: dict[str, Any]) -> None:
+    """An answer that cannot be continued from its text ends in an error event, also with `fallback_continues`."""
+    bad, tokens = Provider(cut_off(3), error_response(500)), saying(" more", model="other", peer="tokens")
+    async with bad:
+        settings = Settings(access_log=False, fallbacks={"mock": ("other",)}, fallback_continues=True)
+        async with gateway(node_of(bad), tokens, settings=settings, limits=LIMITS) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+                response = await http.post(CHAT, json=ASK | {"stream": True} | body)
+    assert " more" not in response.text
+    assert '"error"' in response.text
 
 
 def cut_calls(*deltas: dict[str, Any]) -> Script:

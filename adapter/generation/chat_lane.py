@@ -25,7 +25,7 @@ from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest
-from subnet.client.ledger.chat import ChatLedger
+from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
 from subnet.node_info import ModelCard
 
 # Parameters that the gateway or the protocol handles, so they are not passed on.
@@ -36,11 +36,20 @@ class ChatGeneration(Generation):
     """Generation by a server that accepts only messages.
 
     `body` is that of a chat completion. Except for what the gateway itself needs it is passed on as it is: the server
-    judges it. Raises BadRequest for what no such server supports.
+    judges it. Raises BadRequest for what no such server supports. `prefix` is the beginning of the only choice, of
+    `prefix_tokens` tokens, which the server is to continue.
     """
 
     def __init__(
-        self, card: ModelCard, body: Mapping[str, Any], *, choices: int = 1, key: str | None = None, priority: int = 0
+        self,
+        card: ModelCard,
+        body: Mapping[str, Any],
+        *,
+        choices: int = 1,
+        key: str | None = None,
+        priority: int = 0,
+        prefix: str = "",
+        prefix_tokens: int = 0,
     ) -> None:
         if body.get("return_token_ids"):
             message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
@@ -48,11 +57,10 @@ class ChatGeneration(Generation):
         self._card = card
         self._key = key
         self._priority = priority
-        self._request = ChatRequest(
-            model=card.id,
-            body={name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED},
-            choices=tuple(range(choices)),
-        )
+        forwarded = {name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED}
+        if prefix:
+            forwarded = with_remaining_tokens(forwarded, prefix_tokens)
+        self._request = ChatRequest(model=card.id, body=forwarded, choices=tuple(range(choices)), prefix=prefix)
         self._session: Session | None = None
         self._call_counts = [0] * choices
 

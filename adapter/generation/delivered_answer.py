@@ -17,6 +17,7 @@ from adapter.decode.events import (
     TextDelta,
     Used,
 )
+from adapter.decode.usage import Usage
 from subnet.aio import Sink
 
 _Texts = TextDelta | ReasoningDelta | RefusalDelta | CallArguments
@@ -66,6 +67,24 @@ class DeliveredAnswer:
         raises AnswerDiffersError before anything else than the delivered answer is passed on.
         """
         return _Resumption(self, nodes, tokens).receive
+
+    @property
+    def plain_text(self) -> str:
+        """Text of an answer that another model can continue: of one choice, and nothing but text. Otherwise empty."""
+        place = (TextDelta, 0, None)
+        is_plain = self._texts.keys() == {place} and not (self._calls or self._finished)
+        has_tokens = any(self._logprobs.values()) or any(self._token_ids.values())
+        return "".join(self._texts[place]) if is_plain and self.resumable and not has_tokens else ""
+
+    def continued(self, nodes: Sequence[str], tokens: int, model: str) -> Sink[Event]:
+        """Return a sink for the events of `model`, which continues the answer. The arguments are as for `resume`."""
+
+        def receive(event: Event) -> None:
+            if isinstance(event, Used):
+                event = Used(_added(event.usage, tokens), (*nodes, *event.nodes), event.replayed, model)
+            self.receive(event)
+
+        return receive
 
     def _text(self, event: _Texts) -> list[str]:
         return self._texts.setdefault(_place(event), [])
@@ -146,6 +165,14 @@ class _Resumption:
     def _is_incomplete(self, choice: int) -> bool:
         missing_text = any(text for place, text in self._expected.items() if place[1] == choice)
         return missing_text or any(number == choice for number, _ in self._calls)
+
+
+def _added(usage: Usage, tokens: int) -> Usage:
+    """Return the usage of a whole answer of which `tokens` tokens were part of the prompt."""
+    prompt, completion = max(0, usage.prompt_tokens - tokens), usage.completion_tokens + tokens
+    return msgspec.structs.replace(
+        usage, prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+    )
 
 
 def _place(event: _Texts) -> tuple[object, ...]:

@@ -37,9 +37,18 @@ class Fallback(Generic[W]):
     Once a part of an answer was delivered, the next model goes on only if it repeats that part. If all fail, the error
     of the requested model, the first, is raised, as it says more than those of its fallbacks. `works` has the work
     prepared for each model so far; `work` is the last of them.
+
+    `continue_text(name, text, tokens)` returns the work of continuing `text`, of `tokens` tokens, with a model that
+    does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
     """
 
-    def __init__(self, names: Sequence[str], prepare: Callable[[str], Awaitable[W]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        prepare: Callable[[str], Awaitable[W]],
+        continue_text: Callable[[str, str, int], Awaitable[W | None]] | None = None,
+    ) -> None:
+        self._continue_text = continue_text
         self.works: list[W] = []
         self._remaining = list(names)
         self._prepare = prepare
@@ -80,13 +89,32 @@ class Fallback(Generic[W]):
             except Exception as error:
                 if self._answer.started and not had_started:
                     self._error = None
+                differs = isinstance(error, AnswerDiffersError)
                 should_continue = self._should_fall_back(self.work.card.id, error)
+            if differs and await self._prepare_continuation(tokens):
+                sink = self._answer.continued(nodes, tokens, self.work.card.id)
+                continue
             if not should_continue:
                 raise self._take_error()
             nodes += [node for tried in self.work.tried_nodes for node in tried.nodes]
             tokens = max(tokens, self.work.usage.completion_tokens)
             await self.prepare()
             sink = self._answer.resume(nodes, tokens) if self._answer.started else self._record(start)
+
+    async def _prepare_continuation(self, tokens: int) -> bool:
+        """Prepare the work of continuing the delivered text with the last model; return whether that is possible."""
+        text, name = self._answer.plain_text, self.work.card.id
+        if self._continue_text is None or not text:
+            return False
+        try:
+            work = await self._continue_text(name, text, tokens)
+        except (*_FALLBACK_ERRORS, *_REQUEST_ERRORS):
+            return False
+        if work is None:
+            return False
+        logger.warning("request %s: model %s continues the words of another model", current_request.get(), name)
+        self.works.append(work)
+        return True
 
     def _record(self, start: SinkFactory) -> Sink[Event]:
         self._answer = DeliveredAnswer(start())

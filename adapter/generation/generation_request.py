@@ -49,6 +49,22 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     priority: int = 0
 
+    def continuing(self, text: str, tokens: int) -> GenerationRequest | None:
+        """Return the request for the rest of an answer that begins with `text`, of `tokens` tokens.
+
+        None if a model cannot continue it from its text: with tools, an output format or a message to be continued.
+        """
+        conversation = self.conversation
+        is_plain = not (self.tools.tools or self.output_format or conversation.continue_final_message)
+        if not is_plain or conversation.messages[-1].get("role") == "assistant":
+            return None
+        messages = [*conversation.messages, {"role": "assistant", "content": text}]
+        conversation = msgspec.structs.replace(
+            conversation, messages=messages, continue_final_message=True, add_generation_prompt=None
+        )
+        limit = None if self.limit is None else max(1, self.limit - tokens)
+        return msgspec.structs.replace(self, conversation=conversation, limit=limit)
+
 
 def check_media(media: Collection[Media], supported: Collection[str]) -> None:
     """Raise BadRequest for the first part whose modality is not `supported`."""

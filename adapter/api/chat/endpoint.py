@@ -47,6 +47,22 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
 
+    async def prepare_continuation(
+        self, call: Call[ChatEnvelope], model: str, text: str, tokens: int
+    ) -> Generation | None:
+        models, params = call.request.services.models, call.params
+        card = models.card(model)
+        if (params.n or 1) > 1:
+            return None
+        if card.lane == "chat":
+            key, priority = params.routing_key, params.priority or 0
+            return ChatGeneration(card, call.body, key=key, priority=priority, prefix=text, prefix_tokens=tokens)
+        request = generation_request(await validate(call, read_request))
+        continuation = request.continuing(text, tokens)
+        if continuation is None:
+            return None
+        return await prepare(continuation, models, name=model, size=call.size, settings=call.generation_settings)
+
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
         # On the chat lane all parameters are passed to the server, so that none is ignored.

@@ -70,7 +70,9 @@ class ModelEndpoint(ABC, Generic[R, W]):
         names = models.candidates(self.model(call, models))
         # Token ids mean something else to another model.
         names = names[:1] if self.has_token_ids(call.params) else names
-        fallback = Fallback(names, partial(self.prepare, call))
+        may_continue = request.services.settings.fallback_continues
+        continue_text = partial(self.prepare_continuation, call) if may_continue else None
+        fallback = Fallback(names, partial(self.prepare, call), continue_text)
         request.record.works = fallback.works
         await fallback.prepare()
         return await self.respond(call, fallback)
@@ -86,6 +88,10 @@ class ModelEndpoint(ABC, Generic[R, W]):
     @abstractmethod
     async def prepare(self, call: Call[R], model: str) -> W:
         """Return the work for `model` to do. Raises the error that the client gets if no fallback succeeds either."""
+
+    async def prepare_continuation(self, call: Call[R], model: str, text: str, tokens: int) -> W | None:
+        """Return the work of continuing `text`, the first `tokens` tokens of an answer; None if it is not possible."""
+        return None
 
     @abstractmethod
     async def respond(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:

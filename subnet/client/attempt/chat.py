@@ -7,8 +7,9 @@ import msgspec
 from subnet.aio import Sink, gather_or_cancel
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.attempt.base import Attempt
-from subnet.client.ledger.chat import ChatChoice, ChatLedger, token_limit
+from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, with_remaining_tokens
 from subnet.client.resume.chat import Replay, choose_strategy
+from subnet.client.resume.token import Diverged
 from subnet.pool.lease import Lease
 
 
@@ -25,6 +26,8 @@ class ChatAttempt(Attempt[ChatDelta]):
         self.lease = lease
         self._ledger = ledger
         capabilities = lease.remote.capabilities
+        if ledger.request.prefix and not (capabilities.prefill and allows_prefill(ledger.request.body)):
+            raise Diverged("the node cannot continue an answer")
         self._strategy = choose_strategy(ledger, capabilities)
         if self._strategy == "restart":
             ledger.has_own_seed = capabilities.seeds
@@ -51,11 +54,9 @@ class ChatAttempt(Attempt[ChatDelta]):
 
     def _prefill_request(self, choice: ChatChoice) -> ChatRequest:
         request = self._ledger.request
-        body = dict(request.body)
-        for name in ("max_tokens", "max_completion_tokens"):
-            if (limit := token_limit({name: body.get(name)})) is not None:
-                body[name] = max(1, limit - choice.tokens)
-        return msgspec.structs.replace(request, body=body, choices=(choice.index,), prefix="".join(choice.text))
+        body = with_remaining_tokens(request.body, choice.tokens)
+        prefix = request.prefix + "".join(choice.text)
+        return msgspec.structs.replace(request, body=body, choices=(choice.index,), prefix=prefix)
 
     async def _send(self, request: ChatRequest, emit: Sink[ChatDelta]) -> None:
         prefix_tokens = [self._ledger.choices[index].tokens if request.prefix else 0 for index in request.choices]

@@ -169,6 +169,12 @@ def token_limit(body: dict[str, Any]) -> int | None:
     return limit if type(limit) is int and limit > 0 else None
 
 
+def with_remaining_tokens(body: dict[str, Any], delivered: int) -> dict[str, Any]:
+    """Return `body` for the rest of an answer of which `delivered` tokens were delivered."""
+    limits = {name: token_limit({name: body.get(name)}) for name in ("max_tokens", "max_completion_tokens")}
+    return body | {name: max(1, limit - delivered) for name, limit in limits.items() if limit is not None}
+
+
 def is_deterministic(body: dict[str, Any]) -> bool:
     """Return True if the same request should give the same answer: greedy sampling or a seed."""
     return body.get("temperature") == 0 or body.get("seed") is not None
