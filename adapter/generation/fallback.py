@@ -75,8 +75,8 @@ class Fallback(Generic[W]):
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
 
         `start` creates the sink of the answer. Once a part of it was delivered, another model may go on only if it
-        repeats that part word for word, or continues it by `continue_text`. Raises the error of the requested model if no
-        model can answer, and of the one that began the answer if none can go on.
+        repeats that part word for word, or continues it by `continue_text`. Raises the error of the requested model if
+        no model can answer, and of the one that began the answer if none can go on.
         """
         if not self._remaining and self._error is None:
             # They refer to the request, which would stay in memory for the whole stream.

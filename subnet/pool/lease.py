@@ -89,7 +89,7 @@ class Lease:
         return not (isinstance(error, WireError) and deployment.is_repeated_answer(self._request_hash()))
 
     def _request_hash(self) -> int | None:
-        return None if self._hint is None else hash(self._hint.prompt.tobytes())
+        return None if self._hint is None else hash((self._hint.prompt.tobytes(), self._hint.size))
 
     def _concerns_address(self, error: NodeError | None) -> bool:
         """Return whether the error concerns all models of the node. On the token lane it serves only one."""

@@ -108,7 +108,7 @@ class ChatLedger(Ledger[ChatDelta]):
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
         messages = msgspec.json.encode(request.body.get("messages"))
         hint = np.frombuffer(messages[:_MAX_HINT_BYTES], np.uint8).astype(np.int32)
-        super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key))
+        super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key, len(messages)))
         self.request = msgspec.structs.replace(request, own_seed=getrandbits(31))
         self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]

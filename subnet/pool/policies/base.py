@@ -14,12 +14,13 @@ from subnet.tensors import TokenIds, token_ids
 class RoutingHint(msgspec.Struct, frozen=True, eq=False):
     """Properties of a request that are known before a node is chosen.
 
-    `prompt` are its token ids (one-dimensional). `key` is the client's routing key: requests with the same key belong
-    together and should go to the same node.
+    `prompt` are its token ids (one-dimensional), or the first of them if `size`, the length of all, is larger. `key` is
+    the client's routing key: requests with the same key belong together and should go to the same node.
     """
 
     prompt: TokenIds = msgspec.field(default_factory=lambda: token_ids([]))
     key: str | None = None
+    size: int = 0
 
 
 class Candidate(Protocol):
