@@ -72,7 +72,8 @@ class Choice:
         recovery = TokenRecovery(self._server.vocabulary, self._server.exact_count)
         extra = _EXTRA_TOKENS if self._grammar_fields else 0
         body = self._build_request(self._output.remaining + extra) | {"stream": True, "return_progress": True}
-        async with aclosing(stream_events(self._server.http, PATH, body, CompletionEvent)) as events:
+        keep_alive = self._output.keep_alive
+        async with aclosing(stream_events(self._server.http, PATH, body, CompletionEvent, keep_alive)) as events:
             async for event in events:
                 if event.prompt_progress is not None:
                     self._report_progress(event)

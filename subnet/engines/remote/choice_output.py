@@ -42,8 +42,9 @@ class ChoiceOutput:
         return self._max_tokens - len(self.tokens)
 
     def keep_alive(self) -> None:
-        """Emit a keep-alive while the prompt is being processed."""
-        self._emit(Delta(self.index, []))
+        """Emit a keep-alive, unless there are tokens: while the request waits or its prompt is being processed."""
+        if not (self.tokens or self.finished):
+            self._emit(Delta(self.index, []))
 
     def add(
         self,

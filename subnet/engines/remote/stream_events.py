@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,16 +25,18 @@ MIN_LOGPROB = -9999.0
 
 
 async def stream_events(
-    http: HttpClient, path: str, body: Any, event_type: type[EventT]
+    http: HttpClient, path: str, body: Any, event_type: type[EventT], keep_alive: Callable[[], None]
 ) -> AsyncGenerator[EventT, None]:
     """Post `body` and yield the decoded events of the response, up to "[DONE]" or the end of the stream.
 
-    Closing the generator closes the connection, so that the server stops generating. Raises the errors of HttpClient,
-    and WireError for an event that does not match `event_type`.
+    `keep_alive` is called for each comment, which servers send while a request waits. Closing the generator closes the
+    connection, so that the server stops generating. Raises the errors of HttpClient, and WireError for an event that
+    does not match `event_type`.
     """
     async with http.events(path, body) as events:
         async for event in events:
             if event.comment:
+                keep_alive()
                 continue
             if event.data == "[DONE]":
                 return

@@ -94,7 +94,7 @@ class SglangEngine(RemoteEngine):
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
         decoder = IncrementDecoder()
         body = build_request(job, output.index, output.remaining)
-        async with aclosing(stream_events(self._http, PATH, body, GenerateEvent)) as events:
+        async with aclosing(stream_events(self._http, PATH, body, GenerateEvent, output.keep_alive)) as events:
             async for event in events:
                 if not output.tokens:
                     output.cached_tokens = event.meta_info.cached_tokens

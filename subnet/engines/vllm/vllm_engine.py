@@ -98,7 +98,7 @@ class VllmEngine(RemoteEngine):
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
         body = build_request(model.name, job, output.index, output.remaining, self._version)
         last: Choice | None = None
-        async with aclosing(stream_events(self._http, PATH, body, Chunk)) as chunks:
+        async with aclosing(stream_events(self._http, PATH, body, Chunk, output.keep_alive)) as chunks:
             async for chunk in chunks:
                 if chunk.usage is not None and chunk.usage.prompt_tokens_details is not None:
                     output.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens or 0
