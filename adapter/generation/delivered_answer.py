@@ -96,6 +96,7 @@ class _Resumption:
     def __init__(self, delivered: DeliveredAnswer, nodes: Sequence[str], tokens: int) -> None:
         self._delivered = delivered
         self._expected = {place: "".join(parts) for place, parts in delivered._texts.items()}
+        self._repeated = dict.fromkeys(self._expected, 0)
         self._calls = dict(delivered._calls)
         self._finished = dict(delivered._finished)
         self._closed = frozenset(delivered._finished)
@@ -126,11 +127,11 @@ class _Resumption:
 
     def _receive_text(self, event: _Texts) -> None:
         place = _place(event)
-        expected = self._expected.get(place, "")
-        skip = min(len(expected), len(event.text))
-        if event.text[:skip] != expected[:skip]:
+        expected, position = self._expected.get(place, ""), self._repeated.get(place, 0)
+        skip = min(len(expected) - position, len(event.text))
+        if not expected.startswith(event.text[:skip], position):
             raise AnswerDiffersError
-        self._expected[place] = expected[skip:]
+        self._repeated[place] = position + skip
         new: _Texts = msgspec.structs.replace(event, text=event.text[skip:])
         if isinstance(new, TextDelta):
             new = self._without_delivered_tokens(new)
@@ -163,7 +164,9 @@ class _Resumption:
         self._delivered.receive(event)
 
     def _is_incomplete(self, choice: int) -> bool:
-        missing_text = any(text for place, text in self._expected.items() if place[1] == choice)
+        missing_text = any(
+            self._repeated[place] < len(text) for place, text in self._expected.items() if place[1] == choice
+        )
         return missing_text or any(number == choice for number, _ in self._calls)
 
 

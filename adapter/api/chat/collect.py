@@ -154,11 +154,15 @@ def _merged(first: Any, second: Any, name: str = "") -> Any:
 def _merged_lists(first: list[Any], second: list[Any]) -> list[Any]:
     """Return both lists as one; objects with the same `index` are parts of the same item."""
     items = list(first)
+    positions = {item["index"]: number for number, item in enumerate(items) if _has_index(item)}
     for item in second:
-        index = item.get("index") if isinstance(item, dict) else None
-        same = [n for n, known in enumerate(items) if isinstance(known, dict) and known.get("index") == index]
-        if index is not None and same:
-            items[same[0]] = {**_merged(items[same[0]], item), "index": index}
-        else:
+        number = positions.get(item["index"]) if _has_index(item) else None
+        if number is None:
             items.append(item)
+        else:
+            items[number] = {**_merged(items[number], item), "index": item["index"]}
     return items
+
+
+def _has_index(item: Any) -> bool:
+    return isinstance(item, dict) and type(item.get("index")) is int

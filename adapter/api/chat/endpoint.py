@@ -57,7 +57,7 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
         if card.lane == "chat":
             key, priority = params.routing_key, params.priority or 0
             return ChatGeneration(card, call.body, key=key, priority=priority, prefix=text, prefix_tokens=tokens)
-        request = generation_request(await validate(call, read_request))
+        request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         continuation = request.continuing(text, tokens)
         if continuation is None:
             return None

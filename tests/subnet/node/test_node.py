@@ -120,7 +120,7 @@ def generate_frames(count: int) -> list[bytes]:
 
 
 async def test_a_gateway_that_leaves_during_the_handshake(caplog: pytest.LogCaptureFixture) -> None:
-    """A connection that is reset before the WebSocket handshake is complete is no error in the node's log."""
+    """A connection that is reset before the WebSocket handshake is complete causes no error in the node's log."""
     handshake = (
         b"GET /subnet HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
         b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
