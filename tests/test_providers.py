@@ -478,6 +478,14 @@ async def test_a_silent_server_without_a_queue_is_asked_again(metrics: Script) -
     assert len(provider.chat_requests) == 2
 
 
+async def test_a_stall_is_waited_out_once() -> None:
+    """A server that stalls in mid-answer is asked once more if there is no other, and then a fallback is."""
+    bad, other = Provider(stalled(3)), Provider()
+    async with gateway_to(bad, other, models=["mock", "other"], fallbacks={"mock": ("other",)}) as http:
+        assert await ask(http, True) == (200, TEXT, None)
+    assert len(bad.chat_requests) == 2
+
+
 async def test_a_fallback_is_asked_after_the_first_timeout() -> None:
     """After a first-token timeout another deployment or a fallback is asked at once, not the same server again."""
     silent, other = Provider(unresponsive()), Provider(answer("From the other."))

@@ -117,6 +117,9 @@ def fingerprint(card: ModelCard) -> str:
     return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
 
 
+# Of the client's name for a model, in errors.
+_MAX_NAME = 256
+
 _Key = tuple[str, str | None, str, str, str | None]
 
 
@@ -170,6 +173,7 @@ class ModelRegistry:
         cards = self.cards()
         if name in cards:
             return cards[name]
+        name = name[:_MAX_NAME]
         if name in self._seen or not self._seen:
             raise NoNodeAvailable(f"No node is currently serving the model '{name}'.", retry_after=1.0, param="model")
         raise ModelNotFound(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NodeError, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
+from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
 from subnet.pool.deployment import Deployment
 
 
@@ -28,6 +28,7 @@ class Retry:
         self._may_queue = may_queue
         self._clock = clock
         self._failures = 0
+        self._stalls = 0
         self._total_failures = 0
         self._first_failure: float | None = None
         self._last_progress = clock()
@@ -49,7 +50,7 @@ class Retry:
         """Restore the budget, after new tokens."""
         self._waiting_since = None
         self._first_failure = None
-        self._failures = 0
+        self._failures = self._stalls = 0
         self._last_progress = self._clock()
 
     def on_unavailable(self, error: NoNodeAvailable | NodeBusy) -> float:
@@ -84,11 +85,18 @@ class Retry:
         self._total_failures += 1
         self._first_failure = now if self._first_failure is None else self._first_failure
         self._last_error = error
-        if not has_other and (error.permanent or (isinstance(error, NodeTimeout) and not self._may_queue())):
+        self._stalls += isinstance(error, InterTokenTimeout)
+        if not has_other and (error.permanent or self._is_hopeless(error)):
             raise error
         if self._total_failures >= self._limits.max_total_attempts or self._failures >= self._limits.max_attempts:
             raise error
         return self._pause(error, now)
+
+    def _is_hopeless(self, error: NodeError) -> bool:
+        """Return whether not to ask the only node again: for a timeout if another model can be asked, and for a second
+        stall in the middle of an answer anyway.
+        """
+        return isinstance(error, NodeTimeout) and (self._stalls > 1 or not self._may_queue())
 
     def _pause(self, error: SubnetError, now: float) -> float:
         limits, number = self._limits, self._failures - 1

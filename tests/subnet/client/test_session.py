@@ -26,7 +26,7 @@ from subnet.errors import (
     Unauthorized,
 )
 from subnet.generation import Delta, Grammar, TokenLogprobs
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, NodeInfo
 from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
@@ -478,9 +478,18 @@ async def test_a_prompt_goes_to_a_node_with_room_for_it() -> None:
     assert [request.sampling.max_tokens for request in large.requests] == [None, None, 4, 99, 99]
 
 
+class NodeThatIsGone(MockProtocol):
+    """A node that fails all health checks after its first request."""
+
+    async def rpc_info(self) -> NodeInfo:
+        if self.requests:
+            raise NodeLost("gone")
+        return await super().rpc_info()
+
+
 async def test_an_answer_does_not_move_to_a_node_without_room() -> None:
     """An answer that has outgrown the context of the only other node fails with the error of its own node."""
-    large = MockProtocol([*range(20), NodeLost("gone")], peer="large")
+    large = NodeThatIsGone([*range(20), NodeLost("gone")], peer="large")
     small = MockProtocol([*range(20), 5], peer="small", context_length=16)
     limits = Limits(backoff=0.001, max_attempts=2, queue_timeout=0.05)
     async with subnet(large, small) as remotes:
