@@ -24,6 +24,7 @@ from tests.fakes import ASK, events_of, gateway, saying
 from tests.provider import (
     TEXT,
     Cut,
+    Pause,
     Provider,
     RecordedRequest,
     Script,
@@ -476,6 +477,15 @@ async def test_a_silent_server_without_a_queue_is_asked_again(metrics: Script) -
     async with gateway_to_nodes((provider, {"kind": "vllm", "first_token_timeout": 0.2})) as http:
         assert await ask(http, True) == (200, TEXT, None)
     assert len(provider.chat_requests) == 2
+
+
+async def test_a_resumed_answer_is_not_bounded_in_time() -> None:
+    """Once a retry has brought a new token, failover_timeout no longer applies, however long the answer takes."""
+    whole = list(answer().steps)
+    first, second = Provider(cut_off(3)), Provider(Script([*whole[:5], Pause(0.6), *whole[5:]]))
+    limits = msgspec.structs.replace(LIMITS, first_token_timeout=60.0, inter_token_timeout=60.0, failover_timeout=0.3)
+    async with gateway_to_nodes((first, {}), (second, {}), limits=limits) as http:
+        assert await ask(http, True, seed=1) == (200, TEXT, None)
 
 
 async def test_a_stall_is_waited_out_once() -> None:
