@@ -51,7 +51,7 @@ def describe_pretrained(
     `reference` is a folder with a tokenizer.json, or "owner/repo" on the Hugging Face hub; all files but the weights
     are then downloaded, which blocks. `context_length` overrides the one in config.json and is not checked against it,
     because a server may extend a model's context. Stop tokens are those of generation_config.json, or else config.json,
-    plus the tokenizer's end-of-sequence token. Raises SettingsError.
+    the tokenizer's end-of-sequence token, and control tokens whose text marks the end of a turn. Raises SettingsError.
     """
     folder = find_folder(reference, DESCRIPTION, report)
     settings = read_document(folder, SPECIAL_TOKENS) | read_document(folder, TOKENIZER_CONFIG)
@@ -74,7 +74,7 @@ def describe_pretrained(
         chat_template=_chat_template(folder, settings),
         bos_token=bos,
         eos_token=eos,
-        stop_tokens=tuple(sorted({*end_ids, *([vocabulary.ids[eos]] if eos in vocabulary.ids else [])})),
+        stop_tokens=tuple(sorted({*end_ids, *vocabulary.end_tokens(eos)})),
         created=int((folder / TOKENIZER).stat().st_mtime),
     )
     return card, artefact

@@ -9,6 +9,7 @@ import msgspec
 from tokenizers import AddedToken, Tokenizer
 
 from subnet.errors import SettingsError
+from subnet.models.end_tokens import end_tokens
 from subnet.models.pieces import SPACE, byte_level_to_bytes, restore_spaces, sentencepiece_to_bytes
 from subnet.models.pretrained_files import TOKENIZER, Document, read_document
 
@@ -59,6 +60,12 @@ class PretrainedVocabulary(msgspec.Struct, frozen=True):
             json=text,
             prefix_tokens=tokenizer.encode("").ids,
         )
+
+    def end_tokens(self, eos: str) -> set[int]:
+        """Return the token of the text `eos`, and control tokens whose text marks the end of a turn."""
+        control = frozenset(self.control)
+        ends = end_tokens({text: token for text, token in self.ids.items() if token in control})
+        return {*ends, *([self.ids[eos]] if eos in self.ids else [])}
 
 
 def _pieces(ids: dict[str, int], control: Collection[int], decode: Callable[[str], bytes]) -> list[bytes]:

@@ -8,23 +8,12 @@ import msgspec
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from subnet.errors import SettingsError
+from subnet.models.end_tokens import end_tokens
 from subnet.models.gguf import Metadata
 from subnet.models.patterns import PATTERNS
 from subnet.models.pieces import BYTE_LEVEL_ALPHABET, SPACE, byte_level_to_bytes, sentencepiece_to_bytes
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-
-# Texts that llama.cpp treats as end of generation, whatever the file declares (src/llama-vocab.cpp, special_eog_ids).
-_END_TEXTS = frozenset(
-    [
-        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>"),
-        *("<|end_of_text|>", "<end_of_turn>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>"),
-        "<｜end▁of▁sentence｜>",  # noqa: RUF001
-    ]
-)
-# In gpt-oss's Harmony format a turn consists of several messages, and <|end|> ends a message, not a turn.
-_HARMONY_END_TEXTS = {"<|return|>", "<|call|>"}
-_HARMONY_MESSAGE_END = {"<|end|>"}
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -58,8 +47,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
     def end_tokens(self) -> list[int]:
         """Return tokens whose text marks the end of a turn."""
-        end_texts = _END_TEXTS - _HARMONY_MESSAGE_END if set(self.texts) >= _HARMONY_END_TEXTS else _END_TEXTS
-        return [t for t, text in enumerate(self.texts) if text in end_texts and self.types[t] != USER_DEFINED]
+        return end_tokens({text: t for t, text in enumerate(self.texts) if self.types[t] != USER_DEFINED})
 
     def pieces(self) -> list[bytes]:
         """Return the bytes of each token; for control tokens, those of its text."""

@@ -118,15 +118,17 @@ def test_base_vocabulary_is_matched_by_the_tokenizer(tmp_path: Path, text: str) 
 @pytest.mark.parametrize(
     ("generation", "config", "eos", "stops"),
     [
-        ({"eos_token_id": 5}, {"eos_token_id": 7}, END, (1, 5)),
-        ({}, {"eos_token_id": [7, 8]}, "", (7, 8)),
-        ({"eos_token_id": None}, {"text_config": {"eos_token_id": 9}}, None, (9,)),
-        ({}, {}, END, (1,)),
-        ({}, {}, "<not there>", ()),
+        ({"eos_token_id": 5}, {"eos_token_id": 7}, START, (0, 1, 5)),
+        ({}, {"eos_token_id": [7, 8]}, "", (1, 7, 8)),
+        ({"eos_token_id": None}, {"text_config": {"eos_token_id": 9}}, None, (1, 9)),
+        ({}, {}, START, (0, 1)),
+        ({}, {}, "<not there>", (1,)),
     ],
 )
 def test_stop_tokens(tmp_path: Path, generation: Any, config: Any, eos: Any, stops: tuple[int, ...]) -> None:
-    """Stop tokens come from generation_config.json, or else config.json, plus the tokenizer's own end token."""
+    """Stop tokens come from generation_config.json, or else config.json, plus the tokenizer's own end token, and
+    control tokens whose text marks the end of a turn: here END.
+    """
     folder = folder_of(tmp_path, tokenizer_config={"eos_token": eos}, generation_config=generation, config=config)
     assert described(folder)[0].stop_tokens == stops
 
