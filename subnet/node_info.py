@@ -70,6 +70,14 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """Digest of what prompts and the end of answers depend on; "" on the chat lane, where the server makes both."""
+        if self.lane == "chat":
+            return ""
+        parts = (self.tokenizer, self.chat_template, self.bos_token, self.eos_token, self.stop_tokens)
+        return digest(msgspec.msgpack.encode(parts))
+
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Optional features of an engine.

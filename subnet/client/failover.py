@@ -16,6 +16,7 @@ from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, RequestError
+from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
@@ -106,16 +107,17 @@ class Failover(Generic[D]):
             self._max_choices = max(1, len(race.attempt.choices) // 2)
         if ledger.delivered_tokens > delivered:
             retry.on_progress()
-            self._pin_model(lease)
-        has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
+            self._pin_model(lease.deployment)
+        has_other = self._manager.has_other(
+            ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane, ledger.identity
+        )
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
 
-    def _pin_model(self, lease: Lease) -> None:
+    def _pin_model(self, deployment: Deployment) -> None:
         """Continue an answer only on the model that started it, even if the session named no model."""
-        if self._ledger.model is None and lease.remote.info is not None:
-            card = lease.remote.info.card(None)
-            self._ledger.model = card.id if card is not None else None
+        self._ledger.model = deployment.model
+        self._ledger.identity = self._ledger.identity or deployment.identity
 
     async def _run_in_time(self, race: Race[D]) -> None:
         """Run a race. After a failure, it must deliver a new token within the rest of failover_timeout."""
@@ -178,5 +180,11 @@ class Failover(Generic[D]):
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger = self._ledger
         return self._manager.lease(
-            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments, ledger.size
+            ledger.model,
+            excluded,
+            ledger.routing_hint,
+            ledger.lane,
+            self._retry.failed_deployments,
+            ledger.size,
+            ledger.identity,
         )

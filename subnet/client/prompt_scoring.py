@@ -29,17 +29,24 @@ class PromptEvaluator:
 
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
-    timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when
+    timeout is that for the first token after a prompt of the same length. `identity` is as for a Session. A lower `priority` number goes first when
     all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order;
     nothing is replayed.
     """
 
     def __init__(
-        self, remote_manager: RemoteManager, model: str, limits: Limits | None = None, *, priority: int = 0
+        self,
+        remote_manager: RemoteManager,
+        model: str,
+        limits: Limits | None = None,
+        *,
+        priority: int = 0,
+        identity: str = "",
     ) -> None:
         self._manager = remote_manager
         self._model = model
         self._priority = priority
+        self._identity = identity
         self._limits = limits or Limits()
         self.nodes: list[str] = []
         self.peers: list[str] = []
@@ -120,7 +127,13 @@ class PromptEvaluator:
     def _lease_capable(self, incapable: set[str], retry: Retry, hint: RoutingHint) -> Lease:
         """Lease a node that is not in `incapable` and, if possible, has not failed. Raises NodeBusy."""
         for excluded in (incapable | retry.excluded, incapable):
-            lease = self._manager.lease(self._model, excluded, hint, failed_deployments=retry.failed_deployments)
+            lease = self._manager.lease(
+                self._model,
+                excluded,
+                hint,
+                failed_deployments=retry.failed_deployments,
+                identity=self._identity,
+            )
             if lease.remote.peer not in incapable:
                 return lease
             lease.abandoned()

@@ -37,7 +37,8 @@ class Session:
 
     `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
     `priority` number goes first when all nodes are at capacity. While `may_queue` returns False, the session waits
-    neither for capacity nor for nodes to recover. `authorizer` defaults to the manager's. `ledger` is the ledger of
+    neither for capacity nor for nodes to recover. `identity` is that of the card for which prompts are made, see
+    ModelCard: nodes that differ from it are not used. `authorizer` defaults to the manager's. `ledger` is the ledger of
     the last generation, None before the first.
     """
 
@@ -52,11 +53,13 @@ class Session:
         may_queue: Callable[[], bool] = lambda: True,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
+        identity: str = "",
     ) -> None:
         self.ledger: Ledger[Any] | None = None
         self._manager = remote_manager
         self._authorizer = authorizer or remote_manager.authorizer
         self._model = model
+        self._identity = identity
         self._key = key
         self._priority = priority
         self._may_queue = may_queue
@@ -156,6 +159,8 @@ class Session:
 
     async def _run(self, ledger: Ledger[D], create_attempt: AttemptFactory[D], emit: Sink[D]) -> None:
         self.ledger = ledger
+        if ledger.lane == "token":
+            ledger.identity = self._identity
         self._deadline = IdleDeadline()
         failover = Failover(
             ledger,

@@ -40,12 +40,14 @@ class SessionManager:
         key: str | None = None,
         priority: int = 0,
         may_queue: Callable[[], bool] = lambda: True,
+        identity: str = "",
     ) -> Session:
         """Create a session for `model` (None: any model). Use it as `async with manager.session(...) as session`.
 
         Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
         requests with a lower `priority` number go first, and requests of the same priority in order of arrival. While
-        `may_queue` returns False, a session waits neither for capacity nor for nodes to recover.
+        `may_queue` returns False, a session waits neither for capacity nor for nodes to recover. `identity` is that of
+        the card for which the prompt is made, see ModelCard; "": the one that the model's nodes have in common.
         """
         return Session(
             self._remote_manager,
@@ -56,11 +58,13 @@ class SessionManager:
             may_queue=may_queue,
             limits=self._limits_of(model),
             hedger=self._hedger,
+            identity=identity,
         )
 
-    def prompt_evaluator(self, model: str, *, priority: int = 0) -> PromptEvaluator:
-        """Create an evaluator for embeddings and prompt logprobs."""
-        return PromptEvaluator(self._remote_manager, model, self._limits_of(model), priority=priority)
+    def prompt_evaluator(self, model: str, *, priority: int = 0, identity: str = "") -> PromptEvaluator:
+        """Create an evaluator for embeddings and prompt logprobs; `identity` as for `session`."""
+        limits = self._limits_of(model)
+        return PromptEvaluator(self._remote_manager, model, limits, priority=priority, identity=identity)
 
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
+from subnet.node_info import ModelCard
 from subnet.pool.breaker import Breaker
 
 if TYPE_CHECKING:
     from subnet.pool.node import RemoteNode
 
-DeploymentState = Literal["healthy", "breaker-open", "breaker-half-open", "full"]
+DeploymentState = Literal["healthy", "mismatch", "breaker-open", "breaker-half-open", "full"]
 
 # Seconds without new requests to a deployment that is at capacity and sent no retry_after.
 _DEFAULT_RETRY_AFTER = 1.0
@@ -29,6 +30,9 @@ class DeploymentStatus(msgspec.Struct, frozen=True):
 
 class Deployment:
     """The model `model` on the node `remote`: a provider serves many models at one address, and each can fail alone.
+
+    `card` describes the model, None if the node does not serve it any more, and `identity` is the card's. `mismatch` is
+    the reason why it must not serve the model's requests, see CardComparison; None for no such reason.
 
     `last_error` is the last failure of a request. `context_length` is in tokens, infinite if it is not known. The
     deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate
@@ -49,6 +53,9 @@ class Deployment:
         self.announced_wait = False
         self.last_error = ""
         self.context_length: float = inf
+        self.card: ModelCard | None = None
+        self.identity = ""
+        self.mismatch: str | None = None
         self.update()
         self._last_invalid_answer: int | None = None
 
@@ -58,9 +65,12 @@ class Deployment:
         return self.remote.load
 
     def update(self) -> None:
-        """Read the context length from the node's description, after it has changed."""
+        """Read the card from the node's description, after it has changed."""
         card = None if self.remote.info is None else self.remote.info.card(self.model)
-        self.context_length = inf if card is None or not card.context_length else card.context_length
+        if card != self.card:
+            self.card = card
+            self.identity = "" if card is None else card.identity
+            self.context_length = inf if card is None or not card.context_length else card.context_length
 
     def available(self, now: float) -> bool:
         """Return whether a request may be sent now."""
@@ -91,6 +101,8 @@ class Deployment:
 
     def status(self, now: float) -> DeploymentStatus:
         """Return the state and its reason, as far as they concern this model alone."""
+        if self.mismatch is not None:
+            return DeploymentStatus("mismatch", self.mismatch)
         match self.breaker.state(now):
             case "open":
                 wait = self.breaker.remaining_cooldown(now)

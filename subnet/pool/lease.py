@@ -94,8 +94,7 @@ class Lease:
     def _concerns_address(self, error: NodeError | None) -> bool:
         """Return whether the error concerns all models of the node. On the token lane it serves only one."""
         if isinstance(error, NodeTimeout | ResponseLost):
-            info = self.remote.info
-            card = None if info is None else info.card(self.deployment.model)
+            card = self.deployment.card
             return card is not None and card.lane == "token"
         return isinstance(error, NodeLost | NodeLeaving)
 

@@ -16,6 +16,7 @@ from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import NO_SIZE, RequestSize
 from subnet.node_info import GrammarKind, Lane, ModelCard
+from subnet.pool.card_comparison import CardComparison, DigestReader
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
 from subnet.pool.health_check import HealthChecker
 from subnet.pool.lease import Lease
@@ -59,6 +60,9 @@ class RemoteManager:
         self._clock = clock
         self._health_checkers: dict[str, HealthChecker] = {}
         self._models: dict[str, ModelCard] | None = None
+        self._lanes: dict[str, dict[Lane, ModelCard]] = {}
+        self._cards = CardComparison(self._on_change)
+        self._reviewed_changes = 0
 
     @property
     def remotes(self) -> list[RemoteNode]:
@@ -73,7 +77,7 @@ class RemoteManager:
                 RemoteNode(protocol),
                 interval=self._probe_interval,
                 timeout=self._health_check_timeout,
-                on_change=self._on_change,
+                on_change=self._on_health_check,
                 clock=self._clock,
             )
         return self._health_checkers[protocol.peer].remote
@@ -89,21 +93,37 @@ class RemoteManager:
         """Wait until a healthy node serves `model` (None: any model), and return the node."""
         while True:
             with suppress(NoNodeAvailable):
-                return self._serving(model)[0]
+                return self._serving(model)[0].remote
             await self._changed.wait()
 
+    def compare_cards(self, read_digest: DigestReader, pinned: Mapping[str, str] | None = None) -> None:
+        """Compare the cards of nodes by what they do; see CardComparison. Without it, only equal cards are the same."""
+        self._cards.start(read_digest, pinned or {})
+        self._on_change()
+
     def models(self) -> Mapping[str, ModelCard]:
-        """Return the models served by at least one healthy node, by id."""
+        """Return the models served by at least one healthy node, by id; of two lanes, the card of the token lane."""
         if self._models is None:
-            self._models = self._collect_models()
+            self._lanes = self._collect_cards()
+            self._models = {name: cards.get("token") or cards["chat"] for name, cards in self._lanes.items()}
         return self._models
 
-    def _collect_models(self) -> dict[str, ModelCard]:
-        infos = (remote.info for remote in self.remotes if remote.unreachable_reason is None)
-        cards = (card for info in infos if info is not None and not info.draining for card in info.cards)
-        found: dict[str, ModelCard] = {}
-        for card in cards:
-            found[card.id] = _preferred(found[card.id], card) if card.id in found else card
+    def cards(self, model: str) -> Mapping[Lane, ModelCard]:
+        """Return the card of a model on each lane on which healthy nodes serve it.
+
+        It is that of the first node, with the longest context of all.
+        """
+        self.models()
+        return self._lanes.get(model, {})
+
+    def _collect_cards(self) -> dict[str, dict[Lane, ModelCard]]:
+        found: dict[str, dict[Lane, ModelCard]] = {}
+        for remote in self.remotes:
+            if remote.unreachable_reason is None and remote.info is not None and not remote.info.draining:
+                for card in remote.info.cards:
+                    if card.lane == "chat" or remote.deployment(card.id).mismatch is None:
+                        lanes = found.setdefault(card.id, {})
+                        lanes[card.lane] = _with_longest_context(lanes.get(card.lane, card), card)
         return found
 
     def grammars(self, model: str | None) -> frozenset[GrammarKind]:
@@ -138,19 +158,21 @@ class RemoteManager:
         lane: Lane = "token",
         failed_deployments: set[Deployment] | None = None,
         size: RequestSize = NO_SIZE,
+        identity: str = "",
     ) -> Lease:
         """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
         these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
-        considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the
-        outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable,
-        NodeBusy or SessionClosed.
+        considered, if there are any, and only those whose card is the same as `identity`, see ModelCard ("": as that
+        of the model's other nodes). The policy chooses one of them, by `hint`. The caller reports the outcome to the
+        lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
+        SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = self._with_room([remote.deployment(model) for remote in self._serving(model, lane)], size)
+        serving = self._with_room(self._serving(model, lane, identity), size)
         available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
@@ -159,11 +181,14 @@ class RemoteManager:
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
-    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token") -> bool:
+    def has_other(
+        self, model: str | None, excluded: Collection[str], lane: Lane = "token", identity: str = ""
+    ) -> bool:
         """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
         now = self._clock()
-        nodes = (one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane))
-        return any(one.deployment(model).available(now) for one in nodes if one.peer not in excluded)
+        with suppress(NoNodeAvailable):
+            return any(one.available(now) for one in self._serving(model, lane, identity) if one.peer not in excluded)
+        return False
 
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
@@ -189,13 +214,17 @@ class RemoteManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        await self._cards.aclose()
         await asyncio.gather(*(self.remove(peer) for peer in list(self._health_checkers)))
 
-    def _serving(self, model: str | None, lane: Lane | None = None) -> list[RemoteNode]:
-        serving = [r for r in self.remotes if r.unreachable_reason is None and r.serves(model, lane)]
-        if not serving:
-            raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
-        return serving
+    def _serving(self, model: str | None, lane: Lane | None = None, identity: str = "") -> list[Deployment]:
+        healthy = [r.deployment(model) for r in self.remotes if r.unreachable_reason is None and r.serves(model, lane)]
+        serving = [one for one in healthy if self._cards.admits(one, identity)]
+        if serving:
+            return serving
+        if healthy:
+            raise NoNodeAvailable(f"No node serves the model '{healthy[0].model}' with the expected tokenizer now.")
+        raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
 
     def _with_room(self, deployments: list[Deployment], size: RequestSize) -> list[Deployment]:
         """Return the deployments whose context has room for the whole request, or else for one new token.
@@ -211,23 +240,25 @@ class RemoteManager:
         return deployments
 
     def _on_change(self) -> None:
-        """Drop cached models and wake `ready`: a node's state changed, or a node was removed."""
+        """Review the cards, drop cached models and wake `ready`: what nodes serve has changed."""
+        self._cards.review(self.remotes)
         self._models = None
         self._changed.set()
         self._changed.clear()
+
+    def _on_health_check(self) -> None:
+        changes = sum(remote.changes for remote in self.remotes)
+        if changes != self._reviewed_changes or self._cards.is_stale:
+            self._reviewed_changes = changes
+            self._on_change()
 
     def _latest_lease(self, peer: str) -> Lease | None:
         checker = self._health_checkers.get(peer)
         return None if checker is None else next(reversed(checker.remote.leases), None)
 
 
-def _preferred(first: ModelCard, second: ModelCard) -> ModelCard:
-    """Return the card that describes a model of which nodes have two.
-
-    The token lane wins over the chat lane, and of the same lane the first node, with the longest context of both.
-    """
-    if first.lane != second.lane:
-        return first if first.lane == "token" else second
+def _with_longest_context(first: ModelCard, second: ModelCard) -> ModelCard:
+    """Return the first card, with the longer context of both."""
     if first.context_length >= second.context_length or not first.context_length:
         return first
     return msgspec.structs.replace(first, context_length=second.context_length)

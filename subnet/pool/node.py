@@ -13,7 +13,7 @@ from subnet.protocols.base import Protocol
 if TYPE_CHECKING:
     from subnet.pool.lease import Lease
 
-NodeState = Literal["healthy", "unreachable", "draining", "breaker-open", "breaker-half-open", "full"]
+NodeState = Literal["healthy", "unreachable", "draining", "mismatch", "breaker-open", "breaker-half-open", "full"]
 
 
 _NO_CAPABILITIES = Capabilities()
@@ -24,8 +24,8 @@ class RemoteNode:
 
     `info` is the response to the last health check, None before the first one. `name` is the node_id reduced to
     printable ASCII, for response headers: unlike `peer`, it does not disclose the address. `unreachable_reason` is None
-    while the node is reachable; `recoveries` counts how often it became reachable, the first time included. `leases`
-    are the requests of this process on the node, oldest first. What concerns one model only is in its Deployment.
+    while the node is reachable; `recoveries` counts how often it became reachable, the first time included. `checked`:
+    it has had the result of a health check. `changes` counts the changes of what it serves, and whether. `leases` are the requests of this process on the node, oldest first. What concerns one model only is in its Deployment.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -34,6 +34,8 @@ class RemoteNode:
         self.info: NodeInfo | None = None
         self.unreachable_reason: str | None = "waiting for the first health check"
         self.recoveries = 0
+        self.checked = False
+        self.changes = 0
         self.leases: dict[Lease, None] = {}
         self.name = "unknown"
         self._deployments: dict[str, Deployment] = {}
@@ -112,6 +114,8 @@ class RemoteNode:
     def mark_healthy(self, info: NodeInfo, now: float) -> None:
         """Record the response to a health check."""
         restarted = self.info is not None and info.node_id != self.info.node_id
+        self.checked = True
+        self.changes += self.unreachable_reason is not None or self._serves_differently(info)
         self.recoveries += self.unreachable_reason is not None
         self.unreachable_reason = None
         self._running_elsewhere = max(0, info.running - self.running)
@@ -127,8 +131,13 @@ class RemoteNode:
 
     def mark_unreachable(self, reason: str, now: float) -> None:
         """Record that a health check or a request failed because the node did not respond."""
+        self.checked = True
+        self.changes += self.unreachable_reason is None
         self.unreachable_reason = reason
         self.status(now)
+
+    def _serves_differently(self, info: NodeInfo) -> bool:
+        return self.info is None or (info.cards, info.draining) != (self.info.cards, self.info.draining)
 
 
 class NodeStatus(msgspec.Struct, frozen=True):

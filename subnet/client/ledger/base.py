@@ -30,11 +30,11 @@ class Ledger(ABC, Generic[D]):
     """Request and delivered deltas of one generation, with all its choices, on either lane.
 
     `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
-    `diverged` is set once a replay returned something else than was delivered. `replayed_tokens` counts the tokens that
+    `identity` is that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a replay returned something else than was delivered. `replayed_tokens` counts the tokens that
     replays repeated, and that are not part of the answer's usage.
     """
 
-    __slots__ = ("diverged", "model", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")
+    __slots__ = ("diverged", "identity", "model", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")
 
     lane: Lane
 
@@ -42,6 +42,7 @@ class Ledger(ABC, Generic[D]):
         self.model = model
         self.prompt_size = prompt_size
         self.routing_hint = routing_hint
+        self.identity = ""
         self.diverged = False
         self.replayed_tokens = 0
         self.peers: list[str] = []
