@@ -36,15 +36,17 @@ def build_app(
     lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`."""
+    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings))
     services = Services(
         settings=settings,
         keys=ApiKeys(settings.api_keys),
-        models=ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings)),
+        models=models,
         sessions=session_manager,
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
         metrics=Metrics(remote_manager),
     )
+    remote_manager.compare_cards(models.digest, settings.cards())
     app = Litestar(
         handlers(ROUTES, services),
         exception_handlers={Exception: _handle_exception},

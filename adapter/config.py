@@ -20,8 +20,15 @@ _SECRETS = ("secret", "api_keys")
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Timeouts of one model, in seconds; None: the gateway's settings."""
+    """Settings of one model. Timeouts are in seconds; None: the gateway's settings."""
 
+    card: Annotated[
+        Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None,
+        Meta(
+            description="digest of the tokenizer, chat template and stop tokens that nodes must have, as printed by"
+            " `adapter nodes`; default: those of the first healthy node",
+        ),
+    ] = None
     first_token_timeout: FirstTokenTimeout = None
     inter_token_timeout: InterTokenTimeout = None
     attempt_timeout: AttemptTimeout = None
@@ -58,7 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_model: Annotated[
         _Name | None, Meta(description="model that answers requests for unknown models; if not set: they get a 404")
     ] = None
-    models: Annotated[dict[_Name, ModelSpec], Meta(description="timeouts of individual models")] = {}
+    models: Annotated[
+        dict[_Name, ModelSpec], Meta(description="settings of individual models: timeouts, and the card")
+    ] = {}
     secret: Annotated[str | None, Meta(description="secret shared with the subnet nodes (HMAC-SHA256)")] = None
     max_clock_skew: Annotated[
         float,
@@ -199,6 +208,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 )
             found[model] = text
         return found
+
+    def cards(self) -> dict[str, str]:
+        """Return the digest that the cards of nodes must have, by model."""
+        return {name: spec.card for name, spec in self.models.items() if spec.card is not None}
 
     def __repr__(self) -> str:
         hidden = {name: "***" for name in _SECRETS if getattr(self, name)}

@@ -15,6 +15,7 @@ from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceRead
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
+from adapter.generation.card_digest import card_digest
 from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
 from adapter.tools import ModelFormat, parse_format_name, select_format
@@ -59,13 +60,14 @@ class LoadedTokenizer:
 
 
 class Model:
-    """Model card with the tokenizer, chat template and tool format of the model."""
+    """Model card with the tokenizer, chat template and tool format of the model. `identity` is the card's."""
 
     def __init__(self, card: ModelCard, loaded: LoadedTokenizer) -> None:
         self.card = card
         self.format = loaded.format
         self.tokenizer = loaded.tokenizer
         self.fingerprint = fingerprint(card)
+        self.identity = card.identity
         self._loaded = loaded
 
     def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
@@ -194,14 +196,22 @@ class ModelRegistry:
         latest = self._latest.get(name)
         if latest is not None and (latest.card is card or latest.card == card):
             return latest
-        key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(name))
-        if key not in self._loads:
-            self._loads[key] = self._start(key, card)
-        loaded = await asyncio.shield(self._loads[key])
+        loaded = await self._loaded(card)
         if len(self._latest) >= _MAX_TOKENIZERS:
             self._latest.clear()
         self._latest[name] = Model(card, loaded)
         return self._latest[name]
+
+    async def digest(self, card: ModelCard) -> str:
+        """Return the digest of what `card` does; see card_digest. Raises the errors of `get`."""
+        loaded = await self._loaded(card)
+        return await asyncio.to_thread(card_digest, loaded.tokenizer, loaded.template, card.stop_tokens)
+
+    async def _loaded(self, card: ModelCard) -> LoadedTokenizer:
+        key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(card.id))
+        if key not in self._loads:
+            self._loads[key] = self._start(key, card)
+        return await asyncio.shield(self._loads[key])
 
     def _start(self, key: _Key, card: ModelCard) -> asyncio.Task[LoadedTokenizer]:
         if len(self._loads) >= _MAX_TOKENIZERS:

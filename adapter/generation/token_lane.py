@@ -107,8 +107,10 @@ class TokenGeneration(Generation):
     ) -> None:
         """Run the generation. When its last choice is finished, the work on the node is cancelled if it still runs."""
         sink, count = self._create_sink(emit), len(self.choices)
-        name = self.model.card.id
-        async with sessions.session(name, key=self.key, priority=self.priority, may_queue=may_queue) as self._session:
+        name, identity = self.model.card.id, self.model.identity
+        async with sessions.session(
+            name, key=self.key, priority=self.priority, may_queue=may_queue, identity=identity
+        ) as self._session:
             try:
                 await self._session.run(self.prompt, self.sampling, sink, choices=count, text=self.text)
             except _AllChoicesFinished:

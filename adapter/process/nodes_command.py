@@ -17,7 +17,7 @@ URL = "http://127.0.0.1:8000"
 """Default address of a gateway."""
 # In seconds. The gateway answers from memory.
 _TIMEOUT = 5.0
-_COLUMNS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
+_COLUMNS = ("address", "state", "for", "requests", "slots", "process", "engine", "lane", "card", "models", "reason")
 
 
 def fetch(url: str, key: str | None = None) -> bytes:
@@ -66,9 +66,13 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cells(row: NodeRow, now: int) -> Iterator[str]:
     slots = "-" if row.capacity is None else f"{row.running}/{row.capacity}"
     cells = (row.peer, row.state, _format_age(now - row.since), row.requests, slots, row.process or None)
-    for cell in (*cells, row.engine, row.lane, _models(row), row.fault):
+    for cell in (*cells, row.engine, row.lane, _card(row), _models(row), row.fault):
         # Text from nodes could contain control sequences of the terminal.
         yield "".join(letter if letter.isprintable() else "?" for letter in str("-" if cell is None else cell))
+
+
+def _card(row: NodeRow) -> str | None:
+    return next((one.card for one in row.deployments or () if one.model == row.model), None)
 
 
 def _models(row: NodeRow) -> str | None:

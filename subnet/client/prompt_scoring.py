@@ -29,9 +29,9 @@ class PromptEvaluator:
 
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
-    timeout is that for the first token after a prompt of the same length. `identity` is as for a Session. A lower `priority` number goes first when
-    all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order;
-    nothing is replayed.
+    timeout is that for the first token after a prompt of the same length. `identity` is as for a Session. A lower
+    `priority` number goes first when all nodes are at capacity. `nodes` and `peers` are the names and addresses of the
+    nodes used so far, in order; nothing is replayed.
     """
 
     def __init__(

@@ -103,7 +103,7 @@ class CardComparison:
     ) -> None:
         if (pinned := self._pinned.get(model)) is not None:
             for one in deployments:
-                self._mark(one, self._difference_from_pinned(one, pinned))
+                self._mark(one, self._difference_from_pinned(one, pinned), self._is_read(one.identity))
             return
         reference = self._references.get(model)
         if reference is None or not self._holds(reference, deployments, unchecked):
@@ -113,7 +113,8 @@ class CardComparison:
                 logger.warning("model %s: the card of %s is the reference now", model, first.peer)
             reference = self._references[model] = _Reference(first.peer, first.identity, earlier & unchecked)
         for one in deployments:
-            self._mark(one, self._difference(one, reference))
+            is_final = self._is_read(one.identity) and self._is_read(reference.identity)
+            self._mark(one, self._difference(one, reference, is_final), is_final)
 
     def _holds(self, reference: _Reference, deployments: Sequence[Deployment], unchecked: set[str]) -> bool:
         """Return whether a reference stays. It does not if a node before it has its first health check only now."""
@@ -129,12 +130,15 @@ class CardComparison:
         digest = self._digests.get(first)
         return bool(digest) and digest == self._digests.get(second)
 
-    def _difference(self, one: Deployment, reference: _Reference) -> str | None:
+    def _is_read(self, identity: str) -> bool:
+        return self._read_digest is None or identity in self._digests
+
+    def _difference(self, one: Deployment, reference: _Reference, is_final: bool) -> str | None:
         if self._is_same(one.identity, reference.identity):
             return None
-        if one.identity in self._reading or reference.identity in self._reading:
-            return f"its tokenizer, chat template and stop tokens are being compared with those of {reference.peer}"
-        return f"its tokenizer, chat template or stop tokens differ from those of {reference.peer}"
+        if is_final:
+            return f"its tokenizer, chat template or stop tokens differ from those of {reference.peer}"
+        return f"its tokenizer, chat template and stop tokens are being compared with those of {reference.peer}"
 
     def _difference_from_pinned(self, one: Deployment, pinned: str) -> str | None:
         digest = self._digests.get(one.identity)
@@ -144,8 +148,8 @@ class CardComparison:
             return f"its card is being compared with the expected one, {pinned}"
         return f"its card is {digest or 'unusable'}, but {pinned} is expected"
 
-    def _mark(self, one: Deployment, difference: str | None) -> None:
-        if difference is not None and difference != one.mismatch and one.identity in self._digests:
+    def _mark(self, one: Deployment, difference: str | None, is_final: bool) -> None:
+        if difference is not None and difference != one.mismatch and is_final:
             logger.warning("node %s gets no requests for %s: %s", one.peer, one.model, difference)
         one.mismatch = difference
 

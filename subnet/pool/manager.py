@@ -150,6 +150,10 @@ class RemoteManager:
         """Return the state of one model on one node, and its reason."""
         return deployment.status(self._clock())
 
+    def card_digest(self, deployment: Deployment) -> str | None:
+        """Return the digest of the deployment's card; None on the chat lane, and until it was read."""
+        return self._cards.digest(deployment)
+
     def lease(
         self,
         model: str | None,
@@ -181,9 +185,7 @@ class RemoteManager:
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
-    def has_other(
-        self, model: str | None, excluded: Collection[str], lane: Lane = "token", identity: str = ""
-    ) -> bool:
+    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token", identity: str = "") -> bool:
         """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
         now = self._clock()
         with suppress(NoNodeAvailable):

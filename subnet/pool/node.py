@@ -25,7 +25,8 @@ class RemoteNode:
     `info` is the response to the last health check, None before the first one. `name` is the node_id reduced to
     printable ASCII, for response headers: unlike `peer`, it does not disclose the address. `unreachable_reason` is None
     while the node is reachable; `recoveries` counts how often it became reachable, the first time included. `checked`:
-    it has had the result of a health check. `changes` counts the changes of what it serves, and whether. `leases` are the requests of this process on the node, oldest first. What concerns one model only is in its Deployment.
+    it has had the result of a health check. `changes` counts the changes of what it serves, and whether. `leases` are
+    the requests of this process on the node, oldest first. What concerns one model only is in its Deployment.
     """
 
     def __init__(self, protocol: Protocol) -> None:

@@ -12,7 +12,7 @@ from adapter.api.common.http_request import Request
 from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
-from subnet.pool.deployment import Deployment, DeploymentStatus
+from subnet.pool.deployment import Deployment
 from subnet.pool.manager import RemoteManager
 from subnet.pool.node import RemoteNode
 
@@ -58,20 +58,22 @@ def _row(remotes: RemoteManager, remote: RemoteNode, now: int) -> NodeRow:
     if info is None:
         return row
     reported = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
-    reported["deployments"] = [_deployment_row(one, remotes.deployment_status(one)) for one in remote.deployments]
+    reported["deployments"] = [_deployment_row(remotes, one) for one in remote.deployments]
     first = info.card(None)
     if first is not None:
         reported |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
     return msgspec.structs.replace(row, models=[card.id for card in info.cards], **reported)
 
 
-def _deployment_row(deployment: Deployment, status: DeploymentStatus) -> DeploymentRow:
+def _deployment_row(remotes: RemoteManager, deployment: Deployment) -> DeploymentRow:
+    status = remotes.deployment_status(deployment)
     return DeploymentRow(
         model=deployment.model,
         state=status.state,
         fault=status.reason,
         priority=deployment.priority,
         weight=deployment.weight,
+        card=remotes.card_digest(deployment),
     )
 
 

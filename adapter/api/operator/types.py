@@ -26,13 +26,17 @@ class Home(Struct, frozen=True, kw_only=True):
 
 
 class DeploymentRow(Struct, frozen=True, kw_only=True):
-    """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy)."""
+    """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy).
+
+    `card` is the digest of its tokenizer, chat template and stop tokens: null on the chat lane, and until it was read.
+    """
 
     model: str
     state: DeploymentState
     fault: str | None
     priority: int
     weight: float
+    card: str | None = None
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):

@@ -30,8 +30,9 @@ class Ledger(ABC, Generic[D]):
     """Request and delivered deltas of one generation, with all its choices, on either lane.
 
     `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
-    `identity` is that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a replay returned something else than was delivered. `replayed_tokens` counts the tokens that
-    replays repeated, and that are not part of the answer's usage.
+    `identity` is that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a
+    replay returned something else than was delivered. `replayed_tokens` counts the tokens that replays repeated, and
+    that are not part of the answer's usage.
     """
 
     __slots__ = ("diverged", "identity", "model", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")

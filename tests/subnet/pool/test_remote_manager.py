@@ -30,8 +30,8 @@ from subnet.tensors import token_ids
 class ManualNode(MockProtocol):
     """A node whose health checks the test responds to: `health_check` waits for the next one."""
 
-    def __init__(self, peer: str = "a") -> None:
-        super().__init__(peer=peer)
+    def __init__(self, peer: str = "a", chat_template: str | None = None) -> None:
+        super().__init__(peer=peer, chat_template=chat_template)
         self._health_checks: asyncio.Queue[asyncio.Future[NodeInfo]] = asyncio.Queue()
         self.closed = False
 
