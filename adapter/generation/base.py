@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from adapter.decode.events import Event
 from adapter.decode.usage import Usage
 from subnet import SessionManager
 from subnet.aio import Sink
 from subnet.client.ledger.base import Ledger
-from subnet.node_info import ModelCard
+from subnet.node_info import Lane, ModelCard
 
 SinkFactory = Callable[[], Sink[Event]]
 """Creates a sink for the events of an answer; called again if the answer is restarted or another model is tried."""
+
+
+class Candidate(NamedTuple):
+    """A model to try for a request, on one lane. `lane` None: the lane on which it is served, if there is only one."""
+
+    model: str
+    lane: Lane | None = None
+
+    def __str__(self) -> str:
+        return self.model if self.lane is None else f"{self.model} ({self.lane} lane)"
 
 
 class TriedNodes(Protocol):

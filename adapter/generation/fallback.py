@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from adapter.decode.events import Event
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
-from adapter.generation.base import SinkFactory, Work
+from adapter.generation.base import Candidate, SinkFactory, Work
 from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer
 from adapter.request_id import current_request
 from subnet import SessionManager
@@ -31,26 +31,28 @@ _REQUEST_ERRORS = (BadRequest, RequestError, AnswerDiffersError)
 
 
 class Fallback(Generic[W]):
-    """Runs a request with the first of the models `names` that can answer it.
+    """Runs a request with the first of `candidates` that can answer it.
 
-    The next model is tried if one fails, is at capacity or has too short a context, but not if it refuses the content.
-    Once a part of an answer was delivered, the next model goes on only if it repeats that part. If all fail, the error
-    of the requested model, the first, is raised, as it says more than those of its fallbacks. `works` has the work
-    prepared for each model so far; `work` is the last of them.
+    The next model is tried if one fails, is at capacity or has too short a context, but not if it refuses the content;
+    the same model on its other lane also if the first lane does not support the request. Once a part of an answer was
+    delivered, the next model goes on only if it repeats that part. If all fail, the error of the requested model, the
+    first, is raised, as it says more than those of its fallbacks. `works` has the work prepared for each model so far;
+    `work` is the last of them.
 
-    `continue_text(name, text, tokens)` returns the work of continuing `text`, of `tokens` tokens, with a model that
-    does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
+    `continue_text(candidate, text, tokens)` returns the work of continuing `text`, of `tokens` tokens, with a model
+    that does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
     """
 
     def __init__(
         self,
-        names: Sequence[str],
-        prepare: Callable[[str], Awaitable[W]],
-        continue_text: Callable[[str, str, int], Awaitable[W | None]] | None = None,
+        candidates: Sequence[Candidate],
+        prepare: Callable[[Candidate], Awaitable[W]],
+        continue_text: Callable[[Candidate, str, int], Awaitable[W | None]] | None = None,
     ) -> None:
         self._continue_text = continue_text
         self.works: list[W] = []
-        self._remaining = list(names)
+        self._remaining = list(candidates)
+        self._current = self._remaining[0]
         self._prepare = prepare
         self._error: Exception | None = None
         self._answer = DeliveredAnswer(lambda event: None)
@@ -62,12 +64,12 @@ class Fallback(Generic[W]):
     async def prepare(self) -> None:
         """Prepare the work of the first remaining model that can do it. Raises the errors of the `prepare` function."""
         while True:
-            name = self._remaining.pop(0)
+            self._current = self._remaining.pop(0)
             try:
-                self.works.append(await self._prepare(name))
+                self.works.append(await self._prepare(self._current))
                 return
             except Exception as error:
-                should_continue = self._should_fall_back(name, error)
+                should_continue = self._should_fall_back(error)
             if not should_continue:
                 raise self._take_error()
 
@@ -91,7 +93,7 @@ class Fallback(Generic[W]):
                 if self._answer.started and not had_started:
                     self._error = None
                 differs = isinstance(error, AnswerDiffersError)
-                should_continue = self._should_fall_back(self.work.card.id, error)
+                should_continue = self._should_fall_back(error)
             if differs and await self._prepare_continuation(tokens):
                 sink = self._answer.continued(nodes, tokens, self.work.card.id)
                 continue
@@ -104,16 +106,18 @@ class Fallback(Generic[W]):
 
     async def _prepare_continuation(self, tokens: int) -> bool:
         """Prepare the work of continuing the delivered text with the last model; return whether that is possible."""
-        text, name = self._answer.plain_text, self.work.card.id
+        text = self._answer.plain_text
         if self._continue_text is None or not text:
             return False
         try:
-            work = await self._continue_text(name, text, tokens)
+            work = await self._continue_text(self._current, text, tokens)
         except (*_FALLBACK_ERRORS, *_REQUEST_ERRORS):
             return False
         if work is None:
             return False
-        logger.warning("request %s: model %s continues the words of another model", current_request.get(), name)
+        logger.warning(
+            "request %s: model %s continues the words of another model", current_request.get(), self._current
+        )
         self.works.append(work)
         return True
 
@@ -134,9 +138,9 @@ class Fallback(Generic[W]):
             except Exception as error:
                 if restarts < _MAX_RESTARTS and isinstance(error, Diverged):
                     should_continue, restarts = True, restarts + 1
-                    self._remaining.insert(0, self.work.card.id)
+                    self._remaining.insert(0, self._current)
                 else:
-                    should_continue = self._should_fall_back(self.work.card.id, error)
+                    should_continue = self._should_fall_back(error)
             if not should_continue:
                 raise self._take_error()
             await self.prepare()
@@ -144,19 +148,23 @@ class Fallback(Generic[W]):
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
         await self.work.run(sessions, emit, may_queue=lambda: self._answer.started or not self._remaining)
 
-    def _should_fall_back(self, name: str, error: Exception) -> bool:
-        """Record the `error` of the model `name` and return True if the next model should be tried."""
-        errors = _FALLBACK_ERRORS if self._error is None else (*_FALLBACK_ERRORS, *_REQUEST_ERRORS)
-        if isinstance(error, ContentRefused) or not isinstance(error, errors):
+    def _should_fall_back(self, error: Exception) -> bool:
+        """Record the error of the current model and return True if the next model should be tried."""
+        if isinstance(error, ContentRefused) or not isinstance(error, _FALLBACK_ERRORS + _REQUEST_ERRORS):
             self._error = error
             return False
-        self._error = self._error or error
+        only_refusals = self._error is None or _is_refusal(self._error)
+        if self._error is None or (only_refusals and not _is_refusal(error)):
+            self._error = error
+        has_other_lane = any(other.model == self._current.model for other in self._remaining)
+        if only_refusals and _is_refusal(error) and not has_other_lane:
+            return False
         if not self._remaining or not self._answer.resumable:
             return False
         logger.warning(
             "request %s: model %s failed, falling back to %s: %s",
             current_request.get(),
-            name,
+            self._current,
             self._remaining[0],
             error,
         )
@@ -170,3 +178,7 @@ class Fallback(Generic[W]):
         error, self._error = self._error, None
         assert error is not None
         return error
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, _REQUEST_ERRORS) and not isinstance(error, _FALLBACK_ERRORS)

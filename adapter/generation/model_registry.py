@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -15,13 +15,14 @@ from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceRead
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
+from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
 from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
 from adapter.tools import ModelFormat, parse_format_name, select_format
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
-from subnet.node_info import GrammarKind, ModelCard, TokenizerArtefact
+from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,9 @@ def fingerprint(card: ModelCard) -> str:
     return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
 
 
+# In the order in which they are tried.
+_LANES: tuple[Lane, ...] = ("token", "chat")
+
 # Of the client's name for a model, in errors.
 _MAX_NAME = 256
 
@@ -152,10 +156,19 @@ class ModelRegistry:
             self._seen.update(cards)
         return cards
 
-    def candidates(self, name: str) -> tuple[str, ...]:
-        """Return the models to try for `name`, in order: the model it refers to, then its fallbacks."""
+    def candidates(self, name: str) -> list[Candidate]:
+        """Return what to try for `name`, in order: the model it refers to, then its fallbacks.
+
+        A model that is served on both lanes is tried on the token lane first.
+        """
         self.cards()
-        return self._aliases.candidates(name, self._seen)
+        return [one for model in self._aliases.candidates(name, self._seen) for one in self._lanes(model)]
+
+    def _lanes(self, model: str) -> Iterator[Candidate]:
+        if len(self._manager.cards(model)) < len(_LANES):
+            yield Candidate(model)
+        else:
+            yield from (Candidate(model, lane) for lane in _LANES)
 
     def cards_with_aliases(self) -> dict[str, ModelCard]:
         """Return the cards of `cards`, by id and by each of their aliases."""
@@ -167,14 +180,16 @@ class ModelRegistry:
         """Return the grammar kinds that all healthy nodes of `model` support."""
         return self._manager.grammars(model.card.id)
 
-    def card(self, name: str) -> ModelCard:
-        """Return the card of the model `name`, which is one of `candidates`: aliases are not resolved again.
+    def card(self, candidate: Candidate) -> ModelCard:
+        """Return the card of one of `candidates`: aliases are not resolved again.
 
         Raises ModelNotFound, or NoNodeAvailable if the model was served before or no model has been served so far.
         """
+        name, lane = candidate
         cards = self.cards()
-        if name in cards:
-            return cards[name]
+        card = cards.get(name) if lane is None else self._manager.cards(name).get(lane)
+        if card is not None:
+            return card
         name = name[:_MAX_NAME]
         if name in self._seen or not self._seen:
             raise NoNodeAvailable(f"No node is currently serving the model '{name}'.", retry_after=1.0, param="model")
@@ -183,12 +198,12 @@ class ModelRegistry:
         )
 
     async def get(self, name: str) -> Model:
-        """Return the model `name`, which is one of `candidates`, and load its tokenizer if necessary.
+        """Return the model of the candidate `name` on the token lane, and load its tokenizer if necessary.
 
         Raises the errors of `card`, BadRequest for a model on the chat lane, NoNodeAvailable if no node provides the
         tokenizer, WireError if a node sent an invalid one, and ModelUnusable if the model cannot be loaded.
         """
-        card = self.card(name)
+        card = self.card(Candidate(name))
         name = card.id
         if card.lane == "chat":
             message = f"The model '{name}' only supports chat completions. Use /v1/chat/completions instead."

@@ -169,7 +169,8 @@ class CardComparison:
             # Tried again after the next health check.
             self.is_stale = True
         except Exception as error:
-            logger.warning("the card of model %s cannot be compared: %s", card.id, error)
+            # Requests for the model fail for the same reason, which is logged then.
+            logger.info("the card of model %s cannot be compared: %s", card.id, error)
             self._digests[identity] = ""
         finally:
             del self._reading[identity]

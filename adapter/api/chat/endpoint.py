@@ -14,7 +14,7 @@ from adapter.api.common.body import Call, json_response, validate
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
-from adapter.generation.base import Generation
+from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -37,21 +37,21 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
     def has_token_ids(self, params: ChatEnvelope) -> bool:
         return params.has_token_ids
 
-    async def prepare(self, call: Call[ChatEnvelope], model: str) -> Generation:
+    async def prepare(self, call: Call[ChatEnvelope], candidate: Candidate) -> Generation:
         models, params = call.request.services.models, call.params
-        card = models.card(model)
+        card = models.card(candidate)
         if card.lane == "chat":
             return ChatGeneration(
                 card, call.body, choices=params.n or 1, key=params.routing_key, priority=params.priority or 0
             )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
-        return await prepare(request, models, name=model, size=call.size, settings=call.generation_settings)
+        return await prepare(request, models, name=card.id, size=call.size, settings=call.generation_settings)
 
     async def prepare_continuation(
-        self, call: Call[ChatEnvelope], model: str, text: str, tokens: int
+        self, call: Call[ChatEnvelope], candidate: Candidate, text: str, tokens: int
     ) -> Generation | None:
         models, params = call.request.services.models, call.params
-        card = models.card(model)
+        card = models.card(candidate)
         if (params.n or 1) > 1:
             return None
         if card.lane == "chat":
@@ -61,7 +61,7 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
         continuation = request.continuing(text, tokens)
         if continuation is None:
             return None
-        return await prepare(continuation, models, name=model, size=call.size, settings=call.generation_settings)
+        return await prepare(continuation, models, name=card.id, size=call.size, settings=call.generation_settings)
 
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
@@ -103,10 +103,14 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
     def has_token_ids(self, params: ChatCompletionRequest) -> bool:
         return params.has_token_ids
 
-    async def prepare(self, call: Call[ChatCompletionRequest], model: str) -> TokenGeneration:
+    async def prepare(self, call: Call[ChatCompletionRequest], candidate: Candidate) -> TokenGeneration:
         request = await offload_if_large(call.size, generation_request, call.params)
         return await prepare(
-            request, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
+            request,
+            call.request.services.models,
+            name=candidate.model,
+            size=call.size,
+            settings=call.generation_settings,
         )
 
     async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[TokenGeneration]) -> ASGIApp:

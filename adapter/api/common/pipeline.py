@@ -21,7 +21,7 @@ from adapter.api.common.body import Call, error_response, read
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
 from adapter.errors import WrongMethod, log_error, to_http_error
-from adapter.generation.base import Work
+from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
@@ -67,12 +67,13 @@ class ModelEndpoint(ABC, Generic[R, W]):
     async def __call__(self, request: Request) -> ASGIApp:
         call = await read(request, self.reader)
         models = request.services.models
-        names = models.candidates(self.model(call, models))
-        # Token ids mean something else to another model.
-        names = names[:1] if self.has_token_ids(call.params) else names
+        candidates = models.candidates(self.model(call, models))
+        if self.has_token_ids(call.params):
+            # They mean something else to another model.
+            candidates = candidates[:1]
         may_continue = request.services.settings.fallback_continues
         continue_text = partial(self.prepare_continuation, call) if may_continue else None
-        fallback = Fallback(names, partial(self.prepare, call), continue_text)
+        fallback = Fallback(candidates, partial(self.prepare, call), continue_text)
         request.record.works = fallback.works
         await fallback.prepare()
         return await self.respond(call, fallback)
@@ -86,10 +87,10 @@ class ModelEndpoint(ABC, Generic[R, W]):
         return False
 
     @abstractmethod
-    async def prepare(self, call: Call[R], model: str) -> W:
-        """Return the work for `model` to do. Raises the error that the client gets if no fallback succeeds either."""
+    async def prepare(self, call: Call[R], candidate: Candidate) -> W:
+        """Return the work for a model to do. Raises the error that the client gets if no fallback succeeds either."""
 
-    async def prepare_continuation(self, call: Call[R], model: str, text: str, tokens: int) -> W | None:
+    async def prepare_continuation(self, call: Call[R], candidate: Candidate, text: str, tokens: int) -> W | None:
         """Return the work of continuing `text`, the first `tokens` tokens of an answer; None if it is not possible."""
         return None
 

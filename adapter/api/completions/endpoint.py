@@ -16,6 +16,7 @@ from adapter.api.completions.stream import TextChunkWriter
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
 from adapter.decode.events import Event
+from adapter.generation.base import Candidate
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp
@@ -34,9 +35,9 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
     def has_token_ids(self, params: CompletionRequest) -> bool:
         return params.has_token_ids or has_token_ids(params.prompt)
 
-    async def prepare(self, call: Call[CompletionRequest], model: str) -> CompletionBatch:
+    async def prepare(self, call: Call[CompletionRequest], candidate: Candidate) -> CompletionBatch:
         services = call.request.services
-        batch = await prepare_text(call.params, services.models, name=model, size=call.size)
+        batch = await prepare_text(call.params, services.models, name=candidate.model, size=call.size)
         await batch.compute_prefixes(services.sessions)
         return batch
 

@@ -9,6 +9,7 @@ from adapter.api.common.inputs import has_token_ids
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.embeddings.embed import Embeddings, prepare_embeddings
 from adapter.api.embeddings.types import EmbeddingRequest, read_embedding
+from adapter.generation.base import Candidate
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
@@ -30,8 +31,8 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingRequest, Embeddings]):
     def has_token_ids(self, params: EmbeddingRequest) -> bool:
         return has_token_ids(params.input)
 
-    async def prepare(self, call: Call[EmbeddingRequest], model: str) -> Embeddings:
-        return await prepare_embeddings(call.params, call.request.services.models, name=model, size=call.size)
+    async def prepare(self, call: Call[EmbeddingRequest], candidate: Candidate) -> Embeddings:
+        return await prepare_embeddings(call.params, call.request.services.models, name=candidate.model, size=call.size)
 
     async def respond(self, call: Call[EmbeddingRequest], fallback: Fallback[Embeddings]) -> ASGIApp:
         await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)

@@ -13,6 +13,7 @@ from adapter.api.tokenize.types import (
     read_detokenize,
     read_tokenize,
 )
+from adapter.generation.base import Candidate
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp
@@ -24,9 +25,13 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
     def model(self, call: Call[TokenizeRequest], models: ModelRegistry) -> str:
         return call.params.model or only_model(models)
 
-    async def prepare(self, call: Call[TokenizeRequest], model: str) -> Tokenization[Tokenized]:
+    async def prepare(self, call: Call[TokenizeRequest], candidate: Candidate) -> Tokenization[Tokenized]:
         return await tokenize(
-            call.params, call.request.services.models, name=model, size=call.size, settings=call.generation_settings
+            call.params,
+            call.request.services.models,
+            name=candidate.model,
+            size=call.size,
+            settings=call.generation_settings,
         )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
@@ -42,8 +47,8 @@ class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokeniz
     def has_token_ids(self, params: DetokenizeRequest) -> bool:
         return True
 
-    async def prepare(self, call: Call[DetokenizeRequest], model: str) -> Tokenization[Detokenized]:
-        return await detokenize(call.params, call.request.services.models, name=model, size=call.size)
+    async def prepare(self, call: Call[DetokenizeRequest], candidate: Candidate) -> Tokenization[Detokenized]:
+        return await detokenize(call.params, call.request.services.models, name=candidate.model, size=call.size)
 
     async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
         return json_response(fallback.work.result, headers=call.headers)

@@ -11,7 +11,7 @@ import pytest
 from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest, invalid
-from adapter.generation.base import Work
+from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from subnet import RemoteManager, SessionManager
 from subnet.aio import Sink
@@ -43,10 +43,10 @@ async def raised(*errors: Exception) -> Exception:
     """Return the error that reaches the client if the models, in order, fail with `errors`."""
     remaining = list(errors)
 
-    async def prepare(name: str) -> Work:
+    async def prepare(candidate: Candidate) -> Work:
         return FailingWork(remaining.pop(0))
 
-    fallback = Fallback([f"model-{number}" for number in range(len(errors))], prepare)
+    fallback = Fallback([Candidate(f"model-{number}") for number in range(len(errors))], prepare)
     async with RemoteManager([]) as remotes:
         await fallback.prepare()
         with pytest.raises(Exception) as caught:  # noqa: PT011 the callers compare it
@@ -82,10 +82,10 @@ async def test_request_is_released_while_the_answer_streams() -> None:
     body_ref = weakref.ref(body)
     seen: list[Body | None] = []
 
-    async def prepare(body: Body, name: str) -> Work:
+    async def prepare(body: Body, candidate: Candidate) -> Work:
         return WorkThatLooks(NodeLost("unused"))
 
-    fallback = Fallback(["model"], partial(prepare, body))
+    fallback = Fallback([Candidate("model")], partial(prepare, body))
     del body
     async with RemoteManager([]) as remotes:
         await fallback.prepare()

@@ -18,7 +18,7 @@ from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
-from adapter.generation.base import SinkFactory
+from adapter.generation.base import Candidate, SinkFactory
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import GenerationSettings, prepare
@@ -403,14 +403,14 @@ async def test_model_without_nodes_is_unavailable() -> None:
         models.cards()
         await remotes.remove("mock")
         with pytest.raises(NoNodeAvailable, match="'mock'"):
-            models.card("mock")
+            models.card(Candidate("mock"))
 
 
 async def test_no_model_yet() -> None:
     """Before any node has responded, every model is unavailable, not unknown."""
     async with RemoteManager([]) as remotes:
         with pytest.raises(NoNodeAvailable):
-            ModelRegistry(remotes).card("mock")
+            ModelRegistry(remotes).card(Candidate("mock"))
 
 
 async def test_random_seed() -> None:

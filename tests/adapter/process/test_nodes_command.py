@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.api.operator.types import NodeRow, NodeTable
+from adapter.api.operator.types import DeploymentRow, NodeRow, NodeTable
 from adapter.cli import run
 from adapter.process.nodes_command import decode, fetch, format_table
 from subnet import MockProtocol
@@ -58,7 +58,7 @@ async def test_fetched_from_a_gateway() -> None:
         data = await asyncio.to_thread(fetch, url + "/")
         lines = format_table(decode(url, data)).splitlines()
     assert lines[0].split() == [
-        *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "models", "reason")
+        *("address", "state", "for", "requests", "slots", "process", "engine", "lane", "card", "models", "reason")
     ]
     assert lines[1].split()[:2] == ["http://gpu-1:9000", "healthy"]
 
@@ -66,6 +66,10 @@ async def test_fetched_from_a_gateway() -> None:
 def row(peer: str, **changed: object) -> NodeRow:
     known = {"peer": peer, "state": "healthy", "since": 1000, "fault": None, "requests": 0}
     return msgspec.convert({**known, **changed}, NodeRow)
+
+
+def deployment(model: str, card: str | None = None) -> DeploymentRow:
+    return DeploymentRow(model=model, state="healthy", fault=None, priority=0, weight=1.0, card=card)
 
 
 def test_columns() -> None:
@@ -76,14 +80,16 @@ def test_columns() -> None:
     table = NodeTable(
         time=1000 + 90,
         nodes=[
-            msgspec.structs.replace(well, engine="vllm", lane="token"),
+            msgspec.structs.replace(
+                well, engine="vllm", lane="token", deployments=[deployment("n"), deployment("m", "c1")]
+            ),
             row("http://b:1", state="unreachable", since=1085, fault="cannot connect"),
         ],
     )
     assert format_table(table).splitlines() == [
-        "address            state        for    requests  slots  process  engine  lane   models  reason",
-        "http://gpu-1:9000  healthy      1m30s  3         12/16  4711     vllm    token  m +2    -",
-        "http://b:1         unreachable  5s     0         -      -        -       -      -       cannot connect",
+        "address            state        for    requests  slots  process  engine  lane   card  models  reason",
+        "http://gpu-1:9000  healthy      1m30s  3         12/16  4711     vllm    token  c1    m +2    -",
+        "http://b:1         unreachable  5s     0         -      -        -       -      -     -       cannot connect",
     ]
     assert format_table(NodeTable(time=0, nodes=[])) == "no nodes"
 
@@ -93,7 +99,7 @@ def test_columns() -> None:
 )
 def test_ages(seconds: int, age: str) -> None:
     """Ages have at most two units."""
-    assert format_table(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[12] == age
+    assert format_table(NodeTable(time=1000 + seconds, nodes=[row("a")])).split()[13] == age
 
 
 def test_a_node_cannot_write_to_the_terminal() -> None:
