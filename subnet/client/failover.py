@@ -136,9 +136,9 @@ class Failover(Generic[D]):
     async def _run_race(self, race: Race[D]) -> None:
         if self._ledger.delivered_tokens:
             return await race.run()
-        started = monotonic()
-        race.on_first_token = lambda: self._hedger.record_first_token(monotonic() - started)
-        return await race.run(self._hedger.delay(), lambda: self._hedge(race.attempt))
+        started, deployment = monotonic(), race.attempt.lease.deployment
+        race.on_first_token = lambda: self._hedger.record_first_token(deployment, monotonic() - started)
+        return await race.run(self._hedger.delay(deployment), lambda: self._hedge(race.attempt))
 
     def _start_attempt(self, lease: Lease) -> Attempt[D]:
         """Create an attempt with at most as many choices as the node has slots; the rest follows in later attempts."""

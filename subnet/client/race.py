@@ -15,8 +15,9 @@ from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.ledger.base import D, Ledger, record_delta
 from subnet.client.timeouts import Limits
 from subnet.errors import NodeError
+from subnet.pool.deployment import Deployment
 
-# Minimum number of first tokens to compute a quantile of, and the number of recent ones that are kept.
+# Minimum number of first tokens to compute a quantile of, and the number of requests to compute the share of.
 _MIN_SAMPLES = 20
 _WINDOW = 200
 
@@ -24,29 +25,29 @@ _WINDOW = 200
 class Hedger:
     """Decides when to send a request to a second node. Shared by all sessions of a gateway; off while `quantile` is 0.
 
-    A request is hedged when its first token takes longer than the `quantile` of recent ones (0.95: longer than 95 %).
-    At most `share` of the requests are hedged.
+    A request is hedged when its first token takes longer than the `quantile` of recent ones on the same deployment
+    (0.95: longer than 95 %). At most `share` of the requests are hedged.
     """
 
     def __init__(self, quantile: float = 0.0, share: float = 0.1) -> None:
         self._quantile = quantile
         self._share = share
-        self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._hedges: deque[bool] = deque(maxlen=_WINDOW)
 
-    def delay(self) -> float | None:
-        """Count a request and return the seconds after which to hedge it; None for never."""
+    def delay(self, deployment: Deployment) -> float | None:
+        """Count a request to `deployment` and return the seconds after which to hedge it; None for never."""
         if not self._quantile:
             return None
         self._hedges.append(False)
-        if len(self._recent) < _MIN_SAMPLES:
+        recent = deployment.first_token_times
+        if len(recent) < _MIN_SAMPLES:
             return None
-        return sorted(self._recent)[ceil(self._quantile * len(self._recent)) - 1]
+        return sorted(recent)[ceil(self._quantile * len(recent)) - 1]
 
-    def record_first_token(self, seconds: float) -> None:
-        """Record the time that a request took to its first token."""
+    def record_first_token(self, deployment: Deployment, seconds: float) -> None:
+        """Record that a request to `deployment` had its first token after that time, possibly from its hedge."""
         if self._quantile:
-            self._recent.append(seconds)
+            deployment.first_token_times.append(seconds)
 
     def try_hedge(self) -> bool:
         """Count one more hedged request and return True, or return False if that would exceed the share."""

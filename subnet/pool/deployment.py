@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DeploymentState = Literal["healthy", "mismatch", "breaker-open", "breaker-half-open", "full"]
 
+# Number of recent first tokens whose times are kept.
+_FIRST_TOKENS = 200
 # Seconds without new requests to a deployment that is at capacity and sent no retry_after.
 _DEFAULT_RETRY_AFTER = 1.0
 
@@ -34,7 +37,8 @@ class Deployment:
     `card` describes the model, None if the node does not serve it any more, and `identity` is the card's. `mismatch` is
     the reason why it must not serve the model's requests, see CardComparison; None for no such reason.
 
-    `last_error` is the last failure of a request. `context_length` is in tokens, infinite if it is not known. The
+    `last_error` is the last failure of a request. `first_token_times` are those of recent requests, in seconds, if
+    requests are hedged. `context_length` is in tokens, infinite if it is not known. The
     deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate
     limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
     Protocol.placement.
@@ -52,6 +56,7 @@ class Deployment:
         self.rate_limited = False
         self.announced_wait = False
         self.last_error = ""
+        self.first_token_times: deque[float] = deque(maxlen=_FIRST_TOKENS)
         self.context_length: float = inf
         self.card: ModelCard | None = None
         self.identity = ""
