@@ -98,6 +98,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_inter_token_timeout: Annotated[
         float, Meta(gt=0, description="inter_token_timeout for servers that accept only messages (chat lane)")
     ] = 30.0
+    keep_alive_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="how long these timeouts are extended while the server shows that it works on the request or"
+            " has it in its queue, in seconds",
+        ),
+    ] = 600.0
     max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
     retry_timeout: Annotated[
         float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")

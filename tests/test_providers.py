@@ -43,6 +43,7 @@ from tests.provider import (
     pieces,
     raw,
     stalled,
+    text_events,
     truncated,
     unresponsive,
     usage_of,
@@ -477,6 +478,25 @@ async def test_a_silent_server_without_a_queue_is_asked_again(metrics: Script) -
     async with gateway_to_nodes((provider, {"kind": "vllm", "first_token_timeout": 0.2})) as http:
         assert await ask(http, True) == (200, TEXT, None)
     assert len(provider.chat_requests) == 2
+
+
+@pytest.mark.parametrize(("slots", "attempts"), [(1, 1), (2, 2)])
+async def test_more_requests_than_slots_wait(slots: int, attempts: int) -> None:
+    """A llama-server without metrics declares its slots: while others get tokens, a request beyond them waits."""
+    moment = asyncio.Event()
+    words = text_events("word " * 120)
+    busy = Script([*(step for word in words for step in (word, Pause(0.02))), *answer("").steps[1:]])
+    waiting = (unresponsive(moment), answer())
+    provider = Provider(busy, *waiting, routes={"/props": json_response({"total_slots": slots})})
+    async with gateway_to_nodes((provider, {"kind": "llama-server", "first_token_timeout": 0.6})) as http:
+        first = asyncio.create_task(ask(http, True))
+        while not provider.chat_requests:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(ask(http, True))
+        assert (await first)[0] == 200
+        moment.set()
+        assert await second == (200, TEXT, None)
+    assert len(provider.chat_requests) == 1 + attempts
 
 
 async def test_a_resumed_answer_is_not_bounded_in_time() -> None:

@@ -1,12 +1,14 @@
-"""Evidence that requests wait in the queue of their server, from its Prometheus metrics."""
+"""Evidence that requests wait in the queue of their server: its Prometheus metrics, or its number of slots."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from time import monotonic
+from typing import Protocol
 
 from subnet.errors import NodeError, RequestError
 from subnet.http.client import HttpClient
@@ -20,8 +22,8 @@ _GAUGES: Mapping[Kind, str] = {
     "tgi": "tgi_queue_size",
     "llama-server": "llamacpp:requests_deferred",
 }
-_LABELS = r"\{[^}\n]*\}"
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+# The path at which a server declares its slots, and the member. llama.cpp tools/server/README.md, GET /props.
+_SLOTS: Mapping[Kind, tuple[str, str]] = {"llama-server": ("/props", "total_slots")}
 # Time between two requests for the metrics, the same for a server that has none, and the limit of one request. In
 # seconds.
 _INTERVAL = 2.0
@@ -29,13 +31,33 @@ _RETRY_INTERVAL = 30.0
 _TIMEOUT = 5.0
 
 
+class ServerActivity(Protocol):
+    """What this process sees of a server: its own running choices, and the time at which anything last arrived."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def last_received(self) -> float: ...
+
+
 class QueueWatcher:
     """Tells requests without a first token whether the server of `spec` has a queue. All of them share its answers.
 
-    A server of a type that has no such metric, or does not show it, counts as one without a queue.
+    It has one if its metrics say so; or, where it declares its slots, if this process runs more requests on it than
+    there are slots, and some of them get tokens. Any other server counts as one without a queue.
     """
 
-    def __init__(self, spec: NodeSpec, http: HttpClient, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        spec: NodeSpec,
+        http: HttpClient,
+        activity: ServerActivity | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._slots_at = None if spec.kind is None or activity is None else _SLOTS.get(spec.kind)
+        self._slots: float = inf
+        self._activity = activity
         gauge = None if spec.kind is None else _GAUGES.get(spec.kind)
         self._pattern = (
             None if gauge is None else re.compile(rf"^{gauge}(?:\{{[^}}\n]*\}})? +([0-9.eE+]+)", re.MULTILINE)
@@ -62,11 +84,32 @@ class QueueWatcher:
         async with self._lock:
             if self._clock() >= self._expires:
                 self._waiting, pause = await self._fetch()
+                if not self._waiting and self._slots == inf:
+                    self._slots = await self._fetch_slots()
                 self._expires = self._clock() + pause
-            return self._waiting
+            return self._waiting or self._exceeds_slots()
+
+    def _exceeds_slots(self) -> bool:
+        activity = self._activity
+        if activity is None or activity.running <= self._slots:
+            return False
+        return self._clock() - activity.last_received < self._interval
+
+    async def _fetch_slots(self) -> float:
+        """Return the number of slots that the server declares; infinity if it declares none."""
+        if self._slots_at is None:
+            return inf
+        path, member = self._slots_at
+        with suppress(TimeoutError, NodeError, RequestError):
+            async with asyncio.timeout(_TIMEOUT):
+                props = await self._http.get(path)
+            slots = props.get(member) if isinstance(props, dict) else None
+            if type(slots) is int and slots > 0:
+                return slots
+        return inf
 
     async def _fetch(self) -> tuple[bool, float]:
-        """Return whether requests wait, and the seconds until the next fetch."""
+        """Return whether requests wait according to the metrics, and the seconds until the next fetch."""
         assert self._pattern is not None
         try:
             async with asyncio.timeout(_TIMEOUT):

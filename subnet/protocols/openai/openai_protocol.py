@@ -29,7 +29,8 @@ class OpenAIProtocol(Protocol):
     """Server at `spec.url`; without `spec.kind` only what all OpenAI-compatible servers have in common is used.
 
     rpc_chat passes the parameters of a request on as they are, and rejects those that the server would silently ignore.
-    Errors of the server are mapped by subnet.http.error_map. Raises SettingsError for an unusable `spec`.
+    Errors of the server are mapped by subnet.http.error_map. `running` counts the choices in progress. Raises
+    SettingsError for an unusable `spec`.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -39,10 +40,10 @@ class OpenAIProtocol(Protocol):
         self._quirks = quirks_for(spec)
         self._http = HttpClient(spec)
         self._models = ModelCatalog(spec, self._http)
-        self._client = ChatClient(self._models, self._http, self._quirks, QueueWatcher(spec, self._http))
+        self._client = ChatClient(self._models, self._http, self._quirks, QueueWatcher(spec, self._http, self))
         self._id = f"chat-{secrets.token_hex(4)}"
         self._prefill = self._quirks.prefill
-        self._running = 0
+        self.running = 0
 
     @property
     def last_received(self) -> float:
@@ -59,7 +60,7 @@ class OpenAIProtocol(Protocol):
             cards=await self._models.cards(),
             capabilities=Capabilities(prefill=self._prefill, seeds=self._quirks.seeds, replay=self._spec.replay),
             capacity=self._spec.concurrency,
-            running=self._running,
+            running=self.running,
         )
 
     async def rpc_artefact(self, sha256: str) -> bytes:
@@ -70,13 +71,13 @@ class OpenAIProtocol(Protocol):
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         needed = len(request.choices)
-        if self._running + needed > self._spec.concurrency:
+        if self.running + needed > self._spec.concurrency:
             raise NodeBusy(
-                f"{self._running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
+                f"{self.running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
                 f"{needed}",
                 retry_after=0.2,
             )
-        self._running += needed
+        self.running += needed
         try:
             return await self._client.complete(request, emit)
         except NodeLost:
@@ -88,7 +89,7 @@ class OpenAIProtocol(Protocol):
                 raise self._prefill_rejected(error) from error
             raise
         finally:
-            self._running -= needed
+            self.running -= needed
 
     def _prefill_rejected(self, error: RequestError) -> NodeError:
         # The client did not send the prefix, so the error is not the client's, and another node may succeed.
