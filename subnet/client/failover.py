@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from math import inf
 from time import monotonic
 from typing import Generic
 
@@ -15,7 +16,7 @@ from subnet.client.race import Hedger, Race
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, RequestError
+from subnet.errors import ContextLengthExceeded, NodeBusy, NodeError, NoNodeAvailable, RequestError
 from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
@@ -85,6 +86,8 @@ class Failover(Generic[D]):
         except RequestError as error:
             race.attempt.lease.abandoned()
             if not delivered:
+                if isinstance(error, ContextLengthExceeded) and self._has_longer_context(race.attempt.lease.deployment):
+                    return
                 raise
             # A node that refuses the rest of an answer cannot resume it; another one may.
             await self._wait_to_retry(race, NodeError(str(error)), delivered)
@@ -99,6 +102,14 @@ class Failover(Generic[D]):
             race.attempt.lease.succeeded()
             retry.on_progress()
             self._interrupted = False
+
+    def _has_longer_context(self, refused: Deployment) -> bool:
+        """Return whether another node has a longer context than the one that refused the request, and ask it next."""
+        ledger, length = self._ledger, refused.context_length
+        if length == inf or not self._manager.has_longer_context(ledger.model, ledger.lane, ledger.identity, length):
+            return False
+        ledger.refused_context = max(ledger.refused_context, int(length))
+        return True
 
     async def _wait_to_retry(self, race: Race[D], error: NodeError, delivered: int) -> None:
         """Wait before the next attempt. Raises `error` if there must be none."""

@@ -192,6 +192,14 @@ class RemoteManager:
             return any(one.available(now) for one in self._serving(model, lane, identity) if one.peer not in excluded)
         return False
 
+    def has_longer_context(self, model: str | None, lane: Lane, identity: str, length: float) -> bool:
+        """Return whether a healthy node of `model` on `lane` has a context of more than `length` tokens, or of unknown
+        length.
+        """
+        with suppress(NoNodeAvailable):
+            return any(one.context_length > length for one in self._serving(model, lane, identity))
+        return False
+
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
         if (lease := self._latest_lease(peer)) is not None:

@@ -30,12 +30,23 @@ class Ledger(ABC, Generic[D]):
     """Request and delivered deltas of one generation, with all its choices, on either lane.
 
     `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
-    `identity` is that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a
+    `refused_context` is the longest context, in tokens, of a node that refused the request as too long. `identity` is
+    that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a
     replay returned something else than was delivered. `replayed_tokens` counts the tokens that replays repeated, and
     that are not part of the answer's usage.
     """
 
-    __slots__ = ("diverged", "identity", "model", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")
+    __slots__ = (
+        "diverged",
+        "identity",
+        "model",
+        "nodes",
+        "peers",
+        "prompt_size",
+        "refused_context",
+        "replayed_tokens",
+        "routing_hint",
+    )
 
     lane: Lane
 
@@ -45,6 +56,7 @@ class Ledger(ABC, Generic[D]):
         self.routing_hint = routing_hint
         self.identity = ""
         self.diverged = False
+        self.refused_context = 0
         self.replayed_tokens = 0
         self.peers: list[str] = []
         self.nodes: list[str] = []
@@ -61,7 +73,7 @@ class Ledger(ABC, Generic[D]):
     @property
     def size(self) -> RequestSize:
         """Size of the rest of the generation, to choose a node that has room for it."""
-        return NO_SIZE
+        return RequestSize(prompt=self.refused_context) if self.refused_context else NO_SIZE
 
     @property
     def complete(self) -> bool:

@@ -86,7 +86,8 @@ class TokenLedger(Ledger[Delta]):
     @property
     def size(self) -> RequestSize:
         delivered = max([len(choice.tokens) for choice in self.choices if not choice.finished], default=0)
-        return RequestSize(len(self.prompt), delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
+        prompt = max(len(self.prompt), self.refused_context)
+        return RequestSize(prompt, delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
 
     @property
     def cached_tokens(self) -> int:

@@ -16,7 +16,15 @@ from subnet.client.ledger.base import Ledger, record_delta
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.resume.chat import Replay
 from subnet.client.resume.token import Diverged
-from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeLost, RateLimited, WireError
+from subnet.errors import (
+    ContextLengthExceeded,
+    InterTokenTimeout,
+    NodeBusy,
+    NodeError,
+    NodeLost,
+    RateLimited,
+    WireError,
+)
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import ChatStep, MockChatProtocol
@@ -184,6 +192,33 @@ async def test_a_full_server_is_replaced() -> None:
     full, other = MockChatProtocol([NodeBusy("full")], peer="a"), MockChatProtocol(STORY, peer="b")
     deltas, _, _ = await answer(chat_request(), full, other)
     assert message(deltas)[1] == "Once upon a time"
+
+
+TOO_LONG = ContextLengthExceeded("This model's maximum context length is exceeded.")
+
+
+@pytest.mark.parametrize("others", [(4000,), (0,), (200, 100, 4000)])
+async def test_a_server_with_a_longer_context_is_asked(others: tuple[int, ...]) -> None:
+    """After a server has refused a conversation as too long, those with a longer or an unknown context are asked."""
+    small = MockChatProtocol([TOO_LONG], peer="small", context_length=200)
+    nodes = [
+        MockChatProtocol([TOO_LONG] if 0 < length <= 200 else STORY, peer=str(index), context_length=length)
+        for index, length in enumerate(others)
+    ]
+    deltas, _, _ = await answer(chat_request(), small, *nodes)
+    assert message(deltas)[1] == "Once upon a time"
+    # One refusal is enough to skip all servers whose context is not longer.
+    assert sum(len(node.requests) for node in (small, *nodes)) <= 2 + others.count(100)
+
+
+@pytest.mark.parametrize("other", [200, 100])
+async def test_no_server_with_a_longer_context(other: int) -> None:
+    """The refusal is the client's if no other server has a longer context, and does not count as a failure."""
+    first = MockChatProtocol([TOO_LONG], peer="first", context_length=200)
+    second = MockChatProtocol([TOO_LONG], peer="second", context_length=other)
+    with pytest.raises(ContextLengthExceeded):
+        await answer(chat_request(), first, second)
+    assert (len(first.requests), len(second.requests)) == (1, 0)
 
 
 def test_invalid_deltas_are_rejected() -> None:
