@@ -75,7 +75,7 @@ async def run(
         nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
-        limits = _limits(settings)
+        limits = limits_of(settings)
         model_limits = {name: _model_limits(spec, limits) for name, spec in settings.models.items()}
         session_manager = SessionManager(
             remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
@@ -115,7 +115,8 @@ def _model_limits(spec: ModelSpec, limits: Limits) -> Limits:
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Limits:
+    """Return the timeouts and retry limits that `settings` give to all models."""
     return Limits(
         first_token_timeout=settings.first_token_timeout,
         prefill_rate=settings.prefill_rate,
