@@ -112,5 +112,14 @@ class Answer(msgspec.Struct, kw_only=True):
 
 def text_of(event: Any) -> str:
     """Return the text in one event, of any choice."""
-    answer = Answer(status=200, headers={}, events=[event])
-    return "".join(choice.text for choice in answer.choices.values())
+    return "".join(choice.text for choice in _only(event).choices.values())
+
+
+def arguments_of(event: Any) -> str:
+    """Return the arguments of tool calls in one event, of any choice."""
+    choices = _only(event).choices.values()
+    return "".join(call.arguments for choice in choices for call in choice.calls.values())
+
+
+def _only(event: Any) -> Answer:
+    return Answer(status=200, headers={}, events=[event])

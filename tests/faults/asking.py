@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tests.faults.answers import Answer, text_of
+from tests.faults.answers import Answer, arguments_of, text_of
 
 SECONDS = 60.0
 """Timeout: an answer of these tests that takes longer has hung."""
@@ -46,8 +46,8 @@ OnText = Callable[[int], None]
 
 
 def ask(url: str, question: Question, on_text: OnText | None = None) -> Answer:
-    """Send a question on a new connection. `on_text` is called after each piece of text, with the number of pieces so
-    far.
+    """Send a question on a new connection. `on_text` is called after each piece of text or of a tool call's arguments,
+    with the number of pieces so far.
     """
     with closing(connect(url)) as connection:
         return ask_over(connection, question, on_text)
@@ -70,7 +70,7 @@ def ask_over(connection: HTTPConnection, question: Question, on_text: OnText | N
             continue
         answer.events.append(event)
         answer.times.append(perf_counter())
-        if text_of(event):
+        if text_of(event) or arguments_of(event):
             pieces += 1
             if on_text is not None:
                 on_text(pieces)

@@ -28,27 +28,40 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORM = {"response_format": {"type": "json_schema", "json_schema": {"name": "trip", "schema": SCHEMA, "strict": True}}}
-NODE = '[[nodes]]\nurl = "%s"\nkind = "llama-server"\nlane = "chat"\n'
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+FORCED_CALL = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+# Settings of a server on the chat lane, by its type: llama-server repeats itself, which a plain server is told to do.
+NODES = {
+    "llama-server": '[[nodes]]\nurl = "%s"\nkind = "llama-server"\nlane = "chat"\n',
+    "a plain server": '[[nodes]]\nurl = "%s"\nkind = "openai"\nseeds = true\n',
+}
 QUESTIONS = {
     "greedy": Question(prompt="Tell me a story.", temperature=0.0, seed=None),
     "with a seed": Question(prompt="Tell me a story."),
     "not streamed": Question(prompt="Tell me a story.", stream=False),
     "JSON schema": Question(prompt="Plan a trip.", max_tokens=48, temperature=0.0, more=FORM),
 }
+CALLING = Question(prompt="How is the weather in Paris?", max_tokens=64, temperature=0.0, more=FORCED_CALL)
 
 
 class Two:
     """Two servers and a gateway in front; a killed server is restarted at its address. `config` is a file for the
-    settings of the nodes, which then are servers of the type llama-server on the chat lane.
+    settings of the nodes, each `node`.
     """
 
-    def __init__(self, stack: ExitStack, kind: Kind | None, config: Path | None = None) -> None:
+    def __init__(self, stack: ExitStack, kind: Kind | None, config: Path | None = None, node: str = "") -> None:
         self._stack = stack
         self.servers = [stack.enter_context(llama_server(slots=1)) for _ in range(2)]
         flags: tuple[str, ...] = ("--policy", "sticky")
         addresses = [one.url for one in self.servers]
         if config is not None:
-            config.write_text("".join(NODE % address for address in addresses))
+            config.write_text("".join(node % address for address in addresses))
             flags, addresses = (*flags, "--config", str(config)), []
         self.gateway: Gateway = stack.enter_context(gateway(addresses, flags, kind))
         until(self.well)
@@ -96,6 +109,16 @@ def two(lane: str) -> Iterator[Two]:
         yield Two(stack, LANES[lane])
 
 
+def check_form(feature: str, answer: Answer) -> None:
+    """Check that the answer is in the form that the request forces."""
+    choice = answer.choices[0]
+    if feature == "JSON schema":
+        assert json.loads(choice.text).keys() == {"city", "days"}
+    if feature == "tools":
+        assert [(call.name, [*json.loads(call.arguments)]) for call in choice.calls.values()] == [("weather", ["city"])]
+        assert choice.reasons == ["tool_calls"]
+
+
 def test_detected_servers(two: Two, lane: str) -> None:
     """The gateway reports the type of each server and the lane it uses."""
     assert [row["lane"] for row in two.gateway.table] == [lane, lane]
@@ -107,11 +130,19 @@ def test_detected_servers(two: Two, lane: str) -> None:
 @pytest.mark.parametrize("feature", QUESTIONS)
 def test_killed(two: Two, lane: str, feature: str, record_property: Record) -> None:
     """If the llama-server of an answer is killed, the client gets the same text, one finish reason and one usage."""
-    question = QUESTIONS[feature]
+    check_killed(two, lane, feature, QUESTIONS[feature], record_property)
+
+
+@pytest.mark.parametrize("lane", ["token"], indirect=True)
+def test_killed_in_a_tool_call(two: Two, lane: str, record_property: Record) -> None:
+    """A forced call goes on where it was cut. On the chat lane, llama-server does not force calls of this model."""
+    check_killed(two, lane, "tools", CALLING, record_property)
+
+
+def check_killed(two: Two, lane: str, feature: str, question: Question, record_property: Record) -> None:
     undisturbed = two.ask(question)
     assert undisturbed.complete, undisturbed.events
-    if feature == "JSON schema":
-        assert json.loads(undisturbed.choices[0].text).keys() == {"city", "days"}
+    check_form(feature, undisturbed)
     if not question.stream:
         return
     answer = two.ask(question, kill_after=4)
@@ -120,19 +151,20 @@ def test_killed(two: Two, lane: str, feature: str, record_property: Record) -> N
     counted = [usage["completion_tokens"] for usage in (*answer.usages, *undisturbed.usages)]
     says = "same" if same and counted[0] == counted[1] else "another"
     column = "with a seed" if feature == "with a seed" else "greedy"
-    row = f"killed, llama-server on the {lane} lane" + (": JSON schema" if feature == "JSON schema" else "")
+    row = f"killed, llama-server on the {lane} lane" + (f": {feature}" if feature in ("JSON schema", "tools") else "")
     record_property("cell", (row, column, says))
     assert same
     assert counted[0] == counted[1]
     assert answer.switched == 1
 
 
-def test_unseeded_answers_on_the_chat_lane(tmp_path: Path) -> None:
-    """An answer without a seed, sampled or greedy, streamed as text or JSON, survives the kill of its llama-server: the
-    server had a seed of the gateway's own.
+@pytest.mark.parametrize("kind", NODES)
+def test_unseeded_answers_on_the_chat_lane(tmp_path: Path, kind: str) -> None:
+    """An answer without a seed, sampled or greedy, streamed as text or JSON, survives the kill of its server, which had
+    a seed of the gateway's own.
     """
     with ExitStack() as stack:
-        two = Two(stack, None, tmp_path / "adapter.toml")
+        two = Two(stack, None, tmp_path / "adapter.toml", NODES[kind])
         assert [row["lane"] for row in two.gateway.table] == ["chat", "chat"]
         for feature, question in QUESTIONS.items():
             if not question.stream:
@@ -144,5 +176,4 @@ def test_unseeded_answers_on_the_chat_lane(tmp_path: Path) -> None:
                 assert answer.complete, (feature, answer.events)
                 assert answer.switched == 1
                 assert answer.usages[-1]["completion_tokens"] > 4
-                if feature == "JSON schema":
-                    assert json.loads(answer.choices[0].text).keys() == {"city", "days"}
+                check_form(feature, answer)
