@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Generic
@@ -19,6 +20,8 @@ from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, RequestError
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
+
+logger = logging.getLogger(__name__)
 
 AttemptFactory = Callable[[Lease, int], Attempt[D]]
 """Creates an attempt on a leased node, with a maximum number of choices. Raises Diverged if no node can continue."""
@@ -73,11 +76,12 @@ class Failover(Generic[D]):
         delivered, self._interrupted = ledger.delivered_tokens, True
         try:
             await self._run_in_time(race)
-        except Diverged:
+        except Diverged as error:
             race.attempt.lease.abandoned()
             if ledger.diverged:
                 raise
             ledger.diverged = True
+            logger.warning("node %s cannot resume an answer: %s", race.attempt.lease.remote.peer, error)
         except NodeError as error:
             race.attempt.lease.failed(error)
             await self._wait_to_retry(race, error, delivered)
@@ -98,6 +102,8 @@ class Failover(Generic[D]):
             race.attempt.lease.succeeded()
             retry.on_progress()
             self._interrupted = False
+        finally:
+            ledger.record_weights(race.attempt.weights)
 
     async def _wait_to_retry(self, race: Race[D], error: NodeError, delivered: int) -> None:
         """Wait before the next attempt. Raises `error` if there must be none."""
@@ -178,5 +184,11 @@ class Failover(Generic[D]):
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger = self._ledger
         return self._manager.lease(
-            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments, ledger.size
+            ledger.model,
+            excluded,
+            ledger.routing_hint,
+            ledger.lane,
+            self._retry.failed_deployments,
+            ledger.size,
+            ledger.weights,
         )

@@ -44,6 +44,7 @@ class PromptEvaluator:
         self.nodes: list[str] = []
         self.peers: list[str] = []
         self.replayed_tokens = 0
+        self.diverged = False
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Return a unit-length embedding of each input: float32, shape (len(inputs), dimensions)."""

@@ -30,10 +30,10 @@ class DeploymentStatus(msgspec.Struct, frozen=True):
 class Deployment:
     """The model `model` on the node `remote`: a provider serves many models at one address, and each can fail alone.
 
-    `last_error` is the last failure of a request. `context_length` is in tokens, infinite if it is not known. The
-    deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate
-    limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
-    Protocol.placement.
+    `last_error` is the last failure of a request. `context_length` is in tokens, infinite if it is not known; `weights`
+    is the fingerprint in the model's card. The deployment gets no requests until `busy_until`, because it is at
+    capacity or, if `rate_limited`, because of a rate limit; `announced_wait` if the node itself said for how long.
+    `priority` and `weight` are for routing, see Protocol.placement.
     """
 
     def __init__(self, remote: RemoteNode, model: str) -> None:
@@ -49,6 +49,7 @@ class Deployment:
         self.announced_wait = False
         self.last_error = ""
         self.context_length: float = inf
+        self.weights = ""
         self.update()
         self._last_invalid_answer: int | None = None
 
@@ -58,9 +59,10 @@ class Deployment:
         return self.remote.load
 
     def update(self) -> None:
-        """Read the context length from the node's description, after it has changed."""
+        """Read the context length and the weights from the node's description, after it has changed."""
         card = None if self.remote.info is None else self.remote.info.card(self.model)
         self.context_length = inf if card is None or not card.context_length else card.context_length
+        self.weights = "" if card is None else card.weights
 
     def available(self, now: float) -> bool:
         """Return whether a request may be sent now."""

@@ -138,14 +138,16 @@ class RemoteManager:
         lane: Lane = "token",
         failed_deployments: set[Deployment] | None = None,
         size: RequestSize = NO_SIZE,
+        weights: str = "",
     ) -> Lease:
         """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
+        these, those with the fingerprint `weights`, if there are any ("": any weights), whatever their priority; of
         these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
-        considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the
-        outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable,
-        NodeBusy or SessionClosed.
+        considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the outcome to the
+        lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
+        SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
@@ -155,6 +157,8 @@ class RemoteManager:
         if not available:
             raise unavailable_error(serving, now)
         candidates = [one for one in available if one.peer not in excluded] or available
+        if weights:
+            candidates = _with_weights(candidates, weights)
         priority = min(one.priority for one in candidates)
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
@@ -219,6 +223,11 @@ class RemoteManager:
     def _latest_lease(self, peer: str) -> Lease | None:
         checker = self._health_checkers.get(peer)
         return None if checker is None else next(reversed(checker.remote.leases), None)
+
+
+def _with_weights(deployments: list[Deployment], weights: str) -> list[Deployment]:
+    """Return the deployments whose weights are the same as far as is known, or else all."""
+    return [one for one in deployments if one.weights in (weights, "")] or deployments
 
 
 def _preferred(first: ModelCard, second: ModelCard) -> ModelCard:

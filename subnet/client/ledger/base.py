@@ -62,6 +62,15 @@ class Ledger(ABC, Generic[D]):
         return NO_SIZE
 
     @property
+    def weights(self) -> str:
+        """Fingerprint of the weights that a node for the rest of the generation should have; "": any."""
+        return ""
+
+    def record_weights(self, weights: str) -> None:
+        """Record that a node with `weights` produced the tokens delivered since the last call."""
+        return
+
+    @property
     def complete(self) -> bool:
         return all(choice.finished for choice in self.choices)
 

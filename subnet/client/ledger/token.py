@@ -20,15 +20,29 @@ NO_TOKENS = pack(np.empty(0, np.int32))
 
 
 class TokenChoice:
-    """Delivered tokens of one choice; `cached_tokens` of its prompt were in a node's cache."""
+    """Delivered tokens of one choice; `cached_tokens` of its prompt were in a node's cache.
 
-    __slots__ = ("_max_tokens", "_with_logprobs", "cached_tokens", "finished", "index", "tokens")
+    `weights` is the fingerprint of the weights of the node that produced or repeated them; "" if it is not known.
+    """
+
+    __slots__ = (
+        "_max_tokens",
+        "_recorded",
+        "_with_logprobs",
+        "cached_tokens",
+        "finished",
+        "index",
+        "tokens",
+        "weights",
+    )
 
     def __init__(self, index: int, max_tokens: int, with_logprobs: bool) -> None:
         self.index = index
         self.tokens: list[int] = []
         self.cached_tokens = 0
         self.finished = False
+        self.weights = ""
+        self._recorded = 0
         self._max_tokens = max_tokens
         self._with_logprobs = with_logprobs
 
@@ -43,6 +57,10 @@ class TokenChoice:
             self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
         if delta.finish_reason is not None:
             self.finished = True
+
+    def record_weights(self, weights: str) -> None:
+        if len(self.tokens) > self._recorded:
+            self.weights, self._recorded = weights, len(self.tokens)
 
 
 class TokenLedger(Ledger[Delta]):
@@ -87,6 +105,20 @@ class TokenLedger(Ledger[Delta]):
     def size(self) -> RequestSize:
         delivered = max([len(choice.tokens) for choice in self.choices if not choice.finished], default=0)
         return RequestSize(len(self.prompt), delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
+
+    @property
+    def weights(self) -> str:
+        return next((choice.weights for choice in self.choices if choice.tokens and not choice.finished), "")
+
+    def record_weights(self, weights: str) -> None:
+        for choice in self.choices:
+            choice.record_weights(weights)
+
+    def has_weights(self, weights: str) -> bool:
+        """Return whether, as far as is known, nodes with `weights` produced what was delivered of the unfinished
+        choices.
+        """
+        return not weights or all(choice.weights in ("", weights) for choice in self.unfinished)
 
     @property
     def cached_tokens(self) -> int:
