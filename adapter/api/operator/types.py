@@ -26,13 +26,16 @@ class Home(Struct, frozen=True, kw_only=True):
 
 
 class DeploymentRow(Struct, frozen=True, kw_only=True):
-    """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy)."""
+    """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy). `weights`
+    is the beginning of the fingerprint of its weights (null: unknown).
+    """
 
     model: str
     state: DeploymentState
     fault: str | None
     priority: int
     weight: float
+    weights: str | None
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
