@@ -58,7 +58,7 @@ class Failover(Generic[D]):
 
         Raises RequestError, NoNodeAvailable, the last NodeError after the last attempt, or any error raised by `emit`.
         """
-        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority)
+        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._ledger.needs)
         try:
             while not self._ledger.complete:
                 lease = await self._acquire_lease(ticket)
@@ -113,7 +113,8 @@ class Failover(Generic[D]):
         if ledger.delivered_tokens > delivered:
             retry.on_progress()
             self._pin_model(lease)
-        has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
+        tried = {*retry.excluded, lease.remote.peer}
+        has_other = self._manager.has_other(ledger.model, tried, ledger.lane, ledger.needs)
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
 
@@ -191,4 +192,5 @@ class Failover(Generic[D]):
             self._retry.failed_deployments,
             ledger.size,
             ledger.weights,
+            ledger.needs,
         )

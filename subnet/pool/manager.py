@@ -14,7 +14,7 @@ import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
-from subnet.generation import NO_SIZE, RequestSize
+from subnet.generation import NO_SIZE, Needs, RequestSize, are_met
 from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
 from subnet.pool.health_check import HealthChecker
@@ -139,20 +139,24 @@ class RemoteManager:
         failed_deployments: set[Deployment] | None = None,
         size: RequestSize = NO_SIZE,
         weights: str = "",
+        needs: Needs = (),
     ) -> Lease:
         """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
         these, those with the fingerprint `weights`, if there are any ("": any weights), whatever their priority; of
-        these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
-        considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the outcome to the
-        lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
-        SessionClosed.
+        these, those with the lowest priority number. Only nodes that support all `needs`, and whose context has room
+        for the request (`size`), are considered, if there are any. The policy chooses one of them, by `hint`. The
+        caller reports the outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises
+        NoNodeAvailable, NodeBusy or SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = self._with_room([remote.deployment(model) for remote in self._serving(model, lane)], size)
+        remotes = self._serving(model, lane)
+        if needs:
+            remotes = self._capable(remotes, needs, excluded)
+        serving = self._with_room([remote.deployment(model) for remote in remotes], size)
         available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
@@ -163,10 +167,11 @@ class RemoteManager:
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
-    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token") -> bool:
-        """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
+    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token", needs: Needs = ()) -> bool:
+        """Return whether a node not in `excluded` can take a request with `needs` for `model` on `lane` now."""
         now = self._clock()
-        nodes = (one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane))
+        nodes = [one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane)]
+        nodes = _supporting(nodes, needs) or nodes
         return any(one.deployment(model).available(now) for one in nodes if one.peer not in excluded)
 
     def on_request_success(self, peer: str) -> None:
@@ -201,6 +206,17 @@ class RemoteManager:
             raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
         return serving
 
+    def _capable(self, remotes: list[RemoteNode], needs: Needs, excluded: Collection[str]) -> list[RemoteNode]:
+        """Return the nodes that support `needs`, or else all: they refuse the request by the name of its parameter.
+
+        But they must not refuse a request that a node in `excluded` supports, which may have begun the answer and may
+        come back: NoNodeAvailable is raised.
+        """
+        found = _supporting(remotes, needs)
+        if not found and _supporting([one for one in self.remotes if one.peer in excluded], needs):
+            raise NoNodeAvailable("No node that supports all parameters of the request serves the model now.")
+        return found or remotes
+
     def _with_room(self, deployments: list[Deployment], size: RequestSize) -> list[Deployment]:
         """Return the deployments whose context has room for the whole request, or else for one new token.
 
@@ -223,6 +239,11 @@ class RemoteManager:
     def _latest_lease(self, peer: str) -> Lease | None:
         checker = self._health_checkers.get(peer)
         return None if checker is None else next(reversed(checker.remote.leases), None)
+
+
+def _supporting(remotes: list[RemoteNode], needs: Needs) -> list[RemoteNode]:
+    """Return the nodes that support all `needs`, as far as is known."""
+    return [remote for remote in remotes if are_met(needs, remote.capabilities)]
 
 
 def _with_weights(deployments: list[Deployment], weights: str) -> list[Deployment]:

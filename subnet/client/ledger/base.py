@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
-from subnet.generation import NO_SIZE, Delta, RequestSize
+from subnet.generation import NO_SIZE, Delta, Needs, RequestSize
 from subnet.node_info import Lane
 from subnet.pool.policies.base import RoutingHint
 
@@ -31,15 +31,16 @@ class Ledger(ABC, Generic[D]):
 
     `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
     `diverged` is set once a replay returned something else than was delivered. `replayed_tokens` counts the tokens that
-    replays repeated, and that are not part of the answer's usage.
+    replays repeated, and that are not part of the answer's usage. `needs` are the features that nodes must support.
     """
 
-    __slots__ = ("diverged", "model", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")
+    __slots__ = ("diverged", "model", "needs", "nodes", "peers", "prompt_size", "replayed_tokens", "routing_hint")
 
     lane: Lane
 
-    def __init__(self, model: str | None, prompt_size: int, routing_hint: RoutingHint) -> None:
+    def __init__(self, model: str | None, prompt_size: int, routing_hint: RoutingHint, needs: Needs = ()) -> None:
         self.model = model
+        self.needs = needs
         self.prompt_size = prompt_size
         self.routing_hint = routing_hint
         self.diverged = False

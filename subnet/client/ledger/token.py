@@ -11,7 +11,7 @@ import numpy as np
 
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
-from subnet.generation import Delta, RequestSize, Sampling
+from subnet.generation import Delta, RequestSize, Sampling, needs_of
 from subnet.pool.policies.base import RoutingHint
 from subnet.tensors import TokenIds, pack
 from subnet.wire.messages import ChoiceStart, Generate
@@ -84,7 +84,7 @@ class TokenLedger(Ledger[Delta]):
         text: str | None,
         key: str | None = None,
     ) -> None:
-        super().__init__(model, len(prompt), RoutingHint(prompt, key))
+        super().__init__(model, len(prompt), RoutingHint(prompt, key), needs_of(sampling))
         self.prompt = prompt
         self.text = text
         seed = getrandbits(63) if sampling.seed is None else sampling.seed
