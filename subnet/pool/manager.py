@@ -106,11 +106,13 @@ class RemoteManager:
             found[card.id] = _preferred(found[card.id], card) if card.id in found else card
         return found
 
-    def grammars(self, model: str | None) -> frozenset[GrammarKind]:
-        """Return the grammar kinds that all healthy nodes of `model` on the token lane support."""
+    def grammars(self, model: str | None) -> tuple[frozenset[GrammarKind], frozenset[GrammarKind]]:
+        """Return the grammar kinds that all healthy nodes of `model` on the token lane support, and those of any."""
         nodes = (r for r in self.remotes if r.unreachable_reason is None and r.serves(model, "token"))
         kinds = [frozenset(remote.info.capabilities.grammars) for remote in nodes if remote.info is not None]
-        return frozenset[GrammarKind].intersection(*kinds) if kinds else frozenset()
+        if not kinds:
+            return frozenset(), frozenset()
+        return kinds[0].intersection(*kinds), kinds[0].union(*kinds)
 
     async def artefact(self, sha256: str) -> bytes:
         """Fetch a tokenizer artefact from the first node that provides it. Raises NoNodeAvailable."""
