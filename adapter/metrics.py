@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from adapter.decode.usage import Usage
-from adapter.generation.base import Work
+from adapter.generation.base import TriedNodes, Work
 from subnet import RemoteManager
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -30,17 +30,18 @@ class _ModelMetrics(msgspec.Struct, frozen=True):
 
     answers: Counter
     switches: Counter
+    diverged: Counter
     prompt: Counter
     completion: Counter
     replayed: Counter
     seconds: Histogram
 
-    def record(self, seconds: float, answers: int, switches: int, replayed: int, usage: Usage) -> None:
-        self.answers.inc(answers)
-        if replayed:
-            self.replayed.inc(replayed)
-        if switches:
+    def record(self, seconds: float, tried: Sequence[TriedNodes], usage: Usage) -> None:
+        self.answers.inc(len(tried))
+        if switches := sum(len(answer.nodes) - 1 for answer in tried):
             self.switches.inc(switches)
+            self.replayed.inc(sum(answer.replayed_tokens for answer in tried))
+            self.diverged.inc(sum(answer.diverged for answer in tried))
         self.prompt.inc(usage.prompt_tokens)
         self.completion.inc(usage.completion_tokens)
         self.seconds.observe(seconds)
@@ -65,6 +66,12 @@ class Metrics:
         self._switches = Counter(
             "adapter_switches", "Attempts after the first, by model", ["model"], registry=self.registry
         )
+        self._diverged = Counter(
+            "adapter_diverged_answers",
+            "Answers whose beginning a node did not repeat, by model",
+            ["model"],
+            registry=self.registry,
+        )
         self._tokens = Counter(
             "adapter_tokens",
             "Prompt and completion tokens, and those replayed after a failure, by model",
@@ -87,9 +94,7 @@ class Metrics:
         self._request_counter(endpoint, status).inc()
         for work in works:
             if tried := work.tried_nodes:
-                switches = sum(len(answer.nodes) - 1 for answer in tried)
-                replayed = sum(answer.replayed_tokens for answer in tried)
-                self._model_metrics(work.card.id).record(seconds, len(tried), switches, replayed, work.usage)
+                self._model_metrics(work.card.id).record(seconds, tried, work.usage)
 
     def to_text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -102,6 +107,7 @@ class Metrics:
         return _ModelMetrics(
             self._answers.labels(name),
             self._switches.labels(name),
+            self._diverged.labels(name),
             self._tokens.labels(name, "prompt"),
             self._tokens.labels(name, "completion"),
             self._tokens.labels(name, "replayed"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from subnet.node_info import GrammarKind
+from subnet.node_info import Capabilities, GrammarKind
 from subnet.tensors import TokenIds
 
 FinishReason = Literal["stop", "length"]
@@ -49,6 +49,60 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ignore_eos: bool = False
     logprobs: int | None = None
     grammar: Grammar | None = None
+
+
+class Need(NamedTuple):
+    """Optional feature of an engine that a request needs because of its parameter `param`.
+
+    `capability` is a field of Capabilities: a number or True, which must be at least `level`, or a list that must
+    include it.
+    """
+
+    param: str
+    capability: str
+    level: int | GrammarKind = True
+
+    def is_met(self, capabilities: Capabilities) -> bool:
+        """Return whether an engine with `capabilities` has the feature."""
+        offered = getattr(capabilities, self.capability)
+        return bool(self.level in offered if isinstance(offered, tuple) else offered >= self.level)
+
+
+Needs = tuple[Need, ...]
+
+_LOGPROBS = Need("logprobs", "top_logprobs", 1)
+_TOP_K, _MIN_P, _TYPICAL_P = Need("top_k", "top_k"), Need("min_p", "min_p"), Need("typical_p", "typical_p")
+_FREQUENCY, _PRESENCE, _REPETITION = (
+    Need(f"{name}_penalty", "penalties") for name in ("frequency", "presence", "repetition")
+)
+_LOGIT_BIAS, _MIN_TOKENS = Need("logit_bias", "logit_bias"), Need("min_tokens", "min_tokens")
+_IGNORE_EOS = Need("ignore_eos", "ignore_eos")
+
+
+def needs_of(sampling: Sampling) -> Needs:
+    """Return the optional features that `sampling` needs, in the order in which engines reject them."""
+    used = [
+        (_TOP_K, sampling.top_k > 0),
+        (_MIN_P, sampling.min_p != 0),
+        (_TYPICAL_P, sampling.typical_p != 1),
+        (_FREQUENCY, sampling.frequency_penalty != 0),
+        (_PRESENCE, sampling.presence_penalty != 0),
+        (_REPETITION, sampling.repetition_penalty != 1),
+        (_LOGIT_BIAS, bool(sampling.logit_bias)),
+        (_MIN_TOKENS, sampling.min_tokens != 0),
+        (_IGNORE_EOS, sampling.ignore_eos),
+    ]
+    needs = [need for need, is_used in used if is_used]
+    if sampling.logprobs is not None:
+        needs[:0] = [_LOGPROBS, Need("top_logprobs", "top_logprobs", sampling.logprobs)]
+    if sampling.grammar is not None:
+        needs.append(Need("grammar", "grammars", sampling.grammar.kind))
+    return tuple(needs)
+
+
+def are_met(needs: Needs, capabilities: Capabilities) -> bool:
+    """Return whether an engine with `capabilities` has all the features in `needs`."""
+    return all(need.is_met(capabilities) for need in needs)
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -51,12 +51,27 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def fingerprint_facts(server: str, model: str | None, *facts: object) -> str:
+    """Return a fingerprint of what the type of server `server` reports on its `model`, a name or path, and its weights.
+
+    It is "" if the model is not known. It differs from those of files and of other types of servers.
+    """
+    return digest("\0".join([server, model, *map(str, facts)]).encode("utf-8", "replace")) if model else ""
+
+
+def short(fingerprint: str) -> str:
+    """Return the beginning of a fingerprint that a node reported, to be shown to people."""
+    return "".join(char for char in fingerprint[:12] if " " < char <= "~")
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Description of a model, with everything that a gateway needs to serve it.
 
     `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
     which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
     "", there is no chat template, and a `context_length` of 0 is unknown. `modalities` are the inputs besides text.
+    `weights` is a fingerprint of the model's weights, see subnet/models/weights.py and `fingerprint_facts`; "" if it is
+    not known.
     """
 
     id: str
@@ -69,6 +84,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     created: int = 0
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
+    weights: str = ""
 
     @property
     def identity(self) -> str:

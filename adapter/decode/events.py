@@ -75,13 +75,14 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 class Used(msgspec.Struct, frozen=True):
     """Last event of an answer. `nodes` has the names of the nodes that ran it, in order. `replayed` is the number of
     tokens that nodes generated again to resume it, and that `usage` does not include. `continued_by` is the model that
-    continued the words of another one, if any.
+    continued the words of another one, if any. `diverged`: a node did not repeat its beginning, and continued it.
     """
 
     usage: Usage
     nodes: tuple[str, ...] = ()
     replayed: int = 0
     continued_by: str = ""
+    diverged: bool = False
 
 
 ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Extra | Finished

@@ -29,12 +29,13 @@ class Candidate(NamedTuple):
 
 class TriedNodes(Protocol):
     """Nodes tried for one answer, in order: their names (`nodes`) and addresses (`peers`). `replayed_tokens` were
-    generated again to resume it.
+    generated again to resume it. `diverged`: a node did not repeat its beginning.
     """
 
     nodes: list[str]
     peers: list[str]
     replayed_tokens: int
+    diverged: bool
 
 
 class Work(ABC):

@@ -102,8 +102,9 @@ class ChatGeneration(Generation):
             except RecursionError as error:
                 message = "We could not parse the JSON body of your request: it is nested too deeply."
                 raise BadRequest(message, code="invalid_json") from error
-        assert self.ledger is not None
-        emit(Used(self.usage, tuple(self.ledger.nodes), self.ledger.replayed_tokens))
+        ledger = self.ledger
+        assert ledger is not None
+        emit(Used(self.usage, tuple(ledger.nodes), ledger.replayed_tokens, diverged=ledger.diverged))
 
     def _events(self, delta: ChatDelta) -> Iterator[Event]:
         choice = delta.choice

@@ -81,7 +81,9 @@ class DeliveredAnswer:
 
         def receive(event: Event) -> None:
             if isinstance(event, Used):
-                event = Used(_added(event.usage, tokens), (*nodes, *event.nodes), event.replayed, model)
+                event = msgspec.structs.replace(
+                    event, usage=_added(event.usage, tokens), nodes=(*nodes, *event.nodes), continued_by=model
+                )
             self.receive(event)
 
         return receive
@@ -122,8 +124,8 @@ class _Resumption:
                 if event.choice not in self._closed and not self._is_incomplete(event.choice):
                     self._pass_on(event)
             case Used():
-                replayed = event.replayed + self._tokens
-                self._pass_on(Used(event.usage, (*self._nodes, *event.nodes), replayed))
+                nodes, replayed = (*self._nodes, *event.nodes), event.replayed + self._tokens
+                self._pass_on(msgspec.structs.replace(event, nodes=nodes, replayed=replayed))
 
     def _receive_text(self, event: _Texts) -> None:
         place = _place(event)

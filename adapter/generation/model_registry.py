@@ -176,8 +176,8 @@ class ModelRegistry:
         aliases = {alias: cards.get(self._aliases.resolve(alias, cards)) for alias in self._aliases.aliases}
         return {**cards} | {alias: card for alias, card in aliases.items() if card is not None}
 
-    def grammars(self, model: Model) -> frozenset[GrammarKind]:
-        """Return the grammar kinds that all healthy nodes of `model` support."""
+    def grammars(self, model: Model) -> tuple[frozenset[GrammarKind], frozenset[GrammarKind]]:
+        """Return the grammar kinds that all healthy nodes of `model` support, and those that any supports."""
         return self._manager.grammars(model.card.id)
 
     def card(self, candidate: Candidate) -> ModelCard:

@@ -119,9 +119,10 @@ class TokenGeneration(Generation):
                 raise rename_param(error, self._param_names) from error.__cause__
         if not all(choice.finished for choice in self.choices):
             raise EngineFailed("the generation ended without a finish reason")
-        assert self.ledger is not None
+        ledger = self.ledger
+        assert ledger is not None
         self._final_usage = self._compute_usage()
-        emit(Used(self._final_usage, tuple(self.ledger.nodes), self.ledger.replayed_tokens))
+        emit(Used(self._final_usage, tuple(ledger.nodes), ledger.replayed_tokens, diverged=ledger.diverged))
 
     def _create_sink(self, emit: Callable[[Event], None]) -> Callable[[Delta], None]:
         """Return the sink for the deltas.

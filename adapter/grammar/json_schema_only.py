@@ -6,7 +6,7 @@ answer with an output format has no reasoning before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from adapter.grammar.build import build_grammar, enforced_schemas
@@ -31,16 +31,16 @@ async def build_supported_grammar(
     model_format: ModelFormat,
     special: Mapping[str, int],
     in_reasoning: bool,
-    supported_kinds: Callable[[], Collection[GrammarKind]],
+    supported_kinds: Callable[[], Sequence[Collection[GrammarKind]]],
 ) -> tuple[ModelFormat, Grammar | None]:
     """Return the format by which the answer must be parsed, and the grammar that it must match.
 
-    These are `model_format` and the result of `build_grammar`, unless all nodes of the model support JSON schemas but
-    not Lark grammars. `supported_kinds` returns the kinds of grammars that all of them support. Raises as
-    `build_grammar` does.
+    These are `model_format` and the result of `build_grammar`, unless the nodes support JSON schemas but not Lark
+    grammars. `supported_kinds` returns the kinds of grammars that all nodes of the model support, then those that any
+    supports: a grammar that all support is preferred. Raises as `build_grammar` does.
     """
     needs_grammar = offer.tools or output_format is not None
-    if needs_grammar and "lark" not in (kinds := supported_kinds()) and "json_schema" in kinds:
+    if needs_grammar and _has_only_json_schemas(supported_kinds()):
         if offer.forced:
             # For its checks only.
             await build_grammar(offer, output_format, model_format, special, in_reasoning)
@@ -49,6 +49,12 @@ async def build_supported_grammar(
             grammar = await build_grammar(offer, output_format, _CONTENT_ONLY_FORMAT, special)
             return _CONTENT_ONLY_FORMAT, grammar
     return model_format, await build_grammar(offer, output_format, model_format, special, in_reasoning)
+
+
+def _has_only_json_schemas(supported: Sequence[Collection[GrammarKind]]) -> bool:
+    """Return whether the first of `supported` that has either has JSON schemas and no Lark grammars."""
+    kinds = next((each for each in supported if "lark" in each or "json_schema" in each), ())
+    return "json_schema" in kinds and "lark" not in kinds
 
 
 def _call_schema(tools: Tools) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from math import inf
 from time import monotonic
@@ -21,6 +22,8 @@ from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
+
+logger = logging.getLogger(__name__)
 
 AttemptFactory = Callable[[Lease, int], Attempt[D]]
 """Creates an attempt on a leased node, with a maximum number of choices. Raises Diverged if no node can continue."""
@@ -57,7 +60,7 @@ class Failover(Generic[D]):
 
         Raises RequestError, NoNodeAvailable, the last NodeError after the last attempt, or any error raised by `emit`.
         """
-        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority)
+        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._ledger.needs)
         try:
             while not self._ledger.complete:
                 lease = await self._acquire_lease(ticket)
@@ -75,11 +78,12 @@ class Failover(Generic[D]):
         delivered, self._interrupted = ledger.delivered_tokens, True
         try:
             await self._run_in_time(race)
-        except Diverged:
+        except Diverged as error:
             race.attempt.lease.abandoned()
             if ledger.diverged:
                 raise
             ledger.diverged = True
+            logger.warning("node %s cannot resume an answer: %s", race.attempt.lease.remote.peer, error)
         except NodeError as error:
             race.attempt.lease.failed(error)
             await self._wait_to_retry(race, error, delivered)
@@ -102,11 +106,13 @@ class Failover(Generic[D]):
             race.attempt.lease.succeeded()
             retry.on_progress()
             self._interrupted = False
+        finally:
+            ledger.record_weights(race.attempt.weights)
 
     def _has_longer_context(self, refused: Deployment) -> bool:
         """Return whether another node has a longer context than the one that refused the request, and ask it next."""
         ledger, length = self._ledger, refused.context_length
-        if length == inf or not self._manager.has_longer_context(ledger.model, ledger.lane, ledger.identity, length):
+        if length == inf or not self._manager.has_longer_context(ledger.model, ledger.requirements, length):
             return False
         ledger.refused_context = max(ledger.refused_context, int(length))
         return True
@@ -119,9 +125,8 @@ class Failover(Generic[D]):
         if ledger.delivered_tokens > delivered:
             retry.on_progress()
             self._pin_model(lease.deployment)
-        has_other = self._manager.has_other(
-            ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane, ledger.identity
-        )
+        tried = {*retry.excluded, lease.remote.peer}
+        has_other = self._manager.has_other(ledger.model, tried, ledger.requirements)
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
 
@@ -189,13 +194,5 @@ class Failover(Generic[D]):
         return self._start_attempt(lease)
 
     def _lease(self, excluded: Collection[str]) -> Lease:
-        ledger = self._ledger
-        return self._manager.lease(
-            ledger.model,
-            excluded,
-            ledger.routing_hint,
-            ledger.lane,
-            self._retry.failed_deployments,
-            ledger.size,
-            ledger.identity,
-        )
+        ledger, failed = self._ledger, self._retry.failed_deployments
+        return self._manager.lease(ledger.model, excluded, ledger.routing_hint, ledger.requirements, failed)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
-from subnet.generation import TokenLogprobs
-from subnet.node_info import Capabilities
+from subnet.generation import Need, Needs, TokenLogprobs, are_met
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.policies.base import RoutingHint
+from subnet.pool.requirements import Requirements
 from subnet.pool.wait_queue import Ticket
 from subnet.protocols.base import Protocol
 from subnet.tensors import TokenIds
@@ -51,6 +51,7 @@ class PromptEvaluator:
         self.nodes: list[str] = []
         self.peers: list[str] = []
         self.replayed_tokens = 0
+        self.diverged = False
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Return a unit-length embedding of each input: float32, shape (len(inputs), dimensions)."""
@@ -60,10 +61,8 @@ class PromptEvaluator:
         async def call(node: Protocol) -> NDArray[np.float32]:
             return await node.rpc_embed(inputs, self._model)
 
-        def supports(capabilities: Capabilities) -> bool:
-            return capabilities.embeddings
-
-        return await self._run(call, supports, count, RoutingHint(), unsupported)
+        needs = (Need("model", "embeddings"),)
+        return await self._run(call, needs, count, RoutingHint(), unsupported)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """Return the logprobs of each token but the first, and of the `width` most likely tokens in its place."""
@@ -74,24 +73,22 @@ class PromptEvaluator:
         async def call(node: Protocol) -> list[TokenLogprobs]:
             return await node.rpc_score(tokens, width, self._model)
 
-        def supports(capabilities: Capabilities) -> bool:
-            return capabilities.prompt_logprobs and capabilities.top_logprobs >= width
-
-        return await self._run(call, supports, len(tokens), RoutingHint(tokens), unsupported)
+        needs = (Need("logprobs", "prompt_logprobs"), Need("logprobs", "top_logprobs", width))
+        return await self._run(call, needs, len(tokens), RoutingHint(tokens), unsupported)
 
     async def _run(
         self,
         call: Callable[[Protocol], Awaitable[T]],
-        supports: Callable[[Capabilities], bool],
+        needs: Needs,
         prompt_tokens: int,
         hint: RoutingHint,
         unsupported: InvalidRequest,
     ) -> T:
         retry = Retry(self._limits)
         seconds = self._limits.first_token_timeout_for(prompt_tokens)
-        ticket = self._manager.wait_queue.ticket(self._model, self._priority)
+        ticket = self._manager.wait_queue.ticket(self._model, self._priority, needs)
         while True:
-            lease = await self._acquire_lease(supports, hint, retry, ticket, unsupported)
+            lease = await self._acquire_lease(needs, hint, retry, ticket, unsupported)
             self.nodes.append(lease.remote.name)
             self.peers.append(lease.remote.peer)
             try:
@@ -108,7 +105,7 @@ class PromptEvaluator:
 
     async def _acquire_lease(
         self,
-        supports: Callable[[Capabilities], bool],
+        needs: Needs,
         hint: RoutingHint,
         retry: Retry,
         ticket: Ticket,
@@ -116,39 +113,20 @@ class PromptEvaluator:
     ) -> Lease:
         with ticket:
             while True:
-                incapable = self._incapable_peers(supports, unsupported)
                 try:
                     ticket.check()
-                    return self._lease_capable(incapable, retry, hint)
+                    requirements = Requirements(identity=self._identity, needs=needs)
+                    lease = self._manager.lease(
+                        self._model, retry.excluded, hint, requirements, retry.failed_deployments
+                    )
+                    break
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = retry.on_unavailable(error)
                 await ticket.wait(pause)
-
-    def _lease_capable(self, incapable: set[str], retry: Retry, hint: RoutingHint) -> Lease:
-        """Lease a node that is not in `incapable` and, if possible, has not failed. Raises NodeBusy."""
-        for excluded in (incapable | retry.excluded, incapable):
-            lease = self._manager.lease(
-                self._model,
-                excluded,
-                hint,
-                failed_deployments=retry.failed_deployments,
-                identity=self._identity,
-            )
-            if lease.remote.peer not in incapable:
-                return lease
+        if not are_met(needs, lease.remote.capabilities):
             lease.abandoned()
-        raise NodeBusy("all nodes that support this request are at capacity", retry_after=1.0)
-
-    def _incapable_peers(self, supports: Callable[[Capabilities], bool], unsupported: InvalidRequest) -> set[str]:
-        """Return the model's peers that do not support the request. Raises `unsupported` if those are all peers."""
-        supported = {
-            remote.peer: supports(remote.info.capabilities)
-            for remote in self._manager.remotes
-            if remote.info is not None and remote.unreachable_reason is None and remote.serves(self._model)
-        }
-        if supported and not any(supported.values()):
             raise unsupported
-        return {peer for peer, is_supported in supported.items() if not is_supported}
+        return lease
 
 
 async def _call_node(lease: Lease, call: Callable[[Protocol], Awaitable[T]], seconds: float) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from subnet.errors import InvalidRequest, WireError
-from subnet.generation import Job, Start
+from subnet.generation import Job, Start, needs_of
 from subnet.node_info import Capabilities
 from subnet.tensors import Tensor, TokenIds, token_ids, unpack
 from subnet.wire.messages import MAX_TEXTS, EmbedRequest, Generate, ScoreRequest
@@ -88,23 +88,11 @@ def _tokens(tensor: Tensor) -> TokenIds:
 
 def _validate(request: Generate, capabilities: Capabilities) -> None:
     sampling = request.sampling
-    unsupported = {
-        "logprobs": sampling.logprobs is not None and not capabilities.top_logprobs,
-        "top_logprobs": sampling.logprobs is not None and not 0 <= sampling.logprobs <= capabilities.top_logprobs,
-        "top_k": sampling.top_k > 0 and not capabilities.top_k,
-        "min_p": sampling.min_p != 0 and not capabilities.min_p,
-        "typical_p": sampling.typical_p != 1 and not capabilities.typical_p,
-        "frequency_penalty": sampling.frequency_penalty != 0 and not capabilities.penalties,
-        "presence_penalty": sampling.presence_penalty != 0 and not capabilities.penalties,
-        "repetition_penalty": sampling.repetition_penalty != 1 and not capabilities.penalties,
-        "logit_bias": bool(sampling.logit_bias) and not capabilities.logit_bias,
-        "min_tokens": sampling.min_tokens != 0 and not capabilities.min_tokens,
-        "ignore_eos": sampling.ignore_eos and not capabilities.ignore_eos,
-        "grammar": sampling.grammar is not None and sampling.grammar.kind not in capabilities.grammars,
-    }
-    for param, is_unsupported in unsupported.items():
-        if is_unsupported:
-            raise InvalidRequest(f"Unsupported value for '{param}': this model does not support it.", param=param)
+    for need in needs_of(sampling):
+        if not need.is_met(capabilities):
+            raise InvalidRequest(
+                f"Unsupported value for '{need.param}': this model does not support it.", param=need.param
+            )
     for param, (minimum, maximum) in _RANGES.items():
         value = getattr(sampling, param)
         if not minimum <= value <= maximum:
@@ -112,6 +100,10 @@ def _validate(request: Generate, capabilities: Capabilities) -> None:
                 f"Invalid value for '{param}': expected a number between {minimum:g} and {maximum:g}, but got {value}.",
                 param=param,
             )
+    if sampling.logprobs is not None and sampling.logprobs < 0:
+        raise InvalidRequest(
+            f"Invalid value for 'top_logprobs': expected at least 0, but got {sampling.logprobs}.", param="top_logprobs"
+        )
     if not all(-_MAX_MAGNITUDE <= bias <= _MAX_MAGNITUDE for bias in sampling.logit_bias.values()):
         raise InvalidRequest(
             f"Invalid value for 'logit_bias': expected biases between {-_MAX_MAGNITUDE:g} and {_MAX_MAGNITUDE:g}.",

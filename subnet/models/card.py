@@ -10,7 +10,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
-from subnet.models.gguf import Metadata, read_metadata
+from subnet.models.gguf import Metadata, read_header
 from subnet.models.names import model_id_from_path
 from subnet.models.vocabulary import (
     USER_DEFINED,
@@ -19,6 +19,7 @@ from subnet.models.vocabulary import (
     byte_pair_pattern,
     sentencepiece_json,
 )
+from subnet.models.weights import fingerprint_gguf
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
 _MAX_DEFAULT_CONTEXT = 8192
@@ -36,7 +37,8 @@ def describe(
     `tokenizer_json` replaces the tokenizer in the GGUF file; it is in the format of the `tokenizers` package. Raises
     SettingsError for an invalid file or context length, and for an unsupported tokenizer.
     """
-    metadata = read_metadata(path)
+    header = read_header(path)
+    metadata = header.metadata
     vocabulary = Vocabulary.from_metadata(metadata)
     artefact = _artefact(metadata, vocabulary, tokenizer_json).to_bytes()
     card = ModelCard(
@@ -48,6 +50,7 @@ def describe(
         eos_token=_special_text(metadata, vocabulary, "eos"),
         stop_tokens=_find_stop_tokens(metadata, vocabulary),
         created=int(path.stat().st_mtime),
+        weights=fingerprint_gguf(path, header),
     )
     return card, artefact
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,23 @@ Metadata = dict[str, Any]
 """Mapping of keys to int, float, bool, str, list[bytes] (array of strings), numpy array (numbers) or list (arrays)."""
 
 
+class Header(NamedTuple):
+    """Metadata of a file, and the number of bytes up to their end, where the tensor table begins."""
+
+    metadata: Metadata
+    size: int
+
+
 def read_metadata(path: Path) -> Metadata:
     """Return the metadata of the GGUF file at `path`. Raises SettingsError if it is unreadable or malformed."""
+    return read_header(path).metadata
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of the GGUF file at `path`. Raises SettingsError if it is unreadable or malformed."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).metadata()
+            return _Reader(data).header()
     except (OSError, ValueError) as error:
         problem = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is not a GGUF file: {error}"
         raise SettingsError(f"{path} {problem}") from error
@@ -42,7 +54,7 @@ class _Reader:
         self._size = len(data)
         self._offset = 0
 
-    def metadata(self) -> Metadata:
+    def header(self) -> Header:
         if self._read(4) != b"GGUF":
             raise ValueError("it does not start with the bytes GGUF")
         version = self._scalar(4)
@@ -50,7 +62,8 @@ class _Reader:
             raise ValueError(f"unsupported version {version}: expected 2 or 3")
         self._scalar(10)
         count = self._count(13)
-        return dict(self._entry() for _ in range(count))
+        metadata = dict(self._entry() for _ in range(count))
+        return Header(metadata, self._offset)
 
     def _entry(self) -> tuple[str, Any]:
         key = self._string().decode("utf-8", "replace")

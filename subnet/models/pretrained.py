@@ -20,6 +20,7 @@ from subnet.models.pretrained_files import (
     read_document,
 )
 from subnet.models.pretrained_vocabulary import PretrainedVocabulary
+from subnet.models.weights import fingerprint_folder
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
 _DEFAULT_CONTEXT = 8192
@@ -51,7 +52,8 @@ def describe_pretrained(
     `reference` is a folder with a tokenizer.json, or "owner/repo" on the Hugging Face hub; all files but the weights
     are then downloaded, which blocks. `context_length` overrides the one in config.json and is not checked against it,
     because a server may extend a model's context. Stop tokens are those of generation_config.json, or else config.json,
-    the tokenizer's end-of-sequence token, and control tokens whose text marks the end of a turn. Raises SettingsError.
+    the tokenizer's end-of-sequence token, and control tokens whose text marks the end of a turn. Without weights in the
+    folder, their fingerprint is "". Raises SettingsError.
     """
     folder = find_folder(reference, DESCRIPTION, report)
     settings = read_document(folder, SPECIAL_TOKENS) | read_document(folder, TOKENIZER_CONFIG)
@@ -76,6 +78,7 @@ def describe_pretrained(
         eos_token=eos,
         stop_tokens=tuple(sorted({*end_ids, *vocabulary.end_tokens(eos)})),
         created=int((folder / TOKENIZER).stat().st_mtime),
+        weights=fingerprint_folder(folder),
     )
     return card, artefact
 

@@ -38,9 +38,9 @@ class Deployment:
     the reason why it must not serve the model's requests, see CardComparison; None for no such reason.
 
     `last_error` is the last failure of a request. `first_token_times` are those of recent requests, in seconds, if
-    requests are hedged. `context_length` is in tokens, infinite if it is not known. The
-    deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because of a rate
-    limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
+    requests are hedged. `context_length` is in tokens, infinite if it is not known; `weights` is the fingerprint in the
+    card. The deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because
+    of a rate limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
     Protocol.placement.
     """
 
@@ -61,6 +61,7 @@ class Deployment:
         self.card: ModelCard | None = None
         self.identity = ""
         self.mismatch: str | None = None
+        self.weights = ""
         self.update()
         self._last_invalid_answer: int | None = None
 
@@ -76,6 +77,7 @@ class Deployment:
             self.card = card
             self.identity = "" if card is None else card.identity
             self.context_length = inf if card is None or not card.context_length else card.context_length
+            self.weights = "" if card is None else card.weights
 
     def available(self, now: float) -> bool:
         """Return whether a request may be sent now."""

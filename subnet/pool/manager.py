@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
@@ -14,7 +14,7 @@ import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
-from subnet.generation import NO_SIZE, RequestSize
+from subnet.generation import are_met
 from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.pool.card_comparison import CardComparison, DigestReader
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
@@ -23,11 +23,14 @@ from subnet.pool.lease import Lease
 from subnet.pool.node import NodeStatus, RemoteNode
 from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
+from subnet.pool.requirements import ANY, Requirements, supporting, with_room, with_weights
 from subnet.pool.wait_queue import WaitQueue
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
 
 logger = logging.getLogger(__name__)
+
+_CHAT = Requirements("chat")
 
 
 class RemoteManager:
@@ -61,6 +64,7 @@ class RemoteManager:
         self._health_checkers: dict[str, HealthChecker] = {}
         self._models: dict[str, ModelCard] | None = None
         self._lanes: dict[str, dict[Lane, ModelCard]] = {}
+        self._healthy_deployments: dict[tuple[str | None, Lane], Sequence[Deployment]] = {}
         self._cards = CardComparison(self._on_change)
         self._reviewed_changes = 0
 
@@ -93,8 +97,13 @@ class RemoteManager:
         """Wait until a healthy node serves `model` (None: any model), and return the node."""
         while True:
             with suppress(NoNodeAvailable):
-                return self._serving(model)[0].remote
+                return self._any_lane(model).remote
             await self._changed.wait()
+
+    def _any_lane(self, model: str | None) -> Deployment:
+        with suppress(NoNodeAvailable):
+            return self._serving(model, ANY)[0]
+        return self._serving(model, _CHAT)[0]
 
     def compare_cards(self, read_digest: DigestReader, pinned: Mapping[str, str] | None = None) -> None:
         """Compare the cards of nodes by what they do; see CardComparison. Without it, only equal cards are the same."""
@@ -126,11 +135,13 @@ class RemoteManager:
                         lanes[card.lane] = _with_longest_context(lanes.get(card.lane, card), card)
         return found
 
-    def grammars(self, model: str | None) -> frozenset[GrammarKind]:
-        """Return the grammar kinds that all healthy nodes of `model` on the token lane support."""
+    def grammars(self, model: str | None) -> tuple[frozenset[GrammarKind], frozenset[GrammarKind]]:
+        """Return the grammar kinds that all healthy nodes of `model` on the token lane support, and those of any."""
         nodes = (r for r in self.remotes if r.unreachable_reason is None and r.serves(model, "token"))
         kinds = [frozenset(remote.info.capabilities.grammars) for remote in nodes if remote.info is not None]
-        return frozenset[GrammarKind].intersection(*kinds) if kinds else frozenset()
+        if not kinds:
+            return frozenset(), frozenset()
+        return kinds[0].intersection(*kinds), kinds[0].union(*kinds)
 
     async def artefact(self, sha256: str) -> bytes:
         """Fetch a tokenizer artefact from the first node that provides it. Raises NoNodeAvailable."""
@@ -159,45 +170,42 @@ class RemoteManager:
         model: str | None,
         excluded: Collection[str] = (),
         hint: RoutingHint | None = None,
-        lane: Lane = "token",
+        requirements: Requirements = ANY,
         failed_deployments: set[Deployment] | None = None,
-        size: RequestSize = NO_SIZE,
-        identity: str = "",
     ) -> Lease:
-        """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
+        """Reserve a slot on a node that serves `model` (None: any model) and meets the `requirements`.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
-        these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
-        considered, if there are any, and only those whose card is the same as `identity`, see ModelCard ("": as that
-        of the model's other nodes). The policy chooses one of them, by `hint`. The caller reports the outcome to the
-        lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
+        these, those with the required weights, if there are any, whatever their priority; of these, those with the
+        lowest priority number. The policy chooses one of them, by `hint`. The caller reports the outcome to the lease;
+        all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
         SessionClosed.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = self._with_room(self._serving(model, lane, identity), size)
+        serving = self._meeting(model, requirements, excluded)
         available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
-        candidates = [one for one in available if one.peer not in excluded] or available
+        untried = [one for one in available if one.peer not in excluded] if excluded else available
+        candidates = with_weights(untried or available, requirements.weights)
         priority = min(one.priority for one in candidates)
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
         return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
 
-    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token", identity: str = "") -> bool:
-        """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
+    def has_other(self, model: str | None, excluded: Collection[str], requirements: Requirements = ANY) -> bool:
+        """Return whether a node not in `excluded` can take a request for `model` now."""
         now = self._clock()
         with suppress(NoNodeAvailable):
-            return any(one.available(now) for one in self._serving(model, lane, identity) if one.peer not in excluded)
+            serving = self._meeting(model, requirements, ())
+            return any(one.available(now) for one in serving if one.peer not in excluded)
         return False
 
-    def has_longer_context(self, model: str | None, lane: Lane, identity: str, length: float) -> bool:
-        """Return whether a healthy node of `model` on `lane` has a context of more than `length` tokens, or of unknown
-        length.
-        """
+    def has_longer_context(self, model: str | None, requirements: Requirements, length: float) -> bool:
+        """Return whether a healthy node of `model` has a context of more than `length` tokens, or of unknown length."""
         with suppress(NoNodeAvailable):
-            return any(one.context_length > length for one in self._serving(model, lane, identity))
+            return any(one.context_length > length for one in self._serving(model, requirements))
         return False
 
     def on_request_success(self, peer: str) -> None:
@@ -227,32 +235,47 @@ class RemoteManager:
         await self._cards.aclose()
         await asyncio.gather(*(self.remove(peer) for peer in list(self._health_checkers)))
 
-    def _serving(self, model: str | None, lane: Lane | None = None, identity: str = "") -> list[Deployment]:
-        healthy = [r.deployment(model) for r in self.remotes if r.unreachable_reason is None and r.serves(model, lane)]
-        serving = [one for one in healthy if self._cards.admits(one, identity)]
+    def _serving(self, model: str | None, requirements: Requirements) -> Sequence[Deployment]:
+        """Return the healthy deployments of `model` that may get the request. Raises NoNodeAvailable."""
+        healthy = self._healthy(model, requirements.lane)
+        serving = [one for one in healthy if self._cards.admits(one, requirements.identity)]
         if serving:
             return serving
         if healthy:
             raise NoNodeAvailable(f"No node serves the model '{healthy[0].model}' with the expected tokenizer now.")
         raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
 
-    def _with_room(self, deployments: list[Deployment], size: RequestSize) -> list[Deployment]:
-        """Return the deployments whose context has room for the whole request, or else for one new token.
+    def _healthy(self, model: str | None, lane: Lane) -> Sequence[Deployment]:
+        found = self._healthy_deployments.get((model, lane))
+        if found is None:
+            nodes = (one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane))
+            found = [one.deployment(model) for one in nodes]
+            if found:
+                # Names that no node serves come from clients, and would fill the memory.
+                self._healthy_deployments[model, lane] = found
+        return found
 
-        If there are none, nodes judge a new request themselves, but must not end an answer that has begun.
+    def _meeting(
+        self, model: str | None, requirements: Requirements, excluded: Collection[str]
+    ) -> Sequence[Deployment]:
+        """Return the healthy deployments that meet the requirements. Raises NoNodeAvailable.
+
+        If none supports what the request needs, all do: they refuse it by the name of its parameter. But they must not
+        refuse one that a node in `excluded` supports, which may have begun the answer and may come back.
         """
-        used = size.prompt + size.delivered
-        for tokens in (used + size.requested, used + 1):
-            if found := [one for one in deployments if tokens <= one.context_length]:
-                return found
-        if size.delivered:
-            raise NoNodeAvailable(f"No node with a context of more than {used} tokens serves the model now.")
-        return deployments
+        serving, needs = self._serving(model, requirements), requirements.needs
+        if needs:
+            capable = supporting(serving, needs)
+            if not capable and any(are_met(needs, one.capabilities) for one in self.remotes if one.peer in excluded):
+                raise NoNodeAvailable("No node that supports all parameters of the request serves the model now.")
+            serving = capable or serving
+        return with_room(serving, requirements.size)
 
     def _on_change(self) -> None:
         """Review the cards, drop cached models and wake `ready`: what nodes serve has changed."""
         self._cards.review(self.remotes)
         self._models = None
+        self._healthy_deployments.clear()
         self._changed.set()
         self._changed.clear()
 

@@ -88,6 +88,7 @@ class MockProtocol(Protocol):
         capabilities: Capabilities | None = None,
         artefact: bytes = BYTE_LEVEL,
         chat_template: str | None = None,
+        weights: str = "",
         authorizer: AuthorizerBase | None = None,
     ) -> None:
         self.peer = peer
@@ -101,7 +102,11 @@ class MockProtocol(Protocol):
         self._capabilities = capabilities or Capabilities(resume="exact")
         self._artefact = artefact
         self._card = ModelCard(
-            id=model, context_length=context_length, tokenizer=digest(artefact), chat_template=chat_template
+            id=model,
+            context_length=context_length,
+            tokenizer=digest(artefact),
+            chat_template=chat_template,
+            weights=weights,
         )
 
     async def rpc_info(self) -> NodeInfo:

@@ -97,6 +97,8 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
             line["nodes"] = [peer for one in tried for peer in one.peers]
             if replayed := sum(one.replayed_tokens for one in tried):
                 line["replayed_tokens"] = replayed
+            if any(one.diverged for one in tried):
+                line["diverged"] = True
         line["prompt_tokens"] = sum(usage.prompt_tokens for usage in usages)
         line["completion_tokens"] = sum(usage.completion_tokens for usage in usages)
     return line

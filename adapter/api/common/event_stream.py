@@ -42,12 +42,13 @@ class ChunkEncoder(ABC):
 
 
 def nodes_comment(event: Used) -> bytes:
-    """Return the comment that names the nodes of an answer, the tokens that were generated again to resume it, and the
-    model that continued the words of another one.
+    """Return the comment that names the nodes of an answer, the tokens that were generated again to resume it, whether
+    they differed, and the model that continued the words of another one.
     """
     replayed = f"; replayed {event.replayed} tokens" if event.replayed else ""
+    diverged = "; diverged" if event.diverged else ""
     continued = f"; continued by {''.join(filter(str.isprintable, event.continued_by))}" if event.continued_by else ""
-    return f": nodes {', '.join(event.nodes)}{replayed}{continued}\n\n".encode()
+    return f": nodes {', '.join(event.nodes)}{replayed}{diverged}{continued}\n\n".encode()
 
 
 async def event_stream(

@@ -108,7 +108,9 @@ class CompletionBatch(Work):
             self._used = _total([completion.usage for completion in self.completions])
             for index in range(len(self.completions) * self.choices):
                 emit(Finished(index, "length"))
-        emit(Used(self.usage, self._nodes_after_failover(), sum(one.replayed_tokens for one in self.tried_nodes)))
+        tried = self.tried_nodes
+        replayed, diverged = sum(one.replayed_tokens for one in tried), any(one.diverged for one in tried)
+        emit(Used(self.usage, self._nodes_after_failover(), replayed, diverged=diverged))
 
     async def _generate(self, sessions: SessionManager, emit: Sink[Event], may_queue: Callable[[], bool]) -> None:
         def forward(event: Event) -> None:

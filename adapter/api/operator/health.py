@@ -12,6 +12,7 @@ from adapter.api.common.http_request import Request
 from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
+from subnet.node_info import short
 from subnet.pool.deployment import Deployment
 from subnet.pool.manager import RemoteManager
 from subnet.pool.node import RemoteNode
@@ -74,6 +75,7 @@ def _deployment_row(remotes: RemoteManager, deployment: Deployment) -> Deploymen
         priority=deployment.priority,
         weight=deployment.weight,
         card=remotes.card_digest(deployment),
+        weights=short(deployment.weights) or None,
     )
 
 

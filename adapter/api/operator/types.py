@@ -29,6 +29,7 @@ class DeploymentRow(Struct, frozen=True, kw_only=True):
     """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy).
 
     `card` is the digest of its tokenizer, chat template and stop tokens: null on the chat lane, and until it was read.
+    `weights` is the beginning of the fingerprint of its weights (null: unknown).
     """
 
     model: str
@@ -37,6 +38,7 @@ class DeploymentRow(Struct, frozen=True, kw_only=True):
     priority: int
     weight: float
     card: str | None = None
+    weights: str | None = None
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):

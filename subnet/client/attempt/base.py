@@ -16,13 +16,15 @@ class Attempt(ABC, Generic[D]):
     """Attempt to generate the rest of `choices` on the node of `lease`.
 
     If `is_replay`, the node generates the answer from its beginning, and deltas must pass through `skip_delivered`.
-    `settings_prefix` is the prefix of the timeouts' names in error messages.
+    `weights` is the fingerprint of the node's weights, "" if it is not known. `settings_prefix` is the prefix of the
+    timeouts' names in error messages.
     """
 
     settings_prefix: ClassVar[str] = ""
     lease: Lease
     choices: Sequence[Choice[D]]
     is_replay: bool
+    weights: str = ""
 
     @abstractmethod
     async def run(self, emit: Sink[D]) -> None:

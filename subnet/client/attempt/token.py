@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from subnet.aio import Sink, gather_or_cancel
 from subnet.authorizers import AuthorizerBase
 from subnet.client.attempt.base import Attempt
 from subnet.client.ledger.token import TokenLedger
 from subnet.client.resume.token import ResumePlan
 from subnet.generation import Delta
+from subnet.node_info import short
 from subnet.pool.lease import Lease
 from subnet.wire.messages import Accepted, Generate
+
+logger = logging.getLogger(__name__)
 
 
 class TokenAttempt(Attempt[Delta]):
@@ -22,7 +27,10 @@ class TokenAttempt(Attempt[Delta]):
         self.lease = lease
         self._authorizer = authorizer
         self._ledger = ledger
-        self._plan = ResumePlan(ledger, lease.remote.resume, max_choices)
+        self.weights = lease.deployment.weights
+        self._plan = ResumePlan(ledger, lease.remote.resume, max_choices, self.weights)
+        if not ledger.has_weights(self.weights):
+            self._log_other_weights()
         self.choices = self._plan.choices
         self.is_replay = self._plan.strategy == "replay"
 
@@ -33,6 +41,16 @@ class TokenAttempt(Attempt[Delta]):
         new = self._plan.skip_delivered(delta)
         self._ledger.replayed_tokens += len(delta.tokens) - (0 if new is None else len(new.tokens))
         return new
+
+    def _log_other_weights(self) -> None:
+        logger.warning(
+            "node %s has other weights (%s) than the nodes that began an answer of %s (%s); the answer is %s",
+            self.lease.remote.peer,
+            short(self.weights),
+            self._ledger.model,
+            short(self._ledger.weights),
+            "generated again and compared" if self._plan.strategy == "replay" else "continued",
+        )
 
     async def _send(self, request: Generate, emit: Sink[Delta]) -> None:
         """Send one request. With an authorizer, no delta is accepted before the node has authenticated itself."""

@@ -8,9 +8,10 @@ from typing import Generic, Protocol, TypeVar
 
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
-from subnet.generation import NO_SIZE, Delta, RequestSize
+from subnet.generation import NO_SIZE, Delta, Needs, RequestSize
 from subnet.node_info import Lane
 from subnet.pool.policies.base import RoutingHint
+from subnet.pool.requirements import Requirements
 
 D = TypeVar("D", bound=Delta | ChatDelta)
 E = TypeVar("E", bound=Delta | ChatDelta, contravariant=True)
@@ -30,16 +31,17 @@ class Ledger(ABC, Generic[D]):
     """Request and delivered deltas of one generation, with all its choices, on either lane.
 
     `peers` are the addresses of the nodes used so far, in order, and `nodes` their names. `prompt_size` is in tokens.
-    `refused_context` is the longest context, in tokens, of a node that refused the request as too long. `identity` is
-    that of the card for which the prompt was made, see ModelCard; "" for any. `diverged` is set once a
-    replay returned something else than was delivered. `replayed_tokens` counts the tokens that replays repeated, and
-    that are not part of the answer's usage.
+    `needs` are the features that nodes must support. `refused_context` is the longest context, in tokens, of a node
+    that refused the request as too long. `identity` is that of the card for which the prompt was made, see ModelCard;
+    "" for any. `diverged` is set once a replay returned something else than was delivered. `replayed_tokens` counts the
+    tokens that replays repeated, and that are not part of the answer's usage.
     """
 
     __slots__ = (
         "diverged",
         "identity",
         "model",
+        "needs",
         "nodes",
         "peers",
         "prompt_size",
@@ -50,8 +52,9 @@ class Ledger(ABC, Generic[D]):
 
     lane: Lane
 
-    def __init__(self, model: str | None, prompt_size: int, routing_hint: RoutingHint) -> None:
+    def __init__(self, model: str | None, prompt_size: int, routing_hint: RoutingHint, needs: Needs = ()) -> None:
         self.model = model
+        self.needs = needs
         self.prompt_size = prompt_size
         self.routing_hint = routing_hint
         self.identity = ""
@@ -74,6 +77,20 @@ class Ledger(ABC, Generic[D]):
     def size(self) -> RequestSize:
         """Size of the rest of the generation, to choose a node that has room for it."""
         return RequestSize(prompt=self.refused_context) if self.refused_context else NO_SIZE
+
+    @property
+    def weights(self) -> str:
+        """Fingerprint of the weights that a node for the rest of the generation should have; "": any."""
+        return ""
+
+    def record_weights(self, weights: str) -> None:
+        """Record that a node with `weights` produced the tokens delivered since the last call."""
+        return
+
+    @property
+    def requirements(self) -> Requirements:
+        """Requirements of the rest of the generation."""
+        return Requirements(self.lane, self.identity, self.needs, self.size, self.weights)
 
     @property
     def complete(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
-from subnet.generation import Delta, RequestSize, Sampling
+from subnet.generation import Delta, RequestSize, Sampling, needs_of
 from subnet.pool.policies.base import RoutingHint
 from subnet.tensors import TokenIds, pack
 from subnet.wire.messages import ChoiceStart, Generate
@@ -20,15 +20,29 @@ NO_TOKENS = pack(np.empty(0, np.int32))
 
 
 class TokenChoice:
-    """Delivered tokens of one choice; `cached_tokens` of its prompt were in a node's cache."""
+    """Delivered tokens of one choice; `cached_tokens` of its prompt were in a node's cache.
 
-    __slots__ = ("_max_tokens", "_with_logprobs", "cached_tokens", "finished", "index", "tokens")
+    `weights` is the fingerprint of the weights of the node that produced or repeated them; "" if it is not known.
+    """
+
+    __slots__ = (
+        "_max_tokens",
+        "_recorded",
+        "_with_logprobs",
+        "cached_tokens",
+        "finished",
+        "index",
+        "tokens",
+        "weights",
+    )
 
     def __init__(self, index: int, max_tokens: int, with_logprobs: bool) -> None:
         self.index = index
         self.tokens: list[int] = []
         self.cached_tokens = 0
         self.finished = False
+        self.weights = ""
+        self._recorded = 0
         self._max_tokens = max_tokens
         self._with_logprobs = with_logprobs
 
@@ -43,6 +57,10 @@ class TokenChoice:
             self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
         if delta.finish_reason is not None:
             self.finished = True
+
+    def record_weights(self, weights: str) -> None:
+        if len(self.tokens) > self._recorded:
+            self.weights, self._recorded = weights, len(self.tokens)
 
 
 class TokenLedger(Ledger[Delta]):
@@ -66,7 +84,7 @@ class TokenLedger(Ledger[Delta]):
         text: str | None,
         key: str | None = None,
     ) -> None:
-        super().__init__(model, len(prompt), RoutingHint(prompt, key))
+        super().__init__(model, len(prompt), RoutingHint(prompt, key), needs_of(sampling))
         self.prompt = prompt
         self.text = text
         seed = getrandbits(63) if sampling.seed is None else sampling.seed
@@ -88,6 +106,20 @@ class TokenLedger(Ledger[Delta]):
         delivered = max([len(choice.tokens) for choice in self.choices if not choice.finished], default=0)
         prompt = max(len(self.prompt), self.refused_context)
         return RequestSize(prompt, delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
+
+    @property
+    def weights(self) -> str:
+        return next((choice.weights for choice in self.choices if choice.tokens and not choice.finished), "")
+
+    def record_weights(self, weights: str) -> None:
+        for choice in self.choices:
+            choice.record_weights(weights)
+
+    def has_weights(self, weights: str) -> bool:
+        """Return whether, as far as is known, nodes with `weights` produced what was delivered of the unfinished
+        choices.
+        """
+        return not weights or all(choice.weights in ("", weights) for choice in self.unfinished)
 
     @property
     def cached_tokens(self) -> int:

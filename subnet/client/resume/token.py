@@ -3,6 +3,9 @@
 exact     the engine restores sampling, penalties and grammar at a position: send the prompt and the delivered tokens.
 continue  append the delivered tokens to the prompt; correct if later tokens depend on the earlier tokens alone.
 replay    send the same request again; the node must repeat the delivered tokens, which are skipped.
+
+A node with other weights than those that produced the tokens would add the tokens of another model. It gets a replay,
+whatever its engine supports.
 """
 
 from __future__ import annotations
@@ -26,12 +29,17 @@ class Diverged(NodeError):
     code = "diverged"
 
 
-def choose_strategy(ledger: TokenLedger, supported: Resume) -> Resume:
-    """Return the strategy for the unfinished choices of `ledger`. Raises Diverged if none is correct."""
-    if supported == "exact" or not any(choice.tokens for choice in ledger.unfinished):
+def choose_strategy(ledger: TokenLedger, supported: Resume, weights: str = "") -> Resume:
+    """Return the strategy for the unfinished choices of `ledger`, on a node with `weights` ("": unknown) whose engine
+    has the capability `supported`. Raises Diverged if none is correct.
+    """
+    if not any(choice.tokens for choice in ledger.unfinished):
+        return "exact"
+    usable = supported if ledger.has_weights(weights) else "replay"
+    if usable == "exact":
         return "exact"
     if not ledger.diverged:
-        return "continue" if supported == "continue" and _depends_on_tokens_only(ledger) else "replay"
+        return "continue" if usable == "continue" and _depends_on_tokens_only(ledger) else "replay"
     if ledger.sampling.grammar is not None:
         # A grammar that restarts in the middle of an object would allow output that the schema forbids.
         raise Diverged("the answer was interrupted, and another node did not repeat its beginning")
@@ -49,8 +57,10 @@ def _depends_on_tokens_only(ledger: TokenLedger) -> bool:
 class ResumePlan:
     """Requests for the unfinished choices of a ledger, at most `max_choices`, and the filter for their deltas."""
 
-    def __init__(self, ledger: TokenLedger, supported: Resume, max_choices: int = sys.maxsize) -> None:
-        self.strategy = choose_strategy(ledger, supported)
+    def __init__(
+        self, ledger: TokenLedger, supported: Resume, max_choices: int = sys.maxsize, weights: str = ""
+    ) -> None:
+        self.strategy = choose_strategy(ledger, supported, weights)
         self.choices = ledger.unfinished[:max_choices]
         replayed = self.choices if self.strategy == "replay" else ()
         self._replays = {choice.index: _Replay(choice) for choice in replayed}

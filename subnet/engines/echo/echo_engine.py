@@ -15,7 +15,7 @@ from subnet.engines.echo.echo_vocabulary import END, PIECES
 from subnet.engines.echo.penalties import AdjustedStream, needs_logits
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Delta, Job
-from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest
+from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest, fingerprint_facts
 
 # Steps that are late by more than this are not made up for, in seconds.
 _MAX_LAG = 1.0
@@ -63,7 +63,12 @@ class EchoEngine(Engine):
             pieces=PIECES, control=[END], pattern=r"[\s\S]", merges=list(range(256))
         ).to_bytes()
         self.card = ModelCard(
-            id=model, context_length=options.context_length, tokenizer=digest(self.artefact), stop_tokens=(END,)
+            id=model,
+            context_length=options.context_length,
+            tokenizer=digest(self.artefact),
+            stop_tokens=(END,),
+            # The other options do not change an answer.
+            weights=fingerprint_facts(self.name, "1", options.size),
         )
         self.capabilities = Capabilities(
             resume=options.resume, top_logprobs=20, penalties=True, logit_bias=True, min_tokens=True

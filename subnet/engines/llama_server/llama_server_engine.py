@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -14,10 +15,10 @@ from subnet.engines.llama_server.token_recovery import Vocabulary
 from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
-from subnet.errors import WireError
+from subnet.errors import NodeError, NodeLost, RequestError, WireError
 from subnet.generation import Job
 from subnet.models.names import model_id_from_served_name
-from subnet.node_info import Capabilities, TokenizerArtefact
+from subnet.node_info import Capabilities, TokenizerArtefact, fingerprint_facts
 
 # Time to wait for the response to the grammar probe, in seconds.
 _PROBE_TIMEOUT = 10.0
@@ -46,6 +47,28 @@ class Props(msgspec.Struct, frozen=True):
     default_generation_settings: DefaultSettings = DefaultSettings()
 
 
+class Meta(msgspec.Struct, frozen=True):
+    """Number of parameters, and their size in bytes."""
+
+    n_params: int = 0
+    size: int = 0
+
+
+class Entry(msgspec.Struct, frozen=True):
+    meta: Meta | None = None
+
+
+class Entries(msgspec.Struct, frozen=True):
+    """Response of `GET /v1/models`, as far as it is used."""
+
+    data: tuple[Entry, ...] = ()
+
+
+class ServerReport(msgspec.Struct, frozen=True):
+    props: Props
+    meta: Meta
+
+
 class ProbeSettings(msgspec.Struct, frozen=True):
     grammar: str = ""
 
@@ -65,17 +88,30 @@ class LlamaServerEngine(RemoteEngine):
 
     name = "llama-server"
 
-    async def _fetch_report(self) -> Props:
+    async def _fetch_report(self) -> ServerReport:
         try:
-            return msgspec.convert(await self._http.get("/props"), Props)
+            props = msgspec.convert(await self._http.get("/props"), Props)
         except msgspec.ValidationError as error:
             raise WireError(f"{self._http.peer} is not a llama-server: {error}") from error
+        return ServerReport(props, await self._fetch_meta())
 
-    async def _describe_model(self, props: Props) -> Model:
+    async def _fetch_meta(self) -> Meta:
+        """Return the size of the model, as far as the server reports it."""
+        try:
+            entries = msgspec.convert(await self._http.get("/v1/models"), Entries)
+        except NodeLost:
+            raise
+        except (NodeError, RequestError, msgspec.ValidationError):
+            return Meta()
+        return next((entry.meta for entry in entries.data if entry.meta is not None), Meta())
+
+    async def _describe_model(self, report: ServerReport) -> Model:
+        props = report.props
         model_id, served_name = model_names(self._spec, _reported_name(props))
         card, artefact = await describe_reference(
             self._spec.tokenizer or props.model_path or None,
             model_id,
+            _weights(report),
             context_length=self._spec.context_length or props.default_generation_settings.n_ctx,
             chat_template=props.chat_template,
         )
@@ -120,6 +156,13 @@ class LlamaServerEngine(RemoteEngine):
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
         grammar_fields = await to_request_fields(job.sampling.grammar, model.capabilities.grammars)
         await Choice(self._server, job, output, grammar_fields).run()
+
+
+def _weights(report: ServerReport) -> str:
+    """Return the fingerprint of the model's file, from its name and size: its folder differs between machines."""
+    meta = report.meta
+    name = PurePath(report.props.model_path).name
+    return fingerprint_facts(LlamaServerEngine.name, name, meta.n_params, meta.size)
 
 
 def _reported_name(props: Props) -> str:

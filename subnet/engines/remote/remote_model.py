@@ -41,12 +41,15 @@ def model_names(spec: NodeSpec, default_name: str) -> tuple[str, str]:
     return model_id, served_name or default_name
 
 
-async def describe_reference(reference: str | None, model_id: str, **overrides: Any) -> tuple[ModelCard, bytes]:
+async def describe_reference(
+    reference: str | None, model_id: str, weights: str, **overrides: Any
+) -> tuple[ModelCard, bytes]:
     """Return the model card and the encoded tokenizer artefact of the model at `reference`.
 
     `reference` is a GGUF file, a tokenizer.json, its folder, or "owner/repo" on the Hugging Face hub, from which files
-    are downloaded. `overrides` replace fields of the card; empty values are ignored. Raises SettingsError, with the
-    setting to change, if `reference` is None or there is no tokenizer.
+    are downloaded. `weights` is the fingerprint of the server's weights: those at `reference` may be others.
+    `overrides` replace fields of the card; empty values are ignored. Raises SettingsError, with the setting to change,
+    if `reference` is None or there is no tokenizer.
     """
     try:
         if reference is None:
@@ -56,7 +59,8 @@ async def describe_reference(reference: str | None, model_id: str, **overrides: 
         raise SettingsError(
             f"no tokenizer for {model_id}: {error.message}; set `tokenizer` to a folder, a GGUF file or a hub reference"
         ) from error
-    return msgspec.structs.replace(card, **{name: value for name, value in overrides.items() if value}), artefact
+    changes = {name: value for name, value in overrides.items() if value}
+    return msgspec.structs.replace(card, weights=weights, **changes), artefact
 
 
 def _describe(reference: str, model_id: str) -> tuple[ModelCard, bytes]:

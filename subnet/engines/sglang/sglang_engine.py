@@ -14,7 +14,7 @@ from subnet.engines.remote.stream_events import stream_events
 from subnet.engines.sglang.sglang_api import FinishReason, GenerateEvent, IncrementDecoder, build_request
 from subnet.errors import NodeError, NodeLost, ResponseLost, WireError
 from subnet.generation import Job
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, fingerprint_facts
 
 PATH = "/generate"
 # Newer name first.
@@ -22,10 +22,13 @@ _INFO_PATHS = ("/model_info", "/get_model_info")
 
 
 class Info(msgspec.Struct, frozen=True):
-    """Locations of the model and its tokenizer: paths or hub references."""
+    """Locations of the model and its tokenizer: paths or hub references. `weight_version` changes when the server has
+    loaded other weights in their place.
+    """
 
     model_path: str
     tokenizer_path: str | None = None
+    weight_version: Any = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -73,6 +76,7 @@ class SglangEngine(RemoteEngine):
         card, artefact = await describe_reference(
             self._spec.tokenizer or report.info.tokenizer_path or report.info.model_path,
             model_id,
+            fingerprint_facts(self.name, report.info.model_path, report.info.weight_version),
             context_length=self._spec.context_length or report.entry.max_model_len,
         )
         await self._verify_tokenizer(artefact, {"model": served_name, "prompt": SAMPLE, "add_special_tokens": False})

@@ -14,7 +14,7 @@ from subnet.engines.remote.stream_events import MIN_LOGPROB, stream_events
 from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
 from subnet.errors import EngineFailed, NodeError, ResponseLost, SettingsError, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, fingerprint_facts
 from subnet.tensors import TokenIds
 
 PATH = "/v1/completions"
@@ -76,6 +76,7 @@ class VllmEngine(RemoteEngine):
         card, artefact = await describe_reference(
             self._spec.tokenizer or base_model.root,
             model_id,
+            _weights(entry, base_model),
             context_length=self._spec.context_length or entry.max_model_len or base_model.max_model_len,
         )
         await self._verify_tokenizer(artefact, {"model": served_name, "prompt": SAMPLE, "add_special_tokens": False})
@@ -141,6 +142,12 @@ class VllmEngine(RemoteEngine):
             return [_parse_logprobs(row, token, width) for row, token in zip(rows, tokens[1:].tolist(), strict=True)]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise WireError(f"{self._http.peer} returned invalid logprobs: {error}") from error
+
+
+def _weights(entry: Entry, base_model: Entry) -> str:
+    """Return the fingerprint of a model, and of its adapter if it has one, from where the server has their files."""
+    adapter = () if entry.parent is None else (entry.root,)
+    return fingerprint_facts(VllmEngine.name, base_model.root, *adapter)
 
 
 def _parse_logprobs(row: dict[str, Any], token: int, width: int) -> TokenLogprobs:

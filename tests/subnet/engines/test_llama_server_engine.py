@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, Setti
 from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
 from subnet.http.client import HttpClient
 from subnet.http.node_spec import NodeSpec
+from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact
 from subnet.protocols.in_process import InProcessProtocol
 from subnet.tensors import token_ids
@@ -58,10 +60,23 @@ async def reference() -> AsyncIterator[LlamaCppEngine]:
 
 async def test_the_card_is_that_of_the_servers_file(engine: LlamaServerEngine, reference: LlamaCppEngine) -> None:
     """Card and tokenizer are those of the server's GGUF file; slots and context length are the server's."""
-    assert engine.card == msgspec.structs.replace(reference.card, context_length=LONG)
+    assert engine.card == msgspec.structs.replace(reference.card, context_length=LONG, weights=engine.card.weights)
     assert engine.artefact == reference.artefact
     assert engine.capacity == 2
     assert set(engine.capabilities.grammars) == {"json_schema", "regex", "lark"}
+
+
+@pytest.mark.slow
+async def test_weights_depend_on_the_file_and_not_on_the_server(engine: LlamaServerEngine, tmp_path: Path) -> None:
+    """Another server with the same file, in another folder, has the same fingerprint; another file has another one."""
+    model, found = resolve(None, print), []
+    for name in (model.name, "other.gguf"):
+        (tmp_path / name).symlink_to(model)
+        with llama_server(context=SHORT, model=tmp_path / name) as running:
+            async with LlamaServerEngine(NodeSpec(url=running.url, tokenizer=str(model))) as other:
+                found.append(other.card.weights)
+    assert found[0] == engine.card.weights != ""
+    assert found[1] not in ("", engine.card.weights)
 
 
 @pytest.mark.parametrize(

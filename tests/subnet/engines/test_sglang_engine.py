@@ -39,8 +39,18 @@ async def test_the_card_describes_the_servers_model(names: list[str]) -> None:
     """The model is described at the newer or the older path, with the tokenizer from the server's location."""
     async with replaying(*names) as (engine, _):
         card, artefact = describe(resolve(None, print), "smol")
-        assert engine.card == msgspec.structs.replace(card, context_length=256)
+        assert engine.card == msgspec.structs.replace(card, context_length=256, weights=engine.card.weights)
         assert engine.artefact == artefact
+
+
+async def test_weights_have_a_location_and_a_version() -> None:
+    """Weights are known by where the server has them, and by their version, which changes without a restart."""
+    tokenizer, found = str(resolve(None, print)), []
+    for names in ([], [], ["updated"], ["new"]):
+        async with replaying(*names, tokenizer=tokenizer) as (engine, _):
+            found.append(engine.card.weights)
+    assert found[0] == found[1]
+    assert len({*found, ""}) == 4
 
 
 @pytest.mark.parametrize("name", ["cumulative", "incremental"])

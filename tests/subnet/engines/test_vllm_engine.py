@@ -66,7 +66,7 @@ async def test_the_card_describes_the_first_model() -> None:
     """The tokenizer comes from the location of the server's model, the context length from the server."""
     async with replaying() as (engine, _):
         card, artefact = describe(resolve(None, print), "smol")
-        assert engine.card == msgspec.structs.replace(card, context_length=256)
+        assert engine.card == msgspec.structs.replace(card, context_length=256, weights=engine.card.weights)
         assert engine.artefact == artefact
         assert engine.capacity == NodeSpec(url="http://gpu-1").concurrency
 
@@ -77,6 +77,16 @@ async def test_a_model_is_served_under_another_name() -> None:
         assert (engine.card.id, engine.card.context_length) == ("poet", 128)
         await run(engine, PROMPT, temperature=0, max_tokens=20)
         assert server.requests[0]["model"] == "smol-poet"
+
+
+async def test_weights_are_those_at_the_servers_location() -> None:
+    """Weights are known by where the server has them, whatever its address or tokenizer; an adapter has its own."""
+    tokenizer, found = str(resolve(None, print)), []
+    for names, models in (([], {}), (["longer"], {}), ([], {"poet": "smol-poet"}), (["elsewhere"], {})):
+        async with replaying(*names, models=models, tokenizer=tokenizer) as (engine, _):
+            found.append(engine.card.weights)
+    assert found[0] == found[1] != describe(resolve(None, print))[0].weights
+    assert len({*found, ""}) == 4
 
 
 async def test_an_unknown_model_is_reported() -> None:

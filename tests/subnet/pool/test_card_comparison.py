@@ -12,6 +12,7 @@ from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.errors import NodeLost, NoNodeAvailable
 from subnet.node_info import ModelCard
 from subnet.pool.lease import Lease
+from subnet.pool.requirements import Requirements
 from tests.subnet.pool.test_remote_manager import ManualNode, managing, until
 
 A, B, C = "template a", "template b", "template c"
@@ -174,11 +175,11 @@ async def test_an_answer_stays_with_the_card_of_its_prompt() -> None:
     """A request goes only to nodes with the card for which its prompt was made, also if that is not the reference."""
     async with managing(node("1", A), node("2", B)) as manager:
         identity = manager.remotes[1].deployment("mock").identity
-        assert manager.lease("mock", identity=identity).remote.peer == "2"
+        assert manager.lease("mock", requirements=Requirements(identity=identity)).remote.peer == "2"
         with pytest.raises(NoNodeAvailable):
-            manager.lease("mock", identity="other")
-        assert not manager.has_other("mock", {"2"}, identity=identity)
-        assert manager.has_other("mock", {"1"}, identity=identity)
+            manager.lease("mock", requirements=Requirements(identity="other"))
+        assert not manager.has_other("mock", {"2"}, requirements=Requirements(identity=identity))
+        assert manager.has_other("mock", {"1"}, requirements=Requirements(identity=identity))
 
 
 async def test_a_begun_answer_is_not_continued_on_another_card() -> None:

@@ -22,8 +22,11 @@ from subnet.errors import (
 )
 from subnet.node_info import NodeInfo, Placement
 from subnet.pool.policies.base import RoutingHint
+from subnet.pool.requirements import Requirements
 from subnet.tensors import token_ids
 from tests.subnet.pool.test_remote_manager import Clock, until
+
+CHAT = Requirements("chat")
 
 
 class Provider(MockProtocol):
@@ -52,7 +55,7 @@ async def managing(*nodes: MockProtocol, clock: Clock | None = None) -> AsyncIte
 def fail(manager: RemoteManager, error: NodeError, *, prompt: int = 0, model: str = "bad") -> None:
     """Report one request for `model` that fails."""
     hint = RoutingHint(token_ids([1, prompt]))
-    manager.lease(model, hint=hint, lane="chat").failed(error)
+    manager.lease(model, hint=hint, requirements=CHAT).failed(error)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +67,8 @@ async def test_a_failing_model_does_not_affect_others(error: NodeError) -> None:
         for prompt in range(3):
             fail(manager, error, prompt=prompt)
         with pytest.raises(NoNodeAvailable):
-            manager.lease("bad", lane="chat")
-        manager.lease("good", lane="chat").succeeded()
+            manager.lease("bad", requirements=CHAT)
+        manager.lease("good", requirements=CHAT).succeeded()
         states = {one.model: manager.deployment_status(one).state for one in manager.remotes[0].deployments}
         status = manager.status(manager.remotes[0])
     assert states == {"bad": "breaker-open", "good": "healthy"}
@@ -79,12 +82,12 @@ async def test_limits_are_per_model(error: NodeError) -> None:
     async with managing(Provider(), clock=clock) as manager:
         fail(manager, error)
         with pytest.raises(type(error)) as caught:
-            manager.lease("bad", lane="chat")
+            manager.lease("bad", requirements=CHAT)
         assert isinstance(caught.value, NodeBusy)
         assert caught.value.retry_after == 30.0
-        manager.lease("good", lane="chat").succeeded()
+        manager.lease("good", requirements=CHAT).succeeded()
         clock.now += 30
-        manager.lease("bad", lane="chat")
+        manager.lease("bad", requirements=CHAT)
 
 
 async def test_a_lost_connection_concerns_all_models() -> None:
@@ -92,7 +95,7 @@ async def test_a_lost_connection_concerns_all_models() -> None:
     async with managing(Provider()) as manager:
         fail(manager, NodeLost("refused"))
         with pytest.raises(NoNodeAvailable):
-            manager.lease("good", lane="chat")
+            manager.lease("good", requirements=CHAT)
 
 
 async def test_attempts_of_one_request_count_once() -> None:
@@ -100,12 +103,12 @@ async def test_attempts_of_one_request_count_once() -> None:
     async with managing(Provider()) as manager:
         failed = set(manager.remotes[0].deployments[:0])
         for _ in range(10):
-            manager.lease("bad", lane="chat", failed_deployments=failed).failed(EngineFailed("x"))
-        manager.lease("bad", lane="chat").abandoned()
+            manager.lease("bad", requirements=CHAT, failed_deployments=failed).failed(EngineFailed("x"))
+        manager.lease("bad", requirements=CHAT).abandoned()
         for prompt in range(2):
             fail(manager, EngineFailed("x"), prompt=prompt)
         with pytest.raises(NoNodeAvailable):
-            manager.lease("bad", lane="chat")
+            manager.lease("bad", requirements=CHAT)
 
 
 async def test_an_unreadable_answer_counts_if_different_requests_see_it() -> None:
@@ -113,19 +116,19 @@ async def test_an_unreadable_answer_counts_if_different_requests_see_it() -> Non
     async with managing(Provider()) as manager:
         for _ in range(10):
             fail(manager, WireError("invalid answer"), prompt=7)
-        manager.lease("bad", lane="chat").abandoned()
+        manager.lease("bad", requirements=CHAT).abandoned()
         for prompt in range(2):
             fail(manager, WireError("invalid answer"), prompt=prompt)
         with pytest.raises(NoNodeAvailable):
-            manager.lease("bad", lane="chat")
+            manager.lease("bad", requirements=CHAT)
 
 
 async def test_invalid_requests_never_count() -> None:
     """Requests that the server rejects (4xx) do not count, however many there are."""
     async with managing(Provider()) as manager:
         for _ in range(20):
-            manager.lease("bad", lane="chat").abandoned()
-        manager.lease("bad", lane="chat").succeeded()
+            manager.lease("bad", requirements=CHAT).abandoned()
+        manager.lease("bad", requirements=CHAT).succeeded()
 
 
 async def test_priority() -> None:
@@ -133,13 +136,13 @@ async def test_priority() -> None:
     clock = Clock()
     first, second = Provider("first"), Provider("second", Placement(priority=1))
     async with managing(second, first, clock=clock) as manager:
-        assert {manager.lease("good", lane="chat").remote.peer for _ in range(4)} == {"first"}
-        manager.lease("good", lane="chat").failed(RateLimited("x", retry_after=5.0))
-        assert {manager.lease("good", lane="chat").remote.peer for _ in range(4)} == {"second"}
-        assert manager.lease("bad", lane="chat").remote.peer == "first"
+        assert {manager.lease("good", requirements=CHAT).remote.peer for _ in range(4)} == {"first"}
+        manager.lease("good", requirements=CHAT).failed(RateLimited("x", retry_after=5.0))
+        assert {manager.lease("good", requirements=CHAT).remote.peer for _ in range(4)} == {"second"}
+        assert manager.lease("bad", requirements=CHAT).remote.peer == "first"
         clock.now += 5
-        assert manager.lease("good", lane="chat").remote.peer == "first"
-        assert manager.lease("good", ["first"], lane="chat").remote.peer == "second"
+        assert manager.lease("good", requirements=CHAT).remote.peer == "first"
+        assert manager.lease("good", ["first"], requirements=CHAT).remote.peer == "second"
 
 
 async def test_a_model_that_is_no_longer_served_is_forgotten() -> None:

@@ -1,0 +1,107 @@
+"""Leases and the queue for requests that only some nodes support."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from subnet import Limits, MockProtocol, RemoteManager, Sampling, SessionManager
+from subnet.errors import NodeBusy, NodeLost, NoNodeAvailable
+from subnet.generation import RequestSize, needs_of
+from subnet.node_info import Capabilities
+from subnet.pool.requirements import Requirements
+from subnet.pool.wait_queue import Ticket, WaitQueue
+
+MIN_P = Sampling(min_p=0.1)
+NEEDS = needs_of(MIN_P)
+ABLE = Capabilities(resume="exact", min_p=True)
+
+
+def able(peer: str = "able", capacity: int = 1, context_length: int = 4096) -> MockProtocol:
+    return MockProtocol([1], peer=peer, capabilities=ABLE, capacity=capacity, context_length=context_length)
+
+
+def plain() -> MockProtocol:
+    return MockProtocol([2], peer="plain")
+
+
+@asynccontextmanager
+async def managing(*nodes: MockProtocol) -> AsyncIterator[RemoteManager]:
+    """Yield a manager once all of `nodes` are healthy."""
+    async with RemoteManager(nodes, probe_interval=60.0) as manager:
+        while any(remote.unreachable_reason for remote in manager.remotes):
+            await asyncio.sleep(0)
+        yield manager
+
+
+async def tokens_of(manager: RemoteManager, sampling: Sampling) -> list[int]:
+    limits = Limits(queue_timeout=30.0)
+    async with SessionManager(manager, limits=limits).session("mock") as session:
+        return [token async for delta in session.generate([1], sampling) for token in delta.tokens]
+
+
+async def test_a_full_capable_node_is_waited_for() -> None:
+    """A request for a full node waits for it, and does not hold up requests that another node supports."""
+    async with managing(plain(), able()) as manager:
+        taken = manager.lease("mock", requirements=Requirements(needs=NEEDS))
+        waiting = asyncio.create_task(tokens_of(manager, MIN_P))
+        while not manager.wait_queue.has_waiters("mock"):
+            await asyncio.sleep(0)
+        assert await tokens_of(manager, Sampling()) == [2]
+        assert not waiting.done()
+        taken.succeeded()
+        manager.wait_queue.notify("mock")
+        assert await waiting == [1]
+
+
+async def test_candidates() -> None:
+    """Only capable nodes are candidates, also among those with enough context; all are if none is capable."""
+    async with managing(plain(), able(context_length=8)) as manager:
+        manager.lease("mock", requirements=Requirements(needs=NEEDS))
+        with pytest.raises(NodeBusy):
+            manager.lease("mock", requirements=Requirements(needs=NEEDS))
+        with pytest.raises(NodeBusy):
+            manager.lease("mock", requirements=Requirements(needs=NEEDS, size=RequestSize(100, 0, 1)))
+        assert (
+            manager.lease("mock", requirements=Requirements(needs=needs_of(Sampling(top_k=3)))).remote.peer == "plain"
+        )
+
+
+async def test_a_capable_node_that_failed() -> None:
+    """Once a capable node has failed a request, nodes that do not support it are not candidates."""
+    async with managing(plain(), able()) as manager:
+        manager.lease("mock", requirements=Requirements(needs=NEEDS)).failed(NodeLost("gone"))
+        with pytest.raises(NoNodeAvailable):
+            manager.lease("mock", {"able"}, requirements=Requirements(needs=NEEDS))
+        assert manager.lease("mock", requirements=Requirements(needs=NEEDS)).remote.peer == "plain"
+
+
+async def test_other_nodes_are_those_that_support_the_request() -> None:
+    """has_other counts only capable nodes, unless there are none."""
+    async with managing(plain(), able()) as manager:
+        assert manager.has_other("mock", {"able"})
+        assert not manager.has_other("mock", {"able"}, requirements=Requirements(needs=NEEDS))
+        assert manager.has_other("mock", {"able"}, requirements=Requirements(needs=needs_of(Sampling(top_k=3))))
+
+
+async def test_the_first_of_each_queue_is_woken_in_order() -> None:
+    """Requests with other needs do not wait for one another; of those that could take a slot, the first gets it."""
+    queue, woken = WaitQueue(), []
+
+    async def wait(ticket: Ticket, name: str) -> None:
+        with ticket:
+            assert ticket.is_first
+            await ticket.wait(1000.0)
+            woken.append(name)
+
+    late, early = queue.ticket("m", 1), queue.ticket("m", 0, NEEDS)
+    waiting = [asyncio.create_task(wait(*each)) for each in ((late, "late"), (early, "early"))]
+    await asyncio.sleep(0)
+    queue.notify("other")
+    queue.notify("m")
+    await asyncio.gather(*waiting)
+    assert woken == ["early", "late"]
+    assert not queue.has_waiters("m")
