@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from adapter.api.common.extra import chunk_with_extra
 from adapter.decode.events import Event, Used
 from adapter.errors import log_error, to_http_error
 from adapter.generation.base import SinkFactory
@@ -25,11 +27,12 @@ class ChunkEncoder(ABC):
     `has_written` is True once anything was written.
     """
 
-    __slots__ = ("_write", "has_written")
+    __slots__ = ("_extra", "_write", "has_written")
 
     def __init__(self, write: Sink[bytes]) -> None:
         self.has_written = False
         self._write = write
+        self._extra: dict[str, Any] | None = None
 
     def emit(self, event: Event) -> None:
         if data := self.encode(event):
@@ -39,6 +42,19 @@ class ChunkEncoder(ABC):
     @abstractmethod
     def encode(self, event: Event) -> bytes:
         """Return the bytes to write for `event`; empty if there is nothing to write."""
+
+    def _add_to_next_chunk(self, extra: dict[str, Any]) -> None:
+        """Add members to the next chunk that is written. The writing of all other chunks costs nothing for it."""
+        if self._extra is not None:
+            self._extra = self._extra | extra
+            return
+        write, self._extra = self._write, extra
+
+        def write_once(data: bytes) -> None:
+            members, self._extra, self._write = self._extra, None, write
+            write(data if members is None else chunk_with_extra(data, members))
+
+        self._write = write_once
 
 
 def nodes_comment(event: Used) -> bytes:
