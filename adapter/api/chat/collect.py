@@ -86,8 +86,8 @@ class Collector:
 class _ChoiceCollector:
     """Collector of the events of one choice.
 
-    Members that are passed on are collected apart; those of the response in `response_extra`. Of those that arrive
-    several times, the last one counts, as in OpenAI's accumulators.
+    Members that are passed on are collected apart; those of the response in `response_extra`, where the last value of
+    each counts, as it does for the members that OpenAI's accumulators know.
     """
 
     def __init__(self, index: int, reasoning: ReasoningField, functions: bool, response_extra: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ from subnet.aio import Sink
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
 _CallEvent = CallStarted | CallArguments | CallExtra
+# A tuple, which is faster than a union.
+_CALLS_WITH_EXTRA = (CallStarted, CallExtra)
 _OwnEvent = TextDelta | ReasoningDelta | RefusalDelta | _CallEvent | Finished
 
 _encode = msgspec.json.encode
@@ -112,7 +114,7 @@ class ChunkWriter(ChunkEncoder):
             # The older form has room for one call.
             return role
         chunk = self._chunk_of([self._choice(event)], **self._usage_fields())
-        if isinstance(event, CallStarted | CallExtra) and event.extra:
+        if isinstance(event, _CALLS_WITH_EXTRA) and event.extra:
             return role + _server_sent_event(self._with_call_extra(chunk, event.extra))
         return role + _server_sent_event(chunk)
 

@@ -12,6 +12,8 @@ from adapter.errors import log_error, to_http_error
 from adapter.generation.base import SinkFactory
 from subnet.aio import Sink
 
+_NO_EXTRA: dict[str, Any] = {}
+
 DONE = b"data: [DONE]\n\n"
 
 HEADERS = {
@@ -32,7 +34,7 @@ class ChunkEncoder(ABC):
     def __init__(self, write: Sink[bytes]) -> None:
         self.has_written = False
         self._write = write
-        self._extra: dict[str, Any] | None = None
+        self._extra = _NO_EXTRA
 
     def emit(self, event: Event) -> None:
         if data := self.encode(event):
@@ -44,15 +46,15 @@ class ChunkEncoder(ABC):
         """Return the bytes to write for `event`; empty if there is nothing to write."""
 
     def _add_to_next_chunk(self, extra: dict[str, Any]) -> None:
-        """Add members to the next chunk that is written. The writing of all other chunks costs nothing for it."""
-        if self._extra is not None:
+        """Add members to what the next event writes. The writing of all other chunks costs nothing for it."""
+        if self._extra:
             self._extra = self._extra | extra
             return
         write, self._extra = self._write, extra
 
         def write_once(data: bytes) -> None:
-            members, self._extra, self._write = self._extra, None, write
-            write(data if members is None else chunk_with_extra(data, members))
+            members, self._extra, self._write = self._extra, _NO_EXTRA, write
+            write(chunk_with_extra(data, members))
 
         self._write = write_once
 

@@ -26,6 +26,8 @@ def usage_with_extra(used: Used) -> Usage | dict[str, Any]:
 
 
 def chunk_with_extra(data: bytes, extra: dict[str, Any]) -> bytes:
-    """Return server-sent events with the members of `extra` added to the first chunk, which has none of them."""
-    chunk, end, rest = data.partition(b"}\n\n")
-    return b"".join((chunk, b",", msgspec.json.encode(extra)[1:], end[1:], rest))
+    """Return server-sent events with the members of `extra` added to each chunk, which has none of them yet.
+
+    There are two if one chunk of a server begins a choice. JSON has no line break, so that each ends a chunk.
+    """
+    return data.replace(b"}\n\n", b"," + msgspec.json.encode(extra)[1:] + b"\n\n")
