@@ -31,12 +31,17 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallDelta(msgspec.Struct, gc=False):
-    """Part of the tool call `index` of its choice, counted from 0. The first part has the complete `id` and `name`."""
+    """Part of the tool call `index` of its choice, counted from 0. The first part has the complete `id` and `name`.
+
+    `extra` are new members of the server's call that OpenAI's API does not have; those of its function are in
+    `extra["function"]`.
+    """
 
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
+    extra: dict[str, Any] | None = None
 
 
 class ChatDelta(msgspec.Struct, gc=False):
@@ -44,7 +49,8 @@ class ChatDelta(msgspec.Struct, gc=False):
 
     `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`. `finish_reason` is set on the last delta
     of a choice. `extra` are members of the server's message that OpenAI's API does not have here, such as annotations
-    or audio, and `choice_extra` those of its choice.
+    or audio, `choice_extra` those of its choice, and `response_extra` those of the chunk or response itself, which only
+    deltas with content or a finish reason have.
     """
 
     choice: int
@@ -56,6 +62,7 @@ class ChatDelta(msgspec.Struct, gc=False):
     finish_reason: ChatFinishReason | None = None
     extra: dict[str, Any] | None = None
     choice_extra: dict[str, Any] | None = None
+    response_extra: dict[str, Any] | None = None
 
     @property
     def tokens(self) -> int:
@@ -67,9 +74,12 @@ class ChatDelta(msgspec.Struct, gc=False):
 
 
 class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Token counts, as the server reported them."""
+    """Token counts, as the server reported them. `extra` are further members of its report, such as a price; those of
+    the details are in `extra["prompt_tokens_details"]` and `extra["completion_tokens_details"]`.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    extra: dict[str, Any] | None = None

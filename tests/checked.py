@@ -84,9 +84,10 @@ def _numbers(embedding: str | list[float]) -> list[float]:
 
 
 def _described(data: Any) -> Any:
-    """Adapt a text completion to OpenAI's description, which lacks nulls that its API sends: for the finish reason and
-    the usage of an event, and for the logprob of a first token.
+    """Adapt a completion to OpenAI's description, which lacks nulls that its API sends: for the finish reason and
+    the usage of an event, and for the logprob of a first token. A service tier is passed on as servers name theirs.
     """
+    data = {name: value for name, value in data.items() if name != "service_tier"}
     if data.get("object") != "text_completion":
         return data
     choices = [

@@ -41,12 +41,17 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class CallStarted(msgspec.Struct, frozen=True, gc=False):
-    """Start of a tool call. `index` numbers the calls of a choice from 0."""
+    """Start of a tool call. `index` numbers the calls of a choice from 0.
+
+    `extra` are members of a server's call that are passed on as they are; those of its function are in
+    `extra["function"]`.
+    """
 
     choice: int
     index: int
     id: str
     name: str
+    extra: dict[str, Any] | None = None
 
 
 class CallArguments(msgspec.Struct, frozen=True, gc=False):
@@ -57,11 +62,29 @@ class CallArguments(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class CallExtra(msgspec.Struct, frozen=True):
+    """Members of a server's tool call, like those of CallStarted, that arrived after its start."""
+
+    choice: int
+    index: int
+    extra: dict[str, Any]
+
+
 class Extra(msgspec.Struct, frozen=True):
     """Members of a server's message, and of its choice, that are passed on as they are."""
 
     choice: int
     message: dict[str, Any]
+    fields: dict[str, Any]
+
+
+class ResponseExtra(msgspec.Struct, frozen=True):
+    """Members of a server's response, or of a chunk of it, that are passed on as they are.
+
+    They are those of the next event, which always follows, and is one of the same choice.
+    """
+
+    choice: int
     fields: dict[str, Any]
 
 
@@ -76,6 +99,7 @@ class Used(msgspec.Struct, frozen=True):
     """Last event of an answer. `nodes` has the names of the nodes that ran it, in order. `replayed` is the number of
     tokens that nodes generated again to resume it, and that `usage` does not include. `continued_by` is the model that
     continued the words of another one, if any. `diverged`: a node did not repeat its beginning, and continued it.
+    `extra` are members of a server's usage that are passed on as they are.
     """
 
     usage: Usage
@@ -83,7 +107,9 @@ class Used(msgspec.Struct, frozen=True):
     replayed: int = 0
     continued_by: str = ""
     diverged: bool = False
+    extra: dict[str, Any] | None = None
 
 
-ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Extra | Finished
+OtherMembers = CallExtra | Extra | ResponseExtra
+ChoiceEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | OtherMembers | Finished
 Event = ChoiceEvent | Used

@@ -9,12 +9,14 @@ import msgspec
 
 from adapter.decode.events import (
     CallArguments,
+    CallExtra,
     CallStarted,
     Event,
     Extra,
     Finished,
     ReasoningDelta,
     RefusalDelta,
+    ResponseExtra,
     TextDelta,
     Used,
 )
@@ -104,10 +106,13 @@ class ChatGeneration(Generation):
                 raise BadRequest(message, code="invalid_json") from error
         ledger = self.ledger
         assert ledger is not None
-        emit(Used(self.usage, tuple(ledger.nodes), ledger.replayed_tokens, diverged=ledger.diverged))
+        nodes, extra = tuple(ledger.nodes), ledger.usage.extra
+        emit(Used(self.usage, nodes, ledger.replayed_tokens, diverged=ledger.diverged, extra=extra))
 
     def _events(self, delta: ChatDelta) -> Iterator[Event]:
         choice = delta.choice
+        if delta.response_extra:
+            yield ResponseExtra(choice, delta.response_extra)
         if delta.reasoning:
             yield ReasoningDelta(choice, delta.reasoning)
         if delta.text or delta.logprobs:
@@ -118,7 +123,9 @@ class ChatGeneration(Generation):
         for call in delta.calls:
             if call.index == self._call_counts[choice]:
                 self._call_counts[choice] += 1
-                yield CallStarted(choice, call.index, call.id, call.name)
+                yield CallStarted(choice, call.index, call.id, call.name, call.extra)
+            elif call.extra:
+                yield CallExtra(choice, call.index, call.extra)
             if call.arguments:
                 yield CallArguments(choice, call.index, call.arguments)
         if delta.extra or delta.choice_extra:

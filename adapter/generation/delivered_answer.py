@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from adapter.decode.events import (
     CallArguments,
+    CallExtra,
     CallStarted,
     Event,
     Extra,
     Finished,
     ReasoningDelta,
     RefusalDelta,
+    ResponseExtra,
     TextDelta,
     Used,
 )
@@ -37,7 +40,7 @@ class DeliveredAnswer:
         self.resumable = True
         self._emit = emit
         self._texts: dict[tuple[object, ...], list[str]] = {}
-        self._calls: dict[tuple[int, int], str] = {}
+        self._calls: dict[tuple[int, int], tuple[str, dict[str, Any] | None]] = {}
         self._logprobs: dict[int, int] = {}
         self._token_ids: dict[int, int] = {}
         self._finished: dict[int, str] = {}
@@ -53,9 +56,11 @@ class DeliveredAnswer:
             case ReasoningDelta() | RefusalDelta() | CallArguments():
                 self._text(event).append(event.text)
             case CallStarted():
-                self._calls[event.choice, event.index] = event.name
+                self._calls[event.choice, event.index] = event.name, event.extra
             case Finished():
                 self._finished[event.choice] = event.reason
+            case CallExtra():
+                self.resumable = False
             case Extra():
                 self.resumable = self.resumable and not event.message
         self._emit(event)
@@ -106,23 +111,28 @@ class _Resumption:
         self._token_ids = dict(delivered._token_ids)
         self._nodes = tuple(nodes)
         self._tokens = tokens
+        self._response_extra: dict[str, Any] = {}
 
     def receive(self, event: Event) -> None:
         match event:
             case TextDelta() | ReasoningDelta() | RefusalDelta() | CallArguments():
                 self._receive_text(event)
             case CallStarted():
-                name = self._calls.pop((event.choice, event.index), None)
-                if name is None:
+                delivered = self._calls.pop((event.choice, event.index), None)
+                if delivered is None:
                     self._pass_on(event)
-                elif name != event.name:
+                elif delivered != (event.name, event.extra):
                     raise AnswerDiffersError
+            case CallExtra():
+                self._pass_on(event)
             case Finished():
                 self._finish(event)
             case Extra():
                 # What a repeated part of the answer had of them is not needed again.
                 if event.choice not in self._closed and not self._is_incomplete(event.choice):
                     self._pass_on(event)
+            case ResponseExtra():
+                self._response_extra |= event.fields
             case Used():
                 nodes, replayed = (*self._nodes, *event.nodes), event.replayed + self._tokens
                 self._pass_on(msgspec.structs.replace(event, nodes=nodes, replayed=replayed))
@@ -163,6 +173,9 @@ class _Resumption:
         """Pass on an event of a choice of which everything delivered was repeated, and not its end."""
         if not isinstance(event, Used) and (event.choice in self._closed or self._is_incomplete(event.choice)):
             raise AnswerDiffersError
+        if self._response_extra and not isinstance(event, Used):
+            extra, self._response_extra = self._response_extra, {}
+            self._delivered.receive(ResponseExtra(event.choice, extra))
         self._delivered.receive(event)
 
     def _is_incomplete(self, choice: int) -> bool:

@@ -21,6 +21,7 @@ from subnet.errors import ContextLengthExceeded, NodeBusy, NodeError, NoNodeAvai
 from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
+from subnet.pool.requirements import Requirements
 from subnet.pool.wait_queue import Ticket
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Failover(Generic[D]):
     def _has_longer_context(self, refused: Deployment) -> bool:
         """Return whether another node has a longer context than the one that refused the request, and ask it next."""
         ledger, length = self._ledger, refused.context_length
-        if length == inf or not self._manager.has_longer_context(ledger.model, ledger.requirements, length):
+        if length == inf or not self._manager.has_longer_context(ledger.model, self._requirements, length):
             return False
         ledger.refused_context = max(ledger.refused_context, int(length))
         return True
@@ -126,7 +127,7 @@ class Failover(Generic[D]):
             retry.on_progress()
             self._pin_model(lease.deployment)
         tried = {*retry.excluded, lease.remote.peer}
-        has_other = self._manager.has_other(ledger.model, tried, ledger.requirements)
+        has_other = self._manager.has_other(ledger.model, tried, self._requirements)
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
 
@@ -193,6 +194,12 @@ class Failover(Generic[D]):
             return None
         return self._start_attempt(lease)
 
+    @property
+    def _requirements(self) -> Requirements:
+        """Requirements of the rest of the generation."""
+        ledger = self._ledger
+        return Requirements(ledger.lane, ledger.identity, ledger.needs, ledger.size, ledger.weights)
+
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger, failed = self._ledger, self._retry.failed_deployments
-        return self._manager.lease(ledger.model, excluded, ledger.routing_hint, ledger.requirements, failed)
+        return self._manager.lease(ledger.model, excluded, ledger.routing_hint, self._requirements, failed)

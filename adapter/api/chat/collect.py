@@ -11,10 +11,12 @@ from msgspec import UNSET
 from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import ReasoningField, reasoning_fields
+from adapter.api.common.extra import usage_with_extra, with_extra
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
     CallArguments,
+    CallExtra,
     CallStarted,
     Event,
     Extra,
@@ -22,6 +24,7 @@ from adapter.decode.events import (
     FinishReason,
     ReasoningDelta,
     RefusalDelta,
+    ResponseExtra,
     TextDelta,
     Used,
 )
@@ -47,7 +50,10 @@ class Collector:
 
     def reset(self) -> Callable[[Event], None]:
         """Discard all events received so far, and return `receive`."""
-        self._choices = [_ChoiceCollector(index, self._reasoning, self._functions) for index in range(self._count)]
+        self._extra: dict[str, Any] = {}
+        self._choices = [
+            _ChoiceCollector(index, self._reasoning, self._functions, self._extra) for index in range(self._count)
+        ]
         self._used: Used | None = None
         return self.receive
 
@@ -68,19 +74,23 @@ class Collector:
             prompt_token_ids=UNSET if prompt_token_ids is None else prompt_token_ids,
             **msgspec.structs.asdict(head),
         )
-        if not any(choice.message_extra or choice.extra for choice in self._choices):
+        if not (self._extra or self._used.extra or any(choice.has_extra for choice in self._choices)):
             return completion
-        fields: dict[str, Any] = msgspec.to_builtins(completion)
+        fields: dict[str, Any] = msgspec.to_builtins(completion) | self._extra
+        fields["usage"] = usage_with_extra(self._used)
         for built, choice in zip(fields["choices"], self._choices, strict=True):
-            built["message"] |= choice.message_extra
-            built |= choice.extra
+            choice.add_extra(built)
         return fields
 
 
 class _ChoiceCollector:
-    """Collector of the events of one choice. `message_extra` and `extra` are members that are passed on."""
+    """Collector of the events of one choice.
 
-    def __init__(self, index: int, reasoning: ReasoningField, functions: bool) -> None:
+    Members that are passed on are collected apart; those of the response in `response_extra`, where the last value of
+    each counts, as it does for the members that OpenAI's accumulators know.
+    """
+
+    def __init__(self, index: int, reasoning: ReasoningField, functions: bool, response_extra: dict[str, Any]) -> None:
         self._index = index
         self._functions = functions
         self._field = reasoning
@@ -91,8 +101,10 @@ class _ChoiceCollector:
         self._logprobs: list[TokenLogprob] | None = None
         self._token_ids: list[int] | None = None
         self._reason: FinishReason = "stop"
-        self.message_extra: dict[str, Any] = {}
-        self.extra: dict[str, Any] = {}
+        self._message_extra: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
+        self._call_extra: dict[int, dict[str, Any]] = {}
+        self._response_extra = response_extra
 
     def receive(self, event: Event) -> None:
         match event:
@@ -108,13 +120,37 @@ class _ChoiceCollector:
                 self._refusals.append(event.text)
             case CallStarted():
                 self._calls.append((event, []))
+                self._add_call_extra(event.index, event.extra)
             case CallArguments():
                 self._calls[event.index][1].append(event.text)
+            case CallExtra():
+                self._add_call_extra(event.index, event.extra)
             case Extra():
-                self.message_extra = _merged(self.message_extra, event.message)
-                self.extra |= event.fields
+                self._message_extra = _merged(self._message_extra, event.message)
+                self._extra |= event.fields
+            case ResponseExtra():
+                self._response_extra |= event.fields
             case Finished():
                 self._reason = event.reason
+
+    def _add_call_extra(self, index: int, extra: dict[str, Any] | None) -> None:
+        if extra:
+            self._call_extra[index] = _merged(self._call_extra.get(index, {}), extra)
+
+    @property
+    def has_extra(self) -> bool:
+        return bool(self._message_extra or self._extra or self._call_extra)
+
+    def add_extra(self, built: dict[str, Any]) -> None:
+        """Add the members that are passed on to the JSON of this choice."""
+        message = built["message"]
+        for index, extra in self._call_extra.items():
+            if not self._functions:
+                message["tool_calls"][index] = with_extra(message["tool_calls"][index], extra)
+            elif index == 0:
+                message["function_call"] = with_extra(message["function_call"], extra.get("function", {}))
+        message |= self._message_extra
+        built |= self._extra
 
     def build(self) -> Choice:
         calls = [

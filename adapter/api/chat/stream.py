@@ -11,10 +11,12 @@ from msgspec import UNSET
 
 from adapter.api.chat.response import ChatCompletionChunk, ChunkChoice, ChunkDelta, FunctionDelta, ToolCallDelta
 from adapter.api.common.event_stream import ChunkEncoder, nodes_comment
+from adapter.api.common.extra import usage_with_extra, with_extra
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
     CallArguments,
+    CallExtra,
     CallStarted,
     ChoiceEvent,
     Event,
@@ -22,6 +24,7 @@ from adapter.decode.events import (
     Finished,
     ReasoningDelta,
     RefusalDelta,
+    ResponseExtra,
     TextDelta,
     Used,
 )
@@ -30,7 +33,10 @@ from subnet.aio import Sink
 
 ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 
-_OwnEvent = TextDelta | ReasoningDelta | RefusalDelta | CallStarted | CallArguments | Finished
+_CallEvent = CallStarted | CallArguments | CallExtra
+# A tuple, which is faster than a union.
+_CALLS_WITH_EXTRA = (CallStarted, CallExtra)
+_OwnEvent = TextDelta | ReasoningDelta | RefusalDelta | _CallEvent | Finished
 
 _encode = msgspec.json.encode
 _OPENING = b'data: {"id":'
@@ -96,21 +102,37 @@ class ChunkWriter(ChunkEncoder):
 
     def encode(self, event: Event) -> bytes:
         if isinstance(event, Used):
-            usage = self._chunk([], usage=event.usage) if self._include_usage else b""
+            usage = self._chunk([], usage=usage_with_extra(event)) if self._include_usage else b""
             return usage + (nodes_comment(event) if len(event.nodes) > 1 else b"")
+        if isinstance(event, ResponseExtra):
+            self._add_to_next_chunk(event.fields)
+            return b""
         role = self._role_chunk(event) if event.choice in self._without_role else b""
         if isinstance(event, Extra):
             return role + self._extra_chunk(event)
-        if self._functions and isinstance(event, CallStarted | CallArguments) and event.index:
+        if self._functions and isinstance(event, _CallEvent) and event.index:
             # The older form has room for one call.
             return role
-        return role + self._chunk([self._choice(event)], **self._usage_fields())
+        chunk = self._chunk_of([self._choice(event)], **self._usage_fields())
+        if isinstance(event, _CALLS_WITH_EXTRA) and event.extra:
+            return role + _server_sent_event(self._with_call_extra(chunk, event.extra))
+        return role + _server_sent_event(chunk)
 
     def _extra_chunk(self, event: Extra) -> bytes:
         chunk = msgspec.to_builtins(self._chunk_of([ChunkChoice(index=event.choice, delta=ChunkDelta())]))
         chunk["choices"][0] |= event.fields
         chunk["choices"][0]["delta"] = event.message
-        return b"data: " + _encode(chunk) + b"\n\n"
+        return _server_sent_event(chunk)
+
+    def _with_call_extra(self, chunk: ChatCompletionChunk, extra: dict[str, Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = msgspec.to_builtins(chunk)
+        delta = fields["choices"][0]["delta"]
+        if self._functions:
+            # The older form has a function only, without a call around it.
+            delta["function_call"] = with_extra(delta["function_call"], extra.get("function", {}))
+        else:
+            delta["tool_calls"] = [with_extra(delta["tool_calls"][0], extra)]
+        return fields
 
     def _role_chunk(self, event: ChoiceEvent) -> bytes:
         """Return the first chunk of a choice, with the role; `content` is null if it starts with a tool call."""
@@ -133,7 +155,7 @@ class ChunkWriter(ChunkEncoder):
                 delta = ChunkDelta(**reasoning_fields(event.text, self._reasoning))
             case RefusalDelta():
                 delta = ChunkDelta(refusal=event.text)
-            case CallStarted() | CallArguments() | Finished() if self._functions:
+            case CallStarted() | CallArguments() | CallExtra() | Finished() if self._functions:
                 return _function_choice(event)
             case CallStarted():
                 function = FunctionDelta(name=event.name, arguments="")
@@ -142,6 +164,8 @@ class ChunkWriter(ChunkEncoder):
                 )
             case CallArguments():
                 delta = _tool_call_delta(ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text)))
+            case CallExtra():
+                delta = _tool_call_delta(ToolCallDelta(index=event.index, function=FunctionDelta(arguments="")))
             case Finished():
                 return ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=event.reason)
         return ChunkChoice(index=event.choice, delta=delta)
@@ -190,20 +214,22 @@ def _split_text_chunk(
     return prefix, suffix
 
 
-def _function_choice(event: CallStarted | CallArguments | Finished) -> ChunkChoice:
+def _function_choice(event: _CallEvent | Finished) -> ChunkChoice:
     """Return the choice for a request with the older `functions`, whose call has no id and its own finish reason."""
     match event:
         case CallStarted():
             function = FunctionDelta(name=event.name, arguments="")
         case CallArguments():
             function = FunctionDelta(arguments=event.text)
+        case CallExtra():
+            function = FunctionDelta(arguments="")
         case Finished():
             reason = "function_call" if event.reason == "tool_calls" else event.reason
             return ChunkChoice(index=event.choice, delta=ChunkDelta(), finish_reason=reason)
     return ChunkChoice(index=event.choice, delta=ChunkDelta(function_call=function))
 
 
-def _server_sent_event(chunk: ChatCompletionChunk) -> bytes:
+def _server_sent_event(chunk: ChatCompletionChunk | dict[str, Any]) -> bytes:
     return b"data: " + _encode(chunk) + b"\n\n"
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from adapter.api.common.extra import chunk_with_extra
 from adapter.decode.events import Event, Used
 from adapter.errors import log_error, to_http_error
 from adapter.generation.base import SinkFactory
 from subnet.aio import Sink
+
+_NO_EXTRA: dict[str, Any] = {}
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,11 +29,12 @@ class ChunkEncoder(ABC):
     `has_written` is True once anything was written.
     """
 
-    __slots__ = ("_write", "has_written")
+    __slots__ = ("_extra", "_write", "has_written")
 
     def __init__(self, write: Sink[bytes]) -> None:
         self.has_written = False
         self._write = write
+        self._extra = _NO_EXTRA
 
     def emit(self, event: Event) -> None:
         if data := self.encode(event):
@@ -39,6 +44,19 @@ class ChunkEncoder(ABC):
     @abstractmethod
     def encode(self, event: Event) -> bytes:
         """Return the bytes to write for `event`; empty if there is nothing to write."""
+
+    def _add_to_next_chunk(self, extra: dict[str, Any]) -> None:
+        """Add members to what the next event writes. The writing of all other chunks costs nothing for it."""
+        if self._extra:
+            self._extra = self._extra | extra
+            return
+        write, self._extra = self._write, extra
+
+        def write_once(data: bytes) -> None:
+            members, self._extra, self._write = self._extra, _NO_EXTRA, write
+            write(chunk_with_extra(data, members))
+
+        self._write = write_once
 
 
 def nodes_comment(event: Used) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from subnet.aio import Sink, gather_or_cancel
@@ -34,6 +36,7 @@ class ChatAttempt(Attempt[ChatDelta]):
         self.is_replay = self._strategy == "replay"
         self.choices = ledger.unfinished if self.is_replay else ledger.unfinished[:max_choices]
         self._replays = {choice.index: Replay(choice) for choice in self.choices} if self.is_replay else {}
+        self._response_extra: dict[str, Any] = {}
 
     async def run(self, emit: Sink[ChatDelta]) -> None:
         await gather_or_cancel([self._send(request, emit) for request in self._requests()])
@@ -41,6 +44,11 @@ class ChatAttempt(Attempt[ChatDelta]):
     def skip_delivered(self, delta: ChatDelta) -> ChatDelta | None:
         replay = self._replays.get(delta.choice)
         new = None if replay is None else replay.skip_delivered(delta)
+        if delta.response_extra:
+            self._response_extra |= delta.response_extra
+        if new is not None and self._response_extra:
+            # With those of the skipped part: the node that was lost may not have sent them.
+            new.response_extra, self._response_extra = self._response_extra, {}
         self._ledger.replayed_tokens += delta.tokens - (0 if new is None else new.tokens)
         return new
 
@@ -62,4 +70,4 @@ class ChatAttempt(Attempt[ChatDelta]):
         prefix_tokens = [self._ledger.choices[index].tokens if request.prefix else 0 for index in request.choices]
         usage = await self.lease.remote.protocol.rpc_chat(request, emit)
         if usage is not None:
-            self._ledger.record_usage(request, usage, prefix_tokens)
+            self._ledger.record_usage(request, usage, prefix_tokens, is_resumed=self._strategy != "restart")

@@ -11,7 +11,6 @@ from subnet.errors import WireError
 from subnet.generation import NO_SIZE, Delta, Needs, RequestSize
 from subnet.node_info import Lane
 from subnet.pool.policies.base import RoutingHint
-from subnet.pool.requirements import Requirements
 
 D = TypeVar("D", bound=Delta | ChatDelta)
 E = TypeVar("E", bound=Delta | ChatDelta, contravariant=True)
@@ -86,11 +85,6 @@ class Ledger(ABC, Generic[D]):
     def record_weights(self, weights: str) -> None:
         """Record that a node with `weights` produced the tokens delivered since the last call."""
         return
-
-    @property
-    def requirements(self) -> Requirements:
-        """Requirements of the rest of the generation."""
-        return Requirements(self.lane, self.identity, self.needs, self.size, self.weights)
 
     @property
     def complete(self) -> bool:

@@ -30,13 +30,14 @@ _STRUCTURED_OUTPUT_PARAMS = (
 
 
 class ChatCall:
-    """Delivered part of a tool call."""
+    """Delivered part of a tool call. `extra` are its other members, in parts."""
 
-    __slots__ = ("arguments", "name")
+    __slots__ = ("arguments", "extra", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.arguments: list[str] = []
+        self.extra: list[dict[str, Any]] = []
 
 
 class ChatChoice:
@@ -94,13 +95,16 @@ class ChatChoice:
             self.calls.append(ChatCall(delta.name))
         if not 0 <= delta.index < len(self.calls):
             raise WireError("received arguments for an unknown tool call")
-        self.calls[delta.index].arguments.append(delta.arguments)
+        call = self.calls[delta.index]
+        call.arguments.append(delta.arguments)
+        if delta.extra:
+            call.extra.append(delta.extra)
 
 
 class ChatLedger(Ledger[ChatDelta]):
     """Ledger of a chat request. `has_own_seed`: the node that began the answer used the request's `own_seed`."""
 
-    __slots__ = ("_prompt_tokens", "_usage_reports", "choices", "has_own_seed", "request")
+    __slots__ = ("_prompt_tokens", "_usage_extra", "_usage_reports", "choices", "has_own_seed", "request")
 
     lane = "chat"
     choices: list[ChatChoice]
@@ -113,6 +117,7 @@ class ChatLedger(Ledger[ChatDelta]):
         self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
         self._usage_reports: list[ChatUsage] = []
+        self._usage_extra: dict[str, Any] | None = None
         self._prompt_tokens: int | None = None
 
     @property
@@ -130,7 +135,10 @@ class ChatLedger(Ledger[ChatDelta]):
 
     @property
     def usage(self) -> ChatUsage:
-        """Usage as reported by the servers, plus an estimate of the tokens that they did not report."""
+        """Usage as reported by the servers, plus an estimate of the tokens that they did not report.
+
+        Its other members are those of the only request, if there was only one: they count for that request alone.
+        """
         reports = self._usage_reports
         return ChatUsage(
             prompt_tokens=self.prompt_size if self._prompt_tokens is None else self._prompt_tokens,
@@ -138,6 +146,7 @@ class ChatLedger(Ledger[ChatDelta]):
             + sum(choice.unreported_tokens for choice in self.choices),
             cached_tokens=max((usage.cached_tokens for usage in reports), default=0),
             reasoning_tokens=sum(usage.reasoning_tokens for usage in reports),
+            extra=self._usage_extra,
         )
 
     def finish_full_choices(self) -> list[ChatDelta]:
@@ -147,12 +156,16 @@ class ChatLedger(Ledger[ChatDelta]):
             choice.finished = True
         return [ChatDelta(choice.index, finish_reason="length") for choice in full]
 
-    def record_usage(self, request: ChatRequest, usage: ChatUsage, prefix_tokens: Sequence[int]) -> None:
+    def record_usage(
+        self, request: ChatRequest, usage: ChatUsage, prefix_tokens: Sequence[int], *, is_resumed: bool
+    ) -> None:
         """Record the reported usage of a completed request.
 
         `prefix_tokens` is, for each choice of the request, the number of delivered tokens sent with it as a prefix,
-        which the server counts as part of the prompt.
+        which the server counts as part of the prompt. `is_resumed`: another request delivered a part of these choices.
         """
+        is_whole = not is_resumed and len(request.choices) == len(self.choices)
+        self._usage_extra = usage.extra if is_whole else None
         if not usage.completion_tokens and any(self.choices[index].tokens for index in request.choices):
             # Sent with the first chunk, and never updated: the estimate is better.
             return

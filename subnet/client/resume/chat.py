@@ -7,12 +7,12 @@ prefill  send what was delivered as a prefix for the server to continue.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from subnet.chat import CallDelta, ChatDelta
-from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, is_deterministic
+from subnet.client.ledger.chat import ChatCall, ChatChoice, ChatLedger, allows_prefill, is_deterministic
 from subnet.client.resume.token import Diverged
 from subnet.node_info import Capabilities
 
@@ -49,7 +49,7 @@ class Replay:
         self._text = _DeliveredText(choice.text)
         self._reasoning = _DeliveredText(choice.reasoning)
         self._refusal = _DeliveredText(choice.refusal)
-        self._calls = [(call.name, _DeliveredText(call.arguments)) for call in choice.calls]
+        self._calls = [_DeliveredCall(call) for call in choice.calls]
         self._missing_calls = set(range(len(self._calls)))
         self._logprobs_to_skip = choice.logprob_count
 
@@ -69,19 +69,14 @@ class Replay:
 
     @property
     def _complete(self) -> bool:
-        delivered = [self._text, self._reasoning, self._refusal, *(arguments for _, arguments in self._calls)]
-        return not self._missing_calls and all(text.complete for text in delivered)
+        texts = self._text.complete and self._reasoning.complete and self._refusal.complete
+        return texts and not self._missing_calls and all(call.complete for call in self._calls)
 
     def _new_call(self, delta: CallDelta) -> CallDelta | None:
-        """Return the new part of a tool call. Its id is ignored: a replay has another one than was delivered."""
         if delta.index >= len(self._calls):
             return delta
         self._missing_calls.discard(delta.index)
-        name, arguments = self._calls[delta.index]
-        if delta.name not in ("", name):
-            raise Diverged("the replayed answer calls a different function than the one delivered")
-        new = arguments.skip_delivered(delta.arguments)
-        return CallDelta(delta.index, arguments=new) if new else None
+        return self._calls[delta.index].skip_delivered(delta)
 
     def _new_logprobs(self, delta: ChatDelta) -> list[dict[str, object]] | None:
         if delta.logprobs is None:
@@ -89,6 +84,35 @@ class Replay:
         skip = min(self._logprobs_to_skip, len(delta.logprobs))
         self._logprobs_to_skip -= skip
         return delta.logprobs[skip:] or None
+
+
+class _DeliveredCall:
+    """Delivered part of a tool call, and what of it a replay has not repeated yet."""
+
+    def __init__(self, call: ChatCall) -> None:
+        self._name = call.name
+        self._arguments = _DeliveredText(call.arguments)
+        self._missing_extra = [member for part in call.extra for member in part.items()]
+
+    @property
+    def complete(self) -> bool:
+        return self._arguments.complete and not self._missing_extra
+
+    def skip_delivered(self, delta: CallDelta) -> CallDelta | None:
+        """Return the new part of a tool call. Its id is ignored: a replay has another one than was delivered."""
+        if delta.name not in ("", self._name):
+            raise Diverged("the replayed answer calls a different function than the one delivered")
+        arguments, extra = self._arguments.skip_delivered(delta.arguments), self._new_extra(delta.extra or {})
+        return CallDelta(delta.index, arguments=arguments, extra=extra or None) if arguments or extra else None
+
+    def _new_extra(self, extra: dict[str, Any]) -> dict[str, Any]:
+        new = {}
+        for member in extra.items():
+            if member in self._missing_extra:
+                self._missing_extra.remove(member)
+            else:
+                new[member[0]] = member[1]
+        return new
 
 
 class _DeliveredText:

@@ -6,18 +6,26 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatUsage
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, ResponseLost, SubnetError, WireError
 from subnet.http.error_map import is_error
-from subnet.http.lenient_json import decode
+from subnet.http.lenient_json import decode, without_halves
 from subnet.http.sse import Event
+from subnet.protocols.openai.extra_members import extra_members, merged_members
 from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.usage_reader import read_usage
 
 # Keep-alives that some servers send as events instead of comments.
 _ENGINE_FAILURE = re.compile(r"engine|cuda|out of memory|internal (server )?error", re.IGNORECASE)
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
+# Members that the gateway makes itself, and the padding with which OpenAI hides the length of a chunk on its own
+# connection; all others are passed on.
+_MEMBERS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "obfuscation"})
+# Different names of other members in one response.
+_MAX_NAMES = 256
 
 
 class ChatResponse:
@@ -26,6 +34,7 @@ class ChatResponse:
     `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
     set by [DONE], and `finished` once every choice has its finish reason. The finish
     reasons are passed on at the end of the response, as some servers send one in every chunk, or content after it.
+    Other members of a chunk are passed on with the next delta that has content: a chunk may have no choices.
 
     `to_error` converts an error body of the server; `peer` names the server in errors.
     """
@@ -41,6 +50,8 @@ class ChatResponse:
         self._emit = emit
         self._to_error = to_error
         self._has_content = False
+        self._extra: dict[str, Any] = {}
+        self._extra_names: set[str] = set()
 
     def feed(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
@@ -49,7 +60,10 @@ class ChatResponse:
         elif event.data.lstrip().startswith("[DONE]"):
             self.done = True
         else:
-            self._chunk(event.name, self._decode(event), escaped="\\u" in event.data)
+            try:
+                self._chunk(event.name, self._decode(event), escaped="\\u" in event.data)
+            except RecursionError as error:
+                raise WireError(f"{self._peer} sent an event that is nested too deeply") from error
 
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
@@ -64,7 +78,9 @@ class ChatResponse:
         if not (self.done or all(choice.finished for choice in started)):
             raise ResponseLost(f"{self._peer} closed the stream in the middle of the answer")
         for choice in started:
-            self._emit(choice.finish())
+            delta = choice.finish()
+            self._attach_extra(delta)
+            self._emit(delta)
         return missing
 
     def _decode(self, event: Event) -> Any:
@@ -84,7 +100,10 @@ class ChatResponse:
             chunk = {}
         if not isinstance(chunk, dict):
             raise WireError(f"{self._peer} sent an event that is not a JSON object")
-        self.usage = read_usage(chunk) or self.usage
+        if not _MEMBERS.issuperset(chunk):
+            self._add_extra(chunk, escaped=escaped)
+        if (usage := read_usage(chunk)) is not None:
+            self._update_usage(usage, escaped=escaped)
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             raise WireError(f"{self._peer} sent invalid choices: expected a list")
@@ -108,8 +127,30 @@ class ChatResponse:
             raise type(error)(f"{self._peer}: {error.message}") from error
         self.finished = all(choice.finished for choice in self._choices)
         if delta is not None:
-            self._has_content = self._has_content or bool(delta.tokens)
+            if (self._extra or not self._has_content) and delta.tokens:
+                self._has_content = True
+                self._attach_extra(delta)
             self._emit(delta)
+
+    def _add_extra(self, chunk: dict[str, Any], *, escaped: bool) -> None:
+        if (extra := extra_members(chunk, _MEMBERS)) is None:
+            return
+        extra = without_halves(extra) if escaped else extra
+        self._extra = {**self._extra, **extra} if self._extra else extra
+        self._extra_names.update(extra)
+        if len(self._extra_names) > _MAX_NAMES:
+            raise WireError(f"{self._peer} sent a response with more than {_MAX_NAMES} members")
+
+    def _attach_extra(self, delta: ChatDelta) -> None:
+        if self._extra:
+            delta.response_extra, self._extra = self._extra, {}
+
+    def _update_usage(self, usage: ChatUsage, *, escaped: bool) -> None:
+        """Replace the usage. Members that the new one lacks stay, as some servers report a price only once."""
+        extra = merged_members(None if self.usage is None else self.usage.extra, usage.extra)
+        if escaped:
+            extra = without_halves(extra)
+        self.usage = usage if extra is usage.extra else msgspec.structs.replace(usage, extra=extra)
 
     def _error(self, body: Any) -> SubnetError:
         """Return the error that the server reported in its stream.

@@ -8,6 +8,7 @@ from typing import Any
 from subnet.chat import ChatDelta, ChatFinishReason
 from subnet.errors import NodeError, WireError
 from subnet.http.lenient_json import SurrogateJoiner
+from subnet.protocols.openai.extra_members import extra_members
 from subnet.protocols.openai.openai_logprobs import read_logprobs
 from subnet.protocols.openai.tool_calls import ToolCalls
 
@@ -19,7 +20,6 @@ _CONTENT_ONLY = {"content"}
 # Members that are read; all others are passed on.
 _MESSAGE_MEMBERS = frozenset({"role", "content", "refusal", "tool_calls", "function_call", *_REASONING})
 _CHOICE_MEMBERS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 # Finish reasons: OpenAI's own; TGI's, Mistral's, Zhipu's, and those of Anthropic- and Gemini-compatible servers.
 _SYNONYMS: Mapping[ChatFinishReason, str] = {
@@ -73,10 +73,10 @@ class Choice:
             # Fast path: nearly every chunk has content only.
             return ChatDelta(self.number, message["content"])
         delta = self._read_message(message)
-        delta.extra = _others(message, _MESSAGE_MEMBERS)
+        delta.extra = extra_members(message, _MESSAGE_MEMBERS)
         if _has_custom_calls(message.get("tool_calls")):
             delta.extra = {**(delta.extra or {}), "tool_calls": message["tool_calls"]}
-        delta.choice_extra = _others(raw, _CHOICE_MEMBERS)
+        delta.choice_extra = extra_members(raw, _CHOICE_MEMBERS)
         if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
             delta.logprobs = read_logprobs(raw["logprobs"])
         if to_finish_reason(raw.get("finish_reason"), has_calls=False) is None:
@@ -114,11 +114,6 @@ class Choice:
 def _has_custom_calls(calls: Any) -> bool:
     """Return whether there are calls of custom tools, which have an input instead of a function: they are passed on."""
     return isinstance(calls, list) and any(isinstance(call, dict) and "custom" in call for call in calls)
-
-
-def _others(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
-    """Return the members that are not `known`, as they are; without empty ones, which say nothing."""
-    return {name: value for name, value in fields.items() if name not in known and value not in _EMPTY} or None
 
 
 def _read_parts(content: Any, delta: ChatDelta) -> None:

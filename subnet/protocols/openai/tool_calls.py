@@ -10,21 +10,25 @@ import msgspec
 
 from subnet.chat import CallDelta
 from subnet.errors import WireError
+from subnet.protocols.openai.extra_members import extra_members
 
 # The message of msgspec for the start of a JSON text.
 _TRUNCATED = "Input data was truncated"
 # Per choice; no model makes nearly this number.
 _MAX_CALLS = 1024
+# Members that are read; all others are passed on.
+_CALL_MEMBERS = frozenset({"index", "id", "type", "function"})
+_FUNCTION_MEMBERS = frozenset({"name", "arguments"})
 
 
 class _Call:
     """One tool call. `key` and `id` identify it in the server's chunks.
 
     `index` is its number in our deltas, or -1 until it is reported: its name may arrive in pieces, so that is when
-    something else arrives.
+    something else arrives. `extra` are its other members that were not reported yet.
     """
 
-    __slots__ = ("arguments", "has_placeholder", "id", "index", "key", "name")
+    __slots__ = ("_received_extra", "arguments", "extra", "has_placeholder", "id", "index", "key", "name")
 
     def __init__(self, key: object, id: str) -> None:
         self.key = key
@@ -33,6 +37,8 @@ class _Call:
         self.index = -1
         self.arguments = ""
         self.has_placeholder = False
+        self.extra: dict[str, Any] | None = None
+        self._received_extra: dict[str, Any] = {}
 
     @property
     def has_complete_arguments(self) -> bool:
@@ -51,6 +57,17 @@ class _Call:
     def add_name(self, piece: str) -> None:
         """Append a piece of the name, unless it repeats what is known of it."""
         self.name = piece if piece.startswith(self.name) else self.name + piece
+
+    def add_extra(self, members: dict[str, Any]) -> None:
+        """Add other members, unless they repeat what is known of them: clients join texts that are repeated."""
+        new = {name: value for name, value in members.items() if self._received_extra.get(name) != value}
+        self._received_extra |= new
+        self.extra = {**(self.extra or {}), **new} or None
+
+    def take_extra(self) -> dict[str, Any] | None:
+        """Return the other members that were not reported yet; from now on they are."""
+        extra, self.extra = self.extra, None
+        return extra
 
 
 class ToolCalls:
@@ -104,6 +121,8 @@ class ToolCalls:
             yield from self._report_named()
             call = self._start(key, id)
         in_chunk.add(call)
+        if extra := _extra(part, function):
+            call.add_extra(extra)
         yield from self._append(call, name, arguments)
 
     def _report_named(self) -> Iterator[CallDelta]:
@@ -136,8 +155,8 @@ class ToolCalls:
         new = call.new_arguments(arguments)
         call.arguments += new
         if call.index >= 0:
-            if new:
-                yield CallDelta(call.index, arguments=new)
+            if new or call.extra:
+                yield CallDelta(call.index, arguments=new, extra=call.take_extra())
             return
         call.add_name(name)
         if call.name and call.arguments:
@@ -145,7 +164,8 @@ class ToolCalls:
 
     def _report(self, call: _Call) -> CallDelta:
         call.index, self._reported = self._reported, self._reported + 1
-        return CallDelta(call.index, call.id or f"call_{secrets.token_hex(12)}", call.name, call.arguments)
+        id = call.id or f"call_{secrets.token_hex(12)}"
+        return CallDelta(call.index, id, call.name, call.arguments, call.take_extra())
 
 
 def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk: bool) -> bool:
@@ -163,6 +183,13 @@ def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk:
     # Before the arguments begin, it may be the next piece of the name.
     is_piece = call.key is not None and not call.arguments and not call.has_placeholder
     return name != call.name and not is_piece
+
+
+def _extra(part: dict[str, Any], function: dict[str, Any]) -> dict[str, Any] | None:
+    extra = extra_members(part, _CALL_MEMBERS)
+    if of_function := extra_members(function, _FUNCTION_MEMBERS):
+        extra = {**(extra or {}), "function": of_function}
+    return extra
 
 
 def _json_error(text: str) -> str:

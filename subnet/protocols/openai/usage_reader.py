@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from subnet.chat import ChatUsage
+from subnet.protocols.openai.extra_members import extra_members
 
 # Far beyond every context length: a larger count would make every sum that it enters useless.
 _MAX_COUNT = 1 << 31
+# Members that the gateway counts itself, and those of the details among them; all others are passed on.
+_DETAILS = {
+    "prompt_tokens_details": frozenset({"cached_tokens"}),
+    "completion_tokens_details": frozenset({"reasoning_tokens"}),
+}
+_MEMBERS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", *_DETAILS})
 
 
 def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
@@ -23,12 +30,15 @@ def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
     if usage is None and "x_groq" in chunk:
         usage = _field(chunk["x_groq"], "usage")
     if usage is None and "prompt_eval_count" in chunk:
-        usage = chunk
-    return _to_usage(usage) if isinstance(usage, dict) else None
+        return _to_usage(chunk, None)
+    return _to_usage(usage, _extra(usage)) if isinstance(usage, dict) else None
 
 
 def total_usage(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
-    """Return the total of requests with the same prompt, which counts once; None if any usage is unknown."""
+    """Return the total of requests with the same prompt, which counts once; None if any usage is unknown.
+
+    Only that of a single request has other members: what they count, and whether it adds up, is not known.
+    """
     known = [usage for usage in usages if usage is not None]
     if len(known) < len(usages):
         return None
@@ -37,6 +47,7 @@ def total_usage(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
         completion_tokens=sum(usage.completion_tokens for usage in known),
         cached_tokens=max(usage.cached_tokens for usage in known),
         reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
+        extra=known[0].extra if len(known) == 1 else None,
     )
 
 
@@ -44,7 +55,16 @@ def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _to_usage(usage: dict[str, Any]) -> ChatUsage | None:
+def _extra(usage: dict[str, Any]) -> dict[str, Any] | None:
+    extra = extra_members(usage, _MEMBERS) or {}
+    for name, known in _DETAILS.items():
+        details = usage.get(name)
+        if isinstance(details, dict) and (more := extra_members(details, known)):
+            extra[name] = more
+    return extra or None
+
+
+def _to_usage(usage: dict[str, Any], extra: dict[str, Any] | None) -> ChatUsage | None:
     prompt = _count(usage, "prompt_tokens", "input_tokens", "prompt_eval_count")
     completion = _count(usage, "completion_tokens", "output_tokens", "eval_count")
     if prompt is None or completion is None:
@@ -57,6 +77,7 @@ def _to_usage(usage: dict[str, Any]) -> ChatUsage | None:
         or _count(usage, "prompt_cache_hit_tokens", "cached_tokens")
         or 0,
         reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        extra=extra,
     )
 
 
