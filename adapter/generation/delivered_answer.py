@@ -86,9 +86,8 @@ class DeliveredAnswer:
 
         def receive(event: Event) -> None:
             if isinstance(event, Used):
-                event = msgspec.structs.replace(
-                    event, usage=_added(event.usage, tokens), nodes=(*nodes, *event.nodes), continued_by=model
-                )
+                usage, all_nodes = _added(event.usage, tokens), (*nodes, *event.nodes)
+                event = msgspec.structs.replace(event, usage=usage, nodes=all_nodes, continued_by=model, extra=None)
             self.receive(event)
 
         return receive
@@ -135,7 +134,8 @@ class _Resumption:
                 self._response_extra |= event.fields
             case Used():
                 nodes, replayed = (*self._nodes, *event.nodes), event.replayed + self._tokens
-                self._pass_on(msgspec.structs.replace(event, nodes=nodes, replayed=replayed))
+                # Other members of its usage are about the last part of the answer only.
+                self._pass_on(msgspec.structs.replace(event, nodes=nodes, replayed=replayed, extra=None))
 
     def _receive_text(self, event: _Texts) -> None:
         place = _place(event)
