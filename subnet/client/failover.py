@@ -198,7 +198,7 @@ class Failover(Generic[D]):
     def _requirements(self) -> Requirements:
         """Requirements of the rest of the generation."""
         ledger = self._ledger
-        return Requirements(ledger.lane, ledger.identity, ledger.needs, ledger.size, ledger.weights)
+        return Requirements(ledger.lane, ledger.identity, ledger.needs, ledger.modalities, ledger.size, ledger.weights)
 
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger, failed = self._ledger, self._retry.failed_deployments

@@ -23,7 +23,7 @@ from subnet.pool.lease import Lease
 from subnet.pool.node import NodeStatus, RemoteNode
 from subnet.pool.policies.base import Policy, RoutingHint
 from subnet.pool.policies.round_robin import RoundRobin
-from subnet.pool.requirements import ANY, Requirements, supporting, with_room, with_weights
+from subnet.pool.requirements import ANY, Requirements, accepting, supporting, with_room, with_weights
 from subnet.pool.wait_queue import WaitQueue
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
@@ -269,6 +269,8 @@ class RemoteManager:
             if not capable and any(are_met(needs, one.capabilities) for one in self.remotes if one.peer in excluded):
                 raise NoNodeAvailable("No node that supports all parameters of the request serves the model now.")
             serving = capable or serving
+        if requirements.modalities:
+            serving = accepting(serving, requirements.modalities)
         return with_room(serving, requirements.size)
 
     def _on_change(self) -> None:

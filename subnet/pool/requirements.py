@@ -8,7 +8,7 @@ import msgspec
 
 from subnet.errors import NoNodeAvailable
 from subnet.generation import NO_SIZE, Needs, RequestSize, are_met
-from subnet.node_info import Lane
+from subnet.node_info import Lane, Modality
 from subnet.pool.deployment import Deployment
 
 
@@ -16,13 +16,15 @@ class Requirements(msgspec.Struct, frozen=True):
     """What a request requires of a node.
 
     The node must serve the model on `lane`, with a card that is the same as `identity`, see ModelCard ("": the one that
-    the model's nodes have in common). If there are such nodes, it must have all features in `needs`, and room for the
-    request's `size`. Nodes with the fingerprint `weights` are preferred ("": any weights).
+    the model's nodes have in common). If there are such nodes, it must have all features in `needs`, accept the inputs
+    in `modalities`, and have room for the request's `size`. Nodes with the fingerprint `weights` are preferred ("": any
+    weights).
     """
 
     lane: Lane = "token"
     identity: str = ""
     needs: Needs = ()
+    modalities: frozenset[Modality] = frozenset()
     size: RequestSize = NO_SIZE
     weights: str = ""
 
@@ -34,6 +36,11 @@ ANY = Requirements()
 def supporting(deployments: Sequence[Deployment], needs: Needs) -> list[Deployment]:
     """Return the deployments that have all features in `needs`, as far as is known."""
     return [one for one in deployments if are_met(needs, one.remote.capabilities)]
+
+
+def accepting(deployments: Sequence[Deployment], modalities: frozenset[Modality]) -> Sequence[Deployment]:
+    """Return the deployments that accept all `modalities`, or else all: not every server says what it accepts."""
+    return [one for one in deployments if one.card and modalities.issubset(one.card.modalities)] or deployments
 
 
 def with_room(deployments: Sequence[Deployment], size: RequestSize) -> Sequence[Deployment]:

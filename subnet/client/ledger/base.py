@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from subnet.chat import ChatDelta
 from subnet.errors import WireError
 from subnet.generation import NO_SIZE, Delta, Needs, RequestSize
-from subnet.node_info import Lane
+from subnet.node_info import Lane, Modality
 from subnet.pool.policies.base import RoutingHint
 
 D = TypeVar("D", bound=Delta | ChatDelta)
@@ -76,6 +76,11 @@ class Ledger(ABC, Generic[D]):
     def size(self) -> RequestSize:
         """Size of the rest of the generation, to choose a node that has room for it."""
         return RequestSize(prompt=self.refused_context) if self.refused_context else NO_SIZE
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Inputs besides text that a node must accept."""
+        return frozenset()
 
     @property
     def weights(self) -> str:

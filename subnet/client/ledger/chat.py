@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import getrandbits
 from typing import Any
 
@@ -12,12 +12,20 @@ import numpy as np
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
+from subnet.node_info import Modality
 from subnet.pool.policies.base import RoutingHint
 
 # Bytes of the messages that routing policies compare.
 _MAX_HINT_BYTES = 4096
 # Approximation, for estimated token counts.
 _BYTES_PER_TOKEN = 4
+# By the type of a message's part: OpenAI's types, and those of vLLM and SGLang.
+_MODALITIES: Mapping[str, Modality] = {
+    "image_url": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "file": "file",
+}
 _STRUCTURED_OUTPUT_PARAMS = (
     "structured_outputs",
     "guided_json",
@@ -129,6 +137,10 @@ class ChatLedger(Ledger[ChatDelta]):
         return sum(choice.tokens for choice in self.choices)
 
     @property
+    def modalities(self) -> frozenset[Modality]:
+        return frozenset(_modalities(self.request.body.get("messages")))
+
+    @property
     def max_tokens(self) -> int | None:
         """Maximum number of tokens of each choice; None if there is none. Some servers take -1 for that."""
         return token_limit(self.request.body)
@@ -174,6 +186,16 @@ class ChatLedger(Ledger[ChatDelta]):
             self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))
         for index, count in zip(request.choices, prefix_tokens, strict=True):
             self.choices[index].unreported_tokens = count
+
+
+def _modalities(messages: Any) -> Iterator[Modality]:
+    """Yield the modalities of the parts of messages that are not text, as far as they are known."""
+    contents = (message.get("content") for message in messages or () if isinstance(message, dict))
+    for content in contents:
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind in _MODALITIES:
+                yield _MODALITIES[kind]
 
 
 def token_limit(body: dict[str, Any]) -> int | None:

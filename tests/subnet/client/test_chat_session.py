@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -192,6 +193,28 @@ async def test_a_full_server_is_replaced() -> None:
     full, other = MockChatProtocol([NodeBusy("full")], peer="a"), MockChatProtocol(STORY, peer="b")
     deltas, _, _ = await answer(chat_request(), full, other)
     assert message(deltas)[1] == "Once upon a time"
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "peers"), [([IMAGE], {"b"}), ([], {"a", "b"}), ([IMAGE, {"type": "file"}], {"a", "b"})]
+)
+async def test_images_go_where_they_are_accepted(parts: list[dict[str, Any]], peers: set[str]) -> None:
+    """A server that accepts an input is preferred; if none says that it does, each of them judges the request."""
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, *parts]}]}
+    nodes = [MockChatProtocol(STORY, peer="a"), MockChatProtocol(STORY, peer="b", modalities=("image", "audio"))]
+    request, used = ChatRequest(model="mock", body=body), set[str]()
+    async with RemoteManager(nodes) as remotes:
+        while any(remote.unreachable_reason for remote in remotes.remotes):
+            await asyncio.sleep(0)
+        for _ in range(6):
+            async with SessionManager(remotes, limits=LIMITS).session("mock") as session:
+                await session.chat(request, lambda delta: None)
+                assert session.ledger is not None
+                used.update(session.ledger.peers)
+    assert used == peers
 
 
 TOO_LONG = ContextLengthExceeded("This model's maximum context length is exceeded.")
