@@ -83,4 +83,4 @@ def _writer(
 
 
 def _head(batch: CompletionBatch) -> Head:
-    return Head.new(batch.card.id, batch.model.fingerprint, "cmpl-")
+    return Head.new(batch.card.id, batch.fingerprint, "cmpl-")
