@@ -15,7 +15,7 @@ from subnet.client.race import Hedger, Race
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeBusy, NodeError, NoNodeAvailable, RequestError
+from subnet.errors import EndpointMissing, NodeBusy, NodeError, NoNodeAvailable, RequestError
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.wait_queue import Ticket
@@ -53,7 +53,8 @@ class Failover(Generic[D]):
     async def run(self, priority: int) -> None:
         """Run until every choice is finished.
 
-        Raises RequestError, NoNodeAvailable, the last NodeError after the last attempt, or any error raised by `emit`.
+        Raises RequestError, NoNodeAvailable, EndpointMissing, the last NodeError after the last attempt, or any error
+        raised by `emit`.
         """
         ticket = self._manager.wait_queue.ticket(self._ledger.model, priority)
         try:
@@ -107,7 +108,9 @@ class Failover(Generic[D]):
         if ledger.delivered_tokens > delivered:
             retry.on_progress()
             self._pin_model(lease)
-        has_other = self._manager.has_other(ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane)
+        has_other = self._manager.has_other(
+            ledger.model, {*retry.excluded, lease.remote.peer}, ledger.lane, ledger.endpoint
+        )
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
 
@@ -168,7 +171,7 @@ class Failover(Generic[D]):
             return None
         try:
             lease = self._lease([peer])
-        except (NoNodeAvailable, NodeBusy):
+        except (NoNodeAvailable, NodeBusy, EndpointMissing):
             return None
         if lease.remote.peer == peer or not self._hedger.try_hedge():
             lease.abandoned()
@@ -178,5 +181,11 @@ class Failover(Generic[D]):
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger = self._ledger
         return self._manager.lease(
-            ledger.model, excluded, ledger.routing_hint, ledger.lane, self._retry.failed_deployments, ledger.size
+            ledger.model,
+            excluded,
+            ledger.routing_hint,
+            ledger.lane,
+            self._retry.failed_deployments,
+            ledger.size,
+            ledger.endpoint,
         )

@@ -13,7 +13,8 @@ from typing import Self
 import msgspec
 
 from subnet.authorizers import AuthorizerBase
-from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
+from subnet.chat import Endpoint
+from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import NO_SIZE, RequestSize
 from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
@@ -138,32 +139,40 @@ class RemoteManager:
         lane: Lane = "token",
         failed_deployments: set[Deployment] | None = None,
         size: RequestSize = NO_SIZE,
+        endpoint: Endpoint = "chat/completions",
     ) -> Lease:
-        """Reserve a slot on a node that serves `model` (None: any model) on `lane`.
+        """Reserve a slot on a node that serves `model` (None: any model) on `lane`, at `endpoint` on the chat lane.
 
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
         these, those with the lowest priority number. Only nodes whose context has room for the request (`size`) are
         considered, if there are any. The policy chooses one of them, by `hint`. The caller reports the
         outcome to the lease; all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable,
-        NodeBusy or SessionClosed.
+        NodeBusy, SessionClosed, or EndpointMissing if no server of the model has the endpoint.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
         now = self._clock()
-        serving = self._with_room([remote.deployment(model) for remote in self._serving(model, lane)], size)
+        serving = self._with_room(self._offering(model, lane, endpoint, now), size)
         available = [one for one in serving if one.available(now)]
         if not available:
             raise unavailable_error(serving, now)
         candidates = [one for one in available if one.peer not in excluded] or available
         priority = min(one.priority for one in candidates)
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
-        return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
+        return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments, endpoint)
 
-    def has_other(self, model: str | None, excluded: Collection[str], lane: Lane = "token") -> bool:
-        """Return whether a node not in `excluded` can take a request for `model` on `lane` now."""
+    def has_other(
+        self,
+        model: str | None,
+        excluded: Collection[str],
+        lane: Lane = "token",
+        endpoint: Endpoint = "chat/completions",
+    ) -> bool:
+        """Return whether a node not in `excluded` can take a request for `model` on `lane`, at `endpoint`, now."""
         now = self._clock()
         nodes = (one for one in self.remotes if one.unreachable_reason is None and one.serves(model, lane))
-        return any(one.deployment(model).available(now) for one in nodes if one.peer not in excluded)
+        others = (one.deployment(model) for one in nodes if one.peer not in excluded)
+        return any(one.available(now) and one.offers(endpoint, now) for one in others)
 
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
@@ -196,6 +205,16 @@ class RemoteManager:
         if not serving:
             raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
         return serving
+
+    def _offering(self, model: str | None, lane: Lane, endpoint: Endpoint, now: float) -> list[Deployment]:
+        """Return the deployments of reachable nodes that may have `endpoint`."""
+        deployments = [remote.deployment(model) for remote in self._serving(model, lane)]
+        if found := [one for one in deployments if one.offers(endpoint, now)]:
+            return found
+        unreachable = [one for one in self.remotes if one.unreachable_reason is not None and one.serves(model, lane)]
+        if any(one.deployment(model).offers(endpoint, now) for one in unreachable):
+            raise NoNodeAvailable(f"No node serves the model '{model}' at /v1/{endpoint} now.", retry_after=1.0)
+        raise EndpointMissing(f"The model '{model}' does not support /v1/{endpoint}.", param="model")
 
     def _with_room(self, deployments: list[Deployment], size: RequestSize) -> list[Deployment]:
         """Return the deployments whose context has room for the whole request, or else for one new token.
