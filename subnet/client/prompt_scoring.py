@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.chat import EmbeddingsRequest, EmbeddingsResponse, Endpoint
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
 from subnet.generation import TokenLogprobs
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, Lane
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.policies.base import RoutingHint
@@ -23,6 +25,23 @@ from subnet.tensors import TokenIds
 
 T = TypeVar("T")
 
+# Approximation, for the timeout of a text whose tokens are not known.
+_BYTES_PER_TOKEN = 4
+
+
+class _Task(msgspec.Struct, Generic[T], frozen=True):
+    """What to `call` on a node, which must be one of `lane` that `supports` it. `unsupported` is raised if there is
+    none. `tokens` is the length of the prompts, and `endpoint` what a server of the chat lane needs.
+    """
+
+    call: Callable[[Protocol], Awaitable[T]]
+    tokens: int
+    supports: Callable[[Capabilities], bool]
+    unsupported: InvalidRequest | None = None
+    hint: RoutingHint = RoutingHint()
+    lane: Lane = "token"
+    endpoint: Endpoint = "embeddings"
+
 
 class PromptEvaluator:
     """Computes embeddings and prompt logprobs on the nodes of `model` that support them, with retries.
@@ -30,16 +49,23 @@ class PromptEvaluator:
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
     timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when
-    all nodes are at capacity. `nodes` and `peers` are the names and addresses of the nodes used so far, in order;
-    nothing is replayed.
+    all nodes are at capacity; for `may_queue` see Session. `nodes` and `peers` are the names and addresses of the nodes
+    used so far, in order; nothing is replayed.
     """
 
     def __init__(
-        self, remote_manager: RemoteManager, model: str, limits: Limits | None = None, *, priority: int = 0
+        self,
+        remote_manager: RemoteManager,
+        model: str,
+        limits: Limits | None = None,
+        *,
+        priority: int = 0,
+        may_queue: Callable[[], bool] = lambda: True,
     ) -> None:
         self._manager = remote_manager
         self._model = model
         self._priority = priority
+        self._may_queue = may_queue
         self._limits = limits or Limits()
         self.nodes: list[str] = []
         self.peers: list[str] = []
@@ -56,7 +82,17 @@ class PromptEvaluator:
         def supports(capabilities: Capabilities) -> bool:
             return capabilities.embeddings
 
-        return await self._run(call, supports, count, RoutingHint(), unsupported)
+        return await self._run(_Task(call, count, supports, unsupported))
+
+    async def request_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        """Return the response of a server on the chat lane. Raises EndpointMissing if none has embeddings."""
+
+        async def call(node: Protocol) -> EmbeddingsResponse:
+            return await node.rpc_embeddings(request)
+
+        given = msgspec.json.encode(request.body)
+        tokens, hint = len(given) // _BYTES_PER_TOKEN, RoutingHint.of_text(given)
+        return await self._run(_Task(call, tokens, lambda capabilities: True, hint=hint, lane="chat"))
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """Return the logprobs of each token but the first, and of the `width` most likely tokens in its place."""
@@ -70,71 +106,73 @@ class PromptEvaluator:
         def supports(capabilities: Capabilities) -> bool:
             return capabilities.prompt_logprobs and capabilities.top_logprobs >= width
 
-        return await self._run(call, supports, len(tokens), RoutingHint(tokens), unsupported)
+        return await self._run(_Task(call, len(tokens), supports, unsupported, RoutingHint(tokens)))
 
-    async def _run(
-        self,
-        call: Callable[[Protocol], Awaitable[T]],
-        supports: Callable[[Capabilities], bool],
-        prompt_tokens: int,
-        hint: RoutingHint,
-        unsupported: InvalidRequest,
-    ) -> T:
-        retry = Retry(self._limits)
-        seconds = self._limits.first_token_timeout_for(prompt_tokens)
+    async def _run(self, task: _Task[T]) -> T:
+        retry = Retry(self._limits, may_queue=self._may_queue)
         ticket = self._manager.wait_queue.ticket(self._model, self._priority)
-        while True:
-            lease = await self._acquire_lease(supports, hint, retry, ticket, unsupported)
-            self.nodes.append(lease.remote.name)
-            self.peers.append(lease.remote.peer)
-            try:
-                return await _call_node(lease, call, seconds)
-            except NodeError as error:
-                lease.failed(error)
-                pause = retry.on_failure(error, lease.remote.peer)
-            except BaseException:
-                lease.abandoned()
-                raise
-            finally:
-                self._manager.wait_queue.notify(self._model)
-            await asyncio.sleep(pause)
+        try:
+            while True:
+                lease = await self._acquire_lease(task, retry, ticket)
+                limits = self._limits.for_node(lease.remote, task.lane)
+                self.nodes.append(lease.remote.name)
+                self.peers.append(lease.remote.peer)
+                try:
+                    return await _call_node(lease, task.call, limits.first_token_timeout_for(task.tokens))
+                except NodeError as error:
+                    lease.failed(error)
+                    pause = self._pause(task, retry, lease, error)
+                except BaseException:
+                    lease.abandoned()
+                    raise
+                finally:
+                    self._manager.wait_queue.notify(self._model)
+                await asyncio.sleep(pause)
+        finally:
+            retry.close()
 
-    async def _acquire_lease(
-        self,
-        supports: Callable[[Capabilities], bool],
-        hint: RoutingHint,
-        retry: Retry,
-        ticket: Ticket,
-        unsupported: InvalidRequest,
-    ) -> Lease:
+    def _pause(self, task: _Task[T], retry: Retry, lease: Lease, error: NodeError) -> float:
+        """Return the seconds to wait before the next attempt. Raises `error` if there must be none."""
+        excluded = {*retry.excluded, lease.remote.peer, *self._incapable_peers(task)}
+        has_other = self._manager.has_other(self._model, excluded, task.lane, task.endpoint)
+        return retry.on_failure(error, lease.remote.peer, has_other=has_other)
+
+    async def _acquire_lease(self, task: _Task[T], retry: Retry, ticket: Ticket) -> Lease:
         with ticket:
             while True:
-                incapable = self._incapable_peers(supports, unsupported)
+                incapable = self._incapable_peers(task)
                 try:
                     ticket.check()
-                    return self._lease_capable(incapable, retry, hint)
+                    return self._lease_capable(task, incapable, retry)
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = retry.on_unavailable(error)
                 await ticket.wait(pause)
 
-    def _lease_capable(self, incapable: set[str], retry: Retry, hint: RoutingHint) -> Lease:
+    def _lease_capable(self, task: _Task[T], incapable: set[str], retry: Retry) -> Lease:
         """Lease a node that is not in `incapable` and, if possible, has not failed. Raises NodeBusy."""
         for excluded in (incapable | retry.excluded, incapable):
-            lease = self._manager.lease(self._model, excluded, hint, failed_deployments=retry.failed_deployments)
+            lease = self._manager.lease(
+                self._model,
+                excluded,
+                task.hint,
+                task.lane,
+                failed_deployments=retry.failed_deployments,
+                endpoint=task.endpoint,
+            )
             if lease.remote.peer not in incapable:
                 return lease
             lease.abandoned()
         raise NodeBusy("all nodes that support this request are at capacity", retry_after=1.0)
 
-    def _incapable_peers(self, supports: Callable[[Capabilities], bool], unsupported: InvalidRequest) -> set[str]:
-        """Return the model's peers that do not support the request. Raises `unsupported` if those are all peers."""
+    def _incapable_peers(self, task: _Task[T]) -> set[str]:
+        """Return the model's peers that do not support the request. Raises an error if those are all peers."""
         supported = {
-            remote.peer: supports(remote.info.capabilities)
+            remote.peer: task.supports(remote.info.capabilities)
             for remote in self._manager.remotes
-            if remote.info is not None and remote.unreachable_reason is None and remote.serves(self._model)
+            if remote.info is not None and remote.unreachable_reason is None and remote.serves(self._model, task.lane)
         }
-        if supported and not any(supported.values()):
-            raise unsupported
+        if task.unsupported is not None and supported and not any(supported.values()):
+            raise task.unsupported
         return {peer for peer, is_supported in supported.items() if not is_supported}
 
 

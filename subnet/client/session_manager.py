@@ -58,9 +58,13 @@ class SessionManager:
             hedger=self._hedger,
         )
 
-    def prompt_evaluator(self, model: str, *, priority: int = 0) -> PromptEvaluator:
+    def prompt_evaluator(
+        self, model: str, *, priority: int = 0, may_queue: Callable[[], bool] = lambda: True
+    ) -> PromptEvaluator:
         """Create an evaluator for embeddings and prompt logprobs."""
-        return PromptEvaluator(self._remote_manager, model, self._limits_of(model), priority=priority)
+        return PromptEvaluator(
+            self._remote_manager, model, self._limits_of(model), priority=priority, may_queue=may_queue
+        )
 
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)

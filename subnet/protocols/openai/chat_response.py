@@ -1,4 +1,4 @@
-"""One chat completion response, read event by event."""
+"""One response with a chat or text completion, read event by event."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class ChatResponse:
     """Converts the events of one response to deltas, and passes them to `emit`.
 
     `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
-    set by [DONE], and `finished` once every choice has its finish reason. The finish
-    reasons are passed on at the end of the response, as some servers send one in every chunk, or content after it.
+    set by [DONE], `has_content` with the first content, and `finished` once every choice has its finish reason. The
+    finish reasons are passed on at the end of the response, as some servers send one in every chunk, or content after
+    it.
 
     `to_error` converts an error body of the server; `peer` names the server in errors.
     """
@@ -40,7 +41,7 @@ class ChatResponse:
         self._choices = choices
         self._emit = emit
         self._to_error = to_error
-        self._has_content = False
+        self.has_content = False
 
     def feed(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
@@ -108,7 +109,7 @@ class ChatResponse:
             raise type(error)(f"{self._peer}: {error.message}") from error
         self.finished = all(choice.finished for choice in self._choices)
         if delta is not None:
-            self._has_content = self._has_content or bool(delta.tokens)
+            self.has_content = self.has_content or bool(delta.tokens)
             self._emit(delta)
 
     def _error(self, body: Any) -> SubnetError:
@@ -119,7 +120,7 @@ class ChatResponse:
         """
         error = self._to_error(body)
         is_refusal = isinstance(error, InvalidRequest | ContextLengthExceeded)
-        if is_refusal and (self._has_content or _ENGINE_FAILURE.search(error.message)):
+        if is_refusal and (self.has_content or _ENGINE_FAILURE.search(error.message)):
             return NodeError(f"{self._peer} failed in the middle of the answer: {error.message}")
         return error
 
