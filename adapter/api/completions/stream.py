@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -12,8 +12,8 @@ from adapter.api.common.event_stream import ChunkEncoder, nodes_comment
 from adapter.api.common.head import Head
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.text_logprobs import text_logprobs
-from adapter.api.completions.types import TextChoice, TextCompletion
-from adapter.decode.events import Event, Finished, TextDelta, Used
+from adapter.api.completions.types import TextChoice, TextCompletion, TextFinishReason
+from adapter.decode.events import Event, Extra, Finished, TextDelta, Used
 from adapter.decode.usage import Usage
 from subnet.aio import Sink
 
@@ -56,7 +56,14 @@ class TextChunkWriter(ChunkEncoder):
         if type(event) is TextDelta and event.logprobs is None and event.token_ids is None and self._usage is None:
             before, after = self._affixes[event.choice]
             return before + _encode(event.text) + after
+        if isinstance(event, Extra):
+            return self._extra_chunk(event)
         return self._chunk([self._choice(event)], **self._usage_fields())
+
+    def _extra_chunk(self, event: Extra) -> bytes:
+        chunk = msgspec.to_builtins(self._chunk_of([TextChoice(index=event.choice, text="", finish_reason=None)]))
+        chunk["choices"][0] |= event.fields
+        return b"data: " + _encode(chunk) + b"\n\n"
 
     def _prefix_chunk(self, index: int) -> bytes:
         self._without_prefix.discard(index)
@@ -84,8 +91,11 @@ class TextChunkWriter(ChunkEncoder):
         return {} if self._usage is None else {"usage": self._usage()}
 
     def _chunk(self, choices: list[TextChoice], **fields: Any) -> bytes:
+        return b"data: " + _encode(self._chunk_of(choices, **fields)) + b"\n\n"
+
+    def _chunk_of(self, choices: list[TextChoice], **fields: Any) -> TextCompletion:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
-        return b"data: " + _encode(TextCompletion(choices=choices, **fields)) + b"\n\n"
+        return TextCompletion(choices=choices, **fields)
 
     def _split_text_chunk(self, index: int) -> tuple[bytes, bytes]:
         chunk = self._chunk([TextChoice(index=index, text=_PLACEHOLDER, finish_reason=None)])
@@ -93,6 +103,6 @@ class TextChunkWriter(ChunkEncoder):
         return before, after
 
 
-def text_reason(event: Finished) -> Literal["stop", "length"]:
+def text_reason(event: Finished) -> TextFinishReason:
     """Return the finish reason of a text completion, which never ends with a tool call."""
-    return "length" if event.reason == "length" else "stop"
+    return "stop" if event.reason == "tool_calls" else event.reason
