@@ -16,6 +16,7 @@ from adapter.request_id import current_request
 from subnet.errors import (
     ContentRefused,
     ContextLengthExceeded,
+    EndpointMissing,
     NodeBusy,
     NodeError,
     NodeTimeout,
@@ -131,6 +132,7 @@ _TABLE: dict[type[Exception], Row] = {
         400, _CLIENT, "content_policy_violation", "The upstream server's content policy rejected the request."
     ),
     RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
+    EndpointMissing: Row(400, _CLIENT, "unsupported_model", "No server of the model has the endpoint."),
     InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
     ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
     UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),

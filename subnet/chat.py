@@ -1,4 +1,4 @@
-"""Requests to servers that accept messages instead of token ids, and their responses."""
+"""Requests to servers that accept messages and text instead of token ids, and their responses."""
 
 from __future__ import annotations
 
@@ -6,28 +6,44 @@ from typing import Any, Literal
 
 import msgspec
 
+Endpoint = Literal["chat/completions", "completions", "embeddings"]
+"""Endpoint of OpenAI's API, without /v1/."""
+
 ChatFinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One conversation to be answered.
+    """One conversation to be answered, or one prompt to be continued.
 
-    `body` is the JSON body of OpenAI's POST /v1/chat/completions, validated by the gateway, without `model`, `n`,
-    `stream` and `stream_options`, which the protocol sets. It is shared between attempts and must not be modified.
+    `body` is the JSON body of a POST to OpenAI's `endpoint`, which is that of chat completions or of text completions,
+    without `model`, `n`, `stream` and `stream_options`, which the protocol sets. The gateway has checked that it has
+    `messages`, or a `prompt`: a string or a list of token ids. It is shared between attempts and must not be modified.
     `model` is the gateway's name of the model. `choices` are the numbers of the choices to generate, which their deltas
     carry.
 
     `own_seed` is a seed for nodes with the capability `seeds`, if `body` has none: it makes the answer repeatable.
 
-    `prefix` is the beginning of the only choice, which the server is to continue: only for nodes with the capability
-    `prefill`.
+    `prefix` is the beginning of the only choice, which the server is to continue: in a conversation, only for nodes
+    with the capability `prefill`.
     """
 
     model: str
     body: dict[str, Any]
+    endpoint: Endpoint = "chat/completions"
     choices: tuple[int, ...] = (0,)
     prefix: str = ""
     own_seed: int = 0
+
+    @property
+    def input(self) -> Any:
+        """The messages, or the prompt."""
+        return self.body.get("messages" if self.endpoint == "chat/completions" else "prompt")
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the server cannot stream the answer, because it picks the best of several."""
+        best_of = self.body.get("best_of")
+        return self.endpoint == "completions" and type(best_of) is int and best_of > 1
 
 
 class CallDelta(msgspec.Struct, gc=False):
@@ -47,7 +63,8 @@ class CallDelta(msgspec.Struct, gc=False):
 class ChatDelta(msgspec.Struct, gc=False):
     """New content of one choice; a delta without content is a keep-alive.
 
-    `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`. `finish_reason` is set on the last delta
+    `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`; in text completions they also have the
+    `text_offset` of each token. `finish_reason` is set on the last delta
     of a choice. `extra` are members of the server's message that OpenAI's API does not have here, such as annotations
     or audio, `choice_extra` those of its choice, and `response_extra` those of the chunk or response itself, which only
     deltas with content or a finish reason have.
@@ -83,3 +100,22 @@ class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     extra: dict[str, Any] | None = None
+
+
+class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` inputs to be embedded. `body` is the JSON body of OpenAI's POST /v1/embeddings, without `model`, which is
+    the gateway's name of the model.
+    """
+
+    model: str
+    body: dict[str, Any]
+    count: int
+
+
+class EmbeddingsResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Validated JSON body of a server's response, with one entry for each input, and its count of tokens; 0 if the
+    server reports none.
+    """
+
+    body: dict[str, Any]
+    prompt_tokens: int = 0

@@ -17,6 +17,7 @@ SubnetError
 │   │   └── InterTokenTimeout
 │   ├── Unauthorized           authentication failed
 │   ├── EngineFailed           the node's engine failed
+│   ├── EndpointMissing        the upstream server does not have the endpoint for this model
 │   └── WireError              invalid data from the other side
 ├── NoNodeAvailable            no node can take the request
 └── SessionClosed              used after close
@@ -153,6 +154,13 @@ class EngineFailed(NodeError):
     """The node's engine failed."""
 
     code = "engine_failed"
+
+
+class EndpointMissing(NodeError):
+    """The upstream server does not have the requested endpoint, or not for this model; it may be fine otherwise."""
+
+    code = "endpoint_missing"
+    permanent = True
 
 
 class WireError(NodeError):

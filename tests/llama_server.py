@@ -18,11 +18,16 @@ from tests.processes import Running
 
 
 @contextmanager
-def llama_server(*, slots: int = 2, context: int = 512, port: int = 0, model: Path | None = None) -> Iterator[Running]:
-    """Run a server whose slots have `context` tokens each. It is killed at the end of the block, or with its parent."""
+def llama_server(
+    *, slots: int = 2, context: int = 512, port: int = 0, model: Path | None = None, embeddings: bool = False
+) -> Iterator[Running]:
+    """Run a server whose slots have `context` tokens each. With `embeddings`, that is all it does. It is killed at the
+    end of the block, or with its parent.
+    """
     command = [sys.executable, "-m", "tests.llama_server", "--with-parent", "--port", str(port)]
     command += ["--slots", str(slots), "--context", str(context)]
     command += [] if model is None else ["--model", str(model)]
+    command += ["--embeddings"] if embeddings else []
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -35,7 +40,7 @@ def llama_server(*, slots: int = 2, context: int = 512, port: int = 0, model: Pa
             process.kill()
 
 
-def start_server(port: int, slots: int, context: int, model: Path) -> xllamacpp.Server:
+def start_server(port: int, slots: int, context: int, model: Path, *, embeddings: bool = False) -> xllamacpp.Server:
     """Start a server in threads of this process, which runs as long as the returned object exists."""
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
@@ -46,6 +51,9 @@ def start_server(port: int, slots: int, context: int, model: Path) -> xllamacpp.
     params.fit_params = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.endpoint_metrics = True
+    if embeddings:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.verbosity = -1
     return xllamacpp.Server(params)
 
@@ -56,9 +64,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2, help="number of answers at once")
     parser.add_argument("--context", type=int, default=512, help="context length of each slot, in tokens")
     parser.add_argument("--model", type=Path, default=None, help="GGUF file; default: the demo model")
+    parser.add_argument("--embeddings", action="store_true", help="serve embeddings only")
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input ends")
     options = parser.parse_args()
-    server = start_server(options.port, options.slots, options.context, options.model or resolve(None, print))
+    model = options.model or resolve(None, print)
+    server = start_server(options.port, options.slots, options.context, model, embeddings=options.embeddings)
     print(f"ready on {server.listening_address}", flush=True)
     if options.with_parent:
         sys.stdin.read()

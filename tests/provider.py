@@ -4,7 +4,8 @@
         ...                                     # send requests to provider.url
     assert len(provider.chat_requests) == 3     # each with its time, headers and body
 
-Each chat completion gets the next script; the last one is repeated. `python -m tests.provider --help` runs a provider
+Each chat completion gets the next script; the last one is repeated. Text completions and embeddings have scripts of
+their own; `as_text` makes one from that of a chat completion. `python -m tests.provider --help` runs a provider
 as a process.
 """
 
@@ -24,6 +25,8 @@ from aiohttp import web
 TEXT = "One two three four five six."
 """Default answer, in six parts."""
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 _JSON = {"content-type": "application/json"}
 
@@ -70,18 +73,28 @@ Scripted = Script | Callable[[RecordedRequest], Script]
 class Provider:
     """Server that plays `scripts`, and records all `requests` in order.
 
+    `completions` and `embeddings` are the scripts of these endpoints; without any, the server does not have them.
     `models` is the model list, or a script. `routes` maps other paths to a JSON value, a script, or a callable that
     returns either for a request.
     """
 
     def __init__(
-        self, *scripts: Scripted, models: Sequence[Any] | Script = ("model",), routes: Mapping[str, Any] | None = None
+        self,
+        *scripts: Scripted,
+        completions: Sequence[Scripted] = (),
+        embeddings: Sequence[Scripted] = (),
+        models: Sequence[Any] | Script = ("model",),
+        routes: Mapping[str, Any] | None = None,
     ) -> None:
         self.requests: list[RecordedRequest] = []
         self.models = models
         self.routes = dict(routes or {})
         self.url = ""
-        self._scripts = list(scripts) or [answer()]
+        self._scripts = {
+            CHAT: list(scripts) or [answer()],
+            COMPLETIONS: list(completions),
+            EMBEDDINGS: list(embeddings),
+        }
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -116,9 +129,9 @@ class Provider:
     def requests_to(self, path: str) -> list[RecordedRequest]:
         return [request for request in self.requests if request.path == path]
 
-    def set_scripts(self, *scripts: Scripted) -> None:
-        """Replace the scripts."""
-        self._scripts = list(scripts)
+    def set_scripts(self, *scripts: Scripted, path: str = CHAT) -> None:
+        """Replace the scripts of an endpoint."""
+        self._scripts[path] = list(scripts)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
@@ -133,8 +146,8 @@ class Provider:
             raise
 
     def _script(self, request: RecordedRequest) -> Script:
-        if request.path == CHAT:
-            response: Any = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        if scripts := self._scripts.get(request.path):
+            response: Any = scripts.pop(0) if len(scripts) > 1 else scripts[0]
         elif request.path in self.routes:
             response = self.routes[request.path]
         elif request.path == "/v1/models":
@@ -292,6 +305,40 @@ def malformed(after: int, text: str = TEXT) -> Script:
 def error_event(after: int, error: Any, text: str = TEXT) -> Script:
     """Send an error event after this number of words, then end."""
     return Script([*text_events(text)[: after + 1], event({"error": error})])
+
+
+def as_text(script: Script) -> Script:
+    """Return the same answer, with the same faults, as a text completion."""
+    steps = [_as_text_event(step) if isinstance(step, bytes) else step for step in script.steps]
+    return Script([step for step in steps if step], script.status, script.headers, script.before)
+
+
+def _as_text_event(step: bytes) -> bytes:
+    data = step.decode().removeprefix("data: ").removesuffix("\n\n")
+    if not data.startswith('{"id"'):
+        return step
+    chunk = json.loads(data)
+    if any("role" in choice["delta"] for choice in chunk["choices"]):
+        return b""
+    choices = [
+        {name: value for name, value in choice.items() if name != "delta"}
+        | {"text": choice["delta"].get("content", "")}
+        for choice in chunk["choices"]
+    ]
+    return event({**chunk, "object": "text_completion", "choices": choices})
+
+
+def text_chunk(text: str = "", finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    """Return a chunk of a text completion, or a whole one; `more` are fields of its choice."""
+    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish, **more}
+    return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "model", "choices": [choice]}
+
+
+def embeddings_of(*vectors: Sequence[float] | str, **more: Any) -> dict[str, Any]:
+    """Return a response with embeddings; `more` are further members of it."""
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    return {"object": "list", "data": data, "model": "model", "usage": usage, **more}
 
 
 def split(script: Script, size: int) -> Script:

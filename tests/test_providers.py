@@ -83,10 +83,15 @@ async def gateway_to(
         options = Settings(access_log=False, **settings)
         url = await stack.enter_async_context(gateway(*nodes, settings=options, limits=LIMITS))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
-        async with asyncio.timeout(5):
-            while {row["state"] for row in (await http.get("/nodes")).json()["nodes"]} != {"healthy"}:
-                await asyncio.sleep(0)
+        await until_healthy(http)
         yield http
+
+
+async def until_healthy(http: httpx.AsyncClient) -> None:
+    """Wait until all nodes are healthy."""
+    async with asyncio.timeout(5):
+        while {row["state"] for row in (await http.get("/nodes")).json()["nodes"]} != {"healthy"}:
+            await asyncio.sleep(0)
 
 
 def node_of(provider: Provider, name: str = "mock", kind: Kind = "openai", **spec: Any) -> OpenAIProtocol:

@@ -20,6 +20,8 @@ class TopLogprob(Struct, frozen=True, kw_only=True, gc=False):
 class TokenLogprob(TopLogprob, frozen=True, kw_only=True, gc=False):
     """Log probability of a generated token. `top_logprobs` has the most likely tokens first, or is empty if none were
     requested.
+
+    The first token of a prompt that a server of the chat lane echoes has none: its `logprob` is NaN, null in JSON.
     """
 
     top_logprobs: list[TopLogprob]

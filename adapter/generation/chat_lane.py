@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from adapter.errors import BadRequest
 from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
 from subnet import Session, SessionManager
-from subnet.chat import ChatDelta, ChatRequest
+from subnet.chat import ChatDelta, ChatRequest, Endpoint
 from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
 from subnet.node_info import ModelCard
 
@@ -35,11 +36,12 @@ _NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"
 
 
 class ChatGeneration(Generation):
-    """Generation by a server that accepts only messages.
+    """Generation by a server that accepts only messages and text.
 
-    `body` is that of a chat completion. Except for what the gateway itself needs it is passed on as it is: the server
-    judges it. Raises BadRequest for what no such server supports. `prefix` is the beginning of the only choice, of
-    `prefix_tokens` tokens, which the server is to continue.
+    `body` is that of a request to `endpoint`, for text completions with one prompt. Except for what the gateway itself
+    needs it is passed on as it is: the server judges it. Raises BadRequest for what no such server supports. `first` is
+    the index of the first choice. `prefix` is the beginning of the only choice, of `prefix_tokens` tokens, which the
+    server is to continue.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class ChatGeneration(Generation):
         card: ModelCard,
         body: Mapping[str, Any],
         *,
+        endpoint: Endpoint = "chat/completions",
         choices: int = 1,
+        first: int = 0,
         key: str | None = None,
         priority: int = 0,
         prefix: str = "",
@@ -62,7 +66,9 @@ class ChatGeneration(Generation):
         forwarded = {name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED}
         if prefix:
             forwarded = with_remaining_tokens(forwarded, prefix_tokens)
-        self._request = ChatRequest(model=card.id, body=forwarded, choices=tuple(range(choices)), prefix=prefix)
+        numbers = tuple(range(choices))
+        self._request = ChatRequest(model=card.id, body=forwarded, endpoint=endpoint, choices=numbers, prefix=prefix)
+        self._first = first
         self._session: Session | None = None
         self._call_counts = [0] * choices
 
@@ -99,30 +105,26 @@ class ChatGeneration(Generation):
 
         name = self._card.id
         async with sessions.session(name, key=self._key, priority=self._priority, may_queue=may_queue) as self._session:
-            try:
+            with deep_bodies_refused():
                 await self._session.chat(self._request, receive)
-            except RecursionError as error:
-                message = "We could not parse the JSON body of your request: it is nested too deeply."
-                raise BadRequest(message, code="invalid_json") from error
         ledger = self.ledger
         assert ledger is not None
         nodes, extra = tuple(ledger.nodes), ledger.usage.extra
         emit(Used(self.usage, nodes, ledger.replayed_tokens, diverged=ledger.diverged, extra=extra))
 
     def _events(self, delta: ChatDelta) -> Iterator[Event]:
-        choice = delta.choice
+        choice = self._first + delta.choice
         if delta.response_extra:
             yield ResponseExtra(choice, delta.response_extra)
         if delta.reasoning:
             yield ReasoningDelta(choice, delta.reasoning)
         if delta.text or delta.logprobs:
-            logprobs = None if delta.logprobs is None else msgspec.convert(delta.logprobs, list[TokenLogprob])
-            yield TextDelta(choice, delta.text, logprobs)
+            yield _text_delta(choice, delta)
         if delta.refusal:
             yield RefusalDelta(choice, delta.refusal)
         for call in delta.calls:
-            if call.index == self._call_counts[choice]:
-                self._call_counts[choice] += 1
+            if call.index == self._call_counts[delta.choice]:
+                self._call_counts[delta.choice] += 1
                 yield CallStarted(choice, call.index, call.id, call.name, call.extra)
             elif call.extra:
                 yield CallExtra(choice, call.index, call.extra)
@@ -132,3 +134,21 @@ class ChatGeneration(Generation):
             yield Extra(choice, delta.extra or {}, delta.choice_extra or {})
         if delta.finish_reason is not None:
             yield Finished(choice, delta.finish_reason)
+
+
+@contextmanager
+def deep_bodies_refused() -> Iterator[None]:
+    """Raise BadRequest for a request that is nested too deeply to be encoded again, though it could be decoded."""
+    try:
+        yield
+    except RecursionError as error:
+        message = "We could not parse the JSON body of your request: it is nested too deeply."
+        raise BadRequest(message, code="invalid_json") from error
+
+
+def _text_delta(choice: int, delta: ChatDelta) -> TextDelta:
+    if delta.logprobs is None:
+        return TextDelta(choice, delta.text)
+    logprobs = msgspec.convert(delta.logprobs, list[TokenLogprob])
+    offsets = [entry["text_offset"] for entry in delta.logprobs if "text_offset" in entry]
+    return TextDelta(choice, delta.text, logprobs, offsets=offsets or None)

@@ -206,7 +206,10 @@ class ModelRegistry:
         card = self.card(Candidate(name))
         name = card.id
         if card.lane == "chat":
-            message = f"The model '{name}' only supports chat completions. Use /v1/chat/completions instead."
+            message = (
+                f"The model '{name}' does not support this request: its server accepts messages and text, but not token"
+                " ids. Use /v1/chat/completions or /v1/completions instead."
+            )
             raise BadRequest(message, param="model", code="unsupported_model")
         latest = self._latest.get(name)
         if latest is not None and (latest.card is card or latest.card == card):

@@ -17,7 +17,14 @@ from subnet.client.race import Hedger, Race
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
-from subnet.errors import ContextLengthExceeded, NodeBusy, NodeError, NoNodeAvailable, RequestError
+from subnet.errors import (
+    ContextLengthExceeded,
+    EndpointMissing,
+    NodeBusy,
+    NodeError,
+    NoNodeAvailable,
+    RequestError,
+)
 from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
@@ -59,7 +66,8 @@ class Failover(Generic[D]):
     async def run(self, priority: int) -> None:
         """Run until every choice is finished.
 
-        Raises RequestError, NoNodeAvailable, the last NodeError after the last attempt, or any error raised by `emit`.
+        Raises RequestError, NoNodeAvailable, EndpointMissing, the last NodeError after the last attempt, or any error
+        raised by `emit`.
         """
         ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._ledger.needs)
         try:
@@ -187,7 +195,7 @@ class Failover(Generic[D]):
             return None
         try:
             lease = self._lease([peer])
-        except (NoNodeAvailable, NodeBusy):
+        except (NoNodeAvailable, NodeBusy, EndpointMissing):
             return None
         if lease.remote.peer == peer or not self._hedger.try_hedge():
             lease.abandoned()
@@ -198,7 +206,15 @@ class Failover(Generic[D]):
     def _requirements(self) -> Requirements:
         """Requirements of the rest of the generation."""
         ledger = self._ledger
-        return Requirements(ledger.lane, ledger.identity, ledger.needs, ledger.modalities, ledger.size, ledger.weights)
+        return Requirements(
+            ledger.lane,
+            ledger.endpoint,
+            ledger.identity,
+            ledger.needs,
+            ledger.modalities,
+            ledger.size,
+            ledger.weights,
+        )
 
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger, failed = self._ledger, self._retry.failed_deployments

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
-from subnet.generation import Need, Needs, TokenLogprobs, are_met
+from subnet.generation import Need, TokenLogprobs, are_met
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.policies.base import RoutingHint
@@ -23,15 +25,30 @@ from subnet.tensors import TokenIds
 
 T = TypeVar("T")
 
+# Approximation, for the timeout of a text whose tokens are not known.
+_BYTES_PER_TOKEN = 4
+
+
+class _Task(msgspec.Struct, Generic[T], frozen=True):
+    """What to `call` on a node that meets the `requirements`. `unsupported` is raised if no node has the features that
+    it needs. `tokens` is the length of the prompts.
+    """
+
+    call: Callable[[Protocol], Awaitable[T]]
+    tokens: int
+    requirements: Requirements
+    unsupported: InvalidRequest | None = None
+    hint: RoutingHint = RoutingHint()
+
 
 class PromptEvaluator:
     """Computes embeddings and prompt logprobs on the nodes of `model` that support them, with retries.
 
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
-    timeout is that for the first token after a prompt of the same length. `identity` is as for a Session. A lower
-    `priority` number goes first when all nodes are at capacity. `nodes` and `peers` are the names and addresses of the
-    nodes used so far, in order; nothing is replayed.
+    timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when all
+    nodes are at capacity; for `may_queue` and `identity` see Session. `nodes` and `peers` are the names and addresses
+    of the nodes used so far, in order; nothing is replayed.
     """
 
     def __init__(
@@ -41,12 +58,14 @@ class PromptEvaluator:
         limits: Limits | None = None,
         *,
         priority: int = 0,
+        may_queue: Callable[[], bool] = lambda: True,
         identity: str = "",
     ) -> None:
         self._manager = remote_manager
         self._model = model
         self._priority = priority
         self._identity = identity
+        self._may_queue = may_queue
         self._limits = limits or Limits()
         self.nodes: list[str] = []
         self.peers: list[str] = []
@@ -61,8 +80,18 @@ class PromptEvaluator:
         async def call(node: Protocol) -> NDArray[np.float32]:
             return await node.rpc_embed(inputs, self._model)
 
-        needs = (Need("model", "embeddings"),)
-        return await self._run(call, needs, count, RoutingHint(), unsupported)
+        requirements = Requirements(identity=self._identity, needs=(Need("model", "embeddings"),))
+        return await self._run(_Task(call, count, requirements, unsupported))
+
+    async def request_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        """Return the response of a server on the chat lane. Raises EndpointMissing if none has embeddings."""
+
+        async def call(node: Protocol) -> EmbeddingsResponse:
+            return await node.rpc_embeddings(request)
+
+        given = msgspec.json.encode(request.body)
+        tokens, hint = len(given) // _BYTES_PER_TOKEN, RoutingHint.of_text(given)
+        return await self._run(_Task(call, tokens, Requirements("chat", "embeddings"), hint=hint))
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """Return the logprobs of each token but the first, and of the `width` most likely tokens in its place."""
@@ -74,58 +103,53 @@ class PromptEvaluator:
             return await node.rpc_score(tokens, width, self._model)
 
         needs = (Need("logprobs", "prompt_logprobs"), Need("logprobs", "top_logprobs", width))
-        return await self._run(call, needs, len(tokens), RoutingHint(tokens), unsupported)
+        requirements = Requirements(identity=self._identity, needs=needs)
+        return await self._run(_Task(call, len(tokens), requirements, unsupported, RoutingHint(tokens)))
 
-    async def _run(
-        self,
-        call: Callable[[Protocol], Awaitable[T]],
-        needs: Needs,
-        prompt_tokens: int,
-        hint: RoutingHint,
-        unsupported: InvalidRequest,
-    ) -> T:
-        retry = Retry(self._limits)
-        seconds = self._limits.first_token_timeout_for(prompt_tokens)
-        ticket = self._manager.wait_queue.ticket(self._model, self._priority, needs)
-        while True:
-            lease = await self._acquire_lease(needs, hint, retry, ticket, unsupported)
-            self.nodes.append(lease.remote.name)
-            self.peers.append(lease.remote.peer)
-            try:
-                return await _call_node(lease, call, seconds)
-            except NodeError as error:
-                lease.failed(error)
-                pause = retry.on_failure(error, lease.remote.peer)
-            except BaseException:
-                lease.abandoned()
-                raise
-            finally:
-                self._manager.wait_queue.notify(self._model)
-            await asyncio.sleep(pause)
+    async def _run(self, task: _Task[T]) -> T:
+        retry = Retry(self._limits, may_queue=self._may_queue)
+        ticket = self._manager.wait_queue.ticket(self._model, self._priority, task.requirements.needs)
+        try:
+            while True:
+                lease = await self._acquire_lease(task, retry, ticket)
+                limits = self._limits.for_node(lease.remote, task.requirements.lane)
+                self.nodes.append(lease.remote.name)
+                self.peers.append(lease.remote.peer)
+                try:
+                    return await _call_node(lease, task.call, limits.first_token_timeout_for(task.tokens))
+                except NodeError as error:
+                    lease.failed(error)
+                    pause = self._pause(task, retry, lease, error)
+                except BaseException:
+                    lease.abandoned()
+                    raise
+                finally:
+                    self._manager.wait_queue.notify(self._model)
+                await asyncio.sleep(pause)
+        finally:
+            retry.close()
 
-    async def _acquire_lease(
-        self,
-        needs: Needs,
-        hint: RoutingHint,
-        retry: Retry,
-        ticket: Ticket,
-        unsupported: InvalidRequest,
-    ) -> Lease:
+    def _pause(self, task: _Task[T], retry: Retry, lease: Lease, error: NodeError) -> float:
+        """Return the seconds to wait before the next attempt. Raises `error` if there must be none."""
+        tried = {*retry.excluded, lease.remote.peer}
+        has_other = self._manager.has_other(self._model, tried, task.requirements)
+        return retry.on_failure(error, lease.remote.peer, has_other=has_other)
+
+    async def _acquire_lease(self, task: _Task[T], retry: Retry, ticket: Ticket) -> Lease:
         with ticket:
             while True:
                 try:
                     ticket.check()
-                    requirements = Requirements(identity=self._identity, needs=needs)
                     lease = self._manager.lease(
-                        self._model, retry.excluded, hint, requirements, retry.failed_deployments
+                        self._model, retry.excluded, task.hint, task.requirements, retry.failed_deployments
                     )
                     break
                 except (NoNodeAvailable, NodeBusy) as error:
                     pause = retry.on_unavailable(error)
                 await ticket.wait(pause)
-        if not are_met(needs, lease.remote.capabilities):
+        if task.unsupported is not None and not are_met(task.requirements.needs, lease.remote.capabilities):
             lease.abandoned()
-            raise unsupported
+            raise task.unsupported
         return lease
 
 

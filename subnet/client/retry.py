@@ -7,7 +7,16 @@ from collections.abc import Callable
 from time import monotonic
 
 from subnet.client.timeouts import Limits
-from subnet.errors import InterTokenTimeout, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable, RateLimited, SubnetError
+from subnet.errors import (
+    EndpointMissing,
+    InterTokenTimeout,
+    NodeBusy,
+    NodeError,
+    NodeTimeout,
+    NoNodeAvailable,
+    RateLimited,
+    SubnetError,
+)
 from subnet.pool.deployment import Deployment
 
 
@@ -73,12 +82,12 @@ class Retry:
         no other node (`has_other`) for an error that is permanent, or for a timeout if another model can be asked.
 
         The first failure is always retried at once, on another node; after that, the backoff doubles, with full jitter
-        (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). NodeBusy is not counted as a
-        failure, unless the answer had begun (`has_begun`); Lease.failed keeps new requests away from that node for its
-        retry_after.
+        (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). EndpointMissing is not counted as a
+        failure, and neither is NodeBusy, unless the answer had begun (`has_begun`); Lease.failed keeps new requests
+        away from that node.
         """
         self.excluded.add(peer)
-        if isinstance(error, NodeBusy) and not has_begun:
+        if isinstance(error, EndpointMissing) or (isinstance(error, NodeBusy) and not has_begun):
             return 0.0
         now = self._clock()
         self._failures += 1

@@ -61,10 +61,18 @@ class SessionManager:
             identity=identity,
         )
 
-    def prompt_evaluator(self, model: str, *, priority: int = 0, identity: str = "") -> PromptEvaluator:
-        """Create an evaluator for embeddings and prompt logprobs; `identity` as for `session`."""
-        limits = self._limits_of(model)
-        return PromptEvaluator(self._remote_manager, model, limits, priority=priority, identity=identity)
+    def prompt_evaluator(
+        self, model: str, *, priority: int = 0, may_queue: Callable[[], bool] = lambda: True, identity: str = ""
+    ) -> PromptEvaluator:
+        """Create an evaluator for embeddings and prompt logprobs; `may_queue` and `identity` as for `session`."""
+        return PromptEvaluator(
+            self._remote_manager,
+            model,
+            self._limits_of(model),
+            priority=priority,
+            may_queue=may_queue,
+            identity=identity,
+        )
 
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)

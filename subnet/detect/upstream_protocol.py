@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from subnet.aio import Sink
 from subnet.authorizers import AuthorizerBase
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse
 from subnet.detect.watcher import Report, Watcher
 from subnet.errors import NodeLost
 from subnet.generation import Delta, TokenLogprobs
@@ -81,18 +82,16 @@ class UpstreamProtocol(Protocol):
         return self._inner.rpc_inference_stream(request)
 
     async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
-        try:
+        with self._rechecked():
             await self._inner.rpc_inference(request, emit, check)
-        except NodeLost:
-            self._recheck()
-            raise
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
-        try:
+        with self._rechecked():
             return await self._inner.rpc_chat(request, emit)
-        except NodeLost:
-            self._recheck()
-            raise
+
+    async def rpc_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        with self._rechecked():
+            return await self._inner.rpc_embeddings(request)
 
     async def aclose(self) -> None:
         detection, self._detection = self._detection, None
@@ -107,9 +106,14 @@ class UpstreamProtocol(Protocol):
             raise NodeLost(f"{self.peer} has not been reached yet")
         return self._watcher.node.protocol
 
-    def _recheck(self) -> None:
-        """Detect the server again in the next health check, because another may have replaced it."""
-        self._healthy = False
+    @contextmanager
+    def _rechecked(self) -> Iterator[None]:
+        """Detect a lost server again in the next health check, because another may have replaced it."""
+        try:
+            yield
+        except NodeLost:
+            self._healthy = False
+            raise
 
     async def _detect(self) -> None:
         """Wait for the detection. It continues if the caller is cancelled, and the next caller waits for it."""

@@ -65,6 +65,7 @@ _CONTEXT_LENGTH = _any_of(
     "reduce the length of the (messages|prompt)",
     "tokens.? \\+ .?max_new_tokens.? must be",
     "inputs.? must have less than",
+    "too large to process",
 )
 _RATE_LIMIT = _any_of("rate_limit", "too_many_requests", "resource_exhausted")
 _UNKNOWN_MODEL = _any_of("model_not_found", "not_found_error", "modelnotfound")

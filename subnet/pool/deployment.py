@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from subnet.chat import Endpoint
 from subnet.errors import NodeBusy, NoNodeAvailable, RateLimited
 from subnet.node_info import ModelCard
 from subnet.pool.breaker import Breaker
@@ -22,6 +23,8 @@ DeploymentState = Literal["healthy", "mismatch", "breaker-open", "breaker-half-o
 _FIRST_TOKENS = 200
 # Seconds without new requests to a deployment that is at capacity and sent no retry_after.
 _DEFAULT_RETRY_AFTER = 1.0
+# Seconds after which a server is asked again for an endpoint that it did not have.
+_MISSING_TIME = 60.0
 
 
 class DeploymentStatus(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class Deployment:
         self.weights = ""
         self.update()
         self._last_invalid_answer: int | None = None
+        self._missing: dict[Endpoint, float] = {}
 
     @property
     def load(self) -> float:
@@ -89,6 +93,14 @@ class Deployment:
         self.rate_limited = isinstance(error, RateLimited)
         self.announced_wait = error.retry_after is not None
 
+    def mark_missing(self, endpoint: Endpoint, now: float) -> None:
+        """Keep requests to an endpoint away for a while that the server does not have."""
+        self._missing[endpoint] = now + _MISSING_TIME
+
+    def offers(self, endpoint: Endpoint, now: float) -> bool:
+        """Return whether the server may have an endpoint."""
+        return not self._missing or now >= self._missing.get(endpoint, 0.0)
+
     def on_slot_released(self) -> None:
         """Record that a request ended: an earlier NodeBusy no longer applies; a rate limit still does."""
         if not self.rate_limited:
@@ -98,6 +110,7 @@ class Deployment:
         """Record that the node has restarted: failures of the previous process say little about this one."""
         self.breaker.on_restart(now)
         self.busy_until = 0.0
+        self._missing.clear()
 
     def is_repeated_answer(self, request: int | None) -> bool:
         """Record that the answer to `request` (a hash of its prompt) was invalid, and return whether the previous

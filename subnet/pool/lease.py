@@ -5,7 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from subnet.errors import NodeBusy, NodeError, NodeLeaving, NodeLost, NodeTimeout, ResponseLost, WireError
+from subnet.chat import Endpoint
+from subnet.errors import (
+    EndpointMissing,
+    NodeBusy,
+    NodeError,
+    NodeLeaving,
+    NodeLost,
+    NodeTimeout,
+    ResponseLost,
+    WireError,
+)
 from subnet.pool.deployment import Deployment
 from subnet.pool.health_check import HealthChecker
 from subnet.pool.policies.base import RoutingHint
@@ -14,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """Slot on `deployment`, held from the choice of the node to the first report of the request's outcome.
+    """Slot on `deployment` for a request to `endpoint`, held from the choice of the node to the first report of the
+    request's outcome.
 
     `failed_deployments` is shared by all leases of one request, whose failures on a deployment count once. Later
     reports are ignored. A report of a request that started before the node last became healthy again does not mark it
@@ -28,8 +39,10 @@ class Lease:
         clock: Callable[[], float],
         hint: RoutingHint | None = None,
         failed_deployments: set[Deployment] | None = None,
+        endpoint: Endpoint = "chat/completions",
     ) -> None:
         self.deployment = deployment
+        self._endpoint = endpoint
         self.remote = deployment.remote
         self._health_checker = health_checker
         self._clock = clock
@@ -56,15 +69,16 @@ class Lease:
     def failed(self, error: NodeError | None = None) -> None:
         """Report that the request failed with `error`.
 
-        A deployment that is at capacity gets no requests for the error's retry_after. A node that is lost or shutting
+        A deployment that is at capacity gets no requests for the error's retry_after, and one without the endpoint no
+        requests to it for a minute. A node that is lost or shutting
         down is unreachable until its next health check; so is one on the token lane that timed out or lost a response,
         while on the chat lane that only brings the next check forward. Errors count for the breaker once per request,
-        except NodeBusy, NodeLeaving, and repeated invalid answers to the same prompt.
+        except NodeBusy, NodeLeaving, EndpointMissing, and repeated invalid answers to the same prompt.
         """
         if not self._release():
             return
         deployment, now = self.deployment, self._clock()
-        if isinstance(error, NodeBusy | NodeLeaving):
+        if isinstance(error, NodeBusy | NodeLeaving | EndpointMissing):
             deployment.breaker.on_abandoned(self._breaker_epoch)
         else:
             deployment.last_error = str(error or "unknown error")
@@ -75,6 +89,9 @@ class Lease:
                 deployment.breaker.on_abandoned(self._breaker_epoch)
         if isinstance(error, NodeBusy):
             deployment.mark_busy(error, now)
+        elif isinstance(error, EndpointMissing):
+            logger.info("%s", error)
+            deployment.mark_missing(self._endpoint, now)
         elif self._concerns_address(error) and self._recoveries == self.remote.recoveries:
             self._health_checker.recheck(str(error))
         elif isinstance(error, ResponseLost):

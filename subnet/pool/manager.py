@@ -13,7 +13,8 @@ from typing import Self
 import msgspec
 
 from subnet.authorizers import AuthorizerBase
-from subnet.errors import NodeError, NoNodeAvailable, SessionClosed
+from subnet.chat import Endpoint
+from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import are_met
 from subnet.node_info import GrammarKind, Lane, ModelCard
 from subnet.pool.card_comparison import CardComparison, DigestReader
@@ -178,8 +179,8 @@ class RemoteManager:
         The candidates are the available nodes not in `excluded`, or all available ones if there are no others; of
         these, those with the required weights, if there are any, whatever their priority; of these, those with the
         lowest priority number. The policy chooses one of them, by `hint`. The caller reports the outcome to the lease;
-        all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy or
-        SessionClosed.
+        all leases of one request share `failed_deployments`, see Lease. Raises NoNodeAvailable, NodeBusy,
+        SessionClosed, or EndpointMissing if no server of the model has the endpoint.
         """
         if self._closed:
             raise SessionClosed("the RemoteManager is closed")
@@ -192,12 +193,13 @@ class RemoteManager:
         candidates = with_weights(untried or available, requirements.weights)
         priority = min(one.priority for one in candidates)
         chosen = self._policy.choose([one for one in candidates if one.priority == priority], hint or RoutingHint())
-        return Lease(chosen, self._health_checkers[chosen.peer], self._clock, hint, failed_deployments)
+        checker, endpoint = self._health_checkers[chosen.peer], requirements.endpoint
+        return Lease(chosen, checker, self._clock, hint, failed_deployments, endpoint)
 
     def has_other(self, model: str | None, excluded: Collection[str], requirements: Requirements = ANY) -> bool:
         """Return whether a node not in `excluded` can take a request for `model` now."""
         now = self._clock()
-        with suppress(NoNodeAvailable):
+        with suppress(NoNodeAvailable, EndpointMissing):
             serving = self._meeting(model, requirements, ())
             return any(one.available(now) for one in serving if one.peer not in excluded)
         return False
@@ -255,6 +257,20 @@ class RemoteManager:
                 self._healthy_deployments[model, lane] = found
         return found
 
+    def _offering(
+        self, model: str | None, deployments: Sequence[Deployment], endpoint: Endpoint
+    ) -> Sequence[Deployment]:
+        """Return the deployments that may have `endpoint`. Raises EndpointMissing, or NoNodeAvailable if only
+        unreachable nodes may have it.
+        """
+        now = self._clock()
+        if found := [one for one in deployments if one.offers(endpoint, now)]:
+            return found
+        unreachable = [one for one in self.remotes if one.unreachable_reason is not None and one.serves(model, "chat")]
+        if any(one.deployment(model).offers(endpoint, now) for one in unreachable):
+            raise NoNodeAvailable(f"No node serves the model '{model}' at /v1/{endpoint} now.", retry_after=1.0)
+        raise EndpointMissing(f"The model '{model}' does not support /v1/{endpoint}.", param="model")
+
     def _meeting(
         self, model: str | None, requirements: Requirements, excluded: Collection[str]
     ) -> Sequence[Deployment]:
@@ -264,6 +280,8 @@ class RemoteManager:
         refuse one that a node in `excluded` supports, which may have begun the answer and may come back.
         """
         serving, needs = self._serving(model, requirements), requirements.needs
+        if requirements.lane == "chat":
+            serving = self._offering(model, serving, requirements.endpoint)
         if needs:
             capable = supporting(serving, needs)
             if not capable and any(are_met(needs, one.capabilities) for one in self.remotes if one.peer in excluded):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from subnet.chat import Endpoint
 from subnet.errors import NoNodeAvailable
 from subnet.generation import NO_SIZE, Needs, RequestSize, are_met
 from subnet.node_info import Lane, Modality
@@ -15,13 +16,14 @@ from subnet.pool.deployment import Deployment
 class Requirements(msgspec.Struct, frozen=True):
     """What a request requires of a node.
 
-    The node must serve the model on `lane`, with a card that is the same as `identity`, see ModelCard ("": the one that
-    the model's nodes have in common). If there are such nodes, it must have all features in `needs`, accept the inputs
-    in `modalities`, and have room for the request's `size`. Nodes with the fingerprint `weights` are preferred ("": any
-    weights).
+    The node must serve the model on `lane`; on the chat lane at `endpoint`, if a server has it; and with a card that is
+    the same as `identity`, see ModelCard ("": the one that the model's nodes have in common). If there are such nodes,
+    it must have all features in `needs`, accept the inputs in `modalities`, and have room for the request's `size`.
+    Nodes with the fingerprint `weights` are preferred ("": any weights).
     """
 
     lane: Lane = "token"
+    endpoint: Endpoint = "chat/completions"
     identity: str = ""
     needs: Needs = ()
     modalities: frozenset[Modality] = frozenset()

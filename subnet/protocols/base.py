@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.aio import Sink
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import DEFAULT_PLACEMENT, NodeInfo, Placement
@@ -99,13 +99,21 @@ class Protocol(ABC):
                     check = None
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
-        """Answer a conversation, and call `emit` with each delta as it arrives.
+        """Answer a conversation or continue a prompt, and call `emit` with each delta as it arrives.
 
         Only for models of the chat lane. Returns the usage, or None if the node does not report it, once every choice
         has its finish_reason. Cancelling the call cancels the work on the node. Raises NodeError or RequestError, at
-        any point.
+        any point; EndpointMissing if the server has no text completions.
         """
         raise InvalidRequest("This model accepts token ids only, not chat messages.", param="model")
+
+    async def rpc_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        """Return the server's own response with the embeddings of the inputs, after checking it.
+
+        Only for models of the chat lane. There is no timeout; cancelling the call cancels the work on the node. Raises
+        NodeError or RequestError; EndpointMissing if the server has no embeddings.
+        """
+        raise InvalidRequest("This model does not support embeddings.", param="model")
 
     @abstractmethod
     async def aclose(self) -> None:

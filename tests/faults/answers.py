@@ -22,7 +22,9 @@ class Call(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """One choice, assembled from all its parts; `begun` counts how often its role was sent."""
+    """One choice, assembled from all its parts; `begun` counts how often its role was sent. A text completion has none,
+    and counts as begun once.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -34,14 +36,14 @@ class Choice(msgspec.Struct):
 
     def add(self, piece: dict[str, Any]) -> None:
         said = piece.get("delta") or piece.get("message") or {}
-        self.text += said.get("content") or ""
+        self.text += said.get("content") or piece.get("text") or ""
         self.reasoning += said.get("reasoning_content") or ""
         for at, part in enumerate(said.get("tool_calls") or ()):
             self.calls.setdefault(part.get("index", at), Call()).add(part)
         self.logprobs += (piece.get("logprobs") or {}).get("content") or ()
         self.tokens += piece.get("token_ids") or ()
         self.reasons += [piece["finish_reason"]] if piece["finish_reason"] else []
-        self.begun += "role" in said
+        self.begun += "role" in said or ("text" in piece and not self.begun)
 
     @property
     def complete(self) -> bool:
@@ -104,7 +106,7 @@ class Answer(msgspec.Struct, kw_only=True):
         if not self.choices or not all(choice.complete for choice in self.choices.values()):
             return False
         if self.events[-1] != "[DONE]":
-            return len(self.events) == 1 and "message" in self.events[0]["choices"][0]
+            return len(self.events) == 1 and not self.events[0]["choices"][0].keys().isdisjoint({"message", "text"})
         chunks = self.events[:-1]
         same = {(chunk["id"], chunk["created"], chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}
         return "[DONE]" not in chunks and len(same) == 1 and chunks[-1]["choices"] == []

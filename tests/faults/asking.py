@@ -19,8 +19,8 @@ SECONDS = 60.0
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Chat request. The defaults give an answer of 24 tokens, some of them parts of characters. `more` has further
-    parameters.
+    """Request for a chat completion, or a text completion. The defaults give an answer of 24 tokens, some of them parts
+    of characters. `more` has further parameters.
     """
 
     model: str = "echo"
@@ -31,11 +31,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     stop: str | None = None
     stream: bool = True
     more: dict[str, Any] = {}
+    path: str = "/v1/chat/completions"
 
     @property
     def body(self) -> bytes:
         wanted: dict[str, Any] = {field: getattr(self, field) for field in self.__struct_fields__}
-        wanted["messages"] = [{"role": "user", "content": wanted.pop("prompt")}]
+        if wanted.pop("path") == "/v1/chat/completions":
+            wanted["messages"] = [{"role": "user", "content": wanted.pop("prompt")}]
         wanted |= wanted.pop("more")
         if self.stream:
             wanted["stream_options"] = {"include_usage": True}
@@ -78,7 +80,7 @@ def ask_over(connection: HTTPConnection, question: Question, on_text: OnText | N
 
 
 def send(connection: HTTPConnection, question: Question) -> None:
-    connection.request("POST", "/v1/chat/completions", question.body, {"content-type": "application/json"})
+    connection.request("POST", question.path, question.body, {"content-type": "application/json"})
 
 
 def get(url: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -48,6 +49,19 @@ QUESTIONS = {
     "JSON schema": Question(prompt="Plan a trip.", max_tokens=48, temperature=0.0, more=FORM),
 }
 CALLING = Question(prompt="How is the weather in Paris?", max_tokens=64, temperature=0.0, more=FORCED_CALL)
+COMPLETIONS = "/v1/completions"
+TEXTS = {
+    "greedy": Question(path=COMPLETIONS, prompt="Once upon a time", temperature=0.0, seed=None),
+    "with a seed": Question(path=COMPLETIONS, prompt="Once upon a time"),
+    "logprobs": Question(
+        path=COMPLETIONS, prompt="Once upon a time", temperature=0.0, max_tokens=80, more={"logprobs": 2}
+    ),
+    "two prompts": Question(
+        path=COMPLETIONS, prompt="", temperature=0.0, more={"prompt": ["Once upon a time", "In the end,"]}
+    ),
+    "token ids": Question(path=COMPLETIONS, prompt="", more={"prompt": [6403, 253, 655]}),
+}
+INPUTS = {"input": ["Once upon a time", "In the end,"]}
 
 
 class Two:
@@ -55,9 +69,17 @@ class Two:
     settings of the nodes, each `node`.
     """
 
-    def __init__(self, stack: ExitStack, kind: Kind | None, config: Path | None = None, node: str = "") -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        kind: Kind | None,
+        config: Path | None = None,
+        node: str = "",
+        *,
+        embeddings: bool = False,
+    ) -> None:
         self._stack = stack
-        self.servers = [stack.enter_context(llama_server(slots=1)) for _ in range(2)]
+        self.servers = [stack.enter_context(llama_server(slots=1, embeddings=embeddings)) for _ in range(2)]
         flags: tuple[str, ...] = ("--policy", "sticky")
         addresses = [one.url for one in self.servers]
         if config is not None:
@@ -82,7 +104,7 @@ class Two:
         return ask(self.gateway.url, Question(**{**fields, "model": name}), on_text)
 
     def _kill(self) -> None:
-        (busy,) = (row["peer"] for row in self.gateway.table if row["requests"])
+        busy, *_ = (row["peer"] for row in self.gateway.table if row["requests"])
         (server,) = (one for one in self.servers if busy.startswith(one.url))
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
@@ -117,6 +139,13 @@ def check_form(feature: str, answer: Answer) -> None:
     if feature == "tools":
         assert [(call.name, [*json.loads(call.arguments)]) for call in choice.calls.values()] == [("weather", ["city"])]
         assert choice.reasons == ["tool_calls"]
+
+
+@pytest.fixture(scope="module")
+def two_on_the_chat_lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """Two servers that are known to be of the type llama-server."""
+    with ExitStack() as stack:
+        yield Two(stack, None, tmp_path_factory.mktemp("config") / "adapter.toml")
 
 
 def test_detected_servers(two: Two, lane: str) -> None:
@@ -177,3 +206,65 @@ def test_unseeded_answers_on_the_chat_lane(tmp_path: Path, kind: str) -> None:
                 assert answer.switched == 1
                 assert answer.usages[-1]["completion_tokens"] > 4
                 check_form(feature, answer)
+
+
+@pytest.mark.parametrize("feature", TEXTS)
+def test_text_completion_killed(two_on_the_chat_lane: Two, feature: str) -> None:
+    """A text completion survives the kill of its llama-server: the same text, logprobs, finish reasons and usage."""
+    two, question = two_on_the_chat_lane, TEXTS[feature]
+    undisturbed = two.ask(question)
+    assert undisturbed.complete, undisturbed.events
+    whole = two.ask(msgspec.structs.replace(question, stream=False))
+    assert [choice.text for choice in whole.choices.values()] == [
+        choice.text for choice in undisturbed.choices.values()
+    ]
+    answer = two.ask(question, kill_after=4)
+    two.mend()
+    assert answer.complete, answer.events
+    assert logprobs_of(answer) == logprobs_of(undisturbed)
+    assert answer.choices == undisturbed.choices
+    assert answer.usages[0]["completion_tokens"] == undisturbed.usages[0]["completion_tokens"]
+    assert answer.switched >= 1
+
+
+def logprobs_of(answer: Answer) -> dict[str, list[object]]:
+    """Return the logprobs of a stream with one choice, assembled from its parts, and rounded."""
+    found: dict[str, list[object]] = {}
+    for event in answer.events[:-1]:
+        for choice in event["choices"]:
+            for name, values in (choice["logprobs"] or {}).items():
+                found.setdefault(name, []).extend(values if name != "top_logprobs" else map(sorted, values))
+    found["token_logprobs"] = [round(float(str(value)), 3) for value in found.get("token_logprobs", ())]
+    return found
+
+
+def test_unseeded_text_completion_killed(two_on_the_chat_lane: Two) -> None:
+    """A text completion without a seed survives the kill of its llama-server."""
+    two = two_on_the_chat_lane
+    question = msgspec.structs.replace(TEXTS["with a seed"], seed=None, max_tokens=80, more={"ignore_eos": True})
+    answer = two.ask(question, kill_after=4)
+    two.mend()
+    assert answer.complete, answer.events
+    assert answer.usages[0]["completion_tokens"] == 80
+    assert answer.switched == 1
+
+
+def test_embeddings_elsewhere(tmp_path: Path) -> None:
+    """Embeddings of llama-server on the chat lane are the same after one of two servers was killed."""
+    with ExitStack() as stack:
+        two = Two(stack, None, tmp_path / "adapter.toml", embeddings=True)
+        with httpx.Client(base_url=two.gateway.url, timeout=60) as http:
+            body = INPUTS | {"model": str(two.gateway.table[0]["model"])}
+            before = http.post("/v1/embeddings", json=body).json()
+            two.servers[0].process.kill()
+            two.servers[0].process.wait()
+            for _ in range(4):
+                after = http.post("/v1/embeddings", json=body)
+                assert after.status_code == 200, after.text
+                assert after.json() == before
+            packed = http.post("/v1/embeddings", json=body | {"encoding_format": "base64"}).json()
+            long = http.post("/v1/embeddings", json=body | {"input": "x " * 900}).json()
+        assert [one["index"] for one in before["data"]] == [0, 1]
+        assert all(isinstance(one["embedding"], str) for one in packed["data"])
+        assert (before["model"], before["usage"]["prompt_tokens"]) == (body["model"], 8)
+        assert long["error"]["code"] == "context_length_exceeded"

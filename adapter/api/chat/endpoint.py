@@ -65,8 +65,7 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
 
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
-        # On the chat lane all parameters are passed to the server, so that none is ignored.
-        headers = call.headers if fallback.work.card.lane == "token" else {}
+        headers = call.headers_for(fallback.work.card)
         if params.stream:
             run = partial(fallback.run, services.sessions)
             # Options instead of the request, which would stay in memory for the whole stream.

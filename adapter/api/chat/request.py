@@ -9,26 +9,18 @@ from msgspec import Meta
 from adapter.api.chat.message_types import MAX_MESSAGES, Message
 from adapter.api.chat.tools import ToolChoice, Tools
 from adapter.api.common.formats import ReasoningEffort, Verbosity
-from adapter.api.common.sampling import Count, RoutedRequest, SamplingRequest
+from adapter.api.common.sampling import Count, Envelope, SamplingRequest
 
 MAX_DOCUMENTS = 1024
 
 Messages = Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
-class ChatEnvelope(RoutedRequest, frozen=True, kw_only=True):
-    """A chat completion request as far as the gateway itself needs it. The model decides about the rest: on the token
-    lane it must be a valid ChatCompletionRequest, on the chat lane the server judges it.
-    """
+class ChatEnvelope(Envelope, frozen=True, kw_only=True):
+    """A chat completion request as far as the gateway itself needs it."""
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    logit_bias: Any = None
-    stop_token_ids: Any = None
     functions: Any = None
-
-    @property
-    def has_token_ids(self) -> bool:
-        return bool(self.logit_bias or self.stop_token_ids)
 
 
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):

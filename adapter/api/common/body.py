@@ -18,6 +18,7 @@ from adapter.generation.prepare import GenerationSettings
 from adapter.offload import offload_if_large
 from adapter.server.asgi import Message, Receive
 from adapter.server.responses import Response
+from subnet.node_info import ModelCard
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -88,6 +89,12 @@ class Call(NamedTuple, Generic[R]):
     body: dict[str, Any]
     size: int
     headers: dict[str, str]
+
+    def headers_for(self, card: ModelCard) -> dict[str, str]:
+        """Return the headers for an answer of the model of `card`. On the chat lane the server gets all parameters, so
+        that none is ignored.
+        """
+        return self.headers if card.lane == "token" else {}
 
     @property
     def generation_settings(self) -> GenerationSettings:

@@ -6,7 +6,7 @@ the same as an absent field. parameter_table.py has OpenAI's other parameters.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -59,6 +59,20 @@ class RoutedRequest(Struct, frozen=True, kw_only=True):
     def continuous_usage(self) -> bool:
         """True if each chunk has the usage so far; only with `include_usage`."""
         return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+
+class Envelope(RoutedRequest, frozen=True, kw_only=True):
+    """A request as far as the gateway itself needs it. The model decides about the rest: on the token lane the request
+    must be valid as a whole, on the chat lane the server judges it.
+    """
+
+    logit_bias: Any = None
+    stop_token_ids: Any = None
+
+    @property
+    def has_token_ids(self) -> bool:
+        """True if a parameter other than the prompt contains token ids."""
+        return bool(self.logit_bias or self.stop_token_ids)
 
 
 class SamplingRequest(RoutedRequest, frozen=True, kw_only=True):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from adapter.api.common.extra import usage_with_extra
 from adapter.api.common.head import Head
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.stream import text_reason
 from adapter.api.completions.text_logprobs import concatenate, text_logprobs
-from adapter.api.completions.types import TextChoice, TextCompletion
-from adapter.decode.events import Event, Finished, TextDelta, Used
+from adapter.api.completions.types import TextChoice, TextCompletion, TextFinishReason
+from adapter.decode.events import Event, Extra, Finished, ResponseExtra, TextDelta, Used
 
 
 class TextCollector:
@@ -38,22 +39,34 @@ class TextCollector:
         self._prompts = [[_ChoiceCollector(prefix, logprobs) for _ in range(choices)] for prefix in prefixes]
         self._choices = [choice for prompt in self._prompts for choice in prompt]
         self._used: Used | None = None
+        self._extra: dict[str, Any] = {}
 
     def receive(self, event: Event) -> None:
         if isinstance(event, Used):
             self._used = event
+        elif isinstance(event, ResponseExtra):
+            self._extra |= event.fields
         else:
             self._choices[event.choice].receive(event)
 
-    def build(self) -> TextCompletion:
-        """Return the text completion; to be called after the last event was received."""
+    def build(self) -> TextCompletion | dict[str, Any]:
+        """Return the text completion, as a dict if it has members that TextCompletion does not have; to be called after
+        the last event was received.
+        """
         assert self._used is not None
         best = [choice for prompt in self._prompts for choice in self._best(prompt)]
-        return TextCompletion(
+        completion = TextCompletion(
             choices=[choice.build(index) for index, choice in enumerate(best)],
             usage=self._used.usage,
             **msgspec.structs.asdict(self._head),
         )
+        if not (self._extra or self._used.extra or any(choice.extra for choice in best)):
+            return completion
+        fields: dict[str, Any] = msgspec.to_builtins(completion) | self._extra
+        fields["usage"] = usage_with_extra(self._used)
+        for built, choice in zip(fields["choices"], best, strict=True):
+            built |= choice.extra
+        return fields
 
     def _best(self, choices: list[_ChoiceCollector]) -> list[_ChoiceCollector]:
         if self._n == len(choices):
@@ -62,7 +75,7 @@ class TextCollector:
 
 
 class _ChoiceCollector:
-    """Collector of the events of one choice."""
+    """Collector of the events of one choice. `extra` are members that are passed on."""
 
     def __init__(self, prefix: ChoicePrefix, include_logprobs: bool) -> None:
         self._prefix = prefix
@@ -71,16 +84,24 @@ class _ChoiceCollector:
         self._logprobs: list[TextLogprobs] = [] if prefix.logprobs is None else [prefix.logprobs]
         self._sum, self._count = 0.0, 0
         self._token_ids: list[int] | None = None
-        self._reason: Literal["stop", "length"] = "stop"
+        self._reason: TextFinishReason = "stop"
+        self.extra: dict[str, Any] = {}
 
     @property
     def mean_logprob(self) -> float:
         """Mean logprob of the tokens; minus infinity for a choice without any."""
         return self._sum / self._count if self._count else float("-inf")
 
+    @property
+    def _has_logprobs(self) -> bool:
+        """False also for a text whose server sent no logprobs, although they were requested."""
+        return self._include_logprobs and (bool(self._logprobs) or not any(self._texts))
+
     def receive(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._reason = text_reason(event)
+        if isinstance(event, Extra):
+            self.extra |= event.fields
         if not isinstance(event, TextDelta):
             return
         self._texts.append(event.text)
@@ -97,7 +118,7 @@ class _ChoiceCollector:
         return TextChoice(
             index=index,
             text="".join(self._texts),
-            logprobs=concatenate(self._logprobs) if self._include_logprobs else None,
+            logprobs=concatenate(self._logprobs) if self._has_logprobs else None,
             finish_reason=self._reason,
             token_ids=UNSET if self._token_ids is None else self._token_ids,
             prompt_token_ids=UNSET if prompt_ids is None else prompt_ids,

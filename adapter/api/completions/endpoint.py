@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.api.common.body import Call, json_response
+from adapter.api.common.body import Call, json_response, validate
 from adapter.api.common.event_stream import HEADERS, event_stream
 from adapter.api.common.head import Head
 from adapter.api.common.inputs import has_token_ids
@@ -13,8 +13,9 @@ from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.prepare_text import prepare_text
 from adapter.api.completions.stream import TextChunkWriter
-from adapter.api.completions.types import CompletionRequest
-from adapter.api.completions.validation import read_completion
+from adapter.api.completions.types import CompletionEnvelope
+from adapter.api.completions.upstream_batch import upstream_batch
+from adapter.api.completions.validation import read_completion, read_envelope
 from adapter.decode.events import Event
 from adapter.generation.base import Candidate
 from adapter.generation.fallback import Fallback
@@ -24,24 +25,28 @@ from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
 
-class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
-    """Creates a text completion, streamed or not."""
+class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
+    """Creates a text completion, streamed or not, on either lane."""
 
-    reader = read_completion
+    reader = read_envelope
 
-    def model(self, call: Call[CompletionRequest], models: ModelRegistry) -> str:
+    def model(self, call: Call[CompletionEnvelope], models: ModelRegistry) -> str:
         return call.params.model
 
-    def has_token_ids(self, params: CompletionRequest) -> bool:
+    def has_token_ids(self, params: CompletionEnvelope) -> bool:
         return params.has_token_ids or has_token_ids(params.prompt)
 
-    async def prepare(self, call: Call[CompletionRequest], candidate: Candidate) -> CompletionBatch:
+    async def prepare(self, call: Call[CompletionEnvelope], candidate: Candidate) -> CompletionBatch:
         services = call.request.services
-        batch = await prepare_text(call.params, services.models, name=candidate.model, size=call.size)
+        card = services.models.card(candidate)
+        if card.lane == "chat":
+            return upstream_batch(call.params, call.body, card)
+        request = await validate(call, read_completion)
+        batch = await prepare_text(request, services.models, name=card.id, size=call.size)
         await batch.compute_prefixes(services.sessions)
         return batch
 
-    async def respond(self, call: Call[CompletionRequest], fallback: Fallback[CompletionBatch]) -> ASGIApp:
+    async def respond(self, call: Call[CompletionEnvelope], fallback: Fallback[CompletionBatch]) -> ASGIApp:
         sessions, params = call.request.services.sessions, call.params
         if params.stream:
             run = partial(fallback.run, sessions)
@@ -49,7 +54,9 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             make_writer = partial(
                 _writer, fallback, include_usage=params.include_usage, continuous_usage=params.continuous_usage
             )
-            return StreamingResponse(partial(event_stream, run, make_writer), {**HEADERS, **call.headers})
+            return StreamingResponse(
+                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work.card)}
+            )
         collectors: list[TextCollector] = []
 
         def begin() -> Sink[Event]:
@@ -57,15 +64,15 @@ class CompletionEndpoint(ModelEndpoint[CompletionRequest, CompletionBatch]):
             return collectors[-1].receive
 
         await fallback.run_buffered(sessions, begin)
-        return json_response(collectors[-1].build(), headers=call.headers)
+        return json_response(collectors[-1].build(), headers=call.headers_for(fallback.work.card))
 
-    def _collector(self, params: CompletionRequest, batch: CompletionBatch) -> TextCollector:
+    def _collector(self, params: CompletionEnvelope, batch: CompletionBatch) -> TextCollector:
         return TextCollector(
             _head(batch),
             batch.prefixes,
             choices=batch.choices,
             n=params.n or 1,
-            logprobs=params.num_logprobs is not None,
+            logprobs=params.logprobs is not None,
         )
 
 
@@ -84,4 +91,4 @@ def _writer(
 
 
 def _head(batch: CompletionBatch) -> Head:
-    return Head.new(batch.card.id, batch.model.fingerprint, "cmpl-")
+    return Head.new(batch.card.id, batch.fingerprint, "cmpl-")

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
-from adapter.api.completions.batch import CompletionBatch
+from adapter.api.completions.token_batch import TokenBatch
 from adapter.api.completions.types import CompletionRequest
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import decode_tokens, tokenize_prompt
@@ -29,7 +29,7 @@ class _TokenizedPrompt(msgspec.Struct, frozen=True):
 
 async def prepare_text(
     request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0
-) -> CompletionBatch:
+) -> TokenBatch:
     """Tokenize the prompts of a request whose body has `size` bytes, and return its batch.
 
     Raises the errors of `models.get`, BadRequest and InvalidRequest for what the model does not support, and
@@ -39,7 +39,7 @@ async def prepare_text(
     grammar = await build_plain_grammar(output_format(request))
     prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
     model_sampling = complete_sampling(sampling(request, _engine_logprobs(request)), model, request.limit, grammar)
-    return CompletionBatch(
+    return TokenBatch(
         [_generation(request, model, model_sampling, index, prompt) for index, prompt in enumerate(prompts)],
         generate=request.limit > 0,
         echo=bool(request.echo),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from adapter.api.common.event_stream import ChunkEncoder, nodes_comment
+from adapter.api.common.extra import usage_with_extra
 from adapter.api.common.head import Head
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.text_logprobs import text_logprobs
-from adapter.api.completions.types import TextChoice, TextCompletion
-from adapter.decode.events import Event, Finished, TextDelta, Used
+from adapter.api.completions.types import TextChoice, TextCompletion, TextFinishReason
+from adapter.decode.events import Event, Extra, Finished, ResponseExtra, TextDelta, Used
 from adapter.decode.usage import Usage
 from subnet.aio import Sink
 
@@ -49,14 +50,24 @@ class TextChunkWriter(ChunkEncoder):
     def encode(self, event: Event) -> bytes:
         """Return the chunk for `event`, after the chunk with the prefix if it is the first of its choice."""
         if isinstance(event, Used):
-            usage = self._chunk([], usage=event.usage) if self._include_usage else b""
+            usage = self._chunk([], usage=usage_with_extra(event)) if self._include_usage else b""
             return usage + (nodes_comment(event) if event.nodes else b"")
+        if isinstance(event, ResponseExtra):
+            self._add_to_next_chunk(event.fields)
+            return b""
         if event.choice in self._without_prefix:
             return self._prefix_chunk(event.choice) + self.encode(event)
         if type(event) is TextDelta and event.logprobs is None and event.token_ids is None and self._usage is None:
             before, after = self._affixes[event.choice]
             return before + _encode(event.text) + after
+        if isinstance(event, Extra):
+            return self._extra_chunk(event)
         return self._chunk([self._choice(event)], **self._usage_fields())
+
+    def _extra_chunk(self, event: Extra) -> bytes:
+        chunk = msgspec.to_builtins(self._chunk_of([TextChoice(index=event.choice, text="", finish_reason=None)]))
+        chunk["choices"][0] |= event.fields
+        return b"data: " + _encode(chunk) + b"\n\n"
 
     def _prefix_chunk(self, index: int) -> bytes:
         self._without_prefix.discard(index)
@@ -84,8 +95,11 @@ class TextChunkWriter(ChunkEncoder):
         return {} if self._usage is None else {"usage": self._usage()}
 
     def _chunk(self, choices: list[TextChoice], **fields: Any) -> bytes:
+        return b"data: " + _encode(self._chunk_of(choices, **fields)) + b"\n\n"
+
+    def _chunk_of(self, choices: list[TextChoice], **fields: Any) -> TextCompletion:
         fields = {"usage": None if self._include_usage else UNSET, **self._head, **fields}
-        return b"data: " + _encode(TextCompletion(choices=choices, **fields)) + b"\n\n"
+        return TextCompletion(choices=choices, **fields)
 
     def _split_text_chunk(self, index: int) -> tuple[bytes, bytes]:
         chunk = self._chunk([TextChoice(index=index, text=_PLACEHOLDER, finish_reason=None)])
@@ -93,6 +107,6 @@ class TextChunkWriter(ChunkEncoder):
         return before, after
 
 
-def text_reason(event: Finished) -> Literal["stop", "length"]:
+def text_reason(event: Finished) -> TextFinishReason:
     """Return the finish reason of a text completion, which never ends with a tool call."""
-    return "length" if event.reason == "length" else "stop"
+    return "stop" if event.reason == "tool_calls" else event.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
@@ -16,7 +17,7 @@ def text_logprobs(formatted: Sequence[TokenLogprob], offsets: Iterable[int]) -> 
     return TextLogprobs(
         tokens=[_text(one) for one in formatted],
         token_logprobs=[one.logprob for one in formatted],
-        top_logprobs=[_top_logprobs(one) for one in formatted],
+        top_logprobs=[None if isnan(one.logprob) else _top_logprobs(one) for one in formatted],
         text_offset=list(offsets),
     )
 

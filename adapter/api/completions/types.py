@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapter.api.common.inputs import Input, split_inputs
 from adapter.api.common.logprob_types import TextLogprobs
-from adapter.api.common.sampling import MAX_INT, SamplingRequest
+from adapter.api.common.sampling import MAX_INT, Envelope, SamplingRequest
 from adapter.decode.usage import Usage
 
 DEFAULT_MAX_TOKENS = 16
+
+TextFinishReason = Literal["stop", "length", "content_filter"]
+
+
+class CompletionEnvelope(Envelope, frozen=True, kw_only=True):
+    """A request for text completions as far as the gateway itself needs it."""
+
+    prompt: Input
+    best_of: Any = None
+    logprobs: Any = None
 
 
 class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
@@ -41,13 +51,14 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
 class TextChoice(Struct, frozen=True, kw_only=True):
     """A choice. `token_ids` and `prompt_token_ids` are present if `return_token_ids` was set.
 
-    In a stream, `finish_reason` is null in all events of a choice but the last.
+    In a stream, `finish_reason` is null in all events of a choice but the last. On the chat lane, a choice also has
+    whatever else the server put in it.
     """
 
     index: int
     text: str
     logprobs: TextLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: TextFinishReason | None
     token_ids: list[int] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
+from adapter.api.embeddings.work import EmbeddingWork
 from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import invalid
-from adapter.generation.base import TriedNodes, Work
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import check_length, tokenize_text
-from adapter.offload import offload_if_large
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
@@ -27,11 +27,14 @@ from subnet.tensors import TokenIds
 
 Vectors = NDArray[np.float32]
 
+# From this number of vectors on, encoding them takes so long that it is done in a thread.
+_OFFLOAD_VECTORS = 64
+
 BATCH_SIZE = 32
 """Number of texts in one request to a node. If the node fails, the whole batch is sent to another one."""
 
 
-class Embeddings(Work):
+class Embeddings(EmbeddingWork):
     """Embeddings of the token ids `inputs` by `model`."""
 
     def __init__(self, request: EmbeddingRequest, model: Model, inputs: Sequence[TokenIds]) -> None:
@@ -39,7 +42,6 @@ class Embeddings(Work):
         self._model = model
         self._inputs = inputs
         self._vectors: Vectors | None = None
-        self._evaluator: PromptEvaluator | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -50,23 +52,23 @@ class Embeddings(Work):
         count = sum(len(tokens) for tokens in self._inputs)
         return msgspec.structs.replace(NO_USAGE, prompt_tokens=count, total_tokens=count)
 
-    @property
-    def tried_nodes(self) -> Sequence[TriedNodes]:
-        return () if self._evaluator is None or not self._evaluator.nodes else (self._evaluator,)
-
     async def run(
         self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         """Compute the embeddings. Raises the errors of PromptEvaluator.embed."""
-        self._evaluator = sessions.prompt_evaluator(self.card.id)
+        self._evaluator = sessions.prompt_evaluator(self.card.id, may_queue=may_queue)
         self._vectors = await _embed(self._inputs, self._evaluator, sessions.capacity(self.card.id))
 
-    async def response(self) -> EmbeddingList:
-        """Return the response; to be called after `run`. Raises BadRequest for more dimensions than the model has."""
+    async def response(self) -> bytes:
+        """Return the JSON of the response. Raises BadRequest for more dimensions than the model has."""
         assert self._vectors is not None
-        objects = await offload_if_large(self._vectors.nbytes, partial(_objects, self._request, self._vectors))
+        size = len(self._vectors) * OFFLOAD_THRESHOLD // _OFFLOAD_VECTORS
+        return await offload_if_large(size, self._encode, self._vectors)
+
+    def _encode(self, vectors: Vectors) -> bytes:
         usage = EmbeddingUsage(prompt_tokens=self.usage.prompt_tokens, total_tokens=self.usage.total_tokens)
-        return EmbeddingList(data=objects, model=self.card.id, usage=usage)
+        objects = _objects(self._request, vectors)
+        return msgspec.json.encode(EmbeddingList(data=objects, model=self.card.id, usage=usage))
 
 
 async def prepare_embeddings(

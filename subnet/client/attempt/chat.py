@@ -9,7 +9,7 @@ import msgspec
 from subnet.aio import Sink, gather_or_cancel
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.attempt.base import Attempt
-from subnet.client.ledger.chat import ChatChoice, ChatLedger, allows_prefill, with_remaining_tokens
+from subnet.client.ledger.chat import ChatChoice, ChatLedger, with_remaining_tokens
 from subnet.client.resume.chat import Replay, choose_strategy
 from subnet.client.resume.token import Diverged
 from subnet.pool.lease import Lease
@@ -28,7 +28,7 @@ class ChatAttempt(Attempt[ChatDelta]):
         self.lease = lease
         self._ledger = ledger
         capabilities = lease.remote.capabilities
-        if ledger.request.prefix and not (capabilities.prefill and allows_prefill(ledger.request.body)):
+        if ledger.request.prefix and not ledger.can_continue(capabilities):
             raise Diverged("the node cannot continue an answer")
         self._strategy = choose_strategy(ledger, capabilities)
         if self._strategy == "restart":

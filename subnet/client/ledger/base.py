@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from subnet.chat import ChatDelta
+from subnet.chat import ChatDelta, Endpoint
 from subnet.errors import WireError
 from subnet.generation import NO_SIZE, Delta, Needs, RequestSize
 from subnet.node_info import Lane, Modality
@@ -71,6 +71,11 @@ class Ledger(ABC, Generic[D]):
     @abstractmethod
     def delivered_tokens(self) -> int:
         """Number of tokens delivered so far, over all choices."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Endpoint that a server needs, on the chat lane."""
+        return "chat/completions"
 
     @property
     def size(self) -> RequestSize:

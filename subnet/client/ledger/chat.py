@@ -1,4 +1,4 @@
-"""Ledger of the chat lane, where requests are messages and answers are text and tool calls."""
+"""Ledger of the chat lane, where requests are messages or text, and answers are text and tool calls."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from random import getrandbits
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
+from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage, Endpoint
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
-from subnet.node_info import Modality
+from subnet.node_info import Capabilities, Modality
 from subnet.pool.policies.base import RoutingHint
 
-# Bytes of the messages that routing policies compare.
-_MAX_HINT_BYTES = 4096
 # Approximation, for estimated token counts.
 _BYTES_PER_TOKEN = 4
 # By the type of a message's part: OpenAI's types, and those of vLLM and SGLang.
@@ -118,15 +115,18 @@ class ChatLedger(Ledger[ChatDelta]):
     choices: list[ChatChoice]
 
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
-        messages = msgspec.json.encode(request.body.get("messages"))
-        hint = np.frombuffer(messages[:_MAX_HINT_BYTES], np.uint8).astype(np.int32)
-        super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key, len(messages)))
+        given = msgspec.json.encode(request.input)
+        super().__init__(request.model, len(given) // _BYTES_PER_TOKEN, RoutingHint.of_text(given, key))
         self.request = msgspec.structs.replace(request, own_seed=getrandbits(31))
         self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
         self._usage_reports: list[ChatUsage] = []
         self._usage_extra: dict[str, Any] | None = None
         self._prompt_tokens: int | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.request.endpoint
 
     @property
     def unfinished(self) -> list[ChatChoice]:
@@ -142,8 +142,17 @@ class ChatLedger(Ledger[ChatDelta]):
 
     @property
     def max_tokens(self) -> int | None:
-        """Maximum number of tokens of each choice; None if there is none. Some servers take -1 for that."""
-        return token_limit(self.request.body)
+        """Maximum number of tokens of each choice; None if there is none. Some servers take -1 for that.
+
+        With `echo` it is None, too, as the tokens of the prompt count as delivered.
+        """
+        return None if self.request.body.get("echo") else token_limit(self.request.body)
+
+    def can_continue(self, capabilities: Capabilities) -> bool:
+        """Return whether a node with `capabilities` can continue a part of the answer."""
+        if self.endpoint == "completions":
+            return allows_continuation(self.request.body)
+        return capabilities.prefill and allows_prefill(self.request.body)
 
     @property
     def usage(self) -> ChatUsage:
@@ -216,14 +225,28 @@ def is_deterministic(body: dict[str, Any]) -> bool:
 
 
 def allows_prefill(body: dict[str, Any]) -> bool:
-    """Return True if a server can continue the answer to this request from a prefix.
+    """Return True if a server can continue the answer to this chat request from a prefix.
 
     That excludes structured outputs and forced tool calls, which a server would start from the beginning, and requests
     that end with an assistant message themselves.
     """
+    forced = body.get("tool_choice") not in (None, "none", "auto")
+    return _is_plain_text(body) and not forced and body["messages"][-1].get("role") != "assistant"
+
+
+def allows_continuation(body: dict[str, Any]) -> bool:
+    """Return True if the answer to this text completion request can be continued by appending it to the prompt.
+
+    That excludes prompts of token ids, structured outputs, and parameters for which the end of the prompt matters.
+    Without `max_tokens` it is not known how many tokens are left: the default is 16 at OpenAI, but not everywhere.
+    """
+    depends_on_end = body.get("echo") or body.get("suffix") or body.get("logprobs") is not None
+    is_text = isinstance(body.get("prompt"), str) and _is_plain_text(body)
+    return is_text and not depends_on_end and token_limit(body) is not None
+
+
+def _is_plain_text(body: dict[str, Any]) -> bool:
+    """Return True if the answer may be any text: there is no grammar, schema or other format."""
     given = body.get("response_format") or {"type": "text"}
     response_format = given.get("type") if isinstance(given, dict) else given
-    forced = body.get("tool_choice") not in (None, "none", "auto")
-    structured = any(body.get(name) is not None for name in _STRUCTURED_OUTPUT_PARAMS)
-    is_text = response_format == "text" and not structured
-    return is_text and not forced and body["messages"][-1].get("role") != "assistant"
+    return response_format == "text" and all(body.get(name) is None for name in _STRUCTURED_OUTPUT_PARAMS)

@@ -2,7 +2,7 @@
 
 restart  nothing was delivered: send the same request again.
 replay   send the same request again; the server must repeat what was delivered, which is skipped.
-prefill  send what was delivered as a prefix for the server to continue.
+prefill  send what was delivered as a prefix for the server to continue; after a prompt, that is simply more text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from subnet.chat import CallDelta, ChatDelta
-from subnet.client.ledger.chat import ChatCall, ChatChoice, ChatLedger, allows_prefill, is_deterministic
+from subnet.client.ledger.chat import ChatCall, ChatChoice, ChatLedger, is_deterministic
 from subnet.client.resume.token import Diverged
 from subnet.node_info import Capabilities
 
@@ -30,9 +30,7 @@ def choose_strategy(ledger: ChatLedger, capabilities: Capabilities) -> Strategy:
         return "restart"
     if any(choice.has_extra for choice in started):
         raise Diverged("the answer was interrupted, and its other members cannot be continued")
-    can_prefill = (
-        capabilities.prefill and allows_prefill(ledger.request.body) and all(choice.is_plain_text for choice in started)
-    )
+    can_prefill = ledger.can_continue(capabilities) and all(choice.is_plain_text for choice in started)
     can_replay = capabilities.replay and not ledger.diverged
     is_repeatable = is_deterministic(ledger.request.body) or (ledger.has_own_seed and capabilities.seeds)
     if can_replay and (is_repeatable or not can_prefill):

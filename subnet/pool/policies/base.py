@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
+import numpy as np
 
 from subnet.tensors import TokenIds, token_ids
+
+# Bytes of a text that policies compare.
+_MAX_BYTES = 4096
 
 
 class RoutingHint(msgspec.Struct, frozen=True, eq=False):
@@ -21,6 +25,11 @@ class RoutingHint(msgspec.Struct, frozen=True, eq=False):
     prompt: TokenIds = msgspec.field(default_factory=lambda: token_ids([]))
     key: str | None = None
     size: int = 0
+
+    @classmethod
+    def of_text(cls, text: bytes, key: str | None = None) -> RoutingHint:
+        """Return the hint for a prompt whose tokens are not known: its bytes take their place."""
+        return cls(np.frombuffer(text[:_MAX_BYTES], np.uint8).astype(np.int32), key, len(text))
 
 
 class Candidate(Protocol):

@@ -22,6 +22,7 @@ _NO_EFFECT = names(
 # Values that are the default anyway.
 _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "add_generation_prompt": (True,),
+    "best_of": (1,),
     "continue_final_message": (False,),
     "echo": (False,),
     "frequency_penalty": (0,),
@@ -40,6 +41,7 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "skip_special_tokens": (True,),
     "stop": ([],),
     "stop_token_ids": ([],),
+    "suffix": ("",),
     "tool_choice": ("auto",),
     "tools": ([],),
     "top_k": (0, -1),
@@ -60,20 +62,18 @@ def build_body(
     for name, new in quirks.renamed.items():
         if name in body:
             body.setdefault(new, body.pop(name))
+    is_chat = request.endpoint == "chat/completions"
+    supported = quirks.supported if is_chat else quirks.text_supported
     body = _without_tools(body, quirks)
-    body = {name: value for name, value in body.items() if _is_sent(name, value, quirks)}
+    body = {name: value for name, value in body.items() if _is_sent(name, value, supported, quirks.unsupported)}
     if quirks.stop_list and isinstance(body.get("stop"), str):
         body["stop"] = [body["stop"]]
-    if not quirks.developer_role:
-        body["messages"] = [_without_developer_role(message) for message in body["messages"]]
-    if request.prefix:
-        prefix = {"role": "assistant", "content": request.prefix, **quirks.prefill_message}
-        body |= {"messages": [*body["messages"], prefix], **quirks.prefill_body}
+    body |= _messages(body["messages"], request.prefix, quirks) if is_chat else _prompt(body["prompt"], request.prefix)
     if choices > 1:
         body["n"] = choices
-    if usage:
+    if usage and not request.is_whole:
         body["stream_options"] = {"include_usage": True}
-    return {**body, "model": model, "stream": True}
+    return {**body, "model": model, "stream": not request.is_whole}
 
 
 def with_own_seed(request: ChatRequest) -> ChatRequest:
@@ -93,6 +93,20 @@ def offset_seed(body: dict[str, Any], number: int) -> dict[str, Any]:
     return body if name is None else {**body, name: body[name] + number}
 
 
+def _messages(messages: list[dict[str, Any]], prefix: str, quirks: Quirks) -> dict[str, Any]:
+    """Return the messages, with `prefix` as the beginning of the answer, and the parameters that this takes."""
+    if not quirks.developer_role:
+        messages = [_without_developer_role(message) for message in messages]
+    if not prefix:
+        return {"messages": messages}
+    answer = {"role": "assistant", "content": prefix, **quirks.prefill_message}
+    return {"messages": [*messages, answer], **quirks.prefill_body}
+
+
+def _prompt(prompt: Any, prefix: str) -> dict[str, Any]:
+    return {"prompt": prompt + prefix if prefix else prompt}
+
+
 def _without_developer_role(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "role": "system"} if message.get("role") == "developer" else message
 
@@ -104,11 +118,12 @@ def _without_tools(body: dict[str, Any], quirks: Quirks) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
 
 
-def _is_sent(name: str, value: Any, quirks: Quirks) -> bool:
+def _is_sent(name: str, value: Any, supported: frozenset[str] | None, unsupported: frozenset[str]) -> bool:
     """Return whether to send a parameter. Raises InvalidRequest if it has an effect, and the server ignores it."""
-    default = value in _DEFAULTS.get(name, ())
+    # A `logprobs` of 0 has an effect on text completions, and equals False.
+    default = any(isinstance(value, bool) == isinstance(one, bool) and value == one for one in _DEFAULTS.get(name, ()))
     # Defaults are omitted where possible, because TGI rejects a top_p of 1.
-    sent = name not in quirks.unsupported if quirks.supported is None else name in quirks.supported and not default
+    sent = name not in unsupported if supported is None else name in supported and not default
     if not sent and not default and name not in _NO_EFFECT:
         raise InvalidRequest(f"Unsupported parameter: '{name}' is not supported with this model.", param=name)
     return sent

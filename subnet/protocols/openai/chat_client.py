@@ -1,4 +1,4 @@
-"""Chat completions from one server, with as many HTTP requests as its API needs."""
+"""Chat and text completions from one server, with as many HTTP requests as its API needs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from subnet.aio import Sink
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage
-from subnet.errors import InvalidRequest, NodeLost
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage, Endpoint
+from subnet.errors import EndpointMissing, InvalidRequest, NodeLost
 from subnet.http.client import EventStream, HttpClient
+from subnet.http.error_map import NotFound
 from subnet.http.queue_watch import QueueWatch, QueueWatcher
 from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.model_catalog import ModelCatalog
-from subnet.protocols.openai.openai_choice import Choice
+from subnet.protocols.openai.openai_choice import Choice, TextChoice
 from subnet.protocols.openai.quirks import Quirks
 from subnet.protocols.openai.usage_reader import total_usage
 
@@ -32,10 +33,10 @@ _TRAILER_TIMEOUT = 2.0
 
 
 class ChatClient:
-    """Sends chat requests, and remembers whether the server supports `n`, `stream_options` and, by model, seeds.
+    """Sends requests for chat and text completions.
 
-    Support is found out by trying. `last_received` is the time of the last event, by time.monotonic; 0 before the
-    first.
+    It remembers whether the server supports `n`, `stream_options` and, by model, seeds, which is found out by trying.
+    `last_received` is the time of the last event, by time.monotonic; 0 before the first.
     """
 
     def __init__(self, models: ModelCatalog, http: HttpClient, quirks: Quirks, queue: QueueWatcher) -> None:
@@ -53,11 +54,7 @@ class ChatClient:
 
         Returns and raises the same as Protocol.rpc_chat.
         """
-        # A continuation that begins with all of a long prefix is the whole answer again.
-        may_repeat = self._quirks.repeats_prefix or len(request.prefix) >= _MIN_REPEATED
-        repeated = request.prefix if may_repeat else ""
-        logprobs = bool(request.body.get("logprobs"))
-        missing = [Choice(number, repeated_prefix=repeated, logprobs=logprobs) for number in request.choices]
+        missing = [self._create_choice(request, number) for number in request.choices]
         usages: list[ChatUsage | None] = []
         if len(missing) > 1 and not self._single_choice:
             usage, missing = await self._complete_together(request, missing, emit)
@@ -67,6 +64,14 @@ class ChatClient:
             outcomes = await _gather([self._complete(request, [choice], emit) for choice in missing])
             usages += [usage for usage, _ in outcomes]
         return total_usage(usages)
+
+    def _create_choice(self, request: ChatRequest, number: int) -> Choice:
+        if request.endpoint == "completions":
+            return TextChoice(number, logprobs=request.body.get("logprobs") is not None)
+        # A continuation that begins with all of a long prefix is the whole answer again.
+        may_repeat = self._quirks.repeats_prefix or len(request.prefix) >= _MIN_REPEATED
+        repeated = request.prefix if may_repeat else ""
+        return Choice(number, repeated_prefix=repeated, logprobs=bool(request.body.get("logprobs")))
 
     async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: Sink[ChatDelta]) -> Outcome:
         try:
@@ -80,7 +85,7 @@ class ChatClient:
         while True:
             body = self._build(request, choices)
             try:
-                return await self._post(body, choices, emit)
+                return await self._post(request.endpoint, body, choices, emit)
             except InvalidRequest as error:
                 if not self._adapt(request, body, f"{error.param} {error.message}"):
                     raise
@@ -103,20 +108,28 @@ class ChatClient:
             return True
         return False
 
-    async def _post(self, body: dict[str, Any], choices: Sequence[Choice], emit: Sink[ChatDelta]) -> Outcome:
+    async def _post(
+        self, endpoint: Endpoint, body: dict[str, Any], choices: Sequence[Choice], emit: Sink[ChatDelta]
+    ) -> Outcome:
         response = ChatResponse(self._http.peer, choices, emit, self._http.to_error)
         try:
             async with asyncio.timeout(None) as trailer_timeout:
-                await self._read(body, response, trailer_timeout)
+                await self._read(endpoint, body, response, trailer_timeout)
+        except NotFound as error:
+            if endpoint == "chat/completions" or response.has_content:
+                raise
+            raise EndpointMissing(f"/v1/{endpoint}: {error.message}") from error
         except (NodeLost, TimeoutError):
             # A connection that is lost after the last finish reason loses nothing.
             if not response.finished:
                 raise
         return response.usage, response.finish()
 
-    async def _read(self, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout) -> None:
+    async def _read(
+        self, endpoint: Endpoint, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout
+    ) -> None:
         with self._queue.watch(response.keep_alive) as queue_watch:
-            async with self._http.events("/v1/chat/completions", body) as events:
+            async with self._http.events(f"/v1/{endpoint}", body) as events:
                 await self._read_events(events, response, trailer_timeout, queue_watch)
 
     async def _read_events(

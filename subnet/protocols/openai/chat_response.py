@@ -1,4 +1,4 @@
-"""One chat completion response, read event by event."""
+"""One response with a chat or text completion, read event by event."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ChatResponse:
     """Converts the events of one response to deltas, and passes them to `emit`.
 
     `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
-    set by [DONE], and `finished` once every choice has its finish reason. The finish
-    reasons are passed on at the end of the response, as some servers send one in every chunk, or content after it.
-    Other members of a chunk are passed on with the next delta that has content: a chunk may have no choices.
+    set by [DONE], `has_content` with the first content, and `finished` once every choice has its finish reason. The
+    finish reasons are passed on at the end of the response, as some servers send one in every chunk, or content after
+    it. Other members of a chunk are passed on with the next delta that has content: a chunk may have no choices.
 
     `to_error` converts an error body of the server; `peer` names the server in errors.
     """
@@ -49,7 +49,7 @@ class ChatResponse:
         self._choices = choices
         self._emit = emit
         self._to_error = to_error
-        self._has_content = False
+        self.has_content = False
         self._extra: dict[str, Any] = {}
         self._extra_names: set[str] = set()
 
@@ -127,8 +127,8 @@ class ChatResponse:
             raise type(error)(f"{self._peer}: {error.message}") from error
         self.finished = all(choice.finished for choice in self._choices)
         if delta is not None:
-            if (self._extra or not self._has_content) and delta.tokens:
-                self._has_content = True
+            if (self._extra or not self.has_content) and delta.tokens:
+                self.has_content = True
                 self._attach_extra(delta)
             self._emit(delta)
 
@@ -160,7 +160,7 @@ class ChatResponse:
         """
         error = self._to_error(body)
         is_refusal = isinstance(error, InvalidRequest | ContextLengthExceeded)
-        if is_refusal and (self._has_content or _ENGINE_FAILURE.search(error.message)):
+        if is_refusal and (self.has_content or _ENGINE_FAILURE.search(error.message)):
             return NodeError(f"{self._peer} failed in the middle of the answer: {error.message}")
         return error
 

@@ -9,7 +9,7 @@ from subnet.chat import ChatDelta, ChatFinishReason
 from subnet.errors import NodeError, WireError
 from subnet.http.lenient_json import SurrogateJoiner
 from subnet.protocols.openai.extra_members import extra_members
-from subnet.protocols.openai.openai_logprobs import read_logprobs
+from subnet.protocols.openai.openai_logprobs import TextLogprobsReader, read_logprobs
 from subnet.protocols.openai.tool_calls import ToolCalls
 
 # DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same text in two
@@ -78,7 +78,7 @@ class Choice:
             delta.extra = {**(delta.extra or {}), "tool_calls": message["tool_calls"]}
         delta.choice_extra = extra_members(raw, _CHOICE_MEMBERS)
         if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
-            delta.logprobs = read_logprobs(raw["logprobs"])
+            delta.logprobs = self._read_logprobs(raw["logprobs"])
         if to_finish_reason(raw.get("finish_reason"), has_calls=False) is None:
             return delta
         self.finished, self._reason = True, raw["finish_reason"]
@@ -91,6 +91,9 @@ class Choice:
         delta.text = self._prefix_filter.flush() + "".join(text)
         delta.finish_reason = to_finish_reason(self._reason, has_calls=bool(self._tool_calls))
         return delta
+
+    def _read_logprobs(self, value: Any) -> list[dict[str, Any]] | None:
+        return read_logprobs(value)
 
     def _read_message(self, message: dict[str, Any]) -> ChatDelta:
         delta = ChatDelta(self.number)
@@ -109,6 +112,21 @@ class Choice:
         elif message.get("function_call"):
             delta.calls = self._tool_calls.read_function(message["function_call"])
         return delta
+
+
+class TextChoice(Choice):
+    """Choice of a text completion, with its `text` directly in `choices[]`."""
+
+    def __init__(self, number: int, *, repeated_prefix: str = "", logprobs: bool = False) -> None:
+        super().__init__(number, repeated_prefix=repeated_prefix, logprobs=logprobs)
+        self._logprobs_reader = TextLogprobsReader()
+
+    def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
+        others = {name: value for name, value in raw.items() if name != "text"}
+        return super().read({**others, "delta": {"content": raw.get("text")}}, escaped=escaped)
+
+    def _read_logprobs(self, value: Any) -> list[dict[str, Any]] | None:
+        return self._logprobs_reader.read(value)
 
 
 def _has_custom_calls(calls: Any) -> bool:

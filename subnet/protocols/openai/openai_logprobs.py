@@ -1,4 +1,4 @@
-"""Validation of the logprobs in a chunk."""
+"""Validation of the logprobs in a chunk, in the form of chat completions and in that of text completions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,54 @@ def read_logprobs(value: Any) -> list[dict[str, Any]] | None:
     if not isinstance(content, list):
         raise WireError("invalid logprobs: expected a list")
     return [_entry(entry) | {"top_logprobs": _top(entry)} for entry in content] or None
+
+
+class TextLogprobsReader:
+    """Reader of the logprobs of one choice of a text completion, which may arrive in parts."""
+
+    def __init__(self) -> None:
+        self._offset = 0
+
+    def read(self, value: Any) -> list[dict[str, Any]] | None:
+        """Return the same entries as `read_logprobs`, each with a `text_offset` besides.
+
+        They are read from OpenAI's lists of tokens, or from entries as in chat completions: llama-server's and
+        Ollama's. The logprob is NaN for a token that has none: the first one of an echoed prompt. An offset that is
+        missing is computed. Raises WireError.
+        """
+        entries = _from_lists(value) if isinstance(value, dict) and "tokens" in value else read_logprobs(value)
+        for entry in entries or ():
+            entry["text_offset"] = entry.get("text_offset", self._offset)
+            self._offset = entry["text_offset"] + len(entry["token"])
+        return entries
+
+
+def _from_lists(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    tokens, logprobs = value["tokens"] or [], value.get("token_logprobs") or []
+    if not isinstance(tokens, list) or not isinstance(logprobs, list) or len(tokens) != len(logprobs):
+        raise WireError("invalid logprobs: expected as many token_logprobs as tokens")
+    tops, offsets = (_aligned(value.get(name), len(tokens)) for name in ("top_logprobs", "text_offset"))
+    return [_from_list(*fields) for fields in zip(tokens, logprobs, tops, offsets, strict=True)] or None
+
+
+def _aligned(values: Any, length: int) -> list[Any]:
+    """Return a list that may be missing, with `length` items."""
+    if not isinstance(values, list) or len(values) != length:
+        return [None] * length
+    return values
+
+
+def _from_list(token: Any, logprob: Any, top: Any, offset: Any) -> dict[str, Any]:
+    if not isinstance(token, str):
+        raise WireError("invalid logprobs: a token is not a string")
+    tops = top.items() if isinstance(top, dict) else ()
+    entry = {
+        "token": token,
+        "logprob": math.nan if logprob is None else _number(logprob),
+        "bytes": None,
+        "top_logprobs": [{"token": name, "logprob": _number(number), "bytes": None} for name, number in tops],
+    }
+    return entry | ({"text_offset": offset} if type(offset) is int and 0 <= offset < 1 << 53 else {})
 
 
 def _top(entry: Any) -> list[dict[str, Any]]:

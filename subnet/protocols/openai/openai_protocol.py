@@ -1,13 +1,14 @@
-"""OpenAI-compatible server as a node: messages in, text out."""
+"""OpenAI-compatible server as a node: messages or text in, text or embeddings out."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from subnet.aio import Sink
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
 from subnet.generation import Delta
 from subnet.http.client import HttpClient
@@ -16,6 +17,7 @@ from subnet.http.queue_watch import QueueWatcher
 from subnet.node_info import Capabilities, NodeInfo, Placement
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.openai.chat_client import ChatClient
+from subnet.protocols.openai.embeddings import post_embeddings
 from subnet.protocols.openai.model_catalog import ModelCatalog
 from subnet.protocols.openai.quirks import quirks_for
 from subnet.version import VERSION
@@ -28,9 +30,9 @@ _PREFILL_ERROR = re.compile(r"prefill|prefix|last (role|message)|must end with|a
 class OpenAIProtocol(Protocol):
     """Server at `spec.url`; without `spec.kind` only what all OpenAI-compatible servers have in common is used.
 
-    rpc_chat passes the parameters of a request on as they are, and rejects those that the server would silently ignore.
-    Errors of the server are mapped by subnet.http.error_map. `running` counts the choices in progress. Raises
-    SettingsError for an unusable `spec`.
+    rpc_chat passes the parameters of a request on as they are, and rejects those that the server would silently ignore;
+    rpc_embeddings passes on all of them. Errors of the server are mapped by subnet.http.error_map. `running` counts the
+    choices in progress. Raises SettingsError for an unusable `spec`.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -67,10 +69,25 @@ class OpenAIProtocol(Protocol):
         raise NodeError(f"{self.peer} does not provide a tokenizer")
 
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
+        raise InvalidRequest("This model accepts messages and text only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
-        needed = len(request.choices)
+        with self._slots(len(request.choices)):
+            try:
+                return await self._client.complete(request, emit)
+            except (InvalidRequest, ContextLengthExceeded) as error:
+                if request.prefix:
+                    raise self._prefill_rejected(request, error) from error
+                raise
+
+    async def rpc_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        with self._slots(1):
+            model = self._models.upstream_name(request.model, self._quirks.model)
+            return await post_embeddings(self._http, request, model)
+
+    @contextmanager
+    def _slots(self, needed: int) -> Iterator[None]:
+        """Use `needed` slots of the server. Raises NodeBusy if it does not have as many left."""
         if self.running + needed > self._spec.concurrency:
             raise NodeBusy(
                 f"{self.running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
@@ -79,21 +96,17 @@ class OpenAIProtocol(Protocol):
             )
         self.running += needed
         try:
-            return await self._client.complete(request, emit)
+            yield
         except NodeLost:
             # The next health check must contact the server, not the cache.
             self._models.invalidate()
             raise
-        except (InvalidRequest, ContextLengthExceeded) as error:
-            if request.prefix:
-                raise self._prefill_rejected(error) from error
-            raise
         finally:
             self.running -= needed
 
-    def _prefill_rejected(self, error: RequestError) -> NodeError:
+    def _prefill_rejected(self, request: ChatRequest, error: RequestError) -> NodeError:
         # The client did not send the prefix, so the error is not the client's, and another node may succeed.
-        if _PREFILL_ERROR.search(error.message):
+        if request.endpoint == "chat/completions" and _PREFILL_ERROR.search(error.message):
             self._prefill = False
         return NodeError(f"{self.peer} cannot continue a partial answer: {error.message}")
 

@@ -18,6 +18,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """Properties of one type of server, or of one provider.
 
     - `supported`: the parameters it supports, if it silently ignores all others; None: it rejects them itself.
+    - `text_supported`: the same for text completions.
     - `unsupported`: parameters that it silently ignores or misinterprets.
     - `renamed`: OpenAI's names of parameters, mapped to the server's own.
     - `developer_role`: it accepts the role "developer"; everyone, OpenAI included, accepts "system" instead.
@@ -31,6 +32,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     supported: frozenset[str] | None = None
+    text_supported: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = {}
     developer_role: bool = False
@@ -59,10 +61,12 @@ _BY_KIND: Mapping[Kind, Quirks] = {
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE, seeds=True),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
     # Older versions know only max_tokens and reject n; newer ones report the usage of each of n choices separately.
-    # vLLM's parameters for structured outputs are silently ignored (observed).
+    # vLLM's parameters for structured outputs, and three of text completions, are silently ignored (observed).
     "llama-server": Quirks(
         renamed=_MAX_TOKENS,
-        unsupported=names("structured_outputs guided_json guided_regex guided_choice guided_grammar"),
+        unsupported=names(
+            "structured_outputs guided_json guided_regex guided_choice guided_grammar echo suffix best_of"
+        ),
         prefill=True,
         single_choice=True,
         seeds=True,
@@ -72,6 +76,10 @@ _BY_KIND: Mapping[Kind, Quirks] = {
         supported=names(
             "messages max_tokens seed stop temperature frequency_penalty presence_penalty top_p response_format tools"
             " reasoning reasoning_effort logprobs top_logprobs"
+        ),
+        # CompletionRequest in the same file; its prompt is one string.
+        text_supported=names(
+            "prompt suffix max_tokens seed stop temperature frequency_penalty presence_penalty top_p logprobs"
         ),
         renamed=_MAX_TOKENS,
         single_choice=True,

@@ -34,6 +34,11 @@ def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
     return _to_usage(usage, _extra(usage)) if isinstance(usage, dict) else None
 
 
+def read_prompt_tokens(usage: Any) -> int:
+    """Return the number of prompt tokens in the usage of a response without an answer; 0 if there is none."""
+    return _count(usage, "prompt_tokens", "input_tokens", "total_tokens") or 0
+
+
 def total_usage(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
     """Return the total of requests with the same prompt, which counts once; None if any usage is unknown.
 

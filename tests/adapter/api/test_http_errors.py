@@ -317,9 +317,11 @@ def tree(root: type[SubnetError]) -> list[type[SubnetError]]:
 
 @pytest.mark.parametrize("error", tree(SubnetError), ids=lambda error: error.code)
 def test_every_subnet_error_has_a_status(error: type[SubnetError]) -> None:
-    """Every SubnetError has a status: below 500 for the client's mistakes and rate limits, else 500 or above."""
+    """Every SubnetError has a status: below 500 for mistakes in the request or the choice of model and for rate limits,
+    else 500 or above.
+    """
     answer = to_http_error(error("words", retry_after=0.2, param="p"))
-    mistake = issubclass(error, errors.RequestError | errors.RateLimited)
+    mistake = issubclass(error, errors.RequestError | errors.RateLimited | errors.EndpointMissing)
     assert (answer.status < 500) == mistake
     assert answer.error.code
     assert answer.headers in ({}, {"retry-after": "1", "retry-after-ms": "200"})

@@ -124,8 +124,6 @@ async def test_endpoints_that_need_a_tokenizer() -> None:
     """On the chat lane, endpoints and options that need a tokenizer are rejected."""
     async with client(chat("mock", "Hi")) as http:
         for path, ask in (
-            ("/v1/completions", {"model": "mock", "prompt": "Hi"}),
-            ("/v1/embeddings", {"model": "mock", "input": "Hi"}),
             ("/tokenize", {"model": "mock", "prompt": "Hi"}),
             (f"{CHAT}/render", ASK),
         ):

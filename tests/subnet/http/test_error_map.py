@@ -107,6 +107,12 @@ ERROR_RESPONSES: list[tuple[int, Any, type[SubnetError], str | None]] = [
         ContextLengthExceeded,
         None,
     ),
+    (
+        500,
+        {"error": {"code": 500, "message": "input (901 tokens) is too large to process.", "type": "server_error"}},
+        ContextLengthExceeded,
+        None,
+    ),
     (503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, NodeError, None),
     # Ollama
     (

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from subnet import MockProtocol, RemoteManager
+from subnet.chat import Endpoint
 from subnet.errors import (
+    EndpointMissing,
     EngineFailed,
     FirstTokenTimeout,
     NodeBusy,
@@ -157,3 +159,29 @@ async def test_a_model_that_is_no_longer_served_is_forgotten() -> None:
             remote.deployment(f"model-{number}")
         assert [one.model for one in remote.deployments] == ["model-49"]
         assert len(remote._deployments) == 1
+
+
+async def test_missing_endpoint() -> None:
+    """A server without an endpoint gets no requests to it for a minute, and keeps getting others; it is not failing."""
+    clock = Clock()
+    async with managing(Provider(), clock=clock) as manager:
+        for _ in range(4):
+            manager.lease("bad", requirements=Requirements("chat", "embeddings")).failed(EndpointMissing("x"))
+            with pytest.raises(EndpointMissing, match="'bad' does not support /v1/embeddings"):
+                manager.lease("bad", requirements=Requirements("chat", "embeddings"))
+            assert not manager.has_other("bad", (), Requirements("chat", "embeddings"))
+            others: list[tuple[str, Endpoint]] = [("bad", "completions"), ("good", "embeddings")]
+            for model, endpoint in others:
+                assert manager.has_other(model, (), Requirements("chat", endpoint))
+                manager.lease(model, requirements=Requirements("chat", endpoint)).succeeded()
+            assert manager.status(manager.remotes[0]).state == "healthy"
+            clock.now += 61
+
+
+async def test_missing_endpoint_is_no_failure() -> None:
+    """Many servers' refusals of an endpoint do not open the breaker of one that answers other requests."""
+    async with managing(Provider()) as manager:
+        leases = [manager.lease("bad", requirements=Requirements("chat", "completions")) for _ in range(6)]
+        for lease in leases:
+            lease.failed(EndpointMissing("x"))
+        assert manager.status(manager.remotes[0]).state == "healthy"
