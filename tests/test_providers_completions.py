@@ -97,6 +97,22 @@ async def test_parameters_are_passed_on(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("prompts", [1, 2])
+async def test_other_members_come_back(prompts: int, stream: bool) -> None:
+    """Members of choice and response are passed on, and those of the usage if a single request made the answer."""
+    last = {**text_chunk(finish="stop"), **usage_of(1, 1, cost=0.5)}
+    chunks = {**text_chunk("Hi", safety={"level": 0}), "provider": "A"}, last
+    given = request(prompt=["a", "b"][:prompts], stream=stream, stream_options={"include_usage": True})
+    async with gateway_to(Provider(completions=[events(*chunks)])) as http:
+        response = await http.post(COMPLETIONS, json=given)
+    parts = events_of(response.content)[:-1] if stream else [response.json()]
+    assert [part["provider"] for part in parts if "provider" in part] == ["A"] * (prompts if stream else 1)
+    choices = [choice for part in parts for choice in part["choices"] if "safety" in choice]
+    assert [choice["safety"] for choice in choices] == [{"level": 0}] * prompts
+    assert parts[-1]["usage"].get("cost") == (0.5 if prompts == 1 else None)
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_several_prompts(stream: bool) -> None:
     """Each prompt is a request of its own; choice i of prompt p has the index p * n + i, and usages are summed."""
 

@@ -13,7 +13,7 @@ from adapter.config import Settings
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost
 from tests.fakes import ASK, gateway, saying
-from tests.provider import TEXT, Provider, answer, error_response
+from tests.provider import TEXT, Provider, answer, embeddings_of, error_response
 from tests.test_providers import CHAT, LIMITS, ask, node_of
 
 AUDIO = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
@@ -93,3 +93,14 @@ async def test_the_chat_lane_fails_where_the_token_lane_refuses() -> None:
     token, provider = saying("From tokens.", peer="tokens"), Provider(error_response(500))
     async with gateway_to_both(token, provider) as http:
         assert await ask(http, stream=False, **AUDIO) == (503, "", "node_failed")
+
+
+async def test_embeddings_come_from_the_lane_that_has_them() -> None:
+    """Nodes without embeddings exclude the token lane, which answers text completions."""
+    token = saying("From tokens.", peer="tokens")
+    provider = Provider(routes={"/v1/embeddings": embeddings_of([0.5, 1.0])})
+    async with gateway_to_both(token, provider) as http:
+        embedded = await http.post("/v1/embeddings", json={"model": "mock", "input": "Hi"})
+        completed = await http.post("/v1/completions", json={"model": "mock", "prompt": "Hi", "max_tokens": 50})
+    assert embedded.json()["data"][0]["embedding"] == [0.5, 1.0]
+    assert completed.json()["choices"][0]["text"] == "From tokens."

@@ -55,7 +55,9 @@ class TokenBatch(CompletionBatch):
         scores: dict[int, TextLogprobs] = {}
         width = self._num_logprobs if self._echo else None
         if width is not None:
-            evaluator = self._evaluator = sessions.prompt_evaluator(self.card.id, priority=self.completions[0].priority)
+            evaluator = self._evaluator = sessions.prompt_evaluator(
+                self.card.id, priority=self.completions[0].priority, identity=self._model.identity
+            )
 
             async def score(completion: TokenGeneration) -> None:
                 token_scores = await evaluator.score(completion.prompt, width) if len(completion.prompt) > 1 else []

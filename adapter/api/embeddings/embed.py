@@ -56,7 +56,7 @@ class Embeddings(EmbeddingWork):
         self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         """Compute the embeddings. Raises the errors of PromptEvaluator.embed."""
-        self._evaluator = sessions.prompt_evaluator(self.card.id, may_queue=may_queue)
+        self._evaluator = sessions.prompt_evaluator(self.card.id, may_queue=may_queue, identity=self._model.identity)
         self._vectors = await _embed(self._inputs, self._evaluator, sessions.capacity(self.card.id))
 
     async def response(self) -> bytes:
