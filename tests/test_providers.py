@@ -450,6 +450,23 @@ async def test_failover_is_bounded_in_time() -> None:
                 assert await ask(http, True, seed=1) == (200, "One two three", "model_timeout")
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_failover_to_fallbacks_is_bounded_in_time(stream: bool) -> None:
+    """The time that failover may take is counted from the first failure, whichever model is asked meanwhile."""
+    first, other = Provider(cut_off(3) if stream else error_response(500)), Provider(unresponsive())
+    limits = msgspec.structs.replace(LIMITS, first_token_timeout=60.0, failover_timeout=0.5)
+    settings = Settings(access_log=False, fallbacks={"mock": ("other",)})
+    async with AsyncExitStack() as stack:
+        for provider in (first, other):
+            await stack.enter_async_context(provider)
+        protocols = node_of(first), node_of(other, "other")
+        url = await stack.enter_async_context(gateway(*protocols, settings=settings, limits=limits))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20))
+        status, text, code = await ask(http, stream)
+    assert (status, text, code) == ((200, "One two three", "node_failed") if stream else (503, "", "node_failed"))
+    assert len(other.chat_requests) == 1
+
+
 WAITING = 'vllm:num_requests_running{model_name="m"} 8.0\nvllm:num_requests_waiting{engine="0",model_name="m"} %s\n'
 
 

@@ -11,6 +11,7 @@ from adapter.decode.usage import Usage
 from subnet import SessionManager
 from subnet.aio import Sink
 from subnet.client.ledger.base import Ledger
+from subnet.client.request_state import RequestState
 from subnet.node_info import Lane, ModelCard
 
 SinkFactory = Callable[[], Sink[Event]]
@@ -60,12 +61,12 @@ class Work(ABC):
         return ()
 
     async def run(  # noqa: B027 some work needs no nodes
-        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None
     ) -> None:
         """Run the work on nodes and pass its events to `emit` as they arrive.
 
-        While `may_queue` returns False, it does not wait for capacity. Cancelling the call cancels the work on the
-        nodes. Raises SubnetError.
+        `state` is that of the request, if other models are tried for it, too. Cancelling the call cancels the work on
+        the nodes. Raises SubnetError.
         """
 
 

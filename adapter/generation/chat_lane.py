@@ -29,6 +29,7 @@ from adapter.generation.model_registry import fingerprint
 from subnet import Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest, Endpoint
 from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
+from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 
 # Parameters that the gateway or the protocol handles, so they are not passed on.
@@ -97,14 +98,14 @@ class ChatGeneration(Generation):
         return ledger if isinstance(ledger, ChatLedger) else None
 
     async def run(
-        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Callable[[Event], None], state: RequestState | None = None
     ) -> None:
         def receive(delta: ChatDelta) -> None:
             for event in self._events(delta):
                 emit(event)
 
         name = self._card.id
-        async with sessions.session(name, key=self._key, priority=self._priority, may_queue=may_queue) as self._session:
+        async with sessions.session(name, key=self._key, priority=self._priority, state=state) as self._session:
             with deep_bodies_refused():
                 await self._session.chat(self._request, receive)
         ledger = self.ledger

@@ -13,6 +13,7 @@ from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAns
 from adapter.request_id import current_request
 from subnet import SessionManager
 from subnet.aio import Sink
+from subnet.client.request_state import RequestState
 from subnet.client.resume.token import Diverged
 from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
 
@@ -55,6 +56,7 @@ class Fallback(Generic[W]):
         self._current = self._remaining[0]
         self._prepare = prepare
         self._error: Exception | None = None
+        self._first_failure: float | None = None
         self._answer = DeliveredAnswer(lambda event: None)
 
     @property
@@ -146,7 +148,11 @@ class Fallback(Generic[W]):
             await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
-        await self.work.run(sessions, emit, may_queue=lambda: self._answer.started or not self._remaining)
+        state = RequestState(lambda: self._answer.started or not self._remaining, self._first_failure)
+        try:
+            await self.work.run(sessions, emit, state)
+        finally:
+            self._first_failure = state.first_failure
 
     def _should_fall_back(self, error: Exception) -> bool:
         """Record the error of the current model and return True if the next model should be tried."""

@@ -15,6 +15,7 @@ from adapter.generation.param_names import rename_param
 from subnet import Session, SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.client.ledger.token import TokenLedger
+from subnet.client.request_state import RequestState
 from subnet.errors import EngineFailed, RequestError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import ModelCard
@@ -103,13 +104,13 @@ class TokenGeneration(Generation):
         return self.model.fingerprint
 
     async def run(
-        self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
+        self, sessions: SessionManager, emit: Callable[[Event], None], state: RequestState | None = None
     ) -> None:
         """Run the generation. When its last choice is finished, the work on the node is cancelled if it still runs."""
         sink, count = self._create_sink(emit), len(self.choices)
         name, identity = self.model.card.id, self.model.identity
         async with sessions.session(
-            name, key=self.key, priority=self.priority, may_queue=may_queue, identity=identity
+            name, key=self.key, priority=self.priority, state=state, identity=identity
         ) as self._session:
             try:
                 await self._session.run(self.prompt, self.sampling, sink, choices=count, text=self.text)

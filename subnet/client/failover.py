@@ -14,6 +14,7 @@ from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import IdleDeadline
 from subnet.client.ledger.base import D, Ledger
 from subnet.client.race import Hedger, Race
+from subnet.client.request_state import RequestState
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
@@ -50,7 +51,7 @@ class Failover(Generic[D]):
         limits: Limits,
         hedger: Hedger,
         deadline: IdleDeadline,
-        may_queue: Callable[[], bool] = lambda: True,
+        state: RequestState | None = None,
     ) -> None:
         self._ledger = ledger
         self._create_attempt = create_attempt
@@ -59,7 +60,7 @@ class Failover(Generic[D]):
         self._limits = limits
         self._hedger = hedger
         self._deadline = deadline
-        self._retry = Retry(limits, may_queue=may_queue)
+        self._retry = Retry(limits, state)
         self._max_choices = len(ledger.choices)
         self._interrupted = False
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
+from subnet.client.request_state import RequestState
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
@@ -47,7 +48,7 @@ class PromptEvaluator:
     The methods raise InvalidRequest if no node of the model supports the request, ContextLengthExceeded, and
     NoNodeAvailable or the last NodeError after the last attempt. Cancelling a call cancels the work on the node. The
     timeout is that for the first token after a prompt of the same length. A lower `priority` number goes first when all
-    nodes are at capacity; for `may_queue` and `identity` see Session. `nodes` and `peers` are the names and addresses
+    nodes are at capacity; for `state` and `identity` see Session. `nodes` and `peers` are the names and addresses
     of the nodes used so far, in order; nothing is replayed.
     """
 
@@ -58,14 +59,14 @@ class PromptEvaluator:
         limits: Limits | None = None,
         *,
         priority: int = 0,
-        may_queue: Callable[[], bool] = lambda: True,
+        state: RequestState | None = None,
         identity: str = "",
     ) -> None:
         self._manager = remote_manager
         self._model = model
         self._priority = priority
         self._identity = identity
-        self._may_queue = may_queue
+        self._state = state
         self._limits = limits or Limits()
         self.nodes: list[str] = []
         self.peers: list[str] = []
@@ -107,7 +108,7 @@ class PromptEvaluator:
         return await self._run(_Task(call, len(tokens), requirements, unsupported, RoutingHint(tokens)))
 
     async def _run(self, task: _Task[T]) -> T:
-        retry = Retry(self._limits, may_queue=self._may_queue)
+        retry = Retry(self._limits, self._state)
         ticket = self._manager.wait_queue.ticket(self._model, self._priority, task.requirements.needs)
         try:
             while True:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
+from subnet.client.request_state import RequestState
 from subnet.client.timeouts import Limits
 from subnet.errors import (
     EndpointMissing,
@@ -23,23 +24,21 @@ from subnet.pool.deployment import Deployment
 class Retry:
     """Retry budget of one generation. Every new token restores it, except the number of attempts in all.
 
-    `excluded` are the peers that have failed, and `failed_deployments` is for the leases of the request. `may_queue`
-    returns False while another model can be asked instead: then a full model is not waited for, unless the time that
-    it announces is short.
+    `excluded` are the peers that have failed, and `failed_deployments` is for the leases of the request. While another
+    model can be asked instead, by `state`, a full model is not waited for, unless the time that it announces is short.
     """
 
     def __init__(
-        self, limits: Limits, clock: Callable[[], float] = monotonic, may_queue: Callable[[], bool] = lambda: True
+        self, limits: Limits, state: RequestState | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self.excluded: set[str] = set()
         self.failed_deployments: set[Deployment] = set()
         self._limits = limits
-        self._may_queue = may_queue
+        self._state = state or RequestState()
         self._clock = clock
         self._failures = 0
         self._stalls = 0
         self._total_failures = 0
-        self._first_failure: float | None = None
         self._last_progress = clock()
         self._last_error: SubnetError | None = None
         self._waiting_since: float | None = None
@@ -51,14 +50,14 @@ class Retry:
     @property
     def remaining(self) -> float | None:
         """Seconds of failover_timeout that are left to deliver a new token; None before a failure."""
-        if self._first_failure is None:
+        if self._state.first_failure is None:
             return None
-        return max(0.0, self._first_failure + self._limits.failover_timeout - self._clock())
+        return max(0.0, self._state.first_failure + self._limits.failover_timeout - self._clock())
 
     def on_progress(self) -> None:
         """Restore the budget, after new tokens."""
         self._waiting_since = None
-        self._first_failure = None
+        self._state.first_failure = None
         self._failures = self._stalls = 0
         self._last_progress = self._clock()
 
@@ -92,7 +91,7 @@ class Retry:
         now = self._clock()
         self._failures += 1
         self._total_failures += 1
-        self._first_failure = now if self._first_failure is None else self._first_failure
+        self._state.first_failure = now if self._state.first_failure is None else self._state.first_failure
         self._last_error = error
         self._stalls += isinstance(error, InterTokenTimeout)
         if not has_other and (error.permanent or self._is_hopeless(error)):
@@ -105,7 +104,7 @@ class Retry:
         """Return whether not to ask the only node again: for a timeout if another model can be asked, and for a second
         stall in the middle of an answer anyway.
         """
-        return isinstance(error, NodeTimeout) and (self._stalls > 1 or not self._may_queue())
+        return isinstance(error, NodeTimeout) and (self._stalls > 1 or not self._state.may_queue())
 
     def _pause(self, error: SubnetError, now: float) -> float:
         limits, number = self._limits, self._failures - 1
@@ -119,7 +118,7 @@ class Retry:
 
     def _longest_wait(self, error: NoNodeAvailable | NodeBusy) -> float:
         """Return the seconds to wait for capacity in all."""
-        if self._may_queue():
+        if self._state.may_queue():
             return self._limits.queue_timeout
         wait = error.retry_after if isinstance(error, NodeBusy) else None
         is_short = wait is not None and wait <= self._limits.max_retry_after

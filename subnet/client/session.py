@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
@@ -23,6 +23,7 @@ from subnet.client.ledger.base import D, Ledger
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.ledger.token import TokenLedger
 from subnet.client.race import Hedger
+from subnet.client.request_state import RequestState
 from subnet.client.request_validation import validate_encoding, validate_prompt, validate_sampling
 from subnet.client.timeouts import Limits
 from subnet.errors import SessionClosed
@@ -36,8 +37,8 @@ class Session:
     """Client session for one generation at a time, on any number of nodes. Use it with `async with`, or call close().
 
     `model` None: any model. Sessions with the same `key` use the same node if the policy supports it. A lower
-    `priority` number goes first when all nodes are at capacity. While `may_queue` returns False, the session waits
-    neither for capacity nor for nodes to recover. `identity` is that of the card for which prompts are made, see
+    `priority` number goes first when all nodes are at capacity. `state` is shared with other sessions of the same
+    request, see RequestState. `identity` is that of the card for which prompts are made, see
     ModelCard: nodes that differ from it are not used. `authorizer` defaults to the manager's. `ledger` is the ledger of
     the last generation, None before the first.
     """
@@ -50,7 +51,7 @@ class Session:
         model: str | None = None,
         key: str | None = None,
         priority: int = 0,
-        may_queue: Callable[[], bool] = lambda: True,
+        state: RequestState | None = None,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
         identity: str = "",
@@ -62,7 +63,7 @@ class Session:
         self._identity = identity
         self._key = key
         self._priority = priority
-        self._may_queue = may_queue
+        self._state = state or RequestState()
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
         self._deadline: IdleDeadline | None = None
@@ -147,7 +148,7 @@ class Session:
         """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
         # It may be a bound method of the session's owner, which makes a reference cycle.
-        self._may_queue = _always
+        self._state = RequestState()
         if self._deadline is not None:
             self._deadline.abort(SessionClosed("the session was closed"))
             self._finished = self._finished or asyncio.Event()
@@ -170,7 +171,7 @@ class Session:
             limits=self._limits,
             hedger=self._hedger,
             deadline=self._deadline,
-            may_queue=self._may_queue,
+            state=self._state,
         )
         try:
             await failover.run(self._priority)
@@ -180,7 +181,3 @@ class Session:
             if self._finished is not None:
                 self._finished.set()
             self._manager.wait_queue.notify(self._model)
-
-
-def _always() -> bool:
-    return True

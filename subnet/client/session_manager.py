@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from subnet.authorizers import AuthorizerBase
 from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.client.race import Hedger
+from subnet.client.request_state import RequestState
 from subnet.client.session import Session
 from subnet.client.timeouts import Limits
 from subnet.pool.manager import RemoteManager
@@ -39,14 +40,14 @@ class SessionManager:
         *,
         key: str | None = None,
         priority: int = 0,
-        may_queue: Callable[[], bool] = lambda: True,
+        state: RequestState | None = None,
         identity: str = "",
     ) -> Session:
         """Create a session for `model` (None: any model). Use it as `async with manager.session(...) as session`.
 
         Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
-        requests with a lower `priority` number go first, and requests of the same priority in order of arrival. While
-        `may_queue` returns False, a session waits neither for capacity nor for nodes to recover. `identity` is that of
+        requests with a lower `priority` number go first, and requests of the same priority in order of arrival. `state`
+        is shared with other sessions of the same request, see RequestState. `identity` is that of
         the card for which the prompt is made, see ModelCard; "": the one that the model's nodes have in common.
         """
         return Session(
@@ -55,22 +56,22 @@ class SessionManager:
             model=model,
             key=key,
             priority=priority,
-            may_queue=may_queue,
+            state=state,
             limits=self._limits_of(model),
             hedger=self._hedger,
             identity=identity,
         )
 
     def prompt_evaluator(
-        self, model: str, *, priority: int = 0, may_queue: Callable[[], bool] = lambda: True, identity: str = ""
+        self, model: str, *, priority: int = 0, state: RequestState | None = None, identity: str = ""
     ) -> PromptEvaluator:
-        """Create an evaluator for embeddings and prompt logprobs; `may_queue` and `identity` as for `session`."""
+        """Create an evaluator for embeddings and prompt logprobs; `state` and `identity` as for `session`."""
         return PromptEvaluator(
             self._remote_manager,
             model,
             self._limits_of(model),
             priority=priority,
-            may_queue=may_queue,
+            state=state,
             identity=identity,
         )
 

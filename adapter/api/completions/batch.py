@@ -14,6 +14,7 @@ from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, U
 from adapter.generation.base import Generation, TriedNodes, Work
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
+from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 
 T = TypeVar("T")
@@ -57,20 +58,18 @@ class CompletionBatch(Work):
     def tried_nodes(self) -> Sequence[TriedNodes]:
         return [tried for completion in self.completions for tried in completion.tried_nodes]
 
-    async def run(
-        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Emit the events of all choices as they arrive, and the usage at the end.
 
         The first error stops all completions and is raised. Cancelling the call cancels the work on the nodes. Raises
         SubnetError.
         """
-        await self._generate(sessions, emit, may_queue)
+        await self._generate(sessions, emit, state)
         tried = self.tried_nodes
         replayed, diverged = sum(one.replayed_tokens for one in tried), any(one.diverged for one in tried)
         emit(Used(self.usage, self._nodes_after_failover(), replayed, diverged=diverged, extra=self._usage_extra))
 
-    async def _generate(self, sessions: SessionManager, emit: Sink[Event], may_queue: Callable[[], bool]) -> None:
+    async def _generate(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None) -> None:
         def forward(event: Event) -> None:
             if not isinstance(event, Used):
                 emit(event)
@@ -80,12 +79,16 @@ class CompletionBatch(Work):
 
         async def run(completion: Generation) -> None:
             self._running[completion] = None
-            await completion.run(sessions, forward, may_queue=may_queue)
+            await completion.run(sessions, forward, self._state_of_each(state))
             del self._running[completion]
             # Summed up once: each chunk may have the usage, and there may be thousands of prompts.
             self._used = total_usage([self._used, completion.usage])
 
         await run_bounded(run, self.completions, sessions.capacity(self.card.id) // self.choices)
+
+    def _state_of_each(self, state: RequestState | None) -> RequestState | None:
+        """Return the state for one completion: of several, each has its own failures."""
+        return state if state is None or len(self.completions) == 1 else RequestState(state.may_queue)
 
     def _nodes_after_failover(self) -> tuple[str, ...]:
         """Return the nodes of the prompts that more than one node worked on."""

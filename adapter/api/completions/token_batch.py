@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import ChoicePrefix, CompletionBatch, run_bounded, total_usage
@@ -14,6 +14,7 @@ from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink
 from subnet.client.prompt_scoring import PromptEvaluator
+from subnet.client.request_state import RequestState
 
 # From this number of tokens on, formatting their logprobs takes so long that it is done in a thread.
 _OFFLOAD_TOKENS = 1024
@@ -70,9 +71,9 @@ class TokenBatch(CompletionBatch):
             await run_bounded(score, self.completions, sessions.capacity(self.card.id))
         self.prefixes = [self._prefix(completion, scores.get(id(completion))) for completion in self.completions]
 
-    async def _generate(self, sessions: SessionManager, emit: Sink[Event], may_queue: Callable[[], bool]) -> None:
+    async def _generate(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None) -> None:
         if self._generates:
-            await super()._generate(sessions, emit, may_queue)
+            await super()._generate(sessions, emit, state)
             return
         self._used = total_usage([completion.usage for completion in self.completions])
         for index in range(len(self.completions) * self.choices):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -22,6 +22,7 @@ from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
+from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 
@@ -52,11 +53,9 @@ class Embeddings(EmbeddingWork):
         count = sum(len(tokens) for tokens in self._inputs)
         return msgspec.structs.replace(NO_USAGE, prompt_tokens=count, total_tokens=count)
 
-    async def run(
-        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Compute the embeddings. Raises the errors of PromptEvaluator.embed."""
-        self._evaluator = sessions.prompt_evaluator(self.card.id, may_queue=may_queue, identity=self._model.identity)
+        self._evaluator = sessions.prompt_evaluator(self.card.id, state=state, identity=self._model.identity)
         self._vectors = await _embed(self._inputs, self._evaluator, sessions.capacity(self.card.id))
 
     async def response(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from adapter.generation.chat_lane import deep_bodies_refused
 from subnet import SessionManager
 from subnet.aio import Sink
 from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
+from subnet.client.request_state import RequestState
 from subnet.errors import WireError
 from subnet.node_info import ModelCard
 
@@ -37,11 +38,9 @@ class UpstreamEmbeddings(EmbeddingWork):
         count = 0 if self._response is None else self._response.prompt_tokens
         return msgspec.structs.replace(NO_USAGE, prompt_tokens=count, total_tokens=count)
 
-    async def run(
-        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Request the embeddings. Raises the errors of PromptEvaluator.request_embeddings."""
-        self._evaluator = sessions.prompt_evaluator(self._card.id, may_queue=may_queue)
+        self._evaluator = sessions.prompt_evaluator(self._card.id, state=state)
         with deep_bodies_refused():
             self._response = await self._evaluator.request_embeddings(self._request)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -15,6 +14,7 @@ from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from subnet import RemoteManager, SessionManager
 from subnet.aio import Sink
+from subnet.client.request_state import RequestState
 from subnet.errors import ContentRefused, NodeLost
 from subnet.node_info import ModelCard
 
@@ -33,9 +33,7 @@ class FailingWork(Work):
     def usage(self) -> Usage:
         return NO_USAGE
 
-    async def run(
-        self, sessions: SessionManager, emit: Sink[Event], *, may_queue: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         raise self._error
 
 

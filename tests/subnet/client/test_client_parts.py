@@ -12,6 +12,7 @@ import pytest
 
 from subnet import Limits, TokenAuthorizer
 from subnet.client.deadline import Activity, IdleDeadline
+from subnet.client.request_state import RequestState
 from subnet.client.retry import Retry
 from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited, Unauthorized
 from subnet.generation import Sampling
@@ -22,7 +23,7 @@ from subnet.wire.messages import Accepted, ChoiceStart, Generate
 def test_retries_are_bounded_and_back_off() -> None:
     """The first retry is immediate, later ones wait up to a doubling maximum, and the last error is raised."""
     limits = Limits(max_attempts=27, max_total_attempts=99, backoff=0.001, backoff_max=1.5)
-    retry = Retry(limits, lambda: 0.0)
+    retry = Retry(limits, clock=lambda: 0.0)
     first, *pauses = [retry.on_failure(EngineFailed("x"), peer) for peer in ascii_lowercase]
     assert first == 0.0
     assert all(0 <= pause <= min(1.5, 0.002 * 2**number) for number, pause in enumerate(pauses))
@@ -35,7 +36,7 @@ def test_retries_are_bounded_and_back_off() -> None:
 def test_waiting_for_capacity_ends_after_queue_timeout() -> None:
     """A session waits for capacity up to queue_timeout, without using attempts, and then raises the last failure."""
     now = [0.0]
-    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), clock=lambda: now[0])
     with pytest.raises(NoNodeAvailable):
         retry.on_unavailable(NoNodeAvailable("nobody"))
     assert retry.on_failure(NodeBusy("full"), "a") == 0.0
@@ -51,7 +52,7 @@ def test_waiting_for_capacity_ends_after_queue_timeout() -> None:
 
 def test_retry_after_longer_than_queue_timeout_fails_at_once() -> None:
     """A rate limit whose Retry-After exceeds queue_timeout is raised without waiting."""
-    retry = Retry(Limits(queue_timeout=5.0), lambda: 0.0)
+    retry = Retry(Limits(queue_timeout=5.0), clock=lambda: 0.0)
     assert retry.on_unavailable(RateLimited("too often", retry_after=4.0)) > 0
     assert retry.on_unavailable(RateLimited("too often")) > 0
     with pytest.raises(RateLimited):
@@ -61,7 +62,7 @@ def test_retry_after_longer_than_queue_timeout_fails_at_once() -> None:
 def test_progress_restores_the_retry_budget() -> None:
     """New tokens restore all attempts and the whole queue_timeout."""
     now = [0.0]
-    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=2, queue_timeout=5.0), clock=lambda: now[0])
     for _ in range(5):
         retry.on_failure(EngineFailed("x"), "a")
         assert retry.on_unavailable(NodeBusy("full")) > 0
@@ -72,7 +73,7 @@ def test_progress_restores_the_retry_budget() -> None:
 def test_retry_timeout_counts_from_the_last_token() -> None:
     """A long answer that loses its node is retried: retry_timeout counts from the last token."""
     now = [0.0]
-    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), clock=lambda: now[0])
     now[0] = 300.0
     retry.on_progress()
     assert retry.on_failure(EngineFailed("x"), "a") == 0.0
@@ -84,7 +85,7 @@ def test_retry_timeout_counts_from_the_last_token() -> None:
 def test_the_first_failure_is_always_retried() -> None:
     """The first failure is retried even if retry_timeout has already passed, a second one is not."""
     now = [0.0]
-    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), lambda: now[0])
+    retry = Retry(Limits(max_attempts=4, retry_timeout=60.0), clock=lambda: now[0])
     now[0] = 120.0
     assert retry.on_failure(EngineFailed("x"), "a") == 0.0
     with pytest.raises(EngineFailed):
@@ -93,7 +94,7 @@ def test_the_first_failure_is_always_retried() -> None:
 
 def test_attempts_in_all_are_bounded() -> None:
     """A request ends after max_total_attempts attempts, even if each brings a token."""
-    retry = Retry(Limits(max_attempts=4, max_total_attempts=16), lambda: 0.0)
+    retry = Retry(Limits(max_attempts=4, max_total_attempts=16), clock=lambda: 0.0)
     for _ in range(15):
         retry.on_progress()
         retry.on_failure(EngineFailed("x"), "a")
@@ -105,7 +106,7 @@ def test_attempts_in_all_are_bounded() -> None:
 def test_failover_timeout_counts_from_the_first_failure() -> None:
     """The time to the next token is bounded from the first failure on, and without a failure it is not."""
     now = [0.0]
-    retry = Retry(Limits(failover_timeout=45.0, retry_timeout=900.0, queue_timeout=900.0), lambda: now[0])
+    retry = Retry(Limits(failover_timeout=45.0, retry_timeout=900.0, queue_timeout=900.0), clock=lambda: now[0])
     now[0] = 500.0
     before = retry.remaining
     retry.on_failure(EngineFailed("x"), "a")
@@ -122,7 +123,7 @@ def test_failover_timeout_counts_from_the_first_failure() -> None:
 def test_a_short_retry_after_is_waited_for_before_a_fallback() -> None:
     """While a fallback can be asked, only a wait of at most max_retry_after is waited for."""
     now = [0.0]
-    retry = Retry(Limits(max_retry_after=3.0), lambda: now[0], may_queue=lambda: False)
+    retry = Retry(Limits(max_retry_after=3.0), RequestState(lambda: False), lambda: now[0])
     assert retry.on_unavailable(RateLimited("too often", retry_after=2.0)) > 0
     now[0] = 1.0
     assert retry.on_unavailable(RateLimited("too often", retry_after=1.0)) > 0
@@ -131,7 +132,7 @@ def test_a_short_retry_after_is_waited_for_before_a_fallback() -> None:
         retry.on_unavailable(RateLimited("too often", retry_after=1.0))
     for error in (RateLimited("too often", retry_after=4.0), NodeBusy("full")):
         with pytest.raises(type(error)):
-            Retry(Limits(max_retry_after=3.0), lambda: 0.0, may_queue=lambda: False).on_unavailable(error)
+            Retry(Limits(max_retry_after=3.0), RequestState(lambda: False), lambda: 0.0).on_unavailable(error)
 
 
 async def test_idle_timeout_raises_timeout_error() -> None:

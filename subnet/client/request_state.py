@@ -1,0 +1,20 @@
+"""State that the sessions of one request share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class RequestState:
+    """State of a request for which several models may be tried, one after the other.
+
+    While `may_queue` returns False, another model can be asked: then a session waits neither for capacity nor for nodes
+    to recover. `first_failure` is the time of the first failure since the last new token, by time.monotonic; None if
+    there was none.
+    """
+
+    __slots__ = ("first_failure", "may_queue")
+
+    def __init__(self, may_queue: Callable[[], bool] = lambda: True, first_failure: float | None = None) -> None:
+        self.may_queue = may_queue
+        self.first_failure = first_failure
