@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subnet.authorizers import AuthorizerBase, TokenAuthorizer
+    from subnet.client.request_state import RequestState
     from subnet.client.session import Session
     from subnet.client.session_manager import SessionManager
     from subnet.client.timeouts import Limits
@@ -18,6 +19,7 @@ __all__ = [
     "Limits",
     "MockProtocol",
     "RemoteManager",
+    "RequestState",
     "Sampling",
     "Session",
     "SessionManager",
@@ -30,6 +32,7 @@ _HOMES = {
     "Limits": "subnet.client.timeouts",
     "MockProtocol": "subnet.protocols.mock",
     "RemoteManager": "subnet.pool.manager",
+    "RequestState": "subnet.client.request_state",
     "Sampling": "subnet.generation",
     "Session": "subnet.client.session",
     "SessionManager": "subnet.client.session_manager",

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from adapter.decode.events import Event
 from adapter.decode.usage import Usage
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.ledger.base import Ledger
-from subnet.client.request_state import RequestState
 from subnet.node_info import Lane, ModelCard
 
 SinkFactory = Callable[[], Sink[Event]]

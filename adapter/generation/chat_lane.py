@@ -26,10 +26,9 @@ from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, U
 from adapter.errors import BadRequest
 from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
-from subnet import Session, SessionManager
+from subnet import RequestState, Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest, Endpoint
 from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
-from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 
 # Parameters that the gateway or the protocol handles, so they are not passed on.

@@ -11,9 +11,8 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.base import Candidate, SinkFactory, Work
 from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer
 from adapter.request_id import current_request
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink
-from subnet.client.request_state import RequestState
 from subnet.client.resume.token import Diverged
 from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
 

@@ -12,10 +12,9 @@ from adapter.generation.base import Generation
 from adapter.generation.model_registry import Model
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.param_names import rename_param
-from subnet import Session, SessionManager
+from subnet import RequestState, Session, SessionManager
 from subnet.client.ledger.base import Ledger
 from subnet.client.ledger.token import TokenLedger
-from subnet.client.request_state import RequestState
 from subnet.errors import EngineFailed, RequestError
 from subnet.generation import Delta, Sampling
 from subnet.node_info import ModelCard

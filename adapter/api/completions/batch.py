@@ -12,9 +12,8 @@ from adapter.api.common.logprob_types import TextLogprobs
 from adapter.decode.events import Event, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Generation, TriedNodes, Work
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink, gather_or_cancel
-from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from adapter.decode.events import Event, Finished
 from adapter.generation.base import TriedNodes
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.prompt_scoring import PromptEvaluator
-from subnet.client.request_state import RequestState
 
 # From this number of tokens on, formatting their logprobs takes so long that it is done in a thread.
 _OFFLOAD_TOKENS = 1024

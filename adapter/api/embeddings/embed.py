@@ -19,10 +19,9 @@ from adapter.errors import invalid
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import check_length, tokenize_text
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.client.prompt_scoring import PromptEvaluator
-from subnet.client.request_state import RequestState
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 

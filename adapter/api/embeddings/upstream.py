@@ -12,10 +12,9 @@ from adapter.api.embeddings.work import EmbeddingWork
 from adapter.decode.events import Event
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.generation.chat_lane import deep_bodies_refused
-from subnet import SessionManager
+from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
-from subnet.client.request_state import RequestState
 from subnet.errors import WireError
 from subnet.node_info import ModelCard
 

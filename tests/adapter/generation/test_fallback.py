@@ -12,9 +12,8 @@ from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest, invalid
 from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
-from subnet import RemoteManager, SessionManager
+from subnet import RemoteManager, RequestState, SessionManager
 from subnet.aio import Sink
-from subnet.client.request_state import RequestState
 from subnet.errors import ContentRefused, NodeLost
 from subnet.node_info import ModelCard
 
