@@ -507,6 +507,22 @@ async def test_members_of_chunks_do_not_stop_a_failover(where: str) -> None:
     assert done == "[DONE]"
 
 
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("same", [True, False])
+async def test_citations_must_be_the_same(where: str, same: bool) -> None:
+    """The text refers to its citations: an answer is not resumed by one that has others."""
+    cited = ["https://a.example"]
+    bad = Provider(cut_after(said("One [1]", citations=cited)), error_response(500))
+    others = cited if same else ["https://b.example"]
+    good = Provider(events(said("One [1]", citations=others), said(" two", citations=others), said("", "stop"), last()))
+    async with gateway_to(bad, good, models=PLACES[where], fallbacks=FALLBACKS[where]) as http:
+        *chunks, done = events_of((await http.post(CHAT, json=ASK | {"stream": True, "seed": 1})).content)
+    if not same:
+        assert (_merged(chunks), "error" in done) == ({"citations": cited}, True)
+    else:
+        assert (_merged(chunks), done) == ({"citations": cited}, "[DONE]")
+
+
 async def test_nothing_is_sent_before_the_answer_begins() -> None:
     """Members of a chunk without content are not sent before content, so that the answer can still be restarted."""
     early = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}

@@ -44,6 +44,7 @@ class DeliveredAnswer:
         self._logprobs: dict[int, int] = {}
         self._token_ids: dict[int, int] = {}
         self._finished: dict[int, str] = {}
+        self._lists: dict[str, list[Any]] = {}
 
     def receive(self, event: Event) -> None:
         """Record an event, and pass it on."""
@@ -63,6 +64,8 @@ class DeliveredAnswer:
                 self.resumable = False
             case Extra():
                 self.resumable = self.resumable and not event.message
+            case ResponseExtra():
+                self._lists |= {name: value for name, value in event.fields.items() if isinstance(value, list)}
         self._emit(event)
 
     def resume(self, nodes: Sequence[str], tokens: int) -> Sink[Event]:
@@ -111,6 +114,8 @@ class _Resumption:
         self._nodes = tuple(nodes)
         self._tokens = tokens
         self._response_extra: dict[str, Any] = {}
+        # Such as the citations to which the text refers.
+        self._lists = dict(delivered._lists)
 
     def receive(self, event: Event) -> None:
         match event:
@@ -175,6 +180,9 @@ class _Resumption:
             raise AnswerDiffersError
         if self._response_extra and not isinstance(event, Used):
             extra, self._response_extra = self._response_extra, {}
+            if any(extra.get(name, value) != value for name, value in self._lists.items()):
+                raise AnswerDiffersError
+            self._lists.clear()
             self._delivered.receive(ResponseExtra(event.choice, extra))
         self._delivered.receive(event)
 

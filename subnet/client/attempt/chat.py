@@ -47,10 +47,18 @@ class ChatAttempt(Attempt[ChatDelta]):
         if delta.response_extra:
             self._response_extra |= delta.response_extra
         if new is not None and self._response_extra:
+            self._check_lists()
             # With those of the skipped part: the node that was lost may not have sent them.
             new.response_extra, self._response_extra = self._response_extra, {}
         self._ledger.replayed_tokens += delta.tokens - (0 if new is None else new.tokens)
         return new
+
+    def _check_lists(self) -> None:
+        """Raise Diverged if a list that belongs to the answer, such as its citations, is not the one delivered."""
+        for choice in self._ledger.choices:
+            for name, value in choice.lists.items():
+                if self._response_extra.get(name, value) != value:
+                    raise Diverged(f"the replayed answer has another value of '{name[:64]}' than was delivered")
 
     def _requests(self) -> list[ChatRequest]:
         request, started = self._ledger.request, [choice for choice in self.choices if choice.tokens]

@@ -50,7 +50,7 @@ class ChatChoice:
 
     `tokens` is the minimum number of delivered tokens, as some servers send several in one delta; `unreported_tokens`
     are those that no usage report of a server includes. `has_extra`: members were delivered that are not compared when
-    an answer is repeated.
+    an answer is repeated. `lists` are the last values of other members of the response that are lists.
     """
 
     __slots__ = (
@@ -58,6 +58,7 @@ class ChatChoice:
         "finished",
         "has_extra",
         "index",
+        "lists",
         "logprob_count",
         "reasoning",
         "refusal",
@@ -70,6 +71,7 @@ class ChatChoice:
         self.index = index
         self.finished = False
         self.has_extra = False
+        self.lists: dict[str, list[Any]] = {}
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
@@ -94,6 +96,8 @@ class ChatChoice:
                 parts.append(new)
         for call in delta.calls:
             self._add_call(call)
+        if delta.response_extra:
+            self.lists |= {name: value for name, value in delta.response_extra.items() if isinstance(value, list)}
 
     def _add_call(self, delta: CallDelta) -> None:
         if delta.index == len(self.calls) and delta.name:
