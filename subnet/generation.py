@@ -81,6 +81,8 @@ _IGNORE_EOS = Need("ignore_eos", "ignore_eos")
 
 def needs_of(sampling: Sampling) -> Needs:
     """Return the optional features that `sampling` needs, in the order in which engines reject them."""
+    if _optional_values(sampling) == _NO_OPTIONS:
+        return ()
     used = [
         (_TOP_K, sampling.top_k > 0),
         (_MIN_P, sampling.min_p != 0),
@@ -98,6 +100,27 @@ def needs_of(sampling: Sampling) -> Needs:
     if sampling.grammar is not None:
         needs.append(Need("grammar", "grammars", sampling.grammar.kind))
     return tuple(needs)
+
+
+def _optional_values(sampling: Sampling) -> tuple[object, ...]:
+    """Return the values of the parameters that need optional features."""
+    return (
+        sampling.top_k,
+        sampling.min_p,
+        sampling.typical_p,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+        sampling.repetition_penalty,
+        sampling.logit_bias,
+        sampling.min_tokens,
+        sampling.ignore_eos,
+        sampling.logprobs,
+        sampling.grammar,
+    )
+
+
+# Those of most requests.
+_NO_OPTIONS = _optional_values(Sampling())
 
 
 def are_met(needs: Needs, capabilities: Capabilities) -> bool:

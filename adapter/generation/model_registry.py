@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -162,13 +162,13 @@ class ModelRegistry:
         A model that is served on both lanes is tried on the token lane first.
         """
         self.cards()
-        return [one for model in self._aliases.candidates(name, self._seen) for one in self._lanes(model)]
-
-    def _lanes(self, model: str) -> Iterator[Candidate]:
-        if len(self._manager.cards(model)) < len(_LANES):
-            yield Candidate(model)
-        else:
-            yield from (Candidate(model, lane) for lane in _LANES)
+        found: list[Candidate] = []
+        for model in self._aliases.candidates(name, self._seen):
+            if len(self._manager.cards(model)) < len(_LANES):
+                found.append(Candidate(model))
+            else:
+                found += (Candidate(model, lane) for lane in _LANES)
+        return found
 
     def cards_with_aliases(self) -> dict[str, ModelCard]:
         """Return the cards of `cards`, by id and by each of their aliases."""

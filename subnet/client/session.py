@@ -32,6 +32,9 @@ from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.tensors import TokenIds
 
+# Of sessions that are closed.
+_NO_STATE = RequestState()
+
 
 class Session:
     """Client session for one generation at a time, on any number of nodes. Use it with `async with`, or call close().
@@ -147,8 +150,8 @@ class Session:
     async def close(self) -> None:
         """Cancel a running generation and close the session. Safe to call twice."""
         self._closed = True
-        # It may be a bound method of the session's owner, which makes a reference cycle.
-        self._state = RequestState()
+        # Its function may be a bound method of the session's owner, which makes a reference cycle.
+        self._state = _NO_STATE
         if self._deadline is not None:
             self._deadline.abort(SessionClosed("the session was closed"))
             self._finished = self._finished or asyncio.Event()

@@ -40,6 +40,8 @@ class WaitQueue:
 
     def notify(self, model: str | None) -> None:
         """Wake the first ticket of each queue of `model`: a node that serves the model may have capacity now."""
+        if not self._tickets:
+            return
         first = [queue[0] for (name, _), queue in self._tickets.items() if name == model]
         for ticket in sorted(first, key=_sort_key):
             ticket.notify()

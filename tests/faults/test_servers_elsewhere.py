@@ -145,7 +145,7 @@ def check_form(feature: str, answer: Answer) -> None:
 def two_on_the_chat_lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """Two servers that are known to be of the type llama-server."""
     with ExitStack() as stack:
-        yield Two(stack, None, tmp_path_factory.mktemp("config") / "adapter.toml")
+        yield Two(stack, None, tmp_path_factory.mktemp("config") / "adapter.toml", NODES["llama-server"])
 
 
 def test_detected_servers(two: Two, lane: str) -> None:
@@ -252,7 +252,7 @@ def test_unseeded_text_completion_killed(two_on_the_chat_lane: Two) -> None:
 def test_embeddings_elsewhere(tmp_path: Path) -> None:
     """Embeddings of llama-server on the chat lane are the same after one of two servers was killed."""
     with ExitStack() as stack:
-        two = Two(stack, None, tmp_path / "adapter.toml", embeddings=True)
+        two = Two(stack, None, tmp_path / "adapter.toml", NODES["llama-server"], embeddings=True)
         with httpx.Client(base_url=two.gateway.url, timeout=60) as http:
             body = INPUTS | {"model": str(two.gateway.table[0]["model"])}
             before = http.post("/v1/embeddings", json=body).json()
