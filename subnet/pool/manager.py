@@ -293,6 +293,7 @@ class RemoteManager:
 
     def _on_change(self) -> None:
         """Review the cards, drop cached models and wake `ready`: what nodes serve has changed."""
+        self._reviewed_changes = self._changes
         self._cards.review(self.remotes)
         self._models = None
         self._healthy_deployments.clear()
@@ -300,10 +301,12 @@ class RemoteManager:
         self._changed.clear()
 
     def _on_health_check(self) -> None:
-        changes = sum(remote.changes for remote in self.remotes)
-        if changes != self._reviewed_changes or self._cards.is_stale:
-            self._reviewed_changes = changes
+        if self._changes != self._reviewed_changes or self._cards.is_stale:
             self._on_change()
+
+    @property
+    def _changes(self) -> int:
+        return sum(remote.changes for remote in self.remotes)
 
     def _latest_lease(self, peer: str) -> Lease | None:
         checker = self._health_checkers.get(peer)

@@ -101,6 +101,20 @@ async def test_the_reference_holds_while_a_healthy_node_has_it(caplog: pytest.Lo
     ]
 
 
+async def test_a_change_right_after_a_removal_is_noticed() -> None:
+    """A node is removed and another one drains: the count of changes is the same as before both."""
+    leaving, draining = ManualNode("1"), ManualNode("2")
+    async with managing(leaving, draining, interval=60) as manager:
+        assert manager.remotes[0].changes == 1
+        await manager.remove("1")
+        assert (peers_of(manager), [*manager.models()]) == ({"2"}, ["mock"])
+        manager._health_checkers["2"].check_soon()
+        await draining.respond(draining=True)
+        await until(lambda: states(manager) == {"2": "draining"})
+        assert peers_of(manager) == set()
+        assert not manager.models()
+
+
 async def test_a_draining_node_does_not_hold_the_reference() -> None:
     """A rolling upgrade: when the last node with the old card drains, the new ones take over."""
     old = ManualNode("1", A)
