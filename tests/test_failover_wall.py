@@ -53,7 +53,7 @@ _JSON = {"content-type": "application/json"}
 
 
 def after(count: int, *steps: Any) -> Script:
-    """Return a stream of so many words, followed by `steps`."""
+    """Return a stream of this number of words, followed by `steps`."""
     return Script([*text_events(TEXT)[: count + 1], *steps])
 
 
