@@ -218,6 +218,15 @@ async def test_server_without_the_endpoint(missing: Script) -> None:
     assert len(first.chat_requests) == 1
 
 
+async def test_one_request_does_not_switch_off_an_endpoint() -> None:
+    """A 404 for the parameters of one request, from a server whose embeddings have worked, concerns it alone."""
+    works, refuses = json_response(embeddings_of(VECTOR)), error_response(404, "No endpoints match your request.")
+    async with gateway_to(Provider(embeddings=[works, refuses, works])) as http:
+        assert await embed(http) == (200, [VECTOR])
+        assert (await http.post(EMBEDDINGS, json=request())).status_code == 503
+        assert await embed(http) == (200, [VECTOR])
+
+
 async def test_no_server_with_the_endpoint() -> None:
     """If no server of a model has embeddings, the error names the endpoint and the model."""
     first, second = Provider(), Provider()

@@ -74,6 +74,8 @@ async def prepare(
         output,
         choices=request.choices,
         key=request.key,
+        # A limit of the gateway's own is the rest of the longest context, and would leave all other nodes idle.
+        room=request.limit or 0,
         priority=request.priority,
         param_names={"grammar": request.grammar_param, "prompt": "messages"},
     )

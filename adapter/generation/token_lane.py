@@ -24,7 +24,8 @@ from subnet.tensors import TokenIds
 class TokenGeneration(Generation):
     """Generation of one answer on the token lane.
 
-    `text` is the prompt as text, and `prompt` its tokens. `first` is the index of the first choice. `param_names` maps
+    `text` is the prompt as text, and `prompt` its tokens. A node should have room for `room` new tokens (None: for
+    max_tokens). `first` is the index of the first choice. `param_names` maps
     parameters, as errors of nodes name them, to those of the request.
     """
 
@@ -33,6 +34,7 @@ class TokenGeneration(Generation):
         "_final_usage",
         "_first",
         "_param_names",
+        "_room",
         "_session",
         "choices",
         "key",
@@ -53,6 +55,7 @@ class TokenGeneration(Generation):
         choices: int = 1,
         key: str | None = None,
         *,
+        room: int | None = None,
         priority: int = 0,
         first: int = 0,
         param_names: Mapping[str, str] | None = None,
@@ -63,6 +66,7 @@ class TokenGeneration(Generation):
         self.sampling = sampling
         self.key = key
         self.priority = priority
+        self._room = room
         self.choices = [model.reader(first + index, output) for index in range(choices)]
         self._first = first
         self._param_names = param_names or {}
@@ -112,7 +116,9 @@ class TokenGeneration(Generation):
             name, key=self.key, priority=self.priority, state=state, identity=identity
         ) as self._session:
             try:
-                await self._session.run(self.prompt, self.sampling, sink, choices=count, text=self.text)
+                await self._session.run(
+                    self.prompt, self.sampling, sink, choices=count, text=self.text, room=self._room
+                )
             except _AllChoicesFinished:
                 pass
             except RequestError as error:

@@ -70,7 +70,7 @@ class Failover(Generic[D]):
         Raises RequestError, NoNodeAvailable, EndpointMissing, the last NodeError after the last attempt, or any error
         raised by `emit`.
         """
-        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._ledger.needs)
+        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._requirements.kind)
         try:
             while not self._ledger.complete:
                 lease = await self._acquire_lease(ticket)
@@ -122,9 +122,11 @@ class Failover(Generic[D]):
     def _has_longer_context(self, refused: Deployment) -> bool:
         """Return whether another node has a longer context than the one that refused the request, and ask it next."""
         ledger, length = self._ledger, refused.context_length
-        if length == inf or not self._manager.has_longer_context(ledger.model, self._requirements, length):
+        if not ledger.refused_context < length < inf:
             return False
-        ledger.refused_context = max(ledger.refused_context, int(length))
+        if not self._manager.has_longer_context(ledger.model, self._requirements, length):
+            return False
+        ledger.refused_context = int(length)
         return True
 
     async def _wait_to_retry(self, race: Race[D], error: NodeError, delivered: int) -> None:

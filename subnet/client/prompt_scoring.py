@@ -15,7 +15,7 @@ from subnet.client.request_state import RequestState
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
 from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
-from subnet.generation import Need, TokenLogprobs, are_met
+from subnet.generation import Need, RequestSize, TokenLogprobs, are_met
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
 from subnet.pool.policies.base import RoutingHint
@@ -81,7 +81,8 @@ class PromptEvaluator:
         async def call(node: Protocol) -> NDArray[np.float32]:
             return await node.rpc_embed(inputs, self._model)
 
-        requirements = Requirements(identity=self._identity, needs=(Need("model", "embeddings"),))
+        longest = max((len(text) for text in inputs), default=0)
+        requirements = self._requirements(longest, Need("model", "embeddings"))
         return await self._run(_Task(call, count, requirements, unsupported))
 
     async def request_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
@@ -103,13 +104,18 @@ class PromptEvaluator:
         async def call(node: Protocol) -> list[TokenLogprobs]:
             return await node.rpc_score(tokens, width, self._model)
 
-        needs = (Need("logprobs", "prompt_logprobs"), Need("logprobs", "top_logprobs", width))
-        requirements = Requirements(identity=self._identity, needs=needs)
+        needs = Need("logprobs", "prompt_logprobs"), Need("logprobs", "top_logprobs", width)
+        requirements = self._requirements(len(tokens), *needs)
         return await self._run(_Task(call, len(tokens), requirements, unsupported, RoutingHint(tokens)))
+
+    def _requirements(self, tokens: int, *needs: Need) -> Requirements:
+        """Return the requirements of a text of that length on the token lane."""
+        # `with_room` asks for one token more than the prompt.
+        return Requirements(identity=self._identity, needs=needs, size=RequestSize(tokens - 1))
 
     async def _run(self, task: _Task[T]) -> T:
         retry = Retry(self._limits, self._state)
-        ticket = self._manager.wait_queue.ticket(self._model, self._priority, task.requirements.needs)
+        ticket = self._manager.wait_queue.ticket(self._model, self._priority, task.requirements.kind)
         try:
             while True:
                 lease = await self._acquire_lease(task, retry, ticket)

@@ -111,8 +111,11 @@ class Session:
         *,
         choices: int = 1,
         text: str | None = None,
+        room: int | None = None,
     ) -> None:
         """Generate `choices` answers to `prompt` (one-dimensional token ids), whose text is `text`.
+
+        A node must have room for `room` new tokens (None: for max_tokens), if there is such a node.
 
         Calls `emit` with each delta as it arrives, without a task switch; the last delta of each choice has a
         finish_reason. Cancelling the call cancels the work on the node. An error raised by `emit` does so too, and is
@@ -124,7 +127,7 @@ class Session:
         self._check_idle()
         sampling = sampling or Sampling()
         validate_sampling(sampling, choices)
-        ledger = TokenLedger(self._model, validate_prompt(prompt), sampling, choices, text, self._key)
+        ledger = TokenLedger(self._model, validate_prompt(prompt), sampling, choices, text, self._key, room)
         validate_encoding(ledger)
 
         def create_attempt(lease: Lease, max_choices: int) -> TokenAttempt:

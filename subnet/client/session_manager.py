@@ -10,6 +10,7 @@ from subnet.client.race import Hedger
 from subnet.client.request_state import RequestState
 from subnet.client.session import Session
 from subnet.client.timeouts import Limits
+from subnet.node_info import Lane
 from subnet.pool.manager import RemoteManager
 
 
@@ -78,7 +79,6 @@ class SessionManager:
     def _limits_of(self, model: str | None) -> Limits:
         return self._limits if model is None else self._model_limits.get(model, self._limits)
 
-    def capacity(self, model: str) -> int:
+    def capacity(self, model: str, lane: Lane = "token") -> int:
         """Return the number of choices that the healthy nodes of `model` can generate at once, at least 1."""
-        infos = [remote.info for remote in self._remote_manager.remotes if remote.unreachable_reason is None]
-        return max(1, sum(info.capacity for info in infos if info is not None and info.card(model) is not None))
+        return self._remote_manager.capacity(model, lane)

@@ -23,38 +23,47 @@ Raises NoNodeAvailable if the tokenizer cannot be fetched now, and any other err
 
 # Of the cards whose digests are remembered, and are being read.
 _MAX_CARDS = 256
+# Limit of reading one card, and the time until a tokenizer that could not be fetched is fetched again. In seconds.
+_READ_TIMEOUT = 30.0
+_RETRY_INTERVAL = 5.0
+# Seconds for which a reference whose last node is unreachable waits for it: a short outage must not replace it.
+_GRACE_PERIOD = 5.0
 
 
 class _Reference(msgspec.Struct):
     """Card that the nodes of a model must match: that of the node `peer`.
 
     `unchecked` are the nodes before it in the table whose first health check had no result when it was chosen.
+    `lost_at` is the time since which no healthy node has it; None if one has.
     """
 
     peer: str
     identity: str
     unchecked: set[str]
+    lost_at: float | None = None
 
 
 class CardComparison:
     """Decides which nodes of a model serve the same thing on the token lane, and marks the others as mismatched.
 
     The reference of a model is the card whose digest is in `pinned`, else that of the first healthy node in the order
-    of the table. It stays the reference as long as a healthy node has it. Cards are the same if they are equal, or if
-    `read_digest` returns the same for them; while a card is being compared, its nodes get no requests. `on_change` is
-    called when a card was read. `is_stale`: there is something to review even if no node has changed.
+    of the table whose card can be used. It stays the reference as long as a healthy node has it, and a few seconds
+    longer if the last one is unreachable. Cards are the same if they are equal, or if `read_digest` returns the same
+    for them; while a card is being compared, its nodes get no requests. `on_change` is called when a card was read.
+    `is_stale`: there is something to review at the next health check even if no node has changed.
     """
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(self, on_change: Callable[[], None], clock: Callable[[], float]) -> None:
         self.is_stale = False
         self._on_change = on_change
+        self._clock = clock
         self._read_digest: DigestReader | None = None
         self._pinned: Mapping[str, str] = {}
         self._references: dict[str, _Reference] = {}
         # By identity of the card; "" for a card that cannot be used.
         self._digests: dict[str, str] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._retry_at: dict[str, float] = {}
 
     def start(self, read_digest: DigestReader, pinned: Mapping[str, str]) -> None:
         """Compare cards by what they do, not only by what they are, and with the digests of `pinned`, by model."""
@@ -97,6 +106,8 @@ class CardComparison:
         if len(self._digests) > _MAX_CARDS:
             served = {one.identity for deployments in models.values() for one in deployments}
             self._digests = {name: one for name, one in self._digests.items() if name in served}
+        if len(self._retry_at) > _MAX_CARDS:
+            self._retry_at.clear()
 
     def _review_model(
         self, model: str, deployments: Sequence[Deployment], remotes: Iterable[RemoteNode], unchecked: set[str]
@@ -106,8 +117,9 @@ class CardComparison:
                 self._mark(one, self._difference_from_pinned(one, pinned), self._is_read(one.identity))
             return
         reference = self._references.get(model)
-        if reference is None or not self._holds(reference, deployments, unchecked):
-            first = deployments[0]
+        usable = [one for one in deployments if self._digests.get(one.identity) != ""] or deployments
+        if reference is None or not self._holds(reference, usable, remotes, unchecked):
+            first = usable[0]
             earlier = {remote.peer for remote in _before(remotes, first.peer)}
             if reference is not None and not self._is_same(first.identity, reference.identity):
                 logger.warning("model %s: the card of %s is the reference now", model, first.peer)
@@ -116,13 +128,32 @@ class CardComparison:
             is_final = self._is_read(one.identity) and self._is_read(reference.identity)
             self._mark(one, self._difference(one, reference, is_final), is_final)
 
-    def _holds(self, reference: _Reference, deployments: Sequence[Deployment], unchecked: set[str]) -> bool:
+    def _holds(
+        self,
+        reference: _Reference,
+        deployments: Sequence[Deployment],
+        remotes: Iterable[RemoteNode],
+        unchecked: set[str],
+    ) -> bool:
         """Return whether a reference stays. It does not if a node before it has its first health check only now."""
         first = deployments[0]
         if first.peer in reference.unchecked and not self._is_same(first.identity, reference.identity):
             return False
         reference.unchecked &= unchecked
-        return any(self._is_same(one.identity, reference.identity) for one in deployments)
+        if any(self._is_same(one.identity, reference.identity) for one in deployments):
+            reference.lost_at = None
+            return True
+        if not any(self._may_return(remote, first.model, reference.identity) for remote in remotes):
+            return False
+        now, self.is_stale = self._clock(), True
+        reference.lost_at = now if reference.lost_at is None else reference.lost_at
+        return now - reference.lost_at < _GRACE_PERIOD
+
+    def _may_return(self, remote: RemoteNode, model: str, identity: str) -> bool:
+        """Return whether an unreachable node had the card `identity`, which can be used, and did not mean to leave."""
+        if remote.unreachable_reason is None or not remote.serves(model, "token"):
+            return False
+        return self._digests.get(identity) != "" and self._is_same(remote.deployment(model).identity, identity)
 
     def _is_same(self, first: str, second: str) -> bool:
         if first == second:
@@ -136,6 +167,8 @@ class CardComparison:
     def _difference(self, one: Deployment, reference: _Reference, is_final: bool) -> str | None:
         if self._is_same(one.identity, reference.identity):
             return None
+        if self._digests.get(one.identity) == "":
+            return "its tokenizer or chat template cannot be used"
         if is_final:
             return f"its tokenizer, chat template or stop tokens differ from those of {reference.peer}"
         return f"its tokenizer, chat template and stop tokens are being compared with those of {reference.peer}"
@@ -157,24 +190,28 @@ class CardComparison:
         for one in deployments:
             if self._read_digest is None or one.identity in self._digests or one.identity in self._reading:
                 continue
-            if one.card is not None and len(self._reading) + len(self._digests) < 2 * _MAX_CARDS:
+            if self._retry_at.get(one.identity, 0.0) > self._clock():
+                self.is_stale = True
+            elif one.card is not None and len(self._reading) + len(self._digests) < 2 * _MAX_CARDS:
                 self._reading[one.identity] = asyncio.create_task(self._read(one.card, self._read_digest))
 
     async def _read(self, card: ModelCard, read_digest: DigestReader) -> None:
         identity = card.identity
+        self._retry_at.pop(identity, None)
         try:
-            async with self._one_at_a_time:
+            async with asyncio.timeout(_READ_TIMEOUT):
                 self._digests[identity] = await read_digest(card)
         except NoNodeAvailable:
-            # Tried again after the next health check.
-            self.is_stale = True
+            # Not reviewed at once, which would fetch it again without a pause.
+            self._retry_at[identity], self.is_stale = self._clock() + _RETRY_INTERVAL, True
         except Exception as error:
             # Requests for the model fail for the same reason, which is logged then.
-            logger.info("the card of model %s cannot be compared: %s", card.id, error)
+            logger.info("the card of model %s cannot be compared: %s", card.id, error or "timed out")
             self._digests[identity] = ""
         finally:
             del self._reading[identity]
-        self._on_change()
+        if identity in self._digests:
+            self._on_change()
 
 
 def _before(remotes: Iterable[RemoteNode], peer: str) -> Iterable[RemoteNode]:

@@ -80,6 +80,8 @@ class Deployment:
         if card != self.card:
             self.card = card
             self.identity = "" if card is None else card.identity
+            if not self.identity:
+                self.mismatch = None
             self.context_length = inf if card is None or not card.context_length else card.context_length
             self.weights = "" if card is None else card.weights
 

@@ -66,7 +66,7 @@ class RemoteManager:
         self._models: dict[str, ModelCard] | None = None
         self._lanes: dict[str, dict[Lane, ModelCard]] = {}
         self._healthy_deployments: dict[tuple[str | None, Lane], Sequence[Deployment]] = {}
-        self._cards = CardComparison(self._on_change)
+        self._cards = CardComparison(self._on_change, clock)
         self._reviewed_changes = 0
 
     @property
@@ -138,11 +138,14 @@ class RemoteManager:
 
     def grammars(self, model: str | None) -> tuple[frozenset[GrammarKind], frozenset[GrammarKind]]:
         """Return the grammar kinds that all healthy nodes of `model` on the token lane support, and those of any."""
-        nodes = (r for r in self.remotes if r.unreachable_reason is None and r.serves(model, "token"))
-        kinds = [frozenset(remote.info.capabilities.grammars) for remote in nodes if remote.info is not None]
+        kinds = [frozenset(one.remote.capabilities.grammars) for one in self._admitted(model, "token")]
         if not kinds:
             return frozenset(), frozenset()
         return kinds[0].intersection(*kinds), kinds[0].union(*kinds)
+
+    def capacity(self, model: str, lane: Lane = "token") -> int:
+        """Return the number of choices that the healthy nodes of `model` on `lane` can generate at once, at least 1."""
+        return max(1, sum(one.remote.capacity for one in self._admitted(model, lane)))
 
     async def artefact(self, sha256: str) -> bytes:
         """Fetch a tokenizer artefact from the first node that provides it. Raises NoNodeAvailable."""
@@ -206,8 +209,8 @@ class RemoteManager:
 
     def has_longer_context(self, model: str | None, requirements: Requirements, length: float) -> bool:
         """Return whether a healthy node of `model` has a context of more than `length` tokens, or of unknown length."""
-        with suppress(NoNodeAvailable):
-            return any(one.context_length > length for one in self._serving(model, requirements))
+        with suppress(NoNodeAvailable, EndpointMissing):
+            return any(one.context_length > length for one in self._eligible(model, requirements, ()))
         return False
 
     def on_request_success(self, peer: str) -> None:
@@ -240,12 +243,15 @@ class RemoteManager:
     def _serving(self, model: str | None, requirements: Requirements) -> Sequence[Deployment]:
         """Return the healthy deployments of `model` that may get the request. Raises NoNodeAvailable."""
         healthy = self._healthy(model, requirements.lane)
-        serving = [one for one in healthy if self._cards.admits(one, requirements.identity)]
+        serving = self._admitted(model, requirements.lane, requirements.identity)
         if serving:
             return serving
         if healthy:
             raise NoNodeAvailable(f"No node serves the model '{healthy[0].model}' with the expected tokenizer now.")
         raise NoNodeAvailable(f"No node serves the model '{model}' now." if model else "No node is available.")
+
+    def _admitted(self, model: str | None, lane: Lane, identity: str = "") -> Sequence[Deployment]:
+        return [one for one in self._healthy(model, lane) if self._cards.admits(one, identity)]
 
     def _healthy(self, model: str | None, lane: Lane) -> Sequence[Deployment]:
         found = self._healthy_deployments.get((model, lane))
@@ -274,7 +280,13 @@ class RemoteManager:
     def _meeting(
         self, model: str | None, requirements: Requirements, excluded: Collection[str]
     ) -> Sequence[Deployment]:
-        """Return the healthy deployments that meet the requirements. Raises NoNodeAvailable.
+        """Return the healthy deployments that meet all requirements. Raises the errors of `lease`."""
+        return with_room(self._eligible(model, requirements, excluded), requirements.size)
+
+    def _eligible(
+        self, model: str | None, requirements: Requirements, excluded: Collection[str]
+    ) -> Sequence[Deployment]:
+        """Return the healthy deployments that meet the requirements apart from their context.
 
         If none supports what the request needs, all do: they refuse it by the name of its parameter. But they must not
         refuse one that a node in `excluded` supports, which may have begun the answer and may come back.
@@ -289,7 +301,7 @@ class RemoteManager:
             serving = capable or serving
         if requirements.modalities:
             serving = accepting(serving, requirements.modalities)
-        return with_room(serving, requirements.size)
+        return serving
 
     def _on_change(self) -> None:
         """Review the cards, drop cached models and wake `ready`: what nodes serve has changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
@@ -29,6 +29,11 @@ class Requirements(msgspec.Struct, frozen=True):
     modalities: frozenset[Modality] = frozenset()
     size: RequestSize = NO_SIZE
     weights: str = ""
+
+    @property
+    def kind(self) -> Hashable:
+        """What all requests have in common that the same nodes can take, if they have room."""
+        return self.lane, self.endpoint, self.identity, self.needs, self.modalities
 
 
 ANY = Requirements()

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
+from collections.abc import Hashable
 from contextlib import suppress
 from itertools import count
 from types import TracebackType
 
 from subnet.errors import NodeBusy
-from subnet.generation import Needs
 
 # Shortest wait of a ticket that is not first before it checks its own timeout again, in seconds.
 _MIN_WAIT = 0.25
 
 
-_Key = tuple[str | None, Needs]
+_Key = tuple[str | None, Hashable]
 
 
 class WaitQueue:
-    """One queue for each model and set of needs, ordered by `priority` (lowest number first), then by arrival.
+    """One queue for each model and kind of request, ordered by `priority` (lowest number first), then by arrival.
 
     Only the first ticket of a queue may take capacity, so no request overtakes another. It looks for capacity when
-    `notify` is called, and again after each wait; when it leaves, the next ticket is notified. Requests with other
-    needs have a queue of their own, because a node that one of them cannot use may be free for another.
+    `notify` is called, and again after each wait; when it leaves, the next ticket is notified. Requests of another
+    kind have a queue of their own, because a node that one of them cannot use may be free for another.
     """
 
     def __init__(self) -> None:
         self._tickets: dict[_Key, list[Ticket]] = {}
         self._arrivals = count()
 
-    def ticket(self, model: str | None, priority: int = 0, needs: Needs = ()) -> Ticket:
+    def ticket(self, model: str | None, priority: int = 0, kind: Hashable = None) -> Ticket:
         """Create a ticket for a request that arrived now. It can enter the queue repeatedly and keeps its position."""
-        return Ticket(self._tickets, (model, needs), (priority, next(self._arrivals)))
+        return Ticket(self._tickets, (model, kind), (priority, next(self._arrivals)))
 
     def has_waiters(self, model: str | None) -> bool:
         """Return whether any request is queued for `model`."""

@@ -83,7 +83,8 @@ class CompletionBatch(Work):
             # Summed up once: each chunk may have the usage, and there may be thousands of prompts.
             self._used = total_usage([self._used, completion.usage])
 
-        await run_bounded(run, self.completions, sessions.capacity(self.card.id) // self.choices)
+        limit = sessions.capacity(self.card.id, self.card.lane) // self.choices
+        await run_bounded(run, self.completions, limit)
 
     def _state_of_each(self, state: RequestState | None) -> RequestState | None:
         """Return the state for one completion: of several, each has its own failures."""

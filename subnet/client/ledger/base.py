@@ -80,7 +80,7 @@ class Ledger(ABC, Generic[D]):
     @property
     def size(self) -> RequestSize:
         """Size of the rest of the generation, to choose a node that has room for it."""
-        return RequestSize(prompt=self.refused_context) if self.refused_context else NO_SIZE
+        return RequestSize(prompt=self.refused_context + 1) if self.refused_context else NO_SIZE
 
     @property
     def modalities(self) -> frozenset[Modality]:

@@ -66,11 +66,12 @@ class TokenChoice:
 class TokenLedger(Ledger[Delta]):
     """Ledger of a token request.
 
+    `room` is the number of new tokens that a node must have room for, if there is such a node; None: max_tokens.
     `prompt` is private to the ledger and never modified. `sampling` always has a seed; `has_caller_seed` is True if the
     caller set it.
     """
 
-    __slots__ = ("choices", "has_caller_seed", "prompt", "sampling", "text")
+    __slots__ = ("_room", "choices", "has_caller_seed", "prompt", "sampling", "text")
 
     lane = "token"
     choices: tuple[TokenChoice, ...]
@@ -83,10 +84,12 @@ class TokenLedger(Ledger[Delta]):
         choices: int,
         text: str | None,
         key: str | None = None,
+        room: int | None = None,
     ) -> None:
         super().__init__(model, len(prompt), RoutingHint(prompt, key), needs_of(sampling))
         self.prompt = prompt
         self.text = text
+        self._room = (sampling.max_tokens or 0) if room is None else room
         seed = getrandbits(63) if sampling.seed is None else sampling.seed
         self.sampling = msgspec.structs.replace(sampling, seed=seed)
         self.has_caller_seed = sampling.seed is not None
@@ -104,8 +107,8 @@ class TokenLedger(Ledger[Delta]):
     @property
     def size(self) -> RequestSize:
         delivered = max([len(choice.tokens) for choice in self.choices if not choice.finished], default=0)
-        prompt = max(len(self.prompt), self.refused_context)
-        return RequestSize(prompt, delivered, max(0, (self.sampling.max_tokens or 0) - delivered))
+        prompt = max(len(self.prompt), self.refused_context + 1)
+        return RequestSize(prompt, delivered, max(0, self._room - delivered))
 
     @property
     def weights(self) -> str:

@@ -8,10 +8,19 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 from subnet.aio import Sink
-from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse
-from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeBusy, NodeError, NodeLost, RequestError
+from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse, Endpoint
+from subnet.errors import (
+    ContextLengthExceeded,
+    EndpointMissing,
+    InvalidRequest,
+    NodeBusy,
+    NodeError,
+    NodeLost,
+    RequestError,
+)
 from subnet.generation import Delta
 from subnet.http.client import HttpClient
+from subnet.http.error_map import NotFound
 from subnet.http.node_spec import NodeSpec
 from subnet.http.queue_watch import QueueWatcher
 from subnet.node_info import Capabilities, NodeInfo, Placement
@@ -46,6 +55,7 @@ class OpenAIProtocol(Protocol):
         self._id = f"chat-{secrets.token_hex(4)}"
         self._prefill = self._quirks.prefill
         self.running = 0
+        self._working: set[tuple[Endpoint, str]] = set()
 
     @property
     def last_received(self) -> float:
@@ -72,7 +82,7 @@ class OpenAIProtocol(Protocol):
         raise InvalidRequest("This model accepts messages and text only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
-        with self._slots(len(request.choices)):
+        with self._slots(len(request.choices)), self._may_be_missing(request.endpoint, request.model):
             try:
                 return await self._client.complete(request, emit)
             except (InvalidRequest, ContextLengthExceeded) as error:
@@ -81,9 +91,22 @@ class OpenAIProtocol(Protocol):
                 raise
 
     async def rpc_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
-        with self._slots(1):
+        with self._slots(1), self._may_be_missing("embeddings", request.model):
             model = self._models.upstream_name(request.model, self._quirks.model)
             return await post_embeddings(self._http, request, model)
+
+    @contextmanager
+    def _may_be_missing(self, endpoint: Endpoint, model: str) -> Iterator[None]:
+        """Take an endpoint that has worked for missing no more: some servers answer like that to a request whose
+        parameters they cannot meet.
+        """
+        try:
+            yield
+        except EndpointMissing as error:
+            if (endpoint, model) in self._working:
+                raise NotFound(error.message) from error
+            raise
+        self._working.add((endpoint, model))
 
     @contextmanager
     def _slots(self, needed: int) -> Iterator[None]:

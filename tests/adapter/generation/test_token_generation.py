@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -32,7 +33,7 @@ from subnet.pool.policies.base import C, Policy, RoutingHint
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
 from subnet.tensors import token_ids, unpack
 from subnet.wire.messages import Generate
-from tests.fakes import ASK, PROMPT, QUICK, saying
+from tests.fakes import ASK, PROMPT, QUICK, gateway, saying
 
 CHATML = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
 
@@ -423,3 +424,17 @@ async def test_random_seed() -> None:
 
     await answer(MockProtocol(script))
     assert seeds[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"), [({}, {"a", "b"}), ({"max_tokens": 10}, {"a", "b"}), ({"max_tokens": 3000}, {"b"})]
+)
+async def test_all_nodes_are_used_whatever_their_context(limit: dict[str, int], used: set[str]) -> None:
+    """A request without a limit goes to any node; one with a limit to those that have room for it."""
+    nodes = [saying("Hi", peer="a", context_length=1000), saying("Hi", peer="b", context_length=4000)]
+    async with gateway(*nodes) as url, httpx.AsyncClient(base_url=url) as client:
+        while {row["state"] for row in (await client.get("/nodes")).json()["nodes"]} != {"healthy"}:
+            pass
+        for _ in range(4):
+            assert (await client.post("/v1/chat/completions", json=ASK | limit)).status_code == 200
+    assert {node.peer for node in nodes if node.requests} == used

@@ -56,8 +56,8 @@ async def answer(
 ) -> tuple[list[ChatDelta], ChatUsage, Ledger[Any]]:
     deltas: list[ChatDelta] = []
     async with RemoteManager(nodes) as remotes:
-        for _ in nodes:
-            await remotes.ready()
+        while any(remote.unreachable_reason for remote in remotes.remotes):
+            await asyncio.sleep(0)
         async with SessionManager(remotes, limits=limits).session("mock") as session:
             usage = await session.chat(request, deltas.append)
             assert session.ledger is not None

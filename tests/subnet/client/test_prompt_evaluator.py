@@ -124,3 +124,24 @@ async def test_capacity() -> None:
     async with evaluating(node(peer="a", capacity=3), node(peer="b", capacity=4)) as (_, remotes):
         sessions = SessionManager(remotes)
         assert (sessions.capacity("mock"), sessions.capacity("other")) == (7, 1)
+
+
+async def test_nodes_whose_context_is_long_enough() -> None:
+    """A text goes to nodes with a long enough context, every time."""
+    short, long = node(peer="short", context_length=3), node(peer="long", context_length=300)
+    async with evaluating(short, long) as (evaluator, _):
+        for _ in range(4):
+            await evaluator.embed([token_ids([1] * 100)])
+        assert set(evaluator.peers) == {"long"}
+        await evaluator.embed([token_ids([1] * 3)])
+
+
+async def test_nodes_with_the_tokenizer_of_the_text() -> None:
+    """A text goes to nodes with the card for which it was tokenized."""
+    first, second = node(peer="a", chat_template="a"), node(peer="b", chat_template="b")
+    async with evaluating(first, second) as (_, remotes):
+        identity = remotes.remotes[1].deployment("mock").identity
+        evaluator = SessionManager(remotes).prompt_evaluator("mock", identity=identity)
+        for _ in range(3):
+            await evaluator.embed([TEXT])
+        assert set(evaluator.peers) == {"b"}

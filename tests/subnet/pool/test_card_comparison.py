@@ -10,10 +10,10 @@ import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.errors import NodeLost, NoNodeAvailable
-from subnet.node_info import ModelCard
+from subnet.node_info import Capabilities, ModelCard
 from subnet.pool.lease import Lease
 from subnet.pool.requirements import Requirements
-from tests.subnet.pool.test_remote_manager import ManualNode, managing, until
+from tests.subnet.pool.test_remote_manager import Clock, ManualNode, managing, until
 
 A, B, C = "template a", "template b", "template c"
 
@@ -82,23 +82,47 @@ async def test_the_reference_is_the_first_in_the_order_of_the_table() -> None:
 
 
 async def test_the_reference_holds_while_a_healthy_node_has_it(caplog: pytest.LogCaptureFixture) -> None:
-    """A node before it that comes back with another card does not replace it; when no node has it, it moves on."""
-    first, second = ManualNode("1", A), ManualNode("2", B)
-    async with RemoteManager([first, second], probe_interval=60, health_check_timeout=60) as manager:
+    """A node before it that comes back with another card does not replace it. It moves on when no node has had it for
+    some seconds: a node that is lost for a moment keeps it.
+    """
+    first, second, clock = ManualNode("1", A), ManualNode("2", B), Clock()
+    async with RemoteManager([first, second], probe_interval=60, health_check_timeout=60, clock=clock) as manager:
         (await first.health_check()).set_exception(NodeLost("gone"))
         await until(lambda: manager.remotes[0].checked)
         await second.respond()
         await manager.ready("mock")
-        manager._health_checkers["1"].check_soon()
-        await first.respond()
+        await respond(manager, first)
         await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
         assert peers_of(manager) == {"2"}
         manager.lease("mock").failed(NodeLost("the connection broke"))
+        assert states(manager) == {"1": "mismatch", "2": "unreachable"}
+        clock.now += 4
+        await second.respond()
+        await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
+        manager.lease("mock").failed(NodeLost("the connection broke"))
+        clock.now += 6
+        await respond(manager, first)
+        await until(lambda: states(manager)["1"] == "mismatch")
+        clock.now += 6
+        await respond(manager, first)
         await until(lambda: states(manager)["1"] == "healthy")
         assert peers_of(manager) == {"1"}
     assert [line for line in caplog.messages if "reference" in line] == [
         "model mock: the card of 1 is the reference now"
     ]
+
+
+async def respond(manager: RemoteManager, node: ManualNode) -> None:
+    """Let a health check of the node happen now."""
+    manager._health_checkers[node.peer].check_soon()
+    await node.respond()
+
+
+async def test_a_node_that_is_removed_does_not_keep_the_reference() -> None:
+    async with managing(node("1", A), node("2", B)) as manager:
+        assert peers_of(manager) == {"1"}
+        await manager.remove("1")
+        assert peers_of(manager) == {"2"}
 
 
 async def test_a_change_right_after_a_removal_is_noticed() -> None:
@@ -170,19 +194,67 @@ async def test_no_node_has_the_expected_card() -> None:
         assert not manager.models()
 
 
-async def test_a_card_that_cannot_be_read() -> None:
-    """Its nodes serve requests if all have the same card; a tokenizer that could not be fetched is tried again."""
+async def test_a_card_that_cannot_be_used() -> None:
+    """It is no reference while another can be used; if there is no other, its nodes get the requests, to report why."""
+    async with managing(node("1", A), node("2", B)) as manager:
+        manager.compare_cards(Digests({A: "", B: "y"}))
+        await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
+        assert manager.status(manager.remotes[0]).reason == "its tokenizer or chat template cannot be used"
+        assert peers_of(manager) == {"2"}
+        await manager.remove("2")
+        assert peers_of(manager) == {"1"}
 
-    errors: list[Exception] = [ValueError("invalid"), NoNodeAvailable("gone")]
+
+async def test_unusable_cards_are_not_the_same() -> None:
+    async with managing(node("1", A), node("2", B)) as manager:
+        manager.compare_cards(Digests({A: "", B: ""}))
+        identities = {remote.deployment("mock").identity for remote in manager.remotes}
+        await until(lambda: manager._cards._digests.keys() >= identities)
+        assert len(peers_of(manager)) == 1
+
+
+async def test_a_tokenizer_that_cannot_be_fetched() -> None:
+    """It is fetched again after some seconds, at a health check, and its nodes serve requests meanwhile."""
+    reads = []
 
     async def fail(card: ModelCard) -> str:
-        raise errors.pop()
+        reads.append(card)
+        raise NoNodeAvailable("gone")
 
-    async with managing(node("1", A), node("2", A), interval=0.01) as manager:
+    nodes, clock = (ManualNode("1", A), ManualNode("2", A)), Clock()
+    async with managing(*nodes, clock=clock) as manager:
         manager.compare_cards(fail)
-        await until(lambda: not errors)
-        await asyncio.sleep(0)
+        for count in (1, 1, 1):
+            await until(lambda: not manager._cards._reading)
+            await respond(manager, nodes[0])
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(reads) == count
         assert peers_of(manager) == {"1", "2"}
+        clock.now += 6
+        await respond(manager, nodes[0])
+        await until(lambda: len(reads) == 2)
+
+
+async def test_a_node_that_changes_to_the_chat_lane() -> None:
+    """A node that was mismatched on the token lane gets requests when it serves the model on the chat lane."""
+    changing = ManualNode("2", B)
+    async with managing(node("1", A), changing) as manager:
+        await until(lambda: states(manager)["2"] == "mismatch")
+        manager._health_checkers["2"].check_soon()
+        await changing.respond(cards=(ModelCard(id="mock", context_length=0, tokenizer="", lane="chat"),))
+        await until(lambda: states(manager)["2"] == "healthy")
+        assert manager.lease("mock", requirements=Requirements("chat")).remote.peer == "2"
+
+
+async def test_mismatched_nodes_do_not_count() -> None:
+    """Capacity and grammars are those of the nodes that get requests."""
+    first = MockProtocol(peer="1", chat_template=A, capacity=1, capabilities=Capabilities(grammars=("json_schema",)))
+    second = MockProtocol(peer="2", chat_template=B, capacity=3, capabilities=Capabilities(grammars=("lark",)))
+    async with managing(first, second) as manager:
+        assert states(manager)["2"] == "mismatch"
+        assert manager.capacity("mock") == 1
+        assert [set(kinds) for kinds in manager.grammars("mock")] == [{"json_schema"}, {"json_schema"}]
 
 
 async def test_an_answer_stays_with_the_card_of_its_prompt() -> None:

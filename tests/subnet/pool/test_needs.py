@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 import pytest
 
 from subnet import Limits, MockProtocol, RemoteManager, Sampling, SessionManager
-from subnet.errors import NodeBusy, NodeLost, NoNodeAvailable
+from subnet.chat import ChatRequest
+from subnet.errors import ContextLengthExceeded, NodeBusy, NodeLost, NoNodeAvailable
 from subnet.generation import RequestSize, needs_of
 from subnet.node_info import Capabilities
 from subnet.pool.requirements import Requirements
 from subnet.pool.wait_queue import Ticket, WaitQueue
+from subnet.protocols.base import Protocol
+from subnet.protocols.mock_chat import MockChatProtocol
 
 MIN_P = Sampling(min_p=0.1)
 NEEDS = needs_of(MIN_P)
+TOO_LONG = ContextLengthExceeded("This model's maximum context length is 8 tokens.")
 ABLE = Capabilities(resume="exact", min_p=True)
 
 
@@ -29,7 +33,7 @@ def plain() -> MockProtocol:
 
 
 @asynccontextmanager
-async def managing(*nodes: MockProtocol) -> AsyncIterator[RemoteManager]:
+async def managing(*nodes: Protocol) -> AsyncIterator[RemoteManager]:
     """Yield a manager once all of `nodes` are healthy."""
     async with RemoteManager(nodes, probe_interval=60.0) as manager:
         while any(remote.unreachable_reason for remote in manager.remotes):
@@ -105,3 +109,30 @@ async def test_the_first_of_each_queue_is_woken_in_order() -> None:
     await asyncio.gather(*waiting)
     assert woken == ["early", "late"]
     assert not queue.has_waiters("m")
+
+
+async def test_a_longer_context_that_does_not_support_the_request() -> None:
+    """A request that the only capable node refuses as too long is not sent again, though another has more context."""
+    small = MockProtocol([TOO_LONG], peer="small", capabilities=ABLE, context_length=8)
+    async with managing(small, plain()) as manager:
+        with pytest.raises(ContextLengthExceeded):
+            await tokens_of(manager, MIN_P)
+    assert len(small.requests) == 1
+
+
+async def test_the_chat_lane_does_not_wait_for_the_token_lane() -> None:
+    """A request that waits for a full node on one lane does not hold up those of the other lane."""
+    async with managing(MockProtocol([1], capacity=1), MockChatProtocol(["Hi"])) as manager:
+        taken = manager.lease("mock")
+        waiting = asyncio.create_task(tokens_of(manager, Sampling()))
+        while not manager.wait_queue.has_waiters("mock"):
+            await asyncio.sleep(0)
+        texts: list[str] = []
+        async with SessionManager(manager).session("mock") as session:
+            request = ChatRequest(model="mock", body={"messages": [{"role": "user", "content": "Hi"}]})
+            await session.chat(request, lambda delta: texts.append(delta.text))
+        assert "".join(texts) == "Hi"
+        assert not waiting.done()
+        taken.succeeded()
+        manager.wait_queue.notify("mock")
+        assert await waiting == [1]
