@@ -18,6 +18,7 @@ from subnet.errors import (
     NodeBusy,
     NodeError,
     RateLimited,
+    RequestError,
     SubnetError,
     Unauthorized,
 )
@@ -130,21 +131,33 @@ def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | Non
     if in_stream:
         status = error_body.status
     wait = retry_after(headers or {}, body, error_body.message)
-    error = next((rule.error for rule in _RULES if _matches(rule, status, error_body)), NodeError)
-    if in_stream and error in (InvalidRequest, ContextLengthExceeded) and _ENGINE_FAILURE.search(error_body.message):
-        error = NodeError
+    error = _error_class(status, error_body, in_stream=in_stream)
     if error is NodeError and status == 503 and wait is not None:
         error = NodeBusy
     if error is RateLimited and (status == 402 or _QUOTA.search(error_body.text)):
         wait = UNPAID_RETRY_AFTER
     if issubclass(error, NodeError):
         message = f"{peer} answered {status}"
-        return error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
+        failure = error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
+        failure.status = status
+        return failure
     message = error_body.message or f"The upstream server rejected the request with status {status}."
     rejected = error(message, param=error_body.param)
     if isinstance(rejected, InvalidRequest):
         rejected.status, rejected.upstream_type, rejected.upstream_code = status, error_body.type, error_body.code
     return rejected
+
+
+def _error_class(status: int, error_body: ErrorBody, *, in_stream: bool) -> type[SubnetError]:
+    error = next((rule.error for rule in _RULES if _matches(rule, status, error_body)), NodeError)
+    if in_stream and error in (InvalidRequest, ContextLengthExceeded) and _ENGINE_FAILURE.search(error_body.message):
+        return NodeError
+    return error
+
+
+def cannot_list(error: NodeError | RequestError) -> bool:
+    """Return whether a server that answers the request for its models with `error` may generate all the same."""
+    return isinstance(error, NotFound | RequestError) or (isinstance(error, NodeError) and error.status == 500)
 
 
 def is_error(body: Any) -> bool:

@@ -311,6 +311,23 @@ async def test_ollama_details() -> None:
         assert (card.id, card.context_length) == ("ours", 8192)
 
 
+async def test_context_length_of_a_loaded_ollama_model() -> None:
+    """What Ollama has loaded is what counts: it would shorten a longer conversation without a word."""
+    loaded: dict[str, Any] = {"models": []}
+    routes = {
+        "/api/show": {"model_info": {"llama.context_length": 131072}},
+        "/api/ps": lambda request: loaded,
+    }
+    async with Provider(models=["small:latest", "other:latest"], routes=routes) as provider:
+        async with node(provider.url, kind="ollama") as protocol:
+            assert [card.context_length for card in (await protocol.rpc_info()).cards] == [131072, 131072]
+            running = [{"name": "small:latest", "context_length": 4096}, {"name": "other:latest"}, None]
+            loaded = {"models": running}
+            protocol._models.invalidate()
+            assert [card.context_length for card in (await protocol.rpc_info()).cards] == [4096, 131072]
+            assert len(provider.requests_to("/api/show")) == 2
+
+
 async def test_lm_studio_model_list() -> None:
     """LM Studio's own model list is used if it exists, without embedding models."""
     data = [
@@ -355,6 +372,21 @@ async def test_missing_model_list(status: int) -> None:
             await cards_of(provider)
 
 
+async def test_failing_model_list() -> None:
+    """Configured models are used if the list fails from the start; a list that has worked must go on working."""
+    async with Provider(models=error_response(500)) as provider:
+        async with node(provider.url, models={"a": "b"}) as protocol:
+            assert [card.id for card in (await protocol.rpc_info()).cards] == ["a"]
+            assert (await chat(protocol, model="a")).text()
+            provider.models = ["b"]
+            protocol._models.invalidate()
+            await protocol.rpc_info()
+            provider.models = error_response(500)
+            protocol._models.invalidate()
+            with pytest.raises(NodeError):
+                await protocol.rpc_info()
+
+
 @pytest.mark.parametrize(
     ("script", "error"),
     [
@@ -362,6 +394,7 @@ async def test_missing_model_list(status: int) -> None:
         (error_response(403), Unauthorized),
         (error_response(429, retry_after=100), RateLimited),
         (error_response(500), NodeError),
+        (error_response(503), NodeError),
         (error_response(400, "say who you are"), NodeError),
         (connection_reset(), NodeLost),
         (json_response({"data": {}}), WireError),
