@@ -34,9 +34,9 @@ _STATUSES: tuple[tuple[str, int], ...] = (
 class ErrorBody(msgspec.Struct, frozen=True):
     """Content of an error body.
 
-    `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they stand
-    for, or, without one, the words of the message; 500 if that is unclear. `param` is the invalid parameter, if the server names it; `type` and `code` are
-    those of OpenAI's format.
+    `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they, or
+    without any the words of the message, stand for; 500 if that is unclear. `param` is the invalid parameter, if the
+    server names it; `type` and `code` are those of OpenAI's format.
     """
 
     message: str

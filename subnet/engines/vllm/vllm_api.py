@@ -9,7 +9,6 @@ than --max-logprobs, 20 by default, are rejected.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +47,6 @@ NEUTRAL: dict[str, Any] = {
     "stream_options": {"include_usage": True},
 }
 _GRAMMARS = {"json_schema": "json", "regex": "regex"}
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\.?dev)")
 
 
 class Logprobs(msgspec.Struct):
@@ -104,12 +102,6 @@ def _grammar_fields(grammar: Grammar | None, version: tuple[int, ...] | None) ->
     if version is not None and version < (0, 11):
         return {f"guided_{kind}": grammar.text}
     return {"structured_outputs": {kind: grammar.text}}
-
-
-def parse_version(text: str) -> tuple[int, ...] | None:
-    """Parse a version such as "0.10.2". Return None for a development build, which may have any features."""
-    match = _VERSION.match(text)
-    return tuple(int(part or 0) for part in match.groups()) if match else None
 
 
 def convert_logprobs(logprobs: Logprobs, width: int) -> list[TokenLogprobs]:

@@ -9,7 +9,8 @@ import msgspec
 
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest
-from subnet.protocols.openai.quirks import Quirks, names
+from subnet.protocols.openai.ignored_parameters import names
+from subnet.protocols.openai.quirks import Quirks
 
 SEED_NAMES = ("seed", "random_seed")
 """Names of the seed: OpenAI's, and Mistral's."""
@@ -25,6 +26,8 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "continue_final_message": (False,),
     "echo": (False,),
     "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
     "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "logit_bias": ({},),
@@ -46,6 +49,7 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "top_logprobs": (0,),
     "top_p": (1,),
     "typical_p": (1,),
+    "verbosity": ("medium",),
 }
 
 
@@ -56,7 +60,7 @@ def build_body(
 
     Raises InvalidRequest, with the parameter's name, for a parameter that the server would silently ignore.
     """
-    body = {name: value for name, value in request.body.items() if value is not None}
+    body = quirks.translate({name: value for name, value in request.body.items() if value is not None})
     for name, new in quirks.renamed.items():
         if name in body:
             body.setdefault(new, body.pop(name))
