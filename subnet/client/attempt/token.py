@@ -22,7 +22,7 @@ class TokenAttempt(Attempt[Delta]):
         self.lease = lease
         self._authorizer = authorizer
         self._ledger = ledger
-        self._plan = ResumePlan(ledger, lease.remote.resume, max_choices)
+        self._plan = ResumePlan(ledger, lease.remote.capabilities, max_choices)
         self.choices = self._plan.choices
         self.is_replay = self._plan.strategy == "replay"
 

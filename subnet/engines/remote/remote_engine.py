@@ -12,6 +12,7 @@ from typing import Any, Self
 from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
 from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import with_positional_draws
 from subnet.engines.remote.remote_model import Model, matches_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Delta, Job
@@ -33,6 +34,9 @@ class RemoteEngine(Engine):
     The choices of a job are separate, concurrent requests, so that each has its own seed; servers cache the prompt.
     Jobs with delivered tokens are not supported, because none of these servers can restore a sampler's state.
     """
+
+    # Whether it depends on version and settings of the server what its seeds do.
+    _may_draw_by_position = False
 
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
         self._spec = spec
@@ -80,7 +84,10 @@ class RemoteEngine(Engine):
         requested = job.sampling.max_tokens
         max_tokens = room if requested is None else min(requested, room)
         end_tokens = model.card.stop_tokens
-        outputs = [ChoiceOutput(start.choice, job.sampling, end_tokens, max_tokens, emit) for start in job.starts]
+        outputs = [
+            ChoiceOutput(start.choice, job.sampling, end_tokens, max_tokens, emit, start.position)
+            for start in job.starts
+        ]
         if max_tokens == 0:
             for output in outputs:
                 output.add([], finish_reason="length")
@@ -110,7 +117,8 @@ class RemoteEngine(Engine):
         except TimeoutError as error:
             raise NodeTimeout(f"health check of {self._http.peer} timed out after {_REPORT_TIMEOUT:g} s") from error
         if report != self._report:
-            self._model = await self._describe_model(report)
+            model = await self._describe_model(report)
+            self._model = await with_positional_draws(model, self._generate) if self._may_draw_by_position else model
             self.card, self.artefact = self._model.card, self._model.artefact
             self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
         self._report, self._checked = report, self._clock()

@@ -14,7 +14,10 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.sampling_params import Parameter, derive_seed, nonzero, sampling_params
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import draw_seed
+from subnet.engines.remote.remote_model import Model
+from subnet.engines.remote.sampling_params import Parameter, nonzero, sampling_params
 from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.errors import WireError
 from subnet.generation import Grammar, Job, TokenLogprobs
@@ -79,15 +82,13 @@ class Chunk(StreamEvent):
     usage: Usage | None = None
 
 
-def build_request(
-    model: str, job: Job, choice: int, max_tokens: int, version: tuple[int, ...] | None
-) -> dict[str, Any]:
-    """Return the request body for `max_tokens` tokens of one choice, for a server of version `version`."""
+def build_request(model: Model, job: Job, output: ChoiceOutput, version: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the request body for the rest of one choice, for a server of version `version`."""
     return {
-        "model": model,
+        "model": model.name,
         "prompt": job.prompt.tolist(),
-        "max_tokens": max_tokens,
-        "seed": derive_seed(job.sampling.seed, choice),
+        "max_tokens": output.remaining,
+        "seed": draw_seed(job.sampling, output, positional=model.capabilities.positional_draws),
         **sampling_params(SAMPLING, job.sampling),
         **NEUTRAL,
         **_grammar_fields(job.sampling.grammar, version),

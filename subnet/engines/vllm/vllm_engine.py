@@ -50,6 +50,7 @@ class VllmEngine(RemoteEngine):
     """
 
     name = "vllm"
+    _may_draw_by_position = True
     _version: tuple[int, ...] | None = None
 
     async def _fetch_report(self) -> ServerReport:
@@ -97,7 +98,7 @@ class VllmEngine(RemoteEngine):
         )
 
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
-        body = build_request(model.name, job, output.index, output.remaining, self._version)
+        body = build_request(model, job, output, self._version)
         last: Choice | None = None
         async with aclosing(stream_events(self._http, PATH, body, Chunk, output.keep_alive)) as chunks:
             async for chunk in chunks:

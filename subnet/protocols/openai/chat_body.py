@@ -9,6 +9,7 @@ import msgspec
 
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest
+from subnet.generation import derive_seed
 from subnet.protocols.openai.ignored_parameters import names
 from subnet.protocols.openai.quirks import Quirks
 
@@ -88,13 +89,17 @@ def with_own_seed(request: ChatRequest) -> ChatRequest:
     return msgspec.structs.replace(request, body={**body, "seed": request.own_seed})
 
 
-def offset_seed(body: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return `body` with the choice's number added to the seed.
+def offset_seed(body: dict[str, Any], number: int, prefix: str = "") -> dict[str, Any]:
+    """Return `body` with a seed for a choice, which continues `prefix`.
 
-    Choices that are requested separately would all be the same with the same seed.
+    With the same seed, choices that are requested separately would all be the same, and a continuation would repeat the
+    draws of the answer's beginning on most servers.
     """
     name = next((name for name in SEED_NAMES if isinstance(body.get(name), int)), None)
-    return body if name is None else {**body, name: body[name] + number}
+    if name is None:
+        return body
+    seed = derive_seed(body[name], number, len(prefix), bits=31) if prefix else body[name] + number
+    return {**body, name: seed}
 
 
 def _without_developer_role(message: dict[str, Any]) -> dict[str, Any]:

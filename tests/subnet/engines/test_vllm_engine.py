@@ -13,11 +13,11 @@ import pytest
 
 from subnet import RemoteManager, SessionManager
 from subnet.engines.base import Engine
-from subnet.engines.remote.sampling_params import Parameter, derive_seed
+from subnet.engines.remote.sampling_params import Parameter
 from subnet.engines.vllm import VllmEngine
 from subnet.engines.vllm.vllm_api import SAMPLING
 from subnet.errors import ContextLengthExceeded, EngineFailed, NodeError, NodeLost, SettingsError, SubnetError
-from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
+from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs, derive_seed
 from subnet.http.node_spec import NodeSpec
 from subnet.http.server_version import parse_version
 from subnet.models.card import describe

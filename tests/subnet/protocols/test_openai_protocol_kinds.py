@@ -214,6 +214,17 @@ def test_prefix_is_the_last_message(spec: dict[str, Any], more: dict[str, Any], 
     assert {name: value for name, value in body.items() if name not in OURS} == more
 
 
+async def test_the_seed_of_a_continuation() -> None:
+    """A continuation does not draw with the seed of the answer's beginning, and the same one draws the same again."""
+    async with Provider() as provider, node(provider.url, kind="vllm") as protocol:
+        for prefix in ("", "Once", "Once", "Once upon"):
+            await chat(protocol, prefix=prefix, seed=7)
+        seeds = [request.body["seed"] for request in provider.chat_requests]
+    assert seeds[0] == 7
+    assert seeds[1] == seeds[2]
+    assert len(set(seeds)) == 3
+
+
 @pytest.mark.parametrize(
     ("spec", "prefills"),
     [
