@@ -15,8 +15,9 @@ _CODE_FIELD = re.compile("type|reason|error_type|.*(code|status).*", re.IGNORECA
 _MAX_FIELDS = 32
 # Messages about the request itself, for errors without any code.
 _INVALID_REQUEST = re.compile(
-    r"validation|invalid|unsupported|not (supported|allowed|permitted)|must (be|not|have)|should be|(un)?recognized"
-    r"|cannot be (greater|less|empty|used)|(greater|less|more) than (the )?max|out of range|unknown (parameter|field)",
+    r"validation error|invalid (argument|format|image|input|message|param|request|role|schema|type|url|value)"
+    r"|unsupported|not (supported|allowed|permitted)|must (be|not|have)|should be|unrecognized|out of range"
+    r"|unknown (parameter|field)|cannot be (greater|less|empty|used)|(greater|less|more) than (the )?max",
     re.IGNORECASE,
 )
 # HTTP statuses for error codes that come without one.

@@ -57,7 +57,8 @@ def _named(question: Question) -> Question:
 
 def config(folder: Path, servers: list[VllmServer], lane: Lane) -> Path:
     path = folder / f"{lane}.toml"
-    node = '[[nodes]]\nurl = "{}"\nlane = "{}"\npriority = {}\n'
+    # Less than the last request of a full queue waits for its first token.
+    node = '[[nodes]]\nurl = "{}"\nlane = "{}"\npriority = {}\nfirst_token_timeout = 5\n'
     path.write_text("".join(node.format(server.url, lane, at) for at, server in enumerate(servers)))
     return path
 

@@ -280,6 +280,9 @@ def test_every_error_response_is_mapped(status: int, body: Any, error: type[Subn
         ({"error": {"message": "`stop` must be a list of at most 4 strings"}}, InvalidRequest),
         ({"error": "top_logprobs is not supported by this model"}, InvalidRequest),
         ({"error": {"message": "internal error: state must be reset"}}, NodeError),
+        # Ollama, of a call whose JSON it cannot read.
+        ({"error": "invalid character '}' looking for beginning of value"}, NodeError),
+        ({"error": "an error was encountered while running the model: unexpected EOF"}, NodeError),
         ({"error": {"message": "EngineCore encountered an issue", "code": 400, "type": "BadRequestError"}}, NodeError),
     ],
 )
