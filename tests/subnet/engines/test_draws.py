@@ -8,11 +8,15 @@ from itertools import count as numbers
 
 import pytest
 
+from subnet.engines.job import to_job
 from subnet.engines.remote.draws import draws_by_position
 from subnet.engines.vllm import VllmEngine
+from subnet.errors import InvalidRequest
 from subnet.generation import Job, Sampling, Start, derive_seed
 from subnet.http.node_spec import NodeSpec
-from subnet.tensors import token_ids
+from subnet.node_info import Capabilities
+from subnet.tensors import pack, token_ids
+from subnet.wire.messages import ChoiceStart, Generate
 from tests.recorded import Draw, recorded
 
 VOCABULARY = 50_000
@@ -83,3 +87,17 @@ async def test_the_seed_of_a_continuation(draw: Draw | None) -> None:
             starts = (Start(2, token_ids([]), position=2),)
             await engine.run(Job(token_ids([1, 2, 3]), Sampling(seed=5), starts), lambda delta: None)
         assert [body["seed"] for body in server.requests] == [derive_seed(5, 2, 0 if draw is by_position else 2)]
+
+
+def test_the_position_reaches_the_engine() -> None:
+    """An engine gets the position of a continuation from its request, which must lie within the prompt."""
+
+    def job(position: int) -> Job:
+        start = ChoiceStart(0, pack(token_ids([])), position)
+        prompt = pack(token_ids([1, 2, 3]))
+        return to_job(Generate(model=None, prompt=prompt, sampling=Sampling(), starts=(start,)), Capabilities())
+
+    assert [job(position).starts[0].position for position in (0, 3)] == [0, 3]
+    for position in (-1, 4):
+        with pytest.raises(InvalidRequest, match="position"):
+            job(position)
