@@ -43,8 +43,8 @@ class RecordedServer:
     """Replays the lines without a name and those whose name is in `active`.
 
     `requests` are the bodies received, except for /tokenize. `disconnected` is set when a client disconnects before the
-    end of a response. Probes of the server's draws are not among them: `draw` answers those, given prompt, seed and
-    number of tokens.
+    end of a response. `metrics` is the text at /metrics. Probes of the server's draws are not among the requests, but
+    answered by `draw`, given prompt, seed and number of tokens.
     """
 
     def __init__(self, lines: list[Line]) -> None:
@@ -53,12 +53,15 @@ class RecordedServer:
         self.requests: list[Any] = []
         self.disconnected = asyncio.Event()
         self.draw: Draw | None = None
+        self.metrics = ""
         self._lines = lines
 
     def line(self, name: str) -> Line:
         return next(line for line in self._lines if line.name == name)
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
+        if self.metrics and request.path == "/metrics":
+            return web.Response(text=self.metrics)
         candidates = [line for line in self._lines if line.path == request.path and line.name in {"", *self.active}]
         if not candidates:
             return web.json_response({"detail": "Not Found"}, status=404)

@@ -9,6 +9,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
 from subnet.engines.remote.choice_output import ChoiceOutput
@@ -39,10 +41,11 @@ class RemoteEngine(Engine):
     _may_draw_by_position = False
 
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
-        self._spec = spec
+        # Detection leaves the type out, but where a server tells its queue depends on it.
+        self._spec = msgspec.structs.replace(spec, kind=self.name)
         self._clock = clock
         self._http = HttpClient(spec)
-        self._queue = QueueWatcher(spec, self._http)
+        self._queue = QueueWatcher(self._spec, self._http)
         self._report: object = None
         self._refreshing: asyncio.Task[None] | None = None
         self._checked = 0.0

@@ -161,8 +161,15 @@ async def test_cancelling_closes_the_connection() -> None:
         await server.disconnected.wait()
 
 
+async def test_a_request_in_the_queue_is_kept_alive() -> None:
+    """While vLLM's metrics show a queue, a request without a token is reported as alive, also of a detected server."""
+    async with replaying("endless wait", first_token_timeout=0.3) as (engine, server):
+        server.metrics = 'vllm:num_requests_waiting{model_name="smol"} 2.0\n'
+        await run_cancelled(engine)
+
+
 async def run_cancelled(engine: Engine) -> None:
-    """Start a run and cancel it after its first token."""
+    """Start a run and cancel it after its first delta."""
     started = asyncio.Event()
     job = Job(PROMPT, Sampling(seed=1), (Start(0, token_ids([])),))
     task = asyncio.create_task(engine.run(job, lambda delta: started.set()))
