@@ -8,7 +8,7 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint coverage bench lock clean
+.PHONY: help serve test test-engines can-test-engines check lint coverage bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -16,15 +16,20 @@ LOCKED := $(PIP) --require-hashes --no-deps --only-binary :all: --no-compile
 UV := uv==0.13.9
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(ARGS)
+# Parts of vLLM that take gigabytes and are not needed: images, audio, kernels for GPUs.
+WITHOUT := opencv-python-headless torchaudio torchcodec torchvision triton
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 19
 
 serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS="--port 9000")
 	@exec $(BIN)/adapter up $(ARGS)
 
 test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+
+test-engines: can-test-engines .venv-engines/set-up.done ## set up a real vLLM, then test with it (ARGS="-k killed")
+	@exec $(BIN)/python -m pytest --durations 5 tests/engines $(ARGS)
 
 check: lint ## check style and types and run the fast tests, in under a minute
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow" $(ARGS)
@@ -49,9 +54,11 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 		--output-file requirements-test.lock
 	@$(COMPILE) --group clients --output-file requirements-clients.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
+	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) \
+		--group engines $(addprefix --no-emit-package ,$(WITHOUT)) --output-file requirements-engines.lock
 
 clean: ## remove the virtual environment and all caches
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-engines build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find adapter subnet tests -name __pycache__ -prune -exec rm -rf {} +
 
 # pip says hundreds of lines or nothing at all: here, one short line per package, in place on a terminal.
@@ -95,4 +102,20 @@ NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1
 	@echo "[test] clients that need packages of other versions, pinned in requirements-clients.lock"
 	@$(BIN)/python -m venv --clear --without-pip .venv/clients
 	$(call INSTALL,requirements-clients.lock,PIP_PYTHON=.venv/clients)
+	@touch $@
+
+# Of torch, most package indexes have the build with CUDA only, of several gigabytes, which vLLM for CPUs cannot use.
+can-test-engines: .venv/test.done # say whether the engines can be set up here
+	@torch=$$(sed -nE 's/^(torch==[^ ]+).*/\1/p' requirements-engines.lock); \
+	$(PIP) --quiet --quiet --quiet --dry-run --ignore-installed --no-deps --only-binary :all: "$$torch" || { \
+		echo "the engines cannot be set up: pip finds no $$torch for $$($(BIN)/python --version) on $$(uname -m)," \
+			"the build for CPUs that vLLM needs; where it is a file, name its folder in PIP_FIND_LINKS" >&2; exit 1; }
+
+.venv-engines/set-up.done: requirements-engines.lock tests/engines/set_up.py tests/engines/convert.py | .venv/test.done
+	@echo "[engines] vLLM and what it needs, pinned in requirements-engines.lock (2 GB)"
+	@$(BIN)/python -m venv --clear --without-pip .venv-engines
+	$(call INSTALL,requirements-engines.lock,PIP_PYTHON=.venv-engines)
+	@echo "[engines] the demo model in Hugging Face format"
+	@TQDM_DISABLE=1 TRANSFORMERS_VERBOSITY=error .venv-engines/bin/python -m tests.engines.set_up \
+		"$$($(BIN)/python -c 'from subnet.models.resolve import resolve; print(resolve(None, print))')" .venv-engines/model
 	@touch $@

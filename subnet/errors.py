@@ -89,9 +89,13 @@ class ContentRefused(RequestError):
 
 
 class NodeError(SubnetError):
-    """A node failed; another node may succeed. `permanent`: the same node would fail again."""
+    """A node failed; another node may succeed. `permanent`: the same node would fail again.
+
+    `status` is that of an upstream server's response, if there was one.
+    """
 
     code = "node_error"
+    status: int | None = None
     permanent: ClassVar[bool] = False
 
 

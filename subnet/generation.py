@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -154,10 +155,14 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Starting point of one choice: `delivered` (int32, one-dimensional) are the tokens it already has."""
+    """Starting point of one choice: `delivered` (int32, one-dimensional) are the tokens it already has.
+
+    `position` is the number of its tokens that are the end of the prompt, if it continues an answer that way.
+    """
 
     choice: int
     delivered: TokenIds
+    position: int = 0
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -183,3 +188,12 @@ class RequestSize(msgspec.Struct, frozen=True):
 
 NO_SIZE = RequestSize()
 """Size of a request whose tokens are not known."""
+
+
+def derive_seed(seed: int | None, choice: int, position: int = 0, bits: int = 63) -> int:
+    """Derive a seed of `bits` bits for the draws of a choice from a position on.
+
+    It is deterministic, and differs between seeds, choices and positions.
+    """
+    text = f"{seed or 0} {choice} {position}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest()) >> (64 - bits)

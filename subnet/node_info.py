@@ -100,11 +100,14 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     Every engine supports temperature, top_p, seed, max_tokens and stop_tokens. Other fields of Sampling are rejected by
     name unless they are declared here. `top_logprobs` is the maximum per token; 0: no logprobs. `penalties` are all
-    three penalties. For the chat lane: `prefill`, the node continues a prefix, see ChatRequest; `seeds`, it gives the
+    three penalties. `positional_draws`: what is drawn depends on seed, position and the tokens before it alone, so that
+    an answer without penalties and grammar that is continued with its own seed goes on as it would have. For the chat
+    lane: `prefill`, the node continues a prefix, see ChatRequest; `seeds`, it gives the
     same answer for the same seed; `replay`, it may be asked for an answer again, to resume it.
     """
 
     resume: Resume = "continue"
+    positional_draws: bool = False
     top_logprobs: int = 0
     top_k: bool = False
     min_p: bool = False

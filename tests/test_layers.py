@@ -115,7 +115,7 @@ ALLOWED = {
     "subnet.engines.sglang": "subnet.engines.remote",
     "subnet.engines.stepping": "subnet.engines subnet.engines.sampling",
     "subnet.engines.transformers": "subnet.engines.stepping subnet.models",
-    "subnet.engines.vllm": "subnet.engines.remote",
+    "subnet.engines.vllm": "subnet.engines.remote subnet.http",
     "subnet.models": "",
 }
 # The order of the foundation, lowest first.

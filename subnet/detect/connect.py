@@ -51,7 +51,7 @@ async def connect(spec: NodeSpec, detected: DetectedServer, authorizer: Authoriz
             reason = error.message
     if spec.lane == "token":
         raise UnsupportedServer(f"{spec.peer}: not used, because lane is set to token: {reason}")
-    return await _checked(OpenAIProtocol(msgspec.structs.replace(spec, kind=detected.kind)), reason)
+    return await _checked(OpenAIProtocol(msgspec.structs.replace(spec, kind=detected.kind), detected.version), reason)
 
 
 def describe(spec: NodeSpec, detected: DetectedServer, node: ConnectedNode) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from subnet.detect.probes import PROBES, Probe
 from subnet.errors import NodeError, NodeLost, NodeTimeout, RequestError, SubnetError, WireError
 from subnet.http.client import HttpClient
-from subnet.http.error_map import NotFound
+from subnet.http.error_map import NotFound, cannot_list
 from subnet.http.node_spec import Kind, NodeSpec
 
 # Errors from servers that do not know the requested path.
@@ -37,11 +37,13 @@ class DetectedServer(msgspec.Struct, frozen=True):
     """Type of the server at an address.
 
     `version` is "" if the server does not report it. `models` are the server's own names, if they are known.
+    `certain` is False if the model list failed, so that the type may turn out to be another one.
     """
 
     kind: Kind
     version: str = ""
     models: tuple[str, ...] = ()
+    certain: bool = True
 
 
 async def detect(spec: NodeSpec, previous: Kind | None = None, *, detection_timeout: float = 5.0) -> DetectedServer:
@@ -58,23 +60,35 @@ async def detect(spec: NodeSpec, previous: Kind | None = None, *, detection_time
     async with HttpClient(spec) as http:
         try:
             async with asyncio.timeout(detection_timeout):
-                return await _detect(http, previous)
+                return await _detect(http, spec, previous)
         except TimeoutError as error:
             raise NodeTimeout(f"detecting the server at {http.peer} timed out after {detection_timeout:g} s") from error
 
 
-async def _detect(http: HttpClient, previous: Kind | None) -> DetectedServer:
+async def _detect(http: HttpClient, spec: NodeSpec, previous: Kind | None) -> DetectedServer:
     try:
         models = await _list_models(http)
-    except _UNKNOWN_PATH as error:
-        # Subnet nodes and old versions of TGI do not have this path.
-        if (detected := await _first_match(http, _PROBES_WITHOUT_OWNER)) is None:
-            raise UnsupportedServer(f"no OpenAI-compatible server at {http.peer}: {error}") from error
-        return detected
+    except (NodeError, RequestError) as error:
+        return await _detect_without_list(http, spec, error)
     detected = await _first_match(http, _likely_probes(models, previous), likely=True)
     if detected is None and previous != "openai":
         detected = await _first_match(http, _PROBES_WITHOUT_OWNER)
     return msgspec.structs.replace(detected or DetectedServer("openai"), models=tuple(model.id for model in models))
+
+
+async def _detect_without_list(http: HttpClient, spec: NodeSpec, error: NodeError | RequestError) -> DetectedServer:
+    """Detect a server that answers the request for its models with `error`. Raises NodeError if it cannot be used.
+
+    Subnet nodes and old versions of TGI do not have this path; any other server needs `models` in its settings.
+    """
+    is_usable = bool(spec.models) and cannot_list(error)
+    if not (is_usable or isinstance(error, _UNKNOWN_PATH)):
+        raise error
+    if (detected := await _first_match(http, _PROBES_WITHOUT_OWNER)) is not None:
+        return detected
+    if not is_usable:
+        raise UnsupportedServer(f"no OpenAI-compatible server at {http.peer}: {error}") from error
+    return DetectedServer("openai", certain=isinstance(error, _UNKNOWN_PATH))
 
 
 def _likely_probes(models: Iterable[_Model], previous: Kind | None) -> list[Probe]:

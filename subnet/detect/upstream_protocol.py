@@ -64,7 +64,7 @@ class UpstreamProtocol(Protocol):
             inner = self._inner
             self._healthy = False
             info = await inner.rpc_info()
-            self._healthy = True
+            self._healthy = self._watcher.certain
             return info
         finally:
             self.checked.set()

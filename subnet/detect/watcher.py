@@ -36,6 +36,11 @@ class Watcher:
         self._retry_at = 0.0
         self._last_line = ""
 
+    @property
+    def certain(self) -> bool:
+        """False if the server must be detected again, because its model list failed."""
+        return self._detected is None or self._detected.certain
+
     async def detect(self) -> None:
         """Detect the server again, and connect to it if it has changed.
 

@@ -37,7 +37,9 @@ def to_job(request: Generate, capabilities: Capabilities) -> Job:
     """
     _validate(request, capabilities)
     prompt = _tokens(request.prompt)
-    starts = tuple(Start(start.choice, _tokens(start.delivered)) for start in request.starts)
+    starts = tuple(Start(start.choice, _tokens(start.delivered), start.position) for start in request.starts)
+    if any(not 0 <= start.position <= len(prompt) for start in starts):
+        raise InvalidRequest("Invalid request: expected the position of each choice to lie within the prompt.")
     if len(prompt) == 0 or not starts or len({start.choice for start in starts}) < len(starts):
         raise InvalidRequest("Invalid request: expected a prompt that is not empty, and choices with distinct indexes.")
     sampling = request.sampling

@@ -225,6 +225,8 @@ class HttpClient:
         redacted = type(error)(
             redact(error.message), retry_after=error.retry_after, param=None if param is None else redact(param)
         )
+        if isinstance(redacted, NodeError) and isinstance(error, NodeError):
+            redacted.status = error.status
         if isinstance(redacted, RequestError) and isinstance(error, RequestError):
             redacted.status = error.status
             redacted.upstream_type = None if error.upstream_type is None else redact(error.upstream_type)

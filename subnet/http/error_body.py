@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 # Limit in characters, for servers that send a page instead of a sentence.
 _MAX_MESSAGE = 1000
-_CODE_FIELDS = ("type", "code", "status", "reason", "error_type")
+# Servers have many names for a status: status_code, statusCode, http_status_code (TGI).
+_CODE_FIELD = re.compile("type|reason|error_type|.*(code|status).*", re.IGNORECASE)
+_MAX_FIELDS = 32
+# Messages about the request itself, for errors without any code.
+_INVALID_REQUEST = re.compile(
+    r"validation error|invalid (argument|format|image|input|message|param|request|role|schema|type|url|value)"
+    r"|unsupported|not (supported|allowed|permitted)|must (be|not|have)|should be|unrecognized|out of range"
+    r"|unknown (parameter|field)|cannot be (greater|less|empty|used)|(greater|less|more) than (the )?max",
+    re.IGNORECASE,
+)
 # HTTP statuses for error codes that come without one.
 _STATUSES: tuple[tuple[str, int], ...] = (
     ("insufficient_quota|rate_?limit|resource_exhausted|too_?many", 429),
@@ -25,9 +35,9 @@ _STATUSES: tuple[tuple[str, int], ...] = (
 class ErrorBody(msgspec.Struct, frozen=True):
     """Content of an error body.
 
-    `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they stand
-    for, or 500 if that is unclear. `param` is the invalid parameter, if the server names it; `type` and `code` are
-    those of OpenAI's format.
+    `codes` are the error's type, code and the like, separated by spaces. `status` is the HTTP status that they, or
+    without any the words of the message, stand for; 500 if that is unclear. `param` is the invalid parameter, if the
+    server names it; `type` and `code` are those of OpenAI's format.
     """
 
     message: str
@@ -67,7 +77,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
             message,
             text,
             param if isinstance(param, str) and param else location,
-            _status(codes),
+            _status(codes) or (400 if _INVALID_REQUEST.search(message) else 500),
             _text(outer.get("type")),
             _text(outer.get("code")),
         )
@@ -82,17 +92,18 @@ def _text(value: Any) -> str | None:
 def _codes(fields: Any) -> list[str]:
     if not isinstance(fields, dict):
         return []
-    return [str(value) for name in _CODE_FIELDS if isinstance(value := fields.get(name), str | int) and value != ""]
+    found = [value for name, value in islice(fields.items(), _MAX_FIELDS) if _CODE_FIELD.fullmatch(name)]
+    return [str(value) for value in found if isinstance(value, str | int) and value != ""]
 
 
-def _status(codes: list[str]) -> int:
+def _status(codes: list[str]) -> int | None:
     for code in codes:
         if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
             return int(code)
     for pattern, status in _STATUSES:
         if any(re.search(pattern, code, re.IGNORECASE) for code in codes):
             return status
-    return 500
+    return None
 
 
 def _message(detail: Any) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from subnet.errors import (
     NodeBusy,
     NodeError,
     RateLimited,
+    RequestError,
     SubnetError,
     Unauthorized,
 )
@@ -66,10 +67,17 @@ _CONTEXT_LENGTH = _any_of(
     "tokens.? \\+ .?max_new_tokens.? must be",
     "inputs.? must have less than",
     "too large to process",
+    "cannot be greater than max_model_len",
 )
 _RATE_LIMIT = _any_of("rate_limit", "too_many_requests", "resource_exhausted")
 _UNKNOWN_MODEL = _any_of("model_not_found", "not_found_error", "modelnotfound")
 _BUSY = _any_of("overloaded", "server busy", "too busy", "at capacity")
+
+# A server's own failure, whatever it calls it in a stream: vLLM and SGLang report a crash of their engine as a
+# BadRequestError, TGI any failure with status 422.
+_ENGINE_FAILURE = _any_of(
+    "engine", "cuda", "out of memory", "internal (server )?error", "failed during generation", "incomplete generation"
+)
 
 _BAD_REQUEST = (400, 413, 422)
 
@@ -102,6 +110,8 @@ _RULES = (
     _Rule(_BAD_REQUEST, _RATE_LIMIT, RateLimited),
     _Rule((*_BAD_REQUEST, 500), _CONTEXT_LENGTH, ContextLengthExceeded),
     _Rule(_BAD_REQUEST, _UNKNOWN_MODEL, NotFound),
+    # TGI, in a stream: 422 for "Model is overloaded".
+    _Rule(_BAD_REQUEST, _BUSY, NodeBusy),
     _Rule(_BAD_REQUEST, None, InvalidRequest),
     _Rule((529,), None, NodeBusy),
     _Rule((410, 411, 414, 415, 416, 417, 421, 431, 451), None, InvalidRequest),
@@ -112,27 +122,43 @@ _RULES = (
 def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | None = None) -> SubnetError:
     """Convert an error response of `peer` to the error to raise.
 
-    `body` is the JSON value, or the text if it is not JSON. For a `status` below 400 the status is read from the body.
+    `body` is the JSON value, or the text if it is not JSON. For a `status` below 400, as an error in a stream has, the
+    codes and words of the body decide, and a failure of the server's own is one whatever status the body gives it.
     The message of a RequestError is the server's own message only, because it is passed on to the client.
     """
     body = without_halves(body)
     error_body = ErrorBody.parse(body)
-    if status < 400:
+    in_stream = status < 400
+    if in_stream:
         status = error_body.status
     wait = retry_after(headers or {}, body, error_body.message)
-    error = next((rule.error for rule in _RULES if _matches(rule, status, error_body)), NodeError)
+    error = _error_class(status, error_body, in_stream=in_stream)
     if error is NodeError and status == 503 and wait is not None:
         error = NodeBusy
     if error is RateLimited and (status == 402 or _QUOTA.search(error_body.text)):
         wait = UNPAID_RETRY_AFTER
     if issubclass(error, NodeError):
         message = f"{peer} answered {status}"
-        return error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
+        failure = error(f"{message}: {error_body.message}" if error_body.message else message, retry_after=wait)
+        failure.status = status
+        return failure
     message = error_body.message or f"The upstream server rejected the request with status {status}."
     rejected = error(message, param=error_body.param)
     if isinstance(rejected, InvalidRequest):
         rejected.status, rejected.upstream_type, rejected.upstream_code = status, error_body.type, error_body.code
     return rejected
+
+
+def _error_class(status: int, error_body: ErrorBody, *, in_stream: bool) -> type[SubnetError]:
+    error = next((rule.error for rule in _RULES if _matches(rule, status, error_body)), NodeError)
+    if in_stream and error in (InvalidRequest, ContextLengthExceeded) and _ENGINE_FAILURE.search(error_body.message):
+        return NodeError
+    return error
+
+
+def cannot_list(error: NodeError | RequestError) -> bool:
+    """Return whether a server that answers the request for its models with `error` may generate all the same."""
+    return isinstance(error, NotFound | RequestError) or (isinstance(error, NodeError) and error.status == 500)
 
 
 def is_error(body: Any) -> bool:

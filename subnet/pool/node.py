@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from subnet.node_info import Capabilities, Lane, NodeInfo, Resume
+from subnet.node_info import Capabilities, Lane, NodeInfo
 from subnet.pool.deployment import Deployment, DeploymentStatus
 from subnet.protocols.base import Protocol
 
@@ -61,11 +61,6 @@ class RemoteNode:
         Above 1 if more requests were sent than the node has slots.
         """
         return (self.running + self._running_elsewhere) / self.capacity
-
-    @property
-    def resume(self) -> Resume:
-        """Ability of the node's engine to resume an answer that another node started."""
-        return "continue" if self.info is None else self.info.capabilities.resume
 
     @property
     def capabilities(self) -> Capabilities:

@@ -87,10 +87,14 @@ class ScoreReply(msgspec.Struct, frozen=True):
 
 
 class ChoiceStart(msgspec.Struct, frozen=True):
-    """Choice to generate: `delivered` (int32, one-dimensional) are the tokens it already has; see generation.Start."""
+    """Choice to generate: `delivered` (int32, one-dimensional) are the tokens it already has; see generation.Start.
+
+    `position` is the number of its tokens that are the end of the prompt instead, in the request of a continuation.
+    """
 
     choice: int
     delivered: Tensor
+    position: int = 0
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ class TokenAttempt(Attempt[Delta]):
         self._authorizer = authorizer
         self._ledger = ledger
         self.weights = lease.deployment.weights
-        self._plan = ResumePlan(ledger, lease.remote.resume, max_choices, self.weights)
+        self._plan = ResumePlan(ledger, lease.remote.capabilities, max_choices, self.weights)
         if not ledger.has_weights(self.weights):
             self._log_other_weights()
         self.choices = self._plan.choices

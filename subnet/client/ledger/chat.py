@@ -31,6 +31,8 @@ _STRUCTURED_OUTPUT_PARAMS = (
     "guided_grammar",
     "grammar",
     "json_schema",
+    "regex",
+    "ebnf",
 )
 
 

@@ -1,7 +1,9 @@
 """Choice of a strategy to resume an answer on the token lane, from what the next node's engine supports.
 
 exact     the engine restores sampling, penalties and grammar at a position: send the prompt and the delivered tokens.
-continue  append the delivered tokens to the prompt; correct if later tokens depend on the earlier tokens alone.
+continue  append the delivered tokens to the prompt; correct if later tokens depend on the earlier tokens alone, or on
+          those and on a seed whose draws go by position. Other seeds are mixed with the position by the engine, because
+          the draws of the answer's beginning would be repeated.
 replay    send the same request again; the node must repeat the delivered tokens, which are skipped.
 
 A node with other weights than those that produced the tokens would add the tokens of another model. It gets a replay,
@@ -18,7 +20,7 @@ import numpy as np
 from subnet.client.ledger.token import NO_TOKENS, TokenChoice, TokenLedger
 from subnet.errors import NodeError
 from subnet.generation import Delta, Sampling
-from subnet.node_info import Resume
+from subnet.node_info import Capabilities, Resume
 from subnet.tensors import pack, token_ids
 from subnet.wire.messages import ChoiceStart, Generate
 
@@ -29,28 +31,30 @@ class Diverged(NodeError):
     code = "diverged"
 
 
-def choose_strategy(ledger: TokenLedger, supported: Resume, weights: str = "") -> Resume:
+def choose_strategy(ledger: TokenLedger, capabilities: Capabilities, weights: str = "") -> Resume:
     """Return the strategy for the unfinished choices of `ledger`, on a node with `weights` ("": unknown) whose engine
-    has the capability `supported`. Raises Diverged if none is correct.
+    has `capabilities`. Raises Diverged if none is correct.
     """
     if not any(choice.tokens for choice in ledger.unfinished):
         return "exact"
-    usable = supported if ledger.has_weights(weights) else "replay"
+    usable = capabilities.resume if ledger.has_weights(weights) else "replay"
     if usable == "exact":
         return "exact"
     if not ledger.diverged:
-        return "continue" if usable == "continue" and _depends_on_tokens_only(ledger) else "replay"
+        return "continue" if usable == "continue" and _is_continuable(ledger, capabilities) else "replay"
     if ledger.sampling.grammar is not None:
         # A grammar that restarts in the middle of an object would allow output that the schema forbids.
         raise Diverged("the answer was interrupted, and another node did not repeat its beginning")
     return "continue"
 
 
-def _depends_on_tokens_only(ledger: TokenLedger) -> bool:
-    """Return True if the next token depends on the tokens before it, and not on a seed, penalties or a grammar."""
+def _is_continuable(ledger: TokenLedger, capabilities: Capabilities) -> bool:
+    """Return True if the next token depends only on the tokens before it, and on a seed only if draws are positional,
+    but not on penalties or a grammar.
+    """
     sampling = ledger.sampling
     penalised = sampling.frequency_penalty or sampling.presence_penalty or sampling.repetition_penalty != 1.0
-    seeded = ledger.has_caller_seed and sampling.temperature > 0
+    seeded = ledger.has_caller_seed and sampling.temperature > 0 and not capabilities.positional_draws
     return not (seeded or penalised or sampling.grammar is not None)
 
 
@@ -58,9 +62,9 @@ class ResumePlan:
     """Requests for the unfinished choices of a ledger, at most `max_choices`, and the filter for their deltas."""
 
     def __init__(
-        self, ledger: TokenLedger, supported: Resume, max_choices: int = sys.maxsize, weights: str = ""
+        self, ledger: TokenLedger, capabilities: Capabilities, max_choices: int = sys.maxsize, weights: str = ""
     ) -> None:
-        self.strategy = choose_strategy(ledger, supported, weights)
+        self.strategy = choose_strategy(ledger, capabilities, weights)
         self.choices = ledger.unfinished[:max_choices]
         replayed = self.choices if self.strategy == "replay" else ()
         self._replays = {choice.index: _Replay(choice) for choice in replayed}
@@ -102,7 +106,7 @@ def _continue_request(ledger: TokenLedger, choice: TokenChoice) -> Generate:
         model=ledger.model,
         prompt=pack(np.concatenate([ledger.prompt, token_ids(choice.tokens)])),
         sampling=_remaining_sampling(ledger.sampling, len(choice.tokens)),
-        starts=(ChoiceStart(choice.index, NO_TOKENS),),
+        starts=(ChoiceStart(choice.index, NO_TOKENS, len(choice.tokens)),),
     )
 
 

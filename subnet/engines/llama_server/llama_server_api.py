@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.sampling_params import Parameter, derive_seed, sampling_params
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import draw_seed
+from subnet.engines.remote.sampling_params import Parameter, sampling_params
 from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.generation import Job, TokenLogprobs
 
@@ -81,15 +83,15 @@ class CompletionEvent(StreamEvent):
     completion_probabilities: tuple[Probability, ...] = ()
 
 
-def build_request(job: Job, choice: int, tokens: Sequence[int], max_tokens: int, context_length: int) -> dict[str, Any]:
-    """Return the request body for up to `max_tokens` more tokens of a choice that already has `tokens`.
+def build_request(job: Job, output: ChoiceOutput, max_tokens: int, context_length: int) -> dict[str, Any]:
+    """Return the request body for up to `max_tokens` more tokens of a choice that already has those of `output`.
 
     `context_length` is the size of a slot, in tokens.
     """
     return {
-        "prompt": [*job.prompt.tolist(), *tokens],
+        "prompt": [*job.prompt.tolist(), *output.tokens],
         "n_predict": max_tokens,
-        "seed": derive_seed(job.sampling.seed, choice, len(tokens), _SEED_BITS),
+        "seed": draw_seed(job.sampling, output, positional=False, bits=_SEED_BITS),
         "repeat_last_n": context_length,
         **sampling_params(SAMPLING, job.sampling),
         **NEUTRAL,

@@ -16,6 +16,7 @@ from subnet.engines.llama_server.llama_server_api import (
 )
 from subnet.engines.llama_server.token_recovery import TokenRecovery, UnrecoverableTokens, Vocabulary
 from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.remote_model import text_token
 from subnet.engines.remote.stream_events import stream_events
 from subnet.errors import EngineFailed, ResponseLost, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
@@ -41,7 +42,7 @@ class ServerInfo:
         self.vocabulary = vocabulary
         self.context_length = context_length
         self.exact_count = exact_count
-        self.text_token = next((token for token, piece in enumerate(vocabulary.pieces) if piece == b"a"), 0)
+        self.text_token = text_token(vocabulary.pieces)
 
 
 class Choice:
@@ -129,9 +130,8 @@ class Choice:
         self._output.add(ids, await self._logprobs(ids, event), finish_reason)
 
     def _build_request(self, remaining: int) -> dict[str, Any]:
-        output = self._output
         context_length = self._server.context_length
-        return build_request(self._job, output.index, output.tokens, remaining, context_length) | self._grammar_fields
+        return build_request(self._job, self._output, remaining, context_length) | self._grammar_fields
 
     async def _logprobs(self, ids: Sequence[int], event: CompletionEvent) -> list[TokenLogprobs] | None:
         """Return the logprobs of `ids`, from the event if it has them for all ids, else from separate requests."""

@@ -18,15 +18,23 @@ class ChoiceOutput:
     """Emits the tokens of choice `index` as deltas, and nothing after its end.
 
     Servers differ in whether they return the token that ended an answer, and few know all stop tokens. So the output is
-    cut here: at stop tokens, at `end_tokens`, which are the model's own, and after `max_tokens` tokens. If
+    cut here: at stop tokens, at `end_tokens`, which are the model's own, and after `max_tokens` tokens. `start` is the
+    number of tokens of the choice that precede them. If
     `cached_tokens` is set, the next delta that is not a keep-alive reports it. `on_first_delta` is called before the
     first delta with content.
     """
 
     def __init__(
-        self, index: int, sampling: Sampling, end_tokens: Collection[int], max_tokens: int, emit: Sink[Delta]
+        self,
+        index: int,
+        sampling: Sampling,
+        end_tokens: Collection[int],
+        max_tokens: int,
+        emit: Sink[Delta],
+        start: int = 0,
     ) -> None:
         self.index = index
+        self._start = start
         self.tokens: list[int] = []
         self.finished = False
         self.cached_tokens = 0
@@ -40,6 +48,11 @@ class ChoiceOutput:
     def remaining(self) -> int:
         """Number of tokens until max_tokens is reached."""
         return self._max_tokens - len(self.tokens)
+
+    @property
+    def position(self) -> int:
+        """Number of tokens of the choice so far."""
+        return self._start + len(self.tokens)
 
     def keep_alive(self) -> None:
         """Emit a keep-alive, unless there are tokens: while the request waits or its prompt is being processed."""

@@ -9,9 +9,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
 from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import with_positional_draws
 from subnet.engines.remote.remote_model import Model, matches_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Delta, Job
@@ -34,11 +37,15 @@ class RemoteEngine(Engine):
     Jobs with delivered tokens are not supported, because none of these servers can restore a sampler's state.
     """
 
+    # Whether it depends on version and settings of the server what its seeds do.
+    _may_draw_by_position = False
+
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
-        self._spec = spec
+        # Detection leaves the type out, but where a server tells its queue depends on it.
+        self._spec = msgspec.structs.replace(spec, kind=self.name)
         self._clock = clock
         self._http = HttpClient(spec)
-        self._queue = QueueWatcher(spec, self._http)
+        self._queue = QueueWatcher(self._spec, self._http)
         self._report: object = None
         self._refreshing: asyncio.Task[None] | None = None
         self._checked = 0.0
@@ -80,7 +87,10 @@ class RemoteEngine(Engine):
         requested = job.sampling.max_tokens
         max_tokens = room if requested is None else min(requested, room)
         end_tokens = model.card.stop_tokens
-        outputs = [ChoiceOutput(start.choice, job.sampling, end_tokens, max_tokens, emit) for start in job.starts]
+        outputs = [
+            ChoiceOutput(start.choice, job.sampling, end_tokens, max_tokens, emit, start.position)
+            for start in job.starts
+        ]
         if max_tokens == 0:
             for output in outputs:
                 output.add([], finish_reason="length")
@@ -110,7 +120,8 @@ class RemoteEngine(Engine):
         except TimeoutError as error:
             raise NodeTimeout(f"health check of {self._http.peer} timed out after {_REPORT_TIMEOUT:g} s") from error
         if report != self._report:
-            self._model = await self._describe_model(report)
+            model = await self._describe_model(report)
+            self._model = await with_positional_draws(model, self._generate) if self._may_draw_by_position else model
             self.card, self.artefact = self._model.card, self._model.artefact
             self.capacity, self.capabilities = self._model.capacity, self._model.capabilities
         self._report, self._checked = report, self._clock()

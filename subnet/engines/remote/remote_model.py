@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def _describe(reference: str, model_id: str) -> tuple[ModelCard, bytes]:
         return describe(resolve(reference, logger.info), model_id)
     path = Path(reference)
     return describe_pretrained(path.parent if path.name == "tokenizer.json" else reference, model_id)
+
+
+def text_token(pieces: Sequence[bytes]) -> int:
+    """Return a token that is text."""
+    return next((token for token, piece in enumerate(pieces) if piece == b"a"), 0)
 
 
 def matches_sample(artefact: bytes, response: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from subnet.generation import Sampling
@@ -29,12 +28,3 @@ def sampling_params(table: Iterable[Parameter], sampling: Sampling) -> dict[str,
 def nonzero(top_p: float) -> float:
     """Replace a top_p of 0, which some servers reject, by a value so small that it leaves one token."""
     return max(top_p, 1e-6)
-
-
-def derive_seed(seed: int | None, choice: int, position: int = 0, bits: int = 63) -> int:
-    """Derive a seed of `bits` bits for the draws of a choice from a position on.
-
-    It is deterministic, and differs between seeds, choices and positions.
-    """
-    text = f"{seed or 0} {choice} {position}".encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest()) >> (64 - bits)

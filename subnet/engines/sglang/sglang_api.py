@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from subnet.engines.remote.sampling_params import Parameter, derive_seed, nonzero, sampling_params
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import draw_seed
+from subnet.engines.remote.remote_model import Model
+from subnet.engines.remote.sampling_params import Parameter, nonzero, sampling_params
 from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, TokenLogprobs
@@ -72,8 +75,8 @@ class GenerateEvent(StreamEvent):
     meta_info: Meta = msgspec.field(default_factory=Meta)
 
 
-def build_request(job: Job, choice: int, max_tokens: int) -> dict[str, Any]:
-    """Return the request body for `max_tokens` tokens of one choice.
+def build_request(model: Model, job: Job, output: ChoiceOutput) -> dict[str, Any]:
+    """Return the request body for the rest of one choice.
 
     Raises InvalidRequest for a repetition penalty that other engines support, but SGLang does not.
     """
@@ -87,8 +90,10 @@ def build_request(job: Job, choice: int, max_tokens: int) -> dict[str, Any]:
     return {
         "input_ids": job.prompt.tolist(),
         "sampling_params": {
-            "max_new_tokens": max_tokens,
-            "sampling_seed": derive_seed(sampling.seed, choice, bits=_SEED_BITS),
+            "max_new_tokens": output.remaining,
+            "sampling_seed": draw_seed(
+                sampling, output, positional=model.capabilities.positional_draws, bits=_SEED_BITS
+            ),
             **sampling_params(SAMPLING, sampling),
             **NEUTRAL,
             **_grammar_fields(sampling.grammar),

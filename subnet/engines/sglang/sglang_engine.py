@@ -53,6 +53,7 @@ class SglangEngine(RemoteEngine):
     """
 
     name = "sglang"
+    _may_draw_by_position = True
 
     async def _fetch_report(self) -> ServerReport:
         try:
@@ -97,7 +98,7 @@ class SglangEngine(RemoteEngine):
 
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
         decoder = IncrementDecoder()
-        body = build_request(job, output.index, output.remaining)
+        body = build_request(model, job, output)
         async with aclosing(stream_events(self._http, PATH, body, GenerateEvent, output.keep_alive)) as events:
             async for event in events:
                 if not output.tokens:

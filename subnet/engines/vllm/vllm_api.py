@@ -9,13 +9,15 @@ than --max-logprobs, 20 by default, are rejected.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from subnet.engines.remote.sampling_params import Parameter, derive_seed, nonzero, sampling_params
+from subnet.engines.remote.choice_output import ChoiceOutput
+from subnet.engines.remote.draws import draw_seed
+from subnet.engines.remote.remote_model import Model
+from subnet.engines.remote.sampling_params import Parameter, nonzero, sampling_params
 from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
 from subnet.errors import WireError
 from subnet.generation import Grammar, Job, TokenLogprobs
@@ -48,7 +50,6 @@ NEUTRAL: dict[str, Any] = {
     "stream_options": {"include_usage": True},
 }
 _GRAMMARS = {"json_schema": "json", "regex": "regex"}
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\.?dev)")
 
 
 class Logprobs(msgspec.Struct):
@@ -81,15 +82,13 @@ class Chunk(StreamEvent):
     usage: Usage | None = None
 
 
-def build_request(
-    model: str, job: Job, choice: int, max_tokens: int, version: tuple[int, ...] | None
-) -> dict[str, Any]:
-    """Return the request body for `max_tokens` tokens of one choice, for a server of version `version`."""
+def build_request(model: Model, job: Job, output: ChoiceOutput, version: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the request body for the rest of one choice, for a server of version `version`."""
     return {
-        "model": model,
+        "model": model.name,
         "prompt": job.prompt.tolist(),
-        "max_tokens": max_tokens,
-        "seed": derive_seed(job.sampling.seed, choice),
+        "max_tokens": output.remaining,
+        "seed": draw_seed(job.sampling, output, positional=model.capabilities.positional_draws),
         **sampling_params(SAMPLING, job.sampling),
         **NEUTRAL,
         **_grammar_fields(job.sampling.grammar, version),
@@ -104,12 +103,6 @@ def _grammar_fields(grammar: Grammar | None, version: tuple[int, ...] | None) ->
     if version is not None and version < (0, 11):
         return {f"guided_{kind}": grammar.text}
     return {"structured_outputs": {kind: grammar.text}}
-
-
-def parse_version(text: str) -> tuple[int, ...] | None:
-    """Parse a version such as "0.10.2". Return None for a development build, which may have any features."""
-    match = _VERSION.match(text)
-    return tuple(int(part or 0) for part in match.groups()) if match else None
 
 
 def convert_logprobs(logprobs: Logprobs, width: int) -> list[TokenLogprobs]:

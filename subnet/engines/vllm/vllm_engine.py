@@ -11,9 +11,10 @@ from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
 from subnet.engines.remote.stream_events import MIN_LOGPROB, stream_events
-from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, parse_version, rank_logprobs
+from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, rank_logprobs
 from subnet.errors import EngineFailed, NodeError, ResponseLost, SettingsError, WireError
 from subnet.generation import FinishReason, Job, TokenLogprobs
+from subnet.http.server_version import parse_version
 from subnet.node_info import Capabilities, fingerprint_facts
 from subnet.tensors import TokenIds
 
@@ -49,6 +50,7 @@ class VllmEngine(RemoteEngine):
     """
 
     name = "vllm"
+    _may_draw_by_position = True
     _version: tuple[int, ...] | None = None
 
     async def _fetch_report(self) -> ServerReport:
@@ -97,7 +99,7 @@ class VllmEngine(RemoteEngine):
         )
 
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:
-        body = build_request(model.name, job, output.index, output.remaining, self._version)
+        body = build_request(model, job, output, self._version)
         last: Choice | None = None
         async with aclosing(stream_events(self._http, PATH, body, Chunk, output.keep_alive)) as chunks:
             async for chunk in chunks:

@@ -9,7 +9,9 @@ import msgspec
 
 from subnet.chat import ChatRequest
 from subnet.errors import InvalidRequest
-from subnet.protocols.openai.quirks import Quirks, names
+from subnet.generation import derive_seed
+from subnet.protocols.openai.ignored_parameters import names
+from subnet.protocols.openai.quirks import Quirks
 
 SEED_NAMES = ("seed", "random_seed")
 """Names of the seed: OpenAI's, and Mistral's."""
@@ -26,6 +28,8 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "continue_final_message": (False,),
     "echo": (False,),
     "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
     "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "logit_bias": ({},),
@@ -48,6 +52,7 @@ _DEFAULTS: Mapping[str, Sequence[Any]] = {
     "top_logprobs": (0,),
     "top_p": (1,),
     "typical_p": (1,),
+    "verbosity": ("medium",),
 }
 
 
@@ -58,7 +63,7 @@ def build_body(
 
     Raises InvalidRequest, with the parameter's name, for a parameter that the server would silently ignore.
     """
-    body = {name: value for name, value in request.body.items() if value is not None}
+    body = quirks.translate({name: value for name, value in request.body.items() if value is not None})
     for name, new in quirks.renamed.items():
         if name in body:
             body.setdefault(new, body.pop(name))
@@ -84,13 +89,17 @@ def with_own_seed(request: ChatRequest) -> ChatRequest:
     return msgspec.structs.replace(request, body={**body, "seed": request.own_seed})
 
 
-def offset_seed(body: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return `body` with the choice's number added to the seed.
+def offset_seed(body: dict[str, Any], number: int, prefix: str = "") -> dict[str, Any]:
+    """Return `body` with a seed for a choice, which continues `prefix`.
 
-    Choices that are requested separately would all be the same with the same seed.
+    With the same seed, choices that are requested separately would all be the same, and a continuation would repeat the
+    draws of the answer's beginning on most servers.
     """
     name = next((name for name in SEED_NAMES if isinstance(body.get(name), int)), None)
-    return body if name is None else {**body, name: body[name] + number}
+    if name is None:
+        return body
+    seed = derive_seed(body[name], number, len(prefix), bits=31) if prefix else body[name] + number
+    return {**body, name: seed}
 
 
 def _messages(messages: list[dict[str, Any]], prefix: str, quirks: Quirks) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class ChatClient:
         if self._quirks.seeds and request.model not in self._without_seeds:
             request = with_own_seed(request)
         body = build_body(request, self._quirks, model, choices=len(choices), usage=self._usage)
-        return offset_seed(body, choices[0].number) if len(choices) == 1 else body
+        return offset_seed(body, choices[0].number, request.prefix) if len(choices) == 1 else body
 
     def _adapt(self, request: ChatRequest, body: dict[str, Any], error: str) -> bool:
         """Stop sending what the gateway added to a request and the server rejected; return False if that is nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.usage_reader import read_usage
 
 # Keep-alives that some servers send as events instead of comments.
-_ENGINE_FAILURE = re.compile(r"engine|cuda|out of memory|internal (server )?error", re.IGNORECASE)
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
 # Members that the gateway makes itself, and the padding with which OpenAI hides the length of a chunk on its own
 # connection; all others are passed on.
@@ -155,12 +153,11 @@ class ChatResponse:
     def _error(self, body: Any) -> SubnetError:
         """Return the error that the server reported in its stream.
 
-        A server that has begun to answer has accepted the request, whatever it calls its failure. vLLM and SGLang
-        report a crash of their engine as a BadRequestError.
+        A server that has begun to answer has accepted the request, whatever it calls its failure.
         """
         error = self._to_error(body)
         is_refusal = isinstance(error, InvalidRequest | ContextLengthExceeded)
-        if is_refusal and (self.has_content or _ENGINE_FAILURE.search(error.message)):
+        if is_refusal and self.has_content:
             return NodeError(f"{self._peer} failed in the middle of the answer: {error.message}")
         return error
 

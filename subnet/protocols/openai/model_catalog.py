@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from subnet.errors import NodeBusy, NodeError, RequestError, Unauthorized
 from subnet.http.client import HttpClient
+from subnet.http.error_map import cannot_list
 from subnet.http.node_spec import NodeSpec
 from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Modality, ModelCard
@@ -20,7 +21,8 @@ _CACHE_TIME = 30.0
 class ModelCatalog:
     """Model cards of the server of `spec`: of spec.models, or of all models that the server lists.
 
-    The list is requested at most every 30 s, and never before the server's Retry-After.
+    The list is requested at most every 30 s, and never before the server's Retry-After. A server that answers, but has
+    never listed its models, has those of spec.models.
     """
 
     def __init__(self, spec: NodeSpec, http: HttpClient) -> None:
@@ -30,6 +32,7 @@ class ModelCatalog:
         self._cards: tuple[ModelCard, ...] = ()
         self._upstream_names: Mapping[str, str] = spec.models
         self._error: NodeError | None = None
+        self._has_list = False
         self._expires = 0.0
 
     def upstream_name(self, name: str, any_model: str | None = None) -> str:
@@ -54,17 +57,23 @@ class ModelCatalog:
         self._error, wait = None, _CACHE_TIME
         try:
             self._cards = self._make_cards(await self._lister.list_models())
-        except NodeBusy as error:
-            # The server is up: it may be able to generate, and a request will show it.
-            self._error = None if self._cards else error
-            wait = _CACHE_TIME if error.retry_after is None else error.retry_after
-        except Unauthorized as error:
-            self._error = error
-        except RequestError as error:
-            self._error, wait = NodeError(f"{self._spec.peer} refused to list its models: {error.message}"), 0.0
-        except NodeError as error:
-            self._error, wait = error, error.retry_after or 0.0
+            self._has_list = True
+        except (NodeError, RequestError) as error:
+            if self._spec.models and not self._has_list and cannot_list(error):
+                self._cards = self._make_cards([])
+            else:
+                self._error, wait = self._refusal(error)
         self._expires = time.monotonic() + wait
+
+    def _refusal(self, error: NodeError | RequestError) -> tuple[NodeError | None, float]:
+        """Return the error to raise for a server that does not list its models, and the seconds until the next try."""
+        if isinstance(error, NodeBusy):
+            # The server is up: it may be able to generate, and a request will show it.
+            wait = _CACHE_TIME if error.retry_after is None else error.retry_after
+            return (None if self._cards else error), wait
+        if isinstance(error, NodeError):
+            return error, _CACHE_TIME if isinstance(error, Unauthorized) else error.retry_after or 0.0
+        return NodeError(f"{self._spec.peer} refused to list its models: {error.message}"), 0.0
 
     def _make_cards(self, models: list[ListedModel]) -> tuple[ModelCard, ...]:
         by_name = {name: model for model in models for name in model.names}

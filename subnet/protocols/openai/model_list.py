@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from subnet.errors import NodeError, WireError
+from subnet.errors import WireError
 from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.node_spec import NodeSpec
@@ -57,13 +57,14 @@ class ModelLister:
         self._spec = spec
         self._http = http
         self._ollama_details: dict[tuple[str, int], dict[str, Any]] = {}
+        self._ollama_loaded: dict[str, int] = {}
 
     async def list_models(self) -> list[ListedModel]:
-        """Return all models that chat; none if the server has no list and the spec names its models.
-
-        Raises NodeError if the list is unavailable.
-        """
-        entries = [await self._with_details(entry) for entry in await self._entries()]
+        """Return all models that chat. Raises NodeError or RequestError if the list is unavailable."""
+        entries = await self._entries()
+        if self._spec.kind == "ollama":
+            self._ollama_loaded = _from_ps(await self._get_if_present("/api/ps"))
+        entries = [await self._with_details(entry) for entry in entries]
         return [self._listed_model(entry) for entry in entries if _is_chat_model(entry)]
 
     async def _entries(self) -> list[dict[str, Any]]:
@@ -76,16 +77,16 @@ class ModelLister:
         try:
             return _entries(await self._http.get("/v1/models"))
         except NotFound as error:
-            if self._spec.models:
-                return []
-            raise NodeError(f"{self._spec.peer} does not list its models: set `models` for this node") from error
+            raise NotFound(f"{self._spec.peer} does not list its models: set `models` for this node") from error
 
     async def _with_details(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return the entry with what the server's other endpoints report about the model, if they exist."""
         try:
             match self._spec.kind:
                 case "ollama":
-                    return entry | await self._ollama(entry["id"], entry.get("created") or 0)
+                    details = await self._ollama(entry["id"], entry.get("created") or 0)
+                    loaded = self._ollama_loaded.get(entry["id"])
+                    return entry | details | ({} if loaded is None else {"context_length": loaded})
                 case "llama-server" if "architecture" not in entry:
                     return entry | _from_props(await self._http.get("/props"))
                 case "tgi":
@@ -93,6 +94,12 @@ class ModelLister:
         except NotFound:
             pass
         return entry
+
+    async def _get_if_present(self, path: str) -> Any:
+        try:
+            return await self._http.get(path)
+        except NotFound:
+            return None
 
     async def _ollama(self, name: str, modified: int) -> dict[str, Any]:
         """Return details of an Ollama model: ollama/ollama docs/api.md, "Show Model Information"."""
@@ -175,6 +182,17 @@ def _from_show(body: Any) -> dict[str, Any]:
     trained = [size for name, size in _object(body.get("model_info")).items() if name.endswith(".context_length")]
     length = int(num_ctx) if num_ctx.isdecimal() else next(iter(trained), None)
     return {"context_length": length, "capabilities": body.get("capabilities")}
+
+
+def _from_ps(body: Any) -> dict[str, int]:
+    """Read Ollama's GET /api/ps, "List Running Models": the context lengths with which models are loaded now, by name.
+
+    Ollama shortens a longer conversation without a word, whatever length the model was trained with.
+    """
+    models = _object(body).get("models")
+    running = [_object(model) for model in models] if isinstance(models, list) else []
+    lengths = {str(model.get("name")): model.get("context_length") for model in running}
+    return {name: length for name, length in lengths.items() if type(length) is int and length > 0}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -41,14 +41,14 @@ class OpenAIProtocol(Protocol):
 
     rpc_chat passes the parameters of a request on as they are, and rejects those that the server would silently ignore;
     rpc_embeddings passes on all of them. Errors of the server are mapped by subnet.http.error_map. `running` counts the
-    choices in progress. Raises SettingsError for an unusable `spec`.
+    choices in progress. A `version` of "" is unknown. Raises SettingsError for an unusable `spec`.
     """
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, version: str = "") -> None:
         self.peer = spec.peer
         self.timeouts = Timeouts(spec.first_token_timeout, spec.inter_token_timeout, spec.attempt_timeout)
         self._spec = spec
-        self._quirks = quirks_for(spec)
+        self._quirks = quirks_for(spec, version)
         self._http = HttpClient(spec)
         self._models = ModelCatalog(spec, self._http)
         self._client = ChatClient(self._models, self._http, self._quirks, QueueWatcher(spec, self._http, self))

@@ -5,13 +5,18 @@ Differences in their responses need no table: every known form is read from ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from subnet.http.node_spec import Kind, NodeSpec
+from subnet.protocols.openai.ignored_parameters import ignored_by, names
+
+
+def _unchanged(body: dict[str, Any]) -> dict[str, Any]:
+    return body
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +24,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
 
     - `supported`: the parameters it supports, if it silently ignores all others; None: it rejects them itself.
     - `text_supported`: the same for text completions.
-    - `unsupported`: parameters that it silently ignores or misinterprets.
+    - `unsupported`: parameters that it silently ignores or misinterprets; for those that depend on its version, see
+      ignored_parameters.
+    - `translate`: returns a request body with other parameters in the server's own form.
     - `renamed`: OpenAI's names of parameters, mapped to the server's own.
     - `developer_role`: it accepts the role "developer"; everyone, OpenAI included, accepts "system" instead.
     - `single_choice`: it generates one choice per request.
@@ -34,6 +41,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     supported: frozenset[str] | None = None
     text_supported: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
+    translate: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     renamed: Mapping[str, str] = {}
     developer_role: bool = False
     single_choice: bool = False
@@ -46,11 +54,6 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     seeds: bool = False
 
 
-def names(text: str) -> frozenset[str]:
-    """Split a space-separated list of parameter names."""
-    return frozenset(text.split())
-
-
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
@@ -61,12 +64,8 @@ _BY_KIND: Mapping[Kind, Quirks] = {
     "sglang": Quirks(prefill=True, prefill_body=_CONTINUE, seeds=True),
     # ggml-org/llama.cpp tools/server/README.md: a last message of the assistant is a prefill (--no-prefill-assistant).
     # Older versions know only max_tokens and reject n; newer ones report the usage of each of n choices separately.
-    # vLLM's parameters for structured outputs, and three of text completions, are silently ignored (observed).
     "llama-server": Quirks(
         renamed=_MAX_TOKENS,
-        unsupported=names(
-            "structured_outputs guided_json guided_regex guided_choice guided_grammar echo suffix best_of"
-        ),
         prefill=True,
         single_choice=True,
         seeds=True,
@@ -132,19 +131,26 @@ _BY_DOMAIN: Mapping[str, Quirks] = {
 }
 
 
-def quirks_for(spec: NodeSpec) -> Quirks:
+def quirks_for(spec: NodeSpec, version: str = "") -> Quirks:
     """Return the quirks of the server of `spec`; `spec.prefill` and `spec.seeds` override the defaults for
-    its type.
+    its type. A `version` of "" is unknown.
     """
     address = urlsplit(spec.url)
     kind: Kind = spec.kind or "openai"
-    quirks = _for_host(address.hostname or "") if kind == "openai" else _BY_KIND.get(kind, Quirks())
+    quirks = _for_host(address.hostname or "") if kind == "openai" else _for_kind(kind, version)
     if address.hostname == "api.deepseek.com" and address.path.startswith("/beta"):
         quirks = msgspec.structs.replace(quirks, prefill=True)
     if spec.prefill is not None and spec.prefill != quirks.prefill:
         # Undocumented, so the server may repeat the prefix.
         quirks = msgspec.structs.replace(quirks, prefill=spec.prefill, repeats_prefix=True)
     return quirks if spec.seeds is None else msgspec.structs.replace(quirks, seeds=spec.seeds)
+
+
+def _for_kind(kind: Kind, version: str) -> Quirks:
+    quirks, ignored = _BY_KIND.get(kind, Quirks()), ignored_by(kind, version)
+    return msgspec.structs.replace(
+        quirks, unsupported=quirks.unsupported | ignored.refused, translate=ignored.translate
+    )
 
 
 def _for_host(host: str) -> Quirks:

@@ -155,10 +155,14 @@ def test_strategy_on_other_weights(supported: Resume) -> None:
     """A node with other weights gets a replay whatever it supports, and after that the rules for a diverged answer."""
     ledger = TokenLedger(None, token_ids(PROMPT), Sampling(), 1, None)
     ledger.record_weights("q8")
-    assert choose_strategy(ledger, supported, "q4") == "exact"  # no tokens yet
+    assert choose_strategy(ledger, Capabilities(resume=supported), "q4") == "exact"  # no tokens yet
     record_delta(ledger.choices, Delta(0, [1]))
     ledger.record_weights("q8")
-    assert choose_strategy(ledger, supported, "q8") == choose_strategy(ledger, supported) == supported
-    assert choose_strategy(ledger, supported, "q4") == "replay"
+    assert (
+        choose_strategy(ledger, Capabilities(resume=supported), "q8")
+        == choose_strategy(ledger, Capabilities(resume=supported))
+        == supported
+    )
+    assert choose_strategy(ledger, Capabilities(resume=supported), "q4") == "replay"
     ledger.diverged = True
-    assert choose_strategy(ledger, supported, "q4") == "continue"
+    assert choose_strategy(ledger, Capabilities(resume=supported), "q4") == "continue"

@@ -123,6 +123,7 @@ async def test_an_unseeded_answer_is_continued() -> None:
     (request,) = second.requests
     assert len(unpack(request.prompt)) == len(PROMPT) + 5
     assert (request.sampling.min_tokens, request.sampling.max_tokens) == (3, 6)
+    assert [start.position for start in request.starts] == [5]
 
 
 @pytest.mark.parametrize("resume", ["exact", "continue", "replay"])
@@ -153,16 +154,32 @@ def ledger_with_one_token(sampling: Sampling, *, diverged: bool = False) -> Ledg
 )
 def test_strategy(sampling: Sampling, expected: str) -> None:
     """An engine with "continue" gets a replay if the next token depends on a seed, penalties or a grammar."""
-    assert choose_strategy(ledger_with_one_token(sampling), "exact") == "exact"
-    assert choose_strategy(ledger_with_one_token(sampling), "continue") == expected
-    assert choose_strategy(ledger_with_one_token(sampling), "replay") == "replay"
+    assert choose_strategy(ledger_with_one_token(sampling), Capabilities(resume="exact")) == "exact"
+    assert choose_strategy(ledger_with_one_token(sampling), Capabilities(resume="continue")) == expected
+    assert choose_strategy(ledger_with_one_token(sampling), Capabilities(resume="replay")) == "replay"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(seed=1), "continue"),
+        (Sampling(seed=1, frequency_penalty=1.0), "replay"),
+        (Sampling(seed=1, grammar=Grammar("json_schema", "{}")), "replay"),
+    ],
+)
+def test_strategy_where_draws_go_by_position(sampling: Sampling, expected: str) -> None:
+    """Where the same seed goes on with the same draws, a seed is no reason for a replay."""
+    assert choose_strategy(ledger_with_one_token(sampling), Capabilities(positional_draws=True)) == expected
 
 
 def test_strategy_after_a_diverged_replay() -> None:
     """After a diverged replay, text is continued, and an answer under a grammar raises Diverged."""
-    assert choose_strategy(ledger_with_one_token(Sampling(seed=1), diverged=True), "replay") == "continue"
+    capabilities = Capabilities(resume="replay")
+    assert choose_strategy(ledger_with_one_token(Sampling(seed=1), diverged=True), capabilities) == "continue"
     with pytest.raises(Diverged):
-        choose_strategy(ledger_with_one_token(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), "replay")
+        choose_strategy(
+            ledger_with_one_token(Sampling(grammar=Grammar("json_schema", "{}")), diverged=True), capabilities
+        )
 
 
 def test_delivered_tokens_are_skipped() -> None:
@@ -172,7 +189,7 @@ def test_delivered_tokens_are_skipped() -> None:
     def replay() -> ResumePlan:
         ledger = ledger_with_one_token(Sampling(seed=1))
         record_delta(ledger.choices, Delta(0, [2]))
-        return ResumePlan(ledger, "replay")
+        return ResumePlan(ledger, Capabilities(resume="replay"))
 
     plan = replay()
     assert plan.skip_delivered(Delta(0, [1], logprobs[1:2])) is None

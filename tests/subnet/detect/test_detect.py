@@ -259,6 +259,34 @@ async def test_starting_or_failing_server(status: int) -> None:
     assert len(lines) == 2
 
 
+async def failing(request: web.Request) -> web.Response:
+    return web.json_response({"detail": "boom"}, status=500)
+
+
+@pytest.mark.parametrize("answers", [{}, {"/v1/models": failing}], ids=["no list", "a list that fails"])
+async def test_server_without_a_model_list(answers: dict[str, Any]) -> None:
+    """A server that cannot list its models is used if `models` names them, and only then."""
+    async with serving(answers) as server:
+        with pytest.raises(NodeError):
+            await detect(NodeSpec(url=server.url))
+        async with upstream(NodeSpec(url=server.url, models={"ours": "theirs"})) as (protocol, lines):
+            info = await protocol.rpc_info()
+            assert ([card.id for card in info.cards], info.engine) == (["ours"], "openai")
+            assert len(lines) == 1
+
+
+async def test_server_whose_model_list_recovers() -> None:
+    """A server whose model list failed at first is detected again, and keeps its type once the list has worked."""
+    async with serving({"/v1/models": failing}) as server:
+        async with upstream(NodeSpec(url=server.url, lane="chat", models={"m": "llama3.2"})) as (protocol, lines):
+            assert (await protocol.rpc_info()).engine == "openai"
+            server.answers = OLLAMA
+            assert (await protocol.rpc_info()).engine == "ollama"
+            server.answers = {"/v1/models": failing}
+            assert (await protocol.rpc_info()).engine == "ollama"
+    assert len(lines) == 2
+
+
 async def test_missing_key() -> None:
     """A missing API key is reported as such, and no other path is requested without it."""
 

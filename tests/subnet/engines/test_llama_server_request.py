@@ -9,6 +9,7 @@ import pytest
 
 from subnet.engines.llama_server.grammar_fields import supported_kinds, to_request_fields
 from subnet.engines.llama_server.llama_server_api import SAMPLING, build_request, build_top_tokens_request
+from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar, Job, Sampling, Start
 from subnet.node_info import GrammarKind
@@ -21,7 +22,9 @@ NO_TOKENS = token_ids([])
 
 def request_body(tokens: list[int], **sampling: Any) -> dict[str, Any]:
     job = Job(token_ids([1, 2]), Sampling(**({"seed": 1} | sampling)), (Start(0, NO_TOKENS),))
-    return build_request(job, 0, tokens, 5, 256)
+    output = ChoiceOutput(0, Sampling(), (), 100, lambda delta: None)
+    output.add(tokens)
+    return build_request(job, output, 5, 256)
 
 
 def test_every_parameter_is_mapped() -> None:

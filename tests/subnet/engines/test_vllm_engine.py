@@ -13,12 +13,13 @@ import pytest
 
 from subnet import RemoteManager, SessionManager
 from subnet.engines.base import Engine
-from subnet.engines.remote.sampling_params import Parameter, derive_seed
+from subnet.engines.remote.sampling_params import Parameter
 from subnet.engines.vllm import VllmEngine
-from subnet.engines.vllm.vllm_api import SAMPLING, parse_version
+from subnet.engines.vllm.vllm_api import SAMPLING
 from subnet.errors import ContextLengthExceeded, EngineFailed, NodeError, NodeLost, SettingsError, SubnetError
-from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs
+from subnet.generation import Delta, Grammar, Job, Sampling, Start, TokenLogprobs, derive_seed
 from subnet.http.node_spec import NodeSpec
+from subnet.http.server_version import parse_version
 from subnet.models.card import describe
 from subnet.models.resolve import resolve
 from subnet.node.run import listening, make_engine
@@ -170,8 +171,15 @@ async def test_cancelling_closes_the_connection() -> None:
         await server.disconnected.wait()
 
 
+async def test_a_request_in_the_queue_is_kept_alive() -> None:
+    """While vLLM's metrics show a queue, a request without a token is reported as alive, also of a detected server."""
+    async with replaying("endless wait", first_token_timeout=0.3) as (engine, server):
+        server.metrics = 'vllm:num_requests_waiting{model_name="smol"} 2.0\n'
+        await run_cancelled(engine)
+
+
 async def run_cancelled(engine: Engine) -> None:
-    """Start a run and cancel it after its first token."""
+    """Start a run and cancel it after its first delta."""
     started = asyncio.Event()
     job = Job(PROMPT, Sampling(seed=1), (Start(0, token_ids([])),))
     task = asyncio.create_task(engine.run(job, lambda delta: started.set()))

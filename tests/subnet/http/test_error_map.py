@@ -86,6 +86,20 @@ ERROR_RESPONSES: list[tuple[int, Any, type[SubnetError], str | None]] = [
         ContextLengthExceeded,
         None,
     ),
+    (
+        400,
+        {
+            "error": {
+                "message": "max_tokens=5000 cannot be greater than max_model_len=1024. Please request fewer output"
+                " tokens. (parameter=max_tokens, value=5000)",
+                "type": "BadRequestError",
+                "param": "max_tokens",
+                "code": 400,
+            }
+        },
+        ContextLengthExceeded,
+        "max_tokens",
+    ),
     # SGLang
     (
         400,
@@ -253,10 +267,33 @@ def test_every_error_response_is_mapped(status: int, body: Any, error: type[Subn
         ({"error": {}}, NodeError),
         ([{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED"}}], RateLimited),
         ("oh", NodeError),
+        # A status of another name: TGI has 422 for all of its errors in a stream.
+        (
+            {
+                "error": {
+                    "message": "Input validation error: `top_n_tokens` must be >= 0 and <= 5. Given: 10",
+                    "http_status_code": 422,
+                }
+            },
+            InvalidRequest,
+        ),
+        ({"error": {"message": "Model is overloaded", "http_status_code": 422}}, NodeBusy),
+        ({"error": {"message": "Request failed during generation: oh", "http_status_code": 422}}, NodeError),
+        ({"error": {"message": "Incomplete generation", "http_status_code": 422}}, NodeError),
+        ({"error": {"message": "wrong", "statusCode": 400}}, InvalidRequest),
+        ({"error": {"message": "slow down", "upstream_status": "429"}}, RateLimited),
+        # No code at all.
+        ({"error": {"message": "`stop` must be a list of at most 4 strings"}}, InvalidRequest),
+        ({"error": "top_logprobs is not supported by this model"}, InvalidRequest),
+        ({"error": {"message": "internal error: state must be reset"}}, NodeError),
+        # Ollama, of a call whose JSON it cannot read.
+        ({"error": "invalid character '}' looking for beginning of value"}, NodeError),
+        ({"error": "an error was encountered while running the model: unexpected EOF"}, NodeError),
+        ({"error": {"message": "EngineCore encountered an issue", "code": 400, "type": "BadRequestError"}}, NodeError),
     ],
 )
-def test_error_without_a_status_is_mapped_by_its_code(body: Any, error: type[SubnetError]) -> None:
-    """An error in an event, or with status 200, is mapped by its code or type."""
+def test_error_without_a_status_is_mapped_by_its_codes_and_words(body: Any, error: type[SubnetError]) -> None:
+    """An error in an event, or with status 200, is mapped by its codes; without any, by the words of its message."""
     assert type(to_error("peer", 200, body)) is error
 
 

@@ -18,8 +18,8 @@ from subnet.errors import (
 )
 from subnet.http.sse import Event
 from subnet.protocols.openai.chat_response import ChatResponse
+from subnet.protocols.openai.ignored_parameters import names
 from subnet.protocols.openai.openai_choice import Choice
-from subnet.protocols.openai.quirks import names
 from subnet.protocols.openai.tool_calls import ToolCalls
 from tests.chat_node import Recorder, chat_scripted
 from tests.provider import (

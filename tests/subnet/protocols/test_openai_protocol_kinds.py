@@ -16,7 +16,7 @@ from subnet.node_info import ModelCard
 from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.openai.chat_body import build_body
 from subnet.protocols.openai.openai_choice import PrefixFilter
-from subnet.protocols.openai.quirks import quirks_for
+from subnet.protocols.openai.quirks import Quirks, quirks_for
 from tests.chat_node import HELLO, chat, node
 from tests.provider import Provider, Script, answer, connection_reset, error_response, json_response
 
@@ -25,7 +25,10 @@ OURS = ("messages", "model", "stream", "stream_options")
 
 def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h", prefix: str = "") -> dict[str, Any]:
     """Return the fields of a request body that not every server gets."""
-    quirks = quirks_for(NodeSpec(url=url, kind=kind))  # type: ignore[arg-type]
+    return sent(body, quirks_for(NodeSpec(url=url, kind=kind)), prefix=prefix)  # type: ignore[arg-type]
+
+
+def sent(body: dict[str, Any], quirks: Quirks, *, prefix: str = "") -> dict[str, Any]:
     fields = build_body(ChatRequest(model="model", body={"messages": HELLO, **body}, prefix=prefix), quirks, "theirs")
     return {name: value for name, value in fields.items() if name not in OURS}
 
@@ -34,7 +37,7 @@ def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "sent"),
+    ("kind", "body", "expected"),
     [
         (
             "openai",
@@ -42,7 +45,22 @@ def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h
             {"max_completion_tokens": 5, "logit_bias": {"1": 2}},
         ),
         (None, {"max_completion_tokens": 5, "store": True}, {"max_completion_tokens": 5, "store": True}),
-        ("vllm", {"top_k": 3, "guided_regex": "a"}, {"top_k": 3, "guided_regex": "a"}),
+        ("vllm", {"top_k": 3, "guided_regex": "a"}, {"top_k": 3, "structured_outputs": {"regex": "a"}}),
+        ("vllm", {"typical_p": 1, "verbosity": "medium", "functions": []}, {}),
+        ("sglang", {"structured_outputs": {"regex": "a+"}, "echo": False}, {"regex": "a+"}),
+        ("sglang", {"guided_grammar": "root ::= x"}, {"ebnf": "root ::= x"}),
+        ("sglang", {"guided_choice": ["a.b", "c"]}, {"regex": "(a\\.b|c)"}),
+        ("sglang", {"structured_outputs": {"json_object": True}}, {"response_format": {"type": "json_object"}}),
+        (
+            "sglang",
+            {"structured_outputs": {"json": '{"type": "null"}', "regex": None}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "null"}},
+                }
+            },
+        ),
         ("llama-server", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("llama-server", {"grammar": "root ::= x", "user": "me"}, {"grammar": "root ::= x", "user": "me"}),
         ("ollama", {"max_completion_tokens": 5}, {"max_tokens": 5}),
@@ -58,13 +76,33 @@ def extra_fields(kind: str | None, body: dict[str, Any], *, url: str = "http://h
         # TGI rejects a top_p of 1, and treats a presence penalty of 0 as a repetition penalty of 2.
         ("tgi", {"top_p": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "stop": ["x"]}, {"stop": ["x"]}),
         ("tgi", {"tool_choice": "required", "tools": [{}]}, {"tool_choice": "required", "tools": [{}]}),
+        (
+            "tgi",
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"type": "null"}, "strict": True},
+                }
+            },
+            {"response_format": {"type": "json_schema", "value": {"name": "n", "schema": {"type": "null"}}}},
+        ),
+        (
+            "tgi",
+            {"response_format": {"type": "json_object"}},
+            {"response_format": {"type": "json_object", "value": {"type": "object"}}},
+        ),
+        (
+            "tgi",
+            {"response_format": {"type": "regex", "value": "a"}},
+            {"response_format": {"type": "regex", "value": "a"}},
+        ),
         ("lmstudio", {"max_completion_tokens": 5, "repetition_penalty": 1.5}, {"max_tokens": 5, "repeat_penalty": 1.5}),
         ("lmstudio", {"logprobs": False}, {}),
     ],
 )
-def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], sent: dict[str, Any]) -> None:
+def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], expected: dict[str, Any]) -> None:
     """Parameters are renamed for the server, and left out if they have no effect."""
-    assert extra_fields(kind, body) == sent
+    assert extra_fields(kind, body) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,6 +118,18 @@ def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], sent: di
         ("tgi", "logit_bias", {"1": 2}),
         ("lmstudio", "logprobs", True),
         ("llama-server", "guided_regex", "a+"),
+        ("vllm", "typical_p", 0.5),
+        ("vllm", "verbosity", "low"),
+        ("vllm", "modalities", ["text", "audio"]),
+        ("sglang", "typical_p", 0.5),
+        ("sglang", "include_stop_str_in_output", True),
+        ("sglang", "echo", True),
+        ("sglang", "chat_template", "{{ messages }}"),
+        ("sglang", "structured_outputs", {"regex": "a", "json": {}}),
+        ("sglang", "structured_outputs", {"structural_tag": "{}"}),
+        ("sglang", "structured_outputs", {"choice": [1]}),
+        ("sglang", "structured_outputs", {"json": "{"}),
+        ("sglang", "structured_outputs", "a"),
     ],
 )
 async def test_ignored_parameters_are_rejected(kind: str, name: str, value: Any) -> None:
@@ -88,6 +138,26 @@ async def test_ignored_parameters_are_rejected(kind: str, name: str, value: Any)
         with pytest.raises(InvalidRequest) as caught:
             await chat(protocol, **{name: value})
         assert (caught.value.param, provider.chat_requests) == (name, [])
+
+
+@pytest.mark.parametrize("version", ["0.11.0", "0.32.0", "0.1.dev9+g1", ""])
+def test_guided_parameters_on_newer_vllm(version: str) -> None:
+    """vLLM has no guided_* since it has structured_outputs; an unknown version is taken for a new one."""
+    quirks = quirks_for(NodeSpec(url="http://h", kind="vllm"), version)
+    both: dict[str, Any] = {"guided_json": {}, "structured_outputs": {"json": {}}}
+    assert sent({"guided_json": {}}, quirks) == sent({"structured_outputs": {"json": {}}}, quirks)
+    assert sent({"guided_json": {}}, quirks) == {"structured_outputs": {"json": {}}}
+    with pytest.raises(InvalidRequest, match="both"):
+        sent(both, quirks)
+
+
+def test_structured_outputs_on_older_vllm() -> None:
+    """Before version 0.11, vLLM has a parameter for each kind of structured outputs."""
+    quirks = quirks_for(NodeSpec(url="http://h", kind="vllm"), "0.10.2")
+    assert sent({"structured_outputs": {"choice": ["a"]}}, quirks) == {"guided_choice": ["a"]}
+    assert sent({"guided_regex": "a"}, quirks) == {"guided_regex": "a"}
+    with pytest.raises(InvalidRequest, match="exactly one"):
+        sent({"structured_outputs": {"structural_tag": "{}"}}, quirks)
 
 
 def test_providers_are_recognised_by_hostname() -> None:
@@ -142,6 +212,17 @@ def test_prefix_is_the_last_message(spec: dict[str, Any], more: dict[str, Any], 
     assert quirks.prefill
     assert body["messages"] == [*HELLO, {"role": "assistant", "content": "Once", **message}]
     assert {name: value for name, value in body.items() if name not in OURS} == more
+
+
+async def test_the_seed_of_a_continuation() -> None:
+    """A continuation does not draw with the seed of the answer's beginning, and the same one draws the same again."""
+    async with Provider() as provider, node(provider.url, kind="vllm") as protocol:
+        for prefix in ("", "Once", "Once", "Once upon"):
+            await chat(protocol, prefix=prefix, seed=7)
+        seeds = [request.body["seed"] for request in provider.chat_requests]
+    assert seeds[0] == 7
+    assert seeds[1] == seeds[2]
+    assert len(set(seeds)) == 3
 
 
 @pytest.mark.parametrize(
@@ -311,6 +392,23 @@ async def test_ollama_details() -> None:
         assert (card.id, card.context_length) == ("ours", 8192)
 
 
+async def test_context_length_of_a_loaded_ollama_model() -> None:
+    """What Ollama has loaded is what counts: it would shorten a longer conversation without a word."""
+    loaded: dict[str, Any] = {"models": []}
+    routes = {
+        "/api/show": {"model_info": {"llama.context_length": 131072}},
+        "/api/ps": lambda request: loaded,
+    }
+    async with Provider(models=["small:latest", "other:latest"], routes=routes) as provider:
+        async with node(provider.url, kind="ollama") as protocol:
+            assert [card.context_length for card in (await protocol.rpc_info()).cards] == [131072, 131072]
+            running = [{"name": "small:latest", "context_length": 4096}, {"name": "other:latest"}, None]
+            loaded = {"models": running}
+            protocol._models.invalidate()
+            assert [card.context_length for card in (await protocol.rpc_info()).cards] == [4096, 131072]
+            assert len(provider.requests_to("/api/show")) == 2
+
+
 async def test_lm_studio_model_list() -> None:
     """LM Studio's own model list is used if it exists, without embedding models."""
     data = [
@@ -355,6 +453,21 @@ async def test_missing_model_list(status: int) -> None:
             await cards_of(provider)
 
 
+async def test_failing_model_list() -> None:
+    """Configured models are used if the list fails from the start; a list that has worked must go on working."""
+    async with Provider(models=error_response(500)) as provider:
+        async with node(provider.url, models={"a": "b"}) as protocol:
+            assert [card.id for card in (await protocol.rpc_info()).cards] == ["a"]
+            assert (await chat(protocol, model="a")).text()
+            provider.models = ["b"]
+            protocol._models.invalidate()
+            await protocol.rpc_info()
+            provider.models = error_response(500)
+            protocol._models.invalidate()
+            with pytest.raises(NodeError):
+                await protocol.rpc_info()
+
+
 @pytest.mark.parametrize(
     ("script", "error"),
     [
@@ -362,6 +475,7 @@ async def test_missing_model_list(status: int) -> None:
         (error_response(403), Unauthorized),
         (error_response(429, retry_after=100), RateLimited),
         (error_response(500), NodeError),
+        (error_response(503), NodeError),
         (error_response(400, "say who you are"), NodeError),
         (connection_reset(), NodeLost),
         (json_response({"data": {}}), WireError),
