@@ -16,8 +16,8 @@ from subnet.engines.echo import EchoEngine
 from subnet.node.run import listening
 from subnet.node.server import Node
 from tests.bench.direct import first_tokens
-from tests.bench.figures import Figures, Incomplete, check
-from tests.bench.load import Answer, Asking, Load, drive
+from tests.bench.figures import Figures, check
+from tests.bench.load import Answer, Asking, Incomplete, Load, drive
 from tests.bench.replay import pieces
 from tests.bench.streaming import late
 from tests.bench.table import Row, table

@@ -109,9 +109,12 @@ def can_have_workers() -> bool:
     return "--workers" in said.stdout
 
 
-def gateway(*nodes: Program, workers: int = 1) -> AbstractContextManager[Program]:
-    """Run a gateway with its default settings; with two workers it also has the second core."""
-    addresses = [part for one in nodes for part in ("--node", one.url)]
+def gateway(*nodes: Program, workers: int = 1, kind: str = "") -> AbstractContextManager[Program]:
+    """Run a gateway with its default settings, with nodes of a `kind` or such as it detects; with two workers it also
+    has the second core.
+    """
+    prefix = f"{kind}=" if kind else ""
+    addresses = [part for one in nodes for part in ("--node", prefix + one.url)]
     more = ["--workers", str(workers)] if workers > 1 else []
     command = python("adapter.cli", "serve", "--port", "0", *addresses, *more)
     return running(command, [FRONT] if workers == 1 else CORES)

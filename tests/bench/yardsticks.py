@@ -54,10 +54,24 @@ def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
     """Run nginx with one worker on the gateway's core; it passes through what a small upstream on the other
     core sends.
     """
+    with replay(answer, rate) as upstream, nginx_before(path, upstream) as program:
+        yield program
+
+
+@contextmanager
+def replay(answer: bytes, rate: float) -> Iterator[Program]:
+    """Run a small server on the core of the load that replays the answer."""
+    with tempfile.TemporaryDirectory() as directory:
+        recorded = _recorded(Path(directory), answer)
+        with running(python("tests.bench.replay", recorded, "--rate", str(rate)), [BACK]) as program:
+            yield program
+
+
+@contextmanager
+def nginx_before(path: str, upstream: Program) -> Iterator[Program]:
+    """Run nginx with one worker on the gateway's core, in front of `upstream`."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        recorded = _recorded(directory, answer)
-        upstream = stack.enter_context(running(python("tests.bench.replay", recorded, "--rate", str(rate)), [BACK]))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         config = directory / "nginx.conf"
