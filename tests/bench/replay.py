@@ -1,7 +1,7 @@
 """Server that replays an answer of the gateway event by event at a pace, for comparison.
 
-`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol (which nginx passes through, and which is
-a node of the chat lane), `--asgi` by a plain ASGI application on uvicorn.
+`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol, which nginx passes through and which
+is a node of the chat lane; `--asgi` by a plain ASGI application on uvicorn.
 """
 
 from __future__ import annotations
