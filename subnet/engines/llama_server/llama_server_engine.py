@@ -87,6 +87,7 @@ class LlamaServerEngine(RemoteEngine):
     """
 
     name = "llama-server"
+    kind = "llama-server"
 
     async def _fetch_report(self) -> ServerReport:
         try:

@@ -7,7 +7,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+import msgspec
 
 from subnet.aio import Sink, gather_or_cancel
 from subnet.engines.base import Engine
@@ -16,7 +18,7 @@ from subnet.engines.remote.remote_model import Model, matches_sample
 from subnet.errors import ContextLengthExceeded, NodeError, NodeLost, NodeTimeout, RequestError, SettingsError
 from subnet.generation import Delta, Job
 from subnet.http.client import HttpClient
-from subnet.http.node_spec import NodeSpec
+from subnet.http.node_spec import Kind, NodeSpec
 from subnet.http.queue_watch import QueueWatcher
 
 # How long a server's report is valid, and how long the server may take to return it, in seconds.
@@ -25,7 +27,7 @@ _REPORT_TIMEOUT = 10.0
 
 
 class RemoteEngine(Engine):
-    """Forwards requests to the inference server at `spec.url`.
+    """Forwards requests to the inference server at `spec.url`, of the type `kind`.
 
     Entering fetches the server's report on the model it serves, and `check` fetches it again, so that a server
     restarted with another model is described again. Entering raises SettingsError if no tokenizer is available.
@@ -34,10 +36,12 @@ class RemoteEngine(Engine):
     Jobs with delivered tokens are not supported, because none of these servers can restore a sampler's state.
     """
 
+    kind: ClassVar[Kind]
+
     def __init__(self, spec: NodeSpec, clock: Callable[[], float] = monotonic) -> None:
         self._spec = spec
         self._clock = clock
-        self._http = HttpClient(spec)
+        self._http = HttpClient(msgspec.structs.replace(spec, kind=self.kind))
         self._queue = QueueWatcher(spec, self._http)
         self._report: object = None
         self._refreshing: asyncio.Task[None] | None = None

@@ -53,6 +53,7 @@ class SglangEngine(RemoteEngine):
     """
 
     name = "sglang"
+    kind = "sglang"
 
     async def _fetch_report(self) -> ServerReport:
         try:

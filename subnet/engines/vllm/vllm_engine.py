@@ -49,6 +49,7 @@ class VllmEngine(RemoteEngine):
     """
 
     name = "vllm"
+    kind = "vllm"
     _version: tuple[int, ...] | None = None
 
     async def _fetch_report(self) -> ServerReport:

@@ -65,6 +65,10 @@ class ChatResponse:
             except RecursionError as error:
                 raise WireError(f"{self._peer} sent an event that is nested too deeply") from error
 
+    def feed_data(self, data: bytes) -> None:
+        """Process one event with this data and no name."""
+        self.feed(Event(data.decode(errors="replace")))
+
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
 
