@@ -67,10 +67,16 @@ class ChatDelta(msgspec.Struct, gc=False):
     @property
     def tokens(self) -> int:
         """Minimum number of tokens in this delta; 0 without content."""
-        extra = self.extra or self.choice_extra
-        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs or extra):
-            return 0
-        return max(1, len(self.logprobs or ()))
+        if self.logprobs:
+            return len(self.logprobs)
+        more = self.text or self.reasoning or self.refusal or self.calls or self.extra or self.choice_extra
+        return 1 if more else 0
+
+    @property
+    def is_text(self) -> bool:
+        """True if there is text and nothing else, as in nearly every delta."""
+        more = self.reasoning or self.refusal or self.calls or self.logprobs or self.finish_reason
+        return bool(self.text) and not (more or self.extra or self.choice_extra or self.response_extra)
 
 
 class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,6 +94,9 @@ class ChatGeneration(Generation):
         self, sessions: SessionManager, emit: Callable[[Event], None], *, may_queue: Callable[[], bool] = lambda: True
     ) -> None:
         def receive(delta: ChatDelta) -> None:
+            if delta.is_text:
+                emit(TextDelta(delta.choice, delta.text))
+                return
             for event in self._events(delta):
                 emit(event)
 

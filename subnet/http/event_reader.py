@@ -84,11 +84,18 @@ class EventReader:
 
     def feed(self, data: bytes) -> None:
         """Pass on the events that `data` completes. Raises WireError, and the errors of the sink."""
-        self._size += len(data)
+        size = len(data)
+        self._size += size
         if self._between_events and data.endswith(b"\n\n") and b"\r" not in data and self._size <= _MAX_EVENT_BYTES:
+            # Nearly always: whole events, of one line each.
+            if data.startswith(b"data: ") and data.find(b"\n") == size - 2:
+                if not self.done:
+                    sink = self._sink
+                    sink.data(data[6:-2])
+                    self.done = sink.done
+                return
             blocks = data.split(b"\n\n")
             if 2 * (len(blocks) - 1) == data.count(b"\n"):
-                # Nearly always: whole events, of one line each.
                 del blocks[-1]
                 self._pass_on(blocks)
                 return

@@ -196,7 +196,12 @@ class ResponseParser:
             if self._after_chunk:
                 self._end_chunk(line)
             elif size := self._parse_size(line):
-                self._left = size
+                if data.startswith(b"\r\n", stop := at + size):
+                    # Nearly always: a whole chunk.
+                    body.feed(data[at:stop])
+                    at = stop + 2
+                else:
+                    self._left = size
             else:
                 self._read = ResponseParser._read_trailer
                 # The empty line after the last chunk and an empty trailer would look like the end of a head.

@@ -87,6 +87,14 @@ class ChatChoice:
         return not (self.reasoning or self.refusal or self.calls)
 
     def add(self, delta: ChatDelta) -> None:
+        if delta.is_text:
+            self.tokens += 1
+            self.unreported_tokens += 1
+            self.text.append(delta.text)
+        else:
+            self._add_parts(delta)
+
+    def _add_parts(self, delta: ChatDelta) -> None:
         self.tokens += delta.tokens
         self.unreported_tokens += delta.tokens
         self.logprob_count += len(delta.logprobs or ())
