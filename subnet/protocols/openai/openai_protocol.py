@@ -59,7 +59,8 @@ class OpenAIProtocol(Protocol):
             engine=self._spec.kind or "openai",
             cards=await self._models.cards(),
             capabilities=Capabilities(prefill=self._prefill, seeds=self._quirks.seeds, replay=self._spec.replay),
-            capacity=self._spec.concurrency,
+            capacity=self._spec.capacity,
+            limited=self._spec.concurrency is not None,
             running=self.running,
         )
 
@@ -70,11 +71,10 @@ class OpenAIProtocol(Protocol):
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
-        needed = len(request.choices)
-        if self.running + needed > self._spec.concurrency:
+        needed, limit = len(request.choices), self._spec.concurrency
+        if limit is not None and self.running + needed > limit:
             raise NodeBusy(
-                f"{self.running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
-                f"{needed}",
+                f"{self.running} of {limit} slots of {self.peer} are in use, and the request needs {needed}",
                 retry_after=0.2,
             )
         self.running += needed
