@@ -17,6 +17,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     `model` is the gateway's name of the model. `choices` are the numbers of the choices to generate, which their deltas
     carry.
 
+    `size` is that of the JSON body in bytes, if it is known: then a large one is not encoded only to be measured.
+
     `own_seed` is a seed for nodes with the capability `seeds`, if `body` has none: it makes the answer repeatable.
 
     `prefix` is the beginning of the only choice, which the server is to continue: only for nodes with the capability
@@ -28,6 +30,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...] = (0,)
     prefix: str = ""
     own_seed: int = 0
+    size: int = 0
 
 
 class CallDelta(msgspec.Struct, gc=False):

@@ -37,9 +37,9 @@ _NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"
 class ChatGeneration(Generation):
     """Generation by a server that accepts only messages.
 
-    `body` is that of a chat completion. Except for what the gateway itself needs it is passed on as it is: the server
-    judges it. Raises BadRequest for what no such server supports. `prefix` is the beginning of the only choice, of
-    `prefix_tokens` tokens, which the server is to continue.
+    `body` is that of a chat completion, of `size` bytes. Except for what the gateway itself needs it is passed on as it
+    is: the server judges it. Raises BadRequest for what no such server supports. `prefix` is the beginning of the only
+    choice, of `prefix_tokens` tokens, which the server is to continue.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class ChatGeneration(Generation):
         card: ModelCard,
         body: Mapping[str, Any],
         *,
+        size: int = 0,
         choices: int = 1,
         key: str | None = None,
         priority: int = 0,
@@ -62,7 +63,9 @@ class ChatGeneration(Generation):
         forwarded = {name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED}
         if prefix:
             forwarded = with_remaining_tokens(forwarded, prefix_tokens)
-        self._request = ChatRequest(model=card.id, body=forwarded, choices=tuple(range(choices)), prefix=prefix)
+        self._request = ChatRequest(
+            model=card.id, body=forwarded, choices=tuple(range(choices)), prefix=prefix, size=size
+        )
         self._session: Session | None = None
         self._call_counts = [0] * choices
 

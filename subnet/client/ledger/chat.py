@@ -17,6 +17,10 @@ from subnet.pool.policies.base import RoutingHint
 
 # Bytes of the messages that routing policies compare.
 _MAX_HINT_BYTES = 4096
+# Size of a request from which its messages are not encoded only to be measured, in bytes.
+_LARGE_REQUEST = 64 << 10
+# Number of parts of a text that are joined to one.
+_JOINED_PARTS = 64
 # Approximation, for estimated token counts.
 _BYTES_PER_TOKEN = 4
 # By the type of a message's part: OpenAI's types, and those of vLLM and SGLang.
@@ -91,6 +95,9 @@ class ChatChoice:
             self.tokens += 1
             self.unreported_tokens += 1
             self.text.append(delta.text)
+            if not self.tokens % _JOINED_PARTS:
+                # A text takes much more memory in parts of one token each.
+                self.text[-_JOINED_PARTS:] = ["".join(self.text[-_JOINED_PARTS:])]
         else:
             self._add_parts(delta)
 
@@ -126,9 +133,9 @@ class ChatLedger(Ledger[ChatDelta]):
     choices: list[ChatChoice]
 
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
-        messages = msgspec.json.encode(request.body.get("messages"))
-        hint = np.frombuffer(messages[:_MAX_HINT_BYTES], np.uint8).astype(np.int32)
-        super().__init__(request.model, len(messages) // _BYTES_PER_TOKEN, RoutingHint(hint, key, len(messages)))
+        beginning, size = _measured(request)
+        hint = np.frombuffer(beginning, np.uint8).astype(np.int32)
+        super().__init__(request.model, size // _BYTES_PER_TOKEN, RoutingHint(hint, key, size))
         self.request = msgspec.structs.replace(request, own_seed=getrandbits(31))
         self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
@@ -194,6 +201,20 @@ class ChatLedger(Ledger[ChatDelta]):
             self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))
         for index, count in zip(request.choices, prefix_tokens, strict=True):
             self.choices[index].unreported_tokens = count
+
+
+def _measured(request: ChatRequest) -> tuple[bytes, int]:
+    """Return the beginning of the encoded messages, and their size; for a large request the size of all of it."""
+    messages = request.body.get("messages")
+    if request.size <= _LARGE_REQUEST or not isinstance(messages, list):
+        encoded = msgspec.json.encode(messages)
+        return encoded[:_MAX_HINT_BYTES], len(encoded)
+    beginning = b"["
+    for message in messages:
+        if len(beginning) >= _MAX_HINT_BYTES:
+            break
+        beginning += msgspec.json.encode(message) + b","
+    return beginning[:_MAX_HINT_BYTES], request.size
 
 
 def _modalities(messages: Any) -> Iterator[Modality]:
