@@ -126,10 +126,15 @@ class Connection(asyncio.Protocol):
         self._finish(parser)
         self._parser = None
         self._stop_draining()
-        if parser.keep_alive and parser.head is not None and not self.closed:
+        transport = self._transport
+        if transport is None:
+            return
+        # A server that answers before it has read the request may not read the rest of it.
+        is_sent = not transport.is_closing() and not transport.get_write_buffer_size()
+        if parser.keep_alive and parser.head is not None and is_sent:
             self._on_idle(self, parser.head)
-        elif self._transport is not None:
-            self._transport.close()
+        else:
+            transport.close()
 
     def _drain(self, parser: ResponseParser) -> None:
         """Receive the bytes that may follow the last one that was needed, for a short time."""

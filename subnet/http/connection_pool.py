@@ -8,7 +8,7 @@ import ssl
 from functools import lru_cache
 from urllib.parse import SplitResult
 
-from subnet.errors import NodeLost, ResponseLost
+from subnet.errors import ResponseLost
 from subnet.http.bodies import connect_error
 from subnet.http.connection import Connection, OnHead
 from subnet.http.resolver import Resolver
@@ -70,18 +70,19 @@ class ConnectionPool:
         return await connection.exchange(request, on_head)
 
     async def _connect(self) -> Connection:
+        connection = Connection(self._peer, self._keep, self._forget)
+        self._open.add(connection)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._resolver.connect(self._create, self._tls, self._server_name)
-        except (OSError, UnicodeError) as error:
-            raise connect_error(self._peer, error) from error
-        if connection.closed:
-            raise NodeLost(f"cannot connect to {self._peer}: the server closed the connection")
-        self._open.add(connection)
+                await self._resolver.connect(connection, self._tls, self._server_name)
+        except BaseException as error:
+            # It may have been made at the same time as the timeout ended.
+            connection.abort()
+            self._forget(connection)
+            if isinstance(error, OSError | UnicodeError):
+                raise connect_error(self._peer, error) from error
+            raise
         return connection
-
-    def _create(self) -> Connection:
-        return Connection(self._peer, self._keep, self._forget)
 
     def _take_idle(self) -> Connection | None:
         """Return the connection that became idle last, if it may still be used."""

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from ipaddress import ip_address
 from socket import SOCK_STREAM
-from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
-
-P = TypeVar("P", bound=asyncio.Protocol)
 
 # Seconds for which addresses are remembered, so that a burst of requests looks a name up once.
 _CACHE_TIME = 10.0
@@ -29,22 +25,19 @@ class Resolver:
         self._addresses: list[AddrInfoType] = []
         self._expires = 0.0
 
-    async def connect(self, create: Callable[[], P], tls: ssl.SSLContext | None, server_name: str | None) -> P:
-        """Return a connected protocol that `create` made. Raises OSError, or UnicodeError for an invalid name."""
+    async def connect(self, protocol: asyncio.Protocol, tls: ssl.SSLContext | None, server_name: str | None) -> None:
+        """Connect `protocol`. Raises OSError, or UnicodeError for an invalid name."""
         loop = asyncio.get_running_loop()
         if self._is_literal:
-            _, protocol = await loop.create_connection(
-                create, self._host, self._port, ssl=tls, server_hostname=server_name
-            )
-            return protocol
+            await loop.create_connection(lambda: protocol, self._host, self._port, ssl=tls, server_hostname=server_name)
+            return
         addresses = await self._resolve(loop)
         sock = await start_connection(addresses, happy_eyeballs_delay=_DELAY, interleave=1, loop=loop)
         try:
-            _, protocol = await loop.create_connection(create, sock=sock, ssl=tls, server_hostname=server_name)
+            await loop.create_connection(lambda: protocol, sock=sock, ssl=tls, server_hostname=server_name)
         except BaseException:
             sock.close()
             raise
-        return protocol
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
         if loop.time() >= self._expires:

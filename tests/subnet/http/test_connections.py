@@ -290,6 +290,27 @@ async def test_large_error_body_is_cut_off() -> None:
         assert server.requests == [1, 1]
 
 
+async def test_connection_with_an_unsent_request_is_not_reused() -> None:
+    """A server that answers before it has read the whole request does not get another one on the same connection."""
+
+    class Early(Client):
+        def data_received(self, data: bytes) -> None:
+            self._transport.pause_reading()
+            self.send(WHOLE)
+
+    server = Server()
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: Early(server, whole), "127.0.0.1", 0) as listening:
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with HttpClient(server.spec) as http:
+            for _ in range(2):
+                async with http.events(CHAT, {"messages": "x" * (32 << 20)}) as events:
+                    assert [each async for each in events]
+        for client in server.clients:
+            client.reset()
+    assert len(server.clients) == 2
+
+
 @pytest.mark.parametrize(
     "data",
     [
