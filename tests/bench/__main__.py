@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[int, bool], list[Row]]] = {
     "workers": processes.workers,
     "long-prompts": requests.long_prompts,
     "chat-cost": chat_lane.chat_cost,
+    "chat-tls": chat_lane.chat_tls,
     "chat-burst": chat_lane.chat_burst,
     "chat-requests": chat_lane.chat_requests,
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import inf
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+import msgspec
 import uvloop
 
 from tests.bench import yardsticks
@@ -37,6 +39,16 @@ def chat_cost(runs: int, short: bool) -> list[Row]:
     each = [1024 * (turn[""].memory - before) / 400 for turn in many]
     memory = Row(what="memory per open stream, chat lane, 400 streams", unit="KiB", goal=40, values=each)
     return [_cost(100, few), _cost(400, many), memory]
+
+
+def chat_tls(runs: int, short: bool) -> list[Row]:
+    """Measure the CPU per token of 400 streams from the same server over TLS, which has no goal."""
+    load = Load(400, 100 if short else 500)
+    with yardsticks.own_certificate() as certificate, _side_by_side(load.tokens, RATE, certificate) as programs:
+        for program in programs.values():
+            measure(program, Load(20, load.tokens))
+        row = _cost(400, _turns(programs, load, runs))
+    return [msgspec.structs.replace(row, what=f"{row.what}, TLS to the server", goal=None)]
 
 
 def _turns(programs: Programs, load: Load, runs: int) -> list[dict[str, Figures]]:
@@ -84,13 +96,15 @@ def _per_request(program: Program, total: int) -> float:
 
 
 @contextmanager
-def _side_by_side(tokens: int, rate: float) -> Iterator[Programs]:
-    """Run a gateway, and nginx if it is installed, in front of one server that replays an answer of the gateway."""
+def _side_by_side(tokens: int, rate: float, certificate: Path | None = None) -> Iterator[Programs]:
+    """Run a gateway, and nginx if it is installed, in front of one server that replays an answer of the gateway, with a
+    `certificate` over TLS.
+    """
     with two_nodes(0) as front:
         recording = recorded(front, tokens)
     with ExitStack() as stack:
-        upstream = stack.enter_context(yardsticks.replay(recording, rate))
-        programs = {"": stack.enter_context(gateway(upstream, kind="openai"))}
+        upstream = stack.enter_context(yardsticks.replay(recording, rate, certificate))
+        programs = {"": stack.enter_context(gateway(upstream, kind="openai", certificate=certificate))}
         if (path := yardsticks.nginx_path()) is not None:
             name = f"nginx {yardsticks.nginx_version(path)} passing it through"
             programs[name] = stack.enter_context(yardsticks.nginx_before(path, upstream))

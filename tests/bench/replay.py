@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -80,16 +81,21 @@ class Replay(asyncio.Protocol):
             self._running.discard(self)
 
 
-async def serve(body: list[bytes], rate: float) -> None:
-    """Serve the answer, in one write if `rate` is 0. Connections advance together, as the streams of an engine do."""
+async def serve(body: list[bytes], rate: float, certificate: Path | None = None) -> None:
+    """Serve the answer, in one write if `rate` is 0, and over TLS if there is a `certificate`.
+
+    Connections advance together, as the streams of an engine do.
+    """
     loop, running = asyncio.get_running_loop(), cast(set[Replay], set())
     chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body]
     chunks[-1] += b"0\r\n\r\n"
     if not rate:
         chunks = [b"".join(chunks)]
-    server = await loop.create_server(lambda: Replay(chunks, running), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(
+        lambda: Replay(chunks, running), "127.0.0.1", 0, backlog=4096, ssl=_tls(certificate)
+    )
     host, port = server.sockets[0].getsockname()
-    print(f"on http://{host}:{port}", flush=True)
+    print(f"on http{'s' if certificate else ''}://{host}:{port}", flush=True)
     if not rate:
         await loop.create_future()
     due = loop.time()
@@ -98,6 +104,14 @@ async def serve(body: list[bytes], rate: float) -> None:
             stream.step()
         due = max(due + 1 / rate, loop.time() - 1)
         await asyncio.sleep(due - loop.time())
+
+
+def _tls(certificate: Path | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 class Steps:
@@ -152,13 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="replay", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("answer", type=Path, help="a file with the body of an answer")
     parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--certificate", type=Path, help="a file with a certificate and its key, to serve it over TLS")
     parser.add_argument("--asgi", action="store_true")
     options = parser.parse_args()
     body = pieces(options.answer.read_bytes())
     if options.asgi:
         _serve_asgi(body, options.rate)
     else:
-        uvloop.run(serve(body, options.rate))
+        uvloop.run(serve(body, options.rate, options.certificate))
 
 
 if __name__ == "__main__":

@@ -59,12 +59,25 @@ def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
 
 
 @contextmanager
-def replay(answer: bytes, rate: float) -> Iterator[Program]:
-    """Run a small server on the core of the load that replays the answer."""
+def replay(answer: bytes, rate: float, certificate: Path | None = None) -> Iterator[Program]:
+    """Run a small server on the core of the load that replays the answer, with a `certificate` over TLS."""
     with tempfile.TemporaryDirectory() as directory:
         recorded = _recorded(Path(directory), answer)
-        with running(python("tests.bench.replay", recorded, "--rate", str(rate)), [BACK]) as program:
+        flags = ["--rate", str(rate), *(["--certificate", str(certificate)] if certificate else [])]
+        with running(python("tests.bench.replay", recorded, *flags), [BACK]) as program:
             yield program
+
+
+@contextmanager
+def own_certificate() -> Iterator[Path]:
+    """Return a file with a certificate for 127.0.0.1 and its key, made by openssl."""
+    subject = ["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", "-", "-out", "-"]
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "certificate.pem"
+        file.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        yield file
 
 
 @contextmanager
