@@ -21,6 +21,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     `model` is the gateway's name of the model. `choices` are the numbers of the choices to generate, which their deltas
     carry.
 
+    `size` is that of the JSON body in bytes, if it is known: then a large one is not encoded only to be measured.
+
     `own_seed` is a seed for nodes with the capability `seeds`, if `body` has none: it makes the answer repeatable.
 
     `prefix` is the beginning of the only choice, which the server is to continue: in a conversation, only for nodes
@@ -33,6 +35,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...] = (0,)
     prefix: str = ""
     own_seed: int = 0
+    size: int = 0
 
     @property
     def input(self) -> Any:
@@ -84,10 +87,16 @@ class ChatDelta(msgspec.Struct, gc=False):
     @property
     def tokens(self) -> int:
         """Minimum number of tokens in this delta; 0 without content."""
-        extra = self.extra or self.choice_extra
-        if not (self.text or self.reasoning or self.refusal or self.calls or self.logprobs or extra):
-            return 0
-        return max(1, len(self.logprobs or ()))
+        if self.logprobs:
+            return len(self.logprobs)
+        more = self.text or self.reasoning or self.refusal or self.calls or self.extra or self.choice_extra
+        return 1 if more else 0
+
+    @property
+    def is_text(self) -> bool:
+        """True if there is text and nothing else, as in nearly every delta."""
+        more = self.reasoning or self.refusal or self.calls or self.logprobs or self.finish_reason
+        return bool(self.text) and not (more or self.extra or self.choice_extra or self.response_extra)
 
 
 class ChatUsage(msgspec.Struct, frozen=True, kw_only=True):

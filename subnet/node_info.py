@@ -127,7 +127,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Current state of a node, with the models that it serves.
 
-    `capacity` and `running` count choices; `process` is the process id.
+    `capacity` and `running` count choices; `process` is the process id. Unless `limited`, the capacity is an estimate
+    to compare loads with: the node accepts any number of requests.
     """
 
     node_id: str
@@ -136,6 +137,7 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     cards: tuple[ModelCard, ...]
     capabilities: Capabilities
     capacity: int
+    limited: bool = True
     running: int = 0
     process: int = 0
     draining: bool = False

@@ -16,8 +16,8 @@ from subnet.engines.echo import EchoEngine
 from subnet.node.run import listening
 from subnet.node.server import Node
 from tests.bench.direct import first_tokens
-from tests.bench.figures import Figures, Incomplete, check
-from tests.bench.load import Answer, Asking, Load, drive
+from tests.bench.figures import Figures, check
+from tests.bench.load import Answer, Asking, Incomplete, Load, drive
 from tests.bench.replay import pieces
 from tests.bench.streaming import late
 from tests.bench.table import Row, table
@@ -126,6 +126,8 @@ def test_the_table() -> None:
         Row(what="cost", unit="us", goal=12, values=[30, 10, 11], beside={"nginx": [22.0]}),
         Row(what="rate", unit="a second", goal=3000, more=True, values=[2000]),
     ]
-    cost, rate = table(rows).splitlines()[2:]
+    rows.append(Row(what="TLS", unit="us", goal=None, values=[30]))
+    cost, rate, tls = table(rows).splitlines()[2:]
+    assert tls == "| TLS, us | none | 30 | 30 |  |  |"
     assert cost == "| cost, us | at most 12 | **11** | 17 | 10 to 30 | nginx 22 (0.50 x) |"
     assert rate == "| rate, a second | at least 3,000 | 2,000 | 2,000 |  |  |"

@@ -861,6 +861,23 @@ async def test_flapping_provider() -> None:
             assert failed < 300
 
 
+@pytest.mark.parametrize(("spec", "at_once"), [({}, 400), ({"concurrency": 3}, 3)])
+async def test_requests_are_limited_only_by_the_operator(spec: dict[str, Any], at_once: int) -> None:
+    """With default settings none of 400 requests to one server waits or is refused; `concurrency` limits them."""
+    release = asyncio.Event()
+    async with Provider(delayed(release)) as provider:
+        async with RemoteManager([node_of(provider, **spec)]) as remotes:
+            await remotes.ready()
+            sessions = SessionManager(remotes)
+            asked = [asyncio.create_task(chat(sessions)) for _ in range(400 if at_once == 400 else 10)]
+            while len(provider.chat_requests) < at_once:
+                await asyncio.sleep(0.01)
+            assert len(provider.chat_requests) == at_once
+            release.set()
+            assert set(await asyncio.gather(*asked)) == {TEXT}
+            assert len(provider.chat_requests) == len(asked)
+
+
 async def chat(sessions: SessionManager) -> str:
     parts: list[str] = []
     async with sessions.session("mock") as session:

@@ -38,10 +38,10 @@ _NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"
 class ChatGeneration(Generation):
     """Generation by a server that accepts only messages and text.
 
-    `body` is that of a request to `endpoint`, for text completions with one prompt. Except for what the gateway itself
-    needs it is passed on as it is: the server judges it. Raises BadRequest for what no such server supports. `first` is
-    the index of the first choice. `prefix` is the beginning of the only choice, of `prefix_tokens` tokens, which the
-    server is to continue.
+    `body` is that of a request to `endpoint`, of `size` bytes, for text completions with one prompt. Except for what
+    the gateway itself needs it is passed on as it is: the server judges it. Raises BadRequest for what no such server
+    supports. `first` is the index of the first choice. `prefix` is the beginning of the only choice, of `prefix_tokens`
+    tokens, which the server is to continue.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ChatGeneration(Generation):
         body: Mapping[str, Any],
         *,
         endpoint: Endpoint = "chat/completions",
+        size: int = 0,
         choices: int = 1,
         first: int = 0,
         key: str | None = None,
@@ -66,8 +67,14 @@ class ChatGeneration(Generation):
         forwarded = {name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED}
         if prefix:
             forwarded = with_remaining_tokens(forwarded, prefix_tokens)
-        numbers = tuple(range(choices))
-        self._request = ChatRequest(model=card.id, body=forwarded, endpoint=endpoint, choices=numbers, prefix=prefix)
+        self._request = ChatRequest(
+            model=card.id,
+            body=forwarded,
+            endpoint=endpoint,
+            choices=tuple(range(choices)),
+            prefix=prefix,
+            size=size,
+        )
         self._first = first
         self._session: Session | None = None
         self._call_counts = [0] * choices
@@ -100,6 +107,9 @@ class ChatGeneration(Generation):
         self, sessions: SessionManager, emit: Callable[[Event], None], state: RequestState | None = None
     ) -> None:
         def receive(delta: ChatDelta) -> None:
+            if delta.is_text:
+                emit(TextDelta(self._first + delta.choice, delta.text))
+                return
             for event in self._events(delta):
                 emit(event)
 

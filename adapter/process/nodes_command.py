@@ -64,7 +64,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cells(row: NodeRow, now: int) -> Iterator[str]:
-    slots = "-" if row.capacity is None else f"{row.running}/{row.capacity}"
+    slots = None if row.running is None else f"{row.running}/{row.capacity or '-'}"
     cells = (row.peer, row.state, _format_age(now - row.since), row.requests, slots, row.process or None)
     for cell in (*cells, row.engine, row.lane, _card(row), _models(row), row.fault):
         # Text from nodes could contain control sequences of the terminal.

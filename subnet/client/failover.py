@@ -172,7 +172,7 @@ class Failover(Generic[D]):
         """Create an attempt with at most as many choices as the node has slots; the rest follows in later attempts."""
         ledger = self._ledger
         try:
-            attempt = self._create_attempt(lease, min(self._max_choices, lease.remote.capacity))
+            attempt = self._create_attempt(lease, min(self._max_choices, lease.remote.max_choices))
         except BaseException:
             lease.abandoned()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,8 +17,9 @@ from subnet.http.lenient_json import decode
 MAX_JSON = 64 << 20
 """Limit of a JSON response, in bytes."""
 
-# Limit of an error body, in bytes.
-_MAX_ERROR_BODY = 64 << 10
+MAX_ERROR_BODY = 64 << 10
+"""Limit of an error body, in bytes."""
+
 # Time to wait for the end of a response after its last event, so that the connection can be reused. In seconds.
 _DRAIN_TIMEOUT = 0.05
 
@@ -43,9 +45,13 @@ def parse_json(data: bytes | bytearray, peer: str) -> Any:
         raise WireError(f"{peer} sent invalid JSON: {error}") from error
 
 
-async def read_error_body(response: aiohttp.ClientResponse, peer: str) -> Any:
-    """Return the JSON value in the body, or its text if it is not JSON; at most the first 64 KiB."""
-    data = (await _read(response, peer, _MAX_ERROR_BODY))[:_MAX_ERROR_BODY]
+async def read_error_body(response: aiohttp.ClientResponse, peer: str) -> bytes:
+    """Return at most the first 64 KiB of the body."""
+    return (await _read(response, peer, MAX_ERROR_BODY))[:MAX_ERROR_BODY]
+
+
+def parse_error_body(data: bytes) -> Any:
+    """Return the JSON value of an error body, or its text if it is not JSON."""
     try:
         return decode(data)
     except ValueError:
@@ -77,6 +83,22 @@ async def _read(response: aiohttp.ClientResponse, peer: str, limit: int) -> byte
     return bytes(data)
 
 
+class BodyCollector:
+    """Receiver that keeps the beginning of a body, up to `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.done = False
+        self.data = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> None:
+        self.data += data[: self._limit - len(self.data)]
+        self.done = len(self.data) == self._limit
+
+    def end(self) -> None:
+        return
+
+
 @contextmanager
 def translate_errors(peer: str) -> Iterator[None]:
     """Convert aiohttp's errors: to NodeLost if no connection could be made, ResponseLost if it was lost later, and
@@ -88,17 +110,24 @@ def translate_errors(peer: str) -> Iterator[None]:
         raise NodeLost(f"the proxy for {peer} answered {error.status}") from error
     except aiohttp.ClientResponseError as error:
         raise WireError(f"{peer} sent an invalid HTTP response") from error
-    except TimeoutError as error:
-        raise NodeLost(f"connecting to {peer} timed out (connect_timeout)") from error
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
-        raise NodeLost(f"cannot connect to {peer}: {_reason(error)}") from error
+    except (TimeoutError, aiohttp.ClientConnectorError, aiohttp.InvalidURL, UnicodeError) as error:
+        raise connect_error(peer, error) from error
     except (aiohttp.ClientError, OSError) as error:
         raise ResponseLost(f"the connection to {peer} was lost") from error
+
+
+def connect_error(peer: str, error: Exception) -> NodeLost:
+    """Return the error for a connection to `peer` that could not be made."""
+    if isinstance(error, TimeoutError):
+        return NodeLost(f"connecting to {peer} timed out (connect_timeout)")
+    return NodeLost(f"cannot connect to {peer}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
     """Return the operating system's message, without the text that aiohttp adds."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return str(error.certificate_error)
+    if isinstance(error, ssl.SSLError):
+        return str(error)
     number = getattr(error, "errno", None)
     return os.strerror(number) if number is not None and number > 0 else getattr(error, "strerror", None) or str(error)

@@ -2,91 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from subnet.errors import NodeError, RequestError, SubnetError, WireError
-from subnet.http.bodies import MAX_JSON, drain, parse_json, read_error_body, read_json, read_text, translate_errors
+from subnet.errors import NodeError, RequestError, SubnetError
+from subnet.http.bodies import (
+    MAX_ERROR_BODY,
+    BodyCollector,
+    connect_error,
+    drain,
+    parse_error_body,
+    read_error_body,
+    read_json,
+    read_text,
+    translate_errors,
+)
+from subnet.http.connection_pool import ConnectionPool
+from subnet.http.content_coding import decoded
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
-from subnet.http.node_spec import NodeSpec
-from subnet.http.sse import Event, SseParser
+from subnet.http.event_reader import EventReader, EventSink, EventStream
+from subnet.http.node_spec import Kind, NodeSpec
+from subnet.http.request_encoder import encode_post
+from subnet.http.response_parser import BodyReceiver, ResponseHead
 from subnet.version import VERSION
 
 # How long to keep an idle connection, in seconds; providers close theirs after about a minute.
 _KEEPALIVE_TIMEOUT = 15.0
-# Limit of the events of one response, in bytes, for servers that never end one.
-_MAX_EVENT_BYTES = 256 << 20
-# What may precede JSON: white space, and a byte order mark.
-_SPACE = b" \t\r\n\xef\xbb\xbf"
+# They close connections after a response without a word.
+_NOT_REUSED: frozenset[Kind] = frozenset({"llama-server"})
 _HEADERS = {"user-agent": f"subnet/{VERSION}", "accept-encoding": "identity"}
-
-
-class EventStream:
-    """Events of the response of `peer`, whose body is `parts`, to be iterated over once. `check_json` raises an error
-    for a JSON value that is an error.
-
-    `is_json`, known once there was an event: the server sent one JSON value instead of events; its text is the data of
-    the only event. That is told by the first character, as some servers declare one as the other.
-    """
-
-    def __init__(self, peer: str, parts: AsyncIterator[bytes], check_json: Callable[[Any], object]) -> None:
-        self.is_json = False
-        self._check_json = check_json
-        self._peer = peer
-        self._parts = parts
-        self._size = 0
-        self._iterator = self._iterate()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._iterator
-
-    async def aclose(self) -> None:
-        await self._iterator.aclose()
-
-    async def _iterate(self) -> AsyncGenerator[Event, None]:
-        start = await self._read_start()
-        if start.startswith(b"<"):
-            raise WireError(f"{self._peer} answered with an HTML page")
-        if start.startswith((b"{", b"[")):
-            self.is_json = True
-            yield await self._read_json(start)
-            return
-        parser = SseParser()
-        for event in parser.feed(start):
-            yield event
-        async for part in self._read(_MAX_EVENT_BYTES):
-            for event in parser.feed(part):
-                yield event
-        for event in parser.flush():
-            yield event
-
-    async def _read_start(self) -> bytes:
-        """Return the first part that is not only white space."""
-        async for part in self._read(_MAX_EVENT_BYTES):
-            if start := part.lstrip(_SPACE):
-                return start
-        return b""
-
-    async def _read_json(self, start: bytes) -> Event:
-        body = bytearray(start)
-        async for part in self._read(MAX_JSON):
-            body += part
-        self._check_json(parse_json(body, self._peer))
-        return Event(body.decode(errors="replace"))
-
-    async def _read(self, limit: int) -> AsyncGenerator[bytes, None]:
-        with translate_errors(self._peer):
-            async for part in self._parts:
-                self._size += len(part)
-                if self._size > limit:
-                    raise WireError(f"{self._peer} sent more than {limit} bytes")
-                yield part
+_EVENT_HEADERS = {"accept": "text/event-stream", "content-type": "application/json"}
 
 
 class HttpClient:
@@ -106,6 +59,10 @@ class HttpClient:
 
     def __init__(self, spec: NodeSpec) -> None:
         self._credentials = Credentials(spec)
+        self._reuse = spec.kind not in _NOT_REUSED
+        self._connections = ConnectionPool(
+            spec.peer, urlsplit(spec.url), self._credentials.ssl, spec.connect_timeout, reuse=self._reuse
+        )
         self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
         self._session: aiohttp.ClientSession | None = None
         self.peer = spec.peer
@@ -122,6 +79,7 @@ class HttpClient:
 
     async def aclose(self) -> None:
         """Close all connections. Safe to call twice; a further request opens new ones."""
+        self._connections.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -141,15 +99,55 @@ class HttpClient:
         async with self._response("POST", path, body) as response:
             return await self._json(response)
 
+    async def stream(self, path: str, body: Any, sink: EventSink) -> None:
+        """Post `body` as JSON, and pass the events of the response to `sink`, without a task switch for each.
+
+        Returns at the end of the response, or as soon as the sink is done. Cancelling the call closes the connection,
+        so that the server stops working; so does an error that the sink raises, which is raised here.
+        """
+        reader = EventReader(self.peer, sink, self._check)
+        if self._credentials.proxy is not None:
+            await self._stream_by_proxy(path, body, reader)
+            return
+        error_body = BodyCollector(MAX_ERROR_BODY)
+        headers = _HEADERS | _EVENT_HEADERS | self._credentials.headers()
+
+        def on_head(head: ResponseHead) -> BodyReceiver:
+            if head.status < 300:
+                return decoded(reader, head.headers.get("content-encoding", ""))
+            error_body.done = head.status < 400
+            return decoded(error_body, head.headers.get("content-encoding", ""))
+
+        try:
+            request = encode_post(
+                self._credentials.url(path), headers, msgspec.json.encode(body), keep_alive=self._reuse
+            )
+        except UnicodeError as error:
+            raise connect_error(self.peer, error) from error
+        head = await self._connections.exchange(request, on_head)
+        if head.status >= 300:
+            raise self._status_error(head.status, head.headers, bytes(error_body.data))
+
     @asynccontextmanager
     async def events(self, path: str, body: Any) -> AsyncIterator[EventStream]:
-        """Post `body` as JSON, and return the events of the response.
+        """Post `body` as JSON, and return the events of the response, to be iterated over once.
 
         Leaving the block before the last event closes the connection, so that the server stops working.
         """
+        async with aclosing(EventStream(partial(self.stream, path, body))) as stream:
+            yield stream
+
+    async def _stream_by_proxy(self, path: str, body: Any, reader: EventReader) -> None:
+        """Do the same as `stream`, through aiohttp."""
         async with self._response("POST", path, body, accept="text/event-stream") as response:
-            async with aclosing(EventStream(self.peer, response.content.iter_any(), self._check)) as stream:
-                yield stream
+            parts = response.content.iter_any()
+            while not reader.done:
+                with translate_errors(self.peer):
+                    part = await anext(parts, None)
+                if part is None:
+                    reader.end()
+                    return
+                reader.feed(part)
             await drain(response)
 
     def to_error(self, body: Any) -> SubnetError:
@@ -164,7 +162,8 @@ class HttpClient:
         response = await self._request(method, path, body, accept)
         try:
             if response.status >= 300:
-                raise await self._status_error(response)
+                body = await read_error_body(response, self.peer) if response.status >= 400 else b""
+                raise self._status_error(response.status, response.headers, body)
             yield response
         except BaseException:
             response.close()
@@ -214,11 +213,10 @@ class HttpClient:
             raise self.to_error(body)
         return body
 
-    async def _status_error(self, response: aiohttp.ClientResponse) -> SubnetError:
-        if response.status < 400:
-            return NodeError(f"{self.peer} answered {response.status}, a redirect: set the address it redirects to")
-        body = await read_error_body(response, self.peer)
-        return self._redacted(to_error(self.peer, response.status, body, response.headers))
+    def _status_error(self, status: int, headers: Mapping[str, str], body: bytes) -> SubnetError:
+        if status < 400:
+            return NodeError(f"{self.peer} answered {status}, a redirect: set the address it redirects to")
+        return self._redacted(to_error(self.peer, status, parse_error_body(body), headers))
 
     def _redacted(self, error: SubnetError) -> SubnetError:
         redact, param = self._credentials.redact, error.param

@@ -32,6 +32,9 @@ _Priority = Annotated[int, Meta(ge=0, le=1000)]
 _Weight = Annotated[float, Meta(gt=0, le=1000)]
 
 
+_DEFAULT_CAPACITY = 64
+
+
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one node. Only `url` is required: the rest is detected, or has a default.
 
@@ -61,8 +64,12 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="context length in tokens, if the server does not report it"),
     ] = None
     concurrency: Annotated[
-        int, Meta(ge=1, description="maximum number of answers at once; further requests are queued")
-    ] = 64
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="maximum number of answers at once; further requests are queued; default: no limit on the chat"
+            " lane, 64 on the token lane"
+        ),
+    ] = None
     priority: Annotated[
         _Priority,
         Meta(description="0: asked first; a node with a higher number only when none with a lower one is available"),
@@ -118,6 +125,11 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return the fields for a text such as "http://gpu-1:8000" or "vllm=http://gpu-1:8000"."""
         kind, mark, url = text.partition("=")
         return {"kind": kind, "url": url} if mark and "/" not in kind else {"url": text}
+
+    @property
+    def capacity(self) -> int:
+        """Number of answers at once: the limit, or an estimate to compare loads with where there is none."""
+        return self.concurrency or _DEFAULT_CAPACITY
 
     @property
     def peer(self) -> str:

@@ -39,6 +39,11 @@ class SseParser:
         self._name = ""
         self._size = 0
 
+    @property
+    def between_events(self) -> bool:
+        """True if all that was fed ended with a complete event or comment."""
+        return not (self._line or self._data or self._name or self._size or self._after_cr or self._at_start)
+
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes. Raises WireError."""
         if not data:

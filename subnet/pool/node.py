@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -51,8 +52,13 @@ class RemoteNode:
 
     @property
     def capacity(self) -> int:
-        """Number of choices that the node can generate at once, at least 1."""
+        """Number of choices that the node can generate at once, at least 1; an estimate if it has no limit."""
         return 1 if self.info is None else max(1, self.info.capacity)
+
+    @property
+    def max_choices(self) -> int:
+        """Maximum number of choices of one request."""
+        return self.capacity if self.info is None or self.info.limited else sys.maxsize
 
     @property
     def load(self) -> float:
@@ -70,7 +76,7 @@ class RemoteNode:
     @property
     def at_capacity(self) -> bool:
         """True if the requests of this process alone use all slots of the node."""
-        return self.info is not None and self.running >= self.info.capacity
+        return self.info is not None and self.info.limited and self.running >= self.info.capacity
 
     @property
     def last_error(self) -> str:
@@ -156,7 +162,7 @@ def _state_and_reason(remote: RemoteNode, now: float) -> tuple[NodeState, str | 
         return failing[0][1].state, failing[0][1].reason
     if remote.at_capacity:
         return "full", f"all {info.capacity} slots are in use by this gateway"
-    if info.running >= info.capacity:
+    if info.limited and info.running >= info.capacity:
         return "full", f"the node reported that all {info.capacity} slots are in use"
     return "healthy", "; ".join(map(_describe, failing)) or None
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from subnet.version import VERSION
-from tests.bench import plot, processes, requests, streaming
-from tests.bench.figures import Incomplete
+from tests.bench import chat_lane, plot, processes, requests, streaming
+from tests.bench.load import Incomplete
 from tests.bench.programs import BACK, CORES, FRONT
 from tests.bench.table import Row, table
 
@@ -31,6 +31,10 @@ ROWS: dict[str, Callable[[int, bool], list[Row]]] = {
     "ten-thousand": streaming.ten_thousand,
     "workers": processes.workers,
     "long-prompts": requests.long_prompts,
+    "chat-cost": chat_lane.chat_cost,
+    "chat-tls": chat_lane.chat_tls,
+    "chat-burst": chat_lane.chat_burst,
+    "chat-requests": chat_lane.chat_requests,
 }
 
 

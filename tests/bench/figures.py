@@ -10,15 +10,11 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from tests.bench.load import AROUND, Answer, Load, drive
+from tests.bench.load import AROUND, Answer, Incomplete, Load, drive
 from tests.bench.programs import Program
 
 # Seconds: a stream has fallen behind if its last token is later than its node's pace by more than this.
 _BEHIND = 0.1
-
-
-class Incomplete(Exception):
-    """Raised if answers were cut off, or did not have exactly one event per token."""
 
 
 class Figures(msgspec.Struct, frozen=True):

@@ -154,10 +154,31 @@ def request(
     return head.encode() + data
 
 
-class Asking(asyncio.Protocol):
-    """Requests answers that are not streamed over one connection, one after the other, until `requests` is
-    exhausted.
+async def ask_all(url: str, total: int, tokens: int, mark: bytes, *, stream: bool) -> int:
+    """Request `total` answers over 32 kept connections, and return their number. Raises Incomplete unless `mark` is in
+    all of them.
     """
+    requests = (request(url, "echo", tokens, next(numbers), stream=stream) for _ in range(total))
+    address, asking = urlsplit(url), []
+    for _ in range(32):
+        _, one = await asyncio.get_running_loop().create_connection(
+            lambda: Asking(requests, mark), address.hostname or "127.0.0.1", address.port or 80
+        )
+        asking.append(one)
+    for one in asking:
+        await one.done
+    right = sum(one.right for one in asking)
+    if right != total:
+        raise Incomplete(f"{total - right} of {total} short answers are wrong")
+    return right
+
+
+class Incomplete(Exception):
+    """Raised if answers were cut off, or did not have exactly one event per token."""
+
+
+class Asking(asyncio.Protocol):
+    """Requests answers over one connection, one after the other, until `requests` is exhausted."""
 
     def __init__(self, requests: Iterator[bytes], mark: bytes) -> None:
         self.done = asyncio.get_running_loop().create_future()
@@ -174,7 +195,7 @@ class Asking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._data += data
         head, found, body = self._data.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r", 1)[0]):
+        if not found or not _is_complete(head.lower(), body):
             return
         if head.startswith(b"HTTP/1.1 200") and self._mark in body:
             self.right += 1
@@ -193,3 +214,8 @@ class Asking(asyncio.Protocol):
             self._transport.close()
         else:
             self._transport.write(following)
+
+
+def _is_complete(head: bytes, body: bytes) -> bool:
+    length = head.partition(b"content-length:")[2].split(b"\r", 1)[0]
+    return len(body) >= int(length) if length else body.endswith(_END)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ CORES = sorted(os.sched_getaffinity(0))
 FRONT, BACK = CORES[0], CORES[-1]
 """Core of the measured program, and core of the load and the nodes."""
 
-_ADDRESS = re.compile(r"\bon (http://[\d.]+:\d+)")
+_ADDRESS = re.compile(r"\bon (https?://[\d.]+:\d+)")
 
 
 class Program:
@@ -48,7 +48,14 @@ class Program:
 
 
 @contextmanager
-def running(command: Sequence[str], cores: Sequence[int], *, nice: int = 0, url: str = "") -> Iterator[Program]:
+def running(
+    command: Sequence[str],
+    cores: Sequence[int],
+    *,
+    nice: int = 0,
+    url: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
     """Run a program on `cores`; it is ready when it prints its address, or accepts connections at `url`.
 
     Its output goes to a file, as in production.
@@ -58,7 +65,7 @@ def running(command: Sequence[str], cores: Sequence[int], *, nice: int = 0, url:
         os.sched_setaffinity(0, cores)
         os.nice(nice)
 
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(environment or {})}
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environ, preexec_fn=pin
@@ -109,9 +116,15 @@ def can_have_workers() -> bool:
     return "--workers" in said.stdout
 
 
-def gateway(*nodes: Program, workers: int = 1) -> AbstractContextManager[Program]:
-    """Run a gateway with its default settings; with two workers it also has the second core."""
-    addresses = [part for one in nodes for part in ("--node", one.url)]
+def gateway(
+    *nodes: Program, workers: int = 1, kind: str = "", certificate: Path | None = None
+) -> AbstractContextManager[Program]:
+    """Run a gateway with its default settings, with nodes of a `kind` or such as it detects; with two workers it also
+    has the second core. It trusts `certificate`, if there is one.
+    """
+    environment = {"SSL_CERT_FILE": str(certificate)} if certificate else {}
+    prefix = f"{kind}=" if kind else ""
+    addresses = [part for one in nodes for part in ("--node", prefix + one.url)]
     more = ["--workers", str(workers)] if workers > 1 else []
     command = python("adapter.cli", "serve", "--port", "0", *addresses, *more)
-    return running(command, [FRONT] if workers == 1 else CORES)
+    return running(command, [FRONT] if workers == 1 else CORES, environment=environment)

@@ -1,7 +1,7 @@
 """Server that replays an answer of the gateway event by event at a pace, for comparison.
 
-`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol (which nginx passes through), `--asgi`
-by a plain ASGI application on uvicorn.
+`python -m tests.bench.replay answer.json` serves it by a plain asyncio protocol, which nginx passes through and which
+is a node of the chat lane; `--asgi` by a plain ASGI application on uvicorn.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,11 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
+_MODELS = b'{"object":"list","data":[{"id":"echo","object":"model","created":1}]}'
+_MODEL_LIST = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_MODELS) + _MODELS
+)
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
@@ -33,9 +39,14 @@ def pieces(answer: bytes) -> list[bytes]:
 
 
 class Replay(asyncio.Protocol):
-    """Protocol that sends the answer chunk by chunk; `running` has the connections that wait for the next chunk."""
+    """Protocol that sends the answer chunk by chunk; `running` has the connections that wait for the next chunk.
+
+    The first chunk is sent with the head, so that a first token shows nothing but the delay by the program in between.
+    A request with GET is for the list of models.
+    """
 
     def __init__(self, chunks: list[bytes], running: set[Replay]) -> None:
+        self._first = _HEAD + chunks[0]
         self._chunks = chunks
         self._running = running
         self._request = b""
@@ -47,13 +58,18 @@ class Replay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._request += data
-        head, _, body = self._request.partition(b"\r\n\r\n")
+        head, complete, body = self._request.partition(b"\r\n\r\n")
+        if head.startswith(b"GET ") and complete:
+            self._request = b""
+            self._transport.write(_MODEL_LIST if head.startswith(b"GET /v1/models ") else _NOT_FOUND)
+            return
         length = _LENGTH.search(head)
         if length is not None and len(body) >= int(length[1]):
             self._request = b""
-            self._at = 0
-            self._transport.write(_HEAD)
-            self._running.add(self)
+            self._transport.write(self._first)
+            self._at = 1
+            if len(self._chunks) > 1:
+                self._running.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._running.discard(self)
@@ -65,20 +81,37 @@ class Replay(asyncio.Protocol):
             self._running.discard(self)
 
 
-async def serve(body: list[bytes], rate: float) -> None:
-    """Serve the answer. All connections advance together, as the streams of an engine do."""
+async def serve(body: list[bytes], rate: float, certificate: Path | None = None) -> None:
+    """Serve the answer, in one write if `rate` is 0, and over TLS if there is a `certificate`.
+
+    Connections advance together, as the streams of an engine do.
+    """
     loop, running = asyncio.get_running_loop(), cast(set[Replay], set())
     chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body]
     chunks[-1] += b"0\r\n\r\n"
-    server = await loop.create_server(lambda: Replay(chunks, running), "127.0.0.1", 0, backlog=4096)
+    if not rate:
+        chunks = [b"".join(chunks)]
+    server = await loop.create_server(
+        lambda: Replay(chunks, running), "127.0.0.1", 0, backlog=4096, ssl=_tls(certificate)
+    )
     host, port = server.sockets[0].getsockname()
-    print(f"on http://{host}:{port}", flush=True)
+    print(f"on http{'s' if certificate else ''}://{host}:{port}", flush=True)
+    if not rate:
+        await loop.create_future()
     due = loop.time()
     while True:
         for stream in list(running):
             stream.step()
         due = max(due + 1 / rate, loop.time() - 1)
         await asyncio.sleep(due - loop.time())
+
+
+def _tls(certificate: Path | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 class Steps:
@@ -133,13 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="replay", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("answer", type=Path, help="a file with the body of an answer")
     parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--certificate", type=Path, help="a file with a certificate and its key, to serve it over TLS")
     parser.add_argument("--asgi", action="store_true")
     options = parser.parse_args()
     body = pieces(options.answer.read_bytes())
     if options.asgi:
         _serve_asgi(body, options.rate)
     else:
-        uvloop.run(serve(body, options.rate))
+        uvloop.run(serve(body, options.rate, options.certificate))
 
 
 if __name__ == "__main__":

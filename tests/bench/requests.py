@@ -12,8 +12,8 @@ import numpy as np
 import uvloop
 
 from tests.bench.direct import first_tokens
-from tests.bench.figures import Incomplete, check, measure, percentiles
-from tests.bench.load import Answer, Asking, Load, ask, drive, numbers, request
+from tests.bench.figures import check, measure, percentiles
+from tests.bench.load import Answer, Load, ask, ask_all, drive
 from tests.bench.programs import BACK, Program, gateway, node, python, running
 from tests.bench.streaming import RATE, WARM, two_nodes
 from tests.bench.table import Row
@@ -72,7 +72,9 @@ def short_answers(runs: int, short: bool) -> list[Row]:
     with two_nodes(0) as front:
         for _ in range(runs + 1):
             before, begin = sum(front.cpu.values()), perf_counter()
-            asked = uvloop.run(_ask_all(front, 2000 if short else 10_000))
+            asked = uvloop.run(
+                ask_all(front.url, 2000 if short else 10_000, 10, b'"completion_tokens":10', stream=False)
+            )
             clock.append(asked / (perf_counter() - begin))
             values.append(asked / (sum(front.cpu.values()) - before))
     return [
@@ -85,22 +87,6 @@ def short_answers(runs: int, short: bool) -> list[Row]:
             note=f"{median(clock[1:]):,.0f} a second by the clock",
         )
     ]
-
-
-async def _ask_all(front: Program, total: int) -> int:
-    requests = (request(front.url, "echo", 10, next(numbers), stream=False) for _ in range(total))
-    address, asking = front.url.removeprefix("http://").split(":"), []
-    for _ in range(32):
-        _, one = await asyncio.get_running_loop().create_connection(
-            lambda: Asking(requests, b'"completion_tokens":10'), address[0], int(address[1])
-        )
-        asking.append(one)
-    for one in asking:
-        await one.done
-    right = sum(one.right for one in asking)
-    if right != total:
-        raise Incomplete(f"{total - right} of {total} short answers are wrong")
-    return right
 
 
 def long_prompts(runs: int, short: bool) -> list[Row]:

@@ -10,8 +10,8 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from tests.bench import yardsticks
-from tests.bench.figures import Figures, Incomplete, measure
-from tests.bench.load import Load, request
+from tests.bench.figures import Figures, measure
+from tests.bench.load import Incomplete, Load, request
 from tests.bench.programs import Program, gateway, node
 from tests.bench.table import Row
 

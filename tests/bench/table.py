@@ -9,14 +9,14 @@ import msgspec
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of several runs, in `unit`; the goal is at most `goal`, or at least that with `more`.
+    """One figure of several runs, in `unit`; the goal is at most `goal`, or at least that with `more`; None for none.
 
     `beside` has the same figure of other programs, by name; `note` says what else was observed, or how it was measured.
     """
 
     what: str
     unit: str
-    goal: float
+    goal: float | None
     values: list[float]
     more: bool = False
     beside: dict[str, list[float]] = {}
@@ -25,6 +25,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reached(self) -> bool:
         middle = median(self.values)
+        if self.goal is None:
+            return False
         return middle >= self.goal if self.more else middle <= self.goal
 
     def cells(self) -> list[str]:
@@ -35,7 +37,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         spread = f"{_plain(min(self.values))} to {_plain(max(self.values))}" if len(self.values) > 1 else ""
         return [
             f"{self.what}, {self.unit}",
-            f"{'at least' if self.more else 'at most'} {_plain(self.goal)}",
+            "none" if self.goal is None else f"{'at least' if self.more else 'at most'} {_plain(self.goal)}",
             f"**{_plain(median(self.values))}**" if self.reached else _plain(median(self.values)),
             _plain(mean(self.values)),
             spread,

@@ -54,10 +54,37 @@ def nginx(path: str, answer: bytes, rate: float) -> Iterator[Program]:
     """Run nginx with one worker on the gateway's core; it passes through what a small upstream on the other
     core sends.
     """
+    with replay(answer, rate) as upstream, nginx_before(path, upstream) as program:
+        yield program
+
+
+@contextmanager
+def replay(answer: bytes, rate: float, certificate: Path | None = None) -> Iterator[Program]:
+    """Run a small server on the core of the load that replays the answer, with a `certificate` over TLS."""
+    with tempfile.TemporaryDirectory() as directory:
+        recorded = _recorded(Path(directory), answer)
+        flags = ["--rate", str(rate), *(["--certificate", str(certificate)] if certificate else [])]
+        with running(python("tests.bench.replay", recorded, *flags), [BACK]) as program:
+            yield program
+
+
+@contextmanager
+def own_certificate() -> Iterator[Path]:
+    """Return a file with a certificate for 127.0.0.1 and its key, made by openssl."""
+    subject = ["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", "-", "-out", "-"]
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "certificate.pem"
+        file.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        yield file
+
+
+@contextmanager
+def nginx_before(path: str, upstream: Program) -> Iterator[Program]:
+    """Run nginx with one worker on the gateway's core, in front of `upstream`."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        recorded = _recorded(directory, answer)
-        upstream = stack.enter_context(running(python("tests.bench.replay", recorded, "--rate", str(rate)), [BACK]))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         config = directory / "nginx.conf"

@@ -42,7 +42,12 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
         card = models.card(candidate)
         if card.lane == "chat":
             return ChatGeneration(
-                card, call.body, choices=params.n or 1, key=params.routing_key, priority=params.priority or 0
+                card,
+                call.body,
+                size=call.size,
+                choices=params.n or 1,
+                key=params.routing_key,
+                priority=params.priority or 0,
             )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         return await prepare(request, models, name=card.id, size=call.size, settings=call.generation_settings)
@@ -56,7 +61,9 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
             return None
         if card.lane == "chat":
             key, priority = params.routing_key, params.priority or 0
-            return ChatGeneration(card, call.body, key=key, priority=priority, prefix=text, prefix_tokens=tokens)
+            return ChatGeneration(
+                card, call.body, size=call.size, key=key, priority=priority, prefix=text, prefix_tokens=tokens
+            )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         continuation = request.continuing(text, tokens)
         if continuation is None:

@@ -59,6 +59,8 @@ def _row(remotes: RemoteManager, remote: RemoteNode, now: int) -> NodeRow:
     if info is None:
         return row
     reported = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
+    if not info.limited:
+        reported["capacity"] = None
     reported["deployments"] = [_deployment_row(remotes, one) for one in remote.deployments]
     first = info.card(None)
     if first is not None:

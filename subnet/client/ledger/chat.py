@@ -12,8 +12,12 @@ from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage, Endpoint
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
 from subnet.node_info import Capabilities, Modality
-from subnet.pool.policies.base import RoutingHint
+from subnet.pool.policies.base import MAX_TEXT_HINT, RoutingHint
 
+# Size of a request from which its messages are not encoded only to be measured, in bytes.
+_LARGE_REQUEST = 64 << 10
+# Number of parts of a text that are joined to one.
+_JOINED_PARTS = 64
 # Approximation, for estimated token counts.
 _BYTES_PER_TOKEN = 4
 # By the type of a message's part: OpenAI's types, and those of vLLM and SGLang.
@@ -88,6 +92,17 @@ class ChatChoice:
         return not (self.reasoning or self.refusal or self.calls)
 
     def add(self, delta: ChatDelta) -> None:
+        if delta.is_text:
+            self.tokens += 1
+            self.unreported_tokens += 1
+            self.text.append(delta.text)
+            if not self.tokens % _JOINED_PARTS:
+                # A text takes much more memory in parts of one token each.
+                self.text[-_JOINED_PARTS:] = ["".join(self.text[-_JOINED_PARTS:])]
+        else:
+            self._add_parts(delta)
+
+    def _add_parts(self, delta: ChatDelta) -> None:
         self.tokens += delta.tokens
         self.unreported_tokens += delta.tokens
         self.logprob_count += len(delta.logprobs or ())
@@ -121,8 +136,8 @@ class ChatLedger(Ledger[ChatDelta]):
     choices: list[ChatChoice]
 
     def __init__(self, request: ChatRequest, key: str | None = None) -> None:
-        given = msgspec.json.encode(request.input)
-        super().__init__(request.model, len(given) // _BYTES_PER_TOKEN, RoutingHint.of_text(given, key))
+        given, size = _measured(request)
+        super().__init__(request.model, size // _BYTES_PER_TOKEN, RoutingHint.of_text(given, key, size))
         self.request = msgspec.structs.replace(request, own_seed=getrandbits(31))
         self.has_own_seed = False
         self.choices = [ChatChoice(index) for index in range(len(request.choices))]
@@ -201,6 +216,23 @@ class ChatLedger(Ledger[ChatDelta]):
             self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))
         for index, count in zip(request.choices, prefix_tokens, strict=True):
             self.choices[index].unreported_tokens = count
+
+
+def _measured(request: ChatRequest) -> tuple[bytes, int]:
+    """Return the messages or the prompt as JSON, and its size; of a large request the beginning, and the size of all.
+
+    Then only as many messages are encoded as policies compare.
+    """
+    given = request.input
+    if request.size <= _LARGE_REQUEST or not isinstance(given, list):
+        encoded = msgspec.json.encode(given)
+        return encoded, len(encoded)
+    beginning = b"["
+    for item in given:
+        if len(beginning) >= MAX_TEXT_HINT:
+            break
+        beginning += msgspec.json.encode(item) + b","
+    return beginning, request.size
 
 
 def _modalities(messages: Any) -> Iterator[Modality]:

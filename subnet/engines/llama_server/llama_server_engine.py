@@ -82,7 +82,7 @@ class ProbeResult(msgspec.Struct, frozen=True):
 class LlamaServerEngine(RemoteEngine):
     """Engine for the model of the llama-server at `spec.url`.
 
-    The capacity is the server's number of slots, at most `spec.concurrency`. The tokenizer is loaded from
+    The capacity is the server's number of slots, at most `spec.capacity`. The tokenizer is loaded from
     `spec.tokenizer`, or from the server's GGUF file if that is accessible on this machine.
     """
 
@@ -126,7 +126,7 @@ class LlamaServerEngine(RemoteEngine):
             name=served_name,
             card=card,
             artefact=artefact,
-            capacity=min(props.total_slots, self._spec.concurrency),
+            capacity=min(props.total_slots, self._spec.capacity),
             capabilities=await self._capabilities(),
         )
 

@@ -28,7 +28,7 @@ _REPORT_TIMEOUT = 10.0
 
 
 class RemoteEngine(Engine):
-    """Forwards requests to the inference server at `spec.url`.
+    """Forwards requests to the inference server at `spec.url`, of the type `kind`.
 
     Entering fetches the server's report on the model it serves, and `check` fetches it again, so that a server
     restarted with another model is described again. Entering raises SettingsError if no tokenizer is available.
@@ -44,7 +44,7 @@ class RemoteEngine(Engine):
         # Detection leaves the type out, but where a server tells its queue depends on it.
         self._spec = msgspec.structs.replace(spec, kind=self.name)
         self._clock = clock
-        self._http = HttpClient(spec)
+        self._http = HttpClient(self._spec)
         self._queue = QueueWatcher(self._spec, self._http)
         self._report: object = None
         self._refreshing: asyncio.Task[None] | None = None

@@ -93,7 +93,7 @@ class SglangEngine(RemoteEngine):
             grammars=("json_schema", "regex"),
         )
         return Model(
-            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency
+            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.capacity
         )
 
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:

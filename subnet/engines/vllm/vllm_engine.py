@@ -95,7 +95,7 @@ class VllmEngine(RemoteEngine):
             grammars=("json_schema", "regex"),
         )
         return Model(
-            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.concurrency
+            name=served_name, card=card, artefact=artefact, capabilities=capabilities, capacity=self._spec.capacity
         )
 
     async def _generate(self, model: Model, job: Job, output: ChoiceOutput) -> None:

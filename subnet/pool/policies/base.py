@@ -11,8 +11,8 @@ import numpy as np
 
 from subnet.tensors import TokenIds, token_ids
 
-# Bytes of a text that policies compare.
-_MAX_BYTES = 4096
+MAX_TEXT_HINT = 4096
+"""Bytes of a text that policies compare."""
 
 
 class RoutingHint(msgspec.Struct, frozen=True, eq=False):
@@ -27,9 +27,12 @@ class RoutingHint(msgspec.Struct, frozen=True, eq=False):
     size: int = 0
 
     @classmethod
-    def of_text(cls, text: bytes, key: str | None = None) -> RoutingHint:
-        """Return the hint for a prompt whose tokens are not known: its bytes take their place."""
-        return cls(np.frombuffer(text[:_MAX_BYTES], np.uint8).astype(np.int32), key, len(text))
+    def of_text(cls, text: bytes, key: str | None = None, size: int | None = None) -> RoutingHint:
+        """Return the hint for a prompt whose tokens are not known: its bytes take their place. `size` is the length of
+        all if `text` is its beginning.
+        """
+        hint = np.frombuffer(text[:MAX_TEXT_HINT], np.uint8).astype(np.int32)
+        return cls(hint, key, len(text) if size is None else size)
 
 
 class Candidate(Protocol):

@@ -11,9 +11,10 @@ from typing import Any
 from subnet.aio import Sink
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage, Endpoint
 from subnet.errors import EndpointMissing, InvalidRequest, NodeLost
-from subnet.http.client import EventStream, HttpClient
+from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.queue_watch import QueueWatch, QueueWatcher
+from subnet.http.sse import Event
 from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.model_catalog import ModelCatalog
@@ -129,21 +130,46 @@ class ChatClient:
         self, endpoint: Endpoint, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout
     ) -> None:
         with self._queue.watch(response.keep_alive) as queue_watch:
-            async with self._http.events(f"/v1/{endpoint}", body) as events:
-                await self._read_events(events, response, trailer_timeout, queue_watch)
+            sink = _ResponseSink(self, response, trailer_timeout, queue_watch)
+            await self._http.stream(f"/v1/{endpoint}", body, sink)
+        response.done = response.done or sink.is_json
 
-    async def _read_events(
-        self, events: EventStream, response: ChatResponse, trailer_timeout: asyncio.Timeout, queue_watch: QueueWatch
+
+class _ResponseSink:
+    """Sink of one response's events, each of which passes through it on its way to `response`."""
+
+    __slots__ = ("_client", "_queue_watch", "_response", "_trailer_timeout", "done", "is_json")
+
+    def __init__(
+        self, client: ChatClient, response: ChatResponse, trailer_timeout: asyncio.Timeout, queue_watch: QueueWatch
     ) -> None:
-        async for event in events:
-            queue_watch.stop()
-            self.last_received = time.monotonic()
-            response.feed(event)
-            if response.done:
-                return
-            if response.finished and trailer_timeout.when() is None:
-                trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
-        response.done = events.is_json
+        self.done = False
+        self.is_json = False
+        self._client = client
+        self._response = response
+        self._trailer_timeout: asyncio.Timeout | None = trailer_timeout
+        self._queue_watch: QueueWatch | None = queue_watch
+
+    def data(self, data: bytes) -> None:
+        self._client.last_received = time.monotonic()
+        response = self._response
+        response.feed_data(data)
+        if self._queue_watch is not None or response.finished or response.done:
+            self._update()
+
+    def event(self, event: Event) -> None:
+        self._client.last_received = time.monotonic()
+        self._response.feed(event)
+        self._update()
+
+    def _update(self) -> None:
+        if self._queue_watch is not None:
+            self._queue_watch.stop()
+            self._queue_watch = None
+        self.done = self._response.done
+        if self._response.finished and self._trailer_timeout is not None:
+            self._trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
+            self._trailer_timeout = None
 
 
 async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

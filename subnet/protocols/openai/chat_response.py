@@ -15,6 +15,7 @@ from subnet.http.lenient_json import decode, without_halves
 from subnet.http.sse import Event
 from subnet.protocols.openai.extra_members import extra_members, merged_members
 from subnet.protocols.openai.openai_choice import Choice
+from subnet.protocols.openai.plain_chunk import decode_plain
 from subnet.protocols.openai.usage_reader import read_usage
 
 # Keep-alives that some servers send as events instead of comments.
@@ -63,6 +64,11 @@ class ChatResponse:
             except RecursionError as error:
                 raise WireError(f"{self._peer} sent an event that is nested too deeply") from error
 
+    def feed_data(self, data: bytes) -> None:
+        """Process one event with this data and no name. Raises the same errors."""
+        if not (self.has_content and not self._extra and self._plain_text(data)):
+            self.feed(Event(data.decode(errors="replace")))
+
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
 
@@ -80,6 +86,22 @@ class ChatResponse:
             self._attach_extra(delta)
             self._emit(delta)
         return missing
+
+    def _plain_text(self, data: bytes) -> bool:
+        """Pass on a piece of text without the lenient reading; return False if the chunk needs that."""
+        try:
+            chunk = decode_plain(data)
+        except (msgspec.DecodeError, UnicodeError):
+            return False
+        raw = chunk.choices[0]
+        if not 0 <= raw.index < len(self._choices):
+            return False
+        delta = self._choices[raw.index].read_text(raw.delta.content)
+        if delta is None:
+            return False
+        emit = self._emit
+        emit(delta)
+        return True
 
     def _decode(self, event: Event) -> Any:
         try:

@@ -84,6 +84,13 @@ class Choice:
         self.finished, self._reason = True, raw["finish_reason"]
         return delta if delta.tokens else None
 
+    def read_text(self, text: str) -> ChatDelta | None:
+        """Return the delta of an entry that has only this text; None if it must be read by `read`."""
+        if not self._plain or self._halves.pending:
+            return None
+        self.started = True
+        return ChatDelta(self.number, text)
+
     def finish(self) -> ChatDelta:
         """Return the last delta, at the end of the response. Without a finish reason it is "stop", or "tool_calls"."""
         delta = ChatDelta(self.number, calls=self._tool_calls.finish())

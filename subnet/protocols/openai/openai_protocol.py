@@ -71,7 +71,8 @@ class OpenAIProtocol(Protocol):
             engine=self._spec.kind or "openai",
             cards=await self._models.cards(),
             capabilities=Capabilities(prefill=self._prefill, seeds=self._quirks.seeds, replay=self._spec.replay),
-            capacity=self._spec.concurrency,
+            capacity=self._spec.capacity,
+            limited=self._spec.concurrency is not None,
             running=self.running,
         )
 
@@ -111,10 +112,10 @@ class OpenAIProtocol(Protocol):
     @contextmanager
     def _slots(self, needed: int) -> Iterator[None]:
         """Use `needed` slots of the server. Raises NodeBusy if it does not have as many left."""
-        if self.running + needed > self._spec.concurrency:
+        limit = self._spec.concurrency
+        if limit is not None and self.running + needed > limit:
             raise NodeBusy(
-                f"{self.running} of {self._spec.concurrency} slots of {self.peer} are in use, and the request needs "
-                f"{needed}",
+                f"{self.running} of {limit} slots of {self.peer} are in use, and the request needs {needed}",
                 retry_after=0.2,
             )
         self.running += needed

@@ -51,6 +51,28 @@ def chat_request(choices: int = 1, **body: Any) -> ChatRequest:
     return ChatRequest(model="mock", body={"messages": messages, **body}, choices=tuple(range(choices)))
 
 
+def test_large_requests_are_measured_by_their_size() -> None:
+    """A large request has the beginning of its messages as a hint, and its whole size instead of theirs."""
+    messages = [{"role": "user", "content": word * 3000} for word in ("a", "b", "c")] * 20
+    small = ChatLedger(ChatRequest(model="mock", body={"messages": messages}, size=100))
+    large = ChatLedger(ChatRequest(model="mock", body={"messages": messages}, size=200_000))
+    assert bytes(small.routing_hint.prompt.astype("u1")) == msgspec.json.encode(messages)[:4096]
+    assert large.routing_hint.prompt.tolist() == small.routing_hint.prompt.tolist()
+    assert (large.prompt_size, large.routing_hint.size) == (50_000, 200_000)
+
+
+def test_text_is_kept_in_few_parts() -> None:
+    """The text of an answer is the same however many parts it came in, and is kept in few of them."""
+    ledger = ChatLedger(chat_request())
+    for number in range(1000):
+        record_delta(ledger.choices, ChatDelta(0, f"{number} "))
+        if number % 7 == 0:
+            record_delta(ledger.choices, ChatDelta(0, reasoning="hm"))
+    choice = ledger.choices[0]
+    assert "".join(choice.text) == "".join(f"{number} " for number in range(1000))
+    assert len(choice.text) < 200
+
+
 async def answer(
     request: ChatRequest, *nodes: Protocol, limits: Limits = LIMITS
 ) -> tuple[list[ChatDelta], ChatUsage, Ledger[Any]]:

@@ -69,7 +69,7 @@ async def test_the_card_describes_the_first_model() -> None:
         card, artefact = describe(resolve(None, print), "smol")
         assert engine.card == msgspec.structs.replace(card, context_length=256, weights=engine.card.weights)
         assert engine.artefact == artefact
-        assert engine.capacity == NodeSpec(url="http://gpu-1").concurrency
+        assert engine.capacity == NodeSpec(url="http://gpu-1").capacity
 
 
 async def test_a_model_is_served_under_another_name() -> None:

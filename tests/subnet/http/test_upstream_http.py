@@ -418,14 +418,6 @@ async def test_https_connections_are_reused(certificate: Path) -> None:
     assert len(ports) == 1
 
 
-async def test_http_connections_are_not_reused() -> None:
-    """A connection without TLS is used for one request only, because some servers close it without notice."""
-    async with Provider() as provider, http_to(provider) as http:
-        for _ in range(3):
-            await read_to_done(http)
-        assert [request.headers["Connection"] for request in provider.chat_requests] == ["close"] * 3
-
-
 def test_invalid_ca_bundle(tmp_path: Path) -> None:
     """An invalid CA bundle raises SettingsError before any request."""
     empty = tmp_path / "empty.pem"

@@ -376,6 +376,18 @@ async def test_full_node_gets_no_request() -> None:
         assert (await chat(protocol)).text() == TEXT
 
 
+async def test_node_has_no_limit_by_default() -> None:
+    """Without `concurrency`, any number of choices is requested at once."""
+    release = asyncio.Event()
+    async with Provider(delayed(release)) as provider, node(provider.url) as protocol:
+        assert not (await protocol.rpc_info()).limited
+        asked = [asyncio.create_task(chat(protocol)) for _ in range(200)]
+        while len(provider.chat_requests) < 200:
+            await asyncio.sleep(0.01)
+        release.set()
+        assert {each.text() for each in await asyncio.gather(*asked)} == {TEXT}
+
+
 async def test_token_calls_are_rejected() -> None:
     """A server on the chat lane rejects requests for tokens and artefacts without any HTTP request."""
     async with Provider() as provider, node(provider.url) as protocol:

@@ -308,6 +308,7 @@ async def test_info() -> None:
     async with Provider() as provider, node(provider.url, concurrency=7, name="ours") as protocol:
         info = await protocol.rpc_info()
         assert (info.engine, info.capacity, info.running, info.draining) == ("openai", 7, 0, False)
+        assert info.limited
         assert info.cards == (ModelCard(id="model", context_length=0, tokenizer="", created=1, lane="chat"),)
         assert protocol.peer == "ours"
 
