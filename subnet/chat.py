@@ -113,9 +113,9 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingsResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Validated JSON body of a server's response, with one entry for each input, and its count of tokens; 0 if the
-    server reports none.
+    """Validated JSON `body` of a server's response, with one entry for each input and the gateway's name of the model,
+    and its count of tokens; 0 if the server reports none.
     """
 
-    body: dict[str, Any]
+    body: bytes
     prompt_tokens: int = 0

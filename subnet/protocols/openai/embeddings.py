@@ -11,6 +11,7 @@ from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
 from subnet.errors import EndpointMissing, WireError
 from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
+from subnet.http.lenient_json import without_halves
 from subnet.protocols.openai.usage_reader import read_prompt_tokens
 
 # The range of float32; infinities and NaN are outside of it.
@@ -35,11 +36,32 @@ async def post_embeddings(http: HttpClient, request: EmbeddingsRequest, model: s
         body = await http.post("/v1/embeddings", {**request.body, "model": model})
     except NotFound as error:
         raise EndpointMissing(f"/v1/embeddings: {error.message}") from error
-    _check(http.peer, body, request.count)
-    return EmbeddingsResponse(body=body, prompt_tokens=read_prompt_tokens(body.get("usage")))
+    return _read(http.peer, body, request)
 
 
-def _check(peer: str, body: Any, count: int) -> None:
+def _read(peer: str, body: Any, request: EmbeddingsRequest) -> EmbeddingsResponse:
+    """Check a response and encode it for the client. Raises WireError for an invalid one."""
+    if not isinstance(body, dict):
+        raise WireError(f"{peer} sent invalid embeddings: expected an object")
+    try:
+        # Here, what cannot be encoded is a fault of this server, and another one is asked.
+        body, encoded = _encode(body | {"model": request.model})
+    except RecursionError as error:
+        raise WireError(f"{peer} sent embeddings that are nested too deeply") from error
+    _check(peer, body, request.count)
+    return EmbeddingsResponse(body=encoded, prompt_tokens=read_prompt_tokens(body.get("usage")))
+
+
+def _encode(value: Any) -> tuple[Any, bytes]:
+    """Return a JSON value without halves of surrogate pairs, which few have, and its JSON."""
+    try:
+        return value, msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        value = without_halves(value)
+        return value, msgspec.json.encode(value)
+
+
+def _check(peer: str, body: dict[str, Any], count: int) -> None:
     """Raise WireError unless there is one embedding for each of `count` inputs."""
     try:
         data = msgspec.convert(body, _Embeddings).data
