@@ -122,8 +122,10 @@ class TextChoice(Choice):
         self._logprobs_reader = TextLogprobsReader()
 
     def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
-        others = {name: value for name, value in raw.items() if name != "text"}
-        return super().read({**others, "delta": {"content": raw.get("text")}}, escaped=escaped)
+        others, text = {name: value for name, value in raw.items() if name != "text"}, raw.get("text")
+        if not isinstance(text, str | None):
+            raise WireError("invalid text: expected a string")
+        return super().read({**others, "delta": {"content": text}}, escaped=escaped)
 
     def _read_logprobs(self, value: Any) -> list[dict[str, Any]] | None:
         return self._logprobs_reader.read(value)
