@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -17,6 +17,8 @@ from subnet.http.error_map import is_error, to_error
 from subnet.http.node_spec import NodeSpec
 from subnet.http.sse import Event, SseParser
 from subnet.version import VERSION
+
+T = TypeVar("T")
 
 # How long to keep an idle connection, in seconds; providers close theirs after about a minute.
 _KEEPALIVE_TIMEOUT = 15.0
@@ -129,7 +131,7 @@ class HttpClient:
     async def get(self, path: str) -> Any:
         """Return the JSON value at `path`."""
         async with self._response("GET", path) as response:
-            return await self._json(response)
+            return await read_json(response, self.peer, self._check)
 
     async def get_text(self, path: str) -> str:
         """Return the text at `path`."""
@@ -138,8 +140,15 @@ class HttpClient:
 
     async def post(self, path: str, body: Any) -> Any:
         """Post `body` as JSON, and return the JSON value of the response."""
+        return await self.post_and_read(path, body, lambda value: value)
+
+    async def post_and_read(self, path: str, body: Any, read: Callable[[Any], T]) -> T:
+        """Post `body` as JSON, and return the result of `read` for the JSON value of the response.
+
+        If the response is large, `read` is called in a thread.
+        """
         async with self._response("POST", path, body) as response:
-            return await self._json(response)
+            return await read_json(response, self.peer, lambda value: read(self._check(value)))
 
     @asynccontextmanager
     async def events(self, path: str, body: Any) -> AsyncIterator[EventStream]:
@@ -204,9 +213,6 @@ class HttpClient:
         if self.root.startswith("http:"):
             return aiohttp.TCPConnector(limit=0, force_close=True)
         return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_TIMEOUT)
-
-    async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        return self._check(await read_json(response, self.peer))
 
     def _check(self, body: Any) -> Any:
         """Return a JSON value. Raises the error that it contains."""
