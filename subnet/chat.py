@@ -64,10 +64,10 @@ class ChatDelta(msgspec.Struct, gc=False):
     """New content of one choice; a delta without content is a keep-alive.
 
     `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`; in text completions they also have the
-    `text_offset` of each token. `finish_reason` is set on the last delta
-    of a choice. `extra` are members of the server's message that OpenAI's API does not have here, such as annotations
-    or audio, `choice_extra` those of its choice, and `response_extra` those of the chunk or response itself, which only
-    deltas with content or a finish reason have.
+    `text_offset` of each token. `finish_reason` is set on the last delta of a choice. `extra` are members of the
+    server's message that OpenAI's API does not have here, such as annotations or audio, `choice_extra` those of its
+    choice, and `response_extra` those of the chunk or response itself, which only deltas with content or a finish
+    reason have.
     """
 
     choice: int
