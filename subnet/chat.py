@@ -67,10 +67,10 @@ class ChatDelta(msgspec.Struct, gc=False):
     """New content of one choice; a delta without content is a keep-alive.
 
     `logprobs` are validated entries of OpenAI's `choices[].logprobs.content`; in text completions they also have the
-    `text_offset` of each token. `finish_reason` is set on the last delta
-    of a choice. `extra` are members of the server's message that OpenAI's API does not have here, such as annotations
-    or audio, `choice_extra` those of its choice, and `response_extra` those of the chunk or response itself, which only
-    deltas with content or a finish reason have.
+    `text_offset` of each token. `finish_reason` is set on the last delta of a choice. `extra` are members of the
+    server's message that OpenAI's API does not have here, such as annotations or audio, `choice_extra` those of its
+    choice, and `response_extra` those of the chunk or response itself, which only deltas with content or a finish
+    reason have.
     """
 
     choice: int
@@ -122,9 +122,9 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingsResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Validated JSON body of a server's response, with one entry for each input, and its count of tokens; 0 if the
-    server reports none.
+    """Validated JSON `body` of a server's response, with one entry for each input and the gateway's name of the model,
+    and its count of tokens; 0 if the server reports none.
     """
 
-    body: dict[str, Any]
+    body: bytes
     prompt_tokens: int = 0

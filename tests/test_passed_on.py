@@ -609,6 +609,11 @@ async def test_odd_members_are_valid_json(members: str, expected: dict[str, Any]
         assert expected.items() <= fields.items()
 
 
+def many_chunks(template: str) -> str:
+    """Return the data of 300 chunks, each with its number."""
+    return "\n\ndata: ".join(template % number for number in range(300))
+
+
 DEEP = "[" * 70 + "1" + "]" * 70
 DEEPER = "[" * 900 + r'"\ud83d"' + "]" * 900
 TOO_MUCH = {
@@ -620,6 +625,17 @@ TOO_MUCH = {
     "deeper than the stack": f'{{"x":{DEEPER},"choices":[]}}',
     "deeper than the stack in a message": f'{{"choices":[{{"delta":{{"x":{DEEPER}}}}}]}}',
     "many names": msgspec.json.encode({f"x{number}": 1 for number in range(300)}).decode(),
+    "many names in chunks": many_chunks('{"x%d":1,"choices":[]}'),
+    "many names in the usage": many_chunks('{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"x%d":1}}'),
+    "many names in details of the usage": many_chunks(
+        '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"prompt_tokens_details":{"x%d":1}}}'
+    ),
+    "many names in an object of the usage": many_chunks(
+        '{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"cost":{"x%d":1}}}'
+    ),
+    "many names in a choice": many_chunks('{"choices":[{"x%d":1,"delta":{}}]}'),
+    "many names in a call": many_chunks('{"choices":[{"delta":{"tool_calls":[{"x%d":1,"function":{}}]}}]}'),
+    "many names in a function": many_chunks('{"choices":[{"delta":{"tool_calls":[{"function":{"x%d":1}}]}}]}'),
 }
 
 

@@ -306,11 +306,13 @@ async def test_fallback_continues_if_allowed(lane: str) -> None:
         settings = Settings(access_log=False, fallbacks={"mock": ("other",)}, fallback_continues=True)
         async with gateway(node_of(bad), node, settings=settings, limits=LIMITS) as url:
             async with httpx.AsyncClient(base_url=url, timeout=20) as http:
-                body = ASK | {"stream": True, "max_tokens": 50, "stream_options": {"include_usage": True}}
+                counted = {"include_usage": True, "continuous_usage_stats": True}
+                body = ASK | {"stream": True, "max_tokens": 50, "stream_options": counted}
                 response = await http.post(CHAT, json=body)
     assert text_of(response) == "One two three and the rest."
     assert "; continued by other\n" in response.text
-    usage = events_of(response.content)[-2]["usage"]
+    *_, so_far, usage = (part["usage"] for part in events_of(response.content)[:-1])
+    assert so_far["completion_tokens"] == usage["completion_tokens"]
     if lane == "chat":
         sent = other.chat_requests[1].body
         assert sent["messages"][-1] == {"role": "assistant", "content": "One two three"}

@@ -490,6 +490,30 @@ async def test_halves_of_characters() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ["Hi"],
+        [{"type": "thinking", "thinking": "Hm"}],
+        [{"type": "refusal", "refusal": "No."}],
+        {"text": "Hi"},
+        1,
+        False,
+    ],
+    ids=repr,
+)
+async def test_text_that_is_not_a_string(text: Any, stream: bool) -> None:
+    """An answer whose text is not a string, or null, is requested from another server."""
+    chunk = text_chunk()
+    chunk["choices"][0]["text"] = text
+    first, second = Provider(completions=[events(chunk)]), Provider(completions=[as_text(answer())])
+    async with gateway_to(first, second) as http:
+        for _ in range(2):
+            assert await complete(http, stream) == (200, TEXT, None)
+    assert first.requests_to(COMPLETIONS)
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_everything_in_one_chunk(stream: bool) -> None:
     """A chunk may have text, logprobs and the finish reason; offsets may count the prompt, as OpenAI's do, and tokens
     may be ahead of their text, as vLLM's are while it waits for a stop string.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from typing import Any
 
@@ -101,6 +102,11 @@ def broken(**entry: Any) -> Script:
     return json_response(embeddings_of() | {"data": [{"object": "embedding", **entry}]})
 
 
+def with_member(member: str) -> Script:
+    """Return a good response with another member, which is JSON text."""
+    return json_text(f"{json.dumps(embeddings_of(VECTOR))[:-1]}, {member}}}")
+
+
 FAULTS = {
     "NaN": json_text('{"object": "list", "data": [{"index": 0, "embedding": [0.5, NaN]}]}'),
     "infinity": json_text('{"object": "list", "data": [{"index": 0, "embedding": [0.5, -Infinity]}]}'),
@@ -124,6 +130,7 @@ FAULTS = {
     "not JSON": json_text('{"object": "list", "data": ['),
     "HTML": raw("<html>", headers={"content-type": "text/html"}),
     "deep": json_text("[" * 100_000),
+    "deep with half of a surrogate pair": with_member(f'"more": {"[" * 600}"\\ud800"{"]" * 600}'),
     "error with status 200": json_response({"error": {"message": "engine dead", "type": "server_error"}}),
     "500": error_response(500, "oops"),
     "NaN at the server": error_response(500, "failed to encode response: json: unsupported value: NaN"),
@@ -160,6 +167,46 @@ async def test_nothing_helps(fault: str, status: int, code: str) -> None:
     async with gateway_to(first, second) as http:
         assert await embed(http) == (status, code)
     assert len(first.requests_to(EMBEDDINGS) + second.requests_to(EMBEDDINGS)) <= 3
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"more": "a\\ud83d"',
+        '"more\\ude00": 1',
+        '"more": [{"\\udc00": ["\\ud800"]}]',
+        '"data": [{"object": "embedding", "index": 0, "embedding": [1.0], "a\\udc00": "\\ud83d"}]',
+    ],
+)
+async def test_halves_of_surrogate_pairs(member: str) -> None:
+    """Half of a surrogate pair, which no JSON can have, reaches the client as U+FFFD, wherever it is."""
+    async with gateway_to(Provider(embeddings=[with_member(member)])) as http:
+        response = await http.post(EMBEDDINGS, json=request())
+    assert response.status_code == 200
+    others = json.loads(re.sub(r"\\ud[0-9a-f]{3}", "\ufffd", f"{{{member}}}"))
+    assert response.json() == embeddings_of(VECTOR) | others | {"model": "mock"}
+
+
+LARGE = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        with_member(f'"more": "{LARGE}", "data": [{{"index": 0, "embedding": [NaN]}}]'),
+        with_member(f'"more": "{LARGE}", "data": ["\\ud800"]'),
+        with_member(f'"more": "{LARGE}", "error": {{"message": "engine dead"}}'),
+        json_text(f'{{"more": "{LARGE}", "data": [{{"index": 0, "embedding": [1}}]}}'),
+    ],
+    ids=["NaN", "text", "error", "not JSON"],
+)
+async def test_faults_of_large_responses(fault: Script) -> None:
+    """A large response, which is processed in a thread, is checked like any other."""
+    first, second = Provider(embeddings=[fault]), Provider(embeddings=[json_response(embeddings_of(VECTOR))])
+    async with gateway_to(first, second) as http:
+        for _ in range(2):
+            assert await embed(http) == (200, [VECTOR])
+    assert first.requests_to(EMBEDDINGS)
 
 
 async def test_wrong_key() -> None:

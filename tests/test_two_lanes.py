@@ -12,8 +12,8 @@ import pytest
 from adapter.config import Settings
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost
-from tests.fakes import ASK, gateway, saying
-from tests.provider import TEXT, Provider, answer, embeddings_of, error_response
+from tests.fakes import ASK, events_of, gateway, saying
+from tests.provider import COMPLETIONS, TEXT, Provider, Script, answer, as_text, embeddings_of, error_response, pieces
 from tests.test_providers import CHAT, LIMITS, ask, node_of
 
 AUDIO = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
@@ -59,6 +59,28 @@ async def test_a_begun_answer_passes_to_the_chat_lane_only_if_it_repeats_it() ->
     token = saying(begun, EngineFailed("killed"), peer="tokens")
     async with gateway_to_both(token, Provider(answer("Something else."))) as http:
         assert await ask(http, stream=True) == (200, begun, "node_failed")
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt", "answered"),
+    [
+        (CHAT, ASK, answer(TEXT)),
+        (COMPLETIONS, {"model": "mock", "prompt": "Hi", "max_tokens": 50}, as_text(answer(TEXT))),
+    ],
+)
+async def test_what_a_passed_on_answer_tells(path: str, prompt: dict[str, Any], answered: Script) -> None:
+    """The comment names the nodes of both lanes, and the usage so far is that of the lane that is now at it."""
+    token = saying(TEXT[:20], EngineFailed("killed"), peer="tokens")
+    provider = Provider(answered, completions=[answered])
+    options = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    async with gateway_to_both(token, provider) as http:
+        content = (await http.post(path, json=prompt | options)).content
+    *chunks, done = events_of(content)
+    (comment,) = (line for line in content.decode().splitlines() if line.startswith(": nodes"))
+    nodes = comment.removeprefix(": nodes ").partition(";")[0].split(", ")
+    assert (done, nodes[0], len(set(nodes))) == ("[DONE]", "tokens", 2)
+    *_, last, final = (part["usage"]["completion_tokens"] for part in chunks)
+    assert last == final == len(pieces(TEXT))
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])

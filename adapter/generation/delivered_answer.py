@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -68,11 +68,11 @@ class DeliveredAnswer:
                 self._lists |= {name: value for name, value in event.fields.items() if isinstance(value, list)}
         self._emit(event)
 
-    def resume(self, nodes: Sequence[str], tokens: int) -> Sink[Event]:
+    def resume(self, nodes: Callable[[], tuple[str, ...]], tokens: int) -> Sink[Event]:
         """Return a sink for the events of the same answer by another model, which passes on those that are new.
 
-        `nodes` and `tokens` are the nodes and the delivered tokens of the answer so far, for the last event. The sink
-        raises AnswerDiffersError before anything else than the delivered answer is passed on.
+        For the last event, `nodes` returns the nodes of the whole answer, and `tokens` are those delivered so far. The
+        sink raises AnswerDiffersError before anything else than the delivered answer is passed on.
         """
         return _Resumption(self, nodes, tokens).receive
 
@@ -84,13 +84,13 @@ class DeliveredAnswer:
         has_tokens = any(self._logprobs.values()) or any(self._token_ids.values())
         return "".join(self._texts[place]) if is_plain and self.resumable and not has_tokens else ""
 
-    def continued(self, nodes: Sequence[str], tokens: int, model: str) -> Sink[Event]:
+    def continued(self, nodes: Callable[[], tuple[str, ...]], tokens: int, model: str) -> Sink[Event]:
         """Return a sink for the events of `model`, which continues the answer. The arguments are as for `resume`."""
 
         def receive(event: Event) -> None:
             if isinstance(event, Used):
-                usage, all_nodes = _added(event.usage, tokens), (*nodes, *event.nodes)
-                event = msgspec.structs.replace(event, usage=usage, nodes=all_nodes, continued_by=model, extra=None)
+                usage = usage_of_continuation(event.usage, tokens)
+                event = msgspec.structs.replace(event, usage=usage, nodes=nodes(), continued_by=model, extra=None)
             self.receive(event)
 
         return receive
@@ -102,7 +102,7 @@ class DeliveredAnswer:
 class _Resumption:
     """Comparison of an answer with the delivered one, and the position up to which it was repeated."""
 
-    def __init__(self, delivered: DeliveredAnswer, nodes: Sequence[str], tokens: int) -> None:
+    def __init__(self, delivered: DeliveredAnswer, nodes: Callable[[], tuple[str, ...]], tokens: int) -> None:
         self._delivered = delivered
         self._expected = {place: "".join(parts) for place, parts in delivered._texts.items()}
         self._repeated = dict.fromkeys(self._expected, 0)
@@ -111,7 +111,7 @@ class _Resumption:
         self._closed = frozenset(delivered._finished)
         self._logprobs = dict(delivered._logprobs)
         self._token_ids = dict(delivered._token_ids)
-        self._nodes = tuple(nodes)
+        self._nodes = nodes
         self._tokens = tokens
         self._response_extra: dict[str, Any] = {}
         # Such as the citations to which the text refers.
@@ -138,7 +138,7 @@ class _Resumption:
             case ResponseExtra():
                 self._response_extra |= event.fields
             case Used():
-                nodes, replayed = (*self._nodes, *event.nodes), event.replayed + self._tokens
+                nodes, replayed = self._nodes(), event.replayed + self._tokens
                 # Other members of its usage are about the last part of the answer only.
                 self._pass_on(msgspec.structs.replace(event, nodes=nodes, replayed=replayed, extra=None))
 
@@ -193,7 +193,7 @@ class _Resumption:
         return missing_text or any(number == choice for number, _ in self._calls)
 
 
-def _added(usage: Usage, tokens: int) -> Usage:
+def usage_of_continuation(usage: Usage, tokens: int) -> Usage:
     """Return the usage of a whole answer of which `tokens` tokens were part of the prompt."""
     prompt, completion = max(0, usage.prompt_tokens - tokens), usage.completion_tokens + tokens
     return msgspec.structs.replace(

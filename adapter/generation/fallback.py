@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from adapter.decode.events import Event
+from adapter.decode.usage import Usage
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.base import Candidate, SinkFactory, Work
-from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer
+from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer, usage_of_continuation
 from adapter.request_id import current_request
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink
@@ -56,11 +57,19 @@ class Fallback(Generic[W]):
         self._prepare = prepare
         self._error: Exception | None = None
         self._first_failure: float | None = None
-        self._answer = DeliveredAnswer(lambda event: None)
+        self._answer = _nothing_delivered()
+        # Delivered tokens that are part of the prompt of the current work.
+        self._prefix_tokens = 0
 
     @property
     def work(self) -> W:
         return self.works[-1]
+
+    @property
+    def usage(self) -> Usage:
+        """Usage of the answer so far, by the work that is now at it."""
+        usage = self.work.usage
+        return usage_of_continuation(usage, self._prefix_tokens) if self._prefix_tokens else usage
 
     async def prepare(self) -> None:
         """Prepare the work of the first remaining model that can do it. Raises the errors of the `prepare` function."""
@@ -85,7 +94,18 @@ class Fallback(Generic[W]):
             # They refer to the request, which would stay in memory for the whole stream.
             del self._prepare, self._continue_text
             return await self._run(sessions, start())
+        try:
+            await self._run_recorded(sessions, start)
+        finally:
+            # It refers to the sink, which may refer to this object: a cycle.
+            self._answer = _nothing_delivered()
+
+    async def _run_recorded(self, sessions: SessionManager, start: SinkFactory) -> None:
         sink, nodes, tokens = self._record(start), list[str](), 0
+
+        def all_nodes() -> tuple[str, ...]:
+            return (*nodes, *_nodes_of(self.work))
+
         while True:
             had_started = self._answer.started
             try:
@@ -96,14 +116,15 @@ class Fallback(Generic[W]):
                 differs = isinstance(error, AnswerDiffersError)
                 should_continue = self._should_fall_back(error)
             if differs and await self._prepare_continuation(tokens):
-                sink = self._answer.continued(nodes, tokens, self.work.card.id)
+                sink, self._prefix_tokens = self._answer.continued(all_nodes, tokens, self.work.card.id), tokens
                 continue
             if not should_continue:
                 raise self._take_error()
-            nodes += [node for tried in self.work.tried_nodes for node in tried.nodes]
-            tokens = max(tokens, self.work.usage.completion_tokens)
+            nodes += _nodes_of(self.work)
+            tokens = max(tokens, self.usage.completion_tokens)
             await self.prepare()
-            sink = self._answer.resume(nodes, tokens) if self._answer.started else self._record(start)
+            self._prefix_tokens = 0
+            sink = self._answer.resume(all_nodes, tokens) if self._answer.started else self._record(start)
 
     async def _prepare_continuation(self, tokens: int) -> bool:
         """Prepare the work of continuing the delivered text with the last model; return whether that is possible."""
@@ -183,6 +204,14 @@ class Fallback(Generic[W]):
         error, self._error = self._error, None
         assert error is not None
         return error
+
+
+def _nothing_delivered() -> DeliveredAnswer:
+    return DeliveredAnswer(lambda event: None)
+
+
+def _nodes_of(work: Work) -> list[str]:
+    return [node for tried in work.tried_nodes for node in tried.nodes]
 
 
 def _is_refusal(error: Exception) -> bool:

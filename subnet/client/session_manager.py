@@ -48,8 +48,8 @@ class SessionManager:
 
         Sessions with the same `key` use the same node if the policy supports it. When all nodes are at capacity,
         requests with a lower `priority` number go first, and requests of the same priority in order of arrival. `state`
-        is shared with other sessions of the same request, see RequestState. `identity` is that of
-        the card for which the prompt is made, see ModelCard; "": the one that the model's nodes have in common.
+        is shared with other sessions of the same request, see RequestState. `identity` is that of the card for which
+        the prompt is made, see ModelCard; "": the one that the model's nodes have in common.
         """
         return Session(
             self._remote_manager,

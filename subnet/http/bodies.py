@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from subnet.errors import NodeLost, ResponseLost, WireError
-from subnet.http.lenient_json import decode
+from subnet.http.lenient_json import decode, decode_by_items
+
+T = TypeVar("T")
 
 MAX_JSON = 64 << 20
 """Limit of a JSON response, in bytes."""
@@ -20,24 +22,30 @@ MAX_JSON = 64 << 20
 MAX_ERROR_BODY = 64 << 10
 """Limit of an error body, in bytes."""
 
+# From this size on, in bytes, a response is decoded in a thread. Below, that takes a few milliseconds.
+_LARGE = 256 << 10
 # Time to wait for the end of a response after its last event, so that the connection can be reused. In seconds.
 _DRAIN_TIMEOUT = 0.05
 
 
-async def read_json(response: aiohttp.ClientResponse, peer: str) -> Any:
-    """Return the JSON value in the body.
+async def read_json(response: aiohttp.ClientResponse, peer: str, read: Callable[[Any], T]) -> T:
+    """Return the result of `read` for the JSON value in the body. If that is large, `read` is called in a thread.
 
-    Raises ResponseLost if the body is truncated, and WireError if it is invalid or larger than 64 MiB.
+    Raises ResponseLost if the body is truncated, WireError if it is invalid or larger than 64 MiB, and the errors of
+    `read`.
     """
-    return parse_json(await _read_whole(response, peer), peer)
+    data = await _read_whole(response, peer)
+    if len(data) < _LARGE:
+        return read(parse_json(data, peer))
+    return await asyncio.to_thread(lambda: read(parse_json(data, peer, decode_by_items)))
 
 
 async def read_text(response: aiohttp.ClientResponse, peer: str) -> str:
-    """Return the body as text. Raises the same errors."""
+    """Return the body as text. Raises ResponseLost and WireError, too."""
     return (await _read_whole(response, peer)).decode(errors="replace")
 
 
-def parse_json(data: bytes | bytearray, peer: str) -> Any:
+def parse_json(data: bytes | bytearray, peer: str, decode: Callable[[bytes], Any] = decode) -> Any:
     """Return the JSON value of a body. Raises WireError."""
     try:
         return decode(bytes(data))

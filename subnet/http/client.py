@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,6 +33,8 @@ from subnet.http.node_spec import Kind, NodeSpec
 from subnet.http.request_encoder import encode_post
 from subnet.http.response_parser import BodyReceiver, ResponseHead
 from subnet.version import VERSION
+
+T = TypeVar("T")
 
 # How long to keep an idle connection, in seconds; providers close theirs after about a minute.
 _KEEPALIVE_TIMEOUT = 15.0
@@ -87,7 +89,7 @@ class HttpClient:
     async def get(self, path: str) -> Any:
         """Return the JSON value at `path`."""
         async with self._response("GET", path) as response:
-            return await self._json(response)
+            return await read_json(response, self.peer, self._check)
 
     async def get_text(self, path: str) -> str:
         """Return the text at `path`."""
@@ -96,8 +98,15 @@ class HttpClient:
 
     async def post(self, path: str, body: Any) -> Any:
         """Post `body` as JSON, and return the JSON value of the response."""
+        return await self.post_and_read(path, body, lambda value: value)
+
+    async def post_and_read(self, path: str, body: Any, read: Callable[[Any], T]) -> T:
+        """Post `body` as JSON, and return the result of `read` for the JSON value of the response.
+
+        If the response is large, `read` is called in a thread.
+        """
         async with self._response("POST", path, body) as response:
-            return await self._json(response)
+            return await read_json(response, self.peer, lambda value: read(self._check(value)))
 
     async def stream(self, path: str, body: Any, sink: EventSink) -> None:
         """Post `body` as JSON, and pass the events of the response to `sink`, without a task switch for each.
@@ -203,9 +212,6 @@ class HttpClient:
         if self.root.startswith("http:"):
             return aiohttp.TCPConnector(limit=0, force_close=True)
         return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_TIMEOUT)
-
-    async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        return self._check(await read_json(response, self.peer))
 
     def _check(self, body: Any) -> Any:
         """Return a JSON value. Raises the error that it contains."""

@@ -84,8 +84,8 @@ class QueueWatcher:
         async with self._lock:
             if self._clock() >= self._expires:
                 self._waiting, pause = await self._fetch()
-                if not self._waiting and self._slots == inf:
-                    self._slots = await self._fetch_slots()
+                # Each time anew: a server may be restarted with another number.
+                self._slots = inf if self._waiting else await self._fetch_slots()
                 self._expires = self._clock() + pause
             return self._waiting or self._exceeds_slots()
 
@@ -118,7 +118,15 @@ class QueueWatcher:
             return False, self._interval
         except (NodeError, RequestError):
             return False, _RETRY_INTERVAL
-        return any(float(value) > 0 for value in self._pattern.findall(text)), self._interval * 0.9
+        return any(map(_is_positive, self._pattern.findall(text))), self._interval * 0.9
+
+
+def _is_positive(value: str) -> bool:
+    """Return whether the value of a metric is positive; one that is not a number counts as none."""
+    try:
+        return float(value) > 0
+    except ValueError:
+        return False
 
 
 class QueueWatch:

@@ -70,10 +70,10 @@ class Lease:
         """Report that the request failed with `error`.
 
         A deployment that is at capacity gets no requests for the error's retry_after, and one without the endpoint no
-        requests to it for a minute. A node that is lost or shutting
-        down is unreachable until its next health check; so is one on the token lane that timed out or lost a response,
-        while on the chat lane that only brings the next check forward. Errors count for the breaker once per request,
-        except NodeBusy, NodeLeaving, EndpointMissing, and repeated invalid answers to the same prompt.
+        requests to it for a minute. A node that is lost or shutting down is unreachable until its next health check; so
+        is one on the token lane that timed out or lost a response, while on the chat lane that only brings the next
+        check forward. Errors count for the breaker once per request, except NodeBusy, NodeLeaving, EndpointMissing, and
+        repeated invalid answers to the same prompt.
         """
         if not self._release():
             return

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from adapter.api.chat.merge import MergedObject
 from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import ReasoningField, reasoning_fields
@@ -101,9 +102,9 @@ class _ChoiceCollector:
         self._logprobs: list[TokenLogprob] | None = None
         self._token_ids: list[int] | None = None
         self._reason: FinishReason = "stop"
-        self._message_extra: dict[str, Any] = {}
+        self._message_extra = MergedObject()
         self._extra: dict[str, Any] = {}
-        self._call_extra: dict[int, dict[str, Any]] = {}
+        self._call_extra: dict[int, MergedObject] = {}
         self._response_extra = response_extra
 
     def receive(self, event: Event) -> None:
@@ -111,9 +112,11 @@ class _ChoiceCollector:
             case TextDelta():
                 self._texts.append(event.text)
                 if event.logprobs is not None:
-                    self._logprobs = (self._logprobs or []) + event.logprobs
+                    self._logprobs = self._logprobs or []
+                    self._logprobs += event.logprobs
                 if event.token_ids is not None:
-                    self._token_ids = (self._token_ids or []) + event.token_ids
+                    self._token_ids = self._token_ids or []
+                    self._token_ids += event.token_ids
             case ReasoningDelta():
                 self._reasoning.append(event.text)
             case RefusalDelta():
@@ -126,7 +129,7 @@ class _ChoiceCollector:
             case CallExtra():
                 self._add_call_extra(event.index, event.extra)
             case Extra():
-                self._message_extra = _merged(self._message_extra, event.message)
+                self._message_extra.add(event.message)
                 self._extra |= event.fields
             case ResponseExtra():
                 self._response_extra |= event.fields
@@ -135,7 +138,7 @@ class _ChoiceCollector:
 
     def _add_call_extra(self, index: int, extra: dict[str, Any] | None) -> None:
         if extra:
-            self._call_extra[index] = _merged(self._call_extra.get(index, {}), extra)
+            self._call_extra.setdefault(index, MergedObject()).add(extra)
 
     @property
     def has_extra(self) -> bool:
@@ -144,12 +147,13 @@ class _ChoiceCollector:
     def add_extra(self, built: dict[str, Any]) -> None:
         """Add the members that are passed on to the JSON of this choice."""
         message = built["message"]
-        for index, extra in self._call_extra.items():
+        for index, merged in self._call_extra.items():
+            extra = merged.build()
             if not self._functions:
                 message["tool_calls"][index] = with_extra(message["tool_calls"][index], extra)
             elif index == 0:
                 message["function_call"] = with_extra(message["function_call"], extra.get("function", {}))
-        message |= self._message_extra
+        message |= self._message_extra.build()
         built |= self._extra
 
     def build(self) -> Choice:
@@ -172,33 +176,3 @@ class _ChoiceCollector:
             finish_reason="function_call" if self._functions and self._reason == "tool_calls" else self._reason,
             token_ids=UNSET if self._token_ids is None else self._token_ids,
         )
-
-
-def _merged(first: Any, second: Any, name: str = "") -> Any:
-    """Return the value of a member whose parts arrived in two deltas, as clients put them together: texts and lists
-    continue, objects are merged, and of an id, a type or any other value the last one counts.
-    """
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first | {key: _merged(first.get(key), value, key) for key, value in second.items()}
-    if isinstance(first, list) and isinstance(second, list):
-        return _merged_lists(first, second)
-    if isinstance(first, str) and isinstance(second, str) and name not in ("id", "type", "object"):
-        return first + second
-    return second
-
-
-def _merged_lists(first: list[Any], second: list[Any]) -> list[Any]:
-    """Return both lists as one; objects with the same `index` are parts of the same item."""
-    items = list(first)
-    positions = {item["index"]: number for number, item in enumerate(items) if _has_index(item)}
-    for item in second:
-        number = positions.get(item["index"]) if _has_index(item) else None
-        if number is None:
-            items.append(item)
-        else:
-            items[number] = {**_merged(items[number], item), "index": item["index"]}
-    return items
-
-
-def _has_index(item: Any) -> bool:
-    return isinstance(item, dict) and type(item.get("index")) is int

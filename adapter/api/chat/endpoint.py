@@ -144,7 +144,7 @@ def _writer(
         write,
         choices=choices,
         include_usage=include_usage,
-        usage=(lambda: work.usage) if continuous_usage else None,
+        usage=(lambda: fallback.usage) if continuous_usage else None,
         reasoning=reasoning,
         prompt_token_ids=_prompt_token_ids(work, return_token_ids),
         functions=functions,

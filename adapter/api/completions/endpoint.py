@@ -86,7 +86,7 @@ def _writer(
         write,
         choices=batch.choices,
         include_usage=include_usage,
-        usage=(lambda: batch.usage) if continuous_usage else None,
+        usage=(lambda: fallback.usage) if continuous_usage else None,
     )
 
 

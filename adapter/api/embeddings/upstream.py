@@ -15,7 +15,6 @@ from adapter.generation.chat_lane import deep_bodies_refused
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
-from subnet.errors import WireError
 from subnet.node_info import ModelCard
 
 
@@ -44,9 +43,5 @@ class UpstreamEmbeddings(EmbeddingWork):
             self._response = await self._evaluator.request_embeddings(self._request)
 
     async def response(self) -> bytes:
-        """Return the JSON of the response. Raises WireError if it is nested too deeply."""
         assert self._response is not None
-        try:
-            return msgspec.json.encode(self._response.body | {"model": self._card.id})
-        except RecursionError as error:
-            raise WireError("the response of the server is nested too deeply") from error
+        return self._response.body

@@ -13,18 +13,16 @@ from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, Resp
 from subnet.http.error_map import is_error
 from subnet.http.lenient_json import decode, without_halves
 from subnet.http.sse import Event
-from subnet.protocols.openai.extra_members import extra_members, merged_members
+from subnet.protocols.openai.extra_members import MemberReader, merged_members
 from subnet.protocols.openai.openai_choice import Choice
 from subnet.protocols.openai.plain_chunk import decode_plain
-from subnet.protocols.openai.usage_reader import read_usage
+from subnet.protocols.openai.usage_reader import UsageReader
 
 # Keep-alives that some servers send as events instead of comments.
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
 # Members that the gateway makes itself, and the padding with which OpenAI hides the length of a chunk on its own
 # connection; all others are passed on.
 _MEMBERS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "obfuscation"})
-# Different names of other members in one response.
-_MAX_NAMES = 256
 
 
 class ChatResponse:
@@ -50,7 +48,8 @@ class ChatResponse:
         self._to_error = to_error
         self.has_content = False
         self._extra: dict[str, Any] = {}
-        self._extra_names: set[str] = set()
+        self._members = MemberReader(_MEMBERS)
+        self._usage_reader = UsageReader()
 
     def feed(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
@@ -122,7 +121,7 @@ class ChatResponse:
             raise WireError(f"{self._peer} sent an event that is not a JSON object")
         if not _MEMBERS.issuperset(chunk):
             self._add_extra(chunk, escaped=escaped)
-        if (usage := read_usage(chunk)) is not None:
+        if (usage := self._usage_reader.read(chunk)) is not None:
             self._update_usage(usage, escaped=escaped)
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
@@ -153,13 +152,10 @@ class ChatResponse:
             self._emit(delta)
 
     def _add_extra(self, chunk: dict[str, Any], *, escaped: bool) -> None:
-        if (extra := extra_members(chunk, _MEMBERS)) is None:
+        if (extra := self._members.read(chunk)) is None:
             return
         extra = without_halves(extra) if escaped else extra
         self._extra = {**self._extra, **extra} if self._extra else extra
-        self._extra_names.update(extra)
-        if len(self._extra_names) > _MAX_NAMES:
-            raise WireError(f"{self._peer} sent a response with more than {_MAX_NAMES} members")
 
     def _attach_extra(self, delta: ChatDelta) -> None:
         if self._extra:

@@ -8,7 +8,7 @@ from typing import Any
 from subnet.chat import ChatDelta, ChatFinishReason
 from subnet.errors import NodeError, WireError
 from subnet.http.lenient_json import SurrogateJoiner
-from subnet.protocols.openai.extra_members import extra_members
+from subnet.protocols.openai.extra_members import MemberReader
 from subnet.protocols.openai.openai_logprobs import TextLogprobsReader, read_logprobs
 from subnet.protocols.openai.tool_calls import ToolCalls
 
@@ -45,6 +45,8 @@ class Choice:
         self.finished = False
         self._reason: str = "stop"
         self._tool_calls = ToolCalls()
+        self._message_members = MemberReader(_MESSAGE_MEMBERS)
+        self._choice_members = MemberReader(_CHOICE_MEMBERS)
         self._prefix_filter = PrefixFilter(repeated_prefix)
         self._logprobs = logprobs
         self._plain = not repeated_prefix and not logprobs
@@ -73,10 +75,10 @@ class Choice:
             # Fast path: nearly every chunk has content only.
             return ChatDelta(self.number, message["content"])
         delta = self._read_message(message)
-        delta.extra = extra_members(message, _MESSAGE_MEMBERS)
+        delta.extra = self._message_members.read(message)
         if _has_custom_calls(message.get("tool_calls")):
             delta.extra = {**(delta.extra or {}), "tool_calls": message["tool_calls"]}
-        delta.choice_extra = extra_members(raw, _CHOICE_MEMBERS)
+        delta.choice_extra = self._choice_members.read(raw)
         if self._logprobs and "logprobs" in raw and not self._prefix_filter.pending:
             delta.logprobs = self._read_logprobs(raw["logprobs"])
         if to_finish_reason(raw.get("finish_reason"), has_calls=False) is None:
@@ -129,8 +131,10 @@ class TextChoice(Choice):
         self._logprobs_reader = TextLogprobsReader()
 
     def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
-        others = {name: value for name, value in raw.items() if name != "text"}
-        return super().read({**others, "delta": {"content": raw.get("text")}}, escaped=escaped)
+        others, text = {name: value for name, value in raw.items() if name != "text"}, raw.get("text")
+        if not isinstance(text, str | None):
+            raise WireError("invalid text: expected a string")
+        return super().read({**others, "delta": {"content": text}}, escaped=escaped)
 
     def _read_logprobs(self, value: Any) -> list[dict[str, Any]] | None:
         return self._logprobs_reader.read(value)

@@ -10,7 +10,7 @@ import msgspec
 
 from subnet.chat import CallDelta
 from subnet.errors import WireError
-from subnet.protocols.openai.extra_members import extra_members
+from subnet.protocols.openai.extra_members import MemberReader
 
 # The message of msgspec for the start of a JSON text.
 _TRUNCATED = "Input data was truncated"
@@ -81,6 +81,8 @@ class ToolCalls:
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._reported = 0
+        self._call_members = MemberReader(_CALL_MEMBERS)
+        self._function_members = MemberReader(_FUNCTION_MEMBERS)
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -121,9 +123,15 @@ class ToolCalls:
             yield from self._report_named()
             call = self._start(key, id)
         in_chunk.add(call)
-        if extra := _extra(part, function):
+        if extra := self._extra(part, function):
             call.add_extra(extra)
         yield from self._append(call, name, arguments)
+
+    def _extra(self, part: dict[str, Any], function: dict[str, Any]) -> dict[str, Any] | None:
+        extra = self._call_members.read(part)
+        if of_function := self._function_members.read(function):
+            extra = {**(extra or {}), "function": of_function}
+        return extra
 
     def _report_named(self) -> Iterator[CallDelta]:
         """Report the calls whose names are complete, since another call begins."""
@@ -183,13 +191,6 @@ def _is_new_call(call: _Call, id: str, name: str, arguments: str, *, same_chunk:
     # Before the arguments begin, it may be the next piece of the name.
     is_piece = call.key is not None and not call.arguments and not call.has_placeholder
     return name != call.name and not is_piece
-
-
-def _extra(part: dict[str, Any], function: dict[str, Any]) -> dict[str, Any] | None:
-    extra = extra_members(part, _CALL_MEMBERS)
-    if of_function := extra_members(function, _FUNCTION_MEMBERS):
-        extra = {**(extra or {}), "function": of_function}
-    return extra
 
 
 def _json_error(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from subnet.chat import ChatUsage
-from subnet.protocols.openai.extra_members import extra_members
+from subnet.protocols.openai.extra_members import MemberReader
 
 # Far beyond every context length: a larger count would make every sum that it enters useless.
 _MAX_COUNT = 1 << 31
@@ -18,20 +18,35 @@ _DETAILS = {
 _MEMBERS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", *_DETAILS})
 
 
-def read_usage(chunk: dict[str, Any]) -> ChatUsage | None:
-    """Return the usage in a chunk or a whole response, or None if there is none, or it is invalid.
+class UsageReader:
+    """Reads the usage in the chunks of one response."""
 
-    It is read from `usage`, `usage` of the first choice (Moonshot), `x_groq.usage` (Groq), or `prompt_eval_count`
-    (Ollama).
-    """
-    usage = chunk.get("usage")
-    if usage is None and (choices := chunk.get("choices")) and isinstance(choices, list):
-        usage = _field(choices[0], "usage")
-    if usage is None and "x_groq" in chunk:
-        usage = _field(chunk["x_groq"], "usage")
-    if usage is None and "prompt_eval_count" in chunk:
-        return _to_usage(chunk, None)
-    return _to_usage(usage, _extra(usage)) if isinstance(usage, dict) else None
+    def __init__(self) -> None:
+        self._members = MemberReader(_MEMBERS)
+        self._details = {name: MemberReader(known) for name, known in _DETAILS.items()}
+
+    def read(self, chunk: dict[str, Any]) -> ChatUsage | None:
+        """Return the usage in a chunk or a whole response, or None if there is none, or it is invalid.
+
+        It is read from `usage`, `usage` of the first choice (Moonshot), `x_groq.usage` (Groq), or `prompt_eval_count`
+        (Ollama). Raises WireError for other members that are too many or nested too deeply.
+        """
+        usage = chunk.get("usage")
+        if usage is None and (choices := chunk.get("choices")) and isinstance(choices, list):
+            usage = _field(choices[0], "usage")
+        if usage is None and "x_groq" in chunk:
+            usage = _field(chunk["x_groq"], "usage")
+        if usage is None and "prompt_eval_count" in chunk:
+            return _to_usage(chunk, None)
+        return _to_usage(usage, self._extra(usage)) if isinstance(usage, dict) else None
+
+    def _extra(self, usage: dict[str, Any]) -> dict[str, Any] | None:
+        extra = self._members.read(usage) or {}
+        for name, reader in self._details.items():
+            details = usage.get(name)
+            if isinstance(details, dict) and (more := reader.read(details)):
+                extra[name] = more
+        return extra or None
 
 
 def read_prompt_tokens(usage: Any) -> int:
@@ -58,15 +73,6 @@ def total_usage(usages: Sequence[ChatUsage | None]) -> ChatUsage | None:
 
 def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
-
-
-def _extra(usage: dict[str, Any]) -> dict[str, Any] | None:
-    extra = extra_members(usage, _MEMBERS) or {}
-    for name, known in _DETAILS.items():
-        details = usage.get(name)
-        if isinstance(details, dict) and (more := extra_members(details, known)):
-            extra[name] = more
-    return extra or None
 
 
 def _to_usage(usage: dict[str, Any], extra: dict[str, Any] | None) -> ChatUsage | None:

@@ -35,7 +35,7 @@ def delivered(*events: Event) -> tuple[DeliveredAnswer, list[Event]]:
 def test_a_finished_choice_gets_nothing_more(again: Sequence[Event]) -> None:
     """Whatever an answer adds to a choice that was delivered to its end makes it another answer."""
     answer, passed_on = delivered(TextDelta(0, "A"), Finished(0, "stop"), TextDelta(1, "B"))
-    sink = answer.resume([], 0)
+    sink = answer.resume(tuple, 0)
     for event in again[:-1]:
         sink(event)
     with pytest.raises(AnswerDiffersError):
@@ -47,7 +47,7 @@ def test_a_finished_choice_gets_nothing_more(again: Sequence[Event]) -> None:
 def test_only_what_is_new_is_passed_on(size: int) -> None:
     """However the repeated answer is split, the new part of its text and calls is passed on, and nothing else."""
     answer, passed_on = delivered(TextDelta(0, "One two"), CALL, CallArguments(0, 0, '{"a"'))
-    sink = answer.resume([], 0)
+    sink = answer.resume(tuple, 0)
     text, arguments = "One two", '{"a": 1}'
     for start in range(0, len(text), size):
         sink(TextDelta(0, text[start : start + size]))
@@ -64,7 +64,7 @@ def test_only_what_is_new_is_passed_on(size: int) -> None:
 def test_an_answer_that_leaves_out_a_part_differs(early: Event) -> None:
     """An answer that goes on before it has repeated everything is another answer."""
     answer, passed_on = delivered(TextDelta(0, "One two"))
-    sink = answer.resume([], 0)
+    sink = answer.resume(tuple, 0)
     sink(TextDelta(0, "One"))
     with pytest.raises(AnswerDiffersError):
         sink(early)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -91,6 +92,22 @@ async def test_json_is_fetched_and_posted() -> None:
         assert posted.headers["x-title"] == "test"
         assert posted.headers["User-Agent"].startswith("subnet/")
         assert "authorization" not in {name.lower() for name in posted.headers}
+
+
+@pytest.mark.parametrize(("size", "in_thread"), [(1000, False), (300_000, True)])
+async def test_large_json_is_read_in_a_thread(size: int, in_thread: bool) -> None:
+    """A large response is decoded and read in a thread, so that it does not block the event loop; errors are raised."""
+    large = json_response({"data": ["x" * size]})
+
+    def read(value: Any) -> tuple[int, int]:
+        return len(value["data"][0]), threading.get_ident()
+
+    async with Provider(large, json_response({"error": {"message": "x" * size}})) as provider:
+        async with http_to(provider) as http:
+            length, thread = await http.post_and_read(CHAT, {}, read)
+            with pytest.raises(NodeError):
+                await http.post_and_read(CHAT, {}, read)
+    assert (length, thread != threading.get_ident()) == (size, in_thread)
 
 
 async def test_events_are_returned() -> None:

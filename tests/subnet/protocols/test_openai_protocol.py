@@ -203,6 +203,7 @@ async def test_any_split_of_the_bytes(size: int) -> None:
         (raw(event(chunk({"content": "x"}, index=-1))), WireError, ""),
         (error_event(2, {"message": "Provider disconnected", "code": 502}), NodeError, "One two"),
         (error_event(2, {"message": "slow down", "code": 429}), RateLimited, "One two"),
+        (events(*(chunk({"content": "x", f"x{number}": 1}) for number in range(300))), WireError, "x" * 256),
         (raw(event({"message": "gone"}, name="error")), NodeError, ""),
         (raw(event("oh no", name="error")), NodeError, ""),
         (raw(event([{"error": {"code": 503, "message": "The model is overloaded."}}])), NodeBusy, ""),
