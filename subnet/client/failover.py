@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Generic
 
 from subnet.aio import Sink
+from subnet.chat import Endpoint
 from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import IdleDeadline
 from subnet.client.ledger.base import D, Ledger
@@ -26,6 +27,8 @@ from subnet.errors import (
     NoNodeAvailable,
     RequestError,
 )
+from subnet.generation import Needs
+from subnet.node_info import Lane, Modality
 from subnet.pool.deployment import Deployment
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
@@ -70,7 +73,7 @@ class Failover(Generic[D]):
         Raises RequestError, NoNodeAvailable, EndpointMissing, the last NodeError after the last attempt, or any error
         raised by `emit`.
         """
-        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._requirements.kind)
+        ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._kind)
         try:
             while not self._ledger.complete:
                 lease = await self._acquire_lease(ticket)
@@ -206,18 +209,15 @@ class Failover(Generic[D]):
         return self._start_attempt(lease)
 
     @property
+    def _kind(self) -> tuple[Lane, Endpoint, str, Needs, frozenset[Modality]]:
+        """What does not change from attempt to attempt, see Requirements.kind."""
+        ledger = self._ledger
+        return ledger.lane, ledger.endpoint, ledger.identity, ledger.needs, ledger.modalities
+
+    @property
     def _requirements(self) -> Requirements:
         """Requirements of the rest of the generation."""
-        ledger = self._ledger
-        return Requirements(
-            ledger.lane,
-            ledger.endpoint,
-            ledger.identity,
-            ledger.needs,
-            ledger.modalities,
-            ledger.size,
-            ledger.weights,
-        )
+        return Requirements(*self._kind, self._ledger.size, self._ledger.weights)
 
     def _lease(self, excluded: Collection[str]) -> Lease:
         ledger, failed = self._ledger, self._retry.failed_deployments
