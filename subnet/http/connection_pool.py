@@ -59,13 +59,12 @@ class ConnectionPool:
 
         Also raises NodeLost if no connection can be made.
         """
-        while (connection := self._take_idle()) is not None:
+        if (idle := self._take_idle()) is not None:
             try:
-                return await connection.exchange(request, on_head)
+                return await idle.exchange(request, on_head)
             except ResponseLost:
-                if not connection.unanswered:
+                if not idle.unanswered:
                     raise
-                break
         connection = await self._connect()
         return await connection.exchange(request, on_head)
 

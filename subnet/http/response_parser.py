@@ -92,8 +92,9 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes. Raises InvalidResponseError, and the errors of the receiver."""
-        self.started = True
-        self._read(self, data)
+        if data:
+            self.started = True
+            self._read(self, data)
 
     def feed_eof(self) -> bool:
         """Parse the end of the connection; return False if it truncates the response."""

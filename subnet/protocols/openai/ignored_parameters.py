@@ -72,7 +72,5 @@ def ignored_by(kind: Kind, version: str) -> Row:
     """Return the row of a server; without a known version, that of the newest ones."""
     parsed = parse_version(version)
     rows = [row for row in IGNORED if row.kind == kind]
-    fits = (
-        row for row in rows if parsed is None or (row.since <= parsed and (row.until is None or parsed < row.until))
-    )
+    fits = (row for row in rows if parsed is None or row.covers(parsed))
     return next(fits, Row(kind, "", frozenset()))
