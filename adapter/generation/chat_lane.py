@@ -27,7 +27,7 @@ from adapter.errors import BadRequest
 from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
 from subnet import RequestState, Session, SessionManager
-from subnet.chat import ChatDelta, ChatRequest, Endpoint
+from subnet.chat import ChatDelta, ChatRequest, ChatText, Endpoint
 from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
 from subnet.node_info import ModelCard
 
@@ -107,7 +107,7 @@ class ChatGeneration(Generation):
         self, sessions: SessionManager, emit: Callable[[Event], None], state: RequestState | None = None
     ) -> None:
         def receive(delta: ChatDelta) -> None:
-            if delta.is_text:
+            if type(delta) is ChatText:
                 emit(TextDelta(self._first + delta.choice, delta.text))
                 return
             for event in self._events(delta):

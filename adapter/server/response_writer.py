@@ -120,6 +120,9 @@ class SocketWriter:
         self._fd = -1
 
 
+# Lines before chunks of these sizes, which nearly all tokens have.
+_SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
+
 Header = tuple[bytes, bytes]
 
 
@@ -296,8 +299,9 @@ class ResponseWriter:
         if self._more_parts is not None:
             data, self._more_parts = b"".join([data, *self._more_parts]), None
         if self._chunked:
-            if data:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if size := len(data):
+                line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
+                data = b"".join((line, data, b"\r\n"))
             if last:
                 data += b"0\r\n\r\n"
         elif self._no_body:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Generic
 
 from subnet.aio import Sink
+from subnet.chat import ChatText
 from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.ledger.base import D, Ledger, record_delta
@@ -195,7 +196,7 @@ class AttemptReceiver(Activity, Generic[D]):
         self._pass_through = False
 
     def receive(self, delta: D) -> None:
-        if not delta.tokens and delta.finish_reason is None:
+        if type(delta) is not ChatText and not delta.tokens and delta.finish_reason is None:
             self.last_keep_alive = monotonic()
             return
         self.last_token = monotonic()

@@ -89,16 +89,16 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         try:
-            parser.feed(data)
-            body = parser.body
-            if parser.complete and body is not None and not body.done:
-                body.end()
+            if not parser.feed(data):
+                return
+            if parser.complete and parser.body is not None and not parser.body.done:
+                parser.body.end()
         except Exception as error:
             self._fail(error)
         else:
             if parser.complete:
                 self._complete(parser)
-            elif body is not None and body.done and self._finished is not None:
+            elif self._finished is not None:
                 self._drain(parser)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -15,6 +15,8 @@ MAX_FIELDS = 100
 
 # Limit of one line with the size of a chunk and its extensions, and of all extensions of a response, in bytes.
 _MAX_SIZE_LINE = 1024
+# Length of a line that has no extensions worth counting.
+_SHORT_LINE = 8
 _MAX_EXTENSIONS = 1 << 20
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n\0]*)?")
@@ -90,11 +92,13 @@ class ResponseParser:
         self._after_chunk = False
         self._extensions = 0
 
-    def feed(self, data: bytes) -> None:
-        """Parse the next bytes. Raises InvalidResponseError, and the errors of the receiver."""
-        if data:
-            self.started = True
-            self._read(self, data)
+    def feed(self, data: bytes) -> bool:
+        """Parse the next bytes, and return True if nothing more is needed: the response is complete or its receiver is
+        done. Raises InvalidResponseError, and the errors of the receiver.
+        """
+        self._read(self, data)
+        body = self.body
+        return self.complete or (body is not None and body.done)
 
     def feed_eof(self) -> bool:
         """Parse the end of the connection; return False if it truncates the response."""
@@ -105,6 +109,7 @@ class ResponseParser:
     # The head.
 
     def _read_head(self, data: bytes) -> None:
+        self.started = self.started or bool(data)
         if (found := self._read_block(data)) is None:
             if not self._buffer.startswith(b"HTTP/"[: len(self._buffer)]):
                 raise InvalidResponseError("not HTTP")
@@ -162,10 +167,13 @@ class ResponseParser:
 
     def _read_until_close(self, data: bytes) -> None:
         assert self.body is not None
-        self.body.feed(data)
+        if data:
+            self.body.feed(data)
 
     def _read_sized(self, data: bytes) -> None:
         assert self.body is not None
+        if not data:
+            return
         part, rest = data[: self._left], data[self._left :]
         self._left -= len(part)
         self.body.feed(part)
@@ -177,6 +185,13 @@ class ResponseParser:
     def _read_chunks(self, data: bytes) -> None:
         body = self.body
         assert body is not None
+        if not (self._left or self._buffer or self._after_chunk):
+            # Nearly always: a whole chunk, with a short line before it.
+            line, _, rest = data.partition(b"\r\n")
+            size = len(rest) - 2
+            if size > 0 and rest[-2:] == b"\r\n" and len(line) <= _SHORT_LINE and parse_size(line) == size:
+                body.feed(rest[:-2])
+                return
         if self._buffer:
             data = bytes(self._buffer) + data
             self._buffer.clear()
@@ -196,13 +211,10 @@ class ResponseParser:
             line, at = data[at:newline], newline + 1
             if self._after_chunk:
                 self._end_chunk(line)
-            elif size := self._parse_size(line):
-                if data.startswith(b"\r\n", stop := at + size):
-                    # Nearly always: a whole chunk.
-                    body.feed(data[at:stop])
-                    at = stop + 2
-                else:
-                    self._left = size
+            elif size := parse_size(line):
+                if b";" in line:
+                    self._count_extension(line)
+                self._left = size
             else:
                 self._read = ResponseParser._read_trailer
                 # The empty line after the last chunk and an empty trailer would look like the end of a head.
@@ -221,12 +233,10 @@ class ResponseParser:
             raise InvalidResponseError("a chunk that is longer than its size")
         self._after_chunk = False
 
-    def _parse_size(self, line: bytes) -> int:
-        if b";" in line:
-            self._extensions += len(line)
-            if self._extensions > _MAX_EXTENSIONS:
-                raise InvalidResponseError("too many chunk extensions")
-        return parse_size(line)
+    def _count_extension(self, line: bytes) -> None:
+        self._extensions += len(line)
+        if self._extensions > _MAX_EXTENSIONS:
+            raise InvalidResponseError("too many chunk extensions")
 
     def _read_trailer(self, data: bytes) -> None:
         if not data:

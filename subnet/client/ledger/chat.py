@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage, Endpoint
+from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatText, ChatUsage, Endpoint
 from subnet.client.ledger.base import Ledger
 from subnet.errors import WireError
 from subnet.node_info import Capabilities, Modality
@@ -54,8 +54,8 @@ class ChatCall:
 class ChatChoice:
     """Delivered part of one choice.
 
-    `tokens` is the minimum number of delivered tokens, as some servers send several in one delta; `unreported_tokens`
-    are those that no usage report of a server includes. `has_extra`: members were delivered that are not compared when
+    `tokens` is the minimum number of delivered tokens, as some servers send several in one delta; `reported_tokens` of
+    them are included in a server's report of its usage. `has_extra`: members were delivered that are not compared when
     an answer is repeated. `lists` are the last values of other members of the response that are lists.
     """
 
@@ -68,9 +68,9 @@ class ChatChoice:
         "logprob_count",
         "reasoning",
         "refusal",
+        "reported_tokens",
         "text",
         "tokens",
-        "unreported_tokens",
     )
 
     def __init__(self, index: int) -> None:
@@ -84,7 +84,7 @@ class ChatChoice:
         self.calls: list[ChatCall] = []
         self.logprob_count = 0
         self.tokens = 0
-        self.unreported_tokens = 0
+        self.reported_tokens = 0
 
     @property
     def is_plain_text(self) -> bool:
@@ -92,25 +92,28 @@ class ChatChoice:
         return not (self.reasoning or self.refusal or self.calls)
 
     def add(self, delta: ChatDelta) -> None:
-        if delta.is_text:
-            self.tokens += 1
-            self.unreported_tokens += 1
+        if type(delta) is ChatText:
             self.text.append(delta.text)
-            if not self.tokens % _JOINED_PARTS:
-                # A text takes much more memory in parts of one token each.
-                self.text[-_JOINED_PARTS:] = ["".join(self.text[-_JOINED_PARTS:])]
+            self.tokens = tokens = self.tokens + 1
+            if not tokens % _JOINED_PARTS:
+                self._join_text()
         else:
             self._add_parts(delta)
 
+    def _join_text(self) -> None:
+        # A text takes much more memory in parts of one token each.
+        self.text[-_JOINED_PARTS:] = ["".join(self.text[-_JOINED_PARTS:])]
+
     def _add_parts(self, delta: ChatDelta) -> None:
-        self.tokens += delta.tokens
-        self.unreported_tokens += delta.tokens
+        before, self.tokens = self.tokens, self.tokens + delta.tokens
         self.logprob_count += len(delta.logprobs or ())
         self.finished = delta.finish_reason is not None
         self.has_extra = self.has_extra or delta.extra is not None
         for parts, new in ((self.text, delta.text), (self.reasoning, delta.reasoning), (self.refusal, delta.refusal)):
             if new:
                 parts.append(new)
+        if self.text and self.tokens // _JOINED_PARTS != before // _JOINED_PARTS:
+            self._join_text()
         for call in delta.calls:
             self._add_call(call)
         if delta.response_extra:
@@ -185,7 +188,7 @@ class ChatLedger(Ledger[ChatDelta]):
         return ChatUsage(
             prompt_tokens=self.prompt_size if self._prompt_tokens is None else self._prompt_tokens,
             completion_tokens=sum(usage.completion_tokens for usage in reports)
-            + sum(choice.unreported_tokens for choice in self.choices),
+            + sum(choice.tokens - choice.reported_tokens for choice in self.choices),
             cached_tokens=max((usage.cached_tokens for usage in reports), default=0),
             reasoning_tokens=sum(usage.reasoning_tokens for usage in reports),
             extra=self._usage_extra,
@@ -215,7 +218,8 @@ class ChatLedger(Ledger[ChatDelta]):
         if self._prompt_tokens is None:
             self._prompt_tokens = max(0, usage.prompt_tokens - sum(prefix_tokens))
         for index, count in zip(request.choices, prefix_tokens, strict=True):
-            self.choices[index].unreported_tokens = count
+            choice = self.choices[index]
+            choice.reported_tokens = choice.tokens - count
 
 
 def _measured(request: ChatRequest) -> tuple[bytes, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from subnet.aio import Sink
@@ -14,7 +14,6 @@ from subnet.errors import EndpointMissing, InvalidRequest, NodeLost
 from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.queue_watch import QueueWatch, QueueWatcher
-from subnet.http.sse import Event
 from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.model_catalog import ModelCatalog
@@ -112,7 +111,7 @@ class ChatClient:
     async def _post(
         self, endpoint: Endpoint, body: dict[str, Any], choices: Sequence[Choice], emit: Sink[ChatDelta]
     ) -> Outcome:
-        response = ChatResponse(self._http.peer, choices, emit, self._http.to_error)
+        response = ChatResponse(self._http.peer, choices, emit, self._http.to_error, self)
         try:
             async with asyncio.timeout(None) as trailer_timeout:
                 await self._read(endpoint, body, response, trailer_timeout)
@@ -130,46 +129,15 @@ class ChatClient:
         self, endpoint: Endpoint, body: dict[str, Any], response: ChatResponse, trailer_timeout: asyncio.Timeout
     ) -> None:
         with self._queue.watch(response.keep_alive) as queue_watch:
-            sink = _ResponseSink(self, response, trailer_timeout, queue_watch)
-            await self._http.stream(f"/v1/{endpoint}", body, sink)
-        response.done = response.done or sink.is_json
+            response.on_event = partial(_after_event, queue_watch, trailer_timeout)
+            await self._http.stream(f"/v1/{endpoint}", body, response)
+        response.done = response.done or response.is_json
 
 
-class _ResponseSink:
-    """Sink of one response's events, each of which passes through it on its way to `response`."""
-
-    __slots__ = ("_client", "_queue_watch", "_response", "_trailer_timeout", "done", "is_json")
-
-    def __init__(
-        self, client: ChatClient, response: ChatResponse, trailer_timeout: asyncio.Timeout, queue_watch: QueueWatch
-    ) -> None:
-        self.done = False
-        self.is_json = False
-        self._client = client
-        self._response = response
-        self._trailer_timeout: asyncio.Timeout | None = trailer_timeout
-        self._queue_watch: QueueWatch | None = queue_watch
-
-    def data(self, data: bytes) -> None:
-        self._client.last_received = time.monotonic()
-        response = self._response
-        response.feed_data(data)
-        if self._queue_watch is not None or response.finished or response.done:
-            self._update()
-
-    def event(self, event: Event) -> None:
-        self._client.last_received = time.monotonic()
-        self._response.feed(event)
-        self._update()
-
-    def _update(self) -> None:
-        if self._queue_watch is not None:
-            self._queue_watch.stop()
-            self._queue_watch = None
-        self.done = self._response.done
-        if self._response.finished and self._trailer_timeout is not None:
-            self._trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
-            self._trailer_timeout = None
+def _after_event(queue_watch: QueueWatch, trailer_timeout: asyncio.Timeout, response: ChatResponse) -> None:
+    queue_watch.stop()
+    if response.finished and trailer_timeout.when() is None:
+        trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
 
 
 async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
 import msgspec
 
 from subnet.aio import Sink
-from subnet.chat import ChatDelta, ChatUsage
+from subnet.chat import ChatDelta, ChatText, ChatUsage
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeError, ResponseLost, SubnetError, WireError
 from subnet.http.error_map import is_error
 from subnet.http.lenient_json import decode, without_halves
@@ -25,34 +26,90 @@ _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "hear
 _MEMBERS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "obfuscation"})
 
 
+class Clock(Protocol):
+    """Shared time of the last event from a server, by time.monotonic."""
+
+    last_received: float
+
+
 class ChatResponse:
-    """Converts the events of one response to deltas, and passes them to `emit`.
+    """Converts the events of one response to deltas, and passes them to `emit`: an EventSink.
 
     `choices` are in the order of the server's indexes. `usage` is the last usage that the server reported. `done` is
     set by [DONE], `has_content` with the first content, and `finished` once every choice has its finish reason. The
     finish reasons are passed on at the end of the response, as some servers send one in every chunk, or content after
     it. Other members of a chunk are passed on with the next delta that has content: a chunk may have no choices.
 
-    `to_error` converts an error body of the server; `peer` names the server in errors.
+    `to_error` converts an error body of the server; `peer` names the server in errors. Each event sets the time of
+    `clock`. `on_event` is called after each one but pieces of text, which change none of the attributes.
     """
 
+    __slots__ = (
+        "_choices",
+        "_clock",
+        "_emit",
+        "_extra",
+        "_members",
+        "_numbers",
+        "_peer",
+        "_takes_text",
+        "_to_error",
+        "_usage_reader",
+        "done",
+        "finished",
+        "has_content",
+        "is_json",
+        "on_event",
+        "usage",
+    )
+
     def __init__(
-        self, peer: str, choices: Sequence[Choice], emit: Sink[ChatDelta], to_error: Callable[[Any], SubnetError]
+        self,
+        peer: str,
+        choices: Sequence[Choice],
+        emit: Sink[ChatDelta],
+        to_error: Callable[[Any], SubnetError],
+        clock: Clock,
     ) -> None:
         self.usage: ChatUsage | None = None
         self.done = False
         self.finished = False
+        self.has_content = False
+        self.is_json = False
+        self.on_event: Callable[[ChatResponse], None] = lambda response: None
         self._peer = peer
         self._choices = choices
+        self._numbers = [choice.number for choice in choices]
         self._emit = emit
         self._to_error = to_error
-        self.has_content = False
+        self._clock = clock
+        self._takes_text = False
         self._extra: dict[str, Any] = {}
         self._members = MemberReader(_MEMBERS)
         self._usage_reader = UsageReader()
 
-    def feed(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
         """Process one event. Raises NodeError, or the error that the server reported."""
+        self._clock.last_received = monotonic()
+        self._read(event)
+        self._takes_text = self.has_content and not self._extra and all(choice.takes_text for choice in self._choices)
+        self.on_event(self)
+
+    def data(self, data: bytes) -> None:
+        """Process one event with this data and no name. Raises the same errors."""
+        if self._takes_text:
+            try:
+                raw = decode_plain(data).choices[0]
+            except (msgspec.DecodeError, UnicodeError):
+                return self.event(Event(data.decode(errors="replace")))
+            text = raw.delta.content
+            if text and 0 <= raw.index < len(self._numbers):
+                self._clock.last_received = monotonic()
+                emit = self._emit
+                return emit(ChatText(self._numbers[raw.index], text))
+        return self.event(Event(data.decode(errors="replace")))
+
+    def _read(self, event: Event) -> None:
         if event.comment or (not event.data.startswith("{") and _is_keep_alive(event)):
             self.keep_alive()
         elif event.data.lstrip().startswith("[DONE]"):
@@ -62,11 +119,6 @@ class ChatResponse:
                 self._chunk(event.name, self._decode(event), escaped="\\u" in event.data)
             except RecursionError as error:
                 raise WireError(f"{self._peer} sent an event that is nested too deeply") from error
-
-    def feed_data(self, data: bytes) -> None:
-        """Process one event with this data and no name. Raises the same errors."""
-        if not (self.has_content and not self._extra and self._plain_text(data)):
-            self.feed(Event(data.decode(errors="replace")))
 
     def finish(self) -> list[Choice]:
         """Finish the choices at the end of the response, and return those that the server left out.
@@ -85,22 +137,6 @@ class ChatResponse:
             self._attach_extra(delta)
             self._emit(delta)
         return missing
-
-    def _plain_text(self, data: bytes) -> bool:
-        """Pass on a piece of text without the lenient reading; return False if the chunk needs that."""
-        try:
-            chunk = decode_plain(data)
-        except (msgspec.DecodeError, UnicodeError):
-            return False
-        raw = chunk.choices[0]
-        if not 0 <= raw.index < len(self._choices):
-            return False
-        delta = self._choices[raw.index].read_text(raw.delta.content)
-        if delta is None:
-            return False
-        emit = self._emit
-        emit(delta)
-        return True
 
     def _decode(self, event: Event) -> Any:
         try:

@@ -86,12 +86,10 @@ class Choice:
         self.finished, self._reason = True, raw["finish_reason"]
         return delta if delta.tokens else None
 
-    def read_text(self, text: str) -> ChatDelta | None:
-        """Return the delta of an entry that has only this text; None if it must be read by `read`."""
-        if not self._plain or self._halves.pending:
-            return None
-        self.started = True
-        return ChatDelta(self.number, text)
+    @property
+    def takes_text(self) -> bool:
+        """True if an entry that has only text is a ChatText with that text, until the next call of `read`."""
+        return self.started and self._plain and not self._halves.pending
 
     def finish(self) -> ChatDelta:
         """Return the last delta, at the end of the response. Without a finish reason it is "stop", or "tool_calls"."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnet import Limits, RemoteManager, SessionManager
-from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatUsage
+from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatText, ChatUsage
 from subnet.client.ledger.base import Ledger, record_delta
 from subnet.client.ledger.chat import ChatLedger
 from subnet.client.resume.chat import Replay
@@ -61,11 +61,12 @@ def test_large_requests_are_measured_by_their_size() -> None:
     assert (large.prompt_size, large.routing_hint.size) == (50_000, 200_000)
 
 
-def test_text_is_kept_in_few_parts() -> None:
+@pytest.mark.parametrize("kind", [ChatDelta, ChatText])
+def test_text_is_kept_in_few_parts(kind: type[ChatDelta]) -> None:
     """The text of an answer is the same however many parts it came in, and is kept in few of them."""
     ledger = ChatLedger(chat_request())
     for number in range(1000):
-        record_delta(ledger.choices, ChatDelta(0, f"{number} "))
+        record_delta(ledger.choices, kind(0, f"{number} "))
         if number % 7 == 0:
             record_delta(ledger.choices, ChatDelta(0, reasoning="hm"))
     choice = ledger.choices[0]

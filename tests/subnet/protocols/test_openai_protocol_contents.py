@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -54,10 +55,11 @@ JSON = st.recursive(
 def test_any_chunks_are_an_answer_or_a_subnet_error(chunks: list[Any]) -> None:
     """Any sequence of chunks is a valid answer or raises a SubnetError."""
     result = Recorder()
-    answer = ChatResponse("peer", [Choice(0, logprobs=True), Choice(1)], result.emit, lambda body: NodeError(str(body)))
+    choices = [Choice(0, logprobs=True), Choice(1)]
+    answer = ChatResponse("peer", choices, result.emit, lambda body: NodeError(str(body)), SimpleNamespace())
     try:
         for each in chunks:
-            answer.feed(Event(msgspec.json.encode(each).decode()))
+            answer.event(Event(msgspec.json.encode(each).decode()))
         answer.done = True
         answer.finish()
     except SubnetError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.chat import ChatDelta
+from subnet.chat import ChatDelta, ChatText
 from subnet.errors import NodeError, SubnetError
 from subnet.http.sse import Event
 from subnet.protocols.openai.chat_response import ChatResponse
@@ -34,8 +36,15 @@ CHUNKS = st.dictionaries(
 def read(feed: Callable[[ChatResponse, bytes], None], data: list[bytes], choices: list[Choice]) -> list[object]:
     """Return the deltas of a response that has begun, and the error that ended it."""
     deltas: list[object] = []
-    response = ChatResponse("the server", choices, deltas.append, lambda body: NodeError(f"said {body}"))
-    response.feed(Event(json.dumps(chunk({"content": "first"}))))
+    response = ChatResponse(
+        "the server",
+        choices,
+        lambda delta: deltas.append(msgspec.structs.asdict(delta)),
+        lambda body: NodeError(f"said {body}"),
+        SimpleNamespace(),
+    )
+    for number in range(2):
+        response.event(Event(json.dumps({"choices": [{"index": number, "delta": {"content": "first"}}]})))
     try:
         for each in data:
             feed(response, each)
@@ -47,9 +56,9 @@ def read(feed: Callable[[ChatResponse, bytes], None], data: list[bytes], choices
 
 def both(data: list[bytes], **options: Any) -> tuple[list[object], list[object]]:
     """Return what is read of plain events' data, and of the same as any other events."""
-    typed = read(ChatResponse.feed_data, data, [Choice(number, **options) for number in range(2)])
+    typed = read(ChatResponse.data, data, [Choice(number, **options) for number in range(2)])
     lenient = read(
-        lambda response, each: response.feed(Event(each.decode(errors="replace"))),
+        lambda response, each: response.event(Event(each.decode(errors="replace"))),
         data,
         [Choice(number, **options) for number in range(2)],
     )
@@ -116,20 +125,28 @@ def test_common_chunks_are_decoded_by_their_type(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delta", "is_text", "tokens"),
+    ("delta", "tokens"),
     [
-        (ChatDelta(0, "a"), True, 1),
-        (ChatDelta(0), False, 0),
-        (ChatDelta(0, "a", reasoning="b"), False, 1),
-        (ChatDelta(0, refusal="a"), False, 1),
-        (ChatDelta(0, "a", logprobs=[{}, {}]), False, 2),
-        (ChatDelta(0, "a", finish_reason="stop"), False, 1),
-        (ChatDelta(0, "a", extra={"a": 1}), False, 1),
-        (ChatDelta(0, choice_extra={"a": 1}), False, 1),
-        (ChatDelta(0, "a", response_extra={"a": 1}), False, 1),
-        (ChatDelta(0, response_extra={"a": 1}), False, 0),
+        (ChatText(0, "a"), 1),
+        (ChatDelta(0, "a"), 1),
+        (ChatDelta(0), 0),
+        (ChatDelta(0, refusal="a"), 1),
+        (ChatDelta(0, "a", logprobs=[{}, {}]), 2),
+        (ChatDelta(0, "a", finish_reason="stop"), 1),
+        (ChatDelta(0, choice_extra={"a": 1}), 1),
+        (ChatDelta(0, response_extra={"a": 1}), 0),
     ],
 )
-def test_text_deltas(delta: ChatDelta, is_text: bool, tokens: int) -> None:
-    """A delta is text if it has text and nothing else; its tokens are counted by what it has."""
-    assert (delta.is_text, delta.tokens) == (is_text, tokens)
+def test_tokens_of_deltas(delta: ChatDelta, tokens: int) -> None:
+    """The tokens of a delta are counted by what it has."""
+    assert delta.tokens == tokens
+
+
+def test_short_path_of_text() -> None:
+    """Only text that is not empty is passed on as such, and not before the response has begun."""
+    deltas: list[ChatDelta] = []
+    response = ChatResponse("the server", [Choice(3)], deltas.append, NodeError, SimpleNamespace())
+    for content in ("a", "b", "", "c"):
+        response.data(json.dumps(chunk({"content": content})).encode())
+    assert [type(delta) for delta in deltas] == [ChatDelta, ChatText, ChatDelta, ChatText]
+    assert [(delta.choice, delta.text) for delta in deltas] == [(3, "a"), (3, "b"), (3, ""), (3, "c")]
