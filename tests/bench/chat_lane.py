@@ -1,4 +1,4 @@
-"""Rows about the chat lane: a gateway in front of a server that replays events, and nginx in front of the same one."""
+"""Rows about the chat lane: a gateway in front of a server that replays events, beside nginx and SMG in front of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.bench.streaming import RATE, late, recorded, two_nodes
 from tests.bench.table import Row
 
 _MISSING = "no nginx found: install nginx-light, and it is measured too"
+_NGINX = "nginx"
 # Events of ten tokens, the finish reason and the end.
 _SHORT = 10
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 def chat_cost(runs: int, short: bool) -> list[Row]:
     """Measure the CPU per token with 100 and with 400 streams, and the memory per stream of the latter."""
     tokens = 100 if short else 500
-    with _side_by_side(tokens, RATE) as programs:
+    with side_by_side(tokens, RATE) as programs:
         for program in programs.values():
             measure(program, Load(20, tokens))
         before = programs[""].memory
@@ -44,7 +45,7 @@ def chat_cost(runs: int, short: bool) -> list[Row]:
 def chat_tls(runs: int, short: bool) -> list[Row]:
     """Measure the CPU per token of 400 streams from the same server over TLS, which has no goal."""
     load = Load(400, 100 if short else 500)
-    with yardsticks.own_certificate() as certificate, _side_by_side(load.tokens, RATE, certificate) as programs:
+    with yardsticks.own_certificate() as certificate, side_by_side(load.tokens, RATE, certificate) as programs:
         for program in programs.values():
             measure(program, Load(20, load.tokens))
         row = _cost(400, _turns(programs, load, runs))
@@ -64,7 +65,7 @@ def _cost(streams: int, turns: list[dict[str, Figures]]) -> Row:
 def chat_burst(runs: int, short: bool) -> list[Row]:
     """Measure the time from a connection to its first token, for 400 requests that are made at once."""
     load = Load(400, 20, ramp=inf)
-    with _side_by_side(load.tokens, RATE) as programs:
+    with side_by_side(load.tokens, RATE) as programs:
         for program in programs.values():
             measure(program, load)
         turns = [{name: _first_token(program, load) for name, program in programs.items()} for _ in range(runs)]
@@ -81,7 +82,7 @@ def _first_token(program: Program, load: Load) -> float:
 def chat_requests(runs: int, short: bool) -> list[Row]:
     """Measure the CPU of streamed answers of ten tokens that the server sends at once, over 32 kept connections."""
     total = 1000 if short else 5000
-    with _side_by_side(_SHORT, 0) as programs:
+    with side_by_side(_SHORT, 0) as programs:
         for program in programs.values():
             _per_request(program, 500)
         turns = [{name: _per_request(program, total) for name, program in programs.items()} for _ in range(runs)]
@@ -96,9 +97,9 @@ def _per_request(program: Program, total: int) -> float:
 
 
 @contextmanager
-def _side_by_side(tokens: int, rate: float, certificate: Path | None = None) -> Iterator[Programs]:
-    """Run a gateway, and nginx if it is installed, in front of one server that replays an answer of the gateway, with a
-    `certificate` over TLS.
+def side_by_side(tokens: int, rate: float, certificate: Path | None = None) -> Iterator[Programs]:
+    """Run a gateway, named "", and nginx and SMG where they are installed, in front of a server that replays an answer
+    of the gateway, with a `certificate` over TLS.
     """
     with two_nodes(0) as front:
         recording = recorded(front, tokens)
@@ -106,8 +107,11 @@ def _side_by_side(tokens: int, rate: float, certificate: Path | None = None) -> 
         upstream = stack.enter_context(yardsticks.replay(recording, rate, certificate))
         programs = {"": stack.enter_context(gateway(upstream, kind="openai", certificate=certificate))}
         if (path := yardsticks.nginx_path()) is not None:
-            name = f"nginx {yardsticks.nginx_version(path)} passing it through"
+            name = f"{_NGINX} {yardsticks.nginx_version(path)} passing it through"
             programs[name] = stack.enter_context(yardsticks.nginx_before(path, upstream))
+        if certificate is None and (path := yardsticks.smg_path()) is not None:
+            name = f"SMG {yardsticks.smg_version(path)}"
+            programs[name] = stack.enter_context(yardsticks.smg_before(path, upstream))
         yield programs
 
 
@@ -118,8 +122,8 @@ def _by_program(turns: Sequence[dict[str, T]], figure: Callable[[T], float]) -> 
 def _row(what: str, unit: str, goal: float, times: float, values: Values, note: str = "") -> Row:
     """Return a row whose goal is `goal`, or `times` the figure of nginx if that is more."""
     (_, ours), *beside = values.items()
-    goals = [goal, *(times * median(figures) for _, figures in beside)]
-    missing = "" if beside else _MISSING
+    goals = [goal, *(times * median(figures) for name, figures in beside if name.startswith(_NGINX))]
+    missing = "" if len(goals) > 1 else _MISSING
     return Row(
         what=what,
         unit=unit,

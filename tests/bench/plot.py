@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.bench import yardsticks
+from tests.bench.chat_lane import side_by_side
 from tests.bench.figures import Figures, measure
 from tests.bench.load import Load
 from tests.bench.programs import Program
-from tests.bench.streaming import RATE, recorded, two_nodes
+from tests.bench.streaming import RATE, two_nodes
 
 STREAMS = (1, 5, 20, 50, 100, 200, 400, 700, 1000, 1400, 2000)
 _TICKS = (1, 5, 20, 50, 100, 200, 400, 1000, 2000)
@@ -19,18 +19,18 @@ _COSTS = (5, 10, 20, 50, 100, 200, 500)
 
 
 def draw(file: Path, short: bool) -> None:
-    """Measure the gateway, and nginx if it is installed. Needs matplotlib, which is not a dependency of the tests."""
+    """Measure both lanes of the gateway, and nginx and SMG where they are installed, which pass through what the chat
+    lane gets. Needs matplotlib, which is not a dependency of the tests.
+    """
     try:
         pyplot = import_module("matplotlib.pyplot")
     except ImportError:
         raise SystemExit("bench: a plot needs matplotlib (pip install matplotlib)") from None
     tokens = 100 if short else 400
     with ExitStack() as stack:
-        programs = {"subnet-adapter": stack.enter_context(two_nodes(RATE))}
-        if (path := yardsticks.nginx_path()) is not None:
-            recording = recorded(programs["subnet-adapter"], tokens)
-            nginx = yardsticks.nginx(path, recording, RATE)
-            programs["nginx, passing the same through"] = stack.enter_context(nginx)
+        programs = {"subnet-adapter, token lane": stack.enter_context(two_nodes(RATE))}
+        beside = stack.enter_context(side_by_side(tokens, RATE))
+        programs |= {name or "subnet-adapter, chat lane": program for name, program in beside.items()}
         for program in programs.values():
             measure(program, Load(20, tokens))
         curves: dict[str, list[Figures]] = {name: [] for name in programs}

@@ -26,7 +26,9 @@ _MODELS = b'{"object":"list","data":[{"id":"echo","object":"model","created":1}]
 _MODEL_LIST = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_MODELS) + _MODELS
 )
+_HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+_ANSWERS = {b"/v1/models": _MODEL_LIST, b"/health": _HEALTHY}
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
@@ -42,7 +44,7 @@ class Replay(asyncio.Protocol):
     """Protocol that sends the answer chunk by chunk; `running` has the connections that wait for the next chunk.
 
     The first chunk is sent with the head, so that a first token shows nothing but the delay by the program in between.
-    A request with GET is for the list of models.
+    A request with GET is for the list of models, or a health check.
     """
 
     def __init__(self, chunks: list[bytes], running: set[Replay]) -> None:
@@ -61,7 +63,7 @@ class Replay(asyncio.Protocol):
         head, complete, body = self._request.partition(b"\r\n\r\n")
         if head.startswith(b"GET ") and complete:
             self._request = b""
-            self._transport.write(_MODEL_LIST if head.startswith(b"GET /v1/models ") else _NOT_FOUND)
+            self._transport.write(_ANSWERS.get(head.split(b" ")[1], _NOT_FOUND))
             return
         length = _LENGTH.search(head)
         if length is not None and len(body) >= int(length[1]):

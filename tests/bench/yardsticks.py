@@ -1,13 +1,17 @@
-"""Programs to compare the gateway with: nginx passing the same stream through, and a plain ASGI application."""
+"""Programs to compare the gateway with: nginx and SMG, which pass the same stream through, and a plain ASGI
+application.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.programs import BACK, FRONT, Program, python, running
@@ -85,13 +89,37 @@ def nginx_before(path: str, upstream: Program) -> Iterator[Program]:
     """Run nginx with one worker on the gateway's core, in front of `upstream`."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = _free_port()
         config = directory / "nginx.conf"
         user = "user root;" if directory.owner() == "root" else ""
         config.write_text(_CONFIG.format(directory=directory, port=port, upstream=upstream.url, user=user))
         command = [path, "-c", str(config), "-p", str(directory), "-e", "stderr"]
         yield stack.enter_context(running(command, [FRONT], url=f"http://127.0.0.1:{port}"))
+
+
+def smg_path() -> str | None:
+    """Return Shepherd Model Gateway's command (`pip install smg`), of this environment or of the user's."""
+    return shutil.which("smg", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def smg_version(path: str) -> str:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    return said.split()[1]
+
+
+def smg_before(path: str, upstream: Program) -> AbstractContextManager[Program]:
+    """Run SMG on the gateway's core, in front of `upstream`, without limits of its own."""
+    port, metrics = _free_port(), _free_port()
+    address = ("--host", "127.0.0.1", "--port", str(port), "--worker-urls", upstream.url)
+    own = ("--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics), "--log-level", "error")
+    command = [path, "launch", *address, *own, "--max-concurrent-requests", "-1"]
+    return running(command, [FRONT], url=f"http://127.0.0.1:{port}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 @contextmanager
