@@ -59,6 +59,11 @@ class Work(ABC):
     def tried_nodes(self) -> Sequence[TriedNodes]:
         return ()
 
+    @property
+    def relaxed(self) -> Sequence[str]:
+        """Places in the request's JSON schemas, as parameters, that the answer need not follow."""
+        return ()
+
     async def run(  # noqa: B027 some work needs no nodes
         self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None
     ) -> None:

@@ -50,7 +50,7 @@ async def prepare(
     )
     tags = model.format.tags
     starts_in_reasoning = tags is not None and prompt.starts_in_reasoning(tags.opening, tags.closing)
-    answer_format, grammar = await build_supported_grammar(
+    answer_format, built = await build_supported_grammar(
         request.tools,
         request.output_format,
         model.format,
@@ -70,7 +70,7 @@ async def prepare(
         model,
         prompt.text,
         tokens,
-        complete_sampling(request.sampling, model, max_tokens, grammar),
+        complete_sampling(request.sampling, model, max_tokens, built.grammar),
         output,
         choices=request.choices,
         key=request.key,
@@ -78,6 +78,7 @@ async def prepare(
         room=request.limit or 0,
         priority=request.priority,
         param_names={"grammar": request.grammar_param, "prompt": "messages"},
+        relaxed=built.relaxed,
     )
 
 

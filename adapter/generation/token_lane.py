@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adapter.decode.choice import TextChoiceReader
@@ -25,8 +25,8 @@ class TokenGeneration(Generation):
     """Generation of one answer on the token lane.
 
     `text` is the prompt as text, and `prompt` its tokens. A node should have room for `room` new tokens (None: for
-    max_tokens). `first` is the index of the first choice. `param_names` maps
-    parameters, as errors of nodes name them, to those of the request.
+    max_tokens). `first` is the index of the first choice. `param_names` maps parameters, as errors of nodes name them,
+    to those of the request. `relaxed` is as in Work.
     """
 
     __slots__ = (
@@ -34,6 +34,7 @@ class TokenGeneration(Generation):
         "_final_usage",
         "_first",
         "_param_names",
+        "_relaxed",
         "_room",
         "_session",
         "choices",
@@ -59,6 +60,7 @@ class TokenGeneration(Generation):
         priority: int = 0,
         first: int = 0,
         param_names: Mapping[str, str] | None = None,
+        relaxed: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.text = text
@@ -70,9 +72,14 @@ class TokenGeneration(Generation):
         self.choices = [model.reader(first + index, output) for index in range(choices)]
         self._first = first
         self._param_names = param_names or {}
+        self._relaxed = relaxed
         self._echo = output.echo
         self._session: Session | None = None
         self._final_usage: Usage | None = None
+
+    @property
+    def relaxed(self) -> Sequence[str]:
+        return self._relaxed
 
     @property
     def usage(self) -> Usage:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from adapter.errors import BadRequest
-from adapter.grammar.json_schema import encode_schema, find_issue, is_cached
-from adapter.grammar.output_format import CompiledFormat, OutputFormat, SchemaLocation, compile_format
-from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
+from adapter.grammar.follow import follow, location_of
+from adapter.grammar.output_format import CompiledFormat, OutputFormat, compile_format
 from adapter.tools import ModelFormat, UnsupportedSchema
-from adapter.tools.grammar.lark import as_object
-from adapter.tools.reading.offer import Offer, Tool
+from adapter.tools.reading.offer import Offer
 from subnet.generation import Grammar
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
-_MAX_CHECKED_INLINE = 2048
-"""Total length, in characters, from which schemas are checked in a thread: some take ten microseconds per character."""
 
+class AnswerGrammar(msgspec.Struct, frozen=True):
+    """Grammar that an answer must match, None for any text. `relaxed` are the places in schemas, as parameters, that it
+    does not follow, though the request has them; `offer` has the tools with the schemas that it does follow.
+    """
 
-class _SchemaCheck(msgspec.Struct, frozen=True):
-    """Schema to be checked, and its location in the request. `text` is the schema as JSON."""
-
-    schema: Mapping[str, Any]
-    location: SchemaLocation
-    strict: bool
-    text: str
+    grammar: Grammar | None = None
+    relaxed: tuple[str, ...] = ()
+    offer: Offer = Offer()
 
 
 async def build_grammar(
@@ -37,54 +33,60 @@ async def build_grammar(
     model_format: ModelFormat,
     special: Mapping[str, int],
     in_reasoning: bool = False,
-) -> Grammar | None:
-    """Return the grammar that the answer must match, or None if any text is allowed.
+) -> AnswerGrammar:
+    """Return the grammar that the answer must match.
 
     `model_format` is the format in which the model writes calls and reasoning, and `special` has the ids of its control
     tokens by text. `in_reasoning`: the answer starts within reasoning.
 
     If there are tools, an answer is either calls, or content that matches the output format, or any text without one.
-    Calls fit the schemas of strict tools, and there is at most one call if the request forbids parallel calls.
+    A forced call leaves no room for content, so that a `response_format` has no effect then. Calls fit the schemas of
+    strict tools, and those of others as far as possible if a call is forced; and there is at most one call if the
+    request forbids parallel calls.
 
-    Raises BadRequest for parameters that cannot be combined, and for a schema that is not supported, naming the
-    location in it. Schemas that are not enforced are not checked.
+    Raises BadRequest for parameters that cannot be combined, and for a schema that must be followed and is not
+    supported, naming the location in it. Schemas that are not enforced are not checked.
     """
     compiled = None if output_format is None else compile_format(output_format)
-    if compiled is None and not offer.tools:
-        return None
-    if compiled is not None and offer.forced:
-        message = f"A 'tool_choice' that forces a tool call cannot be combined with '{compiled.location.param}'."
-        raise _conflict(message, compiled.location.param)
-    await _check_schemas([*_tool_checks(offer), *_format_checks(compiled)])
-    try:
-        if compiled is not None:
-            return _content_grammar(compiled, offer, model_format, special, in_reasoning)
-        return _lark(_call_grammar(offer, model_format, special, in_reasoning))
-    except UnsupportedSchema as error:
-        name, *path = error.path
-        tool = next(tool for tool in offer.tools if tool.name == name)
-        raise _location(tool).schema_error(path, error.reason) from error
+    if output_format is None and not offer.tools:
+        return AnswerGrammar()
+    if output_format is not None and offer.forced and not output_format.is_response_format:
+        param = output_format.location.param
+        raise _conflict(f"A 'tool_choice' that forces a tool call cannot be combined with '{param}'.", param)
+    followed = await follow(offer, compiled)
+    content = None if offer.forced else followed.format
+    relaxed = list(followed.relaxed)
+    offer = followed.offer
+    while True:
+        try:
+            if content is None:
+                grammar = _call_grammar(offer, model_format, special, in_reasoning)
+            else:
+                grammar = _content_grammar(content, offer, model_format, special, in_reasoning)
+            return AnswerGrammar(grammar, tuple(relaxed), offer)
+        except UnsupportedSchema as error:
+            offer = _without_cause(offer, error, relaxed)
 
 
-async def build_plain_grammar(output_format: OutputFormat | None) -> Grammar | None:
+async def build_plain_grammar(output_format: OutputFormat | None) -> AnswerGrammar:
     """Return the grammar for a plain prompt, without tools and reasoning. Raises as `build_grammar` does."""
     if output_format is None:
-        return None
-    compiled = compile_format(output_format)
-    await _check_schemas([*_format_checks(compiled)])
-    return compiled.grammar
+        return AnswerGrammar()
+    followed = await follow(Offer(), compile_format(output_format))
+    assert followed.format is not None
+    return AnswerGrammar(followed.format.grammar, followed.relaxed)
 
 
 def _call_grammar(
     offer: Offer, model_format: ModelFormat, special: Mapping[str, int], in_reasoning: bool
-) -> str | None:
+) -> Grammar | None:
     schemas = enforced_schemas(offer)
     if offer.forced:
-        return model_format.call_grammar(schemas, offer.parallel, special, in_reasoning)
+        return _lark(model_format.call_grammar(schemas, offer.parallel, special, in_reasoning))
     is_restricted = not offer.parallel or any(tool.strict for tool in offer.tools)
     if not schemas or not is_restricted:
         return None
-    return model_format.free_grammar(schemas, offer.parallel, special, in_reasoning)
+    return _lark(model_format.free_grammar(schemas, offer.parallel, special, in_reasoning))
 
 
 def _content_grammar(
@@ -115,31 +117,30 @@ def enforced_schemas(offer: Offer) -> dict[str, Mapping[str, Any] | None]:
     return {tool.name: tool.parameters if offer.forced or tool.strict else _ANY_OBJECT for tool in offer.tools}
 
 
-def _location(tool: Tool) -> SchemaLocation:
-    return SchemaLocation(tool.param, f"function '{tool.name}'", "invalid_function_parameters")
+def _without_cause(offer: Offer, error: UnsupportedSchema, relaxed: list[str]) -> Offer:
+    """Return the offer without what the model's format cannot enforce, and add it to `relaxed`.
+
+    Raises BadRequest if it is part of a strict tool.
+    """
+    name, *path = error.path
+    tool = next(tool for tool in offer.tools if tool.name == name)
+    location = location_of(tool)
+    if tool.strict:
+        raise location.schema_error(path, error.reason) from error
+    relaxed.append(location.place(path))
+    return offer.with_schemas({name: _without(tool.parameters or {}, path)})
 
 
-def _tool_checks(offer: Offer) -> Iterator[_SchemaCheck]:
-    for tool in offer.tools:
-        if tool.parameters is not None and (tool.strict or offer.forced):
-            schema = tool.parameters if tool.strict else as_object(tool.parameters)
-            yield _SchemaCheck(schema, _location(tool), tool.strict, encode_schema(schema))
-
-
-def _format_checks(compiled: CompiledFormat | None) -> Iterator[_SchemaCheck]:
-    if compiled is not None and compiled.schema is not None:
-        yield _SchemaCheck(compiled.schema, compiled.location, compiled.strict, compiled.grammar.text)
-
-
-async def _check_schemas(checks: Sequence[_SchemaCheck]) -> None:
-    size = sum(len(check.text) for check in checks if not is_cached(check.text, check.strict))
-    await offload_if_large(size * OFFLOAD_THRESHOLD // _MAX_CHECKED_INLINE, _raise_first_issue, checks)
-
-
-def _raise_first_issue(checks: Sequence[_SchemaCheck]) -> None:
-    for check in checks:
-        if issue := find_issue(check.schema, check.text, check.strict):
-            raise check.location.schema_error(issue.path, issue.reason)
+def _without(schema: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """Return a schema of arguments without the keyword at `path`: an argument and a keyword of it. If there is no such
+    keyword, it allows any argument there, or any arguments at all.
+    """
+    properties = schema.get("properties")
+    argument = properties.get(path[0]) if path and isinstance(properties, Mapping) else None
+    if not isinstance(properties, Mapping) or not isinstance(argument, Mapping):
+        return _ANY_OBJECT
+    kept: Any = {key: value for key, value in argument.items() if key != path[-1]}
+    return {**schema, "properties": {**properties, path[0]: kept if len(kept) < len(argument) else True}}
 
 
 def _conflict(message: str, param: str) -> BadRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from threading import Lock
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 from cachetools import LRUCache, cached
-from llguidance import LLMatcher
 
+from adapter.grammar.compile_check import UNSUPPORTED, compile_error
 from adapter.grammar.strict_mode import Path, SchemaIssue, find_strict_issue
 
 MAX_SCHEMA_LENGTH = 256 * 1024
@@ -27,9 +26,6 @@ _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separato
 _MAPS = ("$defs", "definitions", "properties", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
-
-# llguidance's messages for unsupported keywords. They are not shown, as they refer to its own options.
-_UNSUPPORTED_KEYWORD = re.compile("Unimplemented keys|oneOf constraints are not supported")
 
 _MAX_CACHED = 16 * 2**20
 """Maximum total length of the schemas whose results are cached, in characters."""
@@ -77,23 +73,14 @@ def _check(schema: Mapping[str, Any], text: str, strict: bool) -> _Result:
 def _find_unsupported(schema: Mapping[str, Any], text: str) -> SchemaIssue | None:
     if len(text) > MAX_SCHEMA_LENGTH:
         return SchemaIssue((), f"the schema has {len(text)} characters, but the maximum is {MAX_SCHEMA_LENGTH}")
-    error = _compile_error(text)
+    error = compile_error(text)
     if error is None:
         return None
-    path = _CauseSearch(schema, error).path(schema)
-    return SchemaIssue(path, f"'{path[-1]}' is not supported" if path and _UNSUPPORTED_KEYWORD.match(error) else error)
+    path = CauseSearch(schema, error).path(schema)
+    return SchemaIssue(path, f"'{path[-1]}' is not supported" if path and UNSUPPORTED.match(error) else error)
 
 
-def _compile_error(text: str) -> str | None:
-    """Return llguidance's error for a schema, or None. Only its first line, as the message can fill pages."""
-    try:
-        is_error, messages = LLMatcher.validate_grammar_with_warnings(LLMatcher.grammar_from_json_schema(text))
-    except ValueError as error:
-        is_error, messages = True, [str(error)]
-    return " ".join(messages[0].split("\n")[0].split())[:200] if is_error else None
-
-
-class _CauseSearch:
+class CauseSearch:
     """Search for the smallest part of a schema that fails with the same error as the whole."""
 
     def __init__(self, root: Mapping[str, Any], error: str) -> None:
@@ -115,7 +102,7 @@ class _CauseSearch:
     def _fails(self, schema: Mapping[str, Any]) -> bool:
         text = msgspec.json.encode({**self._shared, **schema}).decode()
         self._remaining -= len(text)
-        return self._remaining > 0 and _compile_error(text) == self._error
+        return self._remaining > 0 and compile_error(text) == self._error
 
 
 def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

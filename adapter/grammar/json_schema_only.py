@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from adapter.grammar.build import build_grammar, enforced_schemas
+import msgspec
+
+from adapter.grammar.build import AnswerGrammar, build_grammar, enforced_schemas
 from adapter.grammar.json_schema import encode_schema
 from adapter.grammar.output_format import OutputFormat
 from adapter.tools import ModelFormat
@@ -32,7 +34,7 @@ async def build_supported_grammar(
     special: Mapping[str, int],
     in_reasoning: bool,
     supported_kinds: Callable[[], Sequence[Collection[GrammarKind]]],
-) -> tuple[ModelFormat, Grammar | None]:
+) -> tuple[ModelFormat, AnswerGrammar]:
     """Return the format by which the answer must be parsed, and the grammar that it must match.
 
     These are `model_format` and the result of `build_grammar`, unless the nodes support JSON schemas but not Lark
@@ -42,9 +44,9 @@ async def build_supported_grammar(
     needs_grammar = offer.tools or output_format is not None
     if needs_grammar and _has_only_json_schemas(supported_kinds()):
         if offer.forced:
-            # For its checks only.
-            await build_grammar(offer, output_format, model_format, special, in_reasoning)
-            return _JSON_CALL_FORMAT, Grammar("json_schema", encode_schema(_call_schema(enforced_schemas(offer))))
+            built = await build_grammar(offer, output_format, _JSON_CALL_FORMAT, special)
+            schema = encode_schema(_call_schema(enforced_schemas(built.offer)))
+            return _JSON_CALL_FORMAT, msgspec.structs.replace(built, grammar=Grammar("json_schema", schema))
         if output_format is not None and not offer.tools:
             grammar = await build_grammar(offer, output_format, _CONTENT_ONLY_FORMAT, special)
             return _CONTENT_ONLY_FORMAT, grammar

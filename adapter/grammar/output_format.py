@@ -24,6 +24,12 @@ _SLASH_OR_LINE_END = re.compile(r"\\.|[/\n\r]", re.DOTALL)
 _LARK_ESCAPES = {"/": r"\/", "\n": r"\n", "\r": r"\r"}
 
 
+SchemaPolicy = Literal["strict", "enforced", "relaxed"]
+"""What must be followed of a schema. strict: all, and it must comply with OpenAI's rules for strict schemas; enforced:
+all; relaxed: what a grammar can follow.
+"""
+
+
 class SchemaLocation(msgspec.Struct, frozen=True):
     """Location of a schema, regular expression or grammar in a request, for error messages.
 
@@ -36,27 +42,34 @@ class SchemaLocation(msgspec.Struct, frozen=True):
 
     def schema_error(self, path: Sequence[str | int], reason: str) -> BadRequest:
         """Return the error, as OpenAI words it, for the part of the schema at `path`."""
-        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
         context = f"In context=({', '.join(map(repr, path))}), " if path else ""
         return BadRequest(
             f"Invalid schema for {self.label}: {context[:512]}{reason}.",
-            param=(self.param + steps)[:512],
+            param=self.place(path),
             code=self.code,
         )
+
+    def place(self, path: Sequence[str | int]) -> str:
+        """Return the part of the schema at `path` as a parameter."""
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
+        return (self.param + steps)[:512]
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
     """Output format as the client specified it at `location`.
 
     `value` depends on `kind`: a JSON schema or its text, a regular expression, a list of choices, a grammar in Lark or
-    GBNF notation, or None for `json_object`. `strict`: the schema must also comply with OpenAI's rules for strict
-    schemas.
+    GBNF notation, or None for `json_object`.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     location: SchemaLocation
     value: Any = None
-    strict: bool = False
+    policy: SchemaPolicy = "enforced"
+
+    @property
+    def is_response_format(self) -> bool:
+        return self.location.param.partition(".")[0] == "response_format"
 
 
 class CompiledFormat(msgspec.Struct, frozen=True):
@@ -67,7 +80,7 @@ class CompiledFormat(msgspec.Struct, frozen=True):
     grammar: Grammar
     location: SchemaLocation
     schema: Mapping[str, Any] | None = None
-    strict: bool = False
+    policy: SchemaPolicy = "enforced"
 
     @property
     def expression(self) -> str | None:
@@ -88,9 +101,10 @@ def compile_format(output_format: OutputFormat) -> CompiledFormat:
     location, value = output_format.location, output_format.value
     match output_format.kind:
         case "json_object":
-            return _json_format(_ANY_OBJECT, location)
+            return json_format(_ANY_OBJECT, location)
         case "json_schema":
-            return _json_format(_parse_schema(value, location), location, output_format.strict)
+            schema = _parse_schema(value, location)
+            return json_format(schema, location, output_format.policy)
         case "choice":
             options = "|".join(_REGEX_SPECIAL.sub(r"\\\g<0>", option) for option in value)
             return CompiledFormat(_validate(Grammar("regex", f"({options})"), location), location)
@@ -100,8 +114,11 @@ def compile_format(output_format: OutputFormat) -> CompiledFormat:
             return CompiledFormat(_validate(Grammar("lark", _to_lark(value, location)), location), location)
 
 
-def _json_format(schema: Mapping[str, Any], location: SchemaLocation, strict: bool = False) -> CompiledFormat:
-    return CompiledFormat(Grammar("json_schema", encode_schema(schema)), location, schema, strict)
+def json_format(
+    schema: Mapping[str, Any], location: SchemaLocation, policy: SchemaPolicy = "enforced"
+) -> CompiledFormat:
+    """Return the format of a JSON value that fits `schema`."""
+    return CompiledFormat(Grammar("json_schema", encode_schema(schema)), location, schema, policy)
 
 
 def _parse_schema(schema: Mapping[str, Any] | str, location: SchemaLocation) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """OpenAI's rules for JSON schemas with `strict: true`.
 
-Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas, and the messages of its errors.
+Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas, and the messages of its errors, as
+of November 2026 (annotations such as `default` are accepted since August 2026).
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ MAX_PROPERTIES, MAX_LEVELS, MAX_ENUM_VALUES = 5000, 10, 1000
 MAX_NAMES_LENGTH = 120_000
 """Maximum total length of property names and enum values, in characters."""
 
-_ANNOTATIONS = frozenset({"description", "title", "$schema", "$id", "$comment"})
+# Keywords without effect, as are all that begin with `x-`.
+_ANNOTATIONS = frozenset(
+    {
+        *("description", "title", "default", "examples", "example", "deprecated", "readOnly", "writeOnly"),
+        *("$schema", "$id", "$comment"),
+    }
+)
 _PERMITTED = _ANNOTATIONS | {
     *("type", "enum", "const", "anyOf", "$ref", "$defs", "definitions"),
     *("properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
@@ -62,9 +69,9 @@ def _issues(schema: Any, path: Path, level: int) -> Iterator[SchemaIssue]:
 
 def _keyword_issues(schema: Mapping[str, Any], path: Path) -> Iterator[SchemaIssue]:
     for key in schema:
-        if key not in _PERMITTED:
+        if key not in _PERMITTED and not key.startswith("x-"):
             yield SchemaIssue((*path, key), f"'{key}' is not permitted")
-    if "$ref" in schema and (siblings := [key for key in schema if key not in ("$ref", "$defs", "definitions")]):
+    if "$ref" in schema and (siblings := [key for key in schema if not _may_accompany_ref(key)]):
         yield SchemaIssue((*path, siblings[0]), f"'$ref' must not have sibling keywords, but got '{siblings[0]}'")
     if not _TYPE_KEYWORDS & schema.keys():
         yield SchemaIssue(path, "the schema must have a 'type' key")
@@ -73,6 +80,10 @@ def _keyword_issues(schema: Mapping[str, Any], path: Path) -> Iterator[SchemaIss
     if "format" in schema and not (isinstance(schema["format"], str) and schema["format"] in _FORMATS):
         reason = f"format '{str(schema['format'])[:64]}' is not supported"
         yield SchemaIssue((*path, "format"), f"{reason}. Supported formats are: {', '.join(sorted(_FORMATS))}")
+
+
+def _may_accompany_ref(key: str) -> bool:
+    return key in ("$ref", "$defs", "definitions") or key in _ANNOTATIONS or key.startswith("x-")
 
 
 def _object_issues(schema: Mapping[str, Any], properties: object, path: Path) -> Iterator[SchemaIssue]:

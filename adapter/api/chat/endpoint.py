@@ -72,7 +72,7 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
 
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
-        headers = call.headers_for(fallback.work.card)
+        headers = call.headers_for(fallback.work)
         if params.stream:
             run = partial(fallback.run, services.sessions)
             # Options instead of the request, which would stay in memory for the whole stream.
@@ -120,7 +120,7 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
         )
 
     async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[TokenGeneration]) -> ASGIApp:
-        return json_response(_rendered(fallback.work), headers=call.headers)
+        return json_response(_rendered(fallback.work), headers=call.headers_for(fallback.work))
 
 
 def _head(work: Generation) -> Head:

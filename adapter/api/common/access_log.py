@@ -17,6 +17,8 @@ logger = logging.getLogger("adapter.access")
 
 _encode = msgspec.json.encode
 _CLIENT_CLOSED_REQUEST = 499
+# Of the places in schemas that are logged.
+_MAX_PLACES = 16
 # The version of OpenAI's API.
 _VERSION = (b"openai-version", b"2020-10-01")
 
@@ -93,6 +95,8 @@ def _line(scope: Scope, record: Record, status: int, seconds: float) -> dict[str
     if record.works:
         usages = [work.usage for work in record.works]
         line["model"] = record.works[-1].card.id
+        if relaxed := record.works[-1].relaxed:
+            line["relaxed"] = relaxed[:_MAX_PLACES]
         if tried := record.tried_nodes:
             line["nodes"] = [peer for one in tried for peer in one.peers]
             if replayed := sum(one.replayed_tokens for one in tried):

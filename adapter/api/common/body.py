@@ -14,17 +14,21 @@ from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
+from adapter.generation.base import Work
 from adapter.generation.prepare import GenerationSettings
 from adapter.offload import offload_if_large
 from adapter.server.asgi import Message, Receive
 from adapter.server.responses import Response
-from subnet.node_info import ModelCard
 
 R = TypeVar("R", bound=msgspec.Struct)
 
 # A client that is still sending does not read an error response: the rest of a body that is too large is received and
 # discarded, up to this multiple of the limit.
 _DISCARD_FACTOR = 16
+
+# Limits of a response header that lists names or paths, in bytes.
+_MAX_HEADER, _MAX_ITEM = 1024, 256
+_MORE = ", ..."
 
 BODY_TIMEOUT = 60.0
 """Maximum number of seconds between two parts of a request body."""
@@ -90,11 +94,13 @@ class Call(NamedTuple, Generic[R]):
     size: int
     headers: dict[str, str]
 
-    def headers_for(self, card: ModelCard) -> dict[str, str]:
-        """Return the headers for an answer of the model of `card`. On the chat lane the server gets all parameters, so
-        that none is ignored.
+    def headers_for(self, work: Work) -> dict[str, str]:
+        """Return the headers for the answer that is the result of `work`. On the chat lane the server gets all
+        parameters, so that none is ignored.
         """
-        return self.headers if card.lane == "token" else {}
+        if work.card.lane == "chat":
+            return {}
+        return {**self.headers, **_list_header("x-schema-relaxed", work.relaxed)}
 
     @property
     def generation_settings(self) -> GenerationSettings:
@@ -119,10 +125,20 @@ async def read(request: Request, reader: Reader[R]) -> Call[R]:
 
 def _ignored_params(unknown: Sequence[str]) -> dict[str, str]:
     """Return the header that names the unknown parameters, which have no effect; empty if there are none."""
-    if not unknown:
+    return _list_header("x-ignored-params", unknown)
+
+
+def _list_header(name: str, items: Sequence[str]) -> dict[str, str]:
+    """Return a header with names or paths, in printable ASCII and as many as fit; none if there are no items."""
+    if not items:
         return {}
-    names = [re.sub(r"[^A-Za-z0-9._-]", "?", name)[:64] for name in unknown[:32]]
-    return {"x-ignored-params": ", ".join(names)}
+    text = ""
+    for number, item in enumerate(items):
+        part = re.sub(r"[^A-Za-z0-9._$\[\]-]", "?", item)[:_MAX_ITEM]
+        if len(text) + len(part) > _MAX_HEADER - len(_MORE) - 2:
+            return {name: text + _MORE}
+        text += f", {part}" if number else part
+    return {name: text}
 
 
 def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -78,8 +78,9 @@ def _from_response_format(response_format: object) -> OutputFormat | None:
         json_schema = response_format.json_schema
         location = SchemaLocation("response_format.json_schema.schema", f"response_format '{json_schema.name}'")
         # OpenAI's strict rules apply only to a schema that the client sent, not to the default one.
-        strict = bool(json_schema.strict and json_schema.schema is not None)
-        return OutputFormat("json_schema", location, json_schema.schema or _ANY_OBJECT, strict)
+        is_strict = json_schema.strict and json_schema.schema is not None
+        schema = json_schema.schema or _ANY_OBJECT
+        return OutputFormat("json_schema", location, schema, "strict" if is_strict else "relaxed")
     return None
 
 

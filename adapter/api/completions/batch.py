@@ -57,6 +57,10 @@ class CompletionBatch(Work):
     def tried_nodes(self) -> Sequence[TriedNodes]:
         return [tried for completion in self.completions for tried in completion.tried_nodes]
 
+    @property
+    def relaxed(self) -> Sequence[str]:
+        return self.completions[0].relaxed
+
     async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Emit the events of all choices as they arrive, and the usage at the end.
 

@@ -55,7 +55,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
                 _writer, fallback, include_usage=params.include_usage, continuous_usage=params.continuous_usage
             )
             return StreamingResponse(
-                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work.card)}
+                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work)}
             )
         collectors: list[TextCollector] = []
 
@@ -64,7 +64,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
             return collectors[-1].receive
 
         await fallback.run_buffered(sessions, begin)
-        return json_response(collectors[-1].build(), headers=call.headers_for(fallback.work.card))
+        return json_response(collectors[-1].build(), headers=call.headers_for(fallback.work))
 
     def _collector(self, params: CompletionEnvelope, batch: CompletionBatch) -> TextCollector:
         return TextCollector(

@@ -5,6 +5,7 @@ adapter/generation/prepare.py does the same for conversations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -36,11 +37,15 @@ async def prepare_text(
     ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
-    grammar = await build_plain_grammar(output_format(request))
+    built = await build_plain_grammar(output_format(request))
     prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
-    model_sampling = complete_sampling(sampling(request, _engine_logprobs(request)), model, request.limit, grammar)
+    own = sampling(request, _engine_logprobs(request))
+    model_sampling = complete_sampling(own, model, request.limit, built.grammar)
     return TokenBatch(
-        [_generation(request, model, model_sampling, index, prompt) for index, prompt in enumerate(prompts)],
+        [
+            _generation(request, model, model_sampling, index, prompt, built.relaxed)
+            for index, prompt in enumerate(prompts)
+        ],
         generate=request.limit > 0,
         echo=bool(request.echo),
         num_logprobs=request.num_logprobs,
@@ -59,7 +64,12 @@ def _tokenize_prompts(request: CompletionRequest, model: Model) -> list[_Tokeniz
 
 
 def _generation(
-    request: CompletionRequest, model: Model, model_sampling: Sampling, index: int, prompt: _TokenizedPrompt
+    request: CompletionRequest,
+    model: Model,
+    model_sampling: Sampling,
+    index: int,
+    prompt: _TokenizedPrompt,
+    relaxed: Sequence[str],
 ) -> TokenGeneration:
     _check_context_length(model, len(prompt.tokens), request.limit)
     choices = request.best_of or request.n or 1
@@ -75,6 +85,7 @@ def _generation(
         priority=request.priority or 0,
         first=index * choices,
         param_names={"grammar": grammar_param(request), "logprobs": logprobs_param, "top_logprobs": logprobs_param},
+        relaxed=relaxed,
     )
 
 

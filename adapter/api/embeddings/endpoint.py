@@ -36,4 +36,4 @@ class EmbeddingEndpoint(ModelEndpoint[EmbeddingEnvelope, EmbeddingWork]):
 
     async def respond(self, call: Call[EmbeddingEnvelope], fallback: Fallback[EmbeddingWork]) -> ASGIApp:
         await fallback.run_buffered(call.request.services.sessions, lambda: lambda event: None)
-        return Response(await fallback.work.response(), headers=call.headers_for(fallback.work.card))
+        return Response(await fallback.work.response(), headers=call.headers_for(fallback.work))

@@ -32,3 +32,11 @@ class Offer(msgspec.Struct, frozen=True):
     def schemas(self) -> dict[str, Mapping[str, Any] | None]:
         """JSON schemas of the arguments, by the names of the tools."""
         return {tool.name: tool.parameters for tool in self.tools}
+
+    def with_schemas(self, schemas: Mapping[str, Mapping[str, Any]]) -> Offer:
+        """Return the offer with other schemas for some tools, by their names."""
+        tools = [
+            msgspec.structs.replace(tool, parameters=schemas[tool.name]) if tool.name in schemas else tool
+            for tool in self.tools
+        ]
+        return msgspec.structs.replace(self, tools=tuple(tools))
