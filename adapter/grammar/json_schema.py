@@ -11,6 +11,7 @@ import msgspec
 from cachetools import LRUCache, cached
 
 from adapter.grammar.compile_check import UNSUPPORTED, compile_error
+from adapter.grammar.references import is_endless
 from adapter.grammar.strict_mode import Path, SchemaIssue, find_strict_issue
 
 MAX_SCHEMA_LENGTH = 256 * 1024
@@ -75,7 +76,9 @@ def _find_unsupported(schema: Mapping[str, Any], text: str) -> SchemaIssue | Non
         return SchemaIssue((), f"the schema has {len(text)} characters, but the maximum is {MAX_SCHEMA_LENGTH}")
     error = compile_error(text)
     if error is None:
-        return None
+        # The compiler finds these only when it comes to them.
+        path = next(_endless_references(schema, schema), None)
+        return None if path is None else SchemaIssue(path, "the schema refers to itself without end")
     path = CauseSearch(schema, error).path(schema)
     return SchemaIssue(path, f"'{path[-1]}' is not supported" if path and UNSUPPORTED.match(error) else error)
 
@@ -103,6 +106,13 @@ class CauseSearch:
         text = msgspec.json.encode({**self._shared, **schema}).decode()
         self._remaining -= len(text)
         return self._remaining > 0 and compile_error(text) == self._error
+
+
+def _endless_references(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Path]:
+    if is_endless(root, schema.get("$ref")):
+        yield ("$ref",)
+    for step, subschema in _subschemas(schema):
+        yield from ((*step, *path) for path in _endless_references(root, subschema))
 
 
 def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

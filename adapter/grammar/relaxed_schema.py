@@ -19,6 +19,7 @@ from cachetools import LRUCache, cached
 
 from adapter.grammar.compile_check import compile_error
 from adapter.grammar.json_schema import MAX_SCHEMA_LENGTH, CauseSearch, encode_schema
+from adapter.grammar.references import can_follow
 from adapter.grammar.strict_mode import Path
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -169,7 +170,7 @@ class _Relaxing:
         elif (check := _CHECKS.get(key)) is not None:
             self._add_checked(kept, key, check(value), path)
         elif key == "$ref":
-            self._add_checked(kept, key, value if self._can_follow(value) else None, path)
+            self._add_checked(kept, key, value if can_follow(self._root, value) else None, path)
         elif key in _MAPS or key in _LISTS or key in _SINGLE or key in _UNSUPPORTED:
             self.dropped.append(path)
 
@@ -200,19 +201,6 @@ class _Relaxing:
         else:
             kept["anyOf"] = options
 
-    def _can_follow(self, reference: Any) -> bool:
-        """Return whether a reference leads to a schema of this document, and not back to itself at the same place."""
-        seen = set()
-        while isinstance(reference, str) and reference not in seen:
-            seen.add(reference)
-            target = _resolve(self._root, reference)
-            if not isinstance(target, Mapping | bool):
-                return False
-            if isinstance(target, bool) or "$ref" not in target:
-                return True
-            reference = target["$ref"]
-        return False
-
 
 def _without_draft_4_limits(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the schema with exclusive limits as numbers: OpenAPI 3.0 and pydantic 1 write a boolean."""
@@ -239,22 +227,6 @@ def _is_composed(schema: Any) -> bool:
 def _count_of(schema: Mapping[str, Any], keyword: str) -> int:
     value = schema.get(keyword)
     return 0 if value is None else len(value) if isinstance(value, Mapping) else 1
-
-
-def _resolve(root: Any, reference: str) -> Any:
-    """Return what a reference within the document refers to; None for any other."""
-    if not reference.startswith("#"):
-        return None
-    target = root
-    for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, Mapping):
-            target = target.get(name)
-        elif isinstance(target, list) and name.isdecimal() and int(name[:6]) < len(target):
-            target = target[int(name[:6])]
-        else:
-            return None
-    return target if reference == "#" or reference.startswith("#/") else None
 
 
 # Checks of a keyword's value: each returns the value for the grammar, None if it has none.

@@ -305,6 +305,29 @@ async def test_error_in_a_definition() -> None:
     assert error.param == "guided_json.properties.age.properties.name.format"
 
 
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"$defs": {"a": {"$ref": "#/$defs/a"}}}, "$defs.a.$ref"),
+        (
+            inside({"$ref": "#/$defs/a"}) | {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+            "$defs.a.$ref",
+        ),
+        (inside({"$ref": "#/$defs/a"}) | {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}, "$defs.a.allOf[0].$ref"),
+    ],
+)
+async def test_endless_references(schema: dict[str, Any], path: str) -> None:
+    """References in a circle that no grammar can follow are rejected before any node is asked, at their place."""
+    used = inside({"$ref": "#/$defs/a"}) | schema
+    assert (await refusal(guided_json=used)).param == f"guided_json.{path}"
+
+
+async def test_regular_expressions_that_cannot_be_enforced() -> None:
+    """The error says what is wrong with a pattern."""
+    error = await refusal(guided_json=inside({"type": "string", "pattern": "^(?=a)"}))
+    assert "invalid regular expression: look-around" in error.message
+
+
 async def test_schemas_too_large_or_too_deep() -> None:
     """A schema that is too large or nested too deeply is rejected as a whole."""
     large = inside({"enum": ["x" * 300_000]})
