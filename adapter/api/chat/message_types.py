@@ -59,7 +59,8 @@ Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart
 _PARTS_LENGTH = Meta(min_length=1, max_length=MAX_PARTS)
 TextParts = Annotated[list[TextPart], _PARTS_LENGTH]
 UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart], _PARTS_LENGTH]
-AssistantParts = Annotated[list[TextPart | RefusalPart], _PARTS_LENGTH]
+# Some clients write an empty list beside tool calls.
+AssistantParts = Annotated[list[TextPart | RefusalPart], Meta(max_length=MAX_PARTS)]
 
 
 class CalledFunction(Struct, frozen=True):

@@ -29,13 +29,14 @@ def check_chat(request: ChatCompletionRequest) -> None:
 
 
 def check_messages(messages: Collection[Message]) -> None:
-    """Check that each message of the assistant has content, tool calls or a refusal."""
+    """Check that each message of the assistant has content, tool calls, a refusal or reasoning."""
     for index, message in enumerate(messages):
         if (
             type(message) is AssistantMessage
-            and message.content is None
+            and (message.content is None or message.content == [])
             and not message.tool_calls
             and message.refusal is None
+            and not (message.reasoning_content or message.reasoning)
         ):
             place = f"messages[{index}].content"
             raise BadRequest(

@@ -16,6 +16,7 @@ from adapter.errors import BadRequest
 R = TypeVar("R", bound=msgspec.Struct)
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_NO_INTEGER = re.compile(r"Expected `int[^`]*`, got `float` - at `\$\.(\w+)`")
 _LONE_SURROGATE = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F])")
 
 
@@ -47,16 +48,21 @@ class Reader(Generic[R]):
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
-        try:
-            request = msgspec.convert(given, self._struct, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise validation_error(str(error), given, self._struct) from error
-        except RecursionError as error:
-            raise _invalid_json(str(error)) from error
+        request = self._convert(given)
         unknown = () if self._contract is None else self._contract.check(given, strict=strict)
         if self._check is not None:
             self._check(request)
         return ParsedRequest(request, given, unknown)
+
+    def _convert(self, given: dict[str, Any]) -> R:
+        while True:
+            try:
+                return msgspec.convert(given, self._struct, str_keys=True)
+            except msgspec.ValidationError as error:
+                if not _make_integer(given, str(error)):
+                    raise validation_error(str(error), given, self._struct) from error
+            except RecursionError as error:
+                raise _invalid_json(str(error)) from error
 
     def _decode(self, body: bytes) -> dict[str, Any]:
         try:
@@ -69,6 +75,18 @@ class Reader(Generic[R]):
         except (msgspec.DecodeError, RecursionError) as error:
             hint = " (unpaired surrogate)" if _LONE_SURROGATE.search(body) else ""
             raise _invalid_json(f"{error}{hint}") from error
+
+
+def _make_integer(given: dict[str, Any], problem: str) -> bool:
+    """Replace the parameter of which msgspec says that it is no integer by the one that it equals; return False if it
+    equals none. Clients in Lua and JavaScript write 10.0.
+    """
+    found = _NO_INTEGER.fullmatch(problem)
+    value = None if found is None else given.get(found[1])
+    if found is None or not isinstance(value, float) or not value.is_integer():
+        return False
+    given[found[1]] = int(value)
+    return True
 
 
 def _add_location(body: bytes, problem: str) -> str:

@@ -426,6 +426,27 @@ def test_conversation() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "reasoning_content": "x"},
+        {"reasoning": "x"},
+        {"content": [], "tool_calls": [CALL]},
+        {"content": [], "refusal": "No."},
+        {"content": ""},
+    ],
+)
+def test_complete_messages_of_the_assistant(message: dict[str, Any]) -> None:
+    """A message of the assistant is complete with anything that the gateway itself, or another server, may answer."""
+    said = plain(read(messages=[{"role": "assistant", **message}]).messages)
+    assert said[0]["role"] == "assistant"
+
+
+def test_integers_written_as_floats() -> None:
+    """A number with an integral value is an integer, however it is written."""
+    assert read(max_tokens=10.0, n=2.0, seed=-3.0).seed == -3
+
+
 def test_invalid_arguments_in_the_history() -> None:
     """Tool call arguments in the history that are not valid JSON are passed on as text."""
     call = {**CALL, "function": {"name": "add", "arguments": "{a"}}
