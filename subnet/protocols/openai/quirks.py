@@ -26,6 +26,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     - `text_supported`: the same for text completions.
     - `unsupported`: parameters that it silently ignores or misinterprets; for those that depend on its version, see
       ignored_parameters.
+    - `text_unsupported`: the same for text completions.
     - `translate`: returns a request body with other parameters in the server's own form.
     - `renamed`: OpenAI's names of parameters, mapped to the server's own.
     - `developer_role`: it accepts the role "developer"; everyone, OpenAI included, accepts "system" instead.
@@ -41,6 +42,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     supported: frozenset[str] | None = None
     text_supported: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
+    text_unsupported: frozenset[str] = frozenset()
     translate: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     renamed: Mapping[str, str] = {}
     developer_role: bool = False
@@ -100,6 +102,7 @@ _BY_KIND: Mapping[Kind, Quirks] = {
     # lmstudio.ai/docs/developer/openai-compat/chat-completions, supported payload parameters.
     "lmstudio": Quirks(
         unsupported=frozenset({"logprobs", "top_logprobs"}),
+        text_unsupported=frozenset({"logprobs"}),
         renamed={**_MAX_TOKENS, "repetition_penalty": "repeat_penalty"},
         single_choice=True,
     ),
@@ -149,7 +152,10 @@ def quirks_for(spec: NodeSpec, version: str = "") -> Quirks:
 def _for_kind(kind: Kind, version: str) -> Quirks:
     quirks, ignored = _BY_KIND.get(kind, Quirks()), ignored_by(kind, version)
     return msgspec.structs.replace(
-        quirks, unsupported=quirks.unsupported | ignored.refused, translate=ignored.translate
+        quirks,
+        unsupported=quirks.unsupported | ignored.refused,
+        text_unsupported=quirks.text_unsupported | ignored.text_refused,
+        translate=ignored.translate,
     )
 
 
