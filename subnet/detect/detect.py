@@ -106,6 +106,8 @@ async def _first_match(http: HttpClient, probes: Iterable[Probe], *, likely: boo
 
 
 async def _run(http: HttpClient, probe: Probe, likely: bool) -> DetectedServer | None:
+    if probe.refusal:
+        return DetectedServer(probe.kind) if await _refuses(http, probe) else None
     response = await _get_first(http, probe.paths, probe.shape, likely)
     if response is None:
         return None
@@ -129,6 +131,17 @@ async def _get_first(http: HttpClient, paths: Iterable[str], shape: Any, likely:
             if likely or isinstance(error, NodeLost):
                 raise
     return None
+
+
+async def _refuses(http: HttpClient, probe: Probe) -> bool:
+    """Return whether the server refuses an empty object as the type of `probe` does. Raises NodeLost."""
+    try:
+        await http.post(probe.paths[0], {})
+    except NodeLost:
+        raise
+    except SubnetError as error:
+        return probe.refusal in error.message
+    return False
 
 
 async def _list_models(http: HttpClient) -> list[_Model]:

@@ -67,12 +67,13 @@ class ChatClient:
         return total_usage(usages)
 
     def _create_choice(self, request: ChatRequest, number: int) -> Choice:
+        stops = _stop_strings(request) if self._quirks.keeps_stop else []
         if request.endpoint == "completions":
-            return TextChoice(number, logprobs=request.body.get("logprobs") is not None)
+            return TextChoice(number, logprobs=request.body.get("logprobs") is not None, stops=stops)
         # A continuation that begins with all of a long prefix is the whole answer again.
         may_repeat = self._quirks.repeats_prefix or len(request.prefix) >= _MIN_REPEATED
         repeated = request.prefix if may_repeat else ""
-        return Choice(number, repeated_prefix=repeated, logprobs=bool(request.body.get("logprobs")))
+        return Choice(number, repeated_prefix=repeated, logprobs=bool(request.body.get("logprobs")), stops=stops)
 
     async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: Sink[ChatDelta]) -> Outcome:
         try:
@@ -170,6 +171,11 @@ class _ResponseSink:
         if self._response.finished and self._trailer_timeout is not None:
             self._trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
             self._trailer_timeout = None
+
+
+def _stop_strings(request: ChatRequest) -> list[str]:
+    stop = request.body.get("stop")
+    return [stop] if isinstance(stop, str) else [text for text in stop or () if isinstance(text, str)]
 
 
 async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

@@ -64,9 +64,9 @@ IGNORED = (
 )
 
 
-def ignored_by(kind: Kind, version: str) -> Row:
-    """Return the row of a server; without a known version, that of the newest ones."""
+def ignored_by(kind: Kind, version: str) -> Row | None:
+    """Return the row of a server, if it has one; without a known version, that of the newest ones."""
     parsed = parse_version(version)
     rows = [row for row in IGNORED if row.kind == kind]
     fits = (row for row in rows if parsed is None or row.covers(parsed))
-    return next(fits, Row(kind, "", frozenset(), frozenset()))
+    return next(fits, None)
