@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tests.faults.asking import get
+from tests.processes import free_port
 
 ENGINES = Path(__file__).parents[2] / ".venv-engines"
 MODEL = ENGINES / "model"
@@ -118,10 +118,3 @@ def post(url: str, body: Any) -> Any:
     with closing(HTTPConnection(address.netloc, timeout=60)) as connection:
         connection.request("POST", address.path, json.dumps(body), {"content-type": "application/json"})
         return json.loads(connection.getresponse().read())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
