@@ -18,19 +18,25 @@ Servers = Fleet[VllmServer]
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def vllms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Run two vLLMs behind a gateway for each lane."""
     with ExitStack() as stack:
-        vllms = stack.enter_context(running([VllmServer(), VllmServer()]))
+        both = stack.enter_context(running([VllmServer(), VllmServer()]))
         gateways = {}
         for lane in LANES:
             # Less than the last request of a full queue waits for its first token.
-            nodes = [node_settings(one, at, lane=lane, first_token_timeout=5) for at, one in enumerate(vllms)]
+            nodes = [node_settings(one, at, lane=lane, first_token_timeout=5) for at, one in enumerate(both)]
             path = write_config(tmp_path_factory.mktemp(lane), nodes)
             gateways[lane] = stack.enter_context(gateway((), ("--config", str(path))))
-        made = Fleet(vllms, gateways)
-        made.mend()
+        made = Fleet(both, gateways)
         yield made
+
+
+@pytest.fixture(scope="module")
+def servers(vllms: Servers) -> Servers:
+    """Return the vLLMs, of which those that the last file killed have been started again."""
+    vllms.mend()
+    return vllms
 
 
 @pytest.fixture(params=LANES)
