@@ -26,8 +26,10 @@ from tests.provider import (
     chunk,
     connection_reset,
     error_response,
+    event,
     events,
     json_response,
+    raw,
 )
 
 OURS = ("messages", "model", "stream", "stream_options")
@@ -210,6 +212,24 @@ async def test_stop_strings_in_answers(
     assert result.text() == text
     stopped = text != "".join(pieces)
     assert result.finishes() == ["stop" if stopped else finish]
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ('`top_p` has to be a "float"', InvalidRequest),
+        ("`stop` has to be a list\nof strings", InvalidRequest),
+        ("out of memory\n", NodeError),
+    ],
+)
+async def test_errors_that_are_not_valid_json(message: str, error: type[SubnetError]) -> None:
+    """The message of an error that transformers serve has not escaped decides like any other."""
+    script = raw(event(chunk({"role": "assistant"})), f'data: {{"error": "{message}"}}\n\n')
+    async with Provider(script) as provider, node(provider.url, kind="transformers") as protocol:
+        with pytest.raises(error) as caught:
+            await chat(protocol)
+    assert type(caught.value) is error
+    assert message.partition("\n")[0] in caught.value.message
 
 
 @pytest.mark.parametrize("version", ["0.11.0", "0.32.0", "0.1.dev9+g1", ""])
