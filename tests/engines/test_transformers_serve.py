@@ -37,11 +37,15 @@ class TransformersServer(Server):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet[TransformersServer]]:
-    """Run two servers behind a gateway that is told their addresses and the model's name."""
+    """Run two servers behind a gateway that is told their addresses and the model's name.
+
+    Its timeout is less than the last request of a queue waits for its first token.
+    """
     folder = tmp_path_factory.mktemp("transformers")
     with ExitStack() as stack:
         servers = stack.enter_context(running([TransformersServer(folder / "cache") for _ in range(2)]))
-        nodes = [node_settings(one, at, models={NAME: str(MODEL)}) for at, one in enumerate(servers)]
+        settings = {"models": {NAME: str(MODEL)}, "first_token_timeout": 5}
+        nodes = [node_settings(one, at, **settings) for at, one in enumerate(servers)]
         path = write_config(folder, nodes)
         made = Fleet(servers, {"chat": stack.enter_context(gateway((), ("--config", str(path))))})
         made.mend()
@@ -172,8 +176,9 @@ def test_clients_that_leave(fleet: TransformersFleet) -> None:
 
 def test_a_queue(fleet: TransformersFleet) -> None:
     """The server answers one request after the other, and all of them are served by it."""
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: fleet.ask("chat", STORY), range(6)))
+    question = asked(STORY, max_tokens=60)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: fleet.ask("chat", question), range(8)))
     assert all(answer.complete and answer.switched == 0 for answer in answers)
     assert len({answer.choices[0].text for answer in answers}) == 1
 
