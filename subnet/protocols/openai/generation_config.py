@@ -74,8 +74,14 @@ def to_generation_config(body: Body) -> Body:
 
 def _check(body: Body) -> _Parameters:
     try:
-        return msgspec.convert(body, _Parameters, str_keys=True)
+        given = msgspec.convert(body, _Parameters, str_keys=True)
     except msgspec.ValidationError as error:
         problem, place = str(error), _PLACE.search(str(error))
         param = "" if place is None else place[1]
         raise InvalidRequest(f"Invalid value for '{param}': {_PLACE.sub('', problem)}.", param=param) from error
+    try:
+        msgspec.json.decode("{}" if given.generation_config is None else given.generation_config, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        message = "Invalid value for 'generation_config': expected a JSON object in a string."
+        raise InvalidRequest(message, param="generation_config") from error
+    return given

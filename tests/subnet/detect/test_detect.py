@@ -199,6 +199,18 @@ async def test_likely_types_are_probed_first() -> None:
     assert server.paths == ["/v1/models", "/version"]
 
 
+async def test_a_failing_server_of_a_known_type() -> None:
+    """A server that fails when it is asked again is not taken for one of another type."""
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"detail": "oh"}, status=503)
+
+    async with serving({**TRANSFORMERS, "/load_model": fail}) as server:
+        assert (await detect(NodeSpec(url=server.url))).kind == "openai"
+        with pytest.raises(NodeError):
+            await detect(NodeSpec(url=server.url), "transformers")
+
+
 async def test_old_tgi() -> None:
     """A version of TGI without a model list is detected."""
     async with serving({"/info": TGI["/info"]}) as server:
