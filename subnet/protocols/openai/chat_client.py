@@ -164,10 +164,11 @@ class _ResponseSink:
         self._update()
 
     def _update(self) -> None:
-        if self._queue_watch is not None:
+        self.done = self._response.done
+        # A server may send headers and a role to a request that has yet to wait.
+        if self._queue_watch is not None and (self._response.has_content or self.done):
             self._queue_watch.stop()
             self._queue_watch = None
-        self.done = self._response.done
         if self._response.finished and self._trailer_timeout is not None:
             self._trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
             self._trailer_timeout = None

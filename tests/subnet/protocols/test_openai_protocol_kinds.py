@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +20,10 @@ from subnet.protocols.openai.openai_choice import PrefixFilter
 from subnet.protocols.openai.quirks import Quirks, quirks_for
 from tests.chat_node import HELLO, Recorder, chat, node
 from tests.provider import (
+    Pause,
     Provider,
     Script,
+    Step,
     answer,
     as_text,
     chunk,
@@ -216,6 +219,27 @@ async def test_stop_strings_in_answers(
     assert result.text() == text
     stopped = text != "".join(pieces)
     assert result.finishes() == ["stop" if stopped else finish]
+
+
+async def test_a_role_does_not_end_the_wait_for_a_slot() -> None:
+    """While another request has the only slot, one that has got no more than its role is kept alive."""
+    role, word = event(chunk({"role": "assistant"})), event(chunk({"content": "a"}))
+    words: list[Step] = [word, Pause(0.02)] * 500
+    busy = Script([role, *words])
+    request = ChatRequest(model="model", body={"messages": HELLO})
+    has_slot, kept_alive = asyncio.Event(), asyncio.Event()
+    first = Recorder(lambda delta: has_slot.set())
+    second = Recorder(lambda delta: kept_alive.set() if len(second.deltas) > 3 else None)
+    async with Provider(busy, Script([role, Pause()])) as provider:
+        async with node(provider.url, kind="transformers", first_token_timeout=0.5) as protocol:
+            tasks = [asyncio.create_task(protocol.rpc_chat(request, first.emit))]
+            await has_slot.wait()
+            tasks.append(asyncio.create_task(protocol.rpc_chat(request, second.emit)))
+            await asyncio.wait_for(kept_alive.wait(), 10)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    assert not any(delta.tokens for delta in second.deltas)
 
 
 @pytest.mark.parametrize(
