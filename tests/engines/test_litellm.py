@@ -196,7 +196,6 @@ async def test_what_it_hides(both: Proxies, provider: Provider) -> None:
 
 
 QUESTIONS = {
-    "greedy": WHOLE,
     "seeded": asked(WHOLE, temperature=1.0, seed=5),
     "unseeded": asked(WHOLE, temperature=1.0),
 }

@@ -176,9 +176,9 @@ def test_clients_that_leave(fleet: TransformersFleet) -> None:
 
 def test_a_queue(fleet: TransformersFleet) -> None:
     """The server answers one request after the other, and all of them are served by it."""
-    question = asked(STORY, max_tokens=60)
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: fleet.ask("chat", question), range(8)))
+    question = asked(STORY, max_tokens=48)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: fleet.ask("chat", question), range(6)))
     assert all(answer.complete and answer.switched == 0 for answer in answers)
     assert len({answer.choices[0].text for answer in answers}) == 1
 
