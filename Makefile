@@ -28,7 +28,7 @@ serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS=
 test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
-test-engines: can-test-engines .venv-engines/set-up.done ## set up a real vLLM, then test with it (ARGS="-k killed")
+test-engines: can-test-engines .venv-engines/set-up.done ## set up real servers, then test with them (ARGS="-k killed")
 	@exec $(BIN)/python -m pytest --durations 5 tests/engines $(ARGS)
 
 check: lint ## check style and types and run the fast tests, in under a minute
@@ -112,7 +112,7 @@ can-test-engines: .venv/test.done # say whether the engines can be set up here
 			"the build for CPUs that vLLM needs; where it is a file, name its folder in PIP_FIND_LINKS" >&2; exit 1; }
 
 .venv-engines/set-up.done: requirements-engines.lock tests/engines/set_up.py tests/engines/convert.py | .venv/test.done
-	@echo "[engines] vLLM and what it needs, pinned in requirements-engines.lock (2 GB)"
+	@echo "[engines] vLLM, transformers serve, LiteLLM, SMG and what they need, pinned in requirements-engines.lock (3 GB)"
 	@$(BIN)/python -m venv --clear --without-pip .venv-engines
 	$(call INSTALL,requirements-engines.lock,PIP_PYTHON=.venv-engines)
 	@echo "[engines] the demo model in Hugging Face format"

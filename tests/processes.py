@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,14 @@ def adapter_up(*flags: str, directory: str) -> Iterator[Running]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -458,6 +458,7 @@ async def test_rate_limits() -> None:
         ("ollama", {"best_of": 2}, "best_of"),
         ("llama-server", {"guided_regex": "a"}, "guided_regex"),
         ("llama-server", {"suffix": "a"}, "suffix"),
+        ("sglang", {"best_of": 2}, "best_of"),
     ],
 )
 async def test_parameters_that_a_server_would_drop(kind: Kind, fields: dict[str, Any], param: str) -> None:
@@ -469,6 +470,14 @@ async def test_parameters_that_a_server_would_drop(kind: Kind, fields: dict[str,
         accepted: dict[str, Any] = {"seed": 1, "suffix": "", "logprobs": 0, "echo": False, "best_of": 1}
         assert await complete(http, **accepted) == (200, TEXT, None)
     assert provider.requests_to(COMPLETIONS)[0].body["logprobs"] == 0
+
+
+async def test_parameters_of_text_completions_only() -> None:
+    """What a server ignores in chat completions only is passed on in text completions."""
+    provider = Provider(completions=[as_text(answer())])
+    async with gateway_to_nodes((provider, {"kind": "sglang"})) as http:
+        assert await complete(http, echo=True) == (200, TEXT, None)
+    assert provider.requests_to(COMPLETIONS)[0].body["echo"] is True
 
 
 async def test_server_without_n() -> None:

@@ -1,6 +1,5 @@
 """Decoding of answers: token ids to text to events. Decoders keep state, so each choice has its own."""
 
 from adapter.decode.detokenizer import Detokenizer, TokenTable
-from adapter.decode.stop_scanner import StopScanner
 
-__all__ = ["Detokenizer", "StopScanner", "TokenTable"]
+__all__ = ["Detokenizer", "TokenTable"]

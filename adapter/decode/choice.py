@@ -9,13 +9,14 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import NamedTuple
 
-from adapter.decode import Detokenizer, StopScanner
+from adapter.decode import Detokenizer
 from adapter.decode.events import CallArguments, CallStarted, Event, Finished, ReasoningDelta, TextDelta
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob
 from adapter.tools import Parser
 from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
 from subnet.aio import Sink
 from subnet.generation import Delta, FinishReason, TokenLogprobs
+from subnet.stop_scanner import StopScanner
 
 
 class ChoiceReader(ABC):

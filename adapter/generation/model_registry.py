@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
-from adapter.decode import Detokenizer, StopScanner, TokenTable
+from adapter.decode import Detokenizer, TokenTable
 from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceReader
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
@@ -23,6 +23,7 @@ from adapter.tools import ModelFormat, parse_format_name, select_format
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
+from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)

@@ -106,6 +106,8 @@ async def _first_match(http: HttpClient, probes: Iterable[Probe], *, likely: boo
 
 
 async def _run(http: HttpClient, probe: Probe, likely: bool) -> DetectedServer | None:
+    if probe.refusal:
+        return DetectedServer(probe.kind) if await _refuses(http, probe, likely) else None
     response = await _get_first(http, probe.paths, probe.shape, likely)
     if response is None:
         return None
@@ -129,6 +131,18 @@ async def _get_first(http: HttpClient, paths: Iterable[str], shape: Any, likely:
             if likely or isinstance(error, NodeLost):
                 raise
     return None
+
+
+async def _refuses(http: HttpClient, probe: Probe, likely: bool) -> bool:
+    """Return whether the server refuses an empty object as the type of `probe` does. Raises the same errors."""
+    try:
+        await http.post(probe.paths[0], {})
+    except SubnetError as error:
+        if probe.refusal in error.message:
+            return True
+        if isinstance(error, NodeLost) or (likely and not isinstance(error, _UNKNOWN_PATH)):
+            raise
+    return False
 
 
 async def _list_models(http: HttpClient) -> list[_Model]:

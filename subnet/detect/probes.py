@@ -2,7 +2,8 @@
 
 Sources: vLLM's API server (/version) and its ModelCard (owned_by); SGLang's "Native APIs" (/model_info, /server_info;
 older ones have "get_" before the name); llama.cpp tools/server/README.md (/props); Ollama docs/api.md (/api/version);
-Text Generation Inference router/src/lib.rs (struct Info); LM Studio "REST API v0" (/api/v0/models).
+Text Generation Inference router/src/lib.rs (struct Info); LM Studio "REST API v0" (/api/v0/models);
+transformers/cli/serving/server.py (/load_model).
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Probe(NamedTuple):
 
     The version is in that response, or in one of `version_shape` from one of `version_paths`. `owners` are the values
     of `owned_by` in the server's model list. `requires_owner`: all servers of this type have one of them, so no others
-    are probed.
+    are probed. `refusal`: the server has no such path, but refuses an empty object that is posted to the first of
+    `paths` with these words.
     """
 
     kind: Kind
@@ -80,6 +82,7 @@ class Probe(NamedTuple):
     requires_owner: bool = False
     version_paths: tuple[str, ...] = ()
     version_shape: Any = None
+    refusal: str = ""
 
 
 PROBES = (
@@ -98,6 +101,15 @@ PROBES = (
     Probe("ollama", "Ollama", ("/api/version",), _Version, frozenset({"library"})),
     Probe("lmstudio", "LM Studio", ("/api/v0/models",), _LmStudio, frozenset({"organization_owner"})),
     Probe("tgi", "TGI", ("/info",), _Tgi),
+    # Its only other marks are its /openapi.json, which takes seconds and megabytes elsewhere, and its /health, at which
+    # LiteLLM asks all its providers for an answer.
+    Probe(
+        "transformers",
+        "transformers serve",
+        ("/load_model",),
+        None,
+        refusal="Missing `model` field in the request body.",
+    ),
     Probe("subnet", "subnet node", ("/healthz",), _Subnet),
 )
 TITLES: dict[Kind, str] = {probe.kind: probe.title for probe in PROBES} | {"openai": "OpenAI-compatible server"}

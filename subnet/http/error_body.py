@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ _MAX_FIELDS = 32
 # Messages about the request itself, for errors without any code.
 _INVALID_REQUEST = re.compile(
     r"validation error|invalid (argument|format|image|input|message|param|request|role|schema|type|url|value)"
-    r"|unsupported|not (supported|allowed|permitted)|must (be|not|have)|should be|unrecognized|out of range"
+    r"|unsupported|not (supported|allowed|permitted)|must (be|not|have)|(should|has to) be|unrecognized|out of range"
     r"|unknown (parameter|field)|cannot be (greater|less|empty|used)|(greater|less|more) than (the )?max",
     re.IGNORECASE,
 )
@@ -58,7 +59,8 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
         Known forms: {"error": {"message", "type", "param", "code"}} (OpenAI and most), in a list (Gemini), without
         "error" (vLLM and Mistral, older), {"error": "text", "error_type"} (Ollama, TGI), {"detail": "text" or
-        [{"loc", "msg"}]} (FastAPI; as the "message" at Mistral), {"error": {..., "innererror": {"code"}}} (Azure).
+        [{"loc", "msg"}]} (FastAPI; as the "message" at Mistral), {"error": {..., "innererror": {"code"}}} (Azure), and
+        a message with the whole body of another server in it (LiteLLM).
         """
         if isinstance(body, list) and body:
             body = body[0]
@@ -114,7 +116,20 @@ def _message(detail: Any) -> tuple[str, str | None]:
         path = detail[0].get("loc")
         steps = [str(step) for step in path] if isinstance(path, list) else []
         return _truncate(str(detail[0].get("msg", ""))), ".".join(step for step in steps if step != "body") or None
-    return (_truncate(detail) if isinstance(detail, str) else ""), None
+    return _unquoted(_truncate(detail)) if isinstance(detail, str) else ("", None)
+
+
+def _unquoted(message: str) -> tuple[str, str | None]:
+    """Return the message and the parameter of the error that a proxy quotes in its own, or `message` as it is."""
+    start = message.find('{"error"')
+    if start < 0:
+        return message, None
+    try:
+        error = json.JSONDecoder().raw_decode(message, start)[0]["error"]
+    except (ValueError, RecursionError):
+        return message, None
+    inner, param = (error.get("message"), error.get("param")) if isinstance(error, dict) else (None, None)
+    return (inner, param if isinstance(param, str) else None) if isinstance(inner, str) else (message, None)
 
 
 def _truncate(text: str) -> str:

@@ -2,6 +2,7 @@
 
 Sources: OpenAI's guide to error codes; vLLM vllm/entrypoints/openai (ErrorResponse); llama.cpp tools/server
 (format_error_response); Ollama openai/openai.go (NewError); Text Generation Inference router (ErrorResponse);
+LiteLLM 1.108 and transformers serve 5.19, which were run;
 Anthropic, Azure, Gemini, Groq, Mistral and OpenRouter: their API references on errors.
 """
 
@@ -36,7 +37,12 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 _QUOTA = _any_of("insufficient_quota", "insufficient.balance", "credit balance is too low", "payment_required")
 _API_KEY = _any_of(
-    "invalid_api_key", "api_key_invalid", "incorrect api key", "api key not valid", "authentication_error"
+    "invalid_api_key",
+    "api_key_invalid",
+    "incorrect api key",
+    "api key not valid",
+    "authentication_error",
+    "no_db_connection",  # LiteLLM without a database, for any key but its own
 )
 _CONTENT_POLICY = _any_of(
     "content_policy",
@@ -70,7 +76,13 @@ _CONTEXT_LENGTH = _any_of(
     "cannot be greater than max_model_len",
 )
 _RATE_LIMIT = _any_of("rate_limit", "too_many_requests", "resource_exhausted")
-_UNKNOWN_MODEL = _any_of("model_not_found", "not_found_error", "modelnotfound")
+_UNKNOWN_MODEL = _any_of(
+    "model_not_found",
+    "not_found_error",
+    "modelnotfound",
+    "invalid model name passed in model=",  # LiteLLM
+    "^ ?server is pinned to",  # transformers serve
+)
 _BUSY = _any_of("overloaded", "server busy", "too busy", "at capacity")
 
 # A server's own failure, whatever it calls it in a stream: vLLM and SGLang report a crash of their engine as a

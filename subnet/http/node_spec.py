@@ -14,7 +14,7 @@ from msgspec import Meta
 from subnet.errors import SettingsError
 from subnet.node_info import Lane, Modality, Placement
 
-Kind = Literal["subnet", "vllm", "sglang", "llama-server", "ollama", "tgi", "lmstudio", "openai"]
+Kind = Literal["subnet", "vllm", "sglang", "llama-server", "ollama", "tgi", "lmstudio", "transformers", "openai"]
 
 _Seconds = Annotated[float, Meta(gt=0)]
 # Settings of a node and, in the gateway, of a model.

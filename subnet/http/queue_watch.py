@@ -24,6 +24,9 @@ _GAUGES: Mapping[Kind, str] = {
 }
 # The path at which a server declares its slots, and the member. llama.cpp tools/server/README.md, GET /props.
 _SLOTS: Mapping[Kind, tuple[str, str]] = {"llama-server": ("/props", "total_slots")}
+# Number of slots of servers that declare none. transformers/cli/serving/utils.py, InferenceThread; with
+# --continuous-batching it has more, but then a request that waits while others get tokens waits all the same.
+_FIXED_SLOTS: Mapping[Kind, int] = {"transformers": 1}
 # Time between two requests for the metrics, the same for a server that has none, and the limit of one request. In
 # seconds.
 _INTERVAL = 2.0
@@ -44,7 +47,7 @@ class ServerActivity(Protocol):
 class QueueWatcher:
     """Tells requests without a first token whether the server of `spec` has a queue. All of them share its answers.
 
-    It has one if its metrics say so; or, where it declares its slots, if this process runs more requests on it than
+    It has one if its metrics say so; or, where its slots are known, if this process runs more requests on it than
     there are slots, and some of them get tokens. Any other server counts as one without a queue.
     """
 
@@ -56,7 +59,7 @@ class QueueWatcher:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._slots_at = None if spec.kind is None or activity is None else _SLOTS.get(spec.kind)
-        self._slots: float = inf
+        self._slots: float = inf if spec.kind is None else _FIXED_SLOTS.get(spec.kind, inf)
         self._activity = activity
         gauge = None if spec.kind is None else _GAUGES.get(spec.kind)
         self._pattern = (
@@ -73,7 +76,8 @@ class QueueWatcher:
     @contextmanager
     def watch(self, keep_alive: Callable[[], None]) -> Iterator[QueueWatch]:
         """Call `keep_alive` from time to time while the server has a queue, until the block is left or `stop`."""
-        watch = QueueWatch(self, keep_alive, None if self._pattern is None else self._interval)
+        may_queue = self._pattern is not None or self._slots < inf
+        watch = QueueWatch(self, keep_alive, self._interval if may_queue else None)
         try:
             yield watch
         finally:
@@ -81,6 +85,8 @@ class QueueWatcher:
 
     async def has_queue(self) -> bool:
         """Return whether requests wait at the server, as of at most one interval ago."""
+        if self._pattern is None:
+            return self._exceeds_slots()
         async with self._lock:
             if self._clock() >= self._expires:
                 self._waiting, pause = await self._fetch()

@@ -18,6 +18,8 @@ def convert(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=_DTYPE)
     # Transformers takes a model from a GGUF file for a quantised one, and does not save it.
     del model.config.quantization_config
+    # Nor does it write what class the model is, without which `transformers serve` cannot load it.
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     GenerationConfig.from_model_config(model.config).save_pretrained(folder)
     own = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied(model.config, name)}

@@ -7,7 +7,7 @@ from subnet.models.pretrained import describe_pretrained
 from subnet.models.resolve import resolve
 from subnet.node_info import TokenizerArtefact
 from tests.engines.conftest import Servers
-from tests.engines.vllm_server import MODEL, NAME, post
+from tests.engines.server import MODEL, NAME, post
 from tests.real_engine import chat, make_engine, run
 
 
@@ -28,4 +28,4 @@ async def test_the_weights_are_the_same(servers: Servers) -> None:
     async with make_engine() as engine:
         tokens, _ = await run(engine, prompt, temperature=0.0, max_tokens=6)
     body = {"model": NAME, "prompt": prompt.tolist(), "max_tokens": 6, "temperature": 0, "return_token_ids": True}
-    assert post(f"{servers.vllm.url}/v1/completions", body)["choices"][0]["token_ids"] == tokens
+    assert post(f"{servers.first.url}/v1/completions", body)["choices"][0]["token_ids"] == tokens

@@ -13,7 +13,8 @@ from subnet.generation import derive_seed
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Lane
 from tests.engines.conftest import Servers
-from tests.engines.vllm_server import CONTEXT, NAME, post
+from tests.engines.server import NAME, post
+from tests.engines.vllm_server import CONTEXT
 from tests.faults.answers import Answer
 from tests.faults.asking import Question, connect, send
 from tests.processes import until
@@ -105,9 +106,9 @@ def test_a_seed_on_the_token_lane(servers: Servers) -> None:
     """On the token lane the answer is vLLM's own to a seed that is derived from the caller's."""
     question = asked(STORY, temperature=1.0, seed=11, return_token_ids=True)
     messages = json.loads(question.body)["messages"]
-    prompt = post(f"{servers.vllm.url}/tokenize", {"model": NAME, "messages": messages})["tokens"]
+    prompt = post(f"{servers.first.url}/tokenize", {"model": NAME, "messages": messages})["tokens"]
     body = {"model": NAME, "prompt": prompt, "max_tokens": question.max_tokens, "temperature": 1.0}
-    own = post(f"{servers.vllm.url}/v1/completions", {**body, "seed": derive_seed(11, 0), "return_token_ids": True})
+    own = post(f"{servers.first.url}/v1/completions", {**body, "seed": derive_seed(11, 0), "return_token_ids": True})
     answer = servers.ask("token", question)
     assert answer.complete, answer.events
     assert answer.choices[0].tokens == own["choices"][0]["token_ids"]
@@ -115,7 +116,7 @@ def test_a_seed_on_the_token_lane(servers: Servers) -> None:
 
 async def test_draws(servers: Servers) -> None:
     """vLLM on a CPU has its V1 runner, whose generator starts anew for each request, and that is found out."""
-    async with VllmEngine(NodeSpec(url=servers.vllm.url)) as engine:
+    async with VllmEngine(NodeSpec(url=servers.first.url)) as engine:
         assert not engine.capabilities.positional_draws
 
 
@@ -175,7 +176,7 @@ def test_refused_requests(
     assert answer.status == 400
     assert param in f"{error['param']} {error['message']}"
     assert code in ("", error["code"])
-    assert {row["state"] for row in servers.gateways[lane].table} == {"healthy"}
+    assert servers.states(lane) == {"healthy"}
 
 
 def test_more_tokens_than_the_context(servers: Servers) -> None:
@@ -189,16 +190,16 @@ def test_an_invalid_schema(servers: Servers, lane: Lane) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
     answer = servers.ask(lane, asked(STORY, response_format=form))
     assert answer.status == 400, answer.events
-    assert {row["state"] for row in servers.gateways[lane].table} == {"healthy"}
+    assert servers.states(lane) == {"healthy"}
 
 
 def test_clients_that_leave(servers: Servers, lane: Lane) -> None:
     """When a client leaves, vLLM stops generating for it."""
-    aborted = servers.vllm.metric("vllm:request_success_total", finished_reason="abort")
+    aborted = servers.first.metric("vllm:request_success_total", finished_reason="abort")
     connection = connect(servers.gateways[lane].url)
     send(connection, asked(STORY, model=NAME, max_tokens=900, ignore_eos=True))
     assert connection.getresponse().read(200)
-    assert servers.vllm.metric("vllm:num_requests_running") == 1
+    assert servers.first.metric("vllm:num_requests_running") == 1
     connection.close()
-    until(lambda: servers.vllm.metric("vllm:num_requests_running") == 0)
-    assert servers.vllm.metric("vllm:request_success_total", finished_reason="abort") <= aborted + 1
+    until(lambda: servers.first.metric("vllm:num_requests_running") == 0)
+    assert servers.first.metric("vllm:request_success_total", finished_reason="abort") <= aborted + 1

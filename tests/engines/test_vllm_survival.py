@@ -9,8 +9,6 @@ import pytest
 from subnet.node_info import Lane
 from tests.engines.conftest import Servers
 from tests.engines.test_vllm import FORM, STORY, asked
-from tests.faults.answers import Answer
-from tests.faults.asking import Question
 from tests.faults.conftest import Record
 
 CUT = 12
@@ -30,22 +28,12 @@ def both(servers: Servers) -> Servers:
     return servers
 
 
-def ask_and_kill(servers: Servers, lane: Lane, question: Question, cut: int) -> Answer:
-    """Kill the server that answers after `cut` pieces of text."""
-
-    def on_text(pieces: int) -> None:
-        if pieces == cut:
-            servers.vllm.kill()
-
-    return servers.ask(lane, question, on_text)
-
-
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_killed(both: Servers, lane: Lane, name: str, record_property: Record) -> None:
     """The client gets one complete answer, which begins as the undisturbed one, and not a token more or less."""
     question = QUESTIONS[name]
     whole = both.ask(lane, question).choices[0].text
-    answer = ask_and_kill(both, lane, question, CUT)
+    answer = both.ask_and_kill(lane, question, CUT)
     assert answer.complete, answer.events
     assert answer.switched == 1
     assert answer.usages[0]["completion_tokens"] == question.max_tokens
@@ -58,7 +46,7 @@ def test_killed(both: Servers, lane: Lane, name: str, record_property: Record) -
 def test_killed_in_a_json_object(both: Servers, lane: Lane) -> None:
     """A greedy answer under a schema is replayed on the other server and stays valid."""
     question = asked(STORY, prompt="Plan a trip.", max_tokens=60, **FORM)
-    answer = ask_and_kill(both, lane, question, 4)
+    answer = both.ask_and_kill(lane, question, 4)
     assert answer.complete, answer.events
     assert answer.switched == 1
     assert json.loads(answer.choices[0].text).keys() == {"city", "days"}

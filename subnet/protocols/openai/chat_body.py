@@ -69,8 +69,9 @@ def build_body(
             body.setdefault(new, body.pop(name))
     is_chat = request.endpoint == "chat/completions"
     supported = quirks.supported if is_chat else quirks.text_supported
+    unsupported = quirks.unsupported if is_chat else quirks.text_unsupported
     body = _without_tools(body, quirks)
-    body = {name: value for name, value in body.items() if _is_sent(name, value, supported, quirks.unsupported)}
+    body = {name: value for name, value in body.items() if _is_sent(name, value, supported, unsupported)}
     if quirks.stop_list and isinstance(body.get("stop"), str):
         body["stop"] = [body["stop"]]
     body |= _messages(body["messages"], request.prefix, quirks) if is_chat else _prompt(body["prompt"], request.prefix)

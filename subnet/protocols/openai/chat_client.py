@@ -66,12 +66,13 @@ class ChatClient:
         return total_usage(usages)
 
     def _create_choice(self, request: ChatRequest, number: int) -> Choice:
+        stops = _stop_strings(request) if self._quirks.keeps_stop else []
         if request.endpoint == "completions":
-            return TextChoice(number, logprobs=request.body.get("logprobs") is not None)
+            return TextChoice(number, logprobs=request.body.get("logprobs") is not None, stops=stops)
         # A continuation that begins with all of a long prefix is the whole answer again.
         may_repeat = self._quirks.repeats_prefix or len(request.prefix) >= _MIN_REPEATED
         repeated = request.prefix if may_repeat else ""
-        return Choice(number, repeated_prefix=repeated, logprobs=bool(request.body.get("logprobs")))
+        return Choice(number, repeated_prefix=repeated, logprobs=bool(request.body.get("logprobs")), stops=stops)
 
     async def _complete_together(self, request: ChatRequest, choices: list[Choice], emit: Sink[ChatDelta]) -> Outcome:
         try:
@@ -135,9 +136,16 @@ class ChatClient:
 
 
 def _after_event(queue_watch: QueueWatch, trailer_timeout: asyncio.Timeout, response: ChatResponse) -> None:
-    queue_watch.stop()
+    # A server may send headers and a role to a request that has yet to wait.
+    if response.has_content or response.done:
+        queue_watch.stop()
     if response.finished and trailer_timeout.when() is None:
         trailer_timeout.reschedule(asyncio.get_running_loop().time() + _TRAILER_TIMEOUT)
+
+
+def _stop_strings(request: ChatRequest) -> list[str]:
+    stop = request.body.get("stop")
+    return [stop] if isinstance(stop, str) else [text for text in stop or () if isinstance(text, str)]
 
 
 async def _gather(requests: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from subnet.protocols.openai.usage_reader import UsageReader
 
 # Keep-alives that some servers send as events instead of comments.
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
+# An error of transformers serve, which writes the message into the JSON as it is: with quotes, or cut at a line break.
+_BROKEN_ERROR = re.compile(r'\{"error": "(.*?)(?:"\})?', re.DOTALL)
 # Members that the gateway makes itself, and the padding with which OpenAI hides the length of a chunk on its own
 # connection; all others are passed on.
 _MEMBERS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "obfuscation"})
@@ -144,6 +147,8 @@ class ChatResponse:
         except ValueError as error:
             if event.name == "error":
                 return event.data
+            if (broken := _BROKEN_ERROR.fullmatch(event.data)) is not None:
+                return {"error": broken[1]}
             raise WireError(f"{self._peer} sent an event that is not valid JSON") from error
 
     def _chunk(self, name: str, chunk: Any, *, escaped: bool) -> None:

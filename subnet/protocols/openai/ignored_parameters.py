@@ -15,6 +15,9 @@ from subnet.protocols.openai.structured_outputs import to_guided, to_sglang, to_
 Body = dict[str, Any]
 # OpenAI's parameters that no local server has.
 _CLOUD_ONLY = "audio function_call functions modalities verbosity web_search_options"
+_VLLM = f"typical_p {_CLOUD_ONLY}"
+_SGLANG = f"typical_p include_stop_str_in_output chat_template documents {_CLOUD_ONLY}"
+_LLAMA_SERVER = "structured_outputs guided_json guided_regex guided_choice guided_grammar echo suffix best_of"
 
 
 def names(text: str) -> frozenset[str]:
@@ -29,14 +32,15 @@ def _unchanged(body: Body) -> Body:
 class Row(NamedTuple):
     """What the versions of a server from `since` to before `until` ignore.
 
-    `refused` are refused by name; `translate` returns a body with others in the server's own form, and raises
-    InvalidRequest for what it has no form for. `checked` is the version that was run, or what else was consulted, and
-    the date.
+    `refused` are refused by name in chat completions, `text_refused` in text completions. `translate` returns a body
+    with others in the server's own form, and raises InvalidRequest for what it has no form for. `checked` is the
+    version that was run, or what else was consulted, and the date.
     """
 
     kind: Kind
     checked: str
     refused: frozenset[str]
+    text_refused: frozenset[str]
     translate: Callable[[Body], Body] = _unchanged
     since: Version = ()
     until: Version | None = None
@@ -47,30 +51,22 @@ class Row(NamedTuple):
 
 IGNORED = (
     # Run: unknown parameters are accepted, and guided_* are unknown since they were removed.
-    Row("vllm", "0.32.0, 2026-11-30", names(f"typical_p {_CLOUD_ONLY}"), to_structured_outputs, since=(0, 11)),
+    Row("vllm", "0.32.0, 2026-11-30", names(_VLLM), names(_VLLM), to_structured_outputs, since=(0, 11)),
     # docs.vllm.ai/en/v0.10.2, "Structured Outputs": structured_outputs came with 0.11.
-    Row("vllm", "documentation, 2026-11-30", names(f"typical_p {_CLOUD_ONLY}"), to_guided, until=(0, 11)),
-    # python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest.
-    Row(
-        "sglang",
-        "source, 2026-11-30",
-        names(f"typical_p include_stop_str_in_output echo chat_template documents {_CLOUD_ONLY}"),
-        to_sglang,
-    ),
+    Row("vllm", "documentation, 2026-11-30", names(_VLLM), names(_VLLM), to_guided, until=(0, 11)),
+    # python/sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest and CompletionRequest: only the latter has
+    # `echo`, which serving_completions.py applies, and `best_of`, which it does not.
+    Row("sglang", "source, 2026-11-30", names(f"{_SGLANG} echo"), names(f"{_SGLANG} best_of"), to_sglang),
     # Run.
-    Row(
-        "llama-server",
-        "b11549, 2026-11-30",
-        names("structured_outputs guided_json guided_regex guided_choice guided_grammar echo suffix best_of"),
-    ),
+    Row("llama-server", "b11549, 2026-11-30", names(_LLAMA_SERVER), names(_LLAMA_SERVER)),
     # router/src/lib.rs, GrammarType: the content of a response format is its `value`, which must not be missing.
-    Row("tgi", "source, 2026-11-30", names(""), to_tgi),
+    Row("tgi", "source, 2026-11-30", names(""), names(""), to_tgi),
 )
 
 
-def ignored_by(kind: Kind, version: str) -> Row:
-    """Return the row of a server; without a known version, that of the newest ones."""
+def ignored_by(kind: Kind, version: str) -> Row | None:
+    """Return the row of a server, if it has one; without a known version, that of the newest ones."""
     parsed = parse_version(version)
     rows = [row for row in IGNORED if row.kind == kind]
     fits = (row for row in rows if parsed is None or row.covers(parsed))
-    return next(fits, Row(kind, "", frozenset()))
+    return next(fits, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from subnet.chat import ChatDelta, ChatFinishReason
@@ -11,6 +11,7 @@ from subnet.http.lenient_json import SurrogateJoiner
 from subnet.protocols.openai.extra_members import MemberReader
 from subnet.protocols.openai.openai_logprobs import TextLogprobsReader, read_logprobs
 from subnet.protocols.openai.tool_calls import ToolCalls
+from subnet.stop_scanner import StopScanner
 
 # DeepSeek, vLLM, SGLang and llama-server; OpenRouter, Ollama and newer vLLM; others. Some send the same text in two
 # fields.
@@ -37,9 +38,12 @@ class Choice:
     """Converts `choices[]` of chunks, or of a whole response, to deltas of choice `number`.
 
     `repeated_prefix` is the beginning of the answer, if the server was asked to continue it and may send it again.
+    `stops` are the stop strings, if the server may send the one that ended the answer.
     """
 
-    def __init__(self, number: int, *, repeated_prefix: str = "", logprobs: bool = False) -> None:
+    def __init__(
+        self, number: int, *, repeated_prefix: str = "", logprobs: bool = False, stops: Sequence[str] = ()
+    ) -> None:
         self.number = number
         self.started = False
         self.finished = False
@@ -49,7 +53,8 @@ class Choice:
         self._choice_members = MemberReader(_CHOICE_MEMBERS)
         self._prefix_filter = PrefixFilter(repeated_prefix)
         self._logprobs = logprobs
-        self._plain = not repeated_prefix and not logprobs
+        self._stop_scanner = StopScanner(stops) if stops else None
+        self._plain = not repeated_prefix and not logprobs and not stops
         self._halves = SurrogateJoiner()
 
     def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:
@@ -96,6 +101,9 @@ class Choice:
         delta = ChatDelta(self.number, calls=self._tool_calls.finish())
         text = (self._halves.flush(("delta", "content")), self._halves.flush(("message", "content")))
         delta.text = self._prefix_filter.flush() + "".join(text)
+        if self._stop_scanner is not None:
+            delta.text = self._stop_scanner.decode(delta.text) + self._stop_scanner.flush()
+            self._reason = self._reason if self._stop_scanner.stopped is None else "stop"
         delta.finish_reason = to_finish_reason(self._reason, has_calls=bool(self._tool_calls))
         return delta
 
@@ -110,6 +118,8 @@ class Choice:
         elif content is not None:
             _read_parts(content, delta)
         delta.text = self._prefix_filter.feed(delta.text)
+        if self._stop_scanner is not None:
+            delta.text = self._stop_scanner.decode(delta.text)
         for name in _REASONING:
             if not delta.reasoning:
                 delta.reasoning = _text(message.get(name))
@@ -124,8 +134,10 @@ class Choice:
 class TextChoice(Choice):
     """Choice of a text completion, with its `text` directly in `choices[]`."""
 
-    def __init__(self, number: int, *, repeated_prefix: str = "", logprobs: bool = False) -> None:
-        super().__init__(number, repeated_prefix=repeated_prefix, logprobs=logprobs)
+    def __init__(
+        self, number: int, *, repeated_prefix: str = "", logprobs: bool = False, stops: Sequence[str] = ()
+    ) -> None:
+        super().__init__(number, repeated_prefix=repeated_prefix, logprobs=logprobs, stops=stops)
         self._logprobs_reader = TextLogprobsReader()
 
     def read(self, raw: dict[str, Any], *, escaped: bool = False) -> ChatDelta | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from subnet.http.node_spec import Kind, NodeSpec
+from subnet.protocols.openai.generation_config import to_generation_config
 from subnet.protocols.openai.ignored_parameters import ignored_by, names
 
 
@@ -26,12 +27,14 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     - `text_supported`: the same for text completions.
     - `unsupported`: parameters that it silently ignores or misinterprets; for those that depend on its version, see
       ignored_parameters.
+    - `text_unsupported`: the same for text completions.
     - `translate`: returns a request body with other parameters in the server's own form.
     - `renamed`: OpenAI's names of parameters, mapped to the server's own.
     - `developer_role`: it accepts the role "developer"; everyone, OpenAI included, accepts "system" instead.
     - `single_choice`: it generates one choice per request.
     - `model`: its name for the only model that it serves.
     - `stop_list`: it accepts stop strings only as a list.
+    - `keeps_stop`: its answers include the stop string that ended them.
     - `prefill`: it continues a trailing assistant message, if the request contains `prefill_body` and the message
       `prefill_message`.
     - `repeats_prefix`: it may repeat the text of that message.
@@ -41,12 +44,14 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     supported: frozenset[str] | None = None
     text_supported: frozenset[str] | None = None
     unsupported: frozenset[str] = frozenset()
+    text_unsupported: frozenset[str] = frozenset()
     translate: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     renamed: Mapping[str, str] = {}
     developer_role: bool = False
     single_choice: bool = False
     model: str | None = None
     stop_list: bool = False
+    keeps_stop: bool = False
     prefill: bool = False
     prefill_body: Mapping[str, Any] = {}
     prefill_message: Mapping[str, Any] = {}
@@ -100,8 +105,22 @@ _BY_KIND: Mapping[Kind, Quirks] = {
     # lmstudio.ai/docs/developer/openai-compat/chat-completions, supported payload parameters.
     "lmstudio": Quirks(
         unsupported=frozenset({"logprobs", "top_logprobs"}),
+        text_unsupported=frozenset({"logprobs"}),
         renamed={**_MAX_TOKENS, "repetition_penalty": "repeat_penalty"},
         single_choice=True,
+    ),
+    # Run, version 5.19; transformers/cli/serving/chat_completion.py and completion.py. It logs a warning for most of
+    # OpenAI's parameters that it ignores; a frequency penalty becomes a repetition penalty, a suffix is appended. Seeds
+    # are set for the whole process when a request arrives, so only a server with one request at a time repeats itself.
+    "transformers": Quirks(
+        supported=names(
+            "messages max_tokens seed stop temperature top_p logit_bias tools chat_template_kwargs generation_config"
+        ),
+        text_supported=names("prompt max_tokens seed stop temperature top_p generation_config"),
+        translate=to_generation_config,
+        renamed=_MAX_TOKENS,
+        single_choice=True,
+        keeps_stop=True,
     ),
 }
 
@@ -148,8 +167,13 @@ def quirks_for(spec: NodeSpec, version: str = "") -> Quirks:
 
 def _for_kind(kind: Kind, version: str) -> Quirks:
     quirks, ignored = _BY_KIND.get(kind, Quirks()), ignored_by(kind, version)
+    if ignored is None:
+        return quirks
     return msgspec.structs.replace(
-        quirks, unsupported=quirks.unsupported | ignored.refused, translate=ignored.translate
+        quirks,
+        unsupported=quirks.unsupported | ignored.refused,
+        text_unsupported=quirks.text_unsupported | ignored.text_refused,
+        translate=ignored.translate,
     )
 
 

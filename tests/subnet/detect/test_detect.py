@@ -83,6 +83,20 @@ LM_STUDIO = {
     },
 }
 OPENAI = {"/v1/models": models("system", "gpt-4o-mini", "gpt-4o")}
+
+
+async def _refuse_to_load(_: web.Request) -> web.Response:
+    return web.json_response({"detail": "Missing `model` field in the request body."}, status=422)
+
+
+# transformers 5.19, run: it lists all models that it has in its cache, which may be none.
+TRANSFORMERS = {
+    "/v1/models": {
+        "object": "list",
+        "data": [{"owned_by": "Qwen", "id": "Qwen/Qwen3-0.6B", "object": "model", "created": 1796074650.5}],
+    },
+    "/load_model": _refuse_to_load,
+}
 KNOWN: list[tuple[Kind, str, Mapping[str, Any]]] = [
     ("vllm", "0.11.2", VLLM),
     ("sglang", "0.5.9", SGLANG),
@@ -91,6 +105,7 @@ KNOWN: list[tuple[Kind, str, Mapping[str, Any]]] = [
     ("ollama", "0.12.6", OLLAMA),
     ("tgi", "3.2.1", TGI),
     ("lmstudio", "", LM_STUDIO),
+    ("transformers", "", TRANSFORMERS),
     ("openai", "", OPENAI),
     # A single matching response is not enough.
     ("openai", "", {"/v1/models": models("somebody", "m"), "/version": {"version": "1"}}),
@@ -182,6 +197,18 @@ async def test_likely_types_are_probed_first() -> None:
     async with serving(VLLM) as server:
         await detect(NodeSpec(url=server.url))
     assert server.paths == ["/v1/models", "/version"]
+
+
+async def test_a_failing_server_of_a_known_type() -> None:
+    """A server that fails when it is asked again is not taken for one of another type."""
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"detail": "oh"}, status=503)
+
+    async with serving({**TRANSFORMERS, "/load_model": fail}) as server:
+        assert (await detect(NodeSpec(url=server.url))).kind == "openai"
+        with pytest.raises(NodeError):
+            await detect(NodeSpec(url=server.url), "transformers")
 
 
 async def test_old_tgi() -> None:

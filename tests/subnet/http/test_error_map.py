@@ -25,6 +25,16 @@ from subnet.http.error_map import UNPAID_RETRY_AFTER, NotFound, to_error
 from subnet.http.retry_after import retry_after
 
 # Error responses and the errors they are mapped to: status, body, error, param.
+
+# A backend's error body in the message of LiteLLM's own.
+QUOTED = 'litellm.BadRequestError: A - {{"error":{{"message":"{}","param":"{}","code":400}}}}\n\nLiteLLM: no fallback'
+
+
+def litellm_error(message: str) -> Any:
+    """Return LiteLLM's error body with this message."""
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "400"}}
+
+
 ERROR_RESPONSES: list[tuple[int, Any, type[SubnetError], str | None]] = [
     # OpenAI
     (
@@ -229,6 +239,35 @@ ERROR_RESPONSES: list[tuple[int, Any, type[SubnetError], str | None]] = [
     ),
     # DeepSeek
     (400, {"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}, ContentRefused, None),
+    # LiteLLM 1.108, run
+    (400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}, Unauthorized, None),
+    (
+        400,
+        {
+            "error": {
+                "message": "/chat/completions: Invalid model name passed in model=nope. Call `/v1/models` to view"
+                " available models for your key.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "400",
+            }
+        },
+        NotFound,
+        None,
+    ),
+    (400, litellm_error(QUOTED.format("temperature must be in [0, 2]", "temperature")), InvalidRequest, "temperature"),
+    (400, litellm_error(QUOTED.format("oh", "a")[:60]), InvalidRequest, None),
+    (400, litellm_error(QUOTED.replace('{{"message', '["message')), InvalidRequest, None),
+    (
+        400,
+        litellm_error(QUOTED.format("max_tokens=5000 cannot be greater than max_model_len=1024.", "max_tokens")),
+        ContextLengthExceeded,
+        "max_tokens",
+    ),
+    (429, {"error": {"message": "cooldown", "type": "all_deployments_in_cooldown", "code": "429"}}, RateLimited, None),
+    # transformers serve 5.19, run
+    (400, {"detail": "Server is pinned to 'a'; requested 'b'."}, NotFound, None),
+    (422, {"detail": "Unexpected fields in the request: {'top_k'}"}, InvalidRequest, None),
     # unknown servers
     (400, "nonsense", InvalidRequest, None),
     (413, "<html>Request Entity Too Large</html>", InvalidRequest, None),
@@ -285,6 +324,7 @@ def test_every_error_response_is_mapped(status: int, body: Any, error: type[Subn
         # No code at all.
         ({"error": {"message": "`stop` must be a list of at most 4 strings"}}, InvalidRequest),
         ({"error": "top_logprobs is not supported by this model"}, InvalidRequest),
+        ({"error": "`top_p` has to be a float > 0 and < 1, but is 7.0"}, InvalidRequest),
         ({"error": {"message": "internal error: state must be reset"}}, NodeError),
         # Ollama, of a call whose JSON it cannot read.
         ({"error": "invalid character '}' looking for beginning of value"}, NodeError),
@@ -383,3 +423,9 @@ def test_503_with_retry_after_is_busy() -> None:
     assert type(to_error("peer", 503, "")) is NodeError
     busy = to_error("peer", 503, "", {"retry-after": "2"})
     assert (type(busy), busy.retry_after) == (NodeBusy, 2)
+
+
+def test_the_error_that_a_proxy_quotes() -> None:
+    """Of an error that a proxy quotes in its own, the client gets the message."""
+    mapped = to_error("peer", 400, litellm_error(QUOTED.format("temperature must be in [0, 2]", "temperature")))
+    assert mapped.message == "temperature must be in [0, 2]"

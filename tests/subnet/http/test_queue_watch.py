@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,11 +28,15 @@ class Activity:
 
 @asynccontextmanager
 async def watcher_of(
-    activity: Activity, metrics: Script, slots: int = 2, kind: Kind = "llama-server"
+    activity: Activity,
+    metrics: Script,
+    slots: int = 2,
+    kind: Kind = "llama-server",
+    first_token_timeout: float | None = None,
 ) -> AsyncIterator[tuple[QueueWatcher, Provider]]:
     routes = {"/metrics": metrics, "/props": json_response({"total_slots": slots})}
     async with Provider(routes=routes) as provider:
-        spec = NodeSpec(url=provider.url, kind=kind)
+        spec = NodeSpec(url=provider.url, kind=kind, first_token_timeout=first_token_timeout)
         async with HttpClient(spec) as http:
             yield QueueWatcher(spec, http, activity, lambda: activity.now), provider
 
@@ -53,6 +58,24 @@ async def test_more_requests_than_slots(running: int, silence: float, expected: 
     activity = Activity(running, last_received=1000.0 - silence)
     async with watcher_of(activity, error_response(404)) as (watcher, _):
         assert await watcher.has_queue() is expected
+
+
+@pytest.mark.parametrize(("running", "expected"), [(2, True), (1, False)])
+async def test_a_server_with_one_slot(running: int, expected: bool) -> None:
+    """A server that is known to answer one request at a time is asked nothing."""
+    async with watcher_of(Activity(running), error_response(404), kind="transformers") as (watcher, provider):
+        assert await watcher.has_queue() is expected
+        assert not provider.requests
+
+
+async def test_keep_alives_while_the_only_slot_is_in_use() -> None:
+    """A request that waits for the only slot is kept alive, until the watch stops."""
+    async with watcher_of(
+        Activity(running=2), error_response(404), kind="transformers", first_token_timeout=0.03
+    ) as it:
+        kept_alive = asyncio.Event()
+        with it[0].watch(kept_alive.set):
+            await asyncio.wait_for(kept_alive.wait(), 10)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.chat import ChatRequest
+from subnet.chat import ChatRequest, Endpoint
 from subnet.errors import InvalidRequest, NodeError, NodeLost, RateLimited, SubnetError, Unauthorized, WireError
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import ModelCard
@@ -17,8 +18,22 @@ from subnet.protocols.openai import OpenAIProtocol
 from subnet.protocols.openai.chat_body import build_body
 from subnet.protocols.openai.openai_choice import PrefixFilter
 from subnet.protocols.openai.quirks import Quirks, quirks_for
-from tests.chat_node import HELLO, chat, node
-from tests.provider import Provider, Script, answer, connection_reset, error_response, json_response
+from tests.chat_node import HELLO, Recorder, chat, node
+from tests.provider import (
+    Pause,
+    Provider,
+    Script,
+    Step,
+    answer,
+    as_text,
+    chunk,
+    connection_reset,
+    error_response,
+    event,
+    events,
+    json_response,
+    raw,
+)
 
 OURS = ("messages", "model", "stream", "stream_options")
 
@@ -98,6 +113,28 @@ def sent(body: dict[str, Any], quirks: Quirks, *, prefix: str = "") -> dict[str,
         ),
         ("lmstudio", {"max_completion_tokens": 5, "repetition_penalty": 1.5}, {"max_tokens": 5, "repeat_penalty": 1.5}),
         ("lmstudio", {"logprobs": False}, {}),
+        ("transformers", {"max_completion_tokens": 5, "user": "me", "echo": False}, {"max_tokens": 5}),
+        (
+            "transformers",
+            {"temperature": 0, "stop": [], "logit_bias": {"28": 1}},
+            {"temperature": 0, "logit_bias": {"28": 1.0}},
+        ),
+        (
+            "transformers",
+            {"temperature": 0.5, "max_tokens": 7},
+            {"temperature": 0.5, "max_tokens": 7, "generation_config": '{"do_sample":true}'},
+        ),
+        (
+            "transformers",
+            {"temperature": 0, "repetition_penalty": 1.5, "min_tokens": 3, "max_completion_tokens": 7},
+            {"temperature": 0, "max_tokens": 7, "generation_config": '{"repetition_penalty":1.5,"min_new_tokens":3}'},
+        ),
+        (
+            "transformers",
+            {"top_k": -1, "min_p": 0.1},
+            {"generation_config": '{"top_k":0,"min_p":0.1,"do_sample":true,"max_new_tokens":1024}'},
+        ),
+        ("transformers", {"temperature": 1, "generation_config": "{}"}, {"temperature": 1, "generation_config": "{}"}),
     ],
 )
 def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -118,6 +155,21 @@ def test_parameters_are_adapted(kind: str | None, body: dict[str, Any], expected
         ("tgi", "logit_bias", {"1": 2}),
         ("lmstudio", "logprobs", True),
         ("llama-server", "guided_regex", "a+"),
+        ("transformers", "response_format", {"type": "json_object"}),
+        ("transformers", "tool_choice", "required"),
+        ("transformers", "logprobs", True),
+        ("transformers", "frequency_penalty", 0.5),
+        ("transformers", "presence_penalty", 0.5),
+        ("transformers", "max_completion_tokens", 0),
+        ("transformers", "temperature", "hot"),
+        ("transformers", "stop", ["a", ""]),
+        ("transformers", "logit_bias", {"a": 1}),
+        ("transformers", "logit_bias", {"1": "a"}),
+        ("transformers", "seed", 2**63),
+        ("transformers", "generation_config", "{"),
+        ("transformers", "generation_config", ""),
+        ("transformers", "generation_config", "[]"),
+        ("transformers", "generation_config", {}),
         ("vllm", "typical_p", 0.5),
         ("vllm", "verbosity", "low"),
         ("vllm", "modalities", ["text", "audio"]),
@@ -138,6 +190,74 @@ async def test_ignored_parameters_are_rejected(kind: str, name: str, value: Any)
         with pytest.raises(InvalidRequest) as caught:
             await chat(protocol, **{name: value})
         assert (caught.value.param, provider.chat_requests) == (name, [])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "text"),
+    [
+        (["One", " two", " three"], " two", "One"),
+        (["One", " t", "wo!"], ["two"], "One "),
+        (["One", " t"], ["two"], "One t"),
+        (["One", " two"], None, "One two"),
+    ],
+)
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize(
+    ("endpoint", "asked"), [("chat/completions", {"messages": HELLO}), ("completions", {"prompt": "go"})]
+)
+async def test_stop_strings_in_answers(
+    pieces: list[str], stop: Any, text: str, finish: str, endpoint: Endpoint, asked: dict[str, Any]
+) -> None:
+    """The stop string that transformers serve sends as a part of the answer does not reach the client."""
+    chunks = [chunk({"role": "assistant"}), *(chunk({"content": piece}) for piece in pieces), chunk(finish=finish)]
+    script = events(*chunks)
+    request = ChatRequest(model="model", endpoint=endpoint, body={**asked, "stop": stop})
+    result = Recorder()
+    async with Provider(script, completions=[as_text(script)]) as provider:
+        async with node(provider.url, kind="transformers") as protocol:
+            await protocol.rpc_chat(request, result.emit)
+    assert result.text() == text
+    stopped = text != "".join(pieces)
+    assert result.finishes() == ["stop" if stopped else finish]
+
+
+async def test_a_role_does_not_end_the_wait_for_a_slot() -> None:
+    """While another request has the only slot, one that has got no more than its role is kept alive."""
+    role, word = event(chunk({"role": "assistant"})), event(chunk({"content": "a"}))
+    words: list[Step] = [word, Pause(0.02)] * 500
+    busy = Script([role, *words])
+    request = ChatRequest(model="model", body={"messages": HELLO})
+    has_slot, kept_alive = asyncio.Event(), asyncio.Event()
+    first = Recorder(lambda delta: has_slot.set())
+    second = Recorder(lambda delta: kept_alive.set() if len(second.deltas) > 3 else None)
+    async with Provider(busy, Script([role, Pause()])) as provider:
+        async with node(provider.url, kind="transformers", first_token_timeout=0.5) as protocol:
+            tasks = [asyncio.create_task(protocol.rpc_chat(request, first.emit))]
+            await has_slot.wait()
+            tasks.append(asyncio.create_task(protocol.rpc_chat(request, second.emit)))
+            await asyncio.wait_for(kept_alive.wait(), 10)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    assert not any(delta.tokens for delta in second.deltas)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ('`top_p` has to be a "float"', InvalidRequest),
+        ("`stop` has to be a list\nof strings", InvalidRequest),
+        ("out of memory\n", NodeError),
+    ],
+)
+async def test_errors_that_are_not_valid_json(message: str, error: type[SubnetError]) -> None:
+    """The message of an error that transformers serve has not escaped decides like any other."""
+    script = raw(event(chunk({"role": "assistant"})), f'data: {{"error": "{message}"}}\n\n')
+    async with Provider(script) as provider, node(provider.url, kind="transformers") as protocol:
+        with pytest.raises(error) as caught:
+            await chat(protocol)
+    assert type(caught.value) is error
+    assert message.partition("\n")[0] in caught.value.message
 
 
 @pytest.mark.parametrize("version", ["0.11.0", "0.32.0", "0.1.dev9+g1", ""])

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.decode import StopScanner
+from subnet.stop_scanner import StopScanner
 
 TEXT = st.text("abc\n", max_size=30)
 STOPS = st.lists(st.text("abc\n", min_size=1, max_size=5), max_size=4)
