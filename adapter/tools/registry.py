@@ -10,13 +10,12 @@ import msgspec
 
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.formats.deepseek import DeepSeek, DeepSeekV3
-from adapter.tools.formats.glm import Glm
 from adapter.tools.formats.harmony import Harmony
 from adapter.tools.formats.hermes import Hermes
 from adapter.tools.formats.llama3_json import Llama3Json
 from adapter.tools.formats.mistral import Mistral, MistralArgs
 from adapter.tools.formats.pythonic import Pythonic
-from adapter.tools.formats.qwen3_coder import Qwen3Coder
+from adapter.tools.formats.tag_families import TAG_FORMATS, TAG_MARKS
 from adapter.tools.grammar.lark import Lark
 from adapter.tools.grammar.reasoning import TAGS, Tags
 from adapter.tools.parser import Parser, Reader
@@ -33,8 +32,7 @@ _MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
     (DeepSeek, (DeepSeek.visible_marks[0],)),
     (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
     (Mistral, ("[TOOL_CALLS]",)),
-    (Glm, ("<arg_key>",)),
-    (Qwen3Coder, ("<function=", "<parameter=")),
+    *((TAG_FORMATS[name], marks) for name, marks in TAG_MARKS),
     (Hermes, ("<tool_call>",)),
     (Pythonic, ("<|python_start|>",)),
     (Pythonic, ("<|tool_call_start|>",)),

@@ -58,12 +58,13 @@ class Lark:
             return f"{text} {self.mark(mark)}"
         return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
 
-    def bounded(self, mark: str, min_length: int, max_length: int | None) -> str:
+    def bounded(self, mark: str, closing: str, min_length: int, max_length: int | None) -> str:
         """Return an expression for a text of limited length, followed by `mark`, which starts with `<` or a line end.
-        The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
+        `closing` is the expression for the mark. The text must not contain `<`: excluding only the mark would exceed
+        the states of llguidance's lexer.
         """
         text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
-        return f"{text} {self.mark(mark)}" if self.has(mark) else self.terminal(f"{text} {quoted(mark)}")
+        return self.terminal(f"{text} {closing}") if closing == quoted(mark) else f"{text} {closing}"
 
     def terminal(self, body: str) -> str:
         """Add a terminal, which is matched greedily, and return its name."""

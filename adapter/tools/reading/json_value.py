@@ -1,6 +1,8 @@
-"""Scanner for the end of a JSON object, array or string."""
+"""JSON values: the end of one in a text, and strings."""
 
 from __future__ import annotations
+
+import json
 
 
 class JsonValue:
@@ -30,3 +32,7 @@ class JsonValue:
         elif char in "}]":
             self._depth -= 1
         return not (self._depth or self._quoted)
+
+
+def encode_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, REASONING, ModelFormat, select_format
 from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 
 CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible_marks
 TOOLS = {
@@ -262,6 +263,10 @@ FRAGMENTS = sorted(
         "<parameter=city>",
         "</parameter>",
         "</function>",
+        "</arg_value>\n",
+        '<invoke name="get_weather">',
+        '<parameter name="zip">',
+        "</invoke>",
         "[get_weather(",
         "city=",
         "functions.",
@@ -269,7 +274,7 @@ FRAGMENTS = sorted(
     | set('{}[]()"\\,: \n=1e>')
 )
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
-WELL_FORMED = st.sampled_from([text for _, text, _ in WRITTEN])
+WELL_FORMED = st.sampled_from([text for _, text, _ in WRITTEN] + [example.call for example in TAG_EXAMPLES.values()])
 MANGLED = st.builds(
     lambda text, start, end, between: text[: min(start, end)] + between + text[max(start, end) :],
     WELL_FORMED,
@@ -327,10 +332,9 @@ EARLY = {
     "mistral_args": '[TOOL_CALLS]get_weather[ARGS]{"city": "Par',
     "deepseek": f'{CALLS}{CALL}get_weather{SEP}{{"city": "Par',
     "deepseek_v3": f'{CALLS}{CALL}function{SEP}get_weather\n```json\n{{"city": "Par',
-    "glm": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Par",
-    "qwen3_coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nPar",
     "harmony": '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Par',
     "pythonic": "[get_weather(city='Par', days=",
+    **{name: example.cut for name, example in TAG_EXAMPLES.items()},
 }
 
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
 from tests.adapter.tools.test_parsers import message, only
-from tests.adapter.tools.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits
+from tests.adapter.tools.test_parsers_grammar import ACCEPTED, TOOLS, Vocabulary, Walk, fits, tags_of
 
 BEGUN = ('{"name": "get_weather"', '{"name": "get_weather", "parameters": ', "[get_weather(", "[ get_time()]", "<|")
-ENDS = ("</parameter>", "\n</parameter>")
 BARE = ("llama3_json", "pythonic")
 
 
@@ -39,7 +38,7 @@ def test_all_calls_fit(special: bool, name: str, seed: int, several: bool, opene
     opened = opened and kind.tags is not None
     vocabulary = Vocabulary(kind.visible_marks if special else ())
     walk = Walk(free(kind, several, vocabulary.special, opened), vocabulary)
-    text = walk.written(Random(seed), (*kind.visible_marks, *BEGUN, *ENDS))
+    text = walk.written(Random(seed), (*kind.visible_marks, *BEGUN, *tags_of(name)))
     parser = kind.parser(TOOLS, opened)
     assert parser is not None
     calls = message(parser.decode(text) + parser.flush()).calls

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
+from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 from tests.adapter.tools.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
@@ -70,7 +71,7 @@ class Walk:
     def written(self, random: Random, marks: tuple[str, ...]) -> str:
         text = b""
         while True:
-            mark = random.choice((self._vocabulary, self._vocabulary.encode))(random.choice(marks))
+            mark = random.choice((self._vocabulary, self._vocabulary.split))(random.choice(marks))
             if random.random() < 0.2 and self._matcher.validate_tokens(mark) == len(mark):
                 tokens = mark
             else:
@@ -129,8 +130,7 @@ def test_the_parser_reads_what_the_grammar_allows(
     opened = opened and kind.tags is not None
     vocabulary = Vocabulary(kind.visible_marks if special else ())
     grammar = kind.call_grammar(TOOLS, several, vocabulary.special, opened)
-    marks = (*kind.visible_marks, "</parameter>", "\n</parameter>")
-    text = Walk(grammar, vocabulary).written(Random(seed), marks)
+    text = Walk(grammar, vocabulary).written(Random(seed), (*kind.visible_marks, *tags_of(name)))
     calls = calls_in(kind, text, opened)
     assert calls
     assert several or len(calls) == 1
@@ -146,16 +146,14 @@ ACCEPTED = {
     "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{WEATHER}",
     "deepseek": f"{CALLS}{CALL}get_weather{SEP}{WEATHER}{CALL_END}{CALLS_END}",
     "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{WEATHER}\n```{CALL_END}{CALLS_END}",
-    "glm": (
-        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
-        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>"
-    ),
-    "qwen3_coder": (
-        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
-        "</function>\n</tool_call>"
-    ),
     "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{WEATHER}",
+    **{name: example.call for name, example in TAG_EXAMPLES.items()},
 }
+
+
+def tags_of(name: str) -> list[str]:
+    """Return what looks like a tag in a call of the format, also after a line end."""
+    return [line + tag for tag in re.findall(r"(?:\]<\]minimax\[>\[)?<[^<>]*>", ACCEPTED[name]) for line in ("", "\n")]
 
 
 def accepts(name: str, text: str, several: bool = False) -> bool:
@@ -190,7 +188,7 @@ def test_a_model_without_calls_gets_the_hermes_format() -> None:
     assert select_format("", "none").call_grammar(TOOLS, False, {}) == only("hermes").call_grammar(TOOLS, False, {})
 
 
-@pytest.mark.parametrize("name", ["glm", "qwen3_coder"])
+@pytest.mark.parametrize("name", TAG_EXAMPLES)
 @pytest.mark.parametrize("keyword", ["pattern", "format"])
 def test_unsupported_strings(name: str, keyword: str) -> None:
     """Formats with unquoted strings reject their patterns, and name the place in the schema."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adapter.tools import FORMATS, parse_format_name, select_format
 from adapter.tools.reading.python_literal import python_to_json
 from adapter.tools.reading.typed_values import allowed_types, text_to_json
+from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -82,9 +83,8 @@ TEMPLATES = {
     "mistral_args": "[TOOL_CALLS] + name + [ARGS]",
     "deepseek": FORMATS["deepseek"].visible_marks[0],
     "deepseek_v3": FORMATS["deepseek"].visible_marks[0] + "```json",
-    "glm": "<tool_call> <arg_key> <arg_value>",
-    "qwen3_coder": "<tool_call> <function=name> <parameter=x>",
     "harmony": "<|start|>system<|message|> <|channel|>",
+    **{name: example.template for name, example in TAG_EXAMPLES.items()},
 }
 
 
