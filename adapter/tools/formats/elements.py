@@ -86,7 +86,7 @@ class Elements(TagFormat):
         return None
 
     def _close(self, source: Source) -> Reading[bool]:
-        """Read a closing tag of any name. That of an argument may be missing at the end of a call, which is not read."""
+        """Read a closing tag of any name. It may be missing at the end of a call, which is not read."""
         if end := (yield from source.literal(*self._marks.ends)):
             source.at -= len(end)
             return True

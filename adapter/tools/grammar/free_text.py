@@ -56,11 +56,13 @@ class FreeText:
 
     def _text(self, opening: str | None) -> str:
         """Return an expression for text that does not start with `opening`, not even after white space."""
-        lark, start_marks = self._lark, (*self._marks, *([opening] if opening else []))
-        firsts = _firsts(start_marks)
-        first, piece = _piece(lark, firsts, start_marks), _piece(lark, firsts, self._marks)
+        lark, firsts = self._lark, _firsts(self._marks)
+        first = _piece(lark, firsts, (*self._marks, *([opening] if opening else [])))
+        piece = _piece(lark, firsts, self._marks)
         bare = escape(self._bare[0]) if self._bare else ""
-        word = lark.terminal(f"/\\s*[^\\s{firsts}{bare}][^{firsts}]*/")
+        # The first character of `opening` may be one within marks.
+        not_opening = f" & ~/\\s*{escape(opening)}{_ANY}/" if opening else ""
+        word = lark.terminal(f"/\\s*[^\\s{firsts}{bare}][^{firsts}]*/{not_opening}")
         rest = f"{piece}* ({self._later})?" if self._later else f"{piece}*"
         options = lark.one_of([f"{first} {rest}", self._calls, *self._unmarked()])
         return lark.one_of([f"{word} {rest}", f"/\\s*/ ({options})?"])
