@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from adapter.tools.formats.base import ToolFormat
+from adapter.tools.formats.braces import FUNCTION_GEMMA, GEMMA4
 from adapter.tools.formats.deepseek import DeepSeek, DeepSeekV3
 from adapter.tools.formats.harmony import Harmony
 from adapter.tools.formats.hermes import Hermes
@@ -32,6 +33,8 @@ _MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
     (DeepSeek, (DeepSeek.visible_marks[0],)),
     (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
     (Mistral, ("[TOOL_CALLS]",)),
+    (GEMMA4, ("<|tool_call>", '<|"|>')),
+    (FUNCTION_GEMMA, ("<start_function_call>",)),
     *((TAG_FORMATS[name], marks) for name, marks in TAG_MARKS),
     (Hermes, ("<tool_call>",)),
     (Pythonic, ("<|python_start|>",)),

@@ -10,13 +10,20 @@ from typing import Any
 import msgspec
 
 from adapter.tools.formats.tags import TagFormat
-from adapter.tools.grammar.lark import Lark, escape
+from adapter.tools.grammar.lark import Lark, escape, quoted
 from adapter.tools.grammar.members import Member, PlainText
 from adapter.tools.reading.json_call import is_name
 from adapter.tools.reading.json_value import encode_string
 from adapter.tools.reading.source import Source
 from adapter.tools.reading.text import Reading
-from adapter.tools.reading.typed_values import ArgumentsWriter, allowed_types, emit_value, text_to_json
+from adapter.tools.reading.typed_values import (
+    ArgumentsWriter,
+    allowed_types,
+    alternative,
+    emit_value,
+    property_schema,
+    text_to_json,
+)
 
 _MAX_DEPTH = 32
 _ITEM = "item"
@@ -64,7 +71,7 @@ class Elements(TagFormat):
             return complete
         element = yield from self._element(source, _MAX_DEPTH)
         if element is not None:
-            source.write_arguments(_to_json(element, schema, _MAX_DEPTH))
+            source.write_arguments(_to_json(element, schema))
         return element is not None
 
     def _element(self, source: Source, depth: int) -> Reading[_Element | None]:
@@ -108,14 +115,22 @@ class Elements(TagFormat):
         opening = self._mark(lark, f"{self.syntax.key[0]}{member.key}>")
         closing = self._closing(member.key)
         if member.is_text:
-            value = PlainText(closing, (self.syntax.tokens[0],), self.syntax.tokens).value(lark, member)
+            value = _TokenText(closing, self.syntax.tokens, self.syntax.tokens).value(lark, member)
         else:
             value = f"{lark.json(member.schema)} {self._mark(lark, closing)}"
         one = lark.rule(f"{opening} {value}")
         return one if member.required else f"{one}?"
 
 
-def _to_json(element: _Element, schema: Any, depth: int) -> str:
+class _TokenText(PlainText):
+    """Grammar of strings before a closing tag that starts with a token."""
+
+    def any(self, lark: Lark) -> str:
+        (token,) = self._tokens
+        return f"{lark.until(token)} {quoted(self._closing.removeprefix(token))}"
+
+
+def _to_json(element: _Element, schema: Any) -> str:
     allowed = allowed_types(schema)
     if not element.inner:
         if not element.text.strip() and "string" not in allowed and allowed & {"array", "object"}:
@@ -124,32 +139,17 @@ def _to_json(element: _Element, schema: Any, depth: int) -> str:
     if "string" in allowed:
         return encode_string(element.text)
     if "array" in allowed or ("object" not in allowed and all(name == _ITEM for name, _ in element.inner)):
-        items = _part(schema, "array").get("items")
-        return f"[{', '.join(_to_json(item, items, depth) for _, item in element.inner)}]"
-    return _object(element, _part(schema, "object"), depth)
+        items = alternative(schema, "array").get("items")
+        return f"[{', '.join(_to_json(item, items) for _, item in element.inner)}]"
+    return _object(element, alternative(schema, "object"))
 
 
-def _object(element: _Element, schema: Mapping[str, Any], depth: int) -> str:
-    properties = schema.get("properties")
+def _object(element: _Element, schema: Mapping[str, Any]) -> str:
     values: dict[str, list[str]] = {}
     for name, inner in element.inner:
-        own = properties.get(name) if isinstance(properties, Mapping) else None
-        values.setdefault(name, []).append(
-            _to_json(inner, schema.get("additionalProperties") if own is None else own, depth)
-        )
+        values.setdefault(name, []).append(_to_json(inner, property_schema(schema, name)))
     pairs = (
         f"{encode_string(name)}: {found[0] if len(found) == 1 else '[' + ', '.join(found) + ']'}"
         for name, found in values.items()
     )
     return f"{{{', '.join(pairs)}}}"
-
-
-def _part(schema: Any, kind: str) -> Mapping[str, Any]:
-    """Return the schema, or that of its alternatives which allows `kind`."""
-    if not isinstance(schema, Mapping):
-        return {}
-    options = schema.get("anyOf") or schema.get("oneOf")
-    for option in options if isinstance(options, list) else ():
-        if isinstance(option, Mapping) and kind in allowed_types(option):
-            return option
-    return schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from adapter.tools.reading.source import Schema, Tools
@@ -74,6 +74,13 @@ class Lark:
 
     def one_of(self, options: Iterable[str]) -> str:
         return self.rule(" | ".join(options))
+
+    def recursive(self, options: Callable[[str], Iterable[str]]) -> str:
+        """Add a rule whose options refer to it by the name that they get, and return that name."""
+        place = len(self._rules)
+        name = self.rule("")
+        self._rules[place] = f"{name}: {' | '.join(options(name))}"
+        return name
 
     def repeated(self, one: str, separator: str) -> str:
         """Return an expression for one or more of `one`."""

@@ -51,6 +51,21 @@ def allowed_values(schema: Mapping[str, object]) -> list[object] | None:
     return named if isinstance(named, list) else None
 
 
+def alternative(schema: object, kind: str) -> Mapping[str, object]:
+    """Return the first of a schema's alternatives (`anyOf` or `oneOf`) that allows the type `kind`, or the schema."""
+    if not isinstance(schema, Mapping):
+        return {}
+    options = schema.get("anyOf") or schema.get("oneOf")
+    found = (option for option in options if kind in allowed_types(option)) if isinstance(options, list) else iter(())
+    return next(found, schema)
+
+
+def property_schema(schema: Mapping[str, object], key: str) -> object:
+    """Return the schema of a member of an object, or None."""
+    properties, others = schema.get("properties"), schema.get("additionalProperties")
+    return properties.get(key, others) if isinstance(properties, Mapping) else others
+
+
 def text_to_json(text: str, schema: object) -> str:
     """Convert `text` to JSON: to a value of a type that `schema` allows, if it can be read as JSON or as a Python
     literal of one. Without such a value it is a string if `schema` allows strings or if it is not JSON.
@@ -142,9 +157,7 @@ class ArgumentsWriter:
     """Writes arguments of the last call, one after another, as a JSON object."""
 
     def __init__(self, source: Source, name: str) -> None:
-        schema = (source.tools or {}).get(name) or {}
-        properties = schema.get("properties")
-        self._properties = properties if isinstance(properties, Mapping) else {}
+        self._schema = (source.tools or {}).get(name) or {}
         self._source = source
         self._opening = "{"
 
@@ -152,7 +165,7 @@ class ArgumentsWriter:
         """Write a key, to be followed by its value. Returns the schema of the value, or None."""
         self._source.write_arguments(f"{self._opening}{encode_string(key)}: ")
         self._opening = ", "
-        return self._properties.get(key)
+        return property_schema(self._schema, key)
 
     def close(self) -> None:
         self._source.write_arguments("{}" if self._opening == "{" else "}")

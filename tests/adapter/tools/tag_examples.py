@@ -67,6 +67,10 @@ TAG_EXAMPLES = {
         '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>',
         '<function name="f"><param name="p"><![CDATA[',
     ),
+    "gemma4": Example('<|tool_call>call:get_weather{city:<|"|>Paris<|"|>,days:3}<tool_call|>'),
+    "functiongemma": Example(
+        "<start_function_call>call:get_weather{city:<escape>Paris<escape>,days:3}<end_function_call>"
+    ),
     "minimax_m3": Example(
         ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="get_weather">]<]minimax[>[<city>Paris]<]minimax[>[</city>'
         "]<]minimax[>[<days>3]<]minimax[>[</days>]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>"

@@ -265,6 +265,8 @@ FRAGMENTS = sorted(
         "</function>",
         "</arg_value>\n",
         '<invoke name="get_weather">',
+        "call:get_weather{",
+        "city:",
         '<parameter name="zip">',
         "</invoke>",
         "[get_weather(",
