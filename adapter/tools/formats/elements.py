@@ -27,13 +27,16 @@ from adapter.tools.reading.typed_values import (
 
 _MAX_DEPTH = 32
 _ITEM = "item"
+# Key of text between the members of an object, as vLLM calls it.
+_BETWEEN = "$text"
 _NAME = r"[\w.-]+"
 
 
 class _Element(msgspec.Struct):
-    """Element of an argument: its text with all tags, and the elements within, each with its name."""
+    """Element of an argument: its text with all tags, that between the elements within, and those with their names."""
 
     text: str = ""
+    between: str = ""
     inner: list[tuple[str, _Element]] = []
 
 
@@ -82,6 +85,7 @@ class Elements(TagFormat):
             if text is None:
                 return None
             element.text += text
+            element.between += text
             if (yield from self._close(source)):
                 return element
             inner = yield from self._opening(source)
@@ -136,7 +140,7 @@ def _to_json(element: _Element, schema: Any) -> str:
         if not element.text.strip() and "string" not in allowed and allowed & {"array", "object"}:
             return "[]" if "array" in allowed else "{}"
         return text_to_json(element.text, schema)
-    if "string" in allowed:
+    if "string" in allowed and not allowed & {"array", "object"}:
         return encode_string(element.text)
     if "array" in allowed or ("object" not in allowed and all(name == _ITEM for name, _ in element.inner)):
         items = alternative(schema, "array").get("items")
@@ -148,6 +152,8 @@ def _object(element: _Element, schema: Mapping[str, Any]) -> str:
     values: dict[str, list[str]] = {}
     for name, inner in element.inner:
         values.setdefault(name, []).append(_to_json(inner, property_schema(schema, name)))
+    if element.between.strip():
+        values.setdefault(_BETWEEN, []).append(encode_string(element.between))
     pairs = (
         f"{encode_string(name)}: {found[0] if len(found) == 1 else '[' + ', '.join(found) + ']'}"
         for name, found in values.items()

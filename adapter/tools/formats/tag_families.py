@@ -25,6 +25,17 @@ def _qwen(call: str, value: tuple[str, str]) -> TagSyntax:
     )
 
 
+def _mimo() -> TagSyntax:
+    call = _pair("tool_call")
+    return TagSyntax(
+        call=call,
+        function=("<function=", ">", "</function>"),
+        key=("<parameter=", ">"),
+        value=("", "</parameter>"),
+        tokens=call,
+    )
+
+
 def _glm(line: str) -> TagSyntax:
     call, key, value = _pair("tool_call"), _pair("arg_key"), _pair("arg_value")
     return TagSyntax(
@@ -106,6 +117,7 @@ _SYNTAXES = {
     "hy_v3": _hunyuan(""),
     "hy3": _hunyuan(":opensource"),
     "qwen3_coder": _qwen("tool_call", ("\n", "\n</parameter>\n")),
+    "mimo": _mimo(),
     "seed_oss": _qwen("seed:tool_call", ("", "</parameter>\n")),
     "minimax_m2": _invoke(_pair("minimax:tool_call")),
     "dots": _invoke(_pair("dots_function_call")),
@@ -135,5 +147,6 @@ TAG_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hy_v3", ("<tool_sep>", "<arg_key>")),
     ("glm47", ("</arg_key><arg_value>",)),
     ("glm", ("<arg_key>",)),
+    ("mimo", ("<function=", "<parameter=", "MiMo")),
     ("qwen3_coder", ("<function=", "<parameter=")),
 )

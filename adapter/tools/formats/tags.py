@@ -12,15 +12,15 @@ import msgspec
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import Lark, UnsupportedSchema
 from adapter.tools.grammar.members import Member, PlainText, cut_marks, members, split_mark
-from adapter.tools.reading.json_call import is_name
+from adapter.tools.reading.json_call import is_name, json_call
 from adapter.tools.reading.parts import Content
 from adapter.tools.reading.source import Schema, Source, Tools
 from adapter.tools.reading.text import Reading
 from adapter.tools.reading.typed_values import ArgumentsWriter, allowed_types, emit_value
 
 _STRING = {"type": "string"}
-# Allows JSON of a string, which a plain string would not be read as.
-_JSON_STRING = {"type": ["string", "null"]}
+# Other than those of plain strings, values of several types are read as JSON.
+_JSON_STRING = {"type": ["string", "JSON string"]}
 
 
 class TagSyntax(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,8 @@ class _Marks:
         self.line = "\n" if syntax.value[1].startswith("\n") else ""
         self.closing = _distinct(*(line + syntax.value[1].strip() for line in (self.line, "")))
         # The closing tag may be missing before what can only follow it.
-        between = "\n" if syntax.value[1].endswith("\n") else ""
+        plain = not any(token in syntax.key[0] for token in syntax.tokens)
+        between = "\n" if plain and syntax.value[1].endswith("\n") else ""
         after = _distinct(self.key, (syntax.function[2] + syntax.call[1]).strip())
         self.value_ends = (*self.closing, *(between + mark for mark in after))
 
@@ -115,6 +116,8 @@ class TagFormat(ToolFormat):
         yield from self._skip(source, *self.syntax.ignored)
         opened = bool(marks.call and (yield from source.literal(marks.call)))
         yield from self._skip(source, *self.syntax.ignored)
+        if (yield from source.peek()) == "{" and not known_only:
+            return (yield from self._json_call(source))
         if not ((yield from source.literal(marks.function)) if marks.function else opened):
             return False
         name = _unquoted((yield from source.read_until(*marks.name_stops)) or "")
@@ -129,6 +132,14 @@ class TagFormat(ToolFormat):
             return True
         arguments.close()
         yield from self._skip(source, marks.call_end, *self.syntax.ignored)
+        source.skip()
+        return True
+
+    def _json_call(self, source: Source) -> Reading[bool]:
+        """Parse a call that is written as JSON instead, as models do now and then."""
+        if not (yield from json_call(source)):
+            return False
+        yield from self._skip(source, self._marks.call_end, *self.syntax.ignored)
         source.skip()
         return True
 

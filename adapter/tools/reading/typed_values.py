@@ -16,6 +16,7 @@ from adapter.tools.reading.text import Reading
 _WORDS = {"true": "true", "false": "false", "none": "null", "null": "null"}
 _BITS = {"1": "true", "0": "false"}
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _LITERAL = re.compile(r"[\[{(]|[+-]?[0-9]")
 _MAX_DEPTH = 8
 
@@ -99,6 +100,8 @@ def _lenient(text: str, allowed: frozenset[str]) -> str | None:
         return word
     if allowed == {"boolean"} and text in _BITS:
         return _BITS[text]
+    if "integer" in allowed and (whole := _WHOLE.fullmatch(text)):
+        return whole[1]
     # Without a type, `07` may be a code.
     literal = literal_to_json(text) if _LITERAL.match(text) else None
     return literal if allowed or text[:1] in ("[", "{", "(") else None

@@ -46,6 +46,11 @@ TAG_EXAMPLES = {
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
         "</function>\n</tool_call>"
     ),
+    "mimo": Example(
+        "<tool_call><function=get_weather><parameter=city>Paris</parameter><parameter=days>3</parameter></function>"
+        "</tool_call>",
+        "You are MiMo. <function=f> <parameter=p>",
+    ),
     "seed_oss": Example(
         "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n<parameter=days>3</parameter>\n"
         "</function>\n</seed:tool_call>"
