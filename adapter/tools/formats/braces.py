@@ -11,7 +11,6 @@ import msgspec
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.brace_values import BraceValues
 from adapter.tools.grammar.lark import Lark, quoted
-from adapter.tools.grammar.members import split_mark
 from adapter.tools.reading.json_call import decode_string, is_name
 from adapter.tools.reading.json_value import encode_string
 from adapter.tools.reading.parts import Content
@@ -148,12 +147,12 @@ class BraceFormat(ToolFormat):
         return complete
 
     def call_grammar(self, lark: Lark, tools: Tools, several: bool) -> str:
-        values = BraceValues(lark, self.syntax.quote, self.syntax.tokens)
+        values = BraceValues(lark, self.syntax.quote)
         call = lark.one_of(self._call_rule(lark, values, name, schema) for name, schema in tools.items())
         return lark.repeated(call, "") if several else call
 
     def _call_rule(self, lark: Lark, values: BraceValues, name: str, schema: Schema | None) -> str:
-        opening, closing = (split_mark(lark, mark, self.syntax.tokens) for mark in self.syntax.call)
+        opening, closing = map(lark.mark, self.syntax.call)
         return f"{opening} {quoted(f'call:{name}')} {values.arguments(name, schema)} {closing}"
 
 

@@ -67,9 +67,11 @@ class Elements(TagFormat):
         return name if valid else ""
 
     def _value(self, source: Source, schema: Any, name: str) -> Reading[bool]:
-        closing = self._closing(name) if allowed_types(schema) == {"string"} else self.syntax.value[1]
-        if closing != self.syntax.value[1] or (yield from source.peek()) in ("{", "[", '"'):
-            complete = yield from emit_value(source, schema, closing, *self._marks.ends)
+        is_text = allowed_types(schema) == {"string"}
+        if is_text or (yield from source.peek()) in ("{", "[", '"'):
+            # Text may contain other tags.
+            ends = (self._closing(name), *self._marks.ends) if is_text else (self.syntax.value[1],)
+            complete = yield from emit_value(source, schema, *ends)
             yield from self._close(source)
             return complete
         element = yield from self._element(source, _MAX_DEPTH)
@@ -113,15 +115,16 @@ class Elements(TagFormat):
         """Return an expression for any arguments. A grammar cannot repeat their names in the closing tags."""
         ends = "|".join(escape(end.removeprefix(self.syntax.value[1])[:-1]) for end in self._marks.ends)
         closing = f'"</" {lark.terminal(f"/{_NAME}/ & ~/{ends}/")} ">"'
-        return f'({self._mark(lark, self.syntax.key[0])} /{_NAME}/ ">" {lark.until(self.syntax.tokens[0])} {closing})*'
+        return f'({lark.mark(self.syntax.key[0])} /{_NAME}/ ">" {lark.until(self.syntax.tokens[0])} {closing})*'
 
     def _member(self, lark: Lark, member: Member) -> str:
-        opening = self._mark(lark, f"{self.syntax.key[0]}{member.key}>")
+        opening = lark.mark(f"{self.syntax.key[0]}{member.key}>")
         closing = self._closing(member.key)
         if member.is_text:
-            value = _TokenText(closing, self.syntax.tokens, self.syntax.tokens).value(lark, member)
+            token = self.syntax.tokens[0]
+            value = _TokenText(token, closing.removeprefix(token)).value(lark, member)
         else:
-            value = f"{lark.json(member.schema)} {self._mark(lark, closing)}"
+            value = f"{lark.json(member.schema)} {lark.mark(closing)}"
         one = lark.rule(f"{opening} {value}")
         return one if member.required else f"{one}?"
 
@@ -129,9 +132,12 @@ class Elements(TagFormat):
 class _TokenText(PlainText):
     """Grammar of strings before a closing tag that starts with a token."""
 
+    def __init__(self, token: str, closing: str) -> None:
+        super().__init__(token + closing, (token,))
+        self._token = token
+
     def any(self, lark: Lark) -> str:
-        (token,) = self._tokens
-        return f"{lark.until(token)} {quoted(self._closing.removeprefix(token))}"
+        return f"{lark.until(self._token)} {quoted(self._closing.removeprefix(self._token))}"
 
 
 def _to_json(element: _Element, schema: Any) -> str:

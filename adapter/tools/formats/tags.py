@@ -11,7 +11,7 @@ import msgspec
 
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import Lark, UnsupportedSchema
-from adapter.tools.grammar.members import Member, PlainText, cut_marks, members, split_mark
+from adapter.tools.grammar.members import Member, PlainText, cut_marks, members
 from adapter.tools.reading.json_call import is_name, json_call
 from adapter.tools.reading.parts import Content
 from adapter.tools.reading.source import Schema, Source, Tools
@@ -184,33 +184,33 @@ class TagFormat(ToolFormat):
         syntax = self.syntax
         call = lark.one_of(self._call_rule(lark, name, schema) for name, schema in tools.items())
         if several:
-            call = lark.repeated(call, self._mark(lark, syntax.separator))
-        return f"{self._mark(lark, syntax.section[0])} {call} {self._mark(lark, syntax.section[1])}"
+            call = lark.repeated(call, lark.mark(syntax.separator))
+        return f"{lark.mark(syntax.section[0])} {call} {lark.mark(syntax.section[1])}"
 
     def _call_rule(self, lark: Lark, name: str, schema: Schema | None) -> str:
         syntax, described = self.syntax, members(name, schema)
-        opening = self._mark(lark, f"{syntax.call[0]}{syntax.function[0]}{name}{syntax.function[1]}")
+        opening = lark.mark(f"{syntax.call[0]}{syntax.function[0]}{name}{syntax.function[1]}")
         each = [self._any(lark)] if described is None else [self._member(lark, member) for member in described]
-        return " ".join([opening, *each, self._mark(lark, syntax.function[2] + syntax.call[1])])
+        return " ".join([opening, *each, lark.mark(syntax.function[2] + syntax.call[1])])
 
     def _any(self, lark: Lark) -> str:
         """Return an expression for any arguments."""
         syntax = self.syntax
-        values = [f"{self._mark(lark, self._key_end(True) + syntax.value[0])} {self._text().any(lark)}"]
+        values = [f"{lark.mark(self._key_end(True) + syntax.value[0])} {self._text().any(lark)}"]
         if syntax.types:
-            key_end = self._mark(lark, self._key_end(False) + syntax.value[0])
-            values.append(f"{key_end} {lark.json({})} {self._mark(lark, syntax.value[1])}")
-        return f'({self._mark(lark, syntax.key[0])} /[^<>\\s"]+/ {lark.one_of(values)})*'
+            key_end = lark.mark(self._key_end(False) + syntax.value[0])
+            values.append(f"{key_end} {lark.json({})} {lark.mark(syntax.value[1])}")
+        return f'({lark.mark(syntax.key[0])} /[^<>\\s"]+/ {lark.one_of(values)})*'
 
     def _member(self, lark: Lark, member: Member) -> str:
         syntax = self.syntax
         if any(mark in member.key for mark in (*self._marks.key_stops, '"', "\n")):
             raise UnsupportedSchema(member.path, "the name contains a tag of this model's tool call format")
-        opening = self._mark(lark, syntax.key[0] + member.key + self._key_end(member.is_text) + syntax.value[0])
+        opening = lark.mark(syntax.key[0] + member.key + self._key_end(member.is_text) + syntax.value[0])
         if member.is_text:
             value = self._text().value(lark, member)
         else:
-            value = f"{lark.json(member.schema)} {self._mark(lark, syntax.value[1])}"
+            value = f"{lark.json(member.schema)} {lark.mark(syntax.value[1])}"
         one = lark.rule(f"{opening} {value}")
         return one if member.required else f"{one}?"
 
@@ -220,10 +220,7 @@ class TagFormat(ToolFormat):
 
     def _text(self) -> PlainText:
         verbatim = self.syntax.verbatim[:1] if self.syntax.verbatim else ()
-        return PlainText(self.syntax.value[1], (*self._marks.value_ends, *verbatim), self.syntax.tokens)
-
-    def _mark(self, lark: Lark, text: str) -> str:
-        return split_mark(lark, text, self.syntax.tokens)
+        return PlainText(self.syntax.value[1], (*self._marks.value_ends, *verbatim))
 
 
 def _is_function(name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapter.tools.grammar.lark import Lark, UnsupportedSchema, quoted
-from adapter.tools.grammar.members import Member, PlainText, members, separated, split_mark
+from adapter.tools.grammar.members import Member, PlainText, members, separated
 from adapter.tools.reading.json_value import encode_string
 from adapter.tools.reading.source import Schema
 from adapter.tools.reading.typed_values import allowed_types
@@ -18,13 +18,13 @@ _ARRAY = _NOTES | {"type", "items"}
 
 class BraceValues:
     """Grammar of values with the mark `quote` around strings. Parsers read JSON too, so values with a schema that only
-    a JSON grammar can enforce are JSON. `tokens` may be control tokens.
+    a JSON grammar can enforce are JSON.
     """
 
-    def __init__(self, lark: Lark, quote: str, tokens: Sequence[str]) -> None:
+    def __init__(self, lark: Lark, quote: str) -> None:
         self._lark = lark
-        self._quote = split_mark(lark, quote, tokens)
-        self._text = PlainText(quote, (quote,), tokens)
+        self._quote = lark.mark(quote)
+        self._text = PlainText(quote, (quote,))
         self._any = ""
 
     def arguments(self, name: str, schema: Schema | None) -> str:

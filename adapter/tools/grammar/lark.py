@@ -27,8 +27,8 @@ class UnsupportedSchema(ValueError):
 class Lark:
     """Grammar under construction. Expressions are strings; `rule` adds a rule and returns its name.
 
-    `special` has the ids of the model's control tokens by text: a mark among them is matched as that token, any other
-    mark as text.
+    `special` has the ids of the model's control tokens by text. Those within a mark are matched as tokens, the rest of
+    it as text.
     """
 
     def __init__(self, special: Mapping[str, int]) -> None:
@@ -48,22 +48,33 @@ class Lark:
         return name
 
     def mark(self, text: str) -> str:
-        return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
+        """Return an expression for a mark, which is empty for an empty one."""
+        return " ".join(
+            f"<[{self._special[piece]}]>" if self.has(piece) else quoted(piece) for piece in self._split(text)
+        )
+
+    def _split(self, mark: str) -> list[str]:
+        """Split a mark at the control tokens within it, of which the longest come first."""
+        for start in range(len(mark)):
+            for end in range(len(mark), start, -1):
+                if mark[start:end] in self._special:
+                    return [*filter(None, [mark[:start]]), mark[start:end], *self._split(mark[end:])]
+        return [mark] if mark else []
 
     def until(self, mark: str) -> str:
         """Return an expression for any text without `mark`, followed by `mark`."""
-        if self.has(mark):
+        if self.has(self._split(mark)[0]):
             # The text must not spell the mark either: parsers cannot distinguish that from the token.
             text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
         return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
 
-    def bounded(self, mark: str, closing: str, min_length: int, max_length: int | None) -> str:
+    def bounded(self, mark: str, min_length: int, max_length: int | None) -> str:
         """Return an expression for a text of limited length, followed by `mark`, which starts with `<` or a line end.
-        `closing` is the expression for the mark. The text must not contain `<`: excluding only the mark would exceed
-        the states of llguidance's lexer.
+        The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
         """
         text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
+        closing = self.mark(mark)
         return self.terminal(f"{text} {closing}") if closing == quoted(mark) else f"{text} {closing}"
 
     def terminal(self, body: str) -> str:

@@ -49,28 +49,18 @@ def members(name: str, schema: Schema | None) -> list[Member] | None:
     ]
 
 
-def split_mark(lark: Lark, text: str, tokens: Sequence[str]) -> str:
-    """Return an expression for a mark that may contain some of `tokens`, which are matched as control tokens if the
-    model has them.
-    """
-    known = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True) if lark.has(token))
-    pieces = re.split(f"({known})", text) if known else [text]
-    return " ".join(lark.mark(piece) for piece in pieces if piece)
-
-
 class PlainText:
     """Grammar of strings that are written as plain text before the mark `closing`. Parsers end them at any of `ends`
-    too, and a line end before the closing mark is not part of them. `tokens` are as in `split_mark`.
+    too, and a line end before the closing mark is not part of them.
     """
 
-    def __init__(self, closing: str, ends: Sequence[str], tokens: Sequence[str] = ()) -> None:
+    def __init__(self, closing: str, ends: Sequence[str]) -> None:
         self._closing = closing
         self._ends = cut_marks(ends)
-        self._tokens = tokens
 
     def any(self, lark: Lark) -> str:
         """Return an expression for any text and the closing mark."""
-        return f"{text_without(lark, *self._ends)} {split_mark(lark, self._closing.lstrip(), self._tokens)}"
+        return f"{text_without(lark, *self._ends)} {lark.mark(self._closing.lstrip())}"
 
     def value(self, lark: Lark, member: Member) -> str:
         """Return an expression for a string of `member` and the closing mark. Raises UnsupportedSchema."""
@@ -79,12 +69,11 @@ class PlainText:
                 reason = f"'{keyword}' is not supported by this model's tool call format"
                 raise UnsupportedSchema((*member.path, keyword), reason)
         if (named := allowed_values(member.schema)) is not None:
-            return f"{self._one_of(lark, member, named)} {split_mark(lark, self._closing, self._tokens)}"
+            return f"{self._one_of(lark, member, named)} {lark.mark(self._closing)}"
         min_length, max_length = member.schema.get("minLength", 0), member.schema.get("maxLength")
         if not min_length and max_length is None:
             return self.any(lark)
-        closing = split_mark(lark, self._closing, self._tokens)
-        return lark.bounded(self._closing, closing, min_length, max_length)
+        return lark.bounded(self._closing, min_length, max_length)
 
     def _one_of(self, lark: Lark, member: Member, named: list[object]) -> str:
         texts = [value for value in named if isinstance(value, str)]

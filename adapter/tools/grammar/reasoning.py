@@ -43,5 +43,8 @@ TAGS = (
     Tags("think", "<think>", "</think>"),
     Tags("mistral", "[THINK]", "[/THINK]"),
     Tags("seed", "<seed:think>", "</seed:think>"),
+    Tags("minimax", "<mm:think>", "</mm:think>"),
+    Tags("hy3", "<think:opensource>", "</think:opensource>"),
+    Tags("gemma4", "<|channel>thought", "<channel|>"),
     Tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>"),
 )
