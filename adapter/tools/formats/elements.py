@@ -51,8 +51,7 @@ class Elements(TagFormat):
             yield from source.space()
             if (yield from source.literal(*marks.ends)):
                 return True
-            if start := (yield from source.literal(*marks.starts)):
-                source.at -= len(start)
+            if (yield from self._follows(source, *marks.starts)):
                 return True
             name = yield from self._opening(source)
             if not name or not (yield from self._value(source, arguments.write_key(name), name)):
@@ -62,7 +61,7 @@ class Elements(TagFormat):
         """Read an opening tag, and return its name, or "" if there is none."""
         if not (yield from source.literal(self._marks.key)):
             return ""
-        name = (yield from source.read_until(">", self.syntax.tokens[0])) or ""
+        name = (yield from source.read_until(*self._marks.key_stops)) or ""
         valid = is_name(name) and name[0] != "/" and (yield from source.literal(">"))
         return name if valid else ""
 
@@ -100,12 +99,11 @@ class Elements(TagFormat):
 
     def _close(self, source: Source) -> Reading[bool]:
         """Read a closing tag of any name. It may be missing at the end of a call, which is not read."""
-        if end := (yield from source.literal(*self._marks.ends)):
-            source.at -= len(end)
+        if (yield from self._follows(source, *self._marks.ends)):
             return True
         if not (yield from source.literal(self.syntax.value[1])):
             return False
-        yield from source.read_until(">", self.syntax.tokens[0])
+        yield from source.read_until(*self._marks.key_stops)
         return bool((yield from source.literal(">")))
 
     def _closing(self, name: str) -> str:
@@ -118,6 +116,7 @@ class Elements(TagFormat):
         return f'({lark.mark(self.syntax.key[0])} /{_NAME}/ ">" {lark.until(self.syntax.tokens[0])} {closing})*'
 
     def _member(self, lark: Lark, member: Member) -> str:
+        self._check_key(member)
         opening = lark.mark(f"{self.syntax.key[0]}{member.key}>")
         closing = self._closing(member.key)
         if member.is_text:

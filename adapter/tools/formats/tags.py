@@ -57,16 +57,17 @@ class _Marks:
         self.key, self.value = _unquoted(syntax.key[0]), syntax.value[0].strip()
         self.key_ends = {_unquoted(mark): kind for mark, kind in (*syntax.types, (syntax.key[1], ""))}
         self.starts = _distinct(self.section, self.call, self.function)
-        self.name_stops = _distinct(self.name_end, "\n", self.key, self.call_end, *self.starts)
-        self.key_stops = _distinct(*self.key_ends, *self.starts, self.key)
+        self.name_stops = _stops(self.name_end, "\n", self.key, self.call_end, *self.starts)
+        self.key_stops = _stops(*self.key_ends, *self.starts, self.key)
         self.ends = _distinct(self.function_end, self.call_end, self.section_end)
         self.line = "\n" if syntax.value[1].startswith("\n") else ""
         self.closing = _distinct(*(line + syntax.value[1].strip() for line in (self.line, "")))
         # The closing tag may be missing before what can only follow it.
-        plain = not any(token in syntax.key[0] for token in syntax.tokens)
-        between = "\n" if plain and syntax.value[1].endswith("\n") else ""
         after = _distinct(self.key, (syntax.function[2] + syntax.call[1]).strip())
-        self.value_ends = (*self.closing, *(between + mark for mark in after))
+        # What may be within a value is only taken for them on a line of its own.
+        plain = not any(token in syntax.key[0] for token in syntax.tokens)
+        lines = ("\n", "") if syntax.value[1].endswith("\n") else ("",)
+        self.value_ends = (*self.closing, *(line + mark for line in lines[: 1 if plain else 2] for mark in after))
 
 
 def _unquoted(text: str) -> str:
@@ -75,6 +76,11 @@ def _unquoted(text: str) -> str:
 
 def _distinct(*marks: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, marks)))
+
+
+def _stops(*marks: str) -> tuple[str, ...]:
+    """Return what to stop at to find one of `marks`: none has another within, which would be found before its end."""
+    return _distinct(*(mark.split(">")[0] or mark for mark in marks))
 
 
 class TagFormat(ToolFormat):
@@ -121,9 +127,12 @@ class TagFormat(ToolFormat):
         if not ((yield from source.literal(marks.function)) if marks.function else opened):
             return False
         name = _unquoted((yield from source.read_until(*marks.name_stops)) or "")
-        if not _is_function(name) or (known_only and source.tools is not None and name not in source.tools):
+        known = source.tools is None or name in source.tools
+        if not _is_function(name) or (known_only and not known):
             return False
         if marks.name_end and not (yield from source.literal(marks.name_end)) and marks.function:
+            return False
+        if not marks.function and not known and not (yield from self._follows(source, marks.key, *marks.ends)):
             return False
         source.begin_call(name)
         arguments = ArgumentsWriter(source, name)
@@ -152,9 +161,14 @@ class TagFormat(ToolFormat):
             yield from source.space()
         if (yield from source.literal(*marks.ends)):
             return True
-        start = yield from source.literal(*marks.starts)
-        source.at -= len(start)
-        return bool(start)
+        return (yield from self._follows(source, *marks.starts))
+
+    def _follows(self, source: Source, *marks: str) -> Reading[bool]:
+        """Return True if one of `marks` comes next, without reading it."""
+        yield from source.space()
+        mark = yield from source.literal(*marks)
+        source.at -= len(mark)
+        return bool(mark)
 
     def _argument(self, source: Source, arguments: ArgumentsWriter) -> Reading[bool]:
         marks = self._marks
@@ -204,8 +218,7 @@ class TagFormat(ToolFormat):
 
     def _member(self, lark: Lark, member: Member) -> str:
         syntax = self.syntax
-        if any(mark in member.key for mark in (*self._marks.key_stops, '"', "\n")):
-            raise UnsupportedSchema(member.path, "the name contains a tag of this model's tool call format")
+        self._check_key(member)
         opening = lark.mark(syntax.key[0] + member.key + self._key_end(member.is_text) + syntax.value[0])
         if member.is_text:
             value = self._text().value(lark, member)
@@ -213,6 +226,10 @@ class TagFormat(ToolFormat):
             value = f"{lark.json(member.schema)} {lark.mark(syntax.value[1])}"
         one = lark.rule(f"{opening} {value}")
         return one if member.required else f"{one}?"
+
+    def _check_key(self, member: Member) -> None:
+        if any(mark in member.key for mark in (*self._marks.key_stops, '"', "\n")):
+            raise UnsupportedSchema(member.path, "the name contains a tag of this model's tool call format")
 
     def _key_end(self, is_text: bool) -> str:
         wanted = "string" if is_text else "json"

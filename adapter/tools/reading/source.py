@@ -44,13 +44,13 @@ class Source(TextReader):
         """Reject a call: a mark of `size` characters, with white space before it, becomes content, and the rest is read
         again. If the text has ended, all of it becomes content, to avoid reading it to the end repeatedly.
         """
-        if self.at < len(self._text):
+        if not self._ended or self.at < len(self._text):
             self.at = len(self._text) - len(self._text.lstrip()) + size
         self.emit(Content)
 
     def abandon_call(self) -> None:
         """Abandon a started call that became invalid. If the cause is the end of the text, the rest is skipped."""
-        if self.at == len(self._text):
+        if self._ended and self.at == len(self._text):
             self.skip()
 
     def begin_call(self, name: str) -> None:
