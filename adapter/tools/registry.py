@@ -27,21 +27,21 @@ NONE = "none"
 
 # Marks in the chat template, by format. The first format whose marks are all present is selected, so more specific
 # formats come first.
-_MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
-    (Harmony, ("<|channel|>", "<|message|>")),
-    (DeepSeekV3, (DeepSeek.visible_marks[0], "```json")),
-    (DeepSeek, (DeepSeek.visible_marks[0],)),
-    (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
-    (Mistral, ("[TOOL_CALLS]",)),
-    (Glm, ("<arg_key>",)),
-    (Qwen3Coder, ("<function=", "<parameter=")),
-    (Hermes, ("<tool_call>",)),
-    (Pythonic, ("<|python_start|>",)),
-    (Pythonic, ("<|tool_call_start|>",)),
-    (Llama3Json, ("<|python_tag|>",)),
-    (Llama3Json, ('"parameters"', "<|start_header_id|>")),
+_MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
+    (Harmony(), ("<|channel|>", "<|message|>")),
+    (DeepSeekV3(), (DeepSeek.visible_marks[0], "```json")),
+    (DeepSeek(), (DeepSeek.visible_marks[0],)),
+    (MistralArgs(), ("[TOOL_CALLS]", "[ARGS]")),
+    (Mistral(), ("[TOOL_CALLS]",)),
+    (Glm(), ("<arg_key>",)),
+    (Qwen3Coder(), ("<function=", "<parameter=")),
+    (Hermes(), ("<tool_call>",)),
+    (Pythonic(), ("<|python_start|>",)),
+    (Pythonic(), ("<|tool_call_start|>",)),
+    (Llama3Json(), ("<|python_tag|>",)),
+    (Llama3Json(), ('"parameters"', "<|start_header_id|>")),
 )
-FORMATS: Mapping[str, type[ToolFormat]] = {tool_format.name: tool_format for tool_format, _ in _MARKS}
+FORMATS: Mapping[str, ToolFormat] = {tool_format.name: tool_format for tool_format, _ in _MARKS}
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 
 
@@ -84,7 +84,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
         """
         lark = Lark(special)
         return self._after_reasoning(
-            lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), in_reasoning
+            lark, (self.tool_format or FORMATS["hermes"]).call_grammar(lark, tools, several), in_reasoning
         )
 
     def free_grammar(
@@ -145,8 +145,10 @@ def parse_format_name(text: str) -> tuple[str, str | None]:
 
 def _tool_format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
-        return None if name == NONE else _look_up(FORMATS, name)()
-    return next((tool_format() for tool_format, marks in _MARKS if all(mark in template for mark in marks)), Hermes())
+        return None if name == NONE else _look_up(FORMATS, name)
+    return next(
+        (tool_format for tool_format, marks in _MARKS if all(mark in template for mark in marks)), FORMATS["hermes"]
+    )
 
 
 def _tags(template: str, name: str | None) -> Tags | None:

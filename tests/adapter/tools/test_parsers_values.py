@@ -91,15 +91,15 @@ TEMPLATES = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_detection_of_the_format(name: str) -> None:
     """The format of calls is detected by marks in the chat template, and can be set explicitly."""
-    assert type(select_format(TEMPLATES[name]).tool_format) is FORMATS[name]
-    assert type(select_format("<tool_call>", name).tool_format) is FORMATS[name]
+    assert select_format(TEMPLATES[name]).tool_format is FORMATS[name]
+    assert select_format("<tool_call>", name).tool_format is FORMATS[name]
     assert select_format(TEMPLATES[name], "none").tool_format is None
 
 
 def test_a_template_without_marks() -> None:
     """A template without marks gets the hermes format without reasoning."""
     kind = select_format("{{ messages }}")
-    assert type(kind.tool_format) is FORMATS["hermes"]
+    assert kind.tool_format is FORMATS["hermes"]
     assert kind.tags is None
 
 
