@@ -9,12 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from adapter.tools.formats.base import ToolFormat
-from adapter.tools.formats.deepseek import DeepSeek, DeepSeekV3
 from adapter.tools.formats.glm import Glm
 from adapter.tools.formats.harmony import Harmony
-from adapter.tools.formats.hermes import Hermes
-from adapter.tools.formats.llama3_json import Llama3Json
-from adapter.tools.formats.mistral import Mistral, MistralArgs
+from adapter.tools.formats.json_calls import JsonCalls
+from adapter.tools.formats.json_families import DEEPSEEK, STYLES
 from adapter.tools.formats.pythonic import Pythonic
 from adapter.tools.formats.qwen3_coder import Qwen3Coder
 from adapter.tools.grammar.lark import Lark
@@ -25,23 +23,43 @@ from adapter.tools.reading.source import Tools
 T = TypeVar("T")
 NONE = "none"
 
+_FORMATS: tuple[ToolFormat, ...] = (*map(JsonCalls, STYLES), Pythonic(), Qwen3Coder(), Glm(), Harmony())
+FORMATS: Mapping[str, ToolFormat] = {tool_format.name: tool_format for tool_format in _FORMATS}
+
 # Marks in the chat template, by format. The first format whose marks are all present is selected, so more specific
 # formats come first.
-_MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
-    (Harmony(), ("<|channel|>", "<|message|>")),
-    (DeepSeekV3(), (DeepSeek.visible_marks[0], "```json")),
-    (DeepSeek(), (DeepSeek.visible_marks[0],)),
-    (MistralArgs(), ("[TOOL_CALLS]", "[ARGS]")),
-    (Mistral(), ("[TOOL_CALLS]",)),
-    (Glm(), ("<arg_key>",)),
-    (Qwen3Coder(), ("<function=", "<parameter=")),
-    (Hermes(), ("<tool_call>",)),
-    (Pythonic(), ("<|python_start|>",)),
-    (Pythonic(), ("<|tool_call_start|>",)),
-    (Llama3Json(), ("<|python_tag|>",)),
-    (Llama3Json(), ('"parameters"', "<|start_header_id|>")),
+_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("harmony", ("<|channel|>", "<|message|>")),
+    ("kimi_k2", ("<|tool_call_argument_begin|>",)),
+    ("deepseek_v3", (DEEPSEEK.section[0], "```json")),
+    ("deepseek", (DEEPSEEK.section[0],)),
+    ("mistral_args", ("[TOOL_CALLS]", "[ARGS]")),
+    ("mistral", ("[TOOL_CALLS]",)),
+    ("cohere", ("<|START_ACTION|>",)),
+    ("command_r_plus", ("Action:", "```json", '"tool_name"')),
+    ("apertus", ("<|tools_prefix|>",)),
+    ("nemotron", ("<TOOLCALL>",)),
+    ("longcat", ("<longcat_tool_call>",)),
+    ("internlm2", ("<|action_start|>", "<|plugin|>")),
+    ("gigachat3_1", ("<|function_call|>",)),
+    ("gigachat", ("<|message_sep|>", "function call", "<|role_sep|>")),
+    ("minimax_m1", ("<tool_calls>", "<beginning_of_sentence>")),
+    ("hunyuan", ("<tool_calls>",)),
+    ("phi4_mini", ("functools",)),
+    ("phi4_mini", ("<|/tool_call|>",)),
+    ("granite", ("<|tool_call|>",)),
+    ("granite_20b", ("<function_call>",)),
+    ("glm", ("<arg_key>",)),
+    ("qwen3_coder", ("<function=", "<parameter=")),
+    ("functionary", ("<function=",)),
+    ("functionary_v3_2", (">>>all",)),
+    ("hermes", ("<tool_call>",)),
+    ("xlam", ("in a single JSON array",)),
+    ("pythonic", ("<|python_start|>",)),
+    ("pythonic", ("<|tool_call_start|>",)),
+    ("llama3_json", ("<|python_tag|>",)),
+    ("llama3_json", ('"parameters"', "<|start_header_id|>")),
 )
-FORMATS: Mapping[str, ToolFormat] = {tool_format.name: tool_format for tool_format, _ in _MARKS}
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 
 
@@ -146,9 +164,8 @@ def parse_format_name(text: str) -> tuple[str, str | None]:
 def _tool_format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
         return None if name == NONE else _look_up(FORMATS, name)
-    return next(
-        (tool_format for tool_format, marks in _MARKS if all(mark in template for mark in marks)), FORMATS["hermes"]
-    )
+    named = (name for name, marks in _MARKS if all(mark in template for mark in marks))
+    return FORMATS[next(named, "hermes")]
 
 
 def _tags(template: str, name: str | None) -> Tags | None:

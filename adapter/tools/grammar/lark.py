@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from adapter.tools.reading.source import Schema, Tools
+from adapter.tools.reading.source import Schema
 
 # Spacing as in chat templates. Small models get stuck if any white space is allowed.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -50,6 +52,16 @@ class Lark:
     def mark(self, text: str) -> str:
         return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
 
+    def written(self, text: str) -> str:
+        """Return an expression for `text`, with control tokens for the marks in it. "" if the text is empty."""
+        pieces = self._pattern.split(text) if self._special else [text]
+        return " ".join(self.mark(piece) for piece in pieces if piece)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        marks = sorted(self._special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, marks))})")
+
     def until(self, mark: str) -> str:
         """Return an expression for any text without `mark`, followed by `mark`."""
         if self.has(mark):
@@ -87,14 +99,6 @@ class Lark:
     def arguments(self, schema: Schema | None) -> str:
         """Return an expression for the arguments of a function, as a JSON object."""
         return self.json(as_object(schema))
-
-    def object(self, tools: Tools, key: str) -> str:
-        """Return an expression for a call as a JSON object, with its arguments under `key`."""
-        options = []
-        for name, schema in tools.items():
-            opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
-            options.append(f'{opening} {self.arguments(schema)} "}}"')
-        return self.one_of(options)
 
 
 def quoted(text: str) -> str:

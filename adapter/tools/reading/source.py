@@ -28,11 +28,21 @@ class Source(TextReader):
         self.tools = tools
         self._parts: list[Part] = []
         self._calls = 0
+        self._before = ""
 
     def pop_parts(self) -> list[Part]:
         """Return the parts emitted since the last call."""
         parts, self._parts = self._parts, []
         return parts
+
+    def knows(self, name: str) -> bool:
+        """Return True if `name` is that of a function that may be called, or if these are unknown."""
+        return self.tools is None or name in self.tools
+
+    @property
+    def previous(self) -> str:
+        """The character before the read position, or "" at the start of the text."""
+        return self._text[self.at - 1] if self.at else self._before
 
     def emit(self, make: MakePart) -> None:
         self._put(make(self._text[: self.at], self.at))
@@ -101,6 +111,7 @@ class Source(TextReader):
                 return
 
     def _put(self, part: Part) -> None:
+        self._before = self.previous
         self._text, self.at = self._text[self.at :], 0
         if not (part.size or isinstance(part, ToolCallBegin) or (isinstance(part, ToolArguments) and part.text)):
             return

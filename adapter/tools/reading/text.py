@@ -78,6 +78,30 @@ class TextReader:
             if not any(option.startswith(rest) for option in options) or not (yield from self.more()):
                 return ""
 
+    def text(self, text: str) -> Reading[bool]:
+        """Read `text`, whose white space at the ends may be missing or different, and white space after it. Returns
+        False, without reading anything, if it is not here, or if it is white space only.
+        """
+        if not text.strip():
+            return False
+        at = self.at
+        yield from self.space()
+        found = yield from self.literal(text.strip())
+        if not found:
+            self.at = at
+        else:
+            yield from self.space()
+        return bool(found)
+
+    def tokens(self, *tokens: str) -> Reading[bool]:
+        """Read `tokens` with any white space around each. Returns False if one is not here."""
+        for token in tokens:
+            yield from self.space()
+            if not (yield from self.literal(token)):
+                return False
+        yield from self.space()
+        return True
+
     def read_until(self, *marks: str) -> Reading[str | None]:
         """Read the text before the first of `marks`. Returns None if there is none."""
         patterns = compiled_marks(*marks)

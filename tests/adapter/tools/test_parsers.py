@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from adapter.tools import FORMATS, REASONING, ModelFormat, select_format
 from adapter.tools.reading.parts import Content, Part, Reasoning, ToolArguments, ToolCallBegin
+from tests.adapter.tools import json_examples
 
 CALLS, CALLS_END, CALL, CALL_END, SEP = FORMATS["deepseek"].visible_marks
 TOOLS = {
@@ -123,6 +124,25 @@ WRITTEN: list[tuple[str, str, Message]] = [
         Message(calls=[PARIS, TIME]),
     ),
     ("llama3_json", '{"name": "Ada", "parameters": {}}', Message('{"name": "Ada", "parameters": {}}')),
+    (
+        "llama3_json",
+        'I look.\n{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}; {"name": "get_time"}',
+        Message("I look.", calls=[PARIS, TIME]),
+    ),
+    *[
+        ("llama3_json", text, Message(text))
+        for text in (
+            'I look. {"name": "get_news", "parameters": {}}',
+            'I look. {"name": "get_time", "parameters": {}',
+            'I look. {"name": "get_time", "parameters": {}]}',
+            'The {"type": "object", "name": "get_time"}',
+            'As in [ {"name": "get_time"} ].',
+            '{"first":\n {"name": "get_time"}}',
+            'Like {"name": "get_time"}, for example.',
+            'So:\n```\n{"name": "get_time"}\n```',
+            'I see f{"name": "get_time"}',
+        )
+    ],
     ("llama3_json", ' {"answer": 42} ', Message(' {"answer": 42} ')),
     ("llama3_json", "<|python_tag|>print(1)", Message("<|python_tag|>print(1)")),
     (
@@ -164,7 +184,7 @@ WRITTEN: list[tuple[str, str, Message]] = [
         Message("Now:", calls=[PARIS, TIME]),
     ),
     (
-        "deepseek",
+        "deepseek_v3",
         (
             f'{CALLS}{CALL}function{SEP}get_weather\n```json\n{{"city": "Paris"}}\n```{CALL_END}\n'
             f"{CALL}function{SEP}get_time\n```json\n{{}}\n```{CALL_END}{CALLS_END}"
@@ -269,7 +289,7 @@ FRAGMENTS = sorted(
     | set('{}[]()"\\,: \n=1e>')
 )
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
-WELL_FORMED = st.sampled_from([text for _, text, _ in WRITTEN])
+WELL_FORMED = st.sampled_from([text for _, text, _ in WRITTEN] + list(json_examples.CALLS.values()))
 MANGLED = st.builds(
     lambda text, start, end, between: text[: min(start, end)] + between + text[max(start, end) :],
     WELL_FORMED,
@@ -321,6 +341,7 @@ def test_arguments_in_json_pass_unchanged(arguments: dict[str, Any]) -> None:
 
 
 EARLY = {
+    **json_examples.EARLY,
     "hermes": '<tool_call>{"name": "get_weather", "arguments": {"city": "Par',
     "llama3_json": '{"name": "get_weather", "parameters": {"city": "Par',
     "mistral": '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Par',

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
+from tests.adapter.tools import json_examples
 from tests.adapter.tools.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
@@ -137,15 +138,15 @@ def test_the_parser_reads_what_the_grammar_allows(
     assert all(fits(*call) for call in calls)
 
 
-WEATHER = '{"city": "Paris", "days": 3}'
 ACCEPTED = {
-    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {WEATHER}}}\n</tool_call>',
-    "llama3_json": f'{{"name": "get_weather", "parameters": {WEATHER}}}',
+    **json_examples.CALLS,
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}\n</tool_call>',
+    "llama3_json": f'{{"name": "get_weather", "parameters": {json_examples.WEATHER}}}',
     "pythonic": '[get_weather(city="Paris", days=3)]',
-    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {WEATHER}}}]',
-    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{WEATHER}",
-    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{WEATHER}{CALL_END}{CALLS_END}",
-    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{WEATHER}\n```{CALL_END}{CALLS_END}",
+    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}]',
+    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{json_examples.WEATHER}",
+    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{json_examples.WEATHER}{CALL_END}{CALLS_END}",
+    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{json_examples.WEATHER}\n```{CALL_END}{CALLS_END}",
     "glm": (
         "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
         "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>"
@@ -154,7 +155,7 @@ ACCEPTED = {
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
         "</function>\n</tool_call>"
     ),
-    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{WEATHER}",
+    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{json_examples.WEATHER}",
 }
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adapter.tools import FORMATS, parse_format_name, select_format
 from adapter.tools.reading.python_literal import python_to_json
 from adapter.tools.reading.typed_values import allowed_types, text_to_json
+from tests.adapter.tools import json_examples
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -75,6 +76,7 @@ def test_types_of_schemas() -> None:
 
 
 TEMPLATES = {
+    **json_examples.TEMPLATES,
     "hermes": "{{ '<tool_call>' }} </tool_call>",
     "llama3_json": """<|start_header_id|> {"name": function name, "parameters": dictionary}""",
     "pythonic": "<|tool_call_start|>[",
