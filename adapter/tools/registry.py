@@ -79,7 +79,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
     def visible_marks(self) -> tuple[str, ...]:
         """Marks that the detokenizer must output even if they are control tokens."""
         marks = () if self.tool_format is None else self.tool_format.visible_marks
-        return marks if self.tags is None else (*marks, self.tags.opening, self.tags.closing)
+        return marks if self.tags is None else (*marks, *self.tags.marks)
 
     def parser(self, tools: Tools | None = None, in_reasoning: bool = False) -> Parser | None:
         """Return a parser for one choice, or None if there is nothing to parse. Calls are parsed only with `tools`, the
@@ -87,7 +87,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
         """
         readers: list[Reader] = []
         if self.tags is not None:
-            readers.append(partial(self.tags.parse, in_reasoning=in_reasoning))
+            readers.append(partial(self.tags.parse, in_reasoning=in_reasoning, calls=self.tool_format))
         if self.tool_format is not None and (tools or self.tool_format.marks_reasoning):
             readers.append(self.tool_format.parse)
         return Parser(readers, tools) if readers else None
@@ -132,7 +132,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
         if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_reasoning):
             return None
         lark = Lark(special)
-        whole = lark.rule(body)
+        whole = lark.rule(body) if self.tags is None else self.tags.around(lark, lark.rule(body))
         if self.tool_format is not None:
             whole = self.tool_format.content_grammar(lark, whole)
             if calls:
@@ -171,7 +171,7 @@ def _tool_format(template: str, name: str | None) -> ToolFormat | None:
 def _tags(template: str, name: str | None) -> Tags | None:
     if name is not None:
         return None if name == NONE else _look_up(REASONING, name)
-    return next((tags for tags in TAGS if tags.opening in template or tags.closing in template), None)
+    return next((tags for tags in TAGS if tags.are_in(template)), None)
 
 
 def _look_up(table: Mapping[str, T], name: str) -> T:

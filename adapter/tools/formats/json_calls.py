@@ -11,7 +11,7 @@ from adapter.tools.formats.json_style import JsonStyle
 from adapter.tools.grammar.free_text import FreeText
 from adapter.tools.grammar.lark import Lark, escape, quoted
 from adapter.tools.reading.json_call import begins_call, call_start, json_call, keyed_call, named_call
-from adapter.tools.reading.parts import Content
+from adapter.tools.reading.parts import Content, Skipped
 from adapter.tools.reading.source import Source, Tools
 from adapter.tools.reading.text import Reading
 
@@ -40,9 +40,7 @@ class JsonCalls(ToolFormat):
     def parse(self, source: Source) -> Reading[None]:
         if self.style.bare:
             yield from source.space()
-            if not (yield from self._bodies(source, known_only=True)) and self.style.text_name:
-                source.at = 0
-                yield from self._begins_text(source)
+            yield from self._first_call(source)
             source.at = 0
         marks = (*self.start_marks, "{") if self._late else self.start_marks
         while (yield from source.emit_until(*marks, make=Content, trim=True)):
@@ -55,7 +53,7 @@ class JsonCalls(ToolFormat):
     def _calls(self, source: Source) -> Reading[bool]:
         """Parse the section or call that starts here."""
         opening, closing = yield from self._section(source)
-        if self.style.text_name and (yield from self._begins_text(source)):
+        if self.style.text_name and (yield from self._begin_text(source, self.style.call[0])):
             return True
         marked = self.style.call[0] and (opening, closing) not in self.style.other_sections
         parsed = yield from self._marked_calls(source) if marked else self._bodies(source)
@@ -72,10 +70,31 @@ class JsonCalls(ToolFormat):
                 return section
         return "", ""
 
-    def _begins_text(self, source: Source) -> Reading[bool]:
-        """Parse the name that announces text, if it is here."""
+    def _first_call(self, source: Source) -> Reading[None]:
+        """Parse calls without a mark, or the name that announces text. If the text was cut off and is only the start
+        of a call, it is skipped.
+        """
+        start = source.at
+        if (yield from self._bodies(source, known_only=True)):
+            return
+        if source.starved and source.cut and self._is_cut(source):
+            source.emit(Skipped.of)
+        elif self.style.text_name:
+            source.at = start
+            yield from self._begin_text(source)
+
+    def _is_cut(self, source: Source) -> bool:
+        """Return True if all text is the start of an object up to the name of a known tool, or to a part of it."""
+        source.at = len(source.from_position(0))
+        cut = re.fullmatch(
+            rf'\s*\[?\s*{{\s*"{self.style.name_key}"\s*:\s*"([^"]*)"?.*', source.from_position(0), re.DOTALL
+        )
+        return cut is not None and any(name.startswith(cut[1]) for name in source.tools or ())
+
+    def _begin_text(self, source: Source, mark: str = "") -> Reading[bool]:
+        """Parse `mark` and the name that announces text, if they are here."""
         at = source.at
-        if (yield from source.literal(self.style.text_name + self.style.after_name)):
+        if (yield from source.literal(mark + self.style.text_name + self.style.after_name)):
             source.skip()
             return True
         source.at = at

@@ -59,10 +59,12 @@ class FreeText:
         """Return an expression for reasoning and then the text. Reasoning is optional unless
         the answer starts within it, which `in_reasoning` says.
         """
-        reasoned = f"{self._lark.until(tags.closing)} {self._text(None)}"
+        lark = self._lark
+        reasoned = f"{lark.until(tags.closing)} {tags.around(lark, self._text(None), tokens_only=True)}"
         if in_reasoning:
             return reasoned
-        return self._lark.one_of([f"/\\s*/ {self._lark.mark(tags.opening)} {reasoned}", self._text(tags.opening)])
+        unreasoned = tags.around(lark, self._text(tags.opening), tokens_only=True)
+        return lark.one_of([f"/\\s*/ {lark.mark(tags.opening)} {reasoned}", unreasoned])
 
     def _text(self, opening: str | None) -> str:
         """Return an expression for text that does not start with `opening`, not even after white space."""

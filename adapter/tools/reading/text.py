@@ -28,23 +28,31 @@ class Scanner(Protocol):
 
 
 class TextReader:
-    """Text with a read position `at`, which can be set back after reading ahead."""
+    """Text with a read position `at`, which can be set back after reading ahead. `cut`: the text has ended before the
+    model was done. `starved`: more text was wanted when there was none.
+    """
 
     def __init__(self) -> None:
         self.at = 0
+        self.cut = self.starved = False
         self._text = ""
         self._ended = False
 
     def add(self, text: str) -> None:
         self._text += text
 
-    def end(self) -> None:
-        self._ended = True
+    def end(self, cut: bool = False) -> None:
+        self._ended, self.cut = True, cut
+
+    def from_position(self, at: int) -> str:
+        """Return the text from `at` on that has arrived."""
+        return self._text[at:]
 
     def more(self) -> Reading[bool]:
         """Wait for more text. Returns False at the end of the text."""
         if not self._ended:
             yield
+        self.starved = self._ended
         return not self._ended
 
     def peek(self) -> Reading[str]:
