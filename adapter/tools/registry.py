@@ -13,7 +13,8 @@ from adapter.tools.formats.glm import Glm
 from adapter.tools.formats.harmony import Harmony
 from adapter.tools.formats.json_calls import JsonCalls
 from adapter.tools.formats.json_families import DEEPSEEK, STYLES
-from adapter.tools.formats.pythonic import Pythonic
+from adapter.tools.formats.kimi_k3 import KimiK3
+from adapter.tools.formats.pythonic import PYTHON_STYLES, Pythonic
 from adapter.tools.formats.qwen3_coder import Qwen3Coder
 from adapter.tools.grammar.lark import Lark
 from adapter.tools.grammar.reasoning import TAGS, Tags
@@ -23,13 +24,21 @@ from adapter.tools.reading.source import Tools
 T = TypeVar("T")
 NONE = "none"
 
-_FORMATS: tuple[ToolFormat, ...] = (*map(JsonCalls, STYLES), Pythonic(), Qwen3Coder(), Glm(), Harmony())
+_FORMATS: tuple[ToolFormat, ...] = (
+    *map(JsonCalls, STYLES),
+    *map(Pythonic, PYTHON_STYLES),
+    KimiK3(),
+    Qwen3Coder(),
+    Glm(),
+    Harmony(),
+)
 FORMATS: Mapping[str, ToolFormat] = {tool_format.name: tool_format for tool_format in _FORMATS}
 
 # Marks in the chat template, by format. The first format whose marks are all present is selected, so more specific
 # formats come first.
 _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("harmony", ("<|channel|>", "<|message|>")),
+    ("kimi_k3", ("<|open|>", "<|sep|>", "open_tag('tools')")),
     ("kimi_k2", ("<|tool_call_argument_begin|>",)),
     ("deepseek_v3", (DEEPSEEK.section[0], "```json")),
     ("deepseek", (DEEPSEEK.section[0],)),
@@ -55,8 +64,10 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("functionary_v3_2", (">>>all",)),
     ("hermes", ("<tool_call>",)),
     ("xlam", ("in a single JSON array",)),
+    ("olmo3", ("<function_calls>",)),
     ("pythonic", ("<|python_start|>",)),
     ("pythonic", ("<|tool_call_start|>",)),
+    ("pythonic", ("func_name1(",)),
     ("llama3_json", ("<|python_tag|>",)),
     ("llama3_json", ('"parameters"', "<|start_header_id|>")),
 )

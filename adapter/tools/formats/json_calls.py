@@ -165,11 +165,11 @@ class JsonCalls(ToolFormat):
         style = self.style
         if style.bare:
             return self._bare_calls(lark, tools, several)
-        opening, closing = (lark.written(text) for text in style.call)
+        opening, closing = (lark.mark(text) for text in style.call)
         call = lark.rule(f"{opening} {lark.one_of(self._options(lark, tools))} {closing}")
-        calls = lark.repeated(call, lark.written(style.between)) if several else call
+        calls = lark.repeated(call, lark.mark(style.between)) if several else call
         before, after = style.section[0] + style.brackets[0], style.brackets[1] + style.section[1]
-        return f"{lark.written(before)} {calls} {lark.written(after)}"
+        return f"{lark.mark(before)} {calls} {lark.mark(after)}"
 
     def _bare_calls(self, lark: Lark, tools: Tools, several: bool) -> str:
         """Return an expression for calls of which the first has no mark. Its start is one terminal, so that text that
@@ -179,7 +179,7 @@ class JsonCalls(ToolFormat):
         calls = lark.one_of(self._options(lark, tools, style.brackets[0]))
         if several:
             calls += f" {lark.one_of(self._options(lark, tools, style.call[0] + style.between))}*"
-        return f"{calls} {lark.written(style.brackets[1])}"
+        return f"{calls} {lark.mark(style.brackets[1])}"
 
     def _options(self, lark: Lark, tools: Tools, before: str = "") -> Iterator[str]:
         """Yield an expression for `before` and a call to each of `tools`, without marks around it."""
@@ -188,8 +188,8 @@ class JsonCalls(ToolFormat):
             arguments = lark.arguments(schema)
             if style.shape == "named":
                 number = f"{quoted(style.number)} {_NUMBER}" if style.number else ""
-                start, after = lark.written(before + style.before_name + name), lark.written(style.after_name)
-                yield f"{start} {number} {after} {arguments} {lark.written(style.after_arguments)}"
+                start, after = lark.mark(before + style.before_name + name), lark.mark(style.after_name)
+                yield f"{start} {number} {after} {arguments} {lark.mark(style.after_arguments)}"
             else:
                 yield f'{self._members(before, name)} {arguments} "}}"'
 
@@ -210,7 +210,7 @@ class JsonCalls(ToolFormat):
         if not style.bare:
             return FreeText(lark, self.start_marks, calls)
         opening, closing = style.section
-        marked = f"{lark.written(opening)} {calls} {lark.written(closing)}" if opening else ""
+        marked = f"{lark.mark(opening)} {calls} {lark.mark(closing)}" if opening else ""
         either = lark.one_of([calls, marked]) if marked else calls
         if style.text_name:
             return FreeText(lark, self.start_marks, calls, marked, prefix=style.text_name + style.after_name)

@@ -27,7 +27,13 @@ GIGACHAT3_1 = JsonStyle(name="gigachat3_1", call=("<|function_call|>", ""))
 NEMOTRON = JsonStyle(name="nemotron", section=("<TOOLCALL>", "</TOOLCALL>"), brackets=_LIST, between=", ")
 HUNYUAN = JsonStyle(name="hunyuan", section=("<tool_calls>", "</tool_calls>"), brackets=_LIST, between=", ")
 MINIMAX_M1 = JsonStyle(name="minimax_m1", section=("<tool_calls>\n", "\n</tool_calls>"), between="\n")
-GRANITE = JsonStyle(name="granite", section=("<|tool_call|>", ""), brackets=_LIST, between=", ")
+GRANITE = JsonStyle(
+    name="granite",
+    section=("<|tool_call|>", ""),
+    other_sections=(("<tool_call>", "</tool_call>"),),
+    brackets=_LIST,
+    between=", ",
+)
 PHI4_MINI = JsonStyle(
     name="phi4_mini",
     section=("functools", ""),

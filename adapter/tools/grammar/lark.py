@@ -50,12 +50,13 @@ class Lark:
         return name
 
     def mark(self, text: str) -> str:
-        return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
-
-    def written(self, text: str) -> str:
         """Return an expression for `text`, with control tokens for the marks in it. "" if the text is empty."""
         pieces = self._pattern.split(text) if self._special else [text]
-        return " ".join(self.mark(piece) for piece in pieces if piece)
+        found = (f"<[{self._special[piece]}]>" if self.has(piece) else quoted(piece) for piece in pieces if piece)
+        return " ".join(found)
+
+    def _has_tokens(self, text: str) -> bool:
+        return bool(self._special and self._pattern.search(text))
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -64,7 +65,7 @@ class Lark:
 
     def until(self, mark: str) -> str:
         """Return an expression for any text without `mark`, followed by `mark`."""
-        if self.has(mark):
+        if self._has_tokens(mark):
             # The text must not spell the mark either: parsers cannot distinguish that from the token.
             text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
@@ -75,7 +76,7 @@ class Lark:
         The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
         """
         text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
-        return f"{text} {self.mark(mark)}" if self.has(mark) else self.terminal(f"{text} {quoted(mark)}")
+        return f"{text} {self.mark(mark)}" if self._has_tokens(mark) else self.terminal(f"{text} {quoted(mark)}")
 
     def terminal(self, body: str) -> str:
         """Add a terminal, which is matched greedily, and return its name."""

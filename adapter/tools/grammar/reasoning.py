@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from adapter.tools.grammar.lark import Lark
@@ -10,10 +12,13 @@ from adapter.tools.reading.source import Source
 from adapter.tools.reading.text import Reading
 from adapter.tools.reading.trial import Calls, is_call
 
+_MARK = re.compile(r"<[^<>\s]+>")
+
 
 class Tags(msgspec.Struct, frozen=True):
     """Pair of tags around reasoning. `name` is used in settings. `others` are other pairs that mean the same. `answers`
-    are pairs of marks that may be around the content.
+    are pairs of marks that may be around the content, and `ends` marks that may follow it. `template` are strings that
+    are in a chat template with these tags, by default one of the tags, and an opening mark of `answers` if any.
     """
 
     name: str
@@ -21,14 +26,20 @@ class Tags(msgspec.Struct, frozen=True):
     closing: str
     others: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, str], ...] = ()
+    ends: tuple[str, ...] = ()
+    template: tuple[str, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """All marks, which may be control tokens."""
-        return (self.opening, self.closing, *(mark for pair in (*self.others, *self.answers) for mark in pair))
+        """All marks, and parts of them, that may be control tokens."""
+        pairs = ((self.opening, self.closing), *self.others, *self.answers)
+        texts = (*(mark for pair in pairs for mark in pair), *self.ends)
+        return tuple(dict.fromkeys(mark for text in texts for mark in (_MARK.findall(text) or [text])))
 
     def are_in(self, template: str) -> bool:
-        """Return True if the source of a chat template has these tags, and an opening mark of `answers` if any."""
+        """Return True if the source of a chat template has these tags."""
+        if self.template:
+            return all(text in template for text in self.template)
         answers = not self.answers or any(opening in template for opening, _ in self.answers)
         return answers and (self.opening in template or self.closing in template)
 
@@ -72,7 +83,7 @@ class Tags(msgspec.Struct, frozen=True):
         return False
 
     def _begin_answer(self, source: Source, closings: tuple[str, ...]) -> Reading[None]:
-        source.ignored = closings
+        source.ignored = (*closings, *self.ends)
         openings = [opening for opening, _ in self.answers]
         opening = (yield from source.literal(*openings)) if openings else ""
         if opening:
@@ -102,6 +113,15 @@ class Tags(msgspec.Struct, frozen=True):
         return f"({lark.mark(self.opening)} {end} /\\s{{0,4}}/)? {answer}"
 
 
+_RESPONSE = ("<|open|>response<|sep|>", "<|close|>response<|sep|>")
+_KIMI_K3 = Tags(
+    name="kimi_k3",
+    opening="<|open|>think<|sep|>",
+    closing="<|close|>think<|sep|>",
+    answers=(_RESPONSE,),
+    ends=(_RESPONSE[1], "<|close|>message<|sep|>"),
+    template=("<|open|>", "<|sep|>", "'think'"),
+)
 _GRANITE = ("Here's my thought process:", "Here's my response:")
 _COHERE = (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>"))
 # More specific tags come first.
@@ -112,6 +132,7 @@ TAGS = (
     Tags("mistral", "[THINK]", "[/THINK]"),
     Tags("granite", "Here is my thought process:", "Here is my response:", (_GRANITE,)),
     Tags("kimi", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    _KIMI_K3,
     Tags("apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
     Tags("apriel", "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     Tags("seed", "<seed:think>", "</seed:think>"),

@@ -125,9 +125,9 @@ class Source(TextReader):
 
     def _ignore(self, ignored: tuple[str, ...]) -> Reading[bool]:
         """Drop a mark of `ignored`, and white space on one side of it, if one is here and not in quotes."""
-        before, quoted = self.at, self.previous in _QUOTES
+        before, quote = self.at, self.previous
         mark = yield from self.literal(*ignored)
-        if mark and not quoted:
+        if mark and not (quote in _QUOTES and (yield from self.peek()) == quote):
             self.at = before
             self.emit(Skipped.of if mark == self.answer_end else Content)
             self.at = len(mark)

@@ -161,6 +161,32 @@ WRITTEN: list[tuple[str, str, Message]] = [
         Message("Hi.Done.", calls=[PARIS]),
     ),
     ("pythonic", "<|python_start|>[get_time()]<|python_end|>", Message(calls=[TIME])),
+    ("pythonic", "[get_time(), ", Message(calls=[TIME])),
+    (
+        "olmo3",
+        "I look.\n<function_calls>get_weather(city='Paris')\nget_time()\n</function_calls>",
+        Message("I look.", calls=[PARIS, TIME]),
+    ),
+    ("olmo3", "<function_calls>get_weather(city='Par", Message(calls=[("get_weather", "")])),
+    (
+        "kimi_k3",
+        (
+            'On it. <|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="a&quot;b"'
+            ' type="string"<|sep|>1 < 2\n<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3'
+            '<|close|>argument<|sep|><|close|>call<|sep|><|open|>call tool="get_time" index="2"<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|>"
+        ),
+        Message("On it.", calls=[("get_weather", '{"a\\"b": "1 < 2\\n", "days": 3}'), TIME]),
+    ),
+    (
+        "kimi_k3",
+        (
+            '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>json type="object"<|sep|>'
+            '{"city": "Paris"}<|close|>json<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+        ),
+        Message(calls=[PARIS]),
+    ),
+    ("kimi_k3", "<|open|>tools<|sep|> are marks", Message("<|open|>tools<|sep|> are marks")),
     ("pythonic", "[1, 2] and [get_time()]", Message("[1, 2] and [get_time()]")),
     ("pythonic", "[see_note(1)]", Message("[see_note(1)]")),
     ("pythonic", "[get_weather('Paris')]", Message("'Paris')]", calls=[("get_weather", "")])),
@@ -349,6 +375,10 @@ MARKED = {
     "deepseek": f"{CALLS}{CALL}get_time{SEP}{{}}{CALL_END}{CALLS_END}",
     "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_time\n```json\n{{}}\n```{CALL_END}{CALLS_END}",
     "pythonic": "<|tool_call_start|>[get_time()]<|tool_call_end|>",
+    "olmo3": "<function_calls>get_time()</function_calls>",
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="get_time" index="1"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+    ),
 }
 FRAGMENTS = sorted(
     {fragment for kind in FORMATS.values() for fragment in kind.visible_marks}
@@ -428,6 +458,11 @@ EARLY = {
     "qwen3_coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nPar",
     "harmony": '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Par',
     "pythonic": "[get_weather(city='Par', days=",
+    "olmo3": "<function_calls>get_weather(city='Par', days=",
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|>'
+        '<|open|>argument key="city" type="string"<|sep|>Par'
+    ),
 }
 
 

@@ -130,7 +130,7 @@ def test_the_parser_reads_what_the_grammar_allows(
     opened = opened and kind.tags is not None
     vocabulary = Vocabulary(kind.visible_marks if special else ())
     grammar = kind.call_grammar(TOOLS, several, vocabulary.special, opened)
-    marks = (*kind.visible_marks, "</parameter>", "\n</parameter>")
+    marks = (*kind.visible_marks, "</parameter>", "\n</parameter>", "<|close|>argument<|sep|>")
     text = Walk(grammar, vocabulary).written(Random(seed), marks)
     calls = calls_in(kind, text, opened)
     assert calls
@@ -143,6 +143,12 @@ ACCEPTED = {
     "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}\n</tool_call>',
     "llama3_json": f'{{"name": "get_weather", "parameters": {json_examples.WEATHER}}}',
     "pythonic": '[get_weather(city="Paris", days=3)]',
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" type="string"'
+        '<|sep|>Paris<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>"
+    ),
+    "olmo3": '<function_calls>get_weather(city="Paris", days=3)</function_calls>',
     "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}]',
     "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{json_examples.WEATHER}",
     "deepseek": f"{CALLS}{CALL}get_weather{SEP}{json_examples.WEATHER}{CALL_END}{CALLS_END}",

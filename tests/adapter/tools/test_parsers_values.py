@@ -80,6 +80,8 @@ TEMPLATES = {
     "hermes": "{{ '<tool_call>' }} </tool_call>",
     "llama3_json": """<|start_header_id|> {"name": function name, "parameters": dictionary}""",
     "pythonic": "<|tool_call_start|>[",
+    "kimi_k3": "'<|open|>' '<|sep|>' open_tag('tools') open_tag('think')",
+    "olmo3": "'<function_calls>' +",
     "mistral": "[AVAILABLE_TOOLS] [TOOL_CALLS]",
     "mistral_args": "[TOOL_CALLS] + name + [ARGS]",
     "deepseek": FORMATS["deepseek"].visible_marks[0],
