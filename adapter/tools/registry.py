@@ -67,9 +67,12 @@ _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("olmo3", ("<function_calls>",)),
     ("pythonic", ("<|python_start|>",)),
     ("pythonic", ("<|tool_call_start|>",)),
+    ("pythonic", ("<|tool_list_start|>",)),
+    ("pythonic", ("List of tools: [",)),
     ("pythonic", ("func_name1(",)),
     ("llama3_json", ("<|python_tag|>",)),
     ("llama3_json", ('"parameters"', "<|start_header_id|>")),
+    ("llama3_json", ('"parameters"', "<|header_start|>")),
 )
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 

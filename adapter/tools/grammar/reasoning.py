@@ -17,8 +17,8 @@ _MARK = re.compile(r"<[^<>\s]+>")
 
 class Tags(msgspec.Struct, frozen=True):
     """Pair of tags around reasoning. `name` is used in settings. `others` are other pairs that mean the same. `answers`
-    are pairs of marks that may be around the content, and `ends` marks that may follow it. `template` are strings that
-    are in a chat template with these tags, by default one of the tags, and an opening mark of `answers` if any.
+    are pairs of marks that may be around the content, and `ends` marks that may follow it. `templates` are sets of
+    strings, one of which is in a chat template with these tags; by default that is one of the tags.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Tags(msgspec.Struct, frozen=True):
     others: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, str], ...] = ()
     ends: tuple[str, ...] = ()
-    template: tuple[str, ...] = ()
+    templates: tuple[tuple[str, ...], ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -38,10 +38,9 @@ class Tags(msgspec.Struct, frozen=True):
 
     def are_in(self, template: str) -> bool:
         """Return True if the source of a chat template has these tags."""
-        if self.template:
-            return all(text in template for text in self.template)
-        answers = not self.answers or any(opening in template for opening, _ in self.answers)
-        return answers and (self.opening in template or self.closing in template)
+        return any(
+            all(text in template for text in texts) for texts in self.templates or ((self.opening,), (self.closing,))
+        )
 
     def parse(self, source: Source, in_reasoning: bool, calls: Calls | None = None) -> Reading[None]:
         """Parse reasoning and the opening mark of the content, and skip white space next to them. Reasoning that is not
@@ -120,14 +119,26 @@ _KIMI_K3 = Tags(
     closing="<|close|>think<|sep|>",
     answers=(_RESPONSE,),
     ends=(_RESPONSE[1], "<|close|>message<|sep|>"),
-    template=("<|open|>", "<|sep|>", "'think'"),
+    templates=(("<|open|>", "<|sep|>", "'think'"),),
 )
 _GRANITE = ("Here's my thought process:", "Here's my response:")
 _COHERE = (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>"))
 # More specific tags come first.
 TAGS = (
-    Tags("think_response", "<think>", "</think>", (), (("<response>", "</response>"),)),
-    Tags("think_answer", "<think>", "</think>", (), (("<answer>", "</answer>"),)),
+    Tags(
+        name="think_response",
+        opening="<think>",
+        closing="</think>",
+        answers=(("<response>", "</response>"),),
+        templates=(("<think>", "<response></response>"), ("<think>", "<response>\\n")),
+    ),
+    Tags(
+        name="think_answer",
+        opening="<think>",
+        closing="</think>",
+        answers=(("<answer>", "</answer>"),),
+        templates=(("<think>", "<answer>"), ("<think>", "<|extra_0|>")),
+    ),
     Tags("think", "<think>", "</think>"),
     Tags("mistral", "[THINK]", "[/THINK]"),
     Tags("granite", "Here is my thought process:", "Here is my response:", (_GRANITE,)),

@@ -100,6 +100,43 @@ def test_detection_of_the_format(name: str) -> None:
     assert select_format(TEMPLATES[name], "none").tool_format is None
 
 
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("'List of tools: <|tool_list_start|>['", "pythonic"),
+        ('"List of tools: ["', "pythonic"),
+        ("<|start_header_id|> Respond in the format [func_name1(params_name1=...)]", "pythonic"),
+        ("""<|header_start|> {"name": function name, "parameters": dictionary}""", "llama3_json"),
+        ("<|tool_call|><|/tool_call|>", "phi4_mini"),
+    ],
+)
+def test_other_templates(template: str, name: str) -> None:
+    """Several templates lead to the same format."""
+    assert select_format(template).tool_format is FORMATS[name]
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("'<think>\\n' '<response>\\n'", "think_response"),
+        ("between <think></think> and <response></response>", "think_response"),
+        ("'<think>' '\\n<response>'", "think"),
+        ("split('<answer>') <think>", "think_answer"),
+        ("<|extra_0|><think>", "think_answer"),
+        ("<|START_THINKING|>", "cohere"),
+        ("Here is my response:", "granite"),
+        ("'<|open|>' '<|sep|>' open_tag('think')", "kimi_k3"),
+        ("\u25c1/think\u25b7", "kimi"),
+        ("<|inner_prefix|>", "apertus"),
+    ],
+)
+def test_templates_of_reasoning(template: str, name: str) -> None:
+    """Tags of reasoning are detected by what a template has."""
+    tags = select_format(template).tags
+    assert tags is not None
+    assert tags.name == name
+
+
 def test_a_template_without_marks() -> None:
     """A template without marks gets the hermes format without reasoning."""
     kind = select_format("{{ messages }}")
