@@ -56,12 +56,24 @@ class JsonCalls(ToolFormat):
         if self.style.text_name and (yield from self._begin_text(source, self.style.call[0])):
             return True
         marked = self.style.call[0] and (opening, closing) not in self.style.other_sections
+        at = source.at
         parsed = yield from self._marked_calls(source) if marked else self._bodies(source)
         if parsed:
             yield from source.text(closing)
             yield from source.space()
             source.skip()
-        return parsed
+        return parsed or (yield from self._empty(source, at, closing))
+
+    def _empty(self, source: Source, at: int, closing: str) -> Reading[bool]:
+        """Parse the end of a section that has no calls in it, from the position `at` on."""
+        rejected, source.at = source.at, at
+        yield from source.text("[")
+        yield from source.text("]")
+        if (yield from source.text(closing)):
+            source.skip()
+            return True
+        source.at = rejected
+        return False
 
     def _section(self, source: Source) -> Reading[tuple[str, str]]:
         """Read the opening of a section, if there is one, and return its texts."""

@@ -69,18 +69,20 @@ class FreeText:
     def _text(self, opening: str | None) -> str:
         """Return an expression for text that does not start with `opening`, not even after white space."""
         lark, marks = self._lark, _starts(self._marks)
-        first_marks = [*marks, *_starts([opening] if opening else [])]
         later_marks = [*marks, *([self._late] if self._late else [])]
         bare = self._bare[0] if self._bare else ""
-        edges = "".join(dict.fromkeys(first for first, _ in (*first_marks, *later_marks)))
+        edges = "".join(dict.fromkeys(first for first, _ in later_marks))
         piece = _piece(lark, edges, later_marks)
         rest = f"{piece}* ({self._later})?" if self._later else f"{piece}*"
         if self._prefix:
             return lark.one_of([self._calls, f"{quoted(self._prefix)} /[^{escape(edges)}]*/ {rest}", '""'])
-        first = _piece(lark, edges, first_marks, "".join(char for char in edges if char not in bare))
-        word = lark.terminal(f"/\\s*[^\\s{escape(edges + bare)}][^{escape(edges)}]*/" if edges + bare else "/(?s:.+)/")
-        options = [f"{first} {rest}", self._calls, *self._unmarked()] if first else [self._calls, *self._unmarked()]
-        return lark.one_of([f"{word} {rest}", f"/\\s*/ ({lark.one_of(options)})?"])
+        own = "".join(char for char in edges if char not in bare)
+        first = _piece(lark, edges, [*marks, *_starts([opening] if opening else [])], own)
+        # The first character of `opening` may be one within marks.
+        not_opening = f" & ~/\\s*{escape(opening)}{_ANY}/" if opening else ""
+        word = lark.terminal(f"/\\s*[^\\s{escape(edges + bare)}][^{escape(edges)}]*/{not_opening}")
+        options = lark.one_of([f"{first} {rest}", self._calls, *self._unmarked()])
+        return lark.one_of([f"{word} {rest}", f"/\\s*/ ({options})?"])
 
     def _unmarked(self) -> Iterator[str]:
         """Yield an expression for a text that starts like a call without a mark but is not one."""
