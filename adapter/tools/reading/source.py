@@ -107,11 +107,11 @@ class Source(TextReader):
         patterns = compiled_marks(*marks, *ignored)
         self.starved = False
         while True:
-            position = patterns.find(self._text, 0)
-            safe = position if position >= 0 else patterns.safe_length(self._text)
-            self.at = end = len(self._text[:safe].rstrip()) if trim else safe
-            self.emit(make)
-            if position >= 0:
+            text = self._text
+            found, safe = patterns.locate(text)
+            self.at = end = len(text[:safe].rstrip()) if trim else safe
+            self._put(make(text[:end], end))
+            if found:
                 self.at = safe - end
                 if not ignored or not (yield from self._ignore(ignored)):
                     return True
@@ -168,8 +168,10 @@ class Source(TextReader):
                 return
 
     def _put(self, part: Part) -> None:
-        self._before = self.previous
-        self._text, self.at = self._text[self.at :], 0
+        if self.at:
+            self._before = self._text[self.at - 1]
+            self._text = self._text[self.at :]
+            self.at = 0
         if not (part.size or isinstance(part, ToolCallBegin) or (isinstance(part, ToolArguments) and part.text)):
             return
         both = merge(self._parts[-1], part) if self._parts else None

@@ -52,8 +52,10 @@ class TextReader:
         """Wait for more text. Returns False at the end of the text."""
         if not self._ended:
             yield
-        self.starved = self._ended
-        return not self._ended
+            if not self._ended:
+                return True
+        self.starved = True
+        return False
 
     def peek(self) -> Reading[str]:
         """Return the next character without reading it, or "" at the end."""
@@ -159,10 +161,15 @@ class Marks:
         match = self._pattern.search(text, start)
         return match.start() if match else -1
 
-    def safe_length(self, text: str) -> int:
-        """Return the length of `text` before its longest suffix that is a prefix of a mark."""
+    def locate(self, text: str) -> tuple[bool, int]:
+        """Return whether `text` has a mark, and its position or otherwise the safe length."""
         if self._firsts.isdisjoint(text):
-            return len(text)
+            return False, len(text)
+        match = self._pattern.search(text)
+        return (True, match.start()) if match else (False, self._safe_length(text))
+
+    def _safe_length(self, text: str) -> int:
+        """Return the length of `text` before its longest suffix that is a prefix of a mark."""
         for at in range(max(0, len(text) - self.max_length + 1), len(text)):
             if any(mark.startswith(text[at:]) for mark in self._marks):
                 return at
