@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from adapter.tools.grammar.free_text import FreeText
 from adapter.tools.grammar.lark import Lark
@@ -20,10 +19,10 @@ class ToolFormat(ABC):
     the format marks reasoning as well, so that no tags of reasoning are parsed.
     """
 
-    name: ClassVar[str]
-    visible_marks: ClassVar[tuple[str, ...]] = ()
-    start_marks: ClassVar[tuple[str, ...]] = ()
-    marks_reasoning: ClassVar[bool] = False
+    name: str
+    visible_marks: tuple[str, ...] = ()
+    start_marks: tuple[str, ...] = ()
+    marks_reasoning: bool = False
 
     @abstractmethod
     def parse(self, source: Source) -> Reading[None]:

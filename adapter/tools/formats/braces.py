@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -22,8 +22,9 @@ _MAX_DEPTH = 32
 
 
 class BraceSyntax(msgspec.Struct, frozen=True, kw_only=True):
-    """Marks of a format: `call` encloses a call, and `quote` a string. `tokens` may be control tokens."""
+    """Marks of the format `name`: `call` encloses a call, and `quote` a string. `tokens` may be control tokens."""
 
+    name: str
     call: tuple[str, str]
     quote: str
     tokens: tuple[str, ...] = ()
@@ -34,7 +35,11 @@ class BraceFormat(ToolFormat):
     keeps the arguments so far, without the closing brace.
     """
 
-    syntax: ClassVar[BraceSyntax]
+    def __init__(self, syntax: BraceSyntax) -> None:
+        self.syntax = syntax
+        self.name = syntax.name
+        self.visible_marks = syntax.tokens
+        self.start_marks = (syntax.call[0],)
 
     def parse(self, source: Source) -> Reading[None]:
         opening, closing = self.syntax.call
@@ -156,23 +161,15 @@ class BraceFormat(ToolFormat):
         return f"{opening} {quoted(f'call:{name}')} {values.arguments(name, schema)} {closing}"
 
 
-def brace_format(name: str, syntax: BraceSyntax) -> type[BraceFormat]:
-    """Return the format `name` with the given syntax."""
-    fields = {"name": name, "syntax": syntax, "visible_marks": syntax.tokens, "start_marks": (syntax.call[0],)}
-    return type(name, (BraceFormat,), fields)
-
-
-GEMMA4 = brace_format(
-    "gemma4",
+BRACE_SYNTAXES = (
     BraceSyntax(
+        name="gemma4",
         call=("<|tool_call>", "<tool_call|>"),
         quote='<|"|>',
         tokens=("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>"),
     ),
-)
-FUNCTION_GEMMA = brace_format(
-    "functiongemma",
     BraceSyntax(
+        name="functiongemma",
         call=("<start_function_call>", "<end_function_call>"),
         quote="<escape>",
         tokens=("<start_function_call>", "<end_function_call>", "<escape>"),

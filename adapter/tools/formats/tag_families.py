@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from adapter.tools.formats.elements import Elements
-from adapter.tools.formats.tags import TagFormat, TagSyntax, tag_format
+from adapter.tools.formats.tags import TagFormat, TagSyntax
 
 
 def _pair(name: str) -> tuple[str, str]:
     return f"<{name}>", f"</{name}>"
 
 
-def _qwen(call: str, value: tuple[str, str]) -> TagSyntax:
+def _qwen(family: str, call: str, value: tuple[str, str]) -> TagSyntax:
     return TagSyntax(
+        name=family,
         call=(f"<{call}>\n", f"\n</{call}>"),
         function=("<function=", ">\n", "</function>"),
         key=("<parameter=", ">"),
@@ -25,9 +24,10 @@ def _qwen(call: str, value: tuple[str, str]) -> TagSyntax:
     )
 
 
-def _mimo() -> TagSyntax:
+def _mimo(family: str) -> TagSyntax:
     call = _pair("tool_call")
     return TagSyntax(
+        name=family,
         call=call,
         function=("<function=", ">", "</function>"),
         key=("<parameter=", ">"),
@@ -36,9 +36,10 @@ def _mimo() -> TagSyntax:
     )
 
 
-def _glm(line: str) -> TagSyntax:
+def _glm(family: str, line: str) -> TagSyntax:
     call, key, value = _pair("tool_call"), _pair("arg_key"), _pair("arg_value")
     return TagSyntax(
+        name=family,
         call=call,
         function=("", line, ""),
         key=(key[0], key[1] + line),
@@ -48,10 +49,11 @@ def _glm(line: str) -> TagSyntax:
     )
 
 
-def _hunyuan(suffix: str) -> TagSyntax:
+def _hunyuan(family: str, suffix: str) -> TagSyntax:
     section, call = _pair(f"tool_calls{suffix}"), _pair(f"tool_call{suffix}")
     key, value, after_name = _pair(f"arg_key{suffix}"), _pair(f"arg_value{suffix}"), f"<tool_sep{suffix}>"
     return TagSyntax(
+        name=family,
         section=(f"{section[0]}\n", f"\n{section[1]}"),
         call=call,
         function=("", f"{after_name}\n", ""),
@@ -62,8 +64,11 @@ def _hunyuan(suffix: str) -> TagSyntax:
     )
 
 
-def _invoke(section: tuple[str, str], prefix: str = "", tokens: tuple[str, ...] | None = None) -> TagSyntax:
+def _invoke(
+    family: str, section: tuple[str, str], prefix: str = "", tokens: tuple[str, ...] | None = None
+) -> TagSyntax:
     return TagSyntax(
+        name=family,
         section=(f"{section[0]}\n", f"\n{section[1]}"),
         function=(f'<{prefix}invoke name="', '">\n', f"</{prefix}invoke>"),
         key=(f'<{prefix}parameter name="', '">'),
@@ -73,17 +78,18 @@ def _invoke(section: tuple[str, str], prefix: str = "", tokens: tuple[str, ...] 
     )
 
 
-def _deepseek(section: str, space: str = "") -> TagSyntax:
+def _deepseek(family: str, section: str, space: str = "") -> TagSyntax:
     bar = "\uff5c"
     prefix, token = f"{bar}DSML{bar}{space}", f"{bar}DSML{bar}"
     types = ((f'" string="{word}">', kind) for word, kind in (("true", "string"), ("false", "json")))
-    return msgspec.structs.replace(_invoke(_pair(f"{prefix}{section}"), prefix, (token,)), types=tuple(types))
+    return msgspec.structs.replace(_invoke(family, _pair(f"{prefix}{section}"), prefix, (token,)), types=tuple(types))
 
 
 _STEP3_CALLS = ("<\uff5ctool_calls_begin\uff5c>", "<\uff5ctool_calls_end\uff5c>")
 _STEP3_CALL = ("<\uff5ctool_call_begin\uff5c>", "<\uff5ctool_call_end\uff5c>")
 _STEP3_SEP = "<\uff5ctool_sep\uff5c>"
 _STEP3 = TagSyntax(
+    name="step3",
     section=(f"{_STEP3_CALLS[0]}\n", f"\n{_STEP3_CALLS[1]}"),
     call=(f"{_STEP3_CALL[0]}function{_STEP3_SEP}", _STEP3_CALL[1]),
     function=('<steptml:invoke name="', '">\n', "</steptml:invoke>"),
@@ -95,6 +101,7 @@ _STEP3 = TagSyntax(
 )
 
 _MINICPM = TagSyntax(
+    name="minicpm5",
     function=('<function name="', '">', "</function>"),
     key=('<param name="', '">'),
     value=("", "</param>"),
@@ -104,6 +111,7 @@ _MINICPM = TagSyntax(
 
 _NAMESPACE = "]<]minimax[>["
 _MINIMAX_M3 = TagSyntax(
+    name="minimax_m3",
     section=(f"{_NAMESPACE}<tool_call>\n", f"{_NAMESPACE}</tool_call>"),
     function=(f'{_NAMESPACE}<invoke name="', '">', f"{_NAMESPACE}</invoke>\n"),
     key=(f"{_NAMESPACE}<", ">"),
@@ -111,26 +119,23 @@ _MINIMAX_M3 = TagSyntax(
     tokens=(_NAMESPACE,),
 )
 
-_SYNTAXES = {
-    "glm": _glm("\n"),
-    "glm47": _glm(""),
-    "hy_v3": _hunyuan(""),
-    "hy3": _hunyuan(":opensource"),
-    "qwen3_coder": _qwen("tool_call", ("\n", "\n</parameter>\n")),
-    "mimo": _mimo(),
-    "seed_oss": _qwen("seed:tool_call", ("", "</parameter>\n")),
-    "minimax_m2": _invoke(_pair("minimax:tool_call")),
-    "dots": _invoke(_pair("dots_function_call")),
-    "deepseek_v32": _deepseek("function_calls"),
-    "deepseek_v4": _deepseek("tool_calls"),
-    "deepseek_v41": _deepseek("calls", " "),
-    "step3": _STEP3,
-    "minicpm5": _MINICPM,
-}
-TAG_FORMATS: Mapping[str, type[TagFormat]] = {
-    **{name: tag_format(name, syntax) for name, syntax in _SYNTAXES.items()},
-    "minimax_m3": tag_format("minimax_m3", _MINIMAX_M3, Elements),
-}
+_SYNTAXES = (
+    _glm("glm", "\n"),
+    _glm("glm47", ""),
+    _hunyuan("hy_v3", ""),
+    _hunyuan("hy3", ":opensource"),
+    _qwen("qwen3_coder", "tool_call", ("\n", "\n</parameter>\n")),
+    _mimo("mimo"),
+    _qwen("seed_oss", "seed:tool_call", ("", "</parameter>\n")),
+    _invoke("minimax_m2", _pair("minimax:tool_call")),
+    _invoke("dots", _pair("dots_function_call")),
+    _deepseek("deepseek_v32", "function_calls"),
+    _deepseek("deepseek_v4", "tool_calls"),
+    _deepseek("deepseek_v41", "calls", " "),
+    _STEP3,
+    _MINICPM,
+)
+TAG_FORMATS: tuple[TagFormat, ...] = (*map(TagFormat, _SYNTAXES), Elements(_MINIMAX_M3))
 
 # Marks in the chat template of each family; more specific ones come first.
 TAG_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (

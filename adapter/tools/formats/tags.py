@@ -5,7 +5,7 @@ A format is a row of data, a TagSyntax. All share one parser and one grammar.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -24,8 +24,8 @@ _JSON_STRING = {"type": ["string", "JSON string"]}
 
 
 class TagSyntax(msgspec.Struct, frozen=True, kw_only=True):
-    """Tags of a format, exactly as its models write them, with quotes and white space. Parsers ignore white space at
-    the ends of a tag, and which quotes are used.
+    """Tags of the format `name`, exactly as its models write them, with quotes and white space. Parsers ignore white
+    space at the ends of a tag, and which quotes are used.
 
     `section` encloses all calls, and `call` each of them; both may be empty. `function` has what is before and after
     the name of a function, and what ends its arguments. `key` and `value` enclose the key and the value of an argument.
@@ -35,6 +35,7 @@ class TagSyntax(msgspec.Struct, frozen=True, kw_only=True):
     parts of tags that may be control tokens.
     """
 
+    name: str
     section: tuple[str, str] = ("", "")
     call: tuple[str, str] = ("", "")
     function: tuple[str, str, str]
@@ -88,10 +89,12 @@ class TagFormat(ToolFormat):
     A call that ends early keeps the arguments so far, without the closing brace.
     """
 
-    syntax: ClassVar[TagSyntax]
-
-    def __init__(self) -> None:
-        self._marks = _Marks(self.syntax)
+    def __init__(self, syntax: TagSyntax) -> None:
+        self.syntax = syntax
+        self._marks = _Marks(syntax)
+        self.name = syntax.name
+        self.visible_marks = syntax.tokens
+        self.start_marks = cut_marks(self._marks.starts)
 
     def parse(self, source: Source) -> Reading[None]:
         marks = self._marks
@@ -146,7 +149,7 @@ class TagFormat(ToolFormat):
 
     def _json_call(self, source: Source) -> Reading[bool]:
         """Parse a call that is written as JSON instead, as models do now and then."""
-        if not (yield from json_call(source)):
+        if not (yield from json_call(source, "name", ("arguments", "parameters"))):
             return False
         yield from self._skip(source, self._marks.call_end, *self.syntax.ignored)
         source.skip()
@@ -250,10 +253,3 @@ def _typed(schema: Any, kind: str) -> Any:
     if kind == "string" and (not allowed or "string" in allowed):
         return _STRING
     return _JSON_STRING if kind == "json" and allowed == {"string"} else schema
-
-
-def tag_format(name: str, syntax: TagSyntax, base: type[TagFormat] = TagFormat) -> type[TagFormat]:
-    """Return the format `name` with the given syntax."""
-    starts = _Marks(syntax).starts
-    fields = {"name": name, "syntax": syntax, "visible_marks": syntax.tokens, "start_marks": cut_marks(starts)}
-    return type(name, (base,), fields)

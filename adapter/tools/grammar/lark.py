@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from adapter.tools.reading.source import Schema, Tools
+from adapter.tools.reading.source import Schema
 
 # Spacing as in chat templates. Small models get stuck if any white space is allowed.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -27,8 +29,8 @@ class UnsupportedSchema(ValueError):
 class Lark:
     """Grammar under construction. Expressions are strings; `rule` adds a rule and returns its name.
 
-    `special` has the ids of the model's control tokens by text. Those within a mark are matched as tokens, the rest of
-    it as text.
+    `special` has the ids of the model's control tokens by text: a mark among them is matched as that token, any other
+    mark as text.
     """
 
     def __init__(self, special: Mapping[str, int]) -> None:
@@ -48,22 +50,22 @@ class Lark:
         return name
 
     def mark(self, text: str) -> str:
-        """Return an expression for a mark, which is empty for an empty one."""
-        return " ".join(
-            f"<[{self._special[piece]}]>" if self.has(piece) else quoted(piece) for piece in self._split(text)
-        )
+        """Return an expression for `text`, with control tokens for the marks in it. "" if the text is empty."""
+        pieces = self._pattern.split(text) if self._special else [text]
+        found = (f"<[{self._special[piece]}]>" if self.has(piece) else quoted(piece) for piece in pieces if piece)
+        return " ".join(found)
 
-    def _split(self, mark: str) -> list[str]:
-        """Split a mark at the control tokens within it, of which the longest come first."""
-        for start in range(len(mark)):
-            for end in range(len(mark), start, -1):
-                if mark[start:end] in self._special:
-                    return [*filter(None, [mark[:start]]), mark[start:end], *self._split(mark[end:])]
-        return [mark] if mark else []
+    def _has_tokens(self, text: str) -> bool:
+        return bool(self._special and self._pattern.search(text))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        marks = sorted(self._special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, marks))})")
 
     def until(self, mark: str) -> str:
         """Return an expression for any text without `mark`, followed by `mark`."""
-        if self.has(self._split(mark)[0]):
+        if self._has_tokens(mark):
             # The text must not spell the mark either: parsers cannot distinguish that from the token.
             text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
@@ -74,8 +76,7 @@ class Lark:
         The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
         """
         text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
-        closing = self.mark(mark)
-        return self.terminal(f"{text} {closing}") if closing == quoted(mark) else f"{text} {closing}"
+        return f"{text} {self.mark(mark)}" if self._has_tokens(mark) else self.terminal(f"{text} {quoted(mark)}")
 
     def terminal(self, body: str) -> str:
         """Add a terminal, which is matched greedily, and return its name."""
@@ -106,14 +107,6 @@ class Lark:
     def arguments(self, schema: Schema | None) -> str:
         """Return an expression for the arguments of a function, as a JSON object."""
         return self.json(as_object(schema))
-
-    def object(self, tools: Tools, key: str) -> str:
-        """Return an expression for a call as a JSON object, with its arguments under `key`."""
-        options = []
-        for name, schema in tools.items():
-            opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
-            options.append(f'{opening} {self.arguments(schema)} "}}"')
-        return self.one_of(options)
 
 
 def quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
+from tests.adapter.tools import json_examples
 from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 from tests.adapter.tools.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
@@ -137,23 +138,32 @@ def test_the_parser_reads_what_the_grammar_allows(
     assert all(fits(*call) for call in calls)
 
 
-WEATHER = '{"city": "Paris", "days": 3}'
 ACCEPTED = {
-    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {WEATHER}}}\n</tool_call>',
-    "llama3_json": f'{{"name": "get_weather", "parameters": {WEATHER}}}',
+    **json_examples.CALLS,
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}\n</tool_call>',
+    "llama3_json": f'{{"name": "get_weather", "parameters": {json_examples.WEATHER}}}',
     "pythonic": '[get_weather(city="Paris", days=3)]',
-    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {WEATHER}}}]',
-    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{WEATHER}",
-    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{WEATHER}{CALL_END}{CALLS_END}",
-    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{WEATHER}\n```{CALL_END}{CALLS_END}",
-    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{WEATHER}",
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" type="string"'
+        '<|sep|>Paris<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>"
+    ),
+    "olmo3": '<function_calls>get_weather(city="Paris", days=3)</function_calls>',
+    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}]',
+    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{json_examples.WEATHER}",
+    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{json_examples.WEATHER}{CALL_END}{CALLS_END}",
+    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{json_examples.WEATHER}\n```{CALL_END}{CALLS_END}",
     **{name: example.call for name, example in TAG_EXAMPLES.items()},
+    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{json_examples.WEATHER}",
 }
 
 
 def tags_of(name: str) -> list[str]:
-    """Return what looks like a tag in a call of the format, also after a line end."""
-    return [line + tag for tag in re.findall(r"(?:\]<\]minimax\[>\[)?<[^<>]*>", ACCEPTED[name]) for line in ("", "\n")]
+    """Return what looks like a tag in a call of the format, also after a line end, and ends of arguments."""
+    ends = ["</parameter>", "\n</parameter>", "<|close|>argument<|sep|>"]
+    return ends + [
+        line + tag for tag in re.findall(r"(?:\]<\]minimax\[>\[)?<[^<>]*>", ACCEPTED[name]) for line in ("", "\n")
+    ]
 
 
 def accepts(name: str, text: str, several: bool = False) -> bool:

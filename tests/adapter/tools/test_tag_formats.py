@@ -287,10 +287,11 @@ def test_any_pieces_give_the_same(drawn: tuple[ModelFormat, str], data: st.DataO
     assert whole.calls or whole.content == text
 
 
-@pytest.mark.parametrize("name", TAG_FORMATS)
+@pytest.mark.parametrize("name", [kind.name for kind in TAG_FORMATS])
 def test_names_that_would_be_tags(name: str) -> None:
     """An argument with a tag in its name cannot be forced, as it would not be read back."""
-    tools = {"f": {"properties": {TAG_FORMATS[name].syntax.key[1].strip() + "x": {"type": "integer"}}}}
+    (tag,) = (kind.syntax.key[1].strip() for kind in TAG_FORMATS if kind.name == name)
+    tools = {"f": {"properties": {f"{tag}x": {"type": "integer"}}}}
     with pytest.raises(UnsupportedSchema, match="the name contains a tag"):
         only(name).call_grammar(tools, False, {})
 
