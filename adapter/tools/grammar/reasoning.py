@@ -148,7 +148,7 @@ TAGS = (
     Tags("apriel", "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     Tags("seed", "<seed:think>", "</seed:think>"),
     Tags("minimax", "<mm:think>", "</mm:think>"),
-    Tags("hy3", "<think:opensource>", "</think:opensource>"),
+    Tags("hy3", "<think:opensource>", "</think:opensource>", templates=(("<think{}>", "opensource"),)),
     Tags("gemma4", "<|channel>thought", "<channel|>"),
     Tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>", (), _COHERE),
 )

@@ -127,6 +127,9 @@ def test_other_templates(template: str, name: str) -> None:
         ("Here is my response:", "granite"),
         ("'<|open|>' '<|sep|>' open_tag('think')", "kimi_k3"),
         ("\u25c1/think\u25b7", "kimi"),
+        ("HYTK = ':opensource' '<think{}>'.format(HYTK)", "hy3"),
+        ("'<|channel>thought\\n' + text + '\\n<channel|>'", "gemma4"),
+        ("think_end_token = '</mm:think>'", "minimax"),
         ("<|inner_prefix|>", "apertus"),
     ],
 )
