@@ -69,6 +69,14 @@ def test_ambiguous_values(text: str, schema: Any, value: Any) -> None:
     assert json.loads(text_to_json(text, schema)) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "written"), [("3.0", "integer", "3"), ("3.0", "number", "3.0"), ("+07", "number", "7")]
+)
+def test_numbers(text: str, kind: str, written: str) -> None:
+    """Numbers are written as the schema and JSON want them."""
+    assert text_to_json(text, {"type": kind}) == written
+
+
 def test_types_of_schemas() -> None:
     """A schema with an unrestricted part has no types."""
     assert allowed_types({"const": 1}) == {"integer"}

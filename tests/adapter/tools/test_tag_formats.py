@@ -46,8 +46,9 @@ def read(name: str, text: str) -> Message:
 
 
 def arguments_of(name: str, text: str) -> Any:
-    (call,) = read(name, text).calls
-    return json.loads(call[1])
+    ((function, arguments),) = read(name, text).calls
+    assert function == "f"
+    return json.loads(arguments)
 
 
 ARGUMENTS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -219,22 +220,19 @@ CALLS = [
     # A call that ends early keeps its arguments.
     ("glm", "<tool_call>f<arg_key>text</arg_key><arg_value>ab", Message(calls=[("f", '{"text": "ab')])),
     ("gemma4", '<|tool_call>call:f{text:<|"|>a<|"|>,tags:[1', Message(calls=[("f", '{"text": "a", "tags": [')])),
-    ("gemma4", "<|tool_call>call:f{a:" + "[" * 100, Message(calls=[("f", '{"a": ' + "[" * 31)])),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), CALLS)
 def test_calls(name: str, text: str, expected: Message) -> None:
     """Calls are found without their outer tags, in sequence and in JSON, and nothing else is a call."""
-    whole = read(name, text)
-    if whole.calls and len(text) > 100:
-        assert whole.calls[0][1].startswith(expected.calls[0][1])
-    else:
-        assert whole == expected
+    assert read(name, text) == expected
 
 
-def test_text_in_elements_that_are_nested_too_deeply() -> None:
-    """Elements can be nested to a limit."""
+def test_values_that_are_nested_too_deeply() -> None:
+    """Values can be nested to a limit."""
+    ((name, arguments),) = read("gemma4", "<|tool_call>call:f{a:" + "[" * 100).calls
+    assert (name, arguments) == ("f", '{"a": ' + "[" * 31)
     text = M3.format(f"{NS}<options>" + f"{NS}<a>" * 40 + f"{NS}</a>" * 40 + f"{NS}</options>")
     ((name, arguments),) = read("minimax_m3", text).calls
     assert (name, arguments) == ("f", '{"options": ')
@@ -285,6 +283,13 @@ def test_any_pieces_give_the_same(drawn: tuple[ModelFormat, str], data: st.DataO
     assert message(parts) == whole
     assert sum(part.size for part in parts) == len(text)
     assert whole.calls or whole.content == text
+
+
+def test_a_call_that_breaks_off_at_the_end_of_a_piece() -> None:
+    """What follows a call that became invalid is content, although it has not arrived by then."""
+    text = '<|tool_call>call:f{text:"\\q",count:1}'
+    for pieces in ([text], text):
+        assert message(parts_of(only("gemma4"), pieces)).content == text[text.index('"') :]
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in TAG_FORMATS])
