@@ -47,7 +47,9 @@ class JsonCalls(ToolFormat):
             mark = yield from source.literal(*marks)
             source.at -= len(mark)
             parse = self._late_calls if mark == "{" else self._calls
-            if not (yield from parse(source)):
+            if (yield from parse(source)):
+                yield from source.end_calls()
+            else:
                 source.reject(len(mark))
 
     def _calls(self, source: Source) -> Reading[bool]:
@@ -59,9 +61,7 @@ class JsonCalls(ToolFormat):
         at = source.at
         parsed = yield from self._marked_calls(source) if marked else self._bodies(source)
         if parsed:
-            yield from source.text(closing)
-            yield from source.space()
-            source.skip()
+            yield from source.close(closing)
         return parsed or (yield from self._empty(source, at, closing))
 
     def _empty(self, source: Source, at: int, closing: str) -> Reading[bool]:
@@ -88,8 +88,8 @@ class JsonCalls(ToolFormat):
         """
         start = source.at
         if (yield from self._bodies(source, known_only=True)):
-            return
-        if source.starved and source.cut and self._is_cut(source):
+            yield from source.end_calls()
+        elif source.starved and source.cut and self._is_cut(source):
             source.emit(Skipped.of)
         elif self.style.text_name:
             source.at = start
@@ -117,9 +117,7 @@ class JsonCalls(ToolFormat):
         parsed = False
         while (yield from source.text(opening)) and (yield from self._bodies(source)):
             parsed = True
-            yield from source.text(closing)
-            yield from source.space()
-            source.skip()
+            yield from source.close(closing)
         source.at = 0 if parsed else source.at
         return parsed
 
@@ -136,17 +134,17 @@ class JsonCalls(ToolFormat):
         parsed = False
         while (yield from self._body(source, known_only)):
             parsed = True
-            yield from source.space()
-            yield from source.literal(",", ";")
-            yield from source.space()
             source.skip()
+            yield from source.space()
+            separator = yield from source.literal(",", ";")
+            yield from source.space()
+            if separator:
+                source.skip()
             if (yield from source.peek()) != "{":
                 break
         if parsed:
             source.at = 0
-            yield from source.text("]" if bracket else "")
-            yield from source.space()
-            source.skip()
+            yield from source.close("]" if bracket else "")
         return parsed
 
     def _body(self, source: Source, known_only: bool) -> Reading[bool]:
@@ -169,7 +167,7 @@ class JsonCalls(ToolFormat):
         yield from source.text(style.after_name)
         known = not known_only or source.knows(name)
         if not known or not (yield from named_call(source, name)):
-            return False
+            return source.begin_cut_call(name)
         yield from source.text(style.after_arguments)
         return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class JsonValue:
-    """Scanner that counts brackets outside strings, so invalid JSON has an end as well."""
+    """Scanner that counts brackets outside strings, so invalid JSON has an end as well: before a mark at the latest."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -13,6 +13,8 @@ class JsonValue:
     def scan(self, text: str, at: int) -> tuple[int, bool]:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for index in range(at, len(text)):
+            if text[index] == "<" and not self._quoted:
+                return index, True
             if self._ends(text[index]):
                 return index + 1, True
         return len(text), False

@@ -38,6 +38,7 @@ class Source(TextReader):
         self._parts: list[Part] = []
         self._calls = 0
         self._before = ""
+        self._has_content = False
         self._rereadable = _REREADABLE
 
     def pop_parts(self) -> list[Part]:
@@ -86,6 +87,26 @@ class Source(TextReader):
         """Abandon a started call that became invalid. If the cause is the end of the text, the rest is skipped."""
         if self.at == len(self._text):
             self.skip()
+
+    def close(self, text: str) -> Reading[None]:
+        """Skip what was read, and the mark `text` with white space before it, if it is here."""
+        yield from self.text(text, space_after=False)
+        self.skip()
+
+    def end_calls(self) -> Reading[None]:
+        """Skip white space after calls, unless it is between two texts."""
+        yield from self.space()
+        if self._has_content and (yield from self.peek()):
+            self.at = 0
+        self.skip()
+
+    def begin_cut_call(self, name: str) -> bool:
+        """Begin a call to `name` that was cut off before its arguments. Returns False if it was not."""
+        if not (self.starved and self.cut and name and self.tools and name in self.tools):
+            return False
+        self.at = len(self._text)
+        self.begin_call(name)
+        return True
 
     def begin_call(self, name: str) -> None:
         self._calls += 1
@@ -174,6 +195,7 @@ class Source(TextReader):
             self.at = 0
         if not (part.size or isinstance(part, ToolCallBegin) or (isinstance(part, ToolArguments) and part.text)):
             return
+        self._has_content = self._has_content or isinstance(part, Content)
         both = merge(self._parts[-1], part) if self._parts else None
         if both is None:
             self._parts.append(part)
