@@ -38,7 +38,7 @@ class JsonCalls(ToolFormat):
         self._key_names = (style.name_key, tuple(dict.fromkeys((style.arguments_key, *_KEYS))))
 
     def parse(self, source: Source) -> Reading[None]:
-        if self.style.bare:
+        if self.style.bare or self.style.maybe_bare:
             yield from source.space()
             yield from self._first_call(source)
             source.at = 0
@@ -217,15 +217,15 @@ class JsonCalls(ToolFormat):
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         """Return the grammar of text. It does not exclude names with JSON escapes, which no model writes."""
         style = self.style
+        names = "|".join(escape(json.dumps(name)) for name in tools)
+        bare = ("{[", rf"(?s:.*){escape(json.dumps(style.name_key))}\s*:\s*({names})")
         if not style.bare:
-            return FreeText(lark, self.start_marks, calls)
+            return FreeText(lark, self.start_marks, calls, bare=bare if style.maybe_bare else None)
         opening, closing = style.section
         marked = f"{lark.mark(opening)} {calls} {lark.mark(closing)}" if opening else ""
         either = lark.one_of([calls, marked]) if marked else calls
         if style.text_name:
             return FreeText(lark, self.start_marks, calls, marked, prefix=style.text_name + style.after_name)
-        names = "|".join(escape(json.dumps(name)) for name in tools)
-        bare = ("{[", rf"(?s:.*){escape(json.dumps(style.name_key))}\s*:\s*({names})")
         if not self._late:
             return FreeText(lark, self.start_marks, either, marked, bare)
         return FreeText(lark, self.start_marks, either, either, bare, ("{", call_start(style.name_key, names)))

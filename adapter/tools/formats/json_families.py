@@ -40,6 +40,7 @@ PHI4_MINI = JsonStyle(
     other_sections=(("<|tool_call|>", "<|/tool_call|>"),),
     brackets=_LIST,
     between=", ",
+    maybe_bare=True,
 )
 MISTRAL = JsonStyle(
     name="mistral",

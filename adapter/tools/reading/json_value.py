@@ -13,10 +13,8 @@ class JsonValue:
     def scan(self, text: str, at: int) -> tuple[int, bool]:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for index in range(at, len(text)):
-            if text[index] == "<" and not self._quoted:
-                return index, True
             if self._ends(text[index]):
-                return index + 1, True
+                return index + (text[index] != "<"), True
         return len(text), False
 
     def _ends(self, char: str) -> bool:
@@ -31,4 +29,6 @@ class JsonValue:
             self._depth += 1
         elif char in "}]":
             self._depth -= 1
+        elif char == "<":
+            return True
         return not (self._depth or self._quoted)

@@ -132,6 +132,8 @@ class Source(TextReader):
             found, safe = patterns.locate(text)
             self.at = end = len(text[:safe].rstrip()) if trim else safe
             self._put(make(text[:end], end))
+            if end and make is Content:
+                self._has_content = True
             if found:
                 self.at = safe - end
                 if not ignored or not (yield from self._ignore(ignored)):
@@ -195,7 +197,6 @@ class Source(TextReader):
             self.at = 0
         if not (part.size or isinstance(part, ToolCallBegin) or (isinstance(part, ToolArguments) and part.text)):
             return
-        self._has_content = self._has_content or isinstance(part, Content)
         both = merge(self._parts[-1], part) if self._parts else None
         if both is None:
             self._parts.append(part)

@@ -221,6 +221,12 @@ WRITTEN: list[tuple[str, str, Message]] = [
         "No need.<|tool_calls_section_begin|><|tool_calls_section_end|>",
         Message("No need."),
     ),
+    (
+        "phi4_mini",
+        '{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_time"}',
+        Message(calls=[PARIS, TIME]),
+    ),
+    ("phi4_mini", '[{"name": "Ada"}]', Message('[{"name": "Ada"}]')),
     ("mistral", "[TOOL_CALLS] are marks", Message("[TOOL_CALLS] are marks")),
     (
         "deepseek",
