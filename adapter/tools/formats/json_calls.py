@@ -34,6 +34,7 @@ class JsonCalls(ToolFormat):
         self.name = style.name
         self.visible_marks = style.marks
         self.start_marks = style.start_marks
+        self.marks_text = bool(style.text_name)
         self._late = style.bare and style.shape == "object" and not style.brackets[0]
         self._key_names = (style.name_key, tuple(dict.fromkeys((style.arguments_key, *_KEYS))))
 
@@ -55,7 +56,7 @@ class JsonCalls(ToolFormat):
     def _calls(self, source: Source) -> Reading[bool]:
         """Parse the section or call that starts here."""
         opening, closing = yield from self._section(source)
-        if self.style.text_name and (yield from self._begin_text(source, self.style.call[0])):
+        if self.marks_text and (yield from self._begin_text(source, self.style.call[0])):
             return True
         marked = self.style.call[0] and (opening, closing) not in self.style.other_sections
         at = source.at
@@ -91,7 +92,7 @@ class JsonCalls(ToolFormat):
             yield from source.end_calls()
         elif source.starved and source.cut and self._is_cut(source):
             source.emit(Skipped.of)
-        elif self.style.text_name:
+        elif self.marks_text:
             source.at = start
             yield from self._begin_text(source)
 
@@ -115,7 +116,7 @@ class JsonCalls(ToolFormat):
     def _marked_calls(self, source: Source) -> Reading[bool]:
         opening, closing = self.style.call
         parsed = False
-        while (yield from source.text(opening)) and (yield from self._bodies(source)):
+        while (yield from source.text(opening)) and (yield from self._bodies(source, self.marks_text)):
             parsed = True
             yield from source.close(closing)
         source.at = 0 if parsed else source.at
@@ -229,3 +230,6 @@ class JsonCalls(ToolFormat):
         if not self._late:
             return FreeText(lark, self.start_marks, either, marked, bare)
         return FreeText(lark, self.start_marks, either, either, bare, ("{", call_start(style.name_key, names)))
+
+    def content_grammar(self, lark: Lark, body: str) -> str:
+        return f"{quoted(self.style.text_name + self.style.after_name)} {body}" if self.marks_text else body

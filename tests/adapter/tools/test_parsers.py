@@ -227,6 +227,8 @@ WRITTEN: list[tuple[str, str, Message]] = [
         Message(calls=[PARIS, TIME]),
     ),
     ("phi4_mini", '[{"name": "Ada"}]', Message('[{"name": "Ada"}]')),
+    ("functionary_v3_2", "all\nI look.\n>>>get_time\n{}>>>all\nHi", Message("I look.Hi", calls=[TIME])),
+    ("functionary_v3_2", "allow", Message("allow")),
     ("mistral", "[TOOL_CALLS] are marks", Message("[TOOL_CALLS] are marks")),
     (
         "deepseek",
@@ -532,8 +534,11 @@ def test_text_is_emitted_early() -> None:
 
 
 def test_nothing_to_parse() -> None:
-    """Without tools and reasoning there is no parser, except for harmony."""
+    """Without tools and reasoning there is no parser, unless the format marks text as well."""
     assert only("hermes").parser(None) is None
     assert only("none").parser(TOOLS) is None
     assert only("harmony").parser(None) is not None
+    parser = only("functionary_v3_2").parser(None)
+    assert parser is not None
+    assert message(parser.decode("all\nHi >>>get_time\n{}") + parser.flush()) == Message("Hi >>>get_time\n{}")
     assert only("hermes", "think").parser(None) is not None
