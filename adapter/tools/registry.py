@@ -103,9 +103,9 @@ class ModelFormat(msgspec.Struct, frozen=True):
         readers: list[Reader] = []
         if self.tags is not None:
             readers.append(partial(self.tags.parse, in_reasoning=in_reasoning, calls=self.tool_format))
-        if self.tool_format is not None and (tools or self.tool_format.marks_reasoning):
+        if self.tool_format is not None and (tools or self.tool_format.marks_text):
             readers.append(self.tool_format.parse)
-        return Parser(readers, tools) if readers else None
+        return Parser(readers, tools or {}) if readers else None
 
     def call_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], in_reasoning: bool = False) -> str:
         """Return a grammar, in llguidance's Lark dialect, that forces one call, or with `several` one or more. Each is
@@ -144,7 +144,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
         all that the model can write. Raises UnsupportedSchema.
         """
         calls = tools if self.tool_format else None
-        if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_reasoning):
+        if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_text):
             return None
         lark = Lark(special)
         whole = lark.rule(body) if self.tags is None else self.tags.around(lark, lark.rule(body))

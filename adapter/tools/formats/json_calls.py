@@ -34,11 +34,12 @@ class JsonCalls(ToolFormat):
         self.name = style.name
         self.visible_marks = style.marks
         self.start_marks = style.start_marks
+        self.marks_text = bool(style.text_name)
         self._late = style.bare and style.shape == "object" and not style.brackets[0]
         self._key_names = (style.name_key, tuple(dict.fromkeys((style.arguments_key, *_KEYS))))
 
     def parse(self, source: Source) -> Reading[None]:
-        if self.style.bare:
+        if self.style.bare or self.style.maybe_bare:
             yield from source.space()
             yield from self._first_call(source)
             source.at = 0
@@ -47,21 +48,21 @@ class JsonCalls(ToolFormat):
             mark = yield from source.literal(*marks)
             source.at -= len(mark)
             parse = self._late_calls if mark == "{" else self._calls
-            if not (yield from parse(source)):
+            if (yield from parse(source)):
+                yield from source.end_calls()
+            else:
                 source.reject(len(mark))
 
     def _calls(self, source: Source) -> Reading[bool]:
         """Parse the section or call that starts here."""
         opening, closing = yield from self._section(source)
-        if self.style.text_name and (yield from self._begin_text(source, self.style.call[0])):
+        if self.marks_text and (yield from self._begin_text(source, self.style.call[0])):
             return True
         marked = self.style.call[0] and (opening, closing) not in self.style.other_sections
         at = source.at
         parsed = yield from self._marked_calls(source) if marked else self._bodies(source)
         if parsed:
-            yield from source.text(closing)
-            yield from source.space()
-            source.skip()
+            yield from source.close(closing)
         return parsed or (yield from self._empty(source, at, closing))
 
     def _empty(self, source: Source, at: int, closing: str) -> Reading[bool]:
@@ -88,10 +89,10 @@ class JsonCalls(ToolFormat):
         """
         start = source.at
         if (yield from self._bodies(source, known_only=True)):
-            return
-        if source.starved and source.cut and self._is_cut(source):
+            yield from source.end_calls()
+        elif source.starved and source.cut and self._is_cut(source):
             source.emit(Skipped.of)
-        elif self.style.text_name:
+        elif self.marks_text:
             source.at = start
             yield from self._begin_text(source)
 
@@ -115,11 +116,9 @@ class JsonCalls(ToolFormat):
     def _marked_calls(self, source: Source) -> Reading[bool]:
         opening, closing = self.style.call
         parsed = False
-        while (yield from source.text(opening)) and (yield from self._bodies(source)):
+        while (yield from source.text(opening)) and (yield from self._bodies(source, self.marks_text)):
             parsed = True
-            yield from source.text(closing)
-            yield from source.space()
-            source.skip()
+            yield from source.close(closing)
         source.at = 0 if parsed else source.at
         return parsed
 
@@ -136,17 +135,17 @@ class JsonCalls(ToolFormat):
         parsed = False
         while (yield from self._body(source, known_only)):
             parsed = True
-            yield from source.space()
-            yield from source.literal(",", ";")
-            yield from source.space()
             source.skip()
+            yield from source.space()
+            separator = yield from source.literal(",", ";")
+            yield from source.space()
+            if separator:
+                source.skip()
             if (yield from source.peek()) != "{":
                 break
         if parsed:
             source.at = 0
-            yield from source.text("]" if bracket else "")
-            yield from source.space()
-            source.skip()
+            yield from source.close("]" if bracket else "")
         return parsed
 
     def _body(self, source: Source, known_only: bool) -> Reading[bool]:
@@ -169,7 +168,7 @@ class JsonCalls(ToolFormat):
         yield from source.text(style.after_name)
         known = not known_only or source.knows(name)
         if not known or not (yield from named_call(source, name)):
-            return False
+            return source.begin_cut_call(name)
         yield from source.text(style.after_arguments)
         return True
 
@@ -219,15 +218,18 @@ class JsonCalls(ToolFormat):
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
         """Return the grammar of text. It does not exclude names with JSON escapes, which no model writes."""
         style = self.style
+        names = "|".join(escape(json.dumps(name)) for name in tools)
+        bare = ("{[", rf"(?s:.*){escape(json.dumps(style.name_key))}\s*:\s*({names})")
         if not style.bare:
-            return FreeText(lark, self.start_marks, calls)
+            return FreeText(lark, self.start_marks, calls, bare=bare if style.maybe_bare else None)
         opening, closing = style.section
         marked = f"{lark.mark(opening)} {calls} {lark.mark(closing)}" if opening else ""
         either = lark.one_of([calls, marked]) if marked else calls
         if style.text_name:
             return FreeText(lark, self.start_marks, calls, marked, prefix=style.text_name + style.after_name)
-        names = "|".join(escape(json.dumps(name)) for name in tools)
-        bare = ("{[", rf"(?s:.*){escape(json.dumps(style.name_key))}\s*:\s*({names})")
         if not self._late:
             return FreeText(lark, self.start_marks, either, marked, bare)
         return FreeText(lark, self.start_marks, either, either, bare, ("{", call_start(style.name_key, names)))
+
+    def content_grammar(self, lark: Lark, body: str) -> str:
+        return f"{quoted(self.style.text_name + self.style.after_name)} {body}" if self.marks_text else body

@@ -20,7 +20,11 @@ HERMES = JsonStyle(name="hermes", call=("<tool_call>\n", "\n</tool_call>"), betw
 LONGCAT = JsonStyle(name="longcat", call=("<longcat_tool_call>\n", "\n</longcat_tool_call>"), between="\n")
 INTERNLM2 = JsonStyle(name="internlm2", call=("<|action_start|><|plugin|>\n", "<|action_end|>"))
 GRANITE_20B = JsonStyle(name="granite_20b", call=("<function_call> ", ""))
-GIGACHAT = JsonStyle(name="gigachat", call=("<|message_sep|>\n\nfunction call<|role_sep|>\n", ""))
+GIGACHAT = JsonStyle(
+    name="gigachat",
+    call=("<|message_sep|>\n\nfunction call<|role_sep|>\n", ""),
+    other_sections=(("<|function_call|>", ""),),
+)
 GIGACHAT3_1 = JsonStyle(name="gigachat3_1", call=("<|function_call|>", ""))
 
 # All calls between marks.
@@ -40,6 +44,7 @@ PHI4_MINI = JsonStyle(
     other_sections=(("<|tool_call|>", "<|/tool_call|>"),),
     brackets=_LIST,
     between=", ",
+    maybe_bare=True,
 )
 MISTRAL = JsonStyle(
     name="mistral",

@@ -21,7 +21,8 @@ class JsonStyle(msgspec.Struct, frozen=True, kw_only=True):
       name is written between `before_name` and `after_name`; `after_arguments` follows the object.
     - `number` numbers the calls: in an `object` it is the key of the member with the number, otherwise the text between
       name and number. `id_mark` may precede an id between name and arguments.
-    - `bare`: calls are written without the opening mark at the start of an answer.
+    - `bare`: calls are written without the opening mark at the start of an answer. `maybe_bare`: they are written with
+      it, but parsed without it as well.
     - `text_name` is written in place of a name, before text that is not a call.
     """
 
@@ -40,6 +41,7 @@ class JsonStyle(msgspec.Struct, frozen=True, kw_only=True):
     number: str = ""
     id_mark: str = ""
     bare: bool = False
+    maybe_bare: bool = False
     text_name: str = ""
 
     @property

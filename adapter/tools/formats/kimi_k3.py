@@ -51,8 +51,8 @@ class KimiK3(ToolFormat):
             if not parsed:
                 source.reject(len(mark))
                 continue
-            yield from source.text(_close("tools"))
-            source.skip()
+            yield from source.close(_close("tools"))
+            yield from source.end_calls()
 
     def _call(self, source: Source) -> Reading[bool]:
         """Parse one call. Returns False, without emitting anything, if there is none."""

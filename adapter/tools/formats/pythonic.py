@@ -61,12 +61,15 @@ class Pythonic(ToolFormat):
     def parse(self, source: Source) -> Reading[None]:
         if self.style.bare:
             yield from source.space()
-            yield from self._list(source, known_only=True)
+            if (yield from self._list(source, known_only=True)):
+                yield from source.end_calls()
             source.at = 0
         while (yield from source.emit_until(*self.start_marks, make=Content, trim=True)):
             mark = yield from source.literal(*self.start_marks)
             yield from source.space()
-            if not (yield from self._list(source)):
+            if (yield from self._list(source)):
+                yield from source.end_calls()
+            else:
                 source.reject(len(mark))
 
     def _list(self, source: Source, known_only: bool = False) -> Reading[bool]:
@@ -76,16 +79,16 @@ class Pythonic(ToolFormat):
         parsed = False
         while (yield from self._call(source, known_only)):
             parsed = True
-            yield from source.space()
-            yield from source.literal(",")
-            yield from source.space()
             source.skip()
+            yield from source.space()
+            if (yield from source.literal(",")):
+                yield from source.space()
+                source.skip()
         if parsed:
             source.at = 0
-            yield from source.text(closing)
-            yield from source.literal(*self._end_marks)
-            yield from source.space()
-            source.skip()
+            yield from source.close(closing)
+            for mark in self._end_marks:
+                yield from source.close(mark)
         return parsed
 
     def _call(self, source: Source, known_only: bool) -> Reading[bool]:

@@ -46,18 +46,17 @@ def json_call(source: Source, name_key: str, arguments_keys: Sequence[str], know
         if not end:
             if call.started:
                 source.abandon_call()
-            return call.started
+            return call.started or source.begin_cut_call(call.name)
 
 
 def named_call(source: Source, name: str) -> Reading[bool]:
-    """Parse the arguments of a call to `name`, an object that starts here, and the space after it. Returns False,
-    without emitting anything, if this is not a call.
+    """Parse the arguments of a call to `name`, an object that starts here. Returns False, without emitting anything, if
+    this is not a call.
     """
     if not is_name(name) or (yield from source.peek()) != "{":
         return False
     source.begin_call(name)
     yield from source.emit_object()
-    yield from source.space()
     return True
 
 
@@ -73,6 +72,7 @@ def keyed_call(source: Source) -> Reading[bool]:
     yield from source.space()
     if not (yield from named_call(source, name)):
         return False
+    yield from source.space()
     yield from source.literal("}")
     return True
 

@@ -6,7 +6,7 @@ import json
 
 
 class JsonValue:
-    """Scanner that counts brackets outside strings, so invalid JSON has an end as well."""
+    """Scanner that counts brackets outside strings, so invalid JSON has an end as well: before a mark at the latest."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -16,7 +16,7 @@ class JsonValue:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for index in range(at, len(text)):
             if self._ends(text[index]):
-                return index + 1, True
+                return index + (text[index] != "<"), True
         return len(text), False
 
     def _ends(self, char: str) -> bool:
@@ -31,6 +31,8 @@ class JsonValue:
             self._depth += 1
         elif char in "}]":
             self._depth -= 1
+        elif char == "<":
+            return True
         return not (self._depth or self._quoted)
 
 

@@ -38,6 +38,7 @@ class Source(TextReader):
         self._parts: list[Part] = []
         self._calls = 0
         self._before = ""
+        self._has_content = False
         self._rereadable = _REREADABLE
 
     def pop_parts(self) -> list[Part]:
@@ -87,6 +88,26 @@ class Source(TextReader):
         if self.starved and self.at == len(self._text):
             self.skip()
 
+    def close(self, text: str) -> Reading[None]:
+        """Skip what was read, and the mark `text` with white space before it, if it is here."""
+        yield from self.text(text, space_after=False)
+        self.skip()
+
+    def end_calls(self) -> Reading[None]:
+        """Skip white space after calls, unless it is between two texts."""
+        yield from self.space()
+        if self._has_content and (yield from self.peek()):
+            self.at = 0
+        self.skip()
+
+    def begin_cut_call(self, name: str) -> bool:
+        """Begin a call to `name` that was cut off before its arguments. Returns False if it was not."""
+        if not (self.starved and self.cut and name and self.tools and name in self.tools):
+            return False
+        self.at = len(self._text)
+        self.begin_call(name)
+        return True
+
     def begin_call(self, name: str) -> None:
         self._calls += 1
         self._put(ToolCallBegin(self._calls - 1, name, self.at))
@@ -111,6 +132,8 @@ class Source(TextReader):
             found, safe = patterns.locate(text)
             self.at = end = len(text[:safe].rstrip()) if trim else safe
             self._put(make(text[:end], end))
+            if end and make is Content:
+                self._has_content = True
             if found:
                 self.at = safe - end
                 if not ignored or not (yield from self._ignore(ignored)):

@@ -88,7 +88,7 @@ class TextReader:
             if not any(option.startswith(rest) for option in options) or not (yield from self.more()):
                 return ""
 
-    def text(self, text: str) -> Reading[bool]:
+    def text(self, text: str, space_after: bool = True) -> Reading[bool]:
         """Read `text`, whose white space at the ends may be missing or different, and white space after it. Returns
         False, without reading anything, if it is not here, or if it is white space only.
         """
@@ -99,7 +99,7 @@ class TextReader:
         found = yield from self.literal(text.strip())
         if not found:
             self.at = at
-        else:
+        elif space_after:
             yield from self.space()
         return bool(found)
 

@@ -109,6 +109,16 @@ WRITTEN: list[tuple[str, str, Message]] = [
         '<tool_call>{"name": "get_weather", "arguments": {"city": "</tool_call>}\\""}}</tool_call>',
         Message(calls=[("get_weather", '{"city": "</tool_call>}\\""}')]),
     ),
+    (
+        "hermes",
+        'Now <tool_call>{"name": "get_time"}</tool_call> and\n<tool_call>{"name": "get_time"}</tool_call>\n then.\n',
+        Message("Now and\n then.\n", calls=[TIME, TIME]),
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"</tool_call><tool_call>{"name": "get_time"}',
+        Message(calls=[("get_weather", '{"city": "Paris"'), TIME]),
+    ),
     ("hermes", "The <tool_call> is a mark, <b>", Message("The <tool_call> is a mark, <b>")),
     ("hermes", '<tool_call>{"name": "get_wea', Message('<tool_call>{"name": "get_wea')),
     ("hermes", '<tool_call>{"name": 3, "arguments": {}}', Message('<tool_call>{"name": 3, "arguments": {}}')),
@@ -212,6 +222,14 @@ WRITTEN: list[tuple[str, str, Message]] = [
         "No need.<|tool_calls_section_begin|><|tool_calls_section_end|>",
         Message("No need."),
     ),
+    (
+        "phi4_mini",
+        '{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_time"}',
+        Message(calls=[PARIS, TIME]),
+    ),
+    ("phi4_mini", '[{"name": "Ada"}]', Message('[{"name": "Ada"}]')),
+    ("functionary_v3_2", "all\nI look.\n>>>get_time\n{}>>>all\nHi", Message("I look.Hi", calls=[TIME])),
+    ("functionary_v3_2", "allow", Message("allow")),
     ("mistral", "[TOOL_CALLS] are marks", Message("[TOOL_CALLS] are marks")),
     (
         "deepseek",
@@ -351,6 +369,7 @@ def test_stray_closing_tags(text: str, content: str) -> None:
         ("hermes", "1 <", "1 <"),
         ("hermes", "The <tool_call> is", "The <tool_call> is"),
         ("llama3_json", '{"name": "get_wea', ""),
+        ("llama3_json", '[{"name": "get_weather', ""),
         ("llama3_json", '{"name": "Ada', '{"name": "Ada'),
         ("llama3_json", '{"answer": 4', '{"answer": 4'),
         ("phi4_mini", "I use functools", "I use functools"),
@@ -361,6 +380,21 @@ def test_stray_closing_tags(text: str, content: str) -> None:
 def test_the_start_of_a_call_that_was_cut_off(name: str, text: str, content: str) -> None:
     """The start of a call at the end of a text that was cut off is left out, and is content if the model ended it."""
     assert read(only(name), text, cut=True) == Message(content)
+    assert read(only(name), text) == Message(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hermes", '<tool_call>{"name": "get_time", "argu'),
+        ("llama3_json", '{"name": "get_time"'),
+        ("cohere", '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_time", '),
+        ("kimi_k2", "<|tool_call_begin|>functions.get_time:0<|tool_call_arg"),
+    ],
+)
+def test_a_call_that_was_cut_off_after_its_name(name: str, text: str) -> None:
+    """A call that was cut off between its name and its arguments is a call without arguments."""
+    assert read(only(name), text, cut=True) == Message(calls=[("get_time", "")])
     assert read(only(name), text) == Message(text)
 
 
@@ -508,8 +542,11 @@ def test_text_is_emitted_early() -> None:
 
 
 def test_nothing_to_parse() -> None:
-    """Without tools and reasoning there is no parser, except for harmony."""
+    """Without tools and reasoning there is no parser, unless the format marks text as well."""
     assert only("hermes").parser(None) is None
     assert only("none").parser(TOOLS) is None
     assert only("harmony").parser(None) is not None
+    parser = only("functionary_v3_2").parser(None)
+    assert parser is not None
+    assert message(parser.decode("all\nHi >>>get_time\n{}") + parser.flush()) == Message("Hi >>>get_time\n{}")
     assert only("hermes", "think").parser(None) is not None
