@@ -154,7 +154,7 @@ class FullChoiceReader(ChoiceReader):
         if self._scanner is not None and not stopped:
             self._parse(self._scanner.flush())
         if self._parser is not None:
-            for part in self._parser.flush():
+            for part in self._parser.flush(cut=stopped or reason == "length"):
                 self._release(part)
         # After a stop string only tokens with text before it count, else also those of an incomplete character.
         tokens = self._pop_tokens(lambda token: not stopped or token.start < self._released)

@@ -15,13 +15,14 @@ from adapter.grammar.build import AnswerGrammar, build_grammar, enforced_schemas
 from adapter.grammar.json_schema import encode_schema
 from adapter.grammar.output_format import OutputFormat
 from adapter.tools import ModelFormat
-from adapter.tools.formats.llama3_json import Llama3Json
+from adapter.tools.formats.json_calls import JsonCalls
+from adapter.tools.formats.json_families import LLAMA3_JSON
 from adapter.tools.grammar.lark import as_object
 from adapter.tools.reading.offer import Offer
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 
-_JSON_CALL_FORMAT = ModelFormat(Llama3Json(), None)
+_JSON_CALL_FORMAT = ModelFormat(JsonCalls(LLAMA3_JSON), None)
 _CONTENT_ONLY_FORMAT = ModelFormat(None, None)
 
 Tools = Mapping[str, Mapping[str, Any] | None]

@@ -30,9 +30,11 @@ class Parser:
             next(self._reading)
         return self._source.pop_parts()
 
-    def flush(self) -> list[Part]:
-        """End the text, and return the remaining parts."""
-        self._source.end()
+    def flush(self, cut: bool = False) -> list[Part]:
+        """End the text, and return the remaining parts. `cut`: it was cut off, so that a call at its end of which only
+        the start is there is left out. Otherwise such text is content.
+        """
+        self._source.end(cut)
         next(self._reading, None)
         return self._source.pop_parts()
 

@@ -9,14 +9,13 @@ from typing import TypeVar
 import msgspec
 
 from adapter.tools.formats.base import ToolFormat
-from adapter.tools.formats.deepseek import DeepSeek, DeepSeekV3
-from adapter.tools.formats.glm import Glm
+from adapter.tools.formats.braces import BRACE_SYNTAXES, BraceFormat
 from adapter.tools.formats.harmony import Harmony
-from adapter.tools.formats.hermes import Hermes
-from adapter.tools.formats.llama3_json import Llama3Json
-from adapter.tools.formats.mistral import Mistral, MistralArgs
-from adapter.tools.formats.pythonic import Pythonic
-from adapter.tools.formats.qwen3_coder import Qwen3Coder
+from adapter.tools.formats.json_calls import JsonCalls
+from adapter.tools.formats.json_families import DEEPSEEK, STYLES
+from adapter.tools.formats.kimi_k3 import KimiK3
+from adapter.tools.formats.pythonic import PYTHON_STYLES, Pythonic
+from adapter.tools.formats.tag_families import TAG_FORMATS, TAG_MARKS
 from adapter.tools.grammar.lark import Lark
 from adapter.tools.grammar.reasoning import TAGS, Tags
 from adapter.tools.parser import Parser, Reader
@@ -25,23 +24,57 @@ from adapter.tools.reading.source import Tools
 T = TypeVar("T")
 NONE = "none"
 
+_FORMATS: tuple[ToolFormat, ...] = (
+    *map(JsonCalls, STYLES),
+    *map(Pythonic, PYTHON_STYLES),
+    KimiK3(),
+    *TAG_FORMATS,
+    *map(BraceFormat, BRACE_SYNTAXES),
+    Harmony(),
+)
+FORMATS: Mapping[str, ToolFormat] = {tool_format.name: tool_format for tool_format in _FORMATS}
+
 # Marks in the chat template, by format. The first format whose marks are all present is selected, so more specific
 # formats come first.
-_MARKS: tuple[tuple[type[ToolFormat], tuple[str, ...]], ...] = (
-    (Harmony, ("<|channel|>", "<|message|>")),
-    (DeepSeekV3, (DeepSeek.visible_marks[0], "```json")),
-    (DeepSeek, (DeepSeek.visible_marks[0],)),
-    (MistralArgs, ("[TOOL_CALLS]", "[ARGS]")),
-    (Mistral, ("[TOOL_CALLS]",)),
-    (Glm, ("<arg_key>",)),
-    (Qwen3Coder, ("<function=", "<parameter=")),
-    (Hermes, ("<tool_call>",)),
-    (Pythonic, ("<|python_start|>",)),
-    (Pythonic, ("<|tool_call_start|>",)),
-    (Llama3Json, ("<|python_tag|>",)),
-    (Llama3Json, ('"parameters"', "<|start_header_id|>")),
+_MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("harmony", ("<|channel|>", "<|message|>")),
+    ("kimi_k3", ("<|open|>", "<|sep|>", "open_tag('tools')")),
+    ("kimi_k2", ("<|tool_call_argument_begin|>",)),
+    ("gemma4", ("<|tool_call>", '<|"|>')),
+    ("functiongemma", ("<start_function_call>",)),
+    *TAG_MARKS,
+    ("deepseek_v3", (DEEPSEEK.section[0], "```json")),
+    ("deepseek", (DEEPSEEK.section[0],)),
+    ("mistral_args", ("[TOOL_CALLS]", "[ARGS]")),
+    ("mistral", ("[TOOL_CALLS]",)),
+    ("cohere", ("<|START_ACTION|>",)),
+    ("command_r_plus", ("Action:", "```json", '"tool_name"')),
+    ("apertus", ("<|tools_prefix|>",)),
+    ("nemotron", ("<TOOLCALL>",)),
+    ("longcat", ("<longcat_tool_call>",)),
+    ("internlm2", ("<|action_start|>", "<|plugin|>")),
+    ("gigachat3_1", ("<|function_call|>",)),
+    ("gigachat", ("<|message_sep|>", "function call", "<|role_sep|>")),
+    ("minimax_m1", ("<tool_calls>", "<beginning_of_sentence>")),
+    ("hunyuan", ("<tool_calls>",)),
+    ("phi4_mini", ("functools",)),
+    ("phi4_mini", ("<|/tool_call|>",)),
+    ("granite", ("<|tool_call|>",)),
+    ("granite_20b", ("<function_call>",)),
+    ("functionary", ("<function=",)),
+    ("functionary_v3_2", (">>>all",)),
+    ("hermes", ("<tool_call>",)),
+    ("xlam", ("in a single JSON array",)),
+    ("olmo3", ("<function_calls>",)),
+    ("pythonic", ("<|python_start|>",)),
+    ("pythonic", ("<|tool_call_start|>",)),
+    ("pythonic", ("<|tool_list_start|>",)),
+    ("pythonic", ("List of tools: [",)),
+    ("pythonic", ("func_name1(",)),
+    ("llama3_json", ("<|python_tag|>",)),
+    ("llama3_json", ('"parameters"', "<|start_header_id|>")),
+    ("llama3_json", ('"parameters"', "<|header_start|>")),
 )
-FORMATS: Mapping[str, type[ToolFormat]] = {tool_format.name: tool_format for tool_format, _ in _MARKS}
 REASONING: Mapping[str, Tags] = {tags.name: tags for tags in TAGS}
 
 
@@ -61,7 +94,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
     def visible_marks(self) -> tuple[str, ...]:
         """Marks that the detokenizer must output even if they are control tokens."""
         marks = () if self.tool_format is None else self.tool_format.visible_marks
-        return marks if self.tags is None else (*marks, self.tags.opening, self.tags.closing)
+        return marks if self.tags is None else (*marks, *self.tags.marks)
 
     def parser(self, tools: Tools | None = None, in_reasoning: bool = False) -> Parser | None:
         """Return a parser for one choice, or None if there is nothing to parse. Calls are parsed only with `tools`, the
@@ -69,10 +102,10 @@ class ModelFormat(msgspec.Struct, frozen=True):
         """
         readers: list[Reader] = []
         if self.tags is not None:
-            readers.append(partial(self.tags.parse, in_reasoning=in_reasoning))
-        if self.tool_format is not None and (tools or self.tool_format.marks_reasoning):
+            readers.append(partial(self.tags.parse, in_reasoning=in_reasoning, calls=self.tool_format))
+        if self.tool_format is not None and (tools or self.tool_format.marks_text):
             readers.append(self.tool_format.parse)
-        return Parser(readers, tools) if readers else None
+        return Parser(readers, tools or {}) if readers else None
 
     def call_grammar(self, tools: Tools, several: bool, special: Mapping[str, int], in_reasoning: bool = False) -> str:
         """Return a grammar, in llguidance's Lark dialect, that forces one call, or with `several` one or more. Each is
@@ -84,7 +117,7 @@ class ModelFormat(msgspec.Struct, frozen=True):
         """
         lark = Lark(special)
         return self._after_reasoning(
-            lark, (self.tool_format or Hermes()).call_grammar(lark, tools, several), in_reasoning
+            lark, (self.tool_format or FORMATS["hermes"]).call_grammar(lark, tools, several), in_reasoning
         )
 
     def free_grammar(
@@ -111,10 +144,10 @@ class ModelFormat(msgspec.Struct, frozen=True):
         all that the model can write. Raises UnsupportedSchema.
         """
         calls = tools if self.tool_format else None
-        if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_reasoning):
+        if self.tags is None and not calls and not (self.tool_format and self.tool_format.marks_text):
             return None
         lark = Lark(special)
-        whole = lark.rule(body)
+        whole = lark.rule(body) if self.tags is None else self.tags.around(lark, lark.rule(body))
         if self.tool_format is not None:
             whole = self.tool_format.content_grammar(lark, whole)
             if calls:
@@ -145,14 +178,15 @@ def parse_format_name(text: str) -> tuple[str, str | None]:
 
 def _tool_format(template: str, name: str | None) -> ToolFormat | None:
     if name is not None:
-        return None if name == NONE else _look_up(FORMATS, name)()
-    return next((tool_format() for tool_format, marks in _MARKS if all(mark in template for mark in marks)), Hermes())
+        return None if name == NONE else _look_up(FORMATS, name)
+    named = (name for name, marks in _MARKS if all(mark in template for mark in marks))
+    return FORMATS[next(named, "hermes")]
 
 
 def _tags(template: str, name: str | None) -> Tags | None:
     if name is not None:
         return None if name == NONE else _look_up(REASONING, name)
-    return next((tags for tags in TAGS if tags.opening in template or tags.closing in template), None)
+    return next((tags for tags in TAGS if tags.are_in(template)), None)
 
 
 def _look_up(table: Mapping[str, T], name: str) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from adapter.tools.grammar.free_text import FreeText
 from adapter.tools.grammar.lark import Lark
@@ -16,14 +15,16 @@ class ToolFormat(ABC):
     """Parser and grammar of a format of tool calls.
 
     `name` is used in settings. `visible_marks` may be control tokens, which the detokenizer must then output.
-    `start_marks` start calls after text; their first characters must not recur within any of them. `marks_reasoning`:
-    the format marks reasoning as well, so that no tags of reasoning are parsed.
+    `start_marks` start calls after text; their first characters must not recur within any of them, but for repetitions
+    at the start. `marks_reasoning`: the format marks reasoning as well, so that no tags of reasoning are parsed.
+    `marks_text`: it marks text as well, so that answers without calls are parsed, too.
     """
 
-    name: ClassVar[str]
-    visible_marks: ClassVar[tuple[str, ...]] = ()
-    start_marks: ClassVar[tuple[str, ...]] = ()
-    marks_reasoning: ClassVar[bool] = False
+    name: str
+    visible_marks: tuple[str, ...] = ()
+    start_marks: tuple[str, ...] = ()
+    marks_reasoning: bool = False
+    marks_text: bool = False
 
     @abstractmethod
     def parse(self, source: Source) -> Reading[None]:

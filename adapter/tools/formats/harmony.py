@@ -42,7 +42,7 @@ class Harmony(ToolFormat):
 
     name = "harmony"
     visible_marks = (START, CHANNEL, CONSTRAIN, MESSAGE, *_ENDS)
-    marks_reasoning = True
+    marks_reasoning = marks_text = True
 
     def __init__(self, read_header: ReadHeader = read_as_text) -> None:
         self._read_header = read_header

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from adapter.tools.reading.source import Schema, Tools
+from adapter.tools.reading.source import Schema
 
 # Spacing as in chat templates. Small models get stuck if any white space is allowed.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -48,11 +50,22 @@ class Lark:
         return name
 
     def mark(self, text: str) -> str:
-        return f"<[{self._special[text]}]>" if self.has(text) else quoted(text)
+        """Return an expression for `text`, with control tokens for the marks in it. "" if the text is empty."""
+        pieces = self._pattern.split(text) if self._special else [text]
+        found = (f"<[{self._special[piece]}]>" if self.has(piece) else quoted(piece) for piece in pieces if piece)
+        return " ".join(found)
+
+    def _has_tokens(self, text: str) -> bool:
+        return bool(self._special and self._pattern.search(text))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        marks = sorted(self._special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, marks))})")
 
     def until(self, mark: str) -> str:
         """Return an expression for any text without `mark`, followed by `mark`."""
-        if self.has(mark):
+        if self._has_tokens(mark):
             # The text must not spell the mark either: parsers cannot distinguish that from the token.
             text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
             return f"{text} {self.mark(mark)}"
@@ -63,7 +76,7 @@ class Lark:
         The text must not contain `<`: excluding only the mark would exceed the states of llguidance's lexer.
         """
         text = f"/[^<]{{{min_length},{'' if max_length is None else max_length}}}/"
-        return f"{text} {self.mark(mark)}" if self.has(mark) else self.terminal(f"{text} {quoted(mark)}")
+        return f"{text} {self.mark(mark)}" if self._has_tokens(mark) else self.terminal(f"{text} {quoted(mark)}")
 
     def terminal(self, body: str) -> str:
         """Add a terminal, which is matched greedily, and return its name."""
@@ -73,6 +86,13 @@ class Lark:
 
     def one_of(self, options: Iterable[str]) -> str:
         return self.rule(" | ".join(options))
+
+    def recursive(self, options: Callable[[str], Iterable[str]]) -> str:
+        """Add a rule whose options refer to it by the name that they get, and return that name."""
+        place = len(self._rules)
+        name = self.rule("")
+        self._rules[place] = f"{name}: {' | '.join(options(name))}"
+        return name
 
     def repeated(self, one: str, separator: str) -> str:
         """Return an expression for one or more of `one`."""
@@ -87,14 +107,6 @@ class Lark:
     def arguments(self, schema: Schema | None) -> str:
         """Return an expression for the arguments of a function, as a JSON object."""
         return self.json(as_object(schema))
-
-    def object(self, tools: Tools, key: str) -> str:
-        """Return an expression for a call as a JSON object, with its arguments under `key`."""
-        options = []
-        for name, schema in tools.items():
-            opening = quoted(f'{{"name": {json.dumps(name)}, "{key}": ')
-            options.append(f'{opening} {self.arguments(schema)} "}}"')
-        return self.one_of(options)
 
 
 def quoted(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from adapter.tools.grammar.free_text import text_without
 from adapter.tools.grammar.lark import Lark, UnsupportedSchema, as_object, quoted
 from adapter.tools.reading.source import Schema
 from adapter.tools.reading.typed_values import allowed_types, allowed_values
@@ -21,6 +23,11 @@ class Member(msgspec.Struct, frozen=True):
     schema: Any
     required: bool
     path: tuple[str, ...]
+
+    @property
+    def is_text(self) -> bool:
+        """True if the value can only be a string."""
+        return allowed_types(self.schema) == {"string"}
 
 
 def members(name: str, schema: Schema | None) -> list[Member] | None:
@@ -42,21 +49,47 @@ def members(name: str, schema: Schema | None) -> list[Member] | None:
     ]
 
 
-def plain_value(lark: Lark, member: Member, line: str, end: str) -> str:
-    """Return an expression for a value followed by `line` and the mark `end`: strings are plain text, other values
-    JSON. Raises UnsupportedSchema.
+class PlainText:
+    """Grammar of strings that are written as plain text before the mark `closing`. Parsers end them at any of `ends`
+    too, and a line end before the closing mark is not part of them.
     """
-    if allowed_types(member.schema) != {"string"}:
-        return f"{lark.json(member.schema)} {quoted(line)} {lark.mark(end)}"
-    for keyword in ("pattern", "format"):
-        if keyword in member.schema:
-            reason = f"'{keyword}' is not supported by this model's tool call format"
-            raise UnsupportedSchema((*member.path, keyword), reason)
-    if (named := allowed_values(member.schema)) is not None:
+
+    def __init__(self, closing: str, ends: Sequence[str]) -> None:
+        self._closing = closing
+        self._ends = cut_marks(ends)
+
+    def any(self, lark: Lark) -> str:
+        """Return an expression for any text and the closing mark."""
+        return f"{text_without(lark, *self._ends)} {lark.mark(self._closing.lstrip())}"
+
+    def value(self, lark: Lark, member: Member) -> str:
+        """Return an expression for a string of `member` and the closing mark. Raises UnsupportedSchema."""
+        for keyword in ("pattern", "format"):
+            if keyword in member.schema:
+                reason = f"'{keyword}' is not supported by this model's tool call format"
+                raise UnsupportedSchema((*member.path, keyword), reason)
+        if (named := allowed_values(member.schema)) is not None:
+            return f"{self._one_of(lark, member, named)} {lark.mark(self._closing)}"
+        min_length, max_length = member.schema.get("minLength", 0), member.schema.get("maxLength")
+        if not min_length and max_length is None:
+            return self.any(lark)
+        return lark.bounded(self._closing, min_length, max_length)
+
+    def _one_of(self, lark: Lark, member: Member, named: list[object]) -> str:
         texts = [value for value in named if isinstance(value, str)]
-        return f"{lark.one_of(map(quoted, texts))} {quoted(line)} {lark.mark(end)}"
-    min_length, max_length = member.schema.get("minLength", 0), member.schema.get("maxLength")
-    return lark.bounded(line + end, min_length, max_length) if min_length or max_length is not None else lark.until(end)
+        if any(end in text for text in texts for end in self._ends):
+            raise UnsupportedSchema(member.path, "a value contains a tag of this model's tool call format")
+        return lark.one_of(map(quoted, texts))
+
+
+def cut_marks(marks: Sequence[str]) -> tuple[str, ...]:
+    """Cut `marks` to where the first character of one recurs, as `text_without` needs it. White space around them does
+    not count.
+    """
+    bare = [mark.strip() for mark in marks]
+    firsts = "".join({mark[0] for mark in bare})
+    cut = (mark[0] + re.split(f"[{re.escape(firsts)}]", mark[1:])[0] for mark in bare)
+    return tuple(dict.fromkeys(cut))
 
 
 def separated(lark: Lark, items: Sequence[tuple[str, bool]], separator: str) -> str:

@@ -1,10 +1,12 @@
-"""Scanner for the end of a JSON object, array or string."""
+"""JSON values: the end of one in a text, and strings."""
 
 from __future__ import annotations
 
+import json
+
 
 class JsonValue:
-    """Scanner that counts brackets outside strings, so invalid JSON has an end as well."""
+    """Scanner that counts brackets outside strings, so invalid JSON has an end as well: before a mark at the latest."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -14,7 +16,7 @@ class JsonValue:
         """Continue at `at`. Returns the position reached, and True if that is the end of the value."""
         for index in range(at, len(text)):
             if self._ends(text[index]):
-                return index + 1, True
+                return index + (text[index] != "<"), True
         return len(text), False
 
     def _ends(self, char: str) -> bool:
@@ -29,4 +31,10 @@ class JsonValue:
             self._depth += 1
         elif char in "}]":
             self._depth -= 1
+        elif char == "<":
+            return True
         return not (self._depth or self._quoted)
+
+
+def encode_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -41,6 +41,10 @@ class Skipped(msgspec.Struct, frozen=True, gc=False):
 
     size: int
 
+    @classmethod
+    def of(cls, text: str, size: int) -> Skipped:
+        return cls(size)
+
 
 Part = Content | Reasoning | ToolCallBegin | ToolArguments | Skipped
 

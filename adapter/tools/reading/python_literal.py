@@ -6,9 +6,13 @@ import re
 
 import msgspec
 
-from adapter.tools.reading.typed_values import encode_string
+from adapter.tools.reading.json_value import encode_string
 
-_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<spare>,(?=\s*[\])}]))|\w+|.""", re.DOTALL)
+_TOKEN = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?P<spare>,(?=\s*[\])}]))"""
+    r"|(?P<integer>[+-]?[0-9][0-9_]*(?![\w.]))|[\w.]+|.",
+    re.DOTALL,
+)
 _ESCAPE = re.compile(
     r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U((?:000[0-9a-fA-F]|0010)[0-9a-fA-F]{4})|(.))", re.DOTALL
 )
@@ -49,20 +53,53 @@ class PythonValue:
 
 def python_to_json(value: str) -> str:
     """Convert a literal to JSON. Text that is not a valid literal becomes a JSON string."""
-    text = "".join(_token(match) for match in _TOKEN.finditer(value.strip()))
+    text = literal_to_json(value)
+    return encode_string(value.strip()) if text is None else text
+
+
+def literal_to_json(value: str) -> str | None:
+    """Convert a literal to JSON: tuples and sets become arrays, and integers lose zeros and signs that JSON does not
+    allow in front. Returns None for text that is not a valid literal.
+    """
+    text = _converted(value.strip())
     try:
         msgspec.json.decode(text)
         text.encode()
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return encode_string(value.strip())
+        return None
     return text
+
+
+def _converted(value: str) -> str:
+    pieces: list[str] = []
+    opened: list[int] = []
+    objects: set[int] = set()
+    last = -1  # position of the last piece that is not white space
+    for match in _TOKEN.finditer(value):
+        if match["spare"]:
+            continue
+        piece = _token(match)
+        if piece == ":" and opened:
+            objects.add(opened[-1])
+        elif match[0] in "([{":
+            opened.append(len(pieces))
+        elif match[0] in ")]}" and opened and (start := opened.pop()) != last and start not in objects:
+            pieces[start], piece = "[", "]"
+        last = last if piece.isspace() else len(pieces)
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def _token(match: re.Match[str]) -> str:
     text = match[0]
-    if match["spare"]:
-        return ""
+    if match["integer"]:
+        return _integer(text)
     return _string(text) if text[0] in "'\"" and len(text) > 1 else _WORDS.get(text, text)
+
+
+def _integer(text: str) -> str:
+    digits = text.lstrip("+-").replace("_", "").lstrip("0") or "0"
+    return f"-{digits}" if text[0] == "-" else digits
 
 
 def _string(text: str) -> str:

@@ -28,24 +28,34 @@ class Scanner(Protocol):
 
 
 class TextReader:
-    """Text with a read position `at`, which can be set back after reading ahead."""
+    """Text with a read position `at`, which can be set back after reading ahead. `cut`: the text has ended before the
+    model was done. `starved`: more text was wanted when there was none.
+    """
 
     def __init__(self) -> None:
         self.at = 0
+        self.cut = self.starved = False
         self._text = ""
         self._ended = False
 
     def add(self, text: str) -> None:
         self._text += text
 
-    def end(self) -> None:
-        self._ended = True
+    def end(self, cut: bool = False) -> None:
+        self._ended, self.cut = True, cut
+
+    def from_position(self, at: int) -> str:
+        """Return the text from `at` on that has arrived."""
+        return self._text[at:]
 
     def more(self) -> Reading[bool]:
         """Wait for more text. Returns False at the end of the text."""
         if not self._ended:
             yield
-        return not self._ended
+            if not self._ended:
+                return True
+        self.starved = True
+        return False
 
     def peek(self) -> Reading[str]:
         """Return the next character without reading it, or "" at the end."""
@@ -77,6 +87,30 @@ class TextReader:
                     return self._advance(self.at + len(option))
             if not any(option.startswith(rest) for option in options) or not (yield from self.more()):
                 return ""
+
+    def text(self, text: str, space_after: bool = True) -> Reading[bool]:
+        """Read `text`, whose white space at the ends may be missing or different, and white space after it. Returns
+        False, without reading anything, if it is not here, or if it is white space only.
+        """
+        if not text.strip():
+            return False
+        at = self.at
+        yield from self.space()
+        found = yield from self.literal(text.strip())
+        if not found:
+            self.at = at
+        elif space_after:
+            yield from self.space()
+        return bool(found)
+
+    def tokens(self, *tokens: str) -> Reading[bool]:
+        """Read `tokens` with any white space around each. Returns False if one is not here."""
+        for token in tokens:
+            yield from self.space()
+            if not (yield from self.literal(token)):
+                return False
+        yield from self.space()
+        return True
 
     def read_until(self, *marks: str) -> Reading[str | None]:
         """Read the text before the first of `marks`. Returns None if there is none."""
@@ -127,10 +161,15 @@ class Marks:
         match = self._pattern.search(text, start)
         return match.start() if match else -1
 
-    def safe_length(self, text: str) -> int:
-        """Return the length of `text` before its longest suffix that is a prefix of a mark."""
+    def locate(self, text: str) -> tuple[bool, int]:
+        """Return whether `text` has a mark, and its position or otherwise the safe length."""
         if self._firsts.isdisjoint(text):
-            return len(text)
+            return False, len(text)
+        match = self._pattern.search(text)
+        return (True, match.start()) if match else (False, self._safe_length(text))
+
+    def _safe_length(self, text: str) -> int:
+        """Return the length of `text` before its longest suffix that is a prefix of a mark."""
         for at in range(max(0, len(text) - self.max_length + 1), len(text)):
             if any(mark.startswith(text[at:]) for mark in self._marks):
                 return at

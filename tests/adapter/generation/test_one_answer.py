@@ -256,6 +256,16 @@ def test_a_truncated_call() -> None:
     assert (len(choice["calls"]), choice["reason"]) == (1, "length")
 
 
+@pytest.mark.parametrize(("reason", "content"), [("length", "Hello"), ("stop", 'Hello <tool_call>\n{"name": "ad')])
+def test_the_start_of_a_truncated_call(reason: FinishReason, content: str) -> None:
+    """The start of a call that max_tokens cut off before its arguments is not content. If the model ended there, it was
+    no call."""
+    said = Said(tokens('Hello <tool_call>\n{"name": "ad'), reason)
+    for answer in (whole([said], {"tools": [TOOL]}), streamed([said], {"tools": [TOOL]})):
+        (choice,) = answer["choices"]
+        assert (choice["content"], choice["calls"], choice["reason"]) == (content, [], reason)
+
+
 HALF = 0xC3
 """First byte of a two-byte character, as a token."""
 

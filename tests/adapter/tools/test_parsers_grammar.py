@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from adapter.tools import FORMATS, ModelFormat, UnsupportedSchema, select_format
+from tests.adapter.tools import json_examples
+from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 from tests.adapter.tools.test_parsers import CALL, CALL_END, CALLS, CALLS_END, SEP, Message, message, only
 
 TOOLS: dict[str, dict[str, Any] | None] = {
@@ -70,7 +72,7 @@ class Walk:
     def written(self, random: Random, marks: tuple[str, ...]) -> str:
         text = b""
         while True:
-            mark = random.choice((self._vocabulary, self._vocabulary.encode))(random.choice(marks))
+            mark = random.choice((self._vocabulary, self._vocabulary.split))(random.choice(marks))
             if random.random() < 0.2 and self._matcher.validate_tokens(mark) == len(mark):
                 tokens = mark
             else:
@@ -129,33 +131,39 @@ def test_the_parser_reads_what_the_grammar_allows(
     opened = opened and kind.tags is not None
     vocabulary = Vocabulary(kind.visible_marks if special else ())
     grammar = kind.call_grammar(TOOLS, several, vocabulary.special, opened)
-    marks = (*kind.visible_marks, "</parameter>", "\n</parameter>")
-    text = Walk(grammar, vocabulary).written(Random(seed), marks)
+    text = Walk(grammar, vocabulary).written(Random(seed), (*kind.visible_marks, *tags_of(name)))
     calls = calls_in(kind, text, opened)
     assert calls
     assert several or len(calls) == 1
     assert all(fits(*call) for call in calls)
 
 
-WEATHER = '{"city": "Paris", "days": 3}'
 ACCEPTED = {
-    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {WEATHER}}}\n</tool_call>',
-    "llama3_json": f'{{"name": "get_weather", "parameters": {WEATHER}}}',
+    **json_examples.CALLS,
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}\n</tool_call>',
+    "llama3_json": f'{{"name": "get_weather", "parameters": {json_examples.WEATHER}}}',
     "pythonic": '[get_weather(city="Paris", days=3)]',
-    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {WEATHER}}}]',
-    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{WEATHER}",
-    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{WEATHER}{CALL_END}{CALLS_END}",
-    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{WEATHER}\n```{CALL_END}{CALLS_END}",
-    "glm": (
-        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
-        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>"
+    "kimi_k3": (
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>argument key="city" type="string"'
+        '<|sep|>Paris<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|>"
     ),
-    "qwen3_coder": (
-        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
-        "</function>\n</tool_call>"
-    ),
-    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{WEATHER}",
+    "olmo3": '<function_calls>get_weather(city="Paris", days=3)</function_calls>',
+    "mistral": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}]',
+    "mistral_args": f"[TOOL_CALLS]get_weather[ARGS]{json_examples.WEATHER}",
+    "deepseek": f"{CALLS}{CALL}get_weather{SEP}{json_examples.WEATHER}{CALL_END}{CALLS_END}",
+    "deepseek_v3": f"{CALLS}{CALL}function{SEP}get_weather\n```json\n{json_examples.WEATHER}\n```{CALL_END}{CALLS_END}",
+    **{name: example.call for name, example in TAG_EXAMPLES.items()},
+    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{json_examples.WEATHER}",
 }
+
+
+def tags_of(name: str) -> list[str]:
+    """Return what looks like a tag in a call of the format, also after a line end, and ends of arguments."""
+    ends = ["</parameter>", "\n</parameter>", "<|close|>argument<|sep|>"]
+    return ends + [
+        line + tag for tag in re.findall(r"(?:\]<\]minimax\[>\[)?<[^<>]*>", ACCEPTED[name]) for line in ("", "\n")
+    ]
 
 
 def accepts(name: str, text: str, several: bool = False) -> bool:
@@ -190,7 +198,7 @@ def test_a_model_without_calls_gets_the_hermes_format() -> None:
     assert select_format("", "none").call_grammar(TOOLS, False, {}) == only("hermes").call_grammar(TOOLS, False, {})
 
 
-@pytest.mark.parametrize("name", ["glm", "qwen3_coder"])
+@pytest.mark.parametrize("name", TAG_EXAMPLES)
 @pytest.mark.parametrize("keyword", ["pattern", "format"])
 def test_unsupported_strings(name: str, keyword: str) -> None:
     """Formats with unquoted strings reject their patterns, and name the place in the schema."""
@@ -242,6 +250,6 @@ def test_an_answer_or_a_call(name: str) -> None:
     """A grammar for content or calls allows both, and nothing else."""
     grammar = only(name).content_grammar('%json {"type": "integer"}', {}, tools=TOOLS, several=False)
     assert grammar is not None
-    final = "<|channel|>final<|message|>" if name == "harmony" else ""
+    final = {"harmony": "<|channel|>final<|message|>", "functionary_v3_2": "all\n"}.get(name, "")
     for text, accepted in [(ACCEPTED[name], True), (final + "42", True), (final + "x", False)]:
         assert Walk(grammar, Vocabulary(())).accepts(text) == accepted

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from adapter.tools import FORMATS, parse_format_name, select_format
 from adapter.tools.reading.python_literal import python_to_json
 from adapter.tools.reading.typed_values import allowed_types, text_to_json
+from tests.adapter.tools import json_examples
+from tests.adapter.tools.tag_examples import TAG_EXAMPLES
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -67,6 +69,14 @@ def test_ambiguous_values(text: str, schema: Any, value: Any) -> None:
     assert json.loads(text_to_json(text, schema)) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "written"), [("3.0", "integer", "3"), ("3.0", "number", "3.0"), ("+07", "number", "7")]
+)
+def test_numbers(text: str, kind: str, written: str) -> None:
+    """Numbers are written as the schema and JSON want them."""
+    assert text_to_json(text, {"type": kind}) == written
+
+
 def test_types_of_schemas() -> None:
     """A schema with an unrestricted part has no types."""
     assert allowed_types({"const": 1}) == {"integer"}
@@ -75,15 +85,17 @@ def test_types_of_schemas() -> None:
 
 
 TEMPLATES = {
+    **json_examples.TEMPLATES,
     "hermes": "{{ '<tool_call>' }} </tool_call>",
     "llama3_json": """<|start_header_id|> {"name": function name, "parameters": dictionary}""",
     "pythonic": "<|tool_call_start|>[",
+    "kimi_k3": "'<|open|>' '<|sep|>' open_tag('tools') open_tag('think')",
+    "olmo3": "'<function_calls>' +",
     "mistral": "[AVAILABLE_TOOLS] [TOOL_CALLS]",
     "mistral_args": "[TOOL_CALLS] + name + [ARGS]",
     "deepseek": FORMATS["deepseek"].visible_marks[0],
     "deepseek_v3": FORMATS["deepseek"].visible_marks[0] + "```json",
-    "glm": "<tool_call> <arg_key> <arg_value>",
-    "qwen3_coder": "<tool_call> <function=name> <parameter=x>",
+    **{name: example.template for name, example in TAG_EXAMPLES.items()},
     "harmony": "<|start|>system<|message|> <|channel|>",
 }
 
@@ -91,15 +103,55 @@ TEMPLATES = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_detection_of_the_format(name: str) -> None:
     """The format of calls is detected by marks in the chat template, and can be set explicitly."""
-    assert type(select_format(TEMPLATES[name]).tool_format) is FORMATS[name]
-    assert type(select_format("<tool_call>", name).tool_format) is FORMATS[name]
+    assert select_format(TEMPLATES[name]).tool_format is FORMATS[name]
+    assert select_format("<tool_call>", name).tool_format is FORMATS[name]
     assert select_format(TEMPLATES[name], "none").tool_format is None
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("'List of tools: <|tool_list_start|>['", "pythonic"),
+        ('"List of tools: ["', "pythonic"),
+        ("<|start_header_id|> Respond in the format [func_name1(params_name1=...)]", "pythonic"),
+        ("""<|header_start|> {"name": function name, "parameters": dictionary}""", "llama3_json"),
+        ("<|tool_call|><|/tool_call|>", "phi4_mini"),
+    ],
+)
+def test_other_templates(template: str, name: str) -> None:
+    """Several templates lead to the same format."""
+    assert select_format(template).tool_format is FORMATS[name]
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("'<think>\\n' '<response>\\n'", "think_response"),
+        ("between <think></think> and <response></response>", "think_response"),
+        ("'<think>' '\\n<response>'", "think"),
+        ("split('<answer>') <think>", "think_answer"),
+        ("<|extra_0|><think>", "think_answer"),
+        ("<|START_THINKING|>", "cohere"),
+        ("Here is my response:", "granite"),
+        ("'<|open|>' '<|sep|>' open_tag('think')", "kimi_k3"),
+        ("\u25c1/think\u25b7", "kimi"),
+        ("HYTK = ':opensource' '<think{}>'.format(HYTK)", "hy3"),
+        ("'<|channel>thought\\n' + text + '\\n<channel|>'", "gemma4"),
+        ("think_end_token = '</mm:think>'", "minimax"),
+        ("<|inner_prefix|>", "apertus"),
+    ],
+)
+def test_templates_of_reasoning(template: str, name: str) -> None:
+    """Tags of reasoning are detected by what a template has."""
+    tags = select_format(template).tags
+    assert tags is not None
+    assert tags.name == name
 
 
 def test_a_template_without_marks() -> None:
     """A template without marks gets the hermes format without reasoning."""
     kind = select_format("{{ messages }}")
-    assert type(kind.tool_format) is FORMATS["hermes"]
+    assert kind.tool_format is FORMATS["hermes"]
     assert kind.tags is None
 
 
