@@ -107,7 +107,7 @@ def render_conversation(conversation: Conversation, template: ChatTemplate, guar
 
 
 def custom_template(source: str, allowed: bool, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
-    """Return the template that a request provides. Compiling takes milliseconds, and the result is cached.
+    """Return the template that a request provides. This takes up to a second, and the result is cached.
 
     Raises InvalidRequest unless it is `allowed` by the operator, since loops in a template can run for any time, and if
     the template is too long or does not compile.
