@@ -45,6 +45,8 @@ async def prepare(
     """
     model = await models.get(name or request.model)
     check_media(request.media, model.card.modalities)
+    if request.tools.tools:
+        model.check_tools()
     prompt, tokens = await render_prompt(
         request.conversation, model, request.chat_template, size=size, settings=settings
     )

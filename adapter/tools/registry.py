@@ -136,6 +136,23 @@ def select_format(template: str, calls: str | None = None, reasoning: str | None
     return ModelFormat(tool_format, _tags(template, reasoning))
 
 
+def call_formats(template: str, marked: bool = False) -> list[ToolFormat]:
+    """Return the formats of calls that a model with this template may have, the most likely first: all of those whose
+    marks the template has, then, unless only `marked` ones are wanted, the others.
+    """
+    found = [each for each, marks in _MARKS if all(mark in template for mark in marks)]
+    names = (
+        dict.fromkeys(each.name for each in found) if marked else dict.fromkeys([*(e.name for e in found), *FORMATS])
+    )
+    return [FORMATS[name]() for name in names]
+
+
+def reasoning_tags(template: str, marked: bool = False) -> list[Tags]:
+    """Return the tags of reasoning that a model with this template may have, in the order of `call_formats`."""
+    found = [tags for tags in TAGS if tags.opening in template or tags.closing in template]
+    return found if marked else [*found, *(tags for tags in TAGS if tags not in found)]
+
+
 def parse_format_name(text: str) -> tuple[str, str | None]:
     """Parse an operator's setting, `calls` or `calls/reasoning`, to arguments of `select_format`. Raises ValueError."""
     calls, slash, reasoning = text.partition("/")
