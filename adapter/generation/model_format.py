@@ -38,17 +38,20 @@ _PROPERTIES = {
     "place": {"type": "object", "properties": {"name": {"type": "string"}, "at": {"type": "array"}}},
     "ids": {"type": "array", "items": {"type": "integer"}},
 }
-_SCHEMA = {"type": "object", "properties": _PROPERTIES, "required": ["city"]}
-_TOOLS = [{"type": "function", "function": {"name": _NAME, "description": "Probe", "parameters": _SCHEMA}}]
-_SIMPLE = {"city": "Oslo", "days": 3}
-_HARD = {
-    "city": "Z\u00fcrich (old town)",
-    "note": "say \"yes\",\nthen 'no' \\ {stop}",
-    "days": 3,
-    "exact": True,
-    "place": {"name": "x y", "at": [1.5, {"z": None}]},
-    "ids": [1, 2],
-}
+# Arguments of calls, from those that only a template without faults writes to those that every template can write.
+_LEVELS: tuple[Mapping[str, Any], ...] = (
+    {
+        "city": "Z\u00fcrich (old town)",
+        "note": "say \"yes\",\nthen 'no' \\ {stop}",
+        "days": 3,
+        "exact": True,
+        "place": {"name": "x y", "at": [1.5, {"z": None}]},
+        "ids": [1, 2],
+    },
+    {"city": "Oslo", "days": 3},
+    {"city": "Oslo"},
+)
+_SIMPLEST = _LEVELS[-1]
 
 
 class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,7 @@ class _Finder:
         self._template = template
         self._control = control
         self._deadline = thread_time() + budget
+        self._turns: dict[tuple[bool, str], Turn | None] = {}
 
     def find(self, calls: str | None, reasoning: str | None) -> FoundFormat:
         source = self._template.source
@@ -124,41 +128,53 @@ class _Finder:
         """Return the format of tools as text, if the template renders them."""
         hermes, template = select_format("", "hermes").tool_format, self._template.describing_tools()
         found = self._found(hermes, tags, known, template, unknown=self._template.supports_tools)
-        if hermes is not None and self._reads(hermes, tags, template) and self._renders_result(template):
+        if hermes is not None and self._reads(hermes, tags, template, _LEVELS[0]) and self._renders_result(template):
             return found
         nothing = self._found(None, tags, known, self._template, unknown=True)
         return msgspec.structs.replace(nothing, refuses_tools=True)
 
     def _native(self, tags: Tags | None) -> ToolFormat | None:
-        """Return the format that reads what the template writes, texts that are hard to escape if possible."""
+        """Return the format that reads what the template writes, of all arguments if possible."""
         formats = call_formats(self._template.source)
-        for hard in (True, False):
+        for arguments in _LEVELS:
             for each in formats:
-                if thread_time() < self._deadline and self._reads(each, tags, self._template, hard):
+                if thread_time() < self._deadline and self._reads(each, tags, self._template, arguments):
                     return each
         return None
 
-    def _reads(self, calls: ToolFormat, tags: Tags | None, template: ChatTemplate, hard: bool = True) -> bool:
+    def _reads(
+        self, calls: ToolFormat, tags: Tags | None, template: ChatTemplate, arguments: Mapping[str, Any]
+    ) -> bool:
+        """Return True if `calls` reads a call with `arguments`, and two calls unless the template writes only one."""
         model_format = ModelFormat(calls, None if calls.marks_reasoning else tags)
-        one = self._turn(template, _assistant(_HARD if hard else _SIMPLE))
-        if one is None or not self._reads_calls(model_format, one, [_HARD if hard else _SIMPLE]):
-            return False
-        # Templates may refuse several calls, or write the first alone.
-        two = self._turn(template, _assistant(_SIMPLE, {"city": "Bergen"})) if hard else None
-        return (
-            two is None
-            or "Bergen" not in two.text
-            or self._reads_calls(model_format, two, [_SIMPLE, {"city": "Bergen"}])
+        two = [{"city": "Bergen"}, arguments]
+        return self._reads_calls(model_format, template, [arguments]) and (
+            self._reads_calls(model_format, template, two) or not self._writes(template, two)
         )
 
-    def _reads_calls(self, model_format: ModelFormat, turn: Turn, arguments: Sequence[Mapping[str, Any]]) -> bool:
+    def _reads_calls(
+        self, model_format: ModelFormat, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        turn = self._calls(template, arguments)
         expected = Message(calls=tuple((_NAME, each) for each in arguments))
-        return turn.read(model_format, {_NAME: _SCHEMA}, self._control) == expected
+        schemas = {_NAME: _schema(*arguments)}
+        return turn is not None and turn.read(model_format, schemas, self._control) == expected
+
+    def _writes(self, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]) -> bool:
+        turn = self._calls(template, arguments)
+        return turn is not None and all(each["city"] in turn.text for each in arguments)
+
+    def _calls(self, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]) -> Turn | None:
+        """Return what the template writes for calls with `arguments`. Rendered once: many formats may be tried."""
+        key = (template.supports_tools, repr(arguments))
+        if key not in self._turns:
+            self._turns[key] = self._turn(template, _assistant(*arguments), tools=_tools(*arguments))
+        return self._turns[key]
 
     def _renders_result(self, template: ChatTemplate) -> bool:
-        messages = [QUESTION, _assistant(_SIMPLE), {"role": "tool", "tool_call_id": "call00000", "content": _RESULT}]
+        messages = [QUESTION, _assistant(_SIMPLEST), {"role": "tool", "tool_call_id": "call00000", "content": _RESULT}]
         try:
-            text = template.render(messages, tools=_TOOLS, deadline=self._deadline)
+            text = template.render(messages, tools=_tools(_SIMPLEST), deadline=self._deadline)
         except InvalidRequest:
             return False
         return text.count(_NAME) > 1 and _RESULT in text
@@ -180,8 +196,8 @@ class _Finder:
         """Yield turns with reasoning: many templates drop it from some messages, or unless a variable is set."""
         answer = {"role": "assistant", "content": _ANSWER, "reasoning_content": _REASONING}
         for variables in ({}, REASONING_ON):
-            for message in (answer, {**_assistant(_SIMPLE), "reasoning_content": _REASONING}):
-                if turn := self._turn(self._template, message, variables):
+            for message in (answer, {**_assistant(_SIMPLEST), "reasoning_content": _REASONING}):
+                if turn := self._turn(self._template, message, variables=variables):
                     yield turn
 
     def _reads_reasoning(self, tags: Tags, turn: Turn) -> bool:
@@ -189,9 +205,26 @@ class _Finder:
         return read.reasoning == _REASONING and (_ANSWER not in turn.text or read.content == _ANSWER)
 
     def _turn(
-        self, template: ChatTemplate, message: Mapping[str, Any], variables: Mapping[str, Any] | None = None
+        self,
+        template: ChatTemplate,
+        message: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
     ) -> Turn | None:
-        return written_turn(template, message, _TOOLS, variables=variables, deadline=self._deadline)
+        shown = tools or _tools(_SIMPLEST)
+        return written_turn(template, message, shown, variables=variables, deadline=self._deadline)
+
+
+def _tools(*arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    function = {"name": _NAME, "description": "Probe", "parameters": _schema(*arguments)}
+    return [{"type": "function", "function": function}]
+
+
+def _schema(*arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema of the properties in `arguments` only: some templates refuse nested schemas."""
+    properties = {name: _PROPERTIES[name] for name in {name: None for each in arguments for name in each}}
+    return {"type": "object", "properties": properties, "required": ["city"]}
 
 
 def _assistant(*arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Turn(msgspec.Struct, frozen=True):
         tags = model_format.tags
         opened = tags is not None and self.start.rstrip().endswith(tags.opening)
         parser = model_format.parser(tools, opened)
-        text = _without(self._until_end(control), {*control}.difference(model_format.visible_marks))
+        hidden = {*control}.difference(model_format.visible_marks)
+        text = _without(self._until_end(hidden), hidden)
         if tags is not None and not opened:
             # Where a model does not reason, its prompt has the end of reasoning.
             text = text.removeprefix(tags.closing)
@@ -53,11 +54,9 @@ class Turn(msgspec.Struct, frozen=True):
         return _message([*parser.decode(text), *parser.flush()])
 
     def _until_end(self, control: Collection[str]) -> str:
-        end = self.end.lstrip()
-        for mark in control:
-            if mark and end.startswith(mark):
-                return self.text.partition(mark)[0]
-        return _without_end(self.text, self.end)
+        """Return the text before what ends a message, where an answer stops: the template may go on."""
+        stops = [self.text.find(mark) for mark in control if mark and mark in self.end and mark in self.text]
+        return _without_end(self.text[: min(stops, default=None)], self.end)
 
 
 def written_turn(
