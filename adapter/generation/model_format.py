@@ -91,6 +91,21 @@ def find_format(
     return _Finder(template, control, budget).find(*parse_format_name(setting) if setting is not None else (None, None))
 
 
+def find_format_of_two(
+    usual: ChatTemplate, for_tools: ChatTemplate, setting: str | None = None, control: Collection[str] = ()
+) -> FoundFormat:
+    """Return the format of a model that has a template of its own for tools: that of `for_tools`, unless it is unknown.
+    Reasoning that this template does not have is that of the `usual` one.
+    """
+    found, other = find_format(for_tools, setting, control), find_format(usual, setting, control)
+    if not found.template.supports_tools or found.tools == UNKNOWN:
+        return other
+    if found.reasoning is not None:
+        return found
+    both = ModelFormat(found.format.tool_format, other.format.tags)
+    return msgspec.structs.replace(found, format=both, reasoning=other.reasoning)
+
+
 class _Finder:
     def __init__(self, template: ChatTemplate, control: Collection[str], budget: float) -> None:
         self._template = template

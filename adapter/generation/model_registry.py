@@ -17,7 +17,7 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
 from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
-from adapter.generation.model_format import FoundFormat, find_format
+from adapter.generation.model_format import FoundFormat, find_format, find_format_of_two
 from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
 from subnet import RemoteManager
@@ -34,17 +34,24 @@ _MAX_TOKENIZERS = 16
 class LoadedTokenizer:
     """Tokenizer, chat template and tool format of a model, loaded from its card and its tokenizer artefact.
 
-    Loading takes long. `found` says in which format the model writes tool calls and reasoning; `format` is the same
-    for its vocabulary. `table` hides control tokens; `marked_table` shows those among them that are marks of `format`.
+    Loading takes long. `tool_template` is that for requests with tools, by default the same. `found` says in which
+    format the model writes tool calls and reasoning; `format` is the same for its vocabulary. `table` hides control
+    tokens; `marked_table` shows those among them that are marks of `format`.
     """
 
     def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
         """Load the tokenizer. Raises WireError or SettingsError if the artefact or the template cannot be used."""
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
-        self.template = ChatTemplate(card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token)
+        self.template = self.tool_template = ChatTemplate(
+            card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token
+        )
         special = self.tokenizer.special
         control = [text for text, token in special.items() if token in self.tokenizer.control]
-        self.found = find_format(self.template, tool_format, control)
+        if card.tool_template is None:
+            self.found = find_format(self.template, tool_format, control)
+        else:
+            self.tool_template = ChatTemplate(card.tool_template, card.bos_token, card.eos_token)
+            self.found = find_format_of_two(self.template, self.tool_template, tool_format, control)
         self.format = self.found.format.for_vocabulary(self.tokenizer.pieces)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
@@ -77,7 +84,8 @@ class Model:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
         conversation.
         """
-        return render_conversation(conversation, template or self._loaded.found.template, self.tokenizer.guard)
+        own = self._loaded.found.template if conversation.has_tools else self._loaded.template
+        return render_conversation(conversation, template or own, self.tokenizer.guard)
 
     def check_tools(self) -> None:
         """Raise BadRequest if tools cannot be offered to this model."""
@@ -127,7 +135,7 @@ _LANES: tuple[Lane, ...] = ("token", "chat")
 # Of the client's name for a model, in errors.
 _MAX_NAME = 256
 
-_Key = tuple[str, str | None, str, str, str | None]
+_Key = tuple[str, str | None, str | None, str, str, str | None]
 
 
 class ModelRegistry:
@@ -224,7 +232,8 @@ class ModelRegistry:
     async def digest(self, card: ModelCard) -> str:
         """Return the digest of what `card` does; see card_digest. Raises the errors of `get`."""
         loaded = await self._loaded(card)
-        return await asyncio.to_thread(card_digest, loaded.tokenizer, loaded.template, card.stop_tokens)
+        templates = (loaded.template, loaded.tool_template)
+        return await asyncio.to_thread(card_digest, loaded.tokenizer, templates, card.stop_tokens)
 
     def found_format(self, card: ModelCard) -> FoundFormat | None:
         """Return the format of a model; None on the chat lane, and until its tokenizer is loaded."""
@@ -234,7 +243,8 @@ class ModelRegistry:
         return load.result().found
 
     def _key(self, card: ModelCard) -> _Key:
-        return (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(card.id))
+        templates = (card.chat_template, card.tool_template, card.bos_token, card.eos_token)
+        return (card.tokenizer, *templates, self._tool_formats.get(card.id))
 
     async def _loaded(self, card: ModelCard) -> LoadedTokenizer:
         key = self._key(card)

@@ -12,6 +12,7 @@ from adapter.config import Settings
 from adapter.generation.model_format import FoundFormat, find_format
 from adapter.prompt import ChatTemplate
 from adapter.prompt.probes import BUDGET
+from subnet.tensors import unpack
 from tests.adapter.prompt.test_prompt_tools import CHATML
 from tests.fakes import ASK, gateway, saying
 
@@ -143,6 +144,29 @@ def test_formats_that_are_set(setting: str, calls: str | None, tags: str | None)
     result = found(written(OWN, THINK), setting)
     assert (result.tools, result.reasoning, result.problems) == (calls, tags, [])
     assert result.template.supports_tools
+
+
+CALLED = [
+    *ASK["messages"],
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "!"},
+]
+
+
+@pytest.mark.parametrize(("call", "chosen", "expected"), [(HERMES, True, "hermes"), (OWN, False, "glm")])
+async def test_a_template_for_tools(call: str, chosen: bool, expected: str) -> None:
+    """A template of its own for tools is used where there are tools, calls or results, unless its format is unknown."""
+    node = saying("Hi", chat_template=written(GLM, THINK), tool_template="own" + written(call))
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        for request in ({**ASK, "tools": [TOOL]}, {**ASK, "messages": CALLED}, ASK):
+            await client.post("/v1/chat/completions", json=request)
+        (model,) = (await client.get("/v1/models")).json()["data"]
+    starts = ["".join(map(chr, unpack(request.prompt)[:3])) for request in node.requests]
+    assert [start == "own" for start in starts] == [chosen, chosen, False]
+    assert (model["tool_format"], model["reasoning"]) == (expected, "think")
 
 
 def test_a_template_that_never_ends() -> None:
