@@ -10,11 +10,20 @@ from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from tests.vectors import vllm_parsers
-from tests.vectors.vllm_parsers import ReasoningParser, Tokenizer, ToolParser
-from tests.vectors.vllm_values import DeltaMessage, Fields, FunctionCall, ToolCall, not_offered
+from tests.vectors.vllm_parsers import BaseParser, ReasoningParser, Tokenizer, ToolParser
+from tests.vectors.vllm_values import (
+    DeltaMessage,
+    ExtractedToolCallInformation,
+    Fields,
+    FunctionCall,
+    ToolCall,
+    not_offered,
+)
+
+P = TypeVar("P", bound=BaseParser)
 
 
 class _Missing(type):
@@ -23,8 +32,19 @@ class _Missing(type):
     def __call__(cls, *values: object, **more: object) -> Any:
         return not_offered(cls.__name__)
 
+    def __instancecheck__(cls, instance: object) -> bool:
+        return bool(not_offered(f"an instance of {cls.__name__}"))
+
     def __getattr__(cls, name: str) -> Any:
         return not_offered(f"{cls.__name__}.{name}") if not name.startswith("_") else object.__getattribute__(cls, name)
+
+
+@cache
+def parser_class(kind: type[P], class_name: str) -> type[P]:
+    """Return the one class of the parser that vLLM registers as `class_name`, under its first name."""
+    names = _registered()["tool_parsers" if kind is ToolParser else "reasoning"]
+    first = next((name for name, registered in names.items() if registered == class_name), class_name)
+    return type(class_name, (kind,), {"name": first})
 
 
 class Manager:
@@ -32,11 +52,11 @@ class Manager:
 
     @staticmethod
     def get_tool_parser(name: str) -> type[ToolParser]:
-        return type("NamedToolParser", (ToolParser,), {"name": name})
+        return parser_class(ToolParser, _registered()["tool_parsers"].get(name, name))
 
     @staticmethod
     def get_reasoning_parser(name: str) -> type[ReasoningParser]:
-        return type("NamedReasoningParser", (ReasoningParser,), {"name": name})
+        return parser_class(ReasoningParser, _registered()["reasoning"].get(name, name))
 
 
 def get_tokenizer(*names: object, **options: object) -> Tokenizer:
@@ -57,6 +77,7 @@ _GIVEN: Mapping[str, Any] = {
     "ToolCall": ToolCall,
     "DeltaToolCall": ToolCall,
     "DeltaMessage": DeltaMessage,
+    "ExtractedToolCallInformation": ExtractedToolCallInformation,
     "get_tokenizer": get_tokenizer,
     "AutoTokenizer": AutoTokenizer,
     "PreTrainedTokenizerBase": Tokenizer,
@@ -66,7 +87,7 @@ _GIVEN: Mapping[str, Any] = {
         name: type(name, (Fields,), {})
         for name in (
             *("ChatCompletionRequest", "ChatCompletionToolsParam", "FunctionDefinition", "ResponsesRequest"),
-            *("ExtractedToolCallInformation", "ChatCompletionNamedToolChoiceParam", "FunctionTool"),
+            *("ChatCompletionNamedToolChoiceParam", "FunctionTool"),
         )
     },
 }
@@ -80,24 +101,24 @@ class _Module(types.ModuleType):
             raise AttributeError(name)
         if name in _GIVEN:
             return _GIVEN[name]
-        registered = _registered()
-        if name in registered:
-            kind = ToolParser if "Tool" in name else ReasoningParser
-            return type(name, (kind,), {"name": registered[name]})
+        if name in _registered()["tool_parsers"].values():
+            return parser_class(ToolParser, name)
+        if name in _registered()["reasoning"].values():
+            return parser_class(ReasoningParser, name)
         constants = _constants(self.__name__)
         return constants[name] if name in constants else _Missing(name, (), {})
 
 
 @cache
-def _registered() -> Mapping[str, str]:
-    """Return the name under which vLLM registers each class of a parser; of several the first."""
-    found: dict[str, str] = {}
-    for package in ("tool_parsers", "reasoning"):
+def _registered() -> Mapping[str, Mapping[str, str]]:
+    """Return the classes of parsers that vLLM registers, by package and name."""
+    found: dict[str, dict[str, str]] = {"tool_parsers": {}, "reasoning": {}}
+    for package, names in found.items():
         for node in ast.walk(ast.parse(Path("vllm", package, "__init__.py").read_text())):
             if isinstance(node, ast.Dict):
                 for key, value in zip(node.keys, node.values, strict=True):
                     if isinstance(key, ast.Constant) and isinstance(value, ast.Tuple):
-                        found.setdefault(ast.literal_eval(value)[1], str(key.value))
+                        names[str(key.value)] = ast.literal_eval(value)[1]
     return found
 
 

@@ -8,13 +8,19 @@ from typing import Any, ClassVar
 import pytest
 
 from adapter.tools import FORMATS, REASONING, ModelFormat, Parser, select_format
-from tests.vectors.vllm_values import Collected, DeltaMessage, Fields, ToolCall, not_offered
+from tests.vectors.vllm_values import (
+    Collected,
+    DeltaMessage,
+    ExtractedToolCallInformation,
+    Fields,
+    ToolCall,
+    not_offered,
+)
 
 TOOL_FORMATS: Mapping[str, str] = {
     "deepseek_v31": "deepseek",
     "ernie45": "ernie",
-    "functiongemma": "function_gemma",
-    "glm45": "glm",
+    "glm45": "glm47",
     "granite-20b-fc": "granite_20b",
     "granite4": "hermes",
     "hunyuan_a13b": "hunyuan",
@@ -28,7 +34,6 @@ TOOL_FORMATS: Mapping[str, str] = {
     "qwen3_xml": "qwen3_coder",
     "step3p5": "qwen3_coder",
     "gigachat3": "gigachat",
-    "hy_v3": "hy_v3",
 }
 """The gateway's names of the formats that vLLM calls otherwise."""
 
@@ -36,17 +41,18 @@ TAGS: Mapping[str, str] = {
     "gemma4": "gemma4",
     "granite": "granite",
     "kimi_k3": "kimi_k3",
-    "minimax_m3": "minimax_m3",
-    "hy_v3": "hy3",
+    "minimax_m3": "minimax",
+    "seed_oss": "seed",
 }
 """The gateway's names of tags of reasoning; all others are "think"."""
 
-# Parsers of models whose prompts open the reasoning.
 IN_REASONING = frozenset(
-    {"deepseek_r1", "deepseek_v4", "ernie45", "glm45", "glm47", "holo2", "kimi_k2", "minimax_m2"}
-) | {
-    *("nemotron_v3", "olmo3", "qwen3", "step3", "step3p5", "k2_horizon", "granite_thinking_parser", "kimi_k3"),
-}
+    {
+        *("deepseek_r1", "deepseek_v4", "ernie45", "glm45", "glm47", "granite_thinking_parser", "holo2", "hy_v3"),
+        *("k2_horizon", "kimi_k2", "kimi_k3", "minimax_m2", "nemotron_v3", "olmo3", "qwen3", "step3", "step3p5"),
+    }
+)
+"""Parsers of models whose prompts open the reasoning."""
 
 
 class AnyTools(dict[str, Any]):
@@ -123,6 +129,11 @@ class Tokenizer:
         return Vocabulary()[tokens] if isinstance(tokens, str) else [Vocabulary()[token] for token in tokens]
 
 
+_OFF = (False, "no_think")
+# The engine ends an answer there.
+_EOS = "</s>"
+
+
 class BaseParser:
     """Parser as vLLM's, of the class attribute `name`."""
 
@@ -131,32 +142,36 @@ class BaseParser:
     def __init__(self, tokenizer: object = None, tools: object = None, **options: object) -> None:
         self.model_tokenizer = tokenizer
         self.tools = tools
+        kwargs: Mapping[str, Any] = options.get("chat_template_kwargs") or {}  # type: ignore[assignment]
+        self.thinks = kwargs.get("enable_thinking", kwargs.get("thinking", kwargs.get("reasoning_effort"))) not in _OFF
         self.vocab = Vocabulary()
-        self._parser: Parser | None = None
+        self._own: Parser | None = None
 
     def __getattr__(self, name: str) -> Any:
         return not_offered(name)
 
-    def parser(self, request: object) -> Parser:
+    def parser(self, request: object, text: str) -> Parser:
+        """Return the parser for an answer that begins with `text`."""
         raise NotImplementedError
 
     def whole(self, text: str, request: object) -> Collected:
-        parser = self.parser(request)
-        return Collected([*parser.decode(text), *parser.flush()])
+        parser = self.parser(request, text)
+        return Collected([*parser.decode(text.removesuffix(_EOS)), *parser.flush()])
 
     def stream(self, deltas: Sequence[str], request: object) -> Collected:
-        parser = self.parser(request)
-        return Collected([*(part for delta in deltas for part in parser.decode(delta)), *parser.flush()])
+        parser = self.parser(request, "".join(deltas))
+        parts = [part for delta in deltas for part in parser.decode(delta.removesuffix(_EOS))]
+        return Collected([*parts, *parser.flush()])
 
-    def step(self, previous: str, delta: str, request: object) -> DeltaMessage | None:
-        if not previous or self._parser is None:
-            self._parser = self.parser(request)
-        return Collected(self._parser.decode(delta)).delta()
+    def step(self, previous: str, current: str, delta: str, request: object) -> DeltaMessage | None:
+        if self._own is None or (not previous and current == delta):
+            self._own = self.parser(request, delta)
+        return Collected(self._own.decode(delta)).delta()
 
 
 class ToolParser(BaseParser):
-    def parser(self, request: object) -> Parser:
-        name = TOOL_FORMATS.get(self.name, self.name)
+    def parser(self, request: object, text: str) -> Parser:
+        name = "gigachat3_1" if "<|function_call|>" in text else TOOL_FORMATS.get(self.name, self.name)
         assert name in FORMATS, f"the format {self.name} is not known"
         tools = _schemas(self.tools or getattr(request, "tools", None))
         parser = select_format("", name, "none").parser(tools)
@@ -166,7 +181,7 @@ class ToolParser(BaseParser):
     def extract_tool_calls(self, model_output: str, request: object = None) -> Fields:
         found = self.whole(model_output, request)
         calls = list(found.calls.values())
-        return Fields(tools_called=bool(calls), tool_calls=calls, content=found.content or None)
+        return ExtractedToolCallInformation(tools_called=bool(calls), tool_calls=calls, content=found.content or None)
 
     def extract_tool_calls_streaming(
         self,
@@ -177,14 +192,14 @@ class ToolParser(BaseParser):
         request: object = None,
         **more: object,
     ) -> DeltaMessage | None:
-        return self.step(previous_text, delta_text, request)
+        return self.step(previous_text, current_text, delta_text, request)
 
 
 class ReasoningParser(BaseParser):
-    def parser(self, request: object) -> Parser:
+    def parser(self, request: object, text: str) -> Parser:
         name = TAGS.get(self.name, "think")
         assert name in REASONING, f"the reasoning of {self.name} is not known"
-        parser = ModelFormat(None, REASONING[name]).parser(None, self.name in IN_REASONING)
+        parser = ModelFormat(None, REASONING[name]).parser(None, self.thinks and self.name in IN_REASONING)
         assert parser is not None
         return parser
 
@@ -195,7 +210,7 @@ class ReasoningParser(BaseParser):
     def extract_reasoning_streaming(
         self, previous_text: str, current_text: str, delta_text: str, *ids: object, **more: object
     ) -> DeltaMessage | None:
-        return self.step(previous_text, delta_text, None)
+        return self.step(previous_text, current_text, delta_text, None)
 
     def _by_tokens(self, *_: object, **more: object) -> Any:
         pytest.skip(BY_TOKENS)
