@@ -216,8 +216,12 @@ class _Finder:
                     yield turn
 
     def _reads_reasoning(self, tags: Tags, turn: Turn) -> bool:
-        read = turn.read(ModelFormat(None, tags), {}, self._control)
-        return read.reasoning == _REASONING and (_ANSWER not in turn.text or read.content == _ANSWER)
+        # The prompt may open reasoning, and the template leave that mark out of earlier messages.
+        for each in (turn, msgspec.structs.replace(turn, start=turn.prompt)):
+            read = each.read(ModelFormat(None, tags), {}, self._control)
+            if read.reasoning == _REASONING and (_ANSWER not in turn.text or read.content == _ANSWER):
+                return True
+        return False
 
     def _turn(
         self,
@@ -238,7 +242,8 @@ def _tools(*arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _schema(*arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema of the properties in `arguments` only: some templates refuse nested schemas."""
-    properties = {name: _PROPERTIES[name] for name in {name: None for each in arguments for name in each}}
+    names = {name: None for each in arguments for name in each}
+    properties = {name: {**_PROPERTIES[name], "description": name} for name in names}
     return {"type": "object", "properties": properties, "required": ["city"]}
 
 

@@ -23,15 +23,13 @@ def cases() -> tuple[list[Case], list[str]]:
 
 def applies(case: Case) -> bool:
     """Return False for what the gateway does not offer, or does in another way: to continue reasoning, to leave it in
-    the content, and calls in the model's own format if the template does not show tools.
+    the content, and calls in the model's own format if the template does not show tools, or the format is not known.
     """
     found = format_of(TEMPLATES / case.template)
-    if case.tools and not found.template.supports_tools and found.tools != UNKNOWN:
+    if UNKNOWN in (found.tools, found.reasoning) or (case.tools and not found.template.supports_tools):
         return False
-    tags = found.format.tags
     unparsed = case.parameters.get("reasoning_format", "COMMON_REASONING_FORMAT_NONE") == "COMMON_REASONING_FORMAT_NONE"
-    marked = tags is not None and (tags.closing in case.text or tags.opening in case.text)
-    return not (unparsed and (marked or case.expected.reasoning)) and "continue_final_message" not in case.parameters
+    return "continue_final_message" not in case.parameters and not (unparsed and read(case).reasoning)
 
 
 def prompt_of(case: Case, path: Path) -> str:

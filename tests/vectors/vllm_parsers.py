@@ -80,14 +80,26 @@ def _schemas(tools: object) -> Mapping[str, Any]:
     return found or AnyTools()
 
 
+_FIRST_LONGER = 0x110000
+_LONGER: list[str] = []
+
+
+def _token(number: int) -> str:
+    return chr(number) if number < _FIRST_LONGER else _LONGER[number - _FIRST_LONGER]
+
+
 class Vocabulary(dict[str, int]):
-    """Vocabulary in which every text is a token."""
+    """Vocabulary in which every text is a token: single characters have their code points."""
 
     def __contains__(self, text: object) -> bool:
         return True
 
     def __missing__(self, text: str) -> int:
-        return ord(text[0]) if text else 0
+        if len(text) == 1:
+            return ord(text)
+        if text not in _LONGER:
+            _LONGER.append(text)
+        return _FIRST_LONGER + _LONGER.index(text)
 
     def get(self, text: str, default: Any = None) -> Any:
         return self[text]
@@ -120,7 +132,7 @@ class Tokenizer:
         return [ord(char) for char in text]
 
     def decode(self, ids: Sequence[int] | int, **options: object) -> str:
-        return "".join(map(chr, [ids] if isinstance(ids, int) else ids))
+        return "".join(_token(each) for each in ([ids] if isinstance(ids, int) else ids))
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         return "".join(tokens)
@@ -159,9 +171,10 @@ class BaseParser:
         return Collected([*parser.decode(text.removesuffix(_EOS)), *parser.flush()])
 
     def stream(self, deltas: Sequence[str], request: object) -> Collected:
-        parser = self.parser(request, "".join(deltas))
-        parts = [part for delta in deltas for part in parser.decode(delta.removesuffix(_EOS))]
-        return Collected([*parts, *parser.flush()])
+        text = "".join(deltas)
+        parser = self.parser(request, text)
+        pieces = list(text.removesuffix(_EOS)) if text.endswith(_EOS) else deltas
+        return Collected([*(part for piece in pieces for part in parser.decode(piece)), *parser.flush()])
 
     def step(self, previous: str, current: str, delta: str, request: object) -> DeltaMessage | None:
         if self._own is None or (not previous and current == delta):
@@ -243,7 +256,7 @@ def run_reasoning_extraction_streaming(parser: BaseParser, deltas: Sequence[str]
 
 
 def detokenize_incrementally(tokenizer: object, all_input_ids: Sequence[int], *state: Any, **more: Any) -> Any:
-    text = chr(all_input_ids[-1])
+    text = _token(all_input_ids[-1])
     return [text], text, 0, 0
 
 
