@@ -30,7 +30,7 @@ _NAME = "probed_function"
 _RESULT = "probed_result"
 _REASONING = "probed reasoning"
 _ANSWER = "probed answer"
-_PROPERTIES = {
+_PROPERTIES: Mapping[str, dict[str, Any]] = {
     "city": {"type": "string"},
     "note": {"type": "string"},
     "days": {"type": "integer"},
@@ -173,7 +173,7 @@ class _Finder:
         turn = self._calls(template, arguments)
         expected = Message(calls=tuple((_NAME, each) for each in arguments))
         schemas = {_NAME: _schema(*arguments)}
-        return turn is not None and turn.read(model_format, schemas, self._control) == expected
+        return turn is not None and turn.read(model_format, schemas) == expected
 
     def _writes(self, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]) -> bool:
         turn = self._calls(template, arguments)
@@ -218,7 +218,7 @@ class _Finder:
     def _reads_reasoning(self, tags: Tags, turn: Turn) -> bool:
         # The prompt may open reasoning, and the template leave that mark out of earlier messages.
         for each in (turn, msgspec.structs.replace(turn, start=turn.prompt)):
-            read = each.read(ModelFormat(None, tags), {}, self._control)
+            read = each.read(ModelFormat(None, tags), {})
             if read.reasoning == _REASONING and (_ANSWER not in turn.text or read.content == _ANSWER):
                 return True
         return False
@@ -232,7 +232,9 @@ class _Finder:
         variables: Mapping[str, Any] | None = None,
     ) -> Turn | None:
         shown = tools or _tools(_SIMPLEST)
-        return written_turn(template, message, shown, variables=variables, deadline=self._deadline)
+        return written_turn(
+            template, message, shown, control=self._control, variables=variables, deadline=self._deadline
+        )
 
 
 def _tools(*arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

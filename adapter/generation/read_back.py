@@ -29,22 +29,22 @@ class Message(msgspec.Struct, frozen=True):
 
 class Turn(msgspec.Struct, frozen=True):
     """Text that a template writes for an assistant's message. `start` precedes it, and `end` follows any message.
-    `prompt` is the prompt for an answer in its place, which may end otherwise than `start`.
+    `prompt` is the prompt for an answer in its place, which may end otherwise than `start`. `control` are the texts of
+    control tokens in it: answers do not have them, unless they are marks of the format.
     """
 
     start: str
     text: str
     end: str
     prompt: str
+    control: frozenset[str] = frozenset()
 
-    def read(self, model_format: ModelFormat, tools: Mapping[str, Any], control: Collection[str] = ()) -> Message:
-        """Return the message that a model's answer of this text would become. `control` are the texts of the model's
-        control tokens, which answers do not have unless they are marks of the format.
-        """
+    def read(self, model_format: ModelFormat, tools: Mapping[str, Any]) -> Message:
+        """Return the message that a model's answer of this text would become."""
         tags = model_format.tags
         opened = tags is not None and self.start.rstrip().endswith(tags.opening)
         parser = model_format.parser(tools, opened)
-        hidden = {*control}.difference(model_format.visible_marks)
+        hidden = self.control.difference(model_format.visible_marks)
         text = _without(self._until_end(hidden), hidden)
         if tags is not None and not opened:
             # Where a model does not reason, its prompt has the end of reasoning.
@@ -55,7 +55,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     def _until_end(self, control: Collection[str]) -> str:
         """Return the text before what ends a message, where an answer stops: the template may go on."""
-        stops = [self.text.find(mark) for mark in control if mark and mark in self.end and mark in self.text]
+        stops = [self.text.find(mark) for mark in control if mark in self.end and mark in self.text]
         return _without_end(self.text[: min(stops, default=None)], self.end)
 
 
@@ -64,10 +64,14 @@ def written_turn(
     message: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]],
     *,
+    control: Collection[str] = (),
     variables: Mapping[str, Any] | None = None,
     deadline: float | None = None,
 ) -> Turn | None:
-    """Return what `template` writes for an assistant's message after a question; None if it rejects the message."""
+    """Return what `template` writes for an assistant's message after a question; None if it rejects the message.
+
+    `control` are the texts of the model's control tokens, of which there may be thousands.
+    """
 
     def render(*messages: Mapping[str, Any], prompt: bool = False) -> str:
         return template.render(
@@ -83,7 +87,9 @@ def written_turn(
     except InvalidRequest:
         plain, end = "", ""
     start = _common_start(whole, prompt, plain)
-    return Turn(start, whole[len(start) :], end, prompt)
+    text = whole[len(start) :]
+    present = frozenset(mark for mark in control if mark and (mark in text or mark in end))
+    return Turn(start, text, end, prompt, present)
 
 
 def _common_start(whole: str, prompt: str, plain: str) -> str:
@@ -114,9 +120,8 @@ def _without_end(text: str, end: str) -> str:
 
 
 def _without(text: str, control: Collection[str]) -> str:
-    present = [mark for mark in control if mark and mark in text]
-    longest_first = sorted(present, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), "", text) if present else text
+    longest_first = sorted(control, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), "", text) if control else text
 
 
 def _message(parts: Sequence[object]) -> Message:

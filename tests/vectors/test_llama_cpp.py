@@ -44,8 +44,8 @@ def prompt_of(case: Case, path: Path) -> str:
 def read(case: Case) -> Message:
     path = TEMPLATES / case.template
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
-    turn = Turn(start=prompt_of(case, path), text=case.text, end="", prompt="")
-    return turn.read(format_of(path).format, schemas, control_texts(path))
+    turn = Turn(prompt_of(case, path), case.text, end="", prompt="", control=control_texts(path))
+    return turn.read(format_of(path).format, schemas)
 
 
 def agrees(case: Case, found: Message) -> bool:
