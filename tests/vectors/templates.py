@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from adapter.generation.model_format import FoundFormat, find_format
 from adapter.prompt import ChatTemplate
+from subnet.errors import InvalidRequest
 from tests.vectors.set_up import FOLDER
 
 # Templates come without vocabularies. These are texts of control tokens in those of the models.
@@ -15,6 +18,16 @@ _CONTROL = re.compile(
     r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<\uff5c[^<>\uff5c]+\uff5c>|</?s>|<SPECIAL_\d+>|\[/?[A-Z_]+\]"
     r"|<(?:start|end)_of_turn>|<(?:start|end)_function_(?:call|response|declaration)>|<escape>"
 )
+
+_TOOLS = [{"type": "function", "function": {"name": "f", "description": "f", "parameters": {"type": "object"}}}]
+_CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {}}}],
+    },
+]
 
 
 def template_paths() -> list[Path]:
@@ -36,8 +49,11 @@ def load(path: Path) -> ChatTemplate:
 
 @cache
 def control_texts(path: Path) -> frozenset[str]:
-    """Return the texts of control tokens that a template writes."""
-    return frozenset(_CONTROL.findall(load(path).source)) | {"<s>", "</s>"}
+    """Return the texts of control tokens that a template writes: those in its source, and those that it composes."""
+    written = load(path).source
+    with suppress(InvalidRequest):
+        written += load(path).render(_CALLED, tools=_TOOLS)
+    return frozenset(_CONTROL.findall(written)) | {"<s>", "</s>"}
 
 
 @cache
