@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -55,6 +56,9 @@ IN_REASONING = frozenset(
 """Parsers of models whose prompts open the reasoning."""
 
 
+_NAME = re.compile(r'"name": *"([^"]+)"')
+
+
 class AnyTools(dict[str, Any]):
     """Tools that are not known: all may be called, with any arguments."""
 
@@ -71,13 +75,14 @@ class AnyTools(dict[str, Any]):
         return {}
 
 
-def _schemas(tools: object) -> Mapping[str, Any]:
+def _schemas(tools: object, text: str) -> Mapping[str, Any]:
+    """Return the schemas of the tools by their names; if there are none, those that `text` calls may be called."""
     found = {}
     for tool in tools if isinstance(tools, list | tuple) else ():
         tool = Fields(**tool) if isinstance(tool, dict) else tool
         function = getattr(tool, "function", None) or tool
         found[str(function.name)] = function.parameters or {}
-    return found or AnyTools()
+    return found or AnyTools.fromkeys(_NAME.findall(text), {})
 
 
 _FIRST_LONGER = 0x110000
@@ -186,7 +191,7 @@ class ToolParser(BaseParser):
     def parser(self, request: object, text: str) -> Parser:
         name = "gigachat3_1" if "<|function_call|>" in text else TOOL_FORMATS.get(self.name, self.name)
         assert name in FORMATS, f"the format {self.name} is not known"
-        tools = _schemas(self.tools or getattr(request, "tools", None))
+        tools = _schemas(self.tools or getattr(request, "tools", None), text)
         parser = select_format("", name, "none").parser(tools)
         assert parser is not None
         return parser
