@@ -8,7 +8,7 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-engines can-test-engines check lint coverage bench lock clean
+.PHONY: help serve test test-engines can-test-engines test-vectors check lint coverage bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -30,6 +30,10 @@ test: lint .venv/clients.done ## set up, then check style and types and run the 
 
 test-engines: can-test-engines .venv-engines/set-up.done ## set up real servers, then test with them (ARGS="-k killed")
 	@exec $(BIN)/python -m pytest --durations 5 tests/engines $(ARGS)
+
+test-vectors: .venv/test.done ## fetch llama.cpp's and vLLM's templates, vocabularies and tests, then test with them
+	@$(BIN)/python -m tests.vectors.set_up
+	@exec $(BIN)/python -m pytest tests/vectors $(ARGS)
 
 check: lint ## check style and types and run the fast tests, in under a minute
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow" $(ARGS)

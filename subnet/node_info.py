@@ -69,7 +69,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
     `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
     which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
-    "", there is no chat template, and a `context_length` of 0 is unknown. `modalities` are the inputs besides text.
+    "", there is no chat template, and a `context_length` of 0 is unknown. `tool_template` is a template of its own for
+    requests with tools, if the model has one. `modalities` are the inputs besides text.
     `weights` is a fingerprint of the model's weights, see subnet/models/weights.py and `fingerprint_facts`; "" if it is
     not known.
     """
@@ -78,6 +79,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int
     tokenizer: str
     chat_template: str | None = None
+    tool_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
     stop_tokens: tuple[int, ...] = ()
@@ -91,7 +93,10 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         """Digest of what prompts and the end of answers depend on; "" on the chat lane, where the server makes both."""
         if self.lane == "chat":
             return ""
-        parts = (self.tokenizer, self.chat_template, self.bos_token, self.eos_token, self.stop_tokens)
+        parts = (
+            *(self.tokenizer, self.chat_template, self.tool_template),
+            *(self.bos_token, self.eos_token, self.stop_tokens),
+        )
         return digest(msgspec.msgpack.encode(parts))
 
 

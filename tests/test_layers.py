@@ -48,7 +48,7 @@ ALLOWED = {
         "adapter.api.chat adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload"
         " adapter.server"
     ),
-    "adapter.api.operator": "adapter.api.common adapter.server subnet.pool",
+    "adapter.api.operator": "adapter.api.common adapter.generation adapter.server subnet.pool",
     "adapter.api.common": (
         "adapter.auth adapter.config adapter.decode adapter.errors adapter.generation adapter.grammar"
         " adapter.lifecycle adapter.metrics adapter.offload adapter.request_id adapter.server subnet"

@@ -62,13 +62,14 @@ _CONVERSATIONS: tuple[tuple[_Messages, Sequence[Mapping[str, Any]]], ...] = (
 )
 
 
-def card_digest(tokenizer: Tokenizer, template: ChatTemplate, stop_tokens: Sequence[int]) -> str:
-    """Return the digest, which depends on what the parts do and not on how they are stored.
+def card_digest(tokenizer: Tokenizer, templates: tuple[ChatTemplate, ChatTemplate], stop_tokens: Sequence[int]) -> str:
+    """Return the digest, which depends on what the parts do and not on how they are stored. The second of `templates`
+    is that for tools.
 
     So a GGUF file and a folder in Hugging Face format of the same model have the same digest: the token ids of fixed
     texts, the prompts of fixed conversations with and without tools, and the tokens that end an answer.
     """
-    parts = [*_token_ids(tokenizer), *_prompts(tokenizer, template), sorted(stop_tokens)]
+    parts = [*_token_ids(tokenizer), *_prompts(tokenizer, *templates), sorted(stop_tokens)]
     return digest(msgspec.msgpack.encode(parts))[:_SIZE]
 
 
@@ -77,8 +78,9 @@ def _token_ids(tokenizer: Tokenizer) -> Iterator[list[int]]:
         yield _encode(tokenizer.encode_with_bos, text)
 
 
-def _prompts(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[object]:
+def _prompts(tokenizer: Tokenizer, usual: ChatTemplate, for_tools: ChatTemplate) -> Iterator[object]:
     for messages, tools in _CONVERSATIONS:
+        template = for_tools if tools else usual
         try:
             # Templates that write the date would have another digest each day.
             text = template.render(messages, tools=tools or None, variables={"strftime_now": lambda layout: layout})

@@ -17,9 +17,9 @@ from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import Aliases
 from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
+from adapter.generation.model_format import FoundFormat, find_format, find_format_of_two
 from adapter.generation.output_options import OutputOptions
 from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
-from adapter.tools import ModelFormat, parse_format_name, select_format
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
@@ -35,19 +35,28 @@ _MAX_TOKENIZERS = 16
 class LoadedTokenizer:
     """Tokenizer, chat template and tool format of a model, loaded from its card and its tokenizer artefact.
 
-    Loading takes long. `format` is the format in which the model writes tool calls and reasoning. `table` hides control
+    Loading takes long. `tool_template` is that for requests with tools, by default the same. `found` says in which
+    format the model writes tool calls and reasoning; `format` is the same for its vocabulary. `table` hides control
     tokens; `marked_table` shows those among them that are marks of `format`.
     """
 
     def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
         """Load the tokenizer. Raises WireError or SettingsError if the artefact or the template cannot be used."""
-        source = card.chat_template or DEFAULT_TEMPLATE
         self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
-        self.template = ChatTemplate(source, card.bos_token, card.eos_token)
-        self.format = _select_format(self.template, source, tool_format).for_vocabulary(self.tokenizer.pieces)
+        self.template = self.tool_template = ChatTemplate(
+            card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token
+        )
+        special = self.tokenizer.special
+        control = [text for text, token in special.items() if token in self.tokenizer.control]
+        if card.tool_template is None:
+            self.found = find_format(self.template, tool_format, control)
+        else:
+            self.tool_template = ChatTemplate(card.tool_template, card.bos_token, card.eos_token)
+            self.found = find_format_of_two(self.template, self.tool_template, tool_format, control)
+        self.format = self.found.format.for_vocabulary(self.tokenizer.pieces)
         self._tables: dict[frozenset[int], TokenTable] = {}
         self.table = self._table(self.tokenizer.control)
-        marks = {self.tokenizer.special[mark] for mark in self.format.visible_marks if mark in self.tokenizer.special}
+        marks = {special[mark] for mark in self.format.visible_marks if mark in special}
         self.marked_table = self._table(self.tokenizer.control - marks)
 
     @property
@@ -76,7 +85,17 @@ class Model:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
         conversation.
         """
-        return render_conversation(conversation, template or self._loaded.template, self.tokenizer.guard)
+        own = self._loaded.found.template if conversation.has_tools else self._loaded.template
+        return render_conversation(conversation, template or own, self.tokenizer.guard)
+
+    def check_tools(self) -> None:
+        """Raise BadRequest if tools cannot be offered to this model."""
+        if self._loaded.found.refuses_tools:
+            message = (
+                f"The model '{self.card.id}' does not support tools here: it is not known how it writes tool calls."
+                " The operator of the gateway can name the format with the setting 'tool_format'."
+            )
+            raise BadRequest(message, param="tools", code="unsupported_value")
 
     def encode(self, prompt: Prompt) -> TokenIds:
         """Tokenize a rendered prompt. Raises InvalidRequest."""
@@ -105,16 +124,6 @@ class Model:
         )
 
 
-def _select_format(template: ChatTemplate, source: str, tool_format: str | None) -> ModelFormat:
-    if tool_format is not None:
-        return select_format(source, *parse_format_name(tool_format))
-    found = select_format(source)
-    if template.supports_tools or (found.tool_format is not None and found.tool_format.marks_reasoning):
-        return found
-    # The template does not support tools, so the prompt describes them in this format.
-    return select_format(source, "hermes")
-
-
 @lru_cache(maxsize=256)
 def fingerprint(card: ModelCard) -> str:
     """Return OpenAI's `system_fingerprint`. It changes when the model, its tokenizer or its template does."""
@@ -127,7 +136,7 @@ _LANES: tuple[Lane, ...] = ("token", "chat")
 # Of the client's name for a model, in errors.
 _MAX_NAME = 256
 
-_Key = tuple[str, str | None, str, str, str | None]
+_Key = tuple[str, str | None, str | None, str, str, str | None]
 
 
 class ModelRegistry:
@@ -224,10 +233,22 @@ class ModelRegistry:
     async def digest(self, card: ModelCard) -> str:
         """Return the digest of what `card` does; see card_digest. Raises the errors of `get`."""
         loaded = await self._loaded(card)
-        return await asyncio.to_thread(card_digest, loaded.tokenizer, loaded.template, card.stop_tokens)
+        templates = (loaded.template, loaded.tool_template)
+        return await asyncio.to_thread(card_digest, loaded.tokenizer, templates, card.stop_tokens)
+
+    def found_format(self, card: ModelCard) -> FoundFormat | None:
+        """Return the format of a model; None on the chat lane, and until its tokenizer is loaded."""
+        load = self._loads.get(self._key(card))
+        if load is None or not load.done() or load.cancelled() or load.exception() is not None:
+            return None
+        return load.result().found
+
+    def _key(self, card: ModelCard) -> _Key:
+        templates = (card.chat_template, card.tool_template, card.bos_token, card.eos_token)
+        return (card.tokenizer, *templates, self._tool_formats.get(card.id))
 
     async def _loaded(self, card: ModelCard) -> LoadedTokenizer:
-        key = (card.tokenizer, card.chat_template, card.bos_token, card.eos_token, self._tool_formats.get(card.id))
+        key = self._key(card)
         if key not in self._loads:
             self._loads[key] = self._start(key, card)
         return await asyncio.shield(self._loads[key])
@@ -242,10 +263,13 @@ class ModelRegistry:
     async def _load(self, card: ModelCard) -> LoadedTokenizer:
         data = await self._manager.artefact(card.tokenizer)
         try:
-            return await asyncio.to_thread(LoadedTokenizer, card, data, self._tool_formats.get(card.id))
+            loaded = await asyncio.to_thread(LoadedTokenizer, card, data, self._tool_formats.get(card.id))
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error
+        if problems := loaded.found.problems:
+            logger.warning("model '%s': %s; see the setting tool_format", card.id, "; ".join(problems))
+        return loaded
 
     def _forget_failed(self, key: _Key, task: asyncio.Task[LoadedTokenizer]) -> None:
         failed = task.cancelled() or not isinstance(task.exception(), ModelUnusable | None)

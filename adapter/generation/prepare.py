@@ -9,7 +9,7 @@ from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import build_supported_grammar
-from adapter.offload import offload_if_large
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from adapter.prompt import Conversation, Prompt, custom_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
@@ -45,6 +45,8 @@ async def prepare(
     """
     model = await models.get(name or request.model)
     check_media(request.media, model.card.modalities)
+    if request.tools.tools:
+        model.check_tools()
     prompt, tokens = await render_prompt(
         request.conversation, model, request.chat_template, size=size, settings=settings
     )
@@ -98,7 +100,10 @@ async def render_prompt(
     template = None
     if chat_template is not None:
         card, permitted = model.card, settings.allow_chat_template
-        template = custom_template(chat_template, permitted, card.bos_token, card.eos_token)
+        # Finding out what it supports takes long.
+        template = await offload_if_large(
+            OFFLOAD_THRESHOLD, custom_template, chat_template, permitted, card.bos_token, card.eos_token
+        )
 
     def render_and_tokenize() -> tuple[Prompt, TokenIds]:
         prompt = model.render(conversation, template)

@@ -66,13 +66,21 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cells(row: NodeRow, now: int) -> Iterator[str]:
     slots = None if row.running is None else f"{row.running}/{row.capacity or '-'}"
     cells = (row.peer, row.state, _format_age(now - row.since), row.requests, slots, row.process or None)
-    for cell in (*cells, row.engine, row.lane, _card(row), _models(row), row.fault):
+    for cell in (*cells, row.engine, row.lane, _card(row), _models(row), row.fault or _unknown_format(row)):
         # Text from nodes could contain control sequences of the terminal.
         yield "".join(letter if letter.isprintable() else "?" for letter in str("-" if cell is None else cell))
 
 
 def _card(row: NodeRow) -> str | None:
     return next((one.card for one in row.deployments or () if one.model == row.model), None)
+
+
+def _unknown_format(row: NodeRow) -> str | None:
+    """Return a note on the first model whose way of writing tool calls or reasoning is unknown."""
+    for one in row.deployments or ():
+        if "unknown" in (one.tool_format, one.reasoning):
+            return f"unknown format of {'tool calls' if one.tool_format == 'unknown' else 'reasoning'}: {one.model}"
+    return None
 
 
 def _models(row: NodeRow) -> str | None:

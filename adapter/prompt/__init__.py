@@ -2,11 +2,14 @@
 
 from adapter.prompt.chat_template import DEFAULT_TEMPLATE, ChatTemplate
 from adapter.prompt.guard import Guard
+from adapter.prompt.probes import QUESTION, REASONING_ON
 from adapter.prompt.render import Conversation, Prompt, custom_template, render_conversation
 from adapter.prompt.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "QUESTION",
+    "REASONING_ON",
     "ChatTemplate",
     "Conversation",
     "Guard",

@@ -42,6 +42,11 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
 
     @property
+    def has_tools(self) -> bool:
+        """True if there are tools, or calls or results of earlier ones."""
+        return bool(self.tools) or any(each.get("tool_calls") or each["role"] == "tool" for each in self.messages)
+
+    @property
     def needs_generation_prompt(self) -> bool:
         """True if the template must add a generation prompt, which starts the answer."""
         return self.add_generation_prompt is not False and not self.continue_final_message
@@ -107,7 +112,7 @@ def render_conversation(conversation: Conversation, template: ChatTemplate, guar
 
 
 def custom_template(source: str, allowed: bool, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
-    """Return the template that a request provides. Compiling takes milliseconds, and the result is cached.
+    """Return the template that a request provides. This takes up to a second, and the result is cached.
 
     Raises InvalidRequest unless it is `allowed` by the operator, since loops in a template can run for any time, and if
     the template is too long or does not compile.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ MAX_RENDERED = 16_000_000
 
 
 _DICT_METHODS = frozenset(dir(dict))
+# Templates written for llama.cpp change lists.
+_LIST_METHODS = frozenset({"append", "pop"})
 _LOOP_ATTRIBUTES = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem"})
 
 
@@ -31,6 +34,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether a template may use an attribute. It may append to lists: what it is given are copies."""
+        return (type(obj) is list and attr in _LIST_METHODS) or super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
@@ -69,13 +76,40 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Encode a value as JSON, without escaping HTML as Jinja's own `tojson` does."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
+    )
+
+
+def _listed(value: object) -> list[Any]:
+    """Return what a filter such as `map` yields. Raises TypeError for anything else."""
+    if isinstance(value, Iterator):
+        return [*value]
+    raise TypeError(f"an object of the type {type(value).__name__} cannot be encoded as JSON")
+
+
+class _Dict:
+    """The function `dict` of templates, with its method `fromkeys`."""
+
+    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
+        return dict(*args, **values)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
 
 
 def _create_environment() -> _Environment:
     result = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
     result.filters["tojson"] = _tojson
+    # Templates written for other servers parse arguments with these.
+    result.filters["fromjson"] = result.filters["from_json"] = json.loads
     result.globals["raise_exception"] = _raise_exception
+    result.globals["dict"] = _Dict()
     result.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
     return result
 

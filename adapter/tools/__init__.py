@@ -2,8 +2,18 @@
 
 from adapter.tools.formats.base import ToolFormat
 from adapter.tools.grammar.lark import UnsupportedSchema
+from adapter.tools.grammar.reasoning import Tags
 from adapter.tools.parser import Parser
-from adapter.tools.registry import FORMATS, NONE, REASONING, ModelFormat, parse_format_name, select_format
+from adapter.tools.registry import (
+    FORMATS,
+    NONE,
+    REASONING,
+    ModelFormat,
+    call_formats,
+    parse_format_name,
+    reasoning_tags,
+    select_format,
+)
 
 __all__ = [
     "FORMATS",
@@ -11,8 +21,11 @@ __all__ = [
     "REASONING",
     "ModelFormat",
     "Parser",
+    "Tags",
     "ToolFormat",
     "UnsupportedSchema",
+    "call_formats",
     "parse_format_name",
+    "reasoning_tags",
     "select_format",
 ]

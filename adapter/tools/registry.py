@@ -169,6 +169,20 @@ def select_format(template: str, calls: str | None = None, reasoning: str | None
     return ModelFormat(tool_format, _tags(template, reasoning))
 
 
+def call_formats(template: str, marked: bool = False) -> list[ToolFormat]:
+    """Return the formats of calls that a model with this template may have, the most likely first: all of those whose
+    marks the template has, then, unless only `marked` ones are wanted, the others.
+    """
+    found = [name for name, marks in _MARKS if all(mark in template for mark in marks)]
+    return [FORMATS[name] for name in dict.fromkeys(found if marked else [*found, *FORMATS])]
+
+
+def reasoning_tags(template: str, marked: bool = False) -> list[Tags]:
+    """Return the tags of reasoning that a model with this template may have, in the order of `call_formats`."""
+    found = [tags for tags in TAGS if tags.are_in(template)]
+    return found if marked else [*found, *(tags for tags in TAGS if tags not in found)]
+
+
 def parse_format_name(text: str) -> tuple[str, str | None]:
     """Parse an operator's setting, `calls` or `calls/reasoning`, to arguments of `select_format`. Raises ValueError."""
     calls, slash, reasoning = text.partition("/")

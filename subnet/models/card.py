@@ -46,6 +46,7 @@ def describe(
         context_length=_context_length(metadata, context_length),
         tokenizer=digest(artefact),
         chat_template=metadata.get("tokenizer.chat_template"),
+        tool_template=metadata.get("tokenizer.chat_template.tool_use"),
         bos_token=_special_text(metadata, vocabulary, "bos"),
         eos_token=_special_text(metadata, vocabulary, "eos"),
         stop_tokens=_find_stop_tokens(metadata, vocabulary),

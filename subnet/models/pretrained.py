@@ -15,6 +15,7 @@ from subnet.models.pretrained_files import (
     TEMPLATE,
     TOKENIZER,
     TOKENIZER_CONFIG,
+    TOOL_TEMPLATE,
     Document,
     find_folder,
     read_document,
@@ -74,6 +75,7 @@ def describe_pretrained(
         context_length=context_length or _context_length(config),
         tokenizer=digest(artefact),
         chat_template=_chat_template(folder, settings),
+        tool_template=_tool_template(folder, settings),
         bos_token=bos,
         eos_token=eos,
         stop_tokens=tuple(sorted({*end_ids, *vocabulary.end_tokens(eos)})),
@@ -118,10 +120,22 @@ def _chat_template(folder: Path, settings: Document) -> str | None:
     """Return the chat template. A separate file takes precedence; of several named templates, "default" is used."""
     if (folder / TEMPLATE).exists():
         return _read_template(folder / TEMPLATE)
+    return _named_template(settings, "default")
+
+
+def _tool_template(folder: Path, settings: Document) -> str | None:
+    """Return the template named "tool_use", if the model has several. A separate file takes precedence."""
+    if (folder / TOOL_TEMPLATE).exists():
+        return _read_template(folder / TOOL_TEMPLATE)
+    return _named_template(settings, "tool_use") if isinstance(settings.get("chat_template"), list) else None
+
+
+def _named_template(settings: Document, name: str) -> str | None:
+    """Return the only template in the settings, or of several that of this name."""
     template = settings.get("chat_template")
     if isinstance(template, list):
         named = (each for each in template if isinstance(each, dict))
-        template = next((each.get("template") for each in named if each.get("name") == "default"), None)
+        template = next((each.get("template") for each in named if each.get("name") == name), None)
     return template if isinstance(template, str) else None
 
 

@@ -13,10 +13,10 @@ from subnet.errors import SettingsError
 
 Document = dict[str, Any]
 
-TEMPLATE = "chat_template.jinja"
+TEMPLATE, TOOL_TEMPLATE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
 TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
-DESCRIPTION = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, TEMPLATE, CONFIG, GENERATION_CONFIG)
+DESCRIPTION = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS, TEMPLATE, TOOL_TEMPLATE, CONFIG, GENERATION_CONFIG)
 """All files of a model but the weights."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

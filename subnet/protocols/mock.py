@@ -88,6 +88,7 @@ class MockProtocol(Protocol):
         capabilities: Capabilities | None = None,
         artefact: bytes = BYTE_LEVEL,
         chat_template: str | None = None,
+        tool_template: str | None = None,
         weights: str = "",
         authorizer: AuthorizerBase | None = None,
     ) -> None:
@@ -106,6 +107,7 @@ class MockProtocol(Protocol):
             context_length=context_length,
             tokenizer=digest(artefact),
             chat_template=chat_template,
+            tool_template=tool_template,
             weights=weights,
         )
 

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from adapter.api.common.body import error_response, json_response
 from adapter.api.common.http_request import Request
 from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable
+from adapter.generation.model_registry import ModelRegistry
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
 from subnet.node_info import short
@@ -40,13 +41,13 @@ async def readyz(request: Request) -> Response:
 
 async def list_nodes(request: Request) -> Response:
     """Handle GET /nodes."""
-    remotes = request.services.remotes
+    remotes, models = request.services.remotes, request.services.models
     now = int(time())
-    rows = [_row(remotes, remote, now) for remote in remotes.remotes]
+    rows = [_row(remotes, models, remote, now) for remote in remotes.remotes]
     return json_response(NodeTable(time=now, nodes=rows))
 
 
-def _row(remotes: RemoteManager, remote: RemoteNode, now: int) -> NodeRow:
+def _row(remotes: RemoteManager, models: ModelRegistry, remote: RemoteNode, now: int) -> NodeRow:
     status = remotes.status(remote)
     row = NodeRow(
         peer=remote.peer,
@@ -61,15 +62,16 @@ def _row(remotes: RemoteManager, remote: RemoteNode, now: int) -> NodeRow:
     reported = {name: getattr(info, name) for name in row.__struct_fields__ if hasattr(info, name)}
     if not info.limited:
         reported["capacity"] = None
-    reported["deployments"] = [_deployment_row(remotes, one) for one in remote.deployments]
+    reported["deployments"] = [_deployment_row(remotes, models, one) for one in remote.deployments]
     first = info.card(None)
     if first is not None:
         reported |= {"model": first.id, "lane": first.lane, "context_length": first.context_length or None}
     return msgspec.structs.replace(row, models=[card.id for card in info.cards], **reported)
 
 
-def _deployment_row(remotes: RemoteManager, deployment: Deployment) -> DeploymentRow:
+def _deployment_row(remotes: RemoteManager, models: ModelRegistry, deployment: Deployment) -> DeploymentRow:
     status = remotes.deployment_status(deployment)
+    found = None if deployment.card is None else models.found_format(deployment.card)
     return DeploymentRow(
         model=deployment.model,
         state=status.state,
@@ -78,6 +80,8 @@ def _deployment_row(remotes: RemoteManager, deployment: Deployment) -> Deploymen
         weight=deployment.weight,
         card=remotes.card_digest(deployment),
         weights=short(deployment.weights) or None,
+        tool_format=msgspec.UNSET if found is None else found.tools,
+        reasoning=msgspec.UNSET if found is None else found.reasoning,
     )
 
 

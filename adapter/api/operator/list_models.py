@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.operator.types import ModelList, ModelObject
+from adapter.generation.model_registry import ModelRegistry
 from adapter.server.responses import Response
 from subnet.node_info import ModelCard
 
@@ -15,9 +18,16 @@ async def show_models(request: Request) -> Response:
     """Handle GET /v1/models and GET /v1/models/{id}; ids may contain slashes."""
     models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
     if name:
-        return json_response(_object(name, models.card(models.candidates(name)[0])))
-    return json_response(ModelList(data=[_object(name, card) for name, card in models.cards_with_aliases().items()]))
+        return json_response(_object(name, models.card(models.candidates(name)[0]), models))
+    cards = models.cards_with_aliases()
+    return json_response(ModelList(data=[_object(name, card, models) for name, card in cards.items()]))
 
 
-def _object(name: str, card: ModelCard) -> ModelObject:
-    return ModelObject(id=name, created=card.created)
+def _object(name: str, card: ModelCard, models: ModelRegistry) -> ModelObject:
+    found = models.found_format(card)
+    return ModelObject(
+        id=name,
+        created=card.created,
+        tool_format=UNSET if found is None else found.tools,
+        reasoning=UNSET if found is None else found.reasoning,
+    )

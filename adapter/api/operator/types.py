@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from subnet.node_info import Capabilities, Lane
 from subnet.pool.deployment import DeploymentState
@@ -29,7 +29,8 @@ class DeploymentRow(Struct, frozen=True, kw_only=True):
     """One model of a node. `state` is about this model alone, and `fault` the reason for it (null: healthy).
 
     `card` is the digest of its tokenizer, chat template and stop tokens: null on the chat lane, and until it was read.
-    `weights` is the beginning of the fingerprint of its weights (null: unknown).
+    `weights` is the beginning of the fingerprint of its weights (null: unknown). `tool_format` and `reasoning` are the
+    formats in which it writes tool calls and reasoning (null: none), or "unknown"; missing like `card`.
     """
 
     model: str
@@ -39,6 +40,8 @@ class DeploymentRow(Struct, frozen=True, kw_only=True):
     weight: float
     card: str | None = None
     weights: str | None = None
+    tool_format: str | UnsetType | None = UNSET
+    reasoning: str | UnsetType | None = UNSET
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
@@ -78,10 +81,14 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
+    """Model as in OpenAI's API, with its `tool_format` and `reasoning` as in DeploymentRow."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "subnet"
+    tool_format: str | UnsetType | None = UNSET
+    reasoning: str | UnsetType | None = UNSET
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

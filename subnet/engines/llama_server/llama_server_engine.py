@@ -44,6 +44,7 @@ class Props(msgspec.Struct, frozen=True):
     model_alias: str = ""
     total_slots: int = 1
     chat_template: str = ""
+    chat_template_tool_use: str = ""
     default_generation_settings: DefaultSettings = DefaultSettings()
 
 
@@ -114,6 +115,7 @@ class LlamaServerEngine(RemoteEngine):
             _weights(report),
             context_length=self._spec.context_length or props.default_generation_settings.n_ctx,
             chat_template=props.chat_template,
+            tool_template=props.chat_template_tool_use or None,
         )
         await self._verify_tokenizer(artefact, {"content": SAMPLE, "add_special": False})
         self._server = ServerInfo(

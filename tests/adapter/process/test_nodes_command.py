@@ -95,6 +95,22 @@ def test_columns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("formats", "reason"),
+    [
+        ({"tool_format": "unknown", "reasoning": None}, "unknown format of tool calls: m"),
+        ({"tool_format": "hermes", "reasoning": "unknown"}, "unknown format of reasoning: m"),
+        ({"tool_format": "hermes", "reasoning": None}, "-"),
+        ({}, "-"),
+    ],
+)
+def test_unknown_formats(formats: dict[str, str | None], reason: str) -> None:
+    """A model whose way of writing calls or reasoning is unknown is named, unless there is a worse reason."""
+    models = [msgspec.structs.replace(deployment("m"), **formats)]
+    assert format_table(NodeTable(time=1000, nodes=[row("a", deployments=models)])).endswith("  " + reason)
+    assert format_table(NodeTable(time=1000, nodes=[row("a", deployments=models, fault="down")])).endswith("  down")
+
+
+@pytest.mark.parametrize(
     ("seconds", "age"), [(-1, "0s"), (59, "59s"), (61, "1m01s"), (3600, "1h00m"), (86399, "23h59m"), (90000, "1d01h")]
 )
 def test_ages(seconds: int, age: str) -> None:

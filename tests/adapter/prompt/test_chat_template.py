@@ -136,7 +136,9 @@ def test_raise_exception() -> None:
         "{{ messages[0].content + 1 }}",
         "{{ messages[0].nothing.more }}",
         "{{ messages[0].__class__.__mro__ }}",
-        "{{ messages.append(1) }}",
+        "{{ messages.clear() }}",
+        "{{ messages[0].update(role='system') }}",
+        "{{ messages[0].get | tojson }}",
         "{% for i in range(1000000000) %}{% endfor %}",
         "{{ 'a' * 1000000000 }}",
         "{{ 9 ** 9 ** 9 }}",
@@ -182,26 +184,111 @@ def test_extensions_of_jinja() -> None:
 
 def test_content_as_strings() -> None:
     """For a template that expects strings, text parts are joined by line feeds."""
-    assert not ChatTemplate(SMOLLM2).requires_content_parts
     assert "user\none\ntwo<|im_end|>" in render(SMOLLM2, PARTS)
 
 
 def test_content_as_parts() -> None:
     """For a template that expects parts, a string becomes one text part."""
-    assert ChatTemplate(PARTS_ONLY).requires_content_parts
     assert render(PARTS_ONLY, USER, PARTS) == "user:Hi;user:one;two;"
 
 
 def test_content_as_strings_or_parts() -> None:
-    """A template that accepts strings and parts gets strings."""
-    assert not ChatTemplate(BOTH).requires_content_parts
-    assert render(BOTH, USER, PARTS) == "Hione\ntwo"
+    """A template that accepts strings and parts gets several parts as they are, and joins them in its way."""
+    assert render(BOTH, USER, PARTS) == "Hionetwo"
+    one = {"role": "user", "content": [{"type": "text", "text": "one"}]}
+    assert render("{{ messages[0].content is string }}" + BOTH, one) == "Trueone"
+
+
+def test_parts_of_some_roles() -> None:
+    """A template that takes parts from users only gets the texts of other roles joined."""
+    source = BOTH.replace("is string", "is string or message.role == 'system'")
+    system = {**PARTS, "role": "system"}
+    assert render(source, system, PARTS) == "one\ntwoonetwo"
 
 
 def test_a_template_that_prints_any_content() -> None:
     """A template that prints content of any type gets strings."""
-    assert not ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").requires_content_parts
-    assert not ChatTemplate("{{ messages | tojson }}").requires_content_parts
+    assert render("{% for m in messages %}{{ m.content }}{% endfor %}", PARTS) == "one\ntwo"
+    assert '"content": "one\\ntwo"' in render("{{ messages | tojson }}", PARTS)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ m.reasoning_content }}", "[why]"),
+        ("{{ m.thinking }}", "[why]"),
+        ("{{ m.reasoning }}", "[why]"),
+        ("{% if thinking %}{{ m.thinking }}{% endif %}", "[why]"),
+        ("{% for p in m.content if p is mapping %}{{ p.thinking }}{% endfor %}", "[why]"),
+        ("{% if m.tool_calls %}{{ m.thinking }}{% endif %}", "[]"),
+        ("{{ m.content }}{{ m.tool_calls }}", "[x]"),
+    ],
+)
+def test_reasoning_under_the_name_of_the_template(source: str, expected: str) -> None:
+    """Earlier reasoning reaches the template in the field or the part that it reads."""
+    template = "{% for m in messages if m.role == 'assistant' %}[" + source + "]{% endfor %}"
+    said = {"role": "assistant", "content": "x", "reasoning_content": "why"}
+    assert render(template, USER, said, variables={"thinking": True}) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for tool in tools %}{{ tool }}{% endfor %}",
+        "{% if tools is defined and tools | length > 0 %}{{ tools[0].name }}{% endif %}",
+        "{% if tools is none %}{{ raise_exception('no tools') }}{% endif %}",
+        "{{ (tools + [1]) | length * '' }}",
+    ],
+)
+def test_templates_that_need_tools(source: str) -> None:
+    """A template that reads `tools` without asking whether there are any renders without them."""
+    assert render(source + "{{ messages[0].content }}") == "Hi"
+
+
+def test_tools_after_a_system_message() -> None:
+    """A template that shows tools only after a system message gets an empty one."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'system' %}<{{ m.content }}>{{ tools | tojson if tools }}"
+        "{% else %}{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}{% endif %}{% endfor %}"
+    )
+    assert render(source, tools=[{"name": "f"}]) == '<>[{"name": "f"}]Hi'
+    assert render(source) == "Hi"
+
+
+def test_ids_that_name_the_function() -> None:
+    """A template that shows only the ids of calls gets ids with the names of their functions."""
+    source = (
+        "{{ tools | tojson if tools }}{% for m in messages %}{{ m.tool_call_id }}{{ m.content }}"
+        "{% for c in m.tool_calls %}{{ c.id }}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+    )
+    calls = [{"id": key, "function": {"name": key * 2, "arguments": {"x": 1}}} for key in "ab"]
+    said = {"role": "assistant", "content": "", "tool_calls": calls}
+    result = {"role": "tool", "tool_call_id": "b", "content": "!"}
+    assert render(source, USER, said, result) == 'Hifunctions.aa:0{"x": 1}functions.bb:1{"x": 1}functions.bb:1!'
+
+
+def test_arguments_that_a_template_would_write_as_python() -> None:
+    """A template that prints arguments gets them as JSON; one that encodes them itself gets objects."""
+    source = "{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}{{ m.tool_calls[0].function.arguments"
+    said = {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {}}}]}
+    said["tool_calls"][0]["function"]["arguments"] = {"x": "y"}  # type: ignore[index]
+    assert render(source + " if m.tool_calls }}{% endfor %}", USER, said) == 'Hi{"x": "y"}'
+    assert render(source + " | tojson if m.tool_calls }}{% endfor %}", USER, said) == 'Hi{"x": "y"}'
+
+
+def test_a_template_of_firefunction() -> None:
+    """The variables `functions` and `datetime`, which stand for tools in an old family, are set."""
+    source = "{{ functions }}{{ datetime | length > 9 }}{{ messages[0].content }}"
+    assert render(source) == "TrueHi"
+
+
+def test_filters_of_other_servers() -> None:
+    """Filters and functions that templates for other servers use are there."""
+    source = (
+        "{% set l = [] %}{% set _ = l.append(('[1]' | fromjson)[0]) %}{{ l.pop() + ('2' | from_json) }}"
+        "{{ dict(a=1) | tojson }}{{ dict.fromkeys([3]) }}{{ [{'a': 1}] | map(attribute='a') | tojson }}"
+    )
+    assert render(source) == '3{"a": 1}{3: None}[1]'
 
 
 def test_developer_messages() -> None:

@@ -191,6 +191,8 @@ def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer.ggml.bos_token_id": ("u32", 1),
         "tokenizer.ggml.eos_token_id": ("u32", 2),
         "tokenizer.ggml.unknown_token_id": ("u32", 0),
+        "tokenizer.chat_template": ("str", "usual"),
+        "tokenizer.chat_template.tool_use": ("str", "tools"),
     }
     return write(tmp_path_factory.mktemp("spm") / "tiny-Q8_0.gguf", gguf(entries))
 
@@ -207,6 +209,12 @@ def test_sentencepiece_models_tokenize_as_in_llama_cpp(sentencepiece: Path, text
     assert Tokenizer.from_str(artefact.tokenizer_json).encode(text, add_special_tokens=False).ids == expected
     joined = b"".join(artefact.pieces[token] for token in expected)
     assert joined == (b" " + text.encode() if text else b"")
+
+
+def test_chat_templates(sentencepiece: Path) -> None:
+    """The card has the chat template, and the one named "tool_use" for requests with tools."""
+    card = describe(sentencepiece)[0]
+    assert (card.chat_template, card.tool_template) == ("usual", "tools")
 
 
 def test_end_tokens() -> None:

@@ -166,6 +166,18 @@ def test_chat_template(tmp_path: Path, template: Any, wanted: str | None) -> Non
     assert described(folder)[0].chat_template == "{{ file }}"
 
 
+def test_template_for_tools(tmp_path: Path) -> None:
+    """A template named "tool_use" is for tools; a file of its own takes precedence over the settings."""
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "usual"}]
+    folder = folder_of(tmp_path, tokenizer_config={"chat_template": named})
+    assert described(folder)[0].tool_template == "tools"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ file }}")
+    assert described(folder)[0].tool_template == "{{ file }}"
+    plain = folder_of(tmp_path / "plain", tokenizer_config={"chat_template": "plain"})
+    assert described(plain)[0].tool_template is None
+
+
 @pytest.mark.parametrize(("add_bos_token", "expected"), [(None, True), (False, False), (True, True)])
 def test_beginning_of_sequence_token(tmp_path: Path, add_bos_token: bool | None, expected: bool) -> None:
     """A bare prompt starts with the BOS token if tokenizer.json adds it, unless the configuration says otherwise."""

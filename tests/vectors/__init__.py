@@ -1,0 +1,1 @@
+"""Chat templates, vocabularies and expected parses of llama.cpp and vLLM, read from their source distributions."""
