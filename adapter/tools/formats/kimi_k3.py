@@ -125,7 +125,7 @@ class KimiK3(ToolFormat):
             yield f"{start} {lark.json(member.schema)} {lark.mark(end)}"
 
     def free_text(self, lark: Lark, tools: Tools, calls: str) -> FreeText:
-        return FreeText(lark, self.start_marks, calls, f"{lark.mark(_close('response'))}? {calls}")
+        return FreeText(lark, self.start_marks, calls, f"({lark.mark(_close('response'))})? {calls}")
 
 
 def _escaped(text: str) -> str:

@@ -60,7 +60,7 @@ class FreeText:
         the answer starts within it, which `in_reasoning` says.
         """
         lark = self._lark
-        reasoned = f"{lark.until(tags.closing)} {tags.around(lark, self._text(None), tokens_only=True)}"
+        reasoned = f"{tags.until_closed(lark)} {tags.around(lark, self._text(None), tokens_only=True)}"
         if in_reasoning:
             return reasoned
         unreasoned = tags.around(lark, self._text(tags.opening), tokens_only=True)

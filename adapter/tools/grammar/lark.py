@@ -63,13 +63,16 @@ class Lark:
         marks = sorted(self._special, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, marks))})")
 
-    def until(self, mark: str) -> str:
-        """Return an expression for any text without `mark`, followed by `mark`."""
+    def until(self, mark: str, *others: str) -> str:
+        """Return an expression for any text without `mark` and `others`, followed by `mark`."""
         if self._has_tokens(mark):
             # The text must not spell the mark either: parsers cannot distinguish that from the token.
-            text = self.terminal(f"/(?s:.*)/ & ~/(?s:.*){escape(mark)}(?s:.*)/")
-            return f"{text} {self.mark(mark)}"
-        return self.rule("/(?s:.*)/", f"[suffix={quoted(mark)}]")
+            return f"{self._without(mark, *others)} {self.mark(mark)}"
+        text = self._without(*others) if others else "/(?s:.*)/"
+        return self.rule(text, f"[suffix={quoted(mark)}]")
+
+    def _without(self, *marks: str) -> str:
+        return self.terminal(f"/(?s:.*)/ & ~/(?s:.*)({'|'.join(map(escape, marks))})(?s:.*)/")
 
     def bounded(self, mark: str, min_length: int, max_length: int | None) -> str:
         """Return an expression for a text of limited length, followed by `mark`, which starts with `<` or a line end.

@@ -96,17 +96,21 @@ class Tags(msgspec.Struct, frozen=True):
         """
         space = "" if tokens_only else "/\\s{0,4}/"
         wrapped = [
-            f"{lark.mark(opening)} {space} {content} {space} {lark.mark(closing)}?"
+            f"{lark.mark(opening)} {space} {content} {space} ({lark.mark(closing)})?"
             for opening, closing in self.answers
             if lark.has(opening) or not tokens_only
         ]
         return lark.one_of([content, *wrapped]) if wrapped else content
 
+    def until_closed(self, lark: Lark) -> str:
+        """Return an expression for reasoning and the closing tag."""
+        return lark.until(self.closing, *(closing for _, closing in self.others))
+
     def prepend_to(self, lark: Lark, answer: str, in_reasoning: bool) -> str:
         """Return an expression for reasoning and then `answer`. Reasoning is optional unless
         the answer starts within it, which `in_reasoning` says.
         """
-        end = lark.until(self.closing)
+        end = self.until_closed(lark)
         if in_reasoning:
             return f"{end} /\\s{{0,4}}/ {answer}"
         return f"({lark.mark(self.opening)} {end} /\\s{{0,4}}/)? {answer}"

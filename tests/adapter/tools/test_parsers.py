@@ -430,7 +430,8 @@ SECTIONS = [style.section for style in STYLES if style.section[1]] + [
 ]
 EMPTY_SECTION = re.compile("|".join(rf"{re.escape(start)}\s*\[?\s*\]?\s*{re.escape(end)}" for start, end in SECTIONS))
 FRAGMENTS = sorted(
-    {fragment for kind in FORMATS.values() for fragment in kind.visible_marks}
+    {fragment for kind in FORMATS.values() for fragment in (*kind.visible_marks, *kind.start_marks)}
+    | {mark for tags in REASONING.values() for mark in (tags.opening, tags.closing, *tags.ends, *tags.marks)}
     | {'{"name": "get_time", "arguments": ', '"arguments": {"a": "', "get_weather", "<think>", "</think>", "```json\n"}
     | {
         "<function=get_weather>",
@@ -459,7 +460,12 @@ MANGLED = st.builds(
     st.integers(0, 120),
     st.sampled_from(["", *FRAGMENTS]),
 )
-KINDS = [only(name, tags) for name in FORMATS for tags in ("none", "think")]
+KINDS = [
+    *(only(name, tags) for name in FORMATS for tags in ("none", "think")),
+    *(only("hermes", tags) for tags in REASONING),
+    only("cohere", "cohere"),
+    only("kimi_k3", "kimi_k3"),
+]
 
 
 @given(st.sampled_from(KINDS), TEXTS | WELL_FORMED | MANGLED, st.booleans(), st.booleans(), st.data())

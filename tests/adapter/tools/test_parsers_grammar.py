@@ -138,6 +138,29 @@ def test_the_parser_reads_what_the_grammar_allows(
     assert all(fits(*call) for call in calls)
 
 
+@pytest.mark.parametrize(
+    ("name", "reasoning"),
+    [("cohere", "cohere"), ("kimi_k3", "kimi_k3"), ("hermes", "think_response"), ("granite", "granite")],
+)
+@given(st.integers(0), st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_the_parser_reads_calls_or_an_answer_after_reasoning(
+    name: str, reasoning: str, seed: int, opened: bool
+) -> None:
+    """What the grammar of an answer or calls allows is read as one of them, with the family's reasoning tags and marks
+    around an answer."""
+    kind = only(name, reasoning)
+    vocabulary = Vocabulary(tuple(mark for mark in kind.visible_marks if mark.startswith("<")))
+    grammar = kind.content_grammar('%json {"type": "integer"}', vocabulary.special, opened, TOOLS, True)
+    assert grammar is not None
+    text = Walk(grammar, vocabulary).written(Random(seed), (*kind.visible_marks, "<|close|>argument<|sep|>"))
+    parser = kind.parser(TOOLS, opened)
+    assert parser is not None
+    whole = message(parser.decode(text) + parser.flush())
+    assert all(fits(call, json.loads(arguments)) for call, arguments in whole.calls)
+    assert whole.content == "" if whole.calls else re.fullmatch(r"\s*-?\d+\s*", whole.content)
+
+
 ACCEPTED = {
     **json_examples.CALLS,
     "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {json_examples.WEATHER}}}\n</tool_call>',
