@@ -10,15 +10,10 @@ import msgspec
 from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
+from subnet.models.encoding import find_encoding
 from subnet.models.gguf import Metadata, read_header
 from subnet.models.names import model_id_from_path
-from subnet.models.vocabulary import (
-    USER_DEFINED,
-    Vocabulary,
-    byte_pair_merges,
-    byte_pair_pattern,
-    sentencepiece_json,
-)
+from subnet.models.vocabulary import USER_DEFINED, Vocabulary
 from subnet.models.weights import fingerprint_gguf
 from subnet.node_info import ModelCard, TokenizerArtefact, digest
 
@@ -56,24 +51,14 @@ def describe(
 
 
 def _artefact(metadata: Metadata, vocabulary: Vocabulary, tokenizer_json: Path | None) -> TokenizerArtefact:
-    pattern, merges, text = None, None, None
-    if tokenizer_json is not None:
-        text = _read_tokenizer(tokenizer_json)
-    elif vocabulary.kind == "gpt2":
-        pattern = byte_pair_pattern(metadata)
-        merges = byte_pair_merges(vocabulary, metadata.get("tokenizer.ggml.merges", []))
-    else:
-        scores = metadata.get("tokenizer.ggml.scores", [])
-        text = sentencepiece_json(vocabulary, scores, metadata.get("tokenizer.ggml.add_space_prefix", True))
+    encoding = find_encoding(metadata, vocabulary) if tokenizer_json is None else _read_tokenizer(tokenizer_json)
     return TokenizerArtefact(
         pieces=vocabulary.pieces(),
         control=vocabulary.control_tokens(),
-        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added_token_ids(text)}),
-        pattern=pattern,
-        merges=merges,
-        tokenizer_json=text,
+        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added_token_ids(encoding.get("tokenizer_json"))}),
         bos_id=_special_token(metadata, vocabulary, "bos"),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", vocabulary.kind == "llama")),
+        **encoding,
     )
 
 
@@ -83,13 +68,13 @@ def _added_token_ids(tokenizer_json: str | None) -> Iterator[int]:
     return (token["id"] for token in document.get("added_tokens") or () if not token["special"])
 
 
-def _read_tokenizer(path: Path) -> str:
+def _read_tokenizer(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"{path} is not a valid tokenizer.json: {error}") from error
-    return text
+    return {"tokenizer_json": text}
 
 
 def _context_length(metadata: Metadata, requested: int | None) -> int:
