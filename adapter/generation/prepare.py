@@ -9,7 +9,6 @@ from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import build_supported_grammar
-from adapter.offload import offload_if_large
 from adapter.prompt import Conversation, Prompt, custom_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
@@ -103,7 +102,7 @@ async def render_prompt(
         prompt = model.render(conversation, template)
         return prompt, model.encode(prompt)
 
-    return await offload_if_large(size, render_and_tokenize)
+    return await model.offload(size, render_and_tokenize)
 
 
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:

@@ -13,9 +13,8 @@ from subnet.models.gguf import Metadata
 from subnet.models.patterns import CHARACTER_LEVEL
 from subnet.models.pieces import BYTE_LEVEL_ALPHABET, SPACE, byte_level_to_bytes, sentencepiece_to_bytes
 
-# Kinds of tokenizers that models for embeddings have, which the engine cannot run: they would get wrong embeddings, as
-# their texts end with a token of their own.
-_ENCODERS = {"bert": "WordPiece", "t5": "Unigram"}
+ENCODERS = frozenset({"bert", "t5"})
+"""Kinds of tokenizers of models for embeddings, which cannot generate text: WordPiece and Unigram."""
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
@@ -35,11 +34,6 @@ class Vocabulary(msgspec.Struct, frozen=True):
     def from_metadata(cls, metadata: Metadata) -> Vocabulary:
         """Return the vocabulary in the metadata. Raises SettingsError if it is missing, unsupported or malformed."""
         kind, tokens = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.tokens")
-        if kind in _ENCODERS:
-            raise SettingsError(
-                f"unsupported tokenizer type: {kind} ({_ENCODERS[kind]}), of models for embeddings; run the file with"
-                " `llama-server --embeddings`, and use that as a node"
-            )
         if not isinstance(kind, str) or not tokens or not isinstance(tokens, list):
             raise SettingsError(f"unsupported tokenizer type: {kind or 'none'}")
         types = metadata.get("tokenizer.ggml.token_type")

@@ -5,8 +5,6 @@ adapter/generation/prepare.py does the same for conversations.
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 
 from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
@@ -17,7 +15,6 @@ from adapter.generation.plain_text import decode_tokens, tokenize_prompt
 from adapter.generation.prepare import complete_sampling, max_new_tokens
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import build_plain_grammar
-from adapter.offload import offload_if_large
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds
 
@@ -37,7 +34,7 @@ async def prepare_text(
     """
     model = await models.get(name or request.model)
     grammar = await build_plain_grammar(output_format(request))
-    prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
+    prompts = await model.offload(size, _tokenize_prompts, request, model)
     model_sampling = complete_sampling(sampling(request, _engine_logprobs(request)), model, request.limit, grammar)
     return TokenBatch(
         [_generation(request, model, model_sampling, index, prompt) for index, prompt in enumerate(prompts)],

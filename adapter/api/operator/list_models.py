@@ -20,4 +20,5 @@ async def show_models(request: Request) -> Response:
 
 
 def _object(name: str, card: ModelCard) -> ModelObject:
-    return ModelObject(id=name, created=card.created)
+    has_template = None if card.lane == "chat" else card.chat_template is not None
+    return ModelObject(id=name, created=card.created, has_chat_template=has_template)

@@ -78,10 +78,15 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
+    """A model. `has_chat_template` is false for a model without one, which is probably a base model, and null if its
+    server applies the template.
+    """
+
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "subnet"
+    has_chat_template: bool | None = None
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

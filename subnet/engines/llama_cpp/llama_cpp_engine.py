@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
 from subnet.engines.llama_cpp.prefill_tasks import EmbeddingTask, PrefillContext, ScoringTask
+from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
 from subnet.engines.stepping.prefill import MAX_ROWS
 from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
-from subnet.errors import ContextLengthExceeded, InvalidRequest
+from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NodeBusy, SettingsError
 from subnet.generation import TokenLogprobs
+from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.models.card import describe
 from subnet.tensors import TokenIds
+
+# Requests that may wait for the tokenizer at once.
+_MAX_TO_TOKENIZE = 64
 
 
 class LlamaCppEngine(SteppingEngine):
@@ -54,6 +59,9 @@ class LlamaCppEngine(SteppingEngine):
         self._requested_length = context_length
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._prompt_cache = prompt_cache
+        self._tokenizer = TokenizerProcess(model_path)
+        self._tokenizing = asyncio.Lock()
+        self._to_tokenize = 0
 
     async def __aenter__(self) -> Self:
         """Load the model. Raises SettingsError if the file is invalid, EngineFailed if there is not enough memory."""
@@ -63,7 +71,18 @@ class LlamaCppEngine(SteppingEngine):
         return self
 
     def _load(self) -> None:
-        self.card, self.artefact = describe(self._path, self._model_id, self._requested_length, self._tokenizer_json)
+        try:
+            self.card, self.artefact = describe(
+                self._path,
+                self._model_id,
+                self._requested_length,
+                self._tokenizer_json,
+                self._tokenizer,
+                ArtefactCache(default_folder()),
+            )
+        finally:
+            # It starts again if prompts are tokenized here.
+            self._tokenizer.close()
         self._model = NativeModel(self._path)
         try:
             rows = MAX_ROWS + self.capacity
@@ -79,12 +98,26 @@ class LlamaCppEngine(SteppingEngine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
+        await asyncio.to_thread(self._tokenizer.close)
         await asyncio.to_thread(self._prefill_context.close)
         self._context.close()
         self._model.close()
 
     def _tokenize(self, text: str) -> list[int]:
         return self._model.tokenize(text)
+
+    async def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        if self._to_tokenize >= _MAX_TO_TOKENIZE:
+            raise NodeBusy(f"{self._to_tokenize} requests wait to be tokenized", retry_after=0.2)
+        self._to_tokenize += 1
+        try:
+            # The process handles one request at a time, and waiting threads would be missing elsewhere.
+            async with self._tokenizing:
+                return await asyncio.to_thread(self._tokenizer.tokenize, texts)
+        except SettingsError as error:
+            raise EngineFailed(error.message) from error
+        finally:
+            self._to_tokenize -= 1
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:
