@@ -68,7 +68,7 @@ async def test_the_other_endpoints() -> None:
         assert completion["usage"]["prompt_tokens"] == 3
         assert (await post("/v1/embeddings", input=["ab", "<|end|>"]))["usage"]["prompt_tokens"] == 9
         rendered = await post("/v1/chat/completions/render", messages=ASK["messages"])
-        assert bytes(rendered["token_ids"]).decode() == PROMPT
+        assert bytes(rendered["prompt_token_ids"]).decode() == PROMPT
 
 
 async def test_another_node_tokenizes() -> None:

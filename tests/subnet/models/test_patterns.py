@@ -14,7 +14,7 @@ from subnet.models.patterns import CHARACTER_LEVEL, PASSES, PATTERNS
 from subnet.node_info import TokenizerArtefact
 from tests.vocabularies import vocabulary
 
-DISTINCT = {**{pattern: name for name, pattern in PATTERNS.items()}, **{each: name for name, each in PASSES.items()}}
+DISTINCT = {splitter: name for name, splitter in [*PATTERNS.items(), *PASSES.items()]}
 GROUPING = {PASSES[name] for name in ("afmoe", "tiny_aya")}
 """Splitters for which llama.cpp puts the first digits of a group to the characters before it."""
 
