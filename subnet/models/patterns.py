@@ -45,7 +45,20 @@ _KIMI_K2 = r"\p{Han}+|" + (
 LINES = r"[^\n]+|\n+"
 _CJK = r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _ASCII_WORD = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
-_DEEPSEEK3 = (r"\p{N}{1,3}", _CJK, _ASCII_WORD + r"[\r\n]*" + _SPACES)
+# The passes `\p{N}{1,3}`, _CJK, and _ASCII_WORD with what follows it elsewhere, in one pattern. What the first two match
+# ends the parts that the third one sees, so that its matches are of one kind of characters. The last alternatives are
+# what it leaves over.
+_INSIDE = _CJK.removesuffix("+")
+_OUTSIDE = _INSIDE.replace("[", "[^", 1)
+_LEFT_OVER = r"|(?:[[^\s\p{{L}}\p{{M}}\p{{N}}\p{{P}}\p{{S}}]&&{0}](?![\p{{L}}\p{{M}}&&{0}]))+"
+_DEEPSEEK3 = (
+    rf"\p{{N}}{{1,3}}|[[^\p{{L}}\p{{P}}\p{{S}}]&&{_INSIDE}]?[\p{{L}}\p{{M}}&&{_INSIDE}]+|[\p{{P}}\p{{S}}&&{_INSIDE}]+"
+    rf"|[!-/:-@\[-`{{-~][A-Za-z]+"
+    rf"|[[^\r\n\p{{L}}\p{{P}}\p{{S}}\p{{N}}]&&{_OUTSIDE}]?[\p{{L}}\p{{M}}&&{_OUTSIDE}]+"
+    rf"| ?[\p{{P}}\p{{S}}&&{_OUTSIDE}]+[\r\n]*|\s*[\r\n]+|\s+(?=\p{{N}}|{_CJK})|\s+(?!\S)|\s+"
+    + _LEFT_OVER.format(_INSIDE)
+    + _LEFT_OVER.format(_OUTSIDE)
+)
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", r"\p{N}")
 # Letters that have case, in the version of Unicode that the model knew.
 _CASED_LETTERS = (
@@ -106,13 +119,13 @@ _SINGLE = {
     _TEKKEN: "tekken",
     _GPT4O: "gpt-4o llama4 kanana2 talkie minimax-m2 granite-embed-multi-97m",
     _KIMI_K2: "kimi-k2",
+    _DEEPSEEK3: "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
 }
 _SEVERAL = {
     (r"[\p{P}$+<=>\^~|]+", _GPT2, r"\p{N}+", "[0-9]{3}"): "default",
     (r"[\p{P}$+<=>\^~|`]+", _GPT2, "[0-9]{3}"): "falcon",
     _DEEPSEEK: "deepseek-llm",
     _DEEPSEEK_CODER: "deepseek-coder",
-    _DEEPSEEK3: "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
     _SPARK: "spark2_5",
     _YOUTU: "youtu",
     _AFMOE: "afmoe",
