@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from threading import Lock
 from typing import NamedTuple
@@ -102,17 +103,32 @@ class Tokenizer:
 
 
 class NodeEncoder(Encoder):
-    """Encoder that asks a node, whose engine matches user-defined tokens itself."""
+    """Encoder that asks a node, whose engine matches user-defined tokens itself.
+
+    llama.cpp counts some control tokens of gpt-oss among these. Their texts are divided, so that they stay text.
+    """
 
     def __init__(self, artefact: TokenizerArtefact, encode_on_node: EncodeOnNode) -> None:
         super().__init__(artefact)
         self._encode_on_node = encode_on_node
+        self._control = frozenset(artefact.control)
+        self._control_texts = split_pattern(ids_by_text(artefact.pieces, artefact.control))
 
     def encode(self, text: str) -> TokenIds:
         return self._encode(text) if text else join([])
 
     def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
-        return self._encode_on_node(texts)
+        found = self._encode_on_node(texts)
+        return [
+            ids if self._control.isdisjoint(ids.tolist()) else self._encode_divided(text)
+            for text, ids in zip(texts, found, strict=True)
+        ]
+
+    def _encode_divided(self, text: str) -> TokenIds:
+        cuts = [0, *(match.start() + 1 for match in self._control_texts.finditer(text)), len(text)]
+        parts = [text[start:end] for start, end in pairwise(cuts) if start < end]
+        ids = join(self._encode_on_node(parts))
+        return ids[[token not in self._control for token in ids.tolist()]]
 
     def _encode(self, text: str) -> TokenIds:
         return self.encode_all([text])[0]

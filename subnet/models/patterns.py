@@ -45,9 +45,9 @@ _KIMI_K2 = r"\p{Han}+|" + (
 LINES = r"[^\n]+|\n+"
 _CJK = r"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _ASCII_WORD = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
-# The passes `\p{N}{1,3}`, _CJK, and _ASCII_WORD with what follows it elsewhere, in one pattern. What the first two match
-# ends the parts that the third one sees, so that its matches are of one kind of characters. The last alternatives are
-# what it leaves over.
+# The passes `\p{N}{1,3}`, _CJK, and _ASCII_WORD with what follows it elsewhere, in one pattern. What the first two
+# match ends the parts that the third one sees, so that its matches are of one kind of characters. The last alternatives
+# are what it leaves over.
 _INSIDE = _CJK.removesuffix("+")
 _OUTSIDE = _INSIDE.replace("[", "[^", 1)
 _LEFT_OVER = r"|(?:[[^\s\p{{L}}\p{{M}}\p{{N}}\p{{P}}\p{{S}}]&&{0}](?![\p{{L}}\p{{M}}&&{0}]))+"

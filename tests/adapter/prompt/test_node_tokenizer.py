@@ -35,6 +35,11 @@ class TokenizingNode(MockProtocol):
         return [token_ids([*text.encode()]) for text in texts]
 
 
+def _bytes_and_ends(text: str) -> list[int]:
+    first, *others = (list(part.encode()) for part in text.split("<|end|>"))
+    return first + [token for part in others for token in (256, *part)]
+
+
 async def ask(path: str, body: dict[str, Any], *nodes: MockProtocol) -> httpx.Response:
     async with gateway(*nodes) as url, httpx.AsyncClient(base_url=url) as client:
         return await client.post(path, json={"model": "mock"} | body)
@@ -100,6 +105,18 @@ async def test_a_prompt_is_one_call_and_known_parts_are_none() -> None:
         for prompt in ("a<|end|>b<|end|>a", "b<|end|>a", "a<|end|>c"):
             await client.post("/tokenize", json={"model": "mock", "prompt": prompt})
     assert [texts for texts in node.asked if len(texts[0]) == 1] == [["a", "b"], ["c"]]
+
+
+async def test_a_node_that_knows_too_much() -> None:
+    """If the engine takes the text of a control token in a message for that token, it is divided, and stays text."""
+
+    class Eager(TokenizingNode):
+        async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+            return [token_ids(_bytes_and_ends(text)) for text in texts]
+
+    body = {"messages": [{"role": "user", "content": "a<|end|>b"}]}
+    ids = (await ask("/tokenize", body, Eager())).json()["tokens"]
+    assert bytes(ids).decode() == "User: a<|end|>b\nAssistant:"
 
 
 async def test_control_tokens_in_messages_stay_text() -> None:
