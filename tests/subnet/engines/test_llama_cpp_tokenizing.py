@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from subnet import Limits
+from subnet.detect.upstream_protocol import UpstreamProtocol
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
 from subnet.errors import InvalidRequest, SettingsError
+from subnet.http.node_spec import NodeSpec
 from subnet.models.resolve import resolve
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.node_info import TokenizerArtefact
-from subnet.protocols.websocket import WebSocketProtocol
 from tests.fakes import gateway
 from tests.vocabularies import model, vocabulary
 
@@ -78,7 +79,7 @@ async def test_a_model_whose_node_tokenizes(regrouped: Path) -> None:
     async with engine, listening(Node(engine), "127.0.0.1", 0) as address:
         assert TokenizerArtefact.from_bytes(engine.artefact).on_node
         async with (
-            gateway(WebSocketProtocol(address), limits=Limits()) as url,
+            gateway(UpstreamProtocol(NodeSpec(url=address)), limits=Limits()) as url,
             httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):
 
