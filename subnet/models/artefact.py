@@ -45,7 +45,7 @@ def make_artefact(
         if cache is not None:
             cache.put(key, data)
     elif TokenizerArtefact.from_bytes(data).on_node:
-        _log_on_node(path, "found earlier")
+        _log_on_node(path, "the gateway could not tokenize as its engine does")
     return data
 
 

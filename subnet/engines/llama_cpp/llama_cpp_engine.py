@@ -21,10 +21,13 @@ from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, N
 from subnet.generation import TokenLogprobs
 from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.models.card import describe
+from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
 
 # Requests that may wait for the tokenizer at once.
 _MAX_TO_TOKENIZE = 64
+# Characters that llama.cpp tokenizes in this process at once: 30,000 overflow its stack, see tokenizer_process.py.
+_MAX_PART = 4096
 
 
 class LlamaCppEngine(SteppingEngine):
@@ -72,18 +75,11 @@ class LlamaCppEngine(SteppingEngine):
 
     def _load(self) -> None:
         try:
-            self.card, self.artefact = describe(
-                self._path,
-                self._model_id,
-                self._requested_length,
-                self._tokenizer_json,
-                self._tokenizer,
-                ArtefactCache(default_folder()),
-            )
-        finally:
-            # It starts again if prompts are tokenized here.
+            self._describe()
+            self._model = NativeModel(self._path)
+        except BaseException:
             self._tokenizer.close()
-        self._model = NativeModel(self._path)
+            raise
         try:
             rows = MAX_ROWS + self.capacity
             context_length = self.card.context_length
@@ -91,8 +87,20 @@ class LlamaCppEngine(SteppingEngine):
             pools_last_token = self._context.pools_last_token
             self._prefill_context = PrefillContext(self._model, context_length, self._threads, pools_last_token)
         except BaseException:
+            self._tokenizer.close()
             self._model.close()
             raise
+
+    def _describe(self) -> None:
+        cache = ArtefactCache(default_folder())
+        self.card, self.artefact = describe(
+            self._path, self._model_id, self._requested_length, self._tokenizer_json, self._tokenizer, cache
+        )
+        if TokenizerArtefact.from_bytes(self.artefact).on_node:
+            # Starts the process, which the first request would wait for.
+            self._tokenizer.tokenize([])
+        else:
+            self._tokenizer.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,7 +112,9 @@ class LlamaCppEngine(SteppingEngine):
         self._model.close()
 
     def _tokenize(self, text: str) -> list[int]:
-        return self._model.tokenize(text)
+        # Text of a grammar, for which any division into tokens will do.
+        parts = (text[start : start + _MAX_PART] for start in range(0, len(text), _MAX_PART))
+        return [token for part in parts for token in self._model.tokenize(part)]
 
     async def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         if self._to_tokenize >= _MAX_TO_TOKENIZE:
