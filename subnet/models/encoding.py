@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from subnet.errors import SettingsError
@@ -9,7 +10,7 @@ from subnet.models.character_pairs import reachable
 from subnet.models.encoder import WHOLE_TEXT
 from subnet.models.gguf import Metadata
 from subnet.models.patterns import CHARACTER_LEVEL, LINES, PASSES, PATTERNS
-from subnet.models.vocabulary import BYTE, Vocabulary, byte_pair_merges, scored_merges, sentencepiece_json
+from subnet.models.vocabulary import BYTE, NORMAL, Vocabulary, byte_pair_merges, scored_merges, sentencepiece_json
 
 _BYTES = 256
 # For vocabularies in which no token has a space after something else.
@@ -24,7 +25,7 @@ def find_encoding(metadata: Metadata, vocabulary: Vocabulary) -> dict[str, Any]:
     if vocabulary.kind == "gpt2":
         merges = byte_pair_merges(vocabulary, metadata.get("tokenizer.ggml.merges", []))
         if vocabulary.pre in CHARACTER_LEVEL:
-            return _by_character(vocabulary, merges, pattern=LINES)
+            return _by_character(vocabulary, merges, _newlines(vocabulary), pattern=LINES)
         if vocabulary.pre in PATTERNS:
             return {"pattern": PATTERNS[vocabulary.pre], "merges": merges}
         if vocabulary.pre in PASSES:
@@ -52,10 +53,13 @@ def _sentencepiece(metadata: Metadata, vocabulary: Vocabulary) -> dict[str, Any]
     return _by_character(vocabulary, merges, pattern=pattern, space_prefix=space_prefix)
 
 
-def _by_character(vocabulary: Vocabulary, merges: list[int], **fields: Any) -> dict[str, Any]:
-    pieces = vocabulary.pieces()
-    produced = reachable(pieces, merges)
-    # In Gemma 4 a run of newlines is a token without merges.
-    newlines = [token for token in merges if not vocabulary.texts[token].strip("\n")]
-    merges = list(dict.fromkeys([*produced, *newlines, *vocabulary.of_type(BYTE)]))
+def _newlines(vocabulary: Vocabulary) -> list[int]:
+    """Return the tokens that are runs of newlines: in Gemma 4, they are tokens whether or not merges produce them."""
+    return [token for token in vocabulary.of_type(NORMAL) if vocabulary.texts[token].strip("\n") == ""]
+
+
+def _by_character(vocabulary: Vocabulary, merges: list[int], more: Sequence[int] = (), **fields: Any) -> dict[str, Any]:
+    """Return the fields for merging characters. `more` are tokens that only a word of its own is."""
+    produced = reachable(vocabulary.pieces(), merges)
+    merges = list(dict.fromkeys([*produced, *more, *vocabulary.of_type(BYTE)]))
     return {"merges": merges, "by_character": True, **fields}
