@@ -43,7 +43,7 @@ examples:
   adapter nodes --url http://gateway:8000 --json
 """
 _SETTINGS = "\nSettings also come from adapter.toml and the environment (ADAPTER_PORT=8001); flags take precedence.\n"
-_ONLY_UP = {"model", "engine", "local_nodes", "concurrency", "context_length", "threads"}
+_ONLY_UP = {"model", "tokenizer", "engine", "local_nodes", "concurrency", "context_length", "threads"}
 _URL = "http://127.0.0.1:8000"
 
 

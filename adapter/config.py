@@ -172,6 +172,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[
         str | None, Meta(description="`up`: model of the local nodes, a GGUF file or owner/repo:file.gguf")
     ] = None
+    tokenizer: Annotated[
+        str | None,
+        Meta(description="`up`: tokenizer.json for the local nodes, in place of the one in the model's GGUF file"),
+    ] = None
     engine: Annotated[
         Literal["llama.cpp", "transformers", "echo"], Meta(description="`up`: engine of the local nodes")
     ] = "llama.cpp"

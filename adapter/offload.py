@@ -17,6 +17,15 @@ OFFLOAD_THRESHOLD = 32 * 1024
 _threads = ThreadPoolExecutor(2, "large-request")
 
 
+# For work that mostly waits, for a node to tokenize: it must not keep large requests of other models waiting.
+_waiting_threads = ThreadPoolExecutor(32, "waiting-request")
+
+
+async def offload_waiting(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work`, which may wait for a node, in a thread, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(_waiting_threads, lambda: work(*args, **kwargs))
+
+
 async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `work` for a request of `size` bytes and return its result.
 

@@ -20,8 +20,10 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     `pieces[i]` are the bytes of token i; control tokens have their text. `control` ids never come from a
     user's text and are never part of an answer's text; `user_defined` ids are matched before everything else.
-    Either `pattern` and `merges` (byte-level BPE: the split pattern, and token ids in merge order), or
-    `tokenizer_json` (the format of the `tokenizers` package) is set.
+    One of three is set. `merges` are the token ids of a BPE tokenizer in merge order; it splits text into words by
+    `pattern` or by `passes`, see subnet/models/patterns.py, and merges bytes, or characters with `by_character`, where
+    texts start with a space if `space_prefix`. `tokenizer_json` has the format of the `tokenizers` package. With
+    `on_node`, only the node can tokenize: see `rpc_tokenize`.
     `add_bos`: a prompt that was not rendered by a chat template starts with `bos_id`.
     """
 
@@ -29,8 +31,12 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     control: list[int]
     user_defined: list[int] = []
     pattern: str | None = None
+    passes: list[str] = []
     merges: list[int] | None = None
+    by_character: bool = False
+    space_prefix: bool = False
     tokenizer_json: str | None = None
+    on_node: bool = False
     bos_id: int | None = None
     add_bos: bool = False
 

@@ -25,6 +25,7 @@ _SLOW = {
     *("test_detect", "test_disconnect", "test_docs", "test_embeddings", "test_garbage_collection"),
     *("test_gguf", "test_harmony", "test_home", "test_hostile_clients", "test_hostile_servers"),
     *("test_http_protocol", "test_llama_cpp_engine", "test_llama_cpp_fallback", "test_llama_cpp_grammar"),
+    *("test_artefact", "test_llama_cpp_tokenizing", "test_node_tokenizer", "test_patterns"),
     *("test_llama_cpp_reading", "test_llama_server_engine", "test_llama_server_split", "test_node"),
     *("test_one_answer", "test_openai_protocol_real", "test_param_names", "test_parsers"),
     *("test_parsers_free", "test_parsers_grammar", "test_pipeline"),

@@ -58,6 +58,7 @@ FUNCTIONS = (
     "llama_vocab_n_tokens",
     "llama_vocab_is_eog",
     "llama_tokenize",
+    "llama_token_to_piece",
 )
 
 SCALARS = {

@@ -63,7 +63,7 @@ ALLOWED = {
         "adapter.errors adapter.offload adapter.tools adapter.tools.formats adapter.tools.grammar adapter.tools.reading"
     ),
     "adapter.decode": "adapter.tools adapter.tools.reading",
-    "adapter.prompt": "",
+    "adapter.prompt": "subnet.models",
     "adapter.tools": "adapter.tools.formats adapter.tools.grammar adapter.tools.reading",
     "adapter.tools.formats": "adapter.tools.grammar adapter.tools.reading",
     "adapter.tools.grammar": "adapter.tools.reading",

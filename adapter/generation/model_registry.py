@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
@@ -19,7 +20,16 @@ from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
 from adapter.generation.model_format import FoundFormat, find_format, find_format_of_two
 from adapter.generation.output_options import OutputOptions
-from adapter.prompt import DEFAULT_TEMPLATE, ChatTemplate, Conversation, Prompt, load_tokenizer, render_conversation
+from adapter.offload import offload_if_large, offload_waiting
+from adapter.prompt import (
+    DEFAULT_TEMPLATE,
+    ChatTemplate,
+    Conversation,
+    EncodeOnNode,
+    Prompt,
+    load_tokenizer,
+    render_conversation,
+)
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
@@ -27,6 +37,9 @@ from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _MAX_TOKENIZERS = 16
 """Maximum number of tokenizers in memory."""
@@ -40,9 +53,15 @@ class LoadedTokenizer:
     tokens; `marked_table` shows those among them that are marks of `format`.
     """
 
-    def __init__(self, card: ModelCard, data: bytes, tool_format: str | None = None) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        data: bytes,
+        tool_format: str | None = None,
+        encode_on_node: EncodeOnNode | None = None,
+    ) -> None:
         """Load the tokenizer. Raises WireError or SettingsError if the artefact or the template cannot be used."""
-        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data))
+        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data), encode_on_node)
         self.template = self.tool_template = ChatTemplate(
             card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token
         )
@@ -102,6 +121,15 @@ class Model:
         if self.card.chat_template is None:
             return self.tokenizer.encode_with_bos(prompt.text)
         return self.tokenizer.encode_prompt(prompt.marked, prompt.mark)
+
+    async def offload(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work`, which tokenizes a request of `size` bytes, and return its result.
+
+        It runs in a thread if the request is large, or if a node tokenizes; then it may also raise NoNodeAvailable.
+        """
+        if self.tokenizer.waits:
+            return await offload_waiting(work, *args, **kwargs)
+        return await offload_if_large(size, work, *args, **kwargs)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, including control tokens."""
@@ -263,13 +291,24 @@ class ModelRegistry:
     async def _load(self, card: ModelCard) -> LoadedTokenizer:
         data = await self._manager.artefact(card.tokenizer)
         try:
-            loaded = await asyncio.to_thread(LoadedTokenizer, card, data, self._tool_formats.get(card.id))
+            loaded = await asyncio.to_thread(
+                LoadedTokenizer, card, data, self._tool_formats.get(card.id), self._encode_on_node(card.tokenizer)
+            )
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error
         if problems := loaded.found.problems:
             logger.warning("model '%s': %s; see the setting tool_format", card.id, "; ".join(problems))
         return loaded
+
+    def _encode_on_node(self, sha256: str) -> EncodeOnNode:
+        """Return the function with which a tokenizer in another thread asks a node for token ids."""
+        loop = asyncio.get_running_loop()
+
+        def encode(texts: Sequence[str]) -> list[TokenIds]:
+            return asyncio.run_coroutine_threadsafe(self._manager.tokenize(sha256, texts), loop).result()
+
+        return encode
 
     def _forget_failed(self, key: _Key, task: asyncio.Task[LoadedTokenizer]) -> None:
         failed = task.cancelled() or not isinstance(task.exception(), ModelUnusable | None)

@@ -109,7 +109,7 @@ async def render_prompt(
         prompt = model.render(conversation, template)
         return prompt, model.encode(prompt)
 
-    return await offload_if_large(size, render_and_tokenize)
+    return await model.offload(size, render_and_tokenize)
 
 
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:

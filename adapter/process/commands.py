@@ -87,6 +87,7 @@ def _node_arguments(settings: Settings) -> list[str]:
     flags = {
         "--engine": settings.engine,
         "--model": settings.model,
+        "--tokenizer": settings.tokenizer,
         "--concurrency": settings.concurrency,
         "--context-length": settings.context_length,
         "--threads": threads,

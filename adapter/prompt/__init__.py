@@ -4,7 +4,7 @@ from adapter.prompt.chat_template import DEFAULT_TEMPLATE, ChatTemplate
 from adapter.prompt.guard import Guard
 from adapter.prompt.probes import QUESTION, REASONING_ON
 from adapter.prompt.render import Conversation, Prompt, custom_template, render_conversation
-from adapter.prompt.tokenizer import Tokenizer, load_tokenizer
+from adapter.prompt.tokenizer import EncodeOnNode, Tokenizer, load_tokenizer
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -12,6 +12,7 @@ __all__ = [
     "REASONING_ON",
     "ChatTemplate",
     "Conversation",
+    "EncodeOnNode",
     "Guard",
     "Prompt",
     "Tokenizer",

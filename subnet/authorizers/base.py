@@ -16,11 +16,13 @@ from subnet.wire.messages import (
     Request,
     ScoreReply,
     ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
 )
 
-Response = InfoReply | EmbedReply | ScoreReply | Accepted
-RequestT = TypeVar("RequestT", InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, Generate)
-ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, Accepted)
+Response = InfoReply | EmbedReply | ScoreReply | TokenizeReply | Accepted
+RequestT = TypeVar("RequestT", InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, TokenizeRequest, Generate)
+ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, TokenizeReply, Accepted)
 
 
 class AuthorizerBase(ABC):

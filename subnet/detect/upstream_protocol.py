@@ -78,6 +78,9 @@ class UpstreamProtocol(Protocol):
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
         return await self._inner.rpc_score(tokens, width, model)
 
+    async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+        return await self._inner.rpc_tokenize(texts, sha256)
+
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return self._inner.rpc_inference_stream(request)
 

@@ -81,3 +81,11 @@ class Engine(ABC):
         the capability `prompt_logprobs`, and the same errors as `embed`.
         """
         raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")
+
+    async def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of plain texts, without added tokens: texts of control tokens stay text.
+
+        Only called for artefacts that are tokenized `on_node`. Raises InvalidRequest for a text that cannot be
+        tokenized, NodeBusy and EngineFailed.
+        """
+        raise InvalidRequest("This model's engine does not tokenize.", param="model")

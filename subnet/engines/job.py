@@ -11,7 +11,15 @@ from subnet.errors import InvalidRequest, WireError
 from subnet.generation import Job, Start, needs_of
 from subnet.node_info import Capabilities
 from subnet.tensors import Tensor, TokenIds, token_ids, unpack
-from subnet.wire.messages import MAX_TEXTS, EmbedRequest, Generate, ScoreRequest
+from subnet.wire.messages import (
+    MAX_TEXTS,
+    MAX_TOKENIZE_SIZE,
+    MAX_TOKENIZE_TEXTS,
+    EmbedRequest,
+    Generate,
+    ScoreRequest,
+    TokenizeRequest,
+)
 
 # Largest choice index that fits into a column of Deltas, see subnet/wire/columns.py.
 _MAX_CHOICE_INDEX = 65_535
@@ -79,6 +87,17 @@ def to_text(request: ScoreRequest, capabilities: Capabilities) -> TokenIds:
             param="logprobs",
         )
     return _tokens(request.tokens)
+
+
+def to_plain_texts(request: TokenizeRequest) -> tuple[str, ...]:
+    """Return the texts of `request`. Raises InvalidRequest if there are too many, or they are too long."""
+    texts = request.texts
+    if len(texts) > MAX_TOKENIZE_TEXTS or sum(len(text.encode()) for text in texts) > MAX_TOKENIZE_SIZE:
+        raise InvalidRequest(
+            f"The text cannot be tokenized: expected at most {MAX_TOKENIZE_SIZE} bytes in {MAX_TOKENIZE_TEXTS} parts.",
+            param="messages",
+        )
+    return texts
 
 
 def _tokens(tensor: Tensor) -> TokenIds:

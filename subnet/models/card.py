@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import msgspec
-from tokenizers import Tokenizer
 
 from subnet.errors import SettingsError
+from subnet.models.artefact import make_artefact, special_token
+from subnet.models.artefact_cache import ArtefactCache
+from subnet.models.check import EngineTokenizer
 from subnet.models.gguf import Metadata, read_header
 from subnet.models.names import model_id_from_path
-from subnet.models.vocabulary import (
-    USER_DEFINED,
-    Vocabulary,
-    byte_pair_merges,
-    byte_pair_pattern,
-    sentencepiece_json,
-)
+from subnet.models.vocabulary import ENCODERS, Vocabulary
 from subnet.models.weights import fingerprint_gguf
-from subnet.node_info import ModelCard, TokenizerArtefact, digest
+from subnet.node_info import ModelCard, digest
 
 _MAX_DEFAULT_CONTEXT = 8192
 
@@ -30,17 +22,26 @@ def describe(
     model_id: str | None = None,
     context_length: int | None = None,
     tokenizer_json: Path | None = None,
+    engine: EngineTokenizer | None = None,
+    cache: ArtefactCache | None = None,
 ) -> tuple[ModelCard, bytes]:
     """Return the model card and the encoded tokenizer artefact of the GGUF file at `path`.
 
     The card refers to the artefact by its SHA-256. `context_length` defaults to the trained length, capped at 8192.
-    `tokenizer_json` replaces the tokenizer in the GGUF file; it is in the format of the `tokenizers` package. Raises
-    SettingsError for an invalid file or context length, and for an unsupported tokenizer.
+    `tokenizer_json` replaces the tokenizer in the GGUF file; it is in the format of the `tokenizers` package. If there
+    is an `engine`, its tokenizer is the reference, and tokenizers that only it knows are supported. Artefacts are kept
+    in `cache`. Raises SettingsError for an invalid file or context length, for an unsupported tokenizer, and for a
+    model that cannot generate text.
     """
     header = read_header(path)
     metadata = header.metadata
     vocabulary = Vocabulary.from_metadata(metadata)
-    artefact = _artefact(metadata, vocabulary, tokenizer_json).to_bytes()
+    if vocabulary.kind in ENCODERS:
+        raise SettingsError(
+            f"{path} is a model for embeddings, with a tokenizer of the type {vocabulary.kind}: run it with"
+            " `llama-server --embeddings`, and use that as a node"
+        )
+    artefact = make_artefact(path, header, vocabulary, tokenizer_json, engine, cache)
     card = ModelCard(
         id=model_id or model_id_from_path(path),
         context_length=_context_length(metadata, context_length),
@@ -56,43 +57,6 @@ def describe(
     return card, artefact
 
 
-def _artefact(metadata: Metadata, vocabulary: Vocabulary, tokenizer_json: Path | None) -> TokenizerArtefact:
-    pattern, merges, text = None, None, None
-    if tokenizer_json is not None:
-        text = _read_tokenizer(tokenizer_json)
-    elif vocabulary.kind == "gpt2":
-        pattern = byte_pair_pattern(metadata)
-        merges = byte_pair_merges(vocabulary, metadata.get("tokenizer.ggml.merges", []))
-    else:
-        scores = metadata.get("tokenizer.ggml.scores", [])
-        text = sentencepiece_json(vocabulary, scores, metadata.get("tokenizer.ggml.add_space_prefix", True))
-    return TokenizerArtefact(
-        pieces=vocabulary.pieces(),
-        control=vocabulary.control_tokens(),
-        user_defined=sorted({*vocabulary.of_type(USER_DEFINED), *_added_token_ids(text)}),
-        pattern=pattern,
-        merges=merges,
-        tokenizer_json=text,
-        bos_id=_special_token(metadata, vocabulary, "bos"),
-        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", vocabulary.kind == "llama")),
-    )
-
-
-def _added_token_ids(tokenizer_json: str | None) -> Iterator[int]:
-    """Yield the ids of the added tokens of a tokenizer.json that are not special."""
-    document = {} if tokenizer_json is None else msgspec.json.decode(tokenizer_json, type=dict[str, Any])
-    return (token["id"] for token in document.get("added_tokens") or () if not token["special"])
-
-
-def _read_tokenizer(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-        Tokenizer.from_str(text)
-    except Exception as error:  # the package raises nothing more precise
-        raise SettingsError(f"{path} is not a valid tokenizer.json: {error}") from error
-    return text
-
-
 def _context_length(metadata: Metadata, requested: int | None) -> int:
     trained = int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _MAX_DEFAULT_CONTEXT))
     if requested is not None and not 0 < requested <= trained:
@@ -100,16 +64,11 @@ def _context_length(metadata: Metadata, requested: int | None) -> int:
     return requested or min(trained, _MAX_DEFAULT_CONTEXT)
 
 
-def _special_token(metadata: Metadata, vocabulary: Vocabulary, name: str) -> int | None:
-    token = metadata.get(f"tokenizer.ggml.{name}_token_id")
-    return int(token) if token is not None and 0 <= token < len(vocabulary.texts) else None
-
-
 def _special_text(metadata: Metadata, vocabulary: Vocabulary, name: str) -> str:
-    token = _special_token(metadata, vocabulary, name)
+    token = special_token(metadata, vocabulary, name)
     return "" if token is None else vocabulary.texts[token]
 
 
 def _find_stop_tokens(metadata: Metadata, vocabulary: Vocabulary) -> tuple[int, ...]:
-    declared = (_special_token(metadata, vocabulary, name) for name in ("eos", "eot", "eom"))
+    declared = (special_token(metadata, vocabulary, name) for name in ("eos", "eot", "eom"))
     return tuple(sorted({*(token for token in declared if token is not None), *vocabulary.end_tokens()}))

@@ -9,6 +9,7 @@ _END_TEXTS = frozenset(
     [
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>"),
         *("<|end_of_text|>", "<end_of_turn>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>"),
+        *("<|flush|>", "<|calls|>", "<eos>", "<turn|>", "<|tool_response>", "[e~["),
         "<｜end▁of▁sentence｜>",  # noqa: RUF001
     ]
 )

@@ -12,10 +12,9 @@ import aiohttp
 from aiohttp import web
 
 from subnet.authorizers.base import ResponseT
-from subnet.engines.job import to_job, to_text, to_texts
+from subnet.engines.job import to_job, to_plain_texts, to_text, to_texts
 from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta
-from subnet.node_info import digest
 from subnet.tensors import pack
 from subnet.wire import frames
 from subnet.wire.messages import (
@@ -33,6 +32,8 @@ from subnet.wire.messages import (
     Request,
     ScoreReply,
     ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
 )
 from subnet.wire.outbox import Outbox
 
@@ -97,7 +98,7 @@ class NodeConnection:
             self._outbox.post(_failure(0, error))
             return
         match message:
-            case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest():
+            case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest() | TokenizeRequest():
                 self._start(message)
             case Cancel():
                 if (task := self._calls.get(message.call)) is not None:
@@ -124,6 +125,8 @@ class NodeConnection:
                     self._outbox.post(await self._sign(InfoReply(request.call, self._node.info()), request))
                 case ArtefactRequest():
                     self._outbox.post(self._artefact_reply(request))
+                case TokenizeRequest():
+                    await self._tokenize(request)
                 case _:
                     await self._run_on_engine(request)
         except SubnetError as error:
@@ -133,10 +136,17 @@ class NodeConnection:
             self._outbox.post(_failure(request.call, EngineFailed("engine error; see the node's log")))
 
     def _artefact_reply(self, request: ArtefactRequest) -> Message:
-        artefact = self._node.engine.artefact
-        if request.sha256 != digest(artefact):
-            raise NodeError(f"unknown artefact {request.sha256[:12]}")
-        return ArtefactReply(request.call, artefact)
+        self._check_artefact(request.sha256)
+        return ArtefactReply(request.call, self._node.engine.artefact)
+
+    def _check_artefact(self, sha256: str) -> None:
+        if sha256 != self._node.engine.card.tokenizer:
+            raise NodeError(f"unknown artefact {sha256[:12]}")
+
+    async def _tokenize(self, request: TokenizeRequest) -> None:
+        self._check_artefact(request.sha256)
+        tokens = await self._node.engine.tokenize(to_plain_texts(request))
+        self._outbox.post(await self._sign(TokenizeReply(request.call, tuple(map(pack, tokens))), request))
 
     async def _run_on_engine(self, request: EngineRequest) -> None:
         if request.model not in (None, self._node.engine.card.id):

@@ -129,6 +129,8 @@ async def run(settings: NodeSettings, report: Report) -> None:
                 await stack.enter_async_context(engine)
             except NodeError as error:
                 raise SettingsError(f"cannot start the {settings.engine} engine: {error.message}") from error
+        if engine.card.chat_template is None and settings.engine != "echo":
+            report(_without_template(engine))
         authorizer = None
         if settings.secret:
             authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
@@ -146,6 +148,13 @@ def _starting_line(settings: NodeSettings) -> str:
     if settings.upstream is not None:
         return f"connecting to {settings.upstream}"
     return f"loading {settings.model or 'the demo model'}"
+
+
+def _without_template(engine: Engine) -> str:
+    return (
+        f"{engine.card.id} has no chat template, so it is probably a base model: it continues texts, and answers to"
+        " messages may make little sense"
+    )
 
 
 @contextlib.contextmanager

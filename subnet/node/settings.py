@@ -42,7 +42,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: Annotated[
         str | None,
         Meta(
-            description="tokenizer.json to use if the model's own tokenizer is not supported; with an upstream it may"
+            description="tokenizer.json to use in place of the one in the model's GGUF file; with an upstream it may"
             " also be a GGUF file, a folder or owner/repo"
         ),
     ] = None

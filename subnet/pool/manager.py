@@ -28,6 +28,7 @@ from subnet.pool.requirements import ANY, Requirements, accepting, supporting, w
 from subnet.pool.wait_queue import WaitQueue
 from subnet.protocols.base import Protocol
 from subnet.protocols.websocket import WebSocketProtocol
+from subnet.tensors import TokenIds
 
 logger = logging.getLogger(__name__)
 
@@ -149,13 +150,31 @@ class RemoteManager:
 
     async def artefact(self, sha256: str) -> bytes:
         """Fetch a tokenizer artefact from the first node that provides it. Raises NoNodeAvailable."""
-        for remote in self.remotes:
-            if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards):
-                try:
-                    return await remote.protocol.rpc_artefact(sha256)
-                except NodeError as error:
-                    logger.warning("%s: %s", remote.peer, error)
+        for remote in self._with_tokenizer(sha256):
+            try:
+                return await remote.protocol.rpc_artefact(sha256)
+            except NodeError as error:
+                logger.warning("%s: %s", remote.peer, error)
         raise NoNodeAvailable(f"No node could provide the tokenizer {sha256[:12]}.")
+
+    async def tokenize(self, sha256: str, texts: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of plain texts from the first node with this tokenizer that answers, healthy ones first.
+
+        Raises RequestError if a node refuses the texts, and NoNodeAvailable if none answers.
+        """
+        for remote in sorted(self._with_tokenizer(sha256), key=lambda remote: remote.unreachable_reason is not None):
+            try:
+                return await remote.protocol.rpc_tokenize(texts, sha256)
+            except NodeError as error:
+                logger.warning("%s cannot tokenize: %s", remote.peer, error)
+        raise NoNodeAvailable(f"No node could tokenize with the tokenizer {sha256[:12]}.", retry_after=1.0)
+
+    def _with_tokenizer(self, sha256: str) -> list[RemoteNode]:
+        return [
+            remote
+            for remote in self.remotes
+            if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards)
+        ]
 
     def status(self, remote: RemoteNode) -> NodeStatus:
         """Return the state of a node, its reason and its age."""

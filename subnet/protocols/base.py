@@ -70,6 +70,13 @@ class Protocol(ABC):
         """
         raise InvalidRequest("This model does not support prompt logprobs.", param="logprobs")
 
+    async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+        """Return the token ids of plain texts, by the tokenizer whose artefact has this digest, on the node.
+
+        Only for artefacts that are tokenized `on_node`. Raises NodeError or RequestError.
+        """
+        raise InvalidRequest("This model's node does not tokenize.", param="model")
+
     @abstractmethod
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         """Generate tokens. Closing the iterator cancels the work on the node.

@@ -43,6 +43,7 @@ from subnet.wire.messages import (
     InfoReply,
     Message,
     ScoreReply,
+    TokenizeReply,
 )
 from subnet.wire.outbox import Outbox
 
@@ -127,7 +128,7 @@ class Connection:
         match message:
             case Deltas():
                 self._dispatch(message)
-            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply():
+            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply() | TokenizeReply():
                 if (call := self._calls.pop(message.call, None)) is not None:
                     call.set_reply(message)
             case Accepted():

@@ -65,6 +65,9 @@ class InProcessProtocol(Protocol):
         request = ScoreRequest(model=model, tokens=pack(tokens), width=width)
         return await self._engine.score(to_text(request, self._engine.capabilities), width)
 
+    async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+        return await self._engine.tokenize(texts)
+
     def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
         return stream_from_callback(partial(self.rpc_inference, request))
 

@@ -22,10 +22,11 @@ from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Protocol
 from subnet.protocols.client_connection import Connection
-from subnet.tensors import Tensor, TokenIds, pack, unpack
+from subnet.tensors import Tensor, TokenIds, pack, token_ids, unpack
 from subnet.wire import frames
 from subnet.wire.messages import (
     MAX_TEXTS,
+    MAX_TOKENIZE_TEXTS,
     Accepted,
     ArtefactReply,
     ArtefactRequest,
@@ -38,9 +39,11 @@ from subnet.wire.messages import (
     Reply,
     ScoreReply,
     ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
 )
 
-ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply)
+ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply, TokenizeReply)
 
 PATH = "/subnet"
 # An unreachable peer does not answer the closing handshake, and a new connection must not wait for it. In seconds.
@@ -51,8 +54,8 @@ class WebSocketProtocol(Protocol):
     """Subnet node at `url` (http://host:port). Connects on first use, and again after a loss; close with aclose().
 
     `authorizer` signs and validates all calls except rpc_inference, whose requests the session signs.
-    `connect_timeout` applies to connecting, `call_timeout` to rpc_info and rpc_artefact. `heartbeat` is the interval of
-    pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
+    `connect_timeout` applies to connecting, `call_timeout` to rpc_info, rpc_artefact and rpc_tokenize. `heartbeat` is
+    the interval of pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
     """
 
     def __init__(
@@ -101,6 +104,23 @@ class WebSocketProtocol(Protocol):
         if len(reply.logprobs) != len(tokens) - 1:
             raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
         return reply.logprobs
+
+    async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+        tokens: list[TokenIds] = []
+        async with self._with_call_timeout("rpc_tokenize"):
+            for first in range(0, len(texts), MAX_TOKENIZE_TEXTS):
+                part = tuple(texts[first : first + MAX_TOKENIZE_TEXTS])
+                reply = await self._call(TokenizeRequest(sha256=sha256, texts=part), TokenizeReply)
+                if len(reply.tokens) != len(part):
+                    raise WireError(f"{self.peer} returned the tokens of {len(reply.tokens)} texts for {len(part)}")
+                tokens += map(self._token_ids, reply.tokens)
+        return tokens
+
+    def _token_ids(self, tensor: Tensor) -> TokenIds:
+        try:
+            return token_ids(unpack(tensor))
+        except ValueError as error:
+            raise WireError(f"{self.peer} returned invalid tokens: {error}") from error
 
     def _vectors(self, tensor: Tensor, count: int) -> NDArray[np.float32]:
         vectors = unpack(tensor)

@@ -24,6 +24,8 @@ from subnet.wire.messages import (
     Message,
     ScoreReply,
     ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
 )
 
 VERSION = 1
@@ -44,6 +46,8 @@ _TYPES: dict[int, type[Message]] = {
     11: EmbedReply,
     12: ScoreRequest,
     13: ScoreReply,
+    14: TokenizeRequest,
+    15: TokenizeReply,
 }
 _HEADERS = {message_type: bytes((VERSION, number)) for number, message_type in _TYPES.items()}
 _DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, message_type in _TYPES.items()}

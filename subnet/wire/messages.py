@@ -1,8 +1,9 @@
 """Messages between gateways and nodes.
 
 Each message belongs to a call, whose number `call` the client chooses and which is unique on its connection. The client
-starts a call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest or Generate, and may Cancel it. The node
-ends it with the reply of the same name, with Failed or, after Accepted, with the delta that finishes the last choice.
+starts a call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, TokenizeRequest or Generate, and may Cancel
+it. The node ends it with the reply of the same name, with Failed or, after Accepted, with the delta that finishes the
+last choice.
 """
 
 from __future__ import annotations
@@ -86,6 +87,32 @@ class ScoreReply(msgspec.Struct, frozen=True):
     auth: Auth | None = None
 
 
+MAX_TOKENIZE_TEXTS = 4096
+"""Maximum number of texts in one TokenizeRequest."""
+
+MAX_TOKENIZE_SIZE = 4 * 2**20
+"""Maximum size of all texts in one TokenizeRequest, in bytes of UTF-8: their token ids fit into one frame."""
+
+
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request for the token ids of each of `texts`, without tokens that are added, by the tokenizer whose artefact has
+    the digest `sha256`. Texts of control tokens stay text.
+    """
+
+    call: int = 0
+    sha256: str
+    texts: tuple[str, ...]
+    auth: Auth | None = None
+
+
+class TokenizeReply(msgspec.Struct, frozen=True):
+    """Token ids of each text: int32, one-dimensional."""
+
+    call: int
+    tokens: tuple[Tensor, ...]
+    auth: Auth | None = None
+
+
 class ChoiceStart(msgspec.Struct, frozen=True):
     """Choice to generate: `delivered` (int32, one-dimensional) are the tokens it already has; see generation.Start.
 
@@ -160,6 +187,6 @@ class Cancel(msgspec.Struct, frozen=True):
     call: int
 
 
-Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | Generate
-Reply = InfoReply | ArtefactReply | EmbedReply | ScoreReply | Accepted
+Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | TokenizeRequest | Generate
+Reply = InfoReply | ArtefactReply | EmbedReply | ScoreReply | TokenizeReply | Accepted
 Message = Request | Reply | Deltas | Failed | Cancel

@@ -6,7 +6,6 @@ adapter/generation/prepare.py does the same for conversations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import msgspec
 
@@ -18,7 +17,6 @@ from adapter.generation.plain_text import decode_tokens, tokenize_prompt
 from adapter.generation.prepare import complete_sampling, max_new_tokens
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import build_plain_grammar
-from adapter.offload import offload_if_large
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds
 
@@ -38,7 +36,7 @@ async def prepare_text(
     """
     model = await models.get(name or request.model)
     built = await build_plain_grammar(output_format(request))
-    prompts = await offload_if_large(size, partial(_tokenize_prompts, request, model))
+    prompts = await model.offload(size, _tokenize_prompts, request, model)
     own = sampling(request, _engine_logprobs(request))
     model_sampling = complete_sampling(own, model, request.limit, built.grammar)
     return TokenBatch(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -77,7 +76,7 @@ async def prepare_embeddings(
     Raises the errors of `models.get`, BadRequest and InvalidRequest for invalid inputs, and ContextLengthExceeded.
     """
     model = await models.get(name)
-    return Embeddings(request, model, await offload_if_large(size, partial(_tokens, request, model)))
+    return Embeddings(request, model, await model.offload(size, _tokens, request, model))
 
 
 def truncate_dimensions(vectors: Vectors, dimensions: int | None) -> Vectors:

@@ -25,9 +25,11 @@ async def show_models(request: Request) -> Response:
 
 def _object(name: str, card: ModelCard, models: ModelRegistry) -> ModelObject:
     found = models.found_format(card)
+    has_template = None if card.lane == "chat" else card.chat_template is not None
     return ModelObject(
         id=name,
         created=card.created,
+        has_chat_template=has_template,
         tool_format=UNSET if found is None else found.tools,
         reasoning=UNSET if found is None else found.reasoning,
     )

@@ -81,7 +81,9 @@ class NodeTable(Struct, frozen=True, kw_only=True):
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
-    """Model as in OpenAI's API, with its `tool_format` and `reasoning` as in DeploymentRow."""
+    """Model as in OpenAI's API, with its `tool_format` and `reasoning` as in DeploymentRow. `has_chat_template` is
+    false for a model without one, which is probably a base model, and null if its server applies the template.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -89,6 +91,7 @@ class ModelObject(Struct, frozen=True, kw_only=True):
     owned_by: str = "subnet"
     tool_format: str | UnsetType | None = UNSET
     reasoning: str | UnsetType | None = UNSET
+    has_chat_template: bool | None = None
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

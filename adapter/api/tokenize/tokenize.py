@@ -57,7 +57,7 @@ async def tokenize(
     """
     model = await models.get(name)
     if request.prompt is not None:
-        tokens = await offload_if_large(size, tokenize_with_control_tokens, model, request.prompt, "prompt")
+        tokens = await model.offload(size, tokenize_with_control_tokens, model, request.prompt, "prompt")
     else:
         tokens = await _tokenize_messages(request, model, size, settings)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens

@@ -125,5 +125,6 @@ BINDING = Binding(
         "llama_vocab_n_tokens": (c_int32, c_void_p),
         "llama_vocab_is_eog": (c_bool, c_void_p, c_int32),
         "llama_tokenize": (c_int32, c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool),
+        "llama_token_to_piece": (c_int32, c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool),
     },
 )

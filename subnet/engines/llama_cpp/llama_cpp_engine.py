@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
 from subnet.engines.llama_cpp.prefill_tasks import EmbeddingTask, PrefillContext, ScoringTask
+from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
 from subnet.engines.stepping.prefill import MAX_ROWS
 from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
-from subnet.errors import ContextLengthExceeded, InvalidRequest
+from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NodeBusy, SettingsError
 from subnet.generation import TokenLogprobs
+from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.models.card import describe
+from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
+
+# Requests that may wait for the tokenizer at once.
+_MAX_TO_TOKENIZE = 64
+# Characters that llama.cpp tokenizes in this process at once: 30,000 overflow its stack, see tokenizer_process.py.
+_MAX_PART = 4096
 
 
 class LlamaCppEngine(SteppingEngine):
@@ -54,6 +62,9 @@ class LlamaCppEngine(SteppingEngine):
         self._requested_length = context_length
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._prompt_cache = prompt_cache
+        self._tokenizer = TokenizerProcess(model_path)
+        self._tokenizing = asyncio.Lock()
+        self._to_tokenize = 0
 
     async def __aenter__(self) -> Self:
         """Load the model. Raises SettingsError if the file is invalid, EngineFailed if there is not enough memory."""
@@ -63,8 +74,12 @@ class LlamaCppEngine(SteppingEngine):
         return self
 
     def _load(self) -> None:
-        self.card, self.artefact = describe(self._path, self._model_id, self._requested_length, self._tokenizer_json)
-        self._model = NativeModel(self._path)
+        try:
+            self._describe()
+            self._model = NativeModel(self._path)
+        except BaseException:
+            self._tokenizer.close()
+            raise
         try:
             rows = MAX_ROWS + self.capacity
             context_length = self.card.context_length
@@ -72,19 +87,47 @@ class LlamaCppEngine(SteppingEngine):
             pools_last_token = self._context.pools_last_token
             self._prefill_context = PrefillContext(self._model, context_length, self._threads, pools_last_token)
         except BaseException:
+            self._tokenizer.close()
             self._model.close()
             raise
+
+    def _describe(self) -> None:
+        cache = ArtefactCache(default_folder())
+        self.card, self.artefact = describe(
+            self._path, self._model_id, self._requested_length, self._tokenizer_json, self._tokenizer, cache
+        )
+        if TokenizerArtefact.from_bytes(self.artefact).on_node:
+            # Starts the process, which the first request would wait for.
+            self._tokenizer.tokenize([])
+        else:
+            self._tokenizer.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
+        await asyncio.to_thread(self._tokenizer.close)
         await asyncio.to_thread(self._prefill_context.close)
         self._context.close()
         self._model.close()
 
     def _tokenize(self, text: str) -> list[int]:
-        return self._model.tokenize(text)
+        # Text of a grammar, for which any division into tokens will do.
+        parts = (text[start : start + _MAX_PART] for start in range(0, len(text), _MAX_PART))
+        return [token for part in parts for token in self._model.tokenize(part)]
+
+    async def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        if self._to_tokenize >= _MAX_TO_TOKENIZE:
+            raise NodeBusy(f"{self._to_tokenize} requests wait to be tokenized", retry_after=0.2)
+        self._to_tokenize += 1
+        try:
+            # The process handles one request at a time, and waiting threads would be missing elsewhere.
+            async with self._tokenizing:
+                return await asyncio.to_thread(self._tokenizer.tokenize, texts)
+        except SettingsError as error:
+            raise EngineFailed(error.message) from error
+        finally:
+            self._to_tokenize -= 1
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:

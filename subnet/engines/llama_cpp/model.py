@@ -18,6 +18,8 @@ from subnet.errors import EngineFailed, SettingsError
 # From 64 rows of a sequence on, llama.cpp uses another attention kernel, which rounds differently. Below that, logits
 # do not depend on how a prompt is split or what else is in the batch: measured as bitwise equal, on one thread.
 _MAX_EXACT_ROWS = 32
+# Bytes of most tokens; a longer one is asked for twice.
+_MAX_PIECE = 64
 
 
 class NativeModel:
@@ -48,6 +50,16 @@ class NativeModel:
         ids = (ctypes.c_int32 * (len(data) + 8))()
         count = self.library.llama_tokenize(self.vocab, data, len(data), ids, len(ids), False, parse_special)
         return ids[:count]
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token; for control tokens, those of its text."""
+        size = _MAX_PIECE
+        while True:
+            data = ctypes.create_string_buffer(size)
+            count: int = self.library.llama_token_to_piece(self.vocab, token, data, size, 0, True)
+            if count >= 0:
+                return data.raw[:count]
+            size = -count
 
     def close(self) -> None:
         self.library.llama_model_free(self.handle)

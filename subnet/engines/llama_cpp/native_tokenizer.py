@@ -1,4 +1,4 @@
-"""Tokenizer of llama.cpp, the reference for testing other tokenizers."""
+"""Tokenizer of llama.cpp, the reference for other tokenizers."""
 
 from __future__ import annotations
 
@@ -34,3 +34,7 @@ class NativeTokenizer:
         With `parse_special`, the text of a control token becomes that token.
         """
         return self._model.tokenize(text, parse_special)
+
+    def pieces(self) -> list[bytes]:
+        """Return the bytes of each token."""
+        return [self._model.piece(token) for token in range(self._model.vocab_size)]

@@ -19,6 +19,8 @@ from adapter.config import Settings
 from adapter.errors import ErrorResponse
 from subnet.errors import NodeLost
 from subnet.node_info import Capabilities
+from subnet.protocols.mock import MockProtocol
+from subnet.protocols.mock_chat import MockChatProtocol
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying
 
 CHAT = "/v1/chat/completions"
@@ -117,6 +119,24 @@ async def test_models(client: httpx.AsyncClient) -> None:
     for model in models["data"]:
         assert (await client.get(f"/v1/models/{model['id']}")).json() == model
     assert (await client.get("/v1/models/org%2Fmock")).json()["id"] == "org/mock"
+
+
+async def test_models_without_a_chat_template() -> None:
+    """/v1/models says which models have no chat template; for those whose server applies it, this is not known."""
+    nodes = (
+        MockProtocol(model="chat", peer="a", chat_template="{{ messages[0].content }}"),
+        MockProtocol(model="base", peer="b"),
+        MockChatProtocol(models=("elsewhere",), peer="c"),
+    )
+    async with gateway(*nodes) as url, httpx.AsyncClient(base_url=url) as client:
+        models: list[dict[str, Any]] = []
+        while len(models) < len(nodes):
+            models = (await client.get("/v1/models")).json()["data"]
+    assert {model["id"]: model["has_chat_template"] for model in models} == {
+        "chat": True,
+        "base": False,
+        "elsewhere": None,
+    }
 
 
 async def test_health(client: httpx.AsyncClient) -> None:

@@ -114,6 +114,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
             "adapter: aliases form a cycle: ",
         ),
         (["up", "--config", "nowhere.toml"], "nowhere.toml"),
+        (["up", "--local-nodes", "1", "--tokenizer", "nowhere.json"], "nowhere.json is not a valid tokenizer.json"),
     ],
 )
 def test_a_wrong_setting(arguments: list[str], line: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from subnet.errors import NodeError, NodeLost, NodeTimeout, Unauthorized
 from subnet.http.node_spec import Kind, NodeSpec
 from subnet.node.run import listening
 from subnet.node.server import Node
+from subnet.protocols.base import Protocol
 from tests.llama_server import llama_server
 
 
@@ -548,3 +549,9 @@ async def test_real_llama_server() -> None:
     assert info.cards[0].lane == "token"
     assert lines[0].startswith(f"{running.url}: llama-server ")
     assert lines[0].endswith(f"serves {info.cards[0].id}, token lane")
+
+
+def test_all_calls_are_passed_on() -> None:
+    """A detected node passes on every call of a protocol, also those that only some nodes support."""
+    calls = {name for name in vars(Protocol) if name.startswith("rpc_")}
+    assert calls <= vars(UpstreamProtocol).keys()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from subnet.models.resolve import resolve
+from subnet.node.run import SERVING
 from tests.processes import until
 
 
@@ -54,3 +56,24 @@ def test_a_loading_node_stops_with_its_parent(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+def test_a_model_without_a_chat_template(tmp_path: Path, has_template: bool) -> None:
+    """A node that loads a model without a chat template says so before it serves."""
+    model = resolve(None, print)
+    if not has_template:
+        data = model.read_bytes()
+        model = tmp_path / "base.gguf"
+        model.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_tomplate", 1))
+    command = [sys.executable, "-m", "subnet.cli", "node", "--port", "0", "--context-length", "64"]
+    with subprocess.Popen([*command, "--model", str(model)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            while not SERVING.search(line := process.stdout.readline()):
+                assert line
+                lines.append(line)
+        finally:
+            process.kill()
+    assert ("has no chat template, so it is probably a base model" in "".join(lines)) != has_template

@@ -449,3 +449,39 @@ async def test_cancelling_frees_the_slot_for_the_next_request() -> None:
             for _ in range(10):
                 async with manager.session() as session, aclosing(session.generate([1])) as deltas:
                     await anext(deltas)
+
+
+class Tokenizing(EchoEngine):
+    """Echo engine that tokenizes texts to the numbers of their characters."""
+
+    async def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        if "" in texts:
+            raise InvalidRequest("empty", param="messages")
+        return [token_ids([*map(ord, text)]) for text in texts]
+
+
+@pytest.mark.parametrize("secret", [None, "secret"])
+async def test_tokenization_on_the_node(secret: str | None) -> None:
+    """A node returns the token ids of texts, in parts if there are many, to those who know its tokenizer."""
+    authorizer = None if secret is None else TokenAuthorizer(secret)
+    async with Tokenizing() as engine, listening(Node(engine, authorizer), "127.0.0.1", 0) as address:
+        async with protocol(address, authorizer) as remote:
+            sha256 = engine.card.tokenizer
+            found = await remote.rpc_tokenize(["ab", "\u65e5"], sha256)
+            assert [ids.tolist() for ids in found] == [[97, 98], [0x65E5]]
+            assert len(await remote.rpc_tokenize(["a"] * 5000, sha256)) == 5000
+            with pytest.raises(InvalidRequest, match="empty") as refused:
+                await remote.rpc_tokenize([""], sha256)
+            assert refused.value.param == "messages"
+            with pytest.raises(InvalidRequest, match="at most 4194304 bytes"):
+                await remote.rpc_tokenize(["\u65e5" * 1_400_000], sha256)
+            with pytest.raises(NodeError, match="unknown artefact"):
+                await remote.rpc_tokenize(["a"], "0" * 64)
+
+
+async def test_an_engine_without_a_tokenizer() -> None:
+    """A node whose engine does not tokenize says so, and stays connected."""
+    async with node() as (served, address), protocol(address) as remote:
+        with pytest.raises(InvalidRequest, match="does not tokenize"):
+            await remote.rpc_tokenize(["a"], served.engine.card.tokenizer)
+        assert (await remote.rpc_info()).running == 0

@@ -26,6 +26,8 @@ from subnet.wire.messages import (
     RowLogprobs,
     ScoreReply,
     ScoreRequest,
+    TokenizeReply,
+    TokenizeRequest,
 )
 from subnet.wire.outbox import to_frames
 
@@ -153,14 +155,16 @@ def test_messages_round_trip() -> None:
     assert frames.decode(frames.encode(request)) == request
 
 
-def test_embeddings_and_scores_round_trip() -> None:
-    """Requests for embeddings and scores, and their replies, decode to equal ones."""
+def test_embeddings_scores_and_token_ids_round_trip() -> None:
+    """Requests for embeddings, scores and token ids, and their replies, decode to equal ones."""
     tensor, logprobs = pack(token_ids([1, 2])), [TokenLogprobs(-0.5, (1, 2), (-0.25, -2.0))]
     for message in (
         EmbedRequest(call=1, model="m", inputs=(tensor, pack(token_ids([])))),
         EmbedReply(1, pack(np.eye(2, 3, dtype=np.float32))),
         ScoreRequest(call=1, model=None, tokens=tensor, width=2),
         ScoreReply(1, logprobs),
+        TokenizeRequest(call=1, sha256="0" * 64, texts=("a", "")),
+        TokenizeReply(1, (tensor, pack(token_ids([])))),
     ):
         assert frames.decode(frames.encode(message)) == message
 
