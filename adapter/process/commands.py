@@ -56,7 +56,9 @@ async def up(settings: Settings, report: Report) -> None:
     async with LocalNodes(nodes) as addresses:
         report(f"{count} node{'s' if count > 1 else ''} ready in {monotonic() - started:.1f} s")
         local = (NodeSpec(url=address, kind="subnet") for address in addresses)
-        settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret)
+        # The next turn of a conversation costs less where its prefix is cached.
+        policy = settings.policy or "prefix-affinity"
+        settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret, policy=policy)
         await _gateway(settings, report)
         report("stopping")
 
