@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ TOKENS = 40
 QUESTION = Question(
     path="/v1/completions", prompt="The river was wide and slow, and the boats went by. " * 16, max_tokens=TOKENS
 )
-ASKED = {
+ASKED: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0, "seed": None},
     "with a seed": {"temperature": 1.0, "seed": 7},
     "n = 2, logprobs": {"temperature": 1.0, "seed": 7, "more": {"n": 2, "logprobs": 3}},

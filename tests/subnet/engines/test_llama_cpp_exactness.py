@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -61,7 +62,7 @@ def test_a_second_row_changes_nothing(model: NativeModel) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_answers_of_the_second_model_are_exact(second: LlamaCppEngine, second_model: Path) -> None:
     """Beside others, from the cache, and resumed at several tokens on another engine, an answer is bitwise equal."""
-    sampling = {"max_tokens": 16, "logprobs": 2, "ignore_eos": True, "seed": 5}
+    sampling: dict[str, Any] = {"max_tokens": 16, "logprobs": 2, "ignore_eos": True, "seed": 5}
     assert second.capabilities.resume == "exact"
     whole, deltas = await run(second, PROMPT, **sampling)
     beside = await asyncio.gather(*(run(second, PROMPT[:length], **sampling) for length in (150, 40, 149)))
@@ -75,7 +76,7 @@ async def test_answers_of_the_second_model_are_exact(second: LlamaCppEngine, sec
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_second_models_prompt_cache_changes_nothing(second: LlamaCppEngine, second_model: Path) -> None:
     """The next turn, which finds its beginning in the cache, is bitwise equal to that of an engine without a cache."""
-    sampling = {"max_tokens": 8, "logprobs": 2, "ignore_eos": True}
+    sampling: dict[str, Any] = {"max_tokens": 8, "logprobs": 2, "ignore_eos": True}
     answer, _ = await run(second, PROMPT, **sampling)
     following = token_ids([*PROMPT, *answer, *PROMPT[:30]])
     tokens, deltas = await run(second, following, **sampling)
