@@ -87,11 +87,11 @@ class TorchContext(Context):
         self._lengths[target] = self._lengths[source]
 
     def warm_up(self) -> None:
-        """Process a few tokens and discard them, to detect a model that does not run.
+        """Process some tokens, several at once and one, and discard them, to detect a model that does not run.
 
         Raises whatever error the model raises.
         """
-        for count in (2, 1):
+        for count in (16, 1):
             self._forward(0, [0] * count)
         self.truncate(0, 0)
 
