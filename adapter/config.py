@@ -124,7 +124,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, description="maximum time a request waits for capacity or for an unreachable node, in seconds"),
     ] = 10.0
-    policy: Annotated[PolicyName, Meta(description="routing policy: how nodes are chosen for requests")] = "round-robin"
+    policy: Annotated[
+        PolicyName | None,
+        Meta(
+            description="routing policy: how nodes are chosen for requests; "
+            "by default `prefix-affinity` with `adapter up`, else `round-robin`"
+        ),
+    ] = None
     health_check_timeout: Annotated[
         float,
         Meta(

@@ -11,7 +11,7 @@ from tests.faults.table import write_table
 from tests.processes import adapter_up
 from tests.relay import Relay
 
-pytest_plugins = ["tests.real_engine"]
+pytest_plugins = ["tests.real_engine", "tests.second_model"]
 
 # The time that an example takes depends more on the machine than on the code.
 settings.register_profile("untimed", deadline=None)
@@ -25,13 +25,13 @@ _SLOW = {
     *("test_detect", "test_disconnect", "test_docs", "test_embeddings", "test_garbage_collection"),
     *("test_gguf", "test_harmony", "test_home", "test_hostile_clients", "test_hostile_servers"),
     *("test_http_protocol", "test_llama_cpp_engine", "test_llama_cpp_fallback", "test_llama_cpp_grammar"),
-    *("test_artefact", "test_llama_cpp_tokenizing", "test_node_tokenizer", "test_patterns"),
+    *("test_artefact", "test_llama_cpp_exactness", "test_llama_cpp_tokenizing", "test_node_tokenizer", "test_patterns"),
     *("test_llama_cpp_reading", "test_llama_server_engine", "test_llama_server_split", "test_node"),
     *("test_one_answer", "test_openai_protocol_real", "test_param_names", "test_parsers"),
     *("test_parsers_free", "test_parsers_grammar", "test_pipeline"),
     *("test_policies", "test_pretrained", "test_pretrained_hub", "test_providers", "test_sglang_engine"),
     *("test_socket_writer", "test_strict_calls", "test_text_completions", "test_tokenizer_native"),
-    *("test_tokens", "test_transformers_engine", "test_transformers_killed", "test_transformers_pace"),
+    *("test_tokens", "test_transformers_engine", "test_transformers_killed"),
     *("test_up", "test_workers"),
 }
 _SLOW_FOLDERS = {"faults", "clients"}

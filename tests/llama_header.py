@@ -42,6 +42,7 @@ FUNCTIONS = (
     "llama_model_get_vocab",
     "llama_model_n_ctx_train",
     "llama_model_n_embd_out",
+    "llama_model_size",
     "llama_init_from_model",
     "llama_free",
     "llama_n_ctx_seq",
@@ -67,6 +68,7 @@ SCALARS = {
     "int8_t": "c_int8",
     "int32_t": "c_int32",
     "uint32_t": "c_uint32",
+    "uint64_t": "c_uint64",
     "size_t": "c_size_t",
 }
 POINTER = re.compile(r"POINTER\((.+)\)")

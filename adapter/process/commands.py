@@ -55,10 +55,19 @@ async def up(settings: Settings, report: Report) -> None:
     started = monotonic()
     async with LocalNodes(nodes) as addresses:
         report(f"{count} node{'s' if count > 1 else ''} ready in {monotonic() - started:.1f} s")
-        local = (NodeSpec(url=address, kind="subnet") for address in addresses)
-        settings = msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret)
+        settings = with_local_nodes(settings, addresses, secret)
         await _gateway(settings, report)
         report("stopping")
+
+
+def with_local_nodes(settings: Settings, addresses: Sequence[str], secret: str) -> Settings:
+    """Return the settings of a gateway in front of the local nodes at `addresses`, which have `secret`, and its others.
+
+    The default policy sends the next turn of a conversation to the node that has its prefix cached.
+    """
+    local = (NodeSpec(url=address, kind="subnet") for address in addresses)
+    policy = settings.policy or "prefix-affinity"
+    return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret, policy=policy)
 
 
 def _validate(settings: Settings) -> None:

@@ -67,7 +67,7 @@ async def run(
     authorizer: AuthorizerBase | None = None
     if settings.secret:
         authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
-    policy = POLICIES[settings.policy]()
+    policy = POLICIES[settings.policy or "round-robin"]()
     if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
     nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]

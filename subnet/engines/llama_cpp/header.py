@@ -6,7 +6,19 @@ its default.
 
 from __future__ import annotations
 
-from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_float,
+    c_int8,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 
 from subnet.engines.llama_cpp.binding import Binding, Field, Struct
 
@@ -109,6 +121,7 @@ BINDING = Binding(
         "llama_model_get_vocab": (c_void_p, c_void_p),
         "llama_model_n_ctx_train": (c_int32, c_void_p),
         "llama_model_n_embd_out": (c_int32, c_void_p),
+        "llama_model_size": (c_uint64, c_void_p),
         "llama_init_from_model": (c_void_p, c_void_p, "llama_context_params"),
         "llama_free": (None, c_void_p),
         "llama_n_ctx_seq": (c_uint32, c_void_p),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.llama_cpp.model import NativeContext, NativeModel
+from subnet.engines.llama_cpp.exactness import exact_rows
+from subnet.engines.llama_cpp.model import MAX_ROWS, NativeContext, NativeModel
 from subnet.engines.llama_cpp.prefill_tasks import EmbeddingTask, PrefillContext, ScoringTask
 from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
-from subnet.engines.stepping.prefill import MAX_ROWS
 from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NodeBusy, SettingsError
 from subnet.generation import TokenLogprobs
@@ -29,13 +31,15 @@ _MAX_TO_TOKENIZE = 64
 # Characters that llama.cpp tokenizes in this process at once: 30,000 overflow its stack, see tokenizer_process.py.
 _MAX_PART = 4096
 
+logger = logging.getLogger(__name__)
+
 
 class LlamaCppEngine(SteppingEngine):
     """Runs a GGUF file for up to `capacity` choices at once, each with `context_length` tokens of context.
 
-    An answer can resume at any token and continues exactly as without the interruption: on one thread, logits are
-    bitwise equal however earlier tokens were batched. On several threads llama.cpp sums the attention of a single
-    choice beyond 512 tokens in another order, so near ties may resolve differently.
+    An answer can resume at any token and continues exactly as without the interruption: prompts are cut into pieces at
+    fixed positions, and the other batches have no more rows than give bitwise equal logits, which is measured when the
+    file is loaded for the first time. If not even a single row does, the capability `resume` is "replay".
 
     `tokenizer_json` replaces the tokenizer in the GGUF file. `threads` defaults to all cores but one, because
     llama.cpp's threads busy-wait and become very slow if they compete for a core. With `prompt_cache`, a prompt reuses
@@ -81,9 +85,14 @@ class LlamaCppEngine(SteppingEngine):
             self._tokenizer.close()
             raise
         try:
-            rows = MAX_ROWS + self.capacity
+            rows = exact_rows(self._model, self._threads, self.card.weights)
+            if not rows:
+                logger.warning("answers of %s cannot be resumed exactly: its results are not repeatable", self.card.id)
+                self.capabilities = msgspec.structs.replace(self.capabilities, resume="replay")
             context_length = self.card.context_length
-            self._context = NativeContext(self._model, self.capacity, context_length, rows, self._threads)
+            self._context = NativeContext(
+                self._model, self.capacity, context_length, self._threads, max_rows=rows or MAX_ROWS
+            )
             pools_last_token = self._context.pools_last_token
             self._prefill_context = PrefillContext(self._model, context_length, self._threads, pools_last_token)
         except BaseException:

@@ -15,15 +15,25 @@ from subnet.engines.llama_cpp.header import LLAMA_POOLING_TYPE_LAST, LLAMA_POOLI
 from subnet.engines.stepping import Context, Row
 from subnet.errors import EngineFailed, SettingsError
 
-# From 64 rows of a sequence on, llama.cpp uses another attention kernel, which rounds differently. Below that, logits
-# do not depend on how a prompt is split or what else is in the batch: measured as bitwise equal, on one thread.
-_MAX_EXACT_ROWS = 32
 # Bytes of most tokens; a longer one is asked for twice.
 _MAX_PIECE = 64
 
+MAX_ROWS = 8
+"""Maximum number of rows of a batch that is not a piece of a prompt."""
+
+# Tokens in a piece of a prompt, by the size of the weights in bytes. From 64 rows of a sequence on, llama.cpp has a
+# faster kernel for attention: 3,000 tokens cost half as much as in pieces of 32, 7 % more than in pieces of 512. With
+# larger models a piece takes longer, and running answers wait for it. The same for a file on all machines, because
+# results depend on the cuts.
+_PIECE_LENGTHS = ((1 << 30, 64), (4 << 30, 32))
+_MIN_PIECE_LENGTH = 16
+
 
 class NativeModel:
-    """Loaded GGUF file; with `vocab_only`, without weights. Loading blocks. Raises SettingsError if it fails."""
+    """Loaded GGUF file; with `vocab_only`, without weights. Loading blocks. Raises SettingsError if it fails.
+
+    `piece_length` is the number of tokens in a piece of a prompt.
+    """
 
     def __init__(self, path: Path, vocab_only: bool = False) -> None:
         self.library = native.load_library()
@@ -35,6 +45,8 @@ class NativeModel:
         self.vocab = self.library.llama_model_get_vocab(self.handle)
         self.vocab_size: int = self.library.llama_vocab_n_tokens(self.vocab)
         self.dimensions: int = self.library.llama_model_n_embd_out(self.handle)
+        size = self.library.llama_model_size(self.handle)
+        self.piece_length = next((length for limit, length in _PIECE_LENGTHS if size <= limit), _MIN_PIECE_LENGTH)
 
     @functools.cached_property
     def end_tokens(self) -> frozenset[int]:
@@ -67,8 +79,9 @@ class NativeModel:
 
 
 class NativeContext(Context):
-    """KV cache for `sequences` sequences of `length` tokens each, and decoding of batches of up to `batch_size` rows.
+    """KV cache for `sequences` sequences of `length` tokens each.
 
+    `max_rows` is the number of rows of a batch for which the model's results are known to be the same as for one row.
     Each sequence has its own buffer, so that its logits do not depend on the contents of the others. With
     `with_hidden_states`, the hidden states of the last layer are available besides the logits. Raises EngineFailed if
     there is not enough memory.
@@ -79,18 +92,24 @@ class NativeContext(Context):
         model: NativeModel,
         sequences: int,
         length: int,
-        batch_size: int,
         threads: int,
         *,
+        max_rows: int = 1,
         with_hidden_states: bool = False,
     ) -> None:
         self._library = model.library
         self._vocab_size = model.vocab_size
         self._dimensions = model.dimensions
+        # Several threads share the attention of a single row, which changes its sum. They do not with two rows.
+        self._has_twins = threads > 1 and max_rows > 1
+        self.piece_length = model.piece_length
+        self.max_rows = max_rows
+        self.max_sequences = max_rows // 2 if self._has_twins else max_rows
+        batch_size = max(self.piece_length, max_rows)
         params = self._library.llama_context_default_params()
         params.n_ctx = length * sequences
         params.n_batch = batch_size
-        params.n_ubatch = min(batch_size, _MAX_EXACT_ROWS)
+        params.n_ubatch = batch_size
         params.n_seq_max = sequences
         params.n_threads = threads
         params.n_threads_batch = threads
@@ -110,6 +129,23 @@ class NativeContext(Context):
 
         The logits are a view: float32, shape (vocab,), valid until the next decode. Raises EngineFailed.
         """
+        twins = self._twins(rows)
+        self._decode_batch([row for pair in zip(rows, twins, strict=True) for row in pair] if twins else rows)
+        for _, position, sequence, _ in twins:
+            self.truncate(sequence, position)
+        step = 2 if twins else 1
+        return {sequence: self.logits(index * step) for index, (_, _, sequence, wanted) in enumerate(rows) if wanted}
+
+    def _twins(self, rows: Sequence[Row]) -> list[Row]:
+        """Return a second row for each sequence, behind its first one, if each has one row only and there must be two.
+
+        It has no influence on the first one.
+        """
+        if not self._has_twins or len({sequence for _, _, sequence, _ in rows}) < len(rows):
+            return []
+        return [(token, position + 1, sequence, False) for token, position, sequence, _ in rows]
+
+    def _decode_batch(self, rows: Sequence[Row]) -> None:
         batch = self._batch
         for index, (token, position, sequence, needs_logits) in enumerate(rows):
             batch.token[index] = token
@@ -121,9 +157,6 @@ class NativeContext(Context):
         status = self._library.llama_decode(self._handle, batch)
         if status != 0:
             raise EngineFailed(f"llama_decode failed with status {status}: {native.log.pop_errors()}")
-        return {
-            sequence: self.logits(index) for index, (_, _, sequence, needs_logits) in enumerate(rows) if needs_logits
-        }
 
     @property
     def pools_last_token(self) -> bool:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from subnet.engines.llama_cpp.model import NativeContext, NativeModel
 from subnet.engines.sampling.sampler import token_logprobs
-from subnet.engines.stepping.prefill import MAX_ROWS
 from subnet.engines.stepping.prefill_queue import PrefillTask
 from subnet.errors import EngineFailed
 from subnet.generation import TokenLogprobs
@@ -50,7 +49,7 @@ class PrefillContext:
             if length <= self._length:
                 return
             size = min(self._max_length, max(_MIN_LENGTH, 1 << (length - 1).bit_length()))
-            self._prepared.append(NativeContext(self._model, 1, size, MAX_ROWS, self._threads, with_hidden_states=True))
+            self._prepared.append(NativeContext(self._model, 1, size, self._threads, with_hidden_states=True))
             self._length = size
 
     def start(self) -> NativeContext:
@@ -91,10 +90,10 @@ class TextTask(PrefillTask[ResultT]):
         self._context: NativeContext | None = None
         self._position = 0
 
-    def advance(self, rows: int) -> ResultT | None:
+    def advance(self) -> ResultT | None:
         if self._context is None:
             self._context = self._prefill_context.start()
-        end = min(self._position + rows, len(self._tokens))
+        end = min(self._position + self._context.piece_length, len(self._tokens))
         self._context.decode([(self._tokens[position], position, 0, True) for position in range(self._position, end)])
         for position in range(self._position, end):
             self._process_row(self._context, position, position - self._position)

@@ -16,11 +16,8 @@ class PrefillTask(ABC, Generic[ResultT]):
     """Processing of one text by a model, in pieces."""
 
     @abstractmethod
-    def advance(self, rows: int) -> ResultT | None:
-        """Process up to `rows` more tokens. Return the result once all are processed, else None.
-
-        Raises EngineFailed.
-        """
+    def advance(self) -> ResultT | None:
+        """Process one more piece. Return the result after the last one, else None. Raises EngineFailed."""
 
 
 class PrefillQueue:
@@ -39,22 +36,21 @@ class PrefillQueue:
         self._tasks.append((task, result))
         return result
 
-    def advance(self, rows: int) -> bool:
-        """Process up to `rows` tokens of the first task. Return whether it used all of them and is not finished."""
+    def advance(self) -> None:
+        """Process a piece of the first task whose result is still wanted."""
         while self._tasks and self._tasks[0][1].done():
             self._tasks.popleft()
         if not self._tasks:
-            return False
+            return
         task, future = self._tasks[0]
         result: object
         try:
-            result = task.advance(rows)
+            result = task.advance()
         except Exception as error:
             result = to_subnet_error(error)
         if result is not None:
             self._tasks.popleft()
             self._loop.call_soon_threadsafe(_settle, future, result)
-        return result is None
 
     def fail(self, error: SubnetError) -> None:
         """Fail all remaining tasks. Called after the stepping thread has ended."""

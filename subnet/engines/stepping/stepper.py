@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.stepping.prefill import Pace, share_rows
 from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask, to_subnet_error
 from subnet.engines.stepping.slots import Slots
 from subnet.engines.stepping.stepping_choice import Choice, Event
 from subnet.engines.stepping.stepping_context import Context, Row
+from subnet.engines.stepping.turns import Turns
 from subnet.errors import EngineFailed, SubnetError
 
 # Time between two keep-alives of a choice, in seconds.
@@ -28,9 +28,10 @@ ResultT = TypeVar("ResultT")
 class Stepper:
     """Runs choices and prefill-only tasks on `slot_count` sequences of `context`, in a thread.
 
-    Each step decodes one token of every generating choice and a piece of the pending prompts. The piece is so small
-    that a step takes about 80 ms, so a long prompt delays neither other choices nor cancellations. During steps,
-    choices without a token yet emit a keep-alive every second. Prefill-only tasks advance between steps.
+    Each step decodes one batch: a piece of one prompt or prefill-only task, or the next tokens of running choices. What
+    is in a batch follows from the choices in it alone, never from the time or from what else is running, so that a
+    choice gets the same tokens wherever and whenever it runs. Running choices wait for at most one piece. Between
+    steps, choices without a token yet emit a keep-alive every second.
 
     `submit` and `prefill` are called on the event loop's thread, which receives all deltas of a step in one callback.
     """
@@ -42,7 +43,6 @@ class Stepper:
         context_length: int,
         prompt_cache: bool,
         *,
-        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
@@ -55,8 +55,8 @@ class Stepper:
         self._prefill_queue = PrefillQueue()
         self._waiting: list[Choice] = []
         self._active: list[Choice] = []
-        self._pace = pace or Pace()
-        self._step_rows = 0
+        self._turns = Turns()
+        self._was_task = False
         self._clock = clock
         self._last_keep_alive = clock()
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
@@ -99,7 +99,6 @@ class Stepper:
                 events = self._fail_step(error)
             if events:
                 self._loop.call_soon_threadsafe(_deliver, events)
-            self._advance_prefill()
 
     def _wait_for_work(self) -> bool:
         """Block until there is work. Return False if the thread is to stop."""
@@ -111,26 +110,21 @@ class Stepper:
             self._inbox = []
             return not self._stopping
 
-    def _advance_prefill(self) -> None:
-        # Only as many rows as the preceding step left unused.
-        rows = max(1, self._pace.rows() - self._step_rows)
-        started = self._clock()
-        if self._prefill_queue.advance(rows):
-            self._pace.record(rows, self._clock() - started)
-
     def _step(self) -> list[Event]:
         self._drop_ended()
+        events = self._start_followers()
         self._admit()
-        rows, ready = self._plan()
-        self._step_rows = len(rows)
-        if not rows:
-            return []
+        prompts = [choice for choice in self._active if choice.pending_prompt]
+        running = [choice for choice in self._active if choice.leader is None and not choice.pending_prompt]
+        has_pieces = bool(prompts or self._prefill_queue)
         started = self._clock()
-        logits = self._context.decode(rows)
-        self._pace.record(len(rows), self._clock() - started)
-        for choice in self._active:
-            self._slots.copy_prompt(choice)
-        return self._draw(ready, logits) + self._keep_alives()
+        if self._turns.is_piece_next(pieces=has_pieces, rows=bool(running)):
+            events += self._decode_piece(prompts)
+            self._turns.record_piece(self._clock() - started)
+        elif running:
+            events += self._decode_rows(running)
+            self._turns.record_rows(self._clock() - started)
+        return events + self._keep_alives()
 
     def _drop_ended(self) -> None:
         """Remove choices whose run has been cancelled, has failed or has finished."""
@@ -142,30 +136,63 @@ class Stepper:
         while self._waiting and self._slots:
             choice = self._waiting.pop(0)
             self._slots.assign(choice)
-            leader = next((other for other in self._active if other.run is choice.run), None)
-            if leader is not None and choice.computed < len(choice.run.job.prompt) - 1:
-                choice.leader = leader
+            same_run = (other for other in self._active if other.run is choice.run and other.leader is None)
+            choice.leader = next(same_run, None)
             self._active.append(choice)
 
-    def _plan(self) -> tuple[list[Row], list[Choice]]:
-        """Return the rows of the next step, and the choices that can draw a token after it."""
-        prefilling = [choice for choice in self._active if choice.leader is None and choice.pending > 1]
-        shares = share_rows(self._pace.rows(), [choice.pending for choice in prefilling])
-        row_counts = dict(zip(prefilling, shares, strict=True))
-        rows: list[Row] = []
-        ready: list[Choice] = []
-        for choice in self._active:
-            if choice.leader is not None:
+    def _start_followers(self) -> list[Event]:
+        """Copy prompts that leaders have decoded, and draw the first tokens of the choices that got one.
+
+        Called before a free slot, which may be that of a leader, is assigned again.
+        """
+        events: list[Event] = []
+        for choice in list(self._active):
+            leader, logits = choice.leader, choice.run.prompt_logits
+            if leader is None or logits is None:
                 continue
-            count = row_counts.get(choice, 1)
-            end = choice.computed + count
-            is_ready = count == choice.pending
-            for position in range(choice.computed, end):
-                rows.append((choice.tokens[position], position, choice.slot, is_ready and position == end - 1))
-            choice.computed = end
-            if is_ready:
-                ready.append(choice)
-        return rows, ready
+            self._slots.copy_prompt(choice, leader)
+            if not choice.pending:
+                events += self._draw([choice], {choice.slot: logits})
+        return events
+
+    def _decode_piece(self, prompts: list[Choice]) -> list[Event]:
+        """Decode a piece of one of the prompts, or of the first prefill-only task; these take turns."""
+        self._was_task = bool(self._prefill_queue) and not (prompts and self._was_task)
+        if self._was_task:
+            self._prefill_queue.advance()
+            return []
+        choice = prompts[self._turns.pick_prompt([choice.pending_prompt for choice in prompts])]
+        piece_length = self._context.piece_length
+        end = min((choice.computed // piece_length + 1) * piece_length, choice.computed + choice.pending_prompt)
+        logits = self._decode([choice], end - choice.computed)
+        if choice.pending_prompt:
+            return []
+        if len(choice.run.job.starts) > 1:
+            choice.run.prompt_logits = logits[choice.slot].copy()
+        return [] if choice.pending else self._draw([choice], logits)
+
+    def _decode_rows(self, running: list[Choice]) -> list[Event]:
+        """Decode the next tokens of one choice, if it has several, or the next token each of some choices."""
+        first = running[0]
+        if first.pending > 1:
+            batch, count = [first], min(first.pending, self._context.max_rows)
+        else:
+            batch = [choice for choice in running if choice.pending == 1][: self._context.max_sequences]
+            count = 1
+        # The others are first in the next step.
+        self._active = [choice for choice in self._active if choice not in batch] + batch
+        logits = self._decode(batch, count)
+        return self._draw([choice for choice in batch if not choice.pending], logits)
+
+    def _decode(self, batch: list[Choice], count: int) -> dict[int, NDArray[np.float32]]:
+        """Decode the next `count` tokens of each choice. Return the logits after them, by slot."""
+        rows: list[Row] = []
+        for choice in batch:
+            last = choice.computed + count - 1
+            positions = range(choice.computed, last + 1)
+            rows += ((choice.tokens[position], position, choice.slot, position == last) for position in positions)
+            choice.computed += count
+        return self._context.decode(rows)
 
     def _draw(self, ready: list[Choice], logits: dict[int, NDArray[np.float32]]) -> list[Event]:
         events: list[Event] = []

@@ -38,6 +38,11 @@ class Choice:
         """Number of tokens to decode before the next one can be drawn."""
         return len(self.tokens) - self.computed
 
+    @property
+    def pending_prompt(self) -> int:
+        """Number of tokens of the prompt that are not decoded yet; 0 if it is left to the leader."""
+        return 0 if self.leader is not None else max(0, len(self.run.job.prompt) - self.computed)
+
     def step(self, logits: NDArray[np.float32], context_length: int) -> Delta:
         """Draw the next token from `logits`, float32, shape (vocab,). `context_length` is the maximum, in tokens.
 
@@ -75,8 +80,9 @@ class Run:
 
     `stop_tokens` end a choice. `max_length` is the maximum number of tokens of prompt and output together.
     `cached_tokens` is the number of prompt tokens reused from earlier jobs, None until the run has a slot, and 0 for a
-    job that resumes another one, which has already reported them. `ended` may be set from any thread and stops the
-    generation. `cached_tokens` is owned by the stepping thread, everything else by the event loop.
+    job that resumes another one, which has already reported them. `prompt_logits` are those after the prompt, for the
+    first tokens of the choices that have a leader. `ended` may be set from any thread and stops the generation.
+    `cached_tokens` and `prompt_logits` are owned by the stepping thread, everything else by the event loop.
     """
 
     def __init__(self, job: Job, emit: Sink[Delta], stop_tokens: frozenset[int]) -> None:
@@ -84,6 +90,7 @@ class Run:
         self.stop_tokens = stop_tokens
         self.max_length = len(job.prompt) + (1 << 40 if job.sampling.max_tokens is None else job.sampling.max_tokens)
         self.cached_tokens = 0 if any(len(start.delivered) for start in job.starts) else None
+        self.prompt_logits: NDArray[np.float32] | None = None
         self.ended = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._emit = emit

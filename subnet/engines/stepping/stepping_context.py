@@ -13,7 +13,17 @@ Row = tuple[int, int, int, bool]
 
 
 class Context(Protocol):
-    """KV cache of a model for a fixed number of sequences, numbered from 0. Used by the stepping thread only."""
+    """KV cache of a model for a fixed number of sequences, numbered from 0. Used by the stepping thread only.
+
+    Results depend on the shape of the batch, so that of every batch is fixed. Prompts are decoded in pieces that end at
+    multiples of `piece_length` tokens, each piece alone in its batch. All other batches have up to `max_rows` rows of
+    one sequence, or one row each of up to `max_sequences` sequences; if the engine is exact, each row's result is the
+    same in all of them.
+    """
+
+    piece_length: int
+    max_rows: int
+    max_sequences: int
 
     def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
         """Decode the rows, which are in order within each sequence.

@@ -12,7 +12,6 @@ from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.sampling.grammar_state import GrammarCompiler
 from subnet.engines.sampling.sampler import Sampler
-from subnet.engines.stepping.prefill import Pace
 from subnet.engines.stepping.stepper import Stepper
 from subnet.engines.stepping.stepping_choice import Choice, Run
 from subnet.engines.stepping.stepping_context import Context
@@ -53,7 +52,6 @@ class SteppingEngine(Engine):
         vocab_size: int,
         end_tokens: Collection[int],
         prompt_cache: bool,
-        pace: Pace | None = None,
     ) -> None:
         """Start the stepper.
 
@@ -64,7 +62,7 @@ class SteppingEngine(Engine):
         self._end_tokens = frozenset(token for token in end_tokens if token < vocab_size)
         if not self._end_tokens:  # a grammar could not end an answer
             self.capabilities = msgspec.structs.replace(self.capabilities, grammars=())
-        self._stepper = Stepper(context, self.capacity, self.card.context_length, prompt_cache, pace=pace)
+        self._stepper = Stepper(context, self.capacity, self.card.context_length, prompt_cache)
 
     @abstractmethod
     def _tokenize(self, text: str) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import time
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -17,9 +16,11 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from subnet.engines.stepping import Context, Row
-from subnet.engines.transformers.pace import INITIAL_ROWS, PassPace
 from subnet.errors import SettingsError
 
+# Tokens in a piece of a prompt. Every pass has a high fixed cost, because it reads all weights, so shorter pieces would
+# make prompts many times slower. Longer ones would delay the other choices and cancellations.
+_PIECE_LENGTH = 64
 _BY_SEQUENCE = itemgetter(2)
 # Parameter of a model's forward() for its cache: since transformers 5.24, and before.
 _CACHE_PARAMETERS = ("cache", "past_key_values")
@@ -28,11 +29,12 @@ _CACHE_PARAMETERS = ("cache", "past_key_values")
 class TorchContext(Context):
     """One key-value cache per sequence.
 
-    The sequences of a batch are processed one after the other, and `pace` records the time of each forward pass.
-    Raises SettingsError for a model without a key-value cache.
+    The sequences of a batch are processed one after the other. Results depend on how many tokens of a sequence are
+    processed at once, so that is one, except in pieces of prompts. Raises SettingsError for a model without a key-value
+    cache.
     """
 
-    def __init__(self, model: Any, sequences: int, pace: PassPace) -> None:
+    def __init__(self, model: Any, sequences: int) -> None:
         parameters = inspect.signature(model.forward).parameters
         names = [name for name in _CACHE_PARAMETERS if name in parameters]
         if not names or not _has_key_value_cache(model):
@@ -40,7 +42,9 @@ class TorchContext(Context):
         self._cache_parameter = names[0]
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model
-        self._pace = pace
+        self.piece_length = _PIECE_LENGTH
+        self.max_rows = 1
+        self.max_sequences = sequences
         self._forward_options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._caches = [self._new_cache() for _ in range(sequences)]
         self._lengths = [0] * sequences
@@ -56,13 +60,11 @@ class TorchContext(Context):
 
     def _forward(self, sequence: int, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Process `tokens` in one forward pass and return the logits after the last one."""
-        started = time.monotonic()
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=self._model.device)
             arguments = {self._cache_parameter: self._caches[sequence], **self._forward_options}
             output = self._model(input_ids=ids, use_cache=True, **arguments)
             logits: NDArray[np.float32] = output.logits[0, -1].float().cpu().numpy()
-        self._pace.record_pass(len(tokens), time.monotonic() - started)
         self._lengths[sequence] += len(tokens)
         return logits
 
@@ -85,12 +87,11 @@ class TorchContext(Context):
         self._lengths[target] = self._lengths[source]
 
     def warm_up(self) -> None:
-        """Process a few tokens and discard them, to detect a model that does not run and to initialise `pace`.
+        """Process some tokens, several at once and one, and discard them, to detect a model that does not run.
 
         Raises whatever error the model raises.
         """
-        # The first pass takes longer. Its two tokens are too few for `pace` to take into account.
-        for count in (2, 1, 1, INITIAL_ROWS):
+        for count in (16, 1):
             self._forward(0, [0] * count)
         self.truncate(0, 0)
 

@@ -9,20 +9,19 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from subnet.engines.transformers.pace import PassPace
 from subnet.engines.transformers.torch_context import TorchContext
 from subnet.errors import SettingsError
 from subnet.models.pretrained_files import first_line
 
 
-def open_context(folder: Path, threads: int, sequences: int, pace: PassPace) -> TorchContext:
+def open_context(folder: Path, threads: int, sequences: int) -> TorchContext:
     """Load the model in `folder`, in the precision of its files, and return its context for `sequences` sequences.
 
     The model runs on torch's accelerator, or else on `threads` CPU threads; that number applies to the whole process.
     Code in the folder is never executed, and weights are read from safetensors only. Raises SettingsError, in one
     line, if the model is incomplete or does not run.
     """
-    context = TorchContext(_load(folder, threads), sequences, pace)
+    context = TorchContext(_load(folder, threads), sequences)
     try:
         context.warm_up()
     except Exception as error:  # errors of torch, and of the model's code for an inconsistent configuration

@@ -13,7 +13,6 @@ import msgspec
 from tokenizers import Tokenizer
 
 from subnet.engines.stepping import SteppingEngine
-from subnet.engines.transformers.pace import PassPace
 from subnet.errors import SettingsError
 from subnet.models.pretrained import describe_pretrained
 from subnet.models.pretrained_files import DESCRIPTION, find_folder
@@ -31,8 +30,8 @@ class TransformersEngine(SteppingEngine):
     There is no batching: choices take turns, one token each, so that together they are about as fast as a single one.
 
     `reference` is a folder, or "owner/repo" on the Hugging Face hub. An answer can resume at any token, with the same
-    random draws as an uninterrupted one. Logits are the same except for rounding, which depends on how many tokens are
-    processed at once, so near ties may resolve differently.
+    random draws and logits as an uninterrupted one: how many tokens are processed at once depends on the job alone. On
+    another type of processor or with another number of threads, near ties may resolve differently.
 
     `threads` defaults to all cores but one, which the node needs for its connections. With `prompt_cache`, a prompt
     reuses the prefix that it has in common with an earlier one. `report` is called with a line of text before a
@@ -59,12 +58,11 @@ class TransformersEngine(SteppingEngine):
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._prompt_cache = prompt_cache
         self._report = report
-        self._pace = PassPace()
 
     async def __aenter__(self) -> Self:
         """Load the model, after downloading it if necessary. Raises SettingsError."""
         await asyncio.to_thread(self._load)
-        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._prompt_cache, self._pace)
+        self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._prompt_cache)
         return self
 
     def _load(self) -> None:
@@ -75,7 +73,7 @@ class TransformersEngine(SteppingEngine):
         self.card = msgspec.structs.replace(card, context_length=self._context_length(card.context_length))
         self._tokenizer = Tokenizer.from_str(TokenizerArtefact.from_bytes(self.artefact).tokenizer_json or "")
         self._tokenizer.encode_special_tokens = True
-        self._context = open_context(folder, self._threads, self.capacity, self._pace)
+        self._context = open_context(folder, self._threads, self.capacity)
 
     def _context_length(self, trained: int) -> int:
         requested = self._requested_length
@@ -93,7 +91,7 @@ class TransformersEngine(SteppingEngine):
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def _import_open_context() -> Callable[[Path, int, int, PassPace], TorchContext]:
+def _import_open_context() -> Callable[[Path, int, int], TorchContext]:
     try:
         # Imported here, so that a missing package can be reported in one line.
         from subnet.engines.transformers.torch_model import open_context

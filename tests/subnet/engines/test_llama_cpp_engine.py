@@ -20,14 +20,24 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_a_greedy_answer_is_correct_and_repeatable(engine: LlamaCppEngine, pieces: list[bytes]) -> None:
-    """The model answers a question, stops by itself, and repeats the answer from the prompt cache."""
+    """The model answers a question, stops by itself, and repeats the answer."""
     prompt = chat("What is the capital of France?")
     tokens, deltas = await run(engine, prompt, temperature=0, max_tokens=40)
     assert b"Paris" in b"".join(pieces[token] for token in tokens)
     assert deltas[-1].finish_reason == "stop"
-    again, deltas = await run(engine, prompt, temperature=0, max_tokens=40)
-    assert again == tokens
-    assert deltas[0].cached_tokens == len(prompt) - 1
+    assert (await run(engine, prompt, temperature=0, max_tokens=40))[0] == tokens
+
+
+async def test_whole_pieces_of_a_prompt_are_reused(engine: LlamaCppEngine) -> None:
+    """A conversation's next turn reuses the whole pieces of its last prompt, which does not change the answer."""
+    prompt = chat("Tell me a story. " * 30)
+    answer, _ = await run(engine, prompt, max_tokens=20)
+    following = token_ids([*prompt, *answer, *chat("And then?")])
+    async with make_engine(capacity=1) as other:
+        expected = await run(other, following, max_tokens=12, logprobs=3)
+    tokens, deltas = await run(engine, following, max_tokens=12, logprobs=3)
+    assert (tokens, [delta.logprobs for delta in deltas]) == (expected[0], [delta.logprobs for delta in expected[1]])
+    assert deltas[0].cached_tokens == len(prompt) // 64 * 64 > 0
     assert not any(delta.cached_tokens for delta in deltas[1:])
 
 

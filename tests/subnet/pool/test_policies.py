@@ -161,6 +161,24 @@ def test_an_overloaded_node_passes_its_prefix_on(prompt: list[int], loads: dict[
         assert loads[chosen] == min(loads.values())
 
 
+@given(st.lists(st.integers(0, 99), min_size=64, max_size=300), st.lists(st.integers(0, 99), max_size=300), LOADS)
+def test_the_next_turn_goes_to_the_same_node(prompt: list[int], following: list[int], loads: dict[str, int]) -> None:
+    """A prompt that continues an earlier one goes to its node, wherever that one went, unless it is overloaded."""
+    policy = PrefixAffinity()
+    chosen = peer_of(policy, nodes(loads), prompt)
+    assert peer_of(policy, nodes(dict.fromkeys(loads, 0)), prompt + following) == chosen
+    busy = nodes({peer: CAPACITY * (peer == chosen) for peer in loads})
+    assert len(loads) == 1 or peer_of(policy, busy, prompt + following) != chosen
+
+
+def test_prefixes_are_forgotten() -> None:
+    """The memory of prefixes is bounded."""
+    policy, candidates = PrefixAffinity(), nodes(dict.fromkeys("ab", 0))
+    for number in range(400):
+        policy.choose(candidates, RoutingHint(token_ids([number] * 20_000)))
+    assert 0 < len(policy._memory._peers) <= 32_768
+
+
 def test_prefixes_spread() -> None:
     """Different prefixes spread evenly over the nodes; prompts shorter than a block go to the least loaded node."""
     policy, candidates = PrefixAffinity(), nodes(dict.fromkeys("abcd", 0))
