@@ -69,6 +69,8 @@ class Connection(asyncio.Protocol):
         finally:
             if not finished.done() or finished.cancelled():
                 self.abort()
+            # Its error refers to this frame: this breaks the cycle.
+            del finished
 
     def abort(self) -> None:
         """Close the connection at once. A request on it is lost."""

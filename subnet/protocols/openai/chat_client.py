@@ -15,7 +15,7 @@ from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.queue_watch import QueueWatch, QueueWatcher
 from subnet.protocols.openai.chat_body import SEED_NAMES, build_body, offset_seed, with_own_seed
-from subnet.protocols.openai.chat_response import ChatResponse
+from subnet.protocols.openai.chat_response import ChatResponse, no_watch
 from subnet.protocols.openai.model_catalog import ModelCatalog
 from subnet.protocols.openai.openai_choice import Choice, TextChoice
 from subnet.protocols.openai.quirks import Quirks
@@ -131,7 +131,11 @@ class ChatClient:
     ) -> None:
         with self._queue.watch(response.keep_alive) as queue_watch:
             response.on_event = partial(_after_event, queue_watch, trailer_timeout)
-            await self._http.stream(f"/v1/{endpoint}", body, response)
+            try:
+                await self._http.stream(f"/v1/{endpoint}", body, response)
+            finally:
+                # The watch refers to the response: this breaks the cycle.
+                response.on_event = no_watch
         response.done = response.done or response.is_json
 
 

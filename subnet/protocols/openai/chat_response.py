@@ -35,6 +35,10 @@ class Clock(Protocol):
     last_received: float
 
 
+def no_watch(response: ChatResponse) -> None:
+    """Do nothing after an event."""
+
+
 class ChatResponse:
     """Converts the events of one response to deltas, and passes them to `emit`: an EventSink.
 
@@ -79,7 +83,7 @@ class ChatResponse:
         self.finished = False
         self.has_content = False
         self.is_json = False
-        self.on_event: Callable[[ChatResponse], None] = lambda response: None
+        self.on_event: Callable[[ChatResponse], None] = no_watch
         self._peer = peer
         self._choices = choices
         self._numbers = [choice.number for choice in choices]

@@ -21,8 +21,10 @@ from subnet.node.server import Node
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import MockChatProtocol
 from subnet.protocols.websocket import WebSocketProtocol
+from tests import chat_node
 from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, client, gone
 from tests.fakes import ASK, gateway
+from tests.provider import Provider, Script, answer, cut_off, error_response
 
 QUESTION = {"model": "echo", "messages": [{"role": "user", "content": "To be or not"}], "max_tokens": 30}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -175,6 +177,19 @@ async def test_the_chat_lane(stream: bool) -> None:
         await post(url, {**ASK, "stream": stream})
         with no_cycles():
             await post(url, {**ASK, "stream": stream})
+            await settled()
+
+
+@pytest.mark.parametrize(
+    "script", [answer(), error_response(400, "no"), cut_off(2)], ids=["answer", "refusal", "failure"]
+)
+async def test_a_server_of_the_chat_lane(script: Script) -> None:
+    """Neither do answers and errors of a real server."""
+    async with Provider(script) as provider, chat_node.node(provider.url) as node, gateway(node) as url:
+        asked = {**ASK, "model": "model", "stream": True}
+        await post(url, asked)
+        with no_cycles():
+            await post(url, asked)
             await settled()
 
 
