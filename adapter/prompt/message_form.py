@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from adapter.prompt.tools_as_text import encode_arguments, join_text_parts
+from adapter.prompt.tools_as_text import decode_arguments, encode_arguments, join_text_parts
 
 Message = Mapping[str, Any]
 
@@ -41,8 +41,9 @@ class MessageForm(msgspec.Struct, frozen=True, kw_only=True):
     def _adapt(self, message: Message) -> Message:
         role = "system" if message["role"] == "developer" and not self.developer else message["role"]
         changes: dict[str, Any] = {"content": self._content(role, message.get("content")), "role": role}
-        if self.encoded and message.get("tool_calls"):
-            changes["tool_calls"] = encode_arguments(message["tool_calls"])
+        if message.get("tool_calls"):
+            convert = encode_arguments if self.encoded else decode_arguments
+            changes["tool_calls"] = convert(message["tool_calls"])
         if self.reasoning != "reasoning_content" and message.get("reasoning_content"):
             return self._with_reasoning({**message, **changes})
         return {**message, **changes} if any(message.get(key) is not changes[key] for key in changes) else message

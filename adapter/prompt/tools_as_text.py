@@ -51,6 +51,19 @@ def join_text_parts(content: object) -> str:
     return str(content or "")
 
 
+def decode_arguments(calls: Sequence[Message]) -> Sequence[Message]:
+    """Return the calls with arguments that templates can iterate over: no arguments instead of a text that is no JSON
+    object, as that of a call that was cut off.
+    """
+    if not any(map(_has_text, calls)):
+        return calls
+    return [{**call, "function": {**call["function"], "arguments": {}}} if _has_text(call) else call for call in calls]
+
+
+def _has_text(call: Message) -> bool:
+    return isinstance(call["function"]["arguments"], str)
+
+
 def encode_arguments(calls: Iterable[Mapping[str, Any]]) -> list[Message]:
     """Return the calls with their arguments encoded as JSON, for templates that do not encode them."""
     return [
@@ -94,7 +107,9 @@ def _append_calls(message: Message, calls: Iterable[Mapping[str, Any]]) -> Messa
 
 
 def _call(function: Mapping[str, Any]) -> str:
-    call = {"name": function["name"], "arguments": function["arguments"]}
+    arguments = function["arguments"]
+    is_empty = isinstance(arguments, str) and not arguments.strip()
+    call = {"name": function["name"], "arguments": {} if is_empty else arguments}
     return f"<tool_call>\n{_json(call)}\n</tool_call>"
 
 
@@ -106,7 +121,10 @@ def _result(message: Message, names: Mapping[str, str]) -> str:
 
 def _encoded_arguments(function: Mapping[str, Any]) -> str:
     arguments = function["arguments"]
-    return arguments if isinstance(arguments, str) else _json(arguments)
+    if not isinstance(arguments, str):
+        return _json(arguments)
+    # Models that see an empty text write one.
+    return arguments if arguments.strip() else "{}"
 
 
 def _json(value: object) -> str:

@@ -46,6 +46,10 @@ KNOWS_TOOLS = (
     "{% endfor %}{{ '\n' }}{% endfor %}"
 )
 ARGUMENTS_AS_TEXT = KNOWS_TOOLS.replace("{{ call.function.arguments | tojson }}", "{{ '=' + call.function.arguments }}")
+ITERATES = KNOWS_TOOLS.replace(
+    "{{ call.function.arguments | tojson }}",
+    "{% for key, value in call.function.arguments.items() %}<{{ key }}>{{ value }}{% endfor %}",
+)
 THINKING = CHATML.replace("assistant\n{% endif", "assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif")
 KNOWS_ALL = (
     "{{ reasoning_effort }} {{ verbosity }} {{ enable_thinking }} {{ custom | tojson }}"
@@ -92,7 +96,7 @@ def test_a_template_that_supports_tools() -> None:
     assert ChatTemplate(KNOWS_TOOLS).supports_tools
     assert text(KNOWS_TOOLS, messages=CALLED, tools=[TOOL]) == (
         'weather: {"type": "object", "properties": {}}\n'
-        'user: Hi\nassistant: weather{"city": "x"}time"{broken"\ntool: noon\ntool: warm\n'
+        'user: Hi\nassistant: weather{"city": "x"}time{}\ntool: noon\ntool: warm\n'
     )
 
 
@@ -100,6 +104,18 @@ def test_a_template_that_wants_arguments_as_text() -> None:
     """A template that expects arguments as text gets them as JSON."""
     assert ChatTemplate(ARGUMENTS_AS_TEXT).supports_tools
     assert 'assistant: weather={"city": "x"}time={broken\n' in text(ARGUMENTS_AS_TEXT, messages=CALLED)
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "{broken", "[1]", "null", '"x"'])
+@pytest.mark.parametrize("source", [KNOWS_TOOLS, ITERATES, ARGUMENTS_AS_TEXT, CHATML])
+def test_arguments_that_are_no_object(source: str, arguments: str) -> None:
+    """A conversation goes on after a call whose arguments are empty or cut off, and never shows empty ones."""
+    function = {"name": "time", "arguments": arguments}
+    said = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    found = text(source, messages=[QUESTION, said])
+    assert "time" in found
+    if not arguments.strip():
+        assert json.dumps(arguments) not in found
 
 
 def test_a_template_without_tools() -> None:
