@@ -39,8 +39,8 @@ class Turn(msgspec.Struct, frozen=True):
     prompt: str
     control: frozenset[str] = frozenset()
 
-    def read(self, model_format: ModelFormat, tools: Mapping[str, Any]) -> Message:
-        """Return the message that a model's answer of this text would become."""
+    def read(self, model_format: ModelFormat, tools: Mapping[str, Any], cut: bool = False) -> Message:
+        """Return the message that a model's answer of this text would become, with `cut` if it was cut off there."""
         tags = model_format.tags
         opened = tags is not None and self.start.rstrip().endswith(tags.opening)
         parser = model_format.parser(tools, opened)
@@ -51,7 +51,7 @@ class Turn(msgspec.Struct, frozen=True):
             text = text.removeprefix(tags.closing)
         if parser is None:
             return Message(text.strip())
-        return _message([*parser.decode(text), *parser.flush()])
+        return _message([*parser.decode(text), *parser.flush(cut)])
 
     def _until_end(self, control: Collection[str]) -> str:
         """Return the text before what ends a message, where an answer stops: the template may go on."""

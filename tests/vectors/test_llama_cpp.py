@@ -45,7 +45,7 @@ def read(case: Case) -> Message:
     path = TEMPLATES / case.template
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
     turn = Turn(prompt_of(case, path), case.text, end="", prompt="", control=control_texts(path))
-    return turn.read(format_of(path).format, schemas)
+    return turn.read(format_of(path).format, schemas, cut=bool(case.parameters.get("is_partial")))
 
 
 def agrees(case: Case, found: Message) -> bool:

@@ -20,7 +20,7 @@ from tests.vectors.vllm_values import (
 
 TOOL_FORMATS: Mapping[str, str] = {
     "deepseek_v31": "deepseek",
-    "ernie45": "ernie",
+    "ernie45": "hermes",
     "glm45": "glm47",
     "granite-20b-fc": "granite_20b",
     "granite4": "hermes",

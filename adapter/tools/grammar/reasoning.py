@@ -18,7 +18,8 @@ _MARK = re.compile(r"<[^<>\s]+>")
 class Tags(msgspec.Struct, frozen=True):
     """Pair of tags around reasoning. `name` is used in settings. `others` are other pairs that mean the same. `answers`
     are pairs of marks that may be around the content, and `ends` marks that may follow it. `templates` are sets of
-    strings, one of which is in a chat template with these tags; by default that is one of the tags.
+    strings, one of which is in a chat template with these tags; by default that is one of the tags. `label` is a
+    line that may follow the opening tag. `anywhere`: there may be more reasoning after content has begun.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Tags(msgspec.Struct, frozen=True):
     answers: tuple[tuple[str, str], ...] = ()
     ends: tuple[str, ...] = ()
     templates: tuple[tuple[str, ...], ...] = ()
+    label: str = ""
+    anywhere: bool = False
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -48,7 +51,11 @@ class Tags(msgspec.Struct, frozen=True):
         """
         openings, closings = zip((self.opening, self.closing), *self.others, strict=True)
         yield from source.space()
-        if (yield from source.literal(*openings)) or in_reasoning:
+        opened = in_reasoning
+        while (yield from source.literal(*openings)):
+            opened = True
+        if opened:
+            yield from source.label(self.label, self.closing)
             yield from source.space()
             source.skip()
             if not (yield from self._reasoning(source, closings, calls if source.tools else None)):
@@ -83,6 +90,8 @@ class Tags(msgspec.Struct, frozen=True):
 
     def _begin_answer(self, source: Source, closings: tuple[str, ...]) -> Reading[None]:
         source.ignored = (*closings, *self.ends)
+        if self.anywhere:
+            source.reasoning = (self.opening, self.label, self.closing)
         openings = [opening for opening, _ in self.answers]
         opening = (yield from source.literal(*openings)) if openings else ""
         if opening:
@@ -153,6 +162,6 @@ TAGS = (
     Tags("seed", "<seed:think>", "</seed:think>"),
     Tags("minimax", "<mm:think>", "</mm:think>"),
     Tags("hy3", "<think:opensource>", "</think:opensource>", templates=(("<think{}>", "opensource"),)),
-    Tags("gemma4", "<|channel>thought", "<channel|>"),
+    Tags("gemma4", "<|channel>", "<channel|>", label="thought", anywhere=True),
     Tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>", (), _COHERE),
 )

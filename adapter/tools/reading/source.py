@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from adapter.tools.reading.json_value import JsonValue
-from adapter.tools.reading.parts import Content, Part, Skipped, ToolArguments, ToolCallBegin, merge
+from adapter.tools.reading.parts import Content, Part, Reasoning, Skipped, ToolArguments, ToolCallBegin, merge
 from adapter.tools.reading.text import Reading, TextReader, compiled_marks
 
 MakePart: TypeAlias = Callable[[str, int], Part]
@@ -27,7 +27,8 @@ class Source(TextReader):
     Emitting turns everything read since the last part into a part, so that sizes add up whatever a format does. Text
     that was read but not emitted can be read again by setting `at` to 0. `tools` are the functions that may be called,
     None if unknown. Marks in `ignored` are left out of content, unless they are in quotes, and so is `answer_end` with
-    the white space before it.
+    the white space before it. `reasoning` are the opening tag, the label that may follow it, and the closing tag of
+    reasoning that may be within content.
     """
 
     def __init__(self, tools: Tools | None = None) -> None:
@@ -35,6 +36,7 @@ class Source(TextReader):
         self.tools = tools
         self.ignored: tuple[str, ...] = ()
         self.answer_end = ""
+        self.reasoning: tuple[str, str, str] | None = None
         self._parts: list[Part] = []
         self._calls = 0
         self._before = ""
@@ -144,7 +146,8 @@ class Source(TextReader):
 
     @property
     def _ignored(self) -> tuple[str, ...]:
-        return (*self.ignored, self.answer_end) if self.answer_end else self.ignored
+        ignored = (*self.ignored, self.answer_end) if self.answer_end else self.ignored
+        return (*ignored, self.reasoning[0]) if self.reasoning else ignored
 
     def _ignore(self, ignored: tuple[str, ...]) -> Reading[bool]:
         """Drop a mark of `ignored`, and white space on one side of it, if one is here and not in quotes."""
@@ -154,12 +157,31 @@ class Source(TextReader):
             self.at = before
             self.emit(Skipped.of if mark == self.answer_end else Content)
             self.at = len(mark)
+            if self.reasoning and mark == self.reasoning[0]:
+                yield from self._reason(self.reasoning)
+                return True
             if not self._before.strip():
                 yield from self.space()
             self.skip()
         elif mark:
             self.emit(Content)
         return bool(mark)
+
+    def label(self, label: str, closing: str) -> Reading[None]:
+        """Read `label`, if there is one, where it is a line of its own or all there is before `closing`."""
+        if label and (yield from self.literal(f"{label}\n", label + closing)).endswith(closing):
+            self.at -= len(closing)
+
+    def _reason(self, reasoning: tuple[str, str, str]) -> Reading[None]:
+        """Emit reasoning within content, after its opening tag."""
+        _, label, closing = reasoning
+        yield from self.label(label, closing)
+        yield from self.space()
+        self.skip()
+        yield from self.emit_until(closing, make=Reasoning, trim=True)
+        yield from self.space()
+        yield from self.literal(closing)
+        self.skip()
 
     def _emit_end(self, mark_at: int, make: MakePart) -> None:
         """Emit the end of the text, but for most of a mark that was cut off."""

@@ -404,6 +404,24 @@ def test_a_call_after_many_marks() -> None:
     assert read(only("hermes", "think"), text) == Message(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content"),
+    [
+        ("<|channel>thought\nHm\n<channel|>Yes", "Hm", "Yes"),
+        ("<|channel>thought<channel|>Yes", "", "Yes"),
+        ("<|channel>thousand reasons<channel|>Yes", "thousand reasons", "Yes"),
+        ("<|channel><|channel>thought\n<channel|>Yes", "", "Yes"),
+        ("<|channel>thought\n<channel|>Yes<|channel>thought\n<channel|><channel|>", "", "Yes"),
+        ("One\n<|channel>thought\nHm<channel|>\nTwo", "Hm", "One\n\nTwo"),
+        ("<|channel>thought\nHm<channel|>One<|channel>Hm", "HmHm", "One"),
+    ],
+)
+def test_reasoning_in_several_places(text: str, reasoning: str, content: str) -> None:
+    """Gemma 4 names its channel of reasoning or not, and may open it again in the middle of an answer."""
+    for calls in ("none", "gemma4"):
+        assert read(only(calls, "gemma4"), text) == Message(content=content, reasoning=reasoning)
+
+
 def test_no_reasoning() -> None:
     """An answer without tags at its start is content, including later tags."""
     assert read(only("none", "think"), " Use <think> tags.") == Message(" Use <think> tags.")
