@@ -135,8 +135,8 @@ def test_any_names(fallbacks: dict[str, tuple[str, ...]]) -> None:
         (
             {"nodes": ["vlm=http://a"]},
             (
-                "--node[0].kind: expected one of llama-server, lmstudio, ollama, openai, sglang, subnet, tgi, vllm,"
-                " got 'vlm'; did you mean 'vllm'?"
+                "--node[0].kind: expected one of llama-server, lmstudio, ollama, openai, sglang, subnet, tgi,"
+                " transformers, vllm, got 'vlm'; did you mean 'vllm'?"
             ),
         ),
         (

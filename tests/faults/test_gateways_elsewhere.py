@@ -17,8 +17,8 @@ from tests.faults.programs import Gateway, gateway, nodes
 from tests.processes import free_port, until
 
 NODE = ("subnet.cli", "node", "--threads", "1", "--context-length", "512")
-# Long enough that no second draw gives the same by chance.
-STORY = tool("tell", {"story": {"type": "string", "maxLength": 60}})
+# Long enough to be cut, and that no second draw gives the same by chance.
+STORY = tool("tell", {"story": {"type": "string", "minLength": 40, "maxLength": 60}})
 CALLING = feature("Tell me a story.", max_tokens=100, tools=[STORY], tool_choice="required", parallel_tool_calls=False)
 QUESTIONS = {
     "greedy": msgspec.structs.replace(CALLING, temperature=0.0, seed=None),
