@@ -11,7 +11,7 @@ from jinja2 import Template, TemplateError, meta
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 
-from adapter.prompt.sandbox import MAX_RENDERED, environment
+from adapter.prompt.sandbox import MAX_RENDERED, copied, environment_of
 from subnet.errors import SettingsError
 
 
@@ -21,14 +21,17 @@ class JinjaTemplate:
     def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
         """Compile the template. Raises SettingsError if it does not compile."""
         self._template, self.variables = _compile(source)
+        self._environment, self._changes_lists = environment_of(source)
         self._globals = {**self._template.globals, "bos_token": bos_token, "eos_token": eos_token}
 
     def render(self, variables: Mapping[str, Any], deadline: float | None = None) -> str:
         """Return the rendered text. Raises whatever the template raises, and SecurityError if the text is too long, or
         if this thread's CPU time passes `deadline`, which is checked whenever the template writes something.
         """
+        if self._changes_lists:
+            variables = copied(dict(variables))
         # The template's `generate` does the same, but creates and copies the globals each time.
-        context = Context(environment, {**self._globals, **variables}, None, self._template.blocks)
+        context = Context(self._environment, {**self._globals, **variables}, None, self._template.blocks)
         pieces, size = [], 0
         for piece in self._template.root_render_func(context):
             size += len(piece)
@@ -44,6 +47,7 @@ class JinjaTemplate:
 def _compile(source: str) -> tuple[Template, frozenset[str]]:
     """Compile a template. Returns it with the names of the variables that it reads. Raises SettingsError."""
     try:
+        environment, _ = environment_of(source)
         variables = meta.find_undeclared_variables(environment.parse(source))
         return environment.from_string(source), frozenset(variables)
     except (TemplateError, RecursionError) as error:

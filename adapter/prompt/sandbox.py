@@ -35,16 +35,29 @@ class _Environment(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Return whether a template may use an attribute. It may append to lists: what it is given are copies."""
-        return (type(obj) is list and attr in _LIST_METHODS) or super().is_safe_attribute(obj, attr, value)
-
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
             raise SecurityError("the ** operator is not allowed")
         if _product_length(left, right) > MAX_RENDERED:
             raise SecurityError(f"the result of a multiplication exceeds {MAX_RENDERED} items")
         return super().call_binop(context, operator, left, right)
+
+
+class _ListEnvironment(_Environment):
+    """Environment for templates that change lists. They must be given copies: what is changed remains so."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether a template may use an attribute."""
+        return (type(obj) is list and attr in _LIST_METHODS) or super().is_safe_attribute(obj, attr, value)
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a value with all its lists and dicts."""
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return value
 
 
 def _product_length(left: object, right: object) -> int:
@@ -103,8 +116,8 @@ class _Dict:
         return dict.fromkeys(keys, value)
 
 
-def _create_environment() -> _Environment:
-    result = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
+def _create_environment(kind: type[_Environment]) -> _Environment:
+    result = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
     result.filters["tojson"] = _tojson
     # Templates written for other servers parse arguments with these.
     result.filters["fromjson"] = result.filters["from_json"] = json.loads
@@ -114,4 +127,11 @@ def _create_environment() -> _Environment:
     return result
 
 
-environment = _create_environment()
+_environment = _create_environment(_Environment)
+_list_environment = _create_environment(_ListEnvironment)
+
+
+def environment_of(source: str) -> tuple[ImmutableSandboxedEnvironment, bool]:
+    """Return the environment for a template, and whether the template may change lists that it is given."""
+    changes = any(f".{method}(" in source for method in _LIST_METHODS)
+    return (_list_environment if changes else _environment), changes

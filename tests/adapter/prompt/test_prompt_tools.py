@@ -305,3 +305,25 @@ def test_client_text_never_becomes_a_control_token(source: str, hostile: str) ->
     expected = 2 * 5 - 1 if source is CHATML else 0
     assert sum(token in TOKENIZER.control for token in tokens) == expected
     assert bytes(token for token in tokens if token < 256).count(hostile.encode()) >= 1
+
+
+def test_templates_that_change_lists() -> None:
+    """What a template appends to is a copy: neither the request nor the next prompt changes."""
+    source = (
+        "{% if tools is none %}{{ raise_exception('no tools') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% for t in tools %} and {{ t }}{% endfor %}"
+        "{% set own = [1] %}{% if own.append(2) %}{% endif %} {{ own | length }}"
+        "{% if tools.append(messages[0].content) %}{% endif %}{% if messages.append(messages[0]) %}{% endif %}"
+    )
+    template = ChatTemplate(source)
+    for text in ("one", "two"):
+        messages = [{"role": "user", "content": text}]
+        assert template.render(messages) == f"{text} 2"
+        assert len(messages) == 1
+
+
+@pytest.mark.parametrize("call", ["messages['app' ~ 'end'](1)", "(messages | attr('app' ~ 'end'))(1)"])
+def test_lists_that_are_changed_in_a_roundabout_way(call: str) -> None:
+    """A template that hides that it changes lists may not."""
+    with pytest.raises(InvalidRequest, match="rejected"):
+        ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}{{ " + call + " }}").render([QUESTION])
