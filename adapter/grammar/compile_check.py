@@ -14,17 +14,19 @@ _REGEX_ERROR = re.compile(r"^error: (.*)", re.MULTILINE)
 _MAX_MESSAGE = 200
 
 
-def compile_error(text: str) -> str | None:
+def compile_error(text: str, is_part: bool = False) -> str | None:
     """Return llguidance's error for a JSON schema as text, or None, in one line.
 
-    The schema is compiled as it is on nodes, except for the vocabulary, as some errors are only found then. Takes up to
-    a second for a large schema, without the GIL.
+    The schema is compiled as it is on nodes, except for the vocabulary, as some errors are only found then; `is_part`:
+    that is done for the whole schema later. Takes up to a second for a large schema, without the GIL.
     """
     try:
         grammar = LLMatcher.grammar_from_json_schema(text)
         is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
         if is_error:
             return _readable(messages[0])
+        if is_part:
+            return None
         matcher = LLMatcher(_bytes(), grammar, log_level=0)
         return _readable(matcher.get_error()) if matcher.is_error() else None
     except ValueError as error:

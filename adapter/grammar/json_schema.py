@@ -11,7 +11,7 @@ import msgspec
 from cachetools import LRUCache, cached
 
 from adapter.grammar.compile_check import UNSUPPORTED, compile_error
-from adapter.grammar.references import is_endless
+from adapter.grammar.references import References
 from adapter.grammar.strict_mode import Path, SchemaIssue, find_strict_issue
 
 MAX_SCHEMA_LENGTH = 256 * 1024
@@ -77,7 +77,7 @@ def _find_unsupported(schema: Mapping[str, Any], text: str) -> SchemaIssue | Non
     error = compile_error(text)
     if error is None:
         # The compiler finds these only when it comes to them.
-        path = next(_endless_references(schema, schema), None)
+        path = _endless_reference(schema)
         return None if path is None else SchemaIssue(path, "the schema refers to itself without end")
     path = CauseSearch(schema, error).path(schema)
     return SchemaIssue(path, f"'{path[-1]}' is not supported" if path and UNSUPPORTED.match(error) else error)
@@ -108,11 +108,16 @@ class CauseSearch:
         return self._remaining > 0 and compile_error(text) == self._error
 
 
-def _endless_references(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Path]:
-    if is_endless(root, schema.get("$ref")):
-        yield ("$ref",)
-    for step, subschema in _subschemas(schema):
-        yield from ((*step, *path) for path in _endless_references(root, subschema))
+def _endless_reference(root: Mapping[str, Any]) -> Path | None:
+    """Return the path of a reference that leads only back to itself, if there is one."""
+    references = References(root)
+    pending: list[tuple[Path, Mapping[str, Any]]] = [((), root)]
+    while pending:
+        path, schema = pending.pop()
+        if references.is_endless(schema.get("$ref")):
+            return (*path, "$ref")
+        pending += [((*path, *step), subschema) for step, subschema in reversed([*_subschemas(schema)])]
+    return None
 
 
 def _subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

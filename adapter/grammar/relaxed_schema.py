@@ -19,7 +19,7 @@ from cachetools import LRUCache, cached
 
 from adapter.grammar.compile_check import compile_error
 from adapter.grammar.json_schema import MAX_SCHEMA_LENGTH, CauseSearch, encode_schema
-from adapter.grammar.references import can_follow
+from adapter.grammar.references import References, steps_of
 from adapter.grammar.strict_mode import Path
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -30,6 +30,9 @@ _MAX_PATTERN = 4096
 # Maximum total length of the schemas whose results are cached, in characters.
 _MAX_CACHED = 16 * 2**20
 _MAX_DEPTH = 100
+_MAX_NUMBER = 2**53
+# Total length of the schemas that are compiled only to tell whether alternatives exclude one another, in characters.
+_COMPILE_BUDGET = 512 * 1024
 
 _TYPES = frozenset({"string", "integer", "number", "boolean", "null", "object", "array"})
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
@@ -37,7 +40,6 @@ _LIMITS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _SINGLE = frozenset({"items", "additionalProperties", "additionalItems"})
-_TEXTS = frozenset({"$id", "$anchor"})
 # Keywords that no grammar can follow: JSON Schema 2020-12 and its drafts. All others are annotations, and mean nothing.
 _UNSUPPORTED = frozenset(
     {
@@ -49,7 +51,12 @@ _UNSUPPORTED = frozenset(
 # Keywords that describe an object in several places, if there are others beside them.
 _COMPOSING = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
 _DESCRIBING = frozenset({"properties", "patternProperties", "required"})
-_OTHERS = frozenset({"additionalProperties", "patternProperties"})
+# Keywords that describe parts of an object elsewhere, wherever they are.
+_ELSEWHERE = frozenset({"allOf", "if", "dependentSchemas", "dependencies", "unevaluatedProperties"})
+# Keywords that say something of properties that are not listed.
+_OF_OTHERS = frozenset(
+    {"additionalProperties", "patternProperties", "minProperties", "propertyNames", "dependentRequired"}
+)
 _UNICODE_ESCAPE = re.compile(r"((?<!\\)(?:\\\\)*)\\u(?:\{([0-9A-Fa-f]{1,6})\}|([0-9A-Fa-f]{4}))")
 
 
@@ -78,13 +85,15 @@ def relax(schema: Mapping[str, Any], text: str) -> RelaxedSchema:
 
     Annotations are left out as well, unreported. Takes up to a few seconds for a large schema.
     """
+    if len(text) > MAX_SCHEMA_LENGTH:
+        return RelaxedSchema(_ANY_OBJECT, ((),), len(text))
     return _relaxed(schema)._replace(size=len(text))
 
 
 def _relaxed(schema: Mapping[str, Any]) -> RelaxedSchema:
     try:
         relaxing = _Relaxing(schema)
-        relaxed = relaxing.schema(schema, ())
+        relaxed = relaxing.root()
     except RecursionError:
         return RelaxedSchema(_ANY_OBJECT, ((),))
     return _repaired(relaxed, relaxing.dropped)
@@ -92,15 +101,18 @@ def _relaxed(schema: Mapping[str, Any]) -> RelaxedSchema:
 
 def _repaired(schema: Mapping[str, Any], dropped: list[Path]) -> RelaxedSchema:
     """Leave out what the compiler still rejects."""
-    for _ in range(_MAX_REPAIRS):
+    for repairs in range(_MAX_REPAIRS + 1):
         text = encode_schema(schema)
         if len(text) > MAX_SCHEMA_LENGTH:
             break
         if (error := compile_error(text)) is None:
             return RelaxedSchema(schema, tuple(dropped))
-        if not (path := CauseSearch(schema, error).path(schema)):
+        if repairs == _MAX_REPAIRS or not (path := CauseSearch(schema, error).path(schema)):
             break
         schema = without(schema, path)
+        if path[-1] in ("properties", "patternProperties"):
+            # Else what was left out would be forbidden.
+            schema = without(schema, (*path[:-1], "additionalProperties"))
         dropped.append(path)
     return RelaxedSchema(_ANY_OBJECT, ((),))
 
@@ -128,7 +140,20 @@ class _Relaxing:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.dropped: list[Path] = []
         self._root = root
+        self._references = References(root)
+        # Targets of references outside of the definitions, by their names there.
+        self._moved: dict[str, Any] = {}
+        # Number of subschemas around the current one that have a base of their own for references.
+        self._bases = 0
+        self._budget = _COMPILE_BUDGET
         self._closes = not _is_composed(root)
+
+    def root(self) -> dict[str, Any]:
+        """Return the relaxed form of the whole."""
+        relaxed: dict[str, Any] = self.schema(self._root, ())
+        if self._moved:
+            relaxed["$defs"] = {**relaxed.get("$defs", {}), **self._moved}
+        return relaxed
 
     def schema(self, given: Any, path: Path) -> Any:
         """Return the relaxed form of the schema at `path`."""
@@ -139,13 +164,18 @@ class _Relaxing:
                 self.dropped.append(path)
             return True
         kept: dict[str, Any] = {}
+        has_base = bool(path) and isinstance(given.get("$id"), str)
+        self._bases += has_base
         for key, value in _without_draft_4_limits(given).items():
             if value is None and key != "const":
                 # Go and Java encoders write a null for what is absent.
                 continue
             self._add(kept, key, value, (*path, key))
+        self._bases -= has_base
         if "oneOf" in kept:
             self._replace_one_of(kept, path)
+        if given.get("nullable") is True:
+            _add_null(kept)
         self._open_or_close(kept, given)
         return kept
 
@@ -155,7 +185,7 @@ class _Relaxing:
             # What was left out permitted some.
             kept.pop("additionalProperties", None)
             return
-        says_nothing = "properties" in kept and all(given.get(key) is None for key in _OTHERS)
+        says_nothing = "properties" in kept and all(given.get(key) is None for key in _OF_OTHERS)
         # A name that is required, but not listed, must remain possible.
         if self._closes and says_nothing and kept["properties"].keys() >= set(kept.get("required", ())):
             kept["additionalProperties"] = False
@@ -170,9 +200,24 @@ class _Relaxing:
         elif (check := _CHECKS.get(key)) is not None:
             self._add_checked(kept, key, check(value), path)
         elif key == "$ref":
-            self._add_checked(kept, key, value if can_follow(self._root, value) else None, path)
+            self._add_checked(kept, key, self._reference(value), path)
         elif key in _MAPS or key in _LISTS or key in _SINGLE or key in _UNSUPPORTED:
             self.dropped.append(path)
+
+    def _reference(self, reference: Any) -> str | None:
+        """Return a reference to the relaxed form of what `reference` refers to; None if a grammar cannot follow it."""
+        if self._bases or not self._references.can_follow(reference):
+            return None
+        target: str = reference
+        steps = steps_of(target)
+        if not steps or (len(steps) == 2 and steps[0] in ("$defs", "definitions")):
+            return target
+        # Only definitions are in the result at the same place, and unchanged in their meaning.
+        name = "/".join(steps)
+        if name not in self._moved:
+            self._moved[name] = True
+            self._moved[name] = self.schema(self._references.resolve(target), tuple(steps))
+        return "#/$defs/" + name.replace("~", "~0").replace("/", "~1")
 
     def _add_checked(self, kept: dict[str, Any], key: str, value: Any, path: Path) -> None:
         if value is None and key != "const":
@@ -192,7 +237,9 @@ class _Relaxing:
         """Replace oneOf by anyOf, unless its alternatives are known to exclude one another."""
         shared = {key: self._root[key] for key in ("$defs", "definitions") if isinstance(self._root.get(key), Mapping)}
         options = kept["oneOf"]
-        if compile_error(encode_schema({**shared, "oneOf": options})) is None:
+        text = encode_schema({**shared, "oneOf": options})
+        self._budget -= len(text)
+        if self._budget > 0 and compile_error(text) is None:
             return
         self.dropped.append((*path, "oneOf"))
         del kept["oneOf"]
@@ -200,6 +247,15 @@ class _Relaxing:
             kept["allOf"] = [*kept.get("allOf", []), {"anyOf": options}]
         else:
             kept["anyOf"] = options
+
+
+def _add_null(schema: dict[str, Any]) -> None:
+    """Allow null, as OpenAPI 3.0's `nullable` does."""
+    kind, values = schema.get("type"), schema.get("enum")
+    if kind is not None:
+        schema["type"] = [*(kind if isinstance(kind, list) else [kind]), "null"]
+    if values is not None and None not in values:
+        schema["enum"] = [*values, None]
 
 
 def _without_draft_4_limits(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,7 +276,7 @@ def _is_composed(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return False
     composing = schema.keys() & _COMPOSING
-    is_composed = "allOf" in composing or bool(composing and schema.keys() & _DESCRIBING)
+    is_composed = bool(schema.keys() & _ELSEWHERE or (composing and schema.keys() & _DESCRIBING))
     return is_composed or any(map(_is_composed, schema.values()))
 
 
@@ -233,8 +289,11 @@ def _count_of(schema: Mapping[str, Any], keyword: str) -> int:
 
 
 def _type(value: Any) -> Any:
-    names = value if isinstance(value, list) else [value]
-    return value if names and all(isinstance(name, str) and name in _TYPES for name in names) else None
+    # Gemini writes them in capitals.
+    names = [str(name).lower() for name in (value if isinstance(value, list) else [value]) if name is not None]
+    if not names or not _TYPES.issuperset(names):
+        return None
+    return names if isinstance(value, list) else names[0]
 
 
 def _count(value: Any) -> int | None:
@@ -243,7 +302,9 @@ def _count(value: Any) -> int | None:
 
 
 def _number(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Beyond that, as the limits of a 64-bit integer, the compiler counts wrong.
+    return value if is_number and abs(value) <= _MAX_NUMBER else None
 
 
 def _positive(value: Any) -> Any:
@@ -253,10 +314,6 @@ def _positive(value: Any) -> Any:
 
 def _names(value: Any) -> Any:
     return value if isinstance(value, list) and all(isinstance(name, str) for name in value) else None
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str) else None
 
 
 def _pattern(value: Any) -> str | None:
@@ -273,7 +330,7 @@ def _format(value: Any) -> str | None:
 
 @lru_cache(maxsize=512)
 def _compiles(keyword: str, value: str) -> bool:
-    return compile_error(msgspec.json.encode({"type": "string", keyword: value}).decode()) is None
+    return compile_error(msgspec.json.encode({"type": "string", keyword: value}).decode(), is_part=True) is None
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
@@ -286,5 +343,4 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "multipleOf": _positive,
     **dict.fromkeys(_COUNTS, _count),
     **dict.fromkeys(_LIMITS - {"multipleOf"}, _number),
-    **dict.fromkeys(_TEXTS, _text),
 }

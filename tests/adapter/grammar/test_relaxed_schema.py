@@ -83,6 +83,12 @@ LOOP = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
             {"type": "object", "patternProperties": {"^b": TEXT}},
             ["patternProperties.(?=a)"],
         ),
+        ({"type": "string", "nullable": True, "enum": ["x"]}, {"type": ["string", "null"], "enum": ["x", None]}, []),
+        ({"type": ["STRING", None]}, {"type": ["string"]}, []),
+        ({"type": "OBJECT"}, {"type": "object"}, []),
+        ({"type": "integer", "minimum": -(2**63)}, {"type": "integer"}, ["minimum"]),
+        ({"$id": "urn:a", "items": {"$ref": "#/$defs/t"}}, {"items": {}}, ["items.$ref"]),
+        ({"$ref": "#/$defs/Page%5BUser%5D"}, {"$ref": "#/$defs/Page%5BUser%5D"}, []),
         # What the compiler finds.
         ({"allOf": [TEXT, {"type": "integer"}], "description": "x"}, None, None),
     ],
@@ -93,7 +99,7 @@ def test_what_a_grammar_cannot_follow(schema: Any, kept: Any, dropped: list[str]
         ({"type": "object", "properties": {"p": schema}, "additionalProperties": False}, ("properties", "p")),
         ({"type": "object", "properties": {"p": {"type": "array", "items": schema}}}, ("properties", "p", "items")),
     ):
-        found = relaxed({**outer, "$defs": LOOP})
+        found = relaxed({**outer, "$defs": {**LOOP, "t": TEXT, "Page[User]": TEXT}})
         assert compile_error(msgspec.json.encode(found.schema).decode()) is None
         if dropped is None:
             continue
@@ -119,6 +125,12 @@ def test_what_a_grammar_cannot_follow(schema: Any, kept: Any, dropped: list[str]
         ({"properties": {"a": TEXT}, "allOf": [{"properties": {"b": TEXT}}]}, False),
         ({"properties": {"a": TEXT}, "anyOf": [{"properties": {"b": TEXT}}]}, False),
         ({"properties": {"a": TEXT}, "$ref": "#/$defs/o"}, False),
+        ({"properties": {"a": TEXT}, "if": {}, "then": {"properties": {"b": TEXT}}}, False),
+        ({"properties": {"a": TEXT}, "dependentSchemas": {"a": {"properties": {"b": TEXT}}}}, False),
+        ({"properties": {"a": TEXT}, "dependentRequired": {"a": ["b"]}}, False),
+        ({"properties": {"a": TEXT}, "unevaluatedProperties": TEXT}, False),
+        ({"properties": {}, "minProperties": 1}, False),
+        ({"properties": {}, "propertyNames": {"minLength": 1}}, False),
         ({"anyOf": [{"properties": {"a": TEXT}}, {"type": "null"}]}, False),
     ],
 )
@@ -133,6 +145,7 @@ def test_objects_that_say_nothing_of_others(schema: dict[str, Any], closed: bool
     "schema",
     [
         {"properties": {"a": {"enum": ["x" * 300_000]}}},
+        {"properties": {"a": {"description": "x" * 300_000}}},
         {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
         {"$ref": "#"},
     ],
@@ -142,6 +155,48 @@ def test_schemas_beyond_all_limits(schema: dict[str, Any]) -> None:
     found = relaxed({"type": "object", **schema})
     assert found.schema["type"] == "object"
     assert found.dropped
+    assert compile_error(msgspec.json.encode(found.schema).decode()) is None
+
+
+def test_references_to_other_places() -> None:
+    """References outside of the definitions, as in documents of OpenAPI, are followed as well."""
+    user = {"type": "object", "properties": {"name": TEXT, "boss": {"$ref": "#/components/schemas/User"}}}
+    properties = {f"p{number}": {"$ref": "#/components/schemas/User"} for number in range(20)}
+    properties["first"] = {"$ref": "#/properties/p0"}
+    root = {"type": "object", "properties": properties, "components": {"schemas": {"User": user}}}
+    found = relaxed(root)
+    assert not found.dropped
+    grammar = Grammar("json_schema", json.dumps(found.schema))
+    assert fits(grammar, '{"p0": {"name": "a", "boss": {"name": "b"}}, "first": {"name": "c"}}')
+    assert not fits(grammar, '{"p0": {"name": "a", "boss": {"name": 1}}}')
+    assert not fits(grammar, '{"first": {"name": 1}}')
+
+
+def test_repairs_do_not_forbid_what_they_leave_out() -> None:
+    """Where a list of properties must be left out, others are allowed."""
+    found = relaxed({"type": "object", "properties": {"a": TEXT}, "minProperties": 2, "additionalProperties": False})
+    assert found.dropped
+    assert fits(Grammar("json_schema", json.dumps(found.schema)), '{"x": 1, "y": 2}')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {
+            "properties": {f"p{number}": {"$ref": "#/$defs/d"} for number in range(3000)},
+            "$defs": {"d": {"allOf": [{"$ref": "#/$defs/e"}] * 3000}, "e": TEXT},
+        },
+        {
+            "properties": {f"p{number}": {"oneOf": [{"$ref": "#/$defs/d"}, TEXT]} for number in range(300)},
+            "$defs": {"d": {"enum": [f"v{number}" for number in range(20_000)]}},
+        },
+        {"properties": {f"p{number}": {"type": "string", "pattern": f"^{number}a+$"} for number in range(1000)}},
+    ],
+    ids=["references", "alternatives", "patterns"],
+)
+def test_the_work_for_a_schema_is_bounded(schema: dict[str, Any]) -> None:
+    """Schemas that repeat their parts many times are relaxed without doing the work as often."""
+    found = relaxed({"type": "object", **schema})
     assert compile_error(msgspec.json.encode(found.schema).decode()) is None
 
 
