@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,7 +68,8 @@ class LlamaCppEngine(SteppingEngine):
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._prompt_cache = prompt_cache
         self._tokenizer = TokenizerProcess(model_path)
-        self._tokenizing = asyncio.Lock()
+        # The process handles one request at a time.
+        self._tokenizing = ThreadPoolExecutor(1, "tokenizer")
         self._to_tokenize = 0
 
     async def __aenter__(self) -> Self:
@@ -115,6 +117,7 @@ class LlamaCppEngine(SteppingEngine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._tokenizer.close)
         await asyncio.to_thread(self._prefill_context.close)
         self._context.close()
@@ -129,14 +132,19 @@ class LlamaCppEngine(SteppingEngine):
         if self._to_tokenize >= _MAX_TO_TOKENIZE:
             raise NodeBusy(f"{self._to_tokenize} requests wait to be tokenized", retry_after=0.2)
         self._to_tokenize += 1
+        # A call that has begun goes on when its request is cancelled, and counts until it ends.
+        work = asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokenizer.tokenize, texts)
+        work.add_done_callback(self._tokenized)
         try:
-            # The process handles one request at a time, and waiting threads would be missing elsewhere.
-            async with self._tokenizing:
-                return await asyncio.to_thread(self._tokenizer.tokenize, texts)
+            return await asyncio.shield(work)
         except SettingsError as error:
             raise EngineFailed(error.message) from error
-        finally:
-            self._to_tokenize -= 1
+
+    def _tokenized(self, work: asyncio.Future[list[TokenIds]]) -> None:
+        self._to_tokenize -= 1
+        if not work.cancelled():
+            # Of a request that was cancelled, nobody else looks at it.
+            work.exception()
 
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:

@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,8 +27,10 @@ from subnet.engines.llama_cpp.header import BINDING
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.tensors import TokenIds
 
-# Seconds until a process that does not answer is killed.
-_TIMEOUT = 20.0
+# Seconds until a process that does not answer is killed: less than a gateway waits, so that the text is refused instead
+# of being tried on all nodes. And seconds for its start.
+_TIMEOUT = 5.0
+_START_TIMEOUT = 60.0
 # Bytes. Memory is taken as it is used: half a megabyte of text without a place to split needs 128 MB.
 _STACK_SIZE = 512 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -64,19 +67,16 @@ class TokenizerProcess:
     def _ask(self, request: list[str] | None) -> Any:
         with self._lock:
             process = self._started()
-            timer = threading.Timer(_TIMEOUT, process.kill)
-            timer.start()
             try:
                 assert process.stdin is not None
                 assert process.stdout is not None
-                _write(process.stdin, request)
-                return _read(process.stdout)
+                with _killed_after(_TIMEOUT if request is not None else _START_TIMEOUT, process):
+                    _write(process.stdin, request)
+                    return _read(process.stdout)
             except (OSError, EOFError) as error:
                 self._stop()
                 message = "The text cannot be tokenized: the model's tokenizer failed."
                 raise InvalidRequest(message, param="messages") from error
-            finally:
-                timer.cancel()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -87,7 +87,8 @@ class TokenizerProcess:
             )
             assert self._process.stdout is not None
             try:
-                problem = _read(self._process.stdout)
+                with _killed_after(_START_TIMEOUT, self._process):
+                    problem = _read(self._process.stdout)
             except (OSError, EOFError):
                 problem = f"llama.cpp cannot load the vocabulary of {self._path}"
             if problem is not None:
@@ -100,6 +101,16 @@ class TokenizerProcess:
         if process is not None:
             process.kill()
             process.communicate()
+
+
+@contextmanager
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _write(stream: IO[bytes], message: Any) -> None:

@@ -11,8 +11,8 @@ from subnet.pool.policies.rendezvous import rendezvous_order
 from subnet.tensors import TokenIds
 
 # Prefixes are remembered in blocks of so many tokens, up to so many blocks.
-_MEMORY_BLOCK = 64
-_MEMORY_BLOCKS = 128
+_MEMORY_BLOCK = 16
+_MEMORY_BLOCKS = 512
 _MAX_PREFIXES = 32_768
 
 
@@ -39,7 +39,9 @@ class PrefixAffinity(Policy):
     def choose(self, candidates: Sequence[C], hint: RoutingHint) -> C:
         digests = list(_digests(hint.prompt))
         chosen = self._choose(candidates, hint, self._memory.peer(digests))
-        self._memory.record(digests, chosen.peer)
+        if digests:
+            # Not its beginnings: they may be those of all conversations.
+            self._memory.record(digests[-1], chosen.peer)
         return chosen
 
     def _choose(self, candidates: Sequence[C], hint: RoutingHint, known: str | None) -> C:
@@ -58,20 +60,21 @@ class PrefixAffinity(Policy):
 
 
 class _PrefixMemory:
-    """The node that last got each of the latest prefixes, by digest."""
+    """The node that last got each of the latest prompts, by the digest of their whole blocks."""
 
     def __init__(self) -> None:
         self._peers: dict[bytes, str] = {}
 
     def peer(self, digests: Sequence[bytes]) -> str | None:
-        """Return the node that got the longest known prefix; `digests` are those of all prefixes, shortest first."""
+        """Return the node that got the longest known prompt that is a prefix of this one; `digests` are those of all
+        its prefixes, shortest first.
+        """
         return next((self._peers[digest] for digest in reversed(digests) if digest in self._peers), None)
 
-    def record(self, digests: Sequence[bytes], peer: str) -> None:
-        for digest in digests:
-            self._peers.pop(digest, None)
-            self._peers[digest] = peer
-        while len(self._peers) > _MAX_PREFIXES:
+    def record(self, digest: bytes, peer: str) -> None:
+        self._peers.pop(digest, None)
+        self._peers[digest] = peer
+        if len(self._peers) > _MAX_PREFIXES:
             del self._peers[next(iter(self._peers))]
 
 
