@@ -171,6 +171,14 @@ def test_the_next_turn_goes_to_the_same_node(prompt: list[int], following: list[
     assert len(loads) == 1 or peer_of(policy, busy, prompt + following) != chosen
 
 
+def test_a_common_beginning_is_no_conversation() -> None:
+    """Prompts that only begin alike, with the same instructions, spread over the nodes."""
+    policy, candidates = PrefixAffinity(), nodes(dict.fromkeys("abcdefgh", 0))
+    common = [*range(64)]
+    chosen = {peer_of(policy, candidates, [*common, *range(number, number + 40)]) for number in range(0, 4000, 20)}
+    assert len(chosen) == 8
+
+
 def test_prefixes_are_forgotten() -> None:
     """The memory of prefixes is bounded."""
     policy, candidates = PrefixAffinity(), nodes(dict.fromkeys("ab", 0))
