@@ -186,9 +186,13 @@ def test_more_tokens_than_the_context(servers: Servers) -> None:
 
 
 def test_an_invalid_schema(servers: Servers, lane: Lane) -> None:
-    """A schema that vLLM reports only inside the stream is the client's mistake all the same."""
-    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
-    answer = servers.ask(lane, asked(STORY, response_format=form))
+    """A schema that vLLM reports only inside the stream is the client's mistake all the same; so is one that the
+    gateway must follow.
+    """
+    wrong = {"type": "nonsense"}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": wrong}}
+    more: dict[str, Any] = {"response_format": form} if lane == "chat" else {"structured_outputs": {"json": wrong}}
+    answer = servers.ask(lane, asked(STORY, **more))
     assert answer.status == 400, answer.events
     assert servers.states(lane) == {"healthy"}
 
