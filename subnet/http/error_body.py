@@ -129,7 +129,7 @@ def _unquoted(message: str) -> tuple[str, str | None]:
     except (ValueError, RecursionError):
         return message, None
     inner, param = (error.get("message"), error.get("param")) if isinstance(error, dict) else (None, None)
-    return (inner, param if isinstance(param, str) else None) if isinstance(inner, str) else (message, None)
+    return (inner, param if isinstance(param, str) else None) if isinstance(inner, str) and inner else (message, None)
 
 
 def _truncate(text: str) -> str:
