@@ -58,7 +58,7 @@ class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Format in which a model writes calls and reasoning, and the template that prompts it to do so.
 
     `tools` and `reasoning` are the names of the formats, for people: null if there is none, "unknown" if the template
-    writes calls or reasoning in a way that no format reads. `refuses_tools`: there is no way to offer tools.
+    writes calls or reasoning in a way that no format reads. `refuses_tools`: tools cannot be offered at all.
     """
 
     format: ModelFormat

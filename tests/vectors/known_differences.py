@@ -26,12 +26,12 @@ UNKNOWN: Mapping[str, str] = {
 """Templates with tools in a format that is not known, by patterns."""
 
 LLAMA_CPP: Mapping[str, str] = {
-    "mistralai-Ministral-3-14B-Reasoning-2512.jinja:2648": "a grammar enforces the schema, so that there is no fence",
-    "meta-llama-Llama-3.1-8B-Instruct.jinja:6302": "a grammar enforces the schema, so that there is no fence",
+    "mistralai-Ministral-3-14B-Reasoning-2512.jinja:2648": "a grammar enforces the schema, without a code fence",
+    "meta-llama-Llama-3.1-8B-Instruct.jinja:6302": "a grammar enforces the schema, without a code fence",
     "Qwen3.5-4B.jinja:2377": "a mark that opens reasoning once more is dropped",
     "MiniMax-M3.jinja:5793": "nested elements are an object, even where the schema allows text as well",
     "Apriel-1.6-15b-Thinker-fixed.jinja:6*": "the mark that opens reasoning is in the prompt, and no part of it",
-    "openai-gpt-oss-120b.jinja:65*": "a message to a recipient that is no tool belongs to the reasoning",
+    "openai-gpt-oss-120b.jinja:65*": "a message to a recipient that is not a tool belongs to the reasoning",
 }
 """Expectations of llama.cpp that differ, by patterns of template and line."""
 
@@ -67,10 +67,10 @@ VLLM_ONLY: Mapping[str, str] = {
 """Tests of vLLM, by patterns, that do not apply: of what the gateway does not do."""
 
 VLLM: Mapping[str, str] = {
-    "*test_mtp_streaming_massive_chunk": "white space before a call is no content",
-    "*granite4*::test_tool_call_parser_complex*": "white space before a call is no content",
-    "*minimax_m2*::TestContentStreaming::test_content_before_tool_call": "white space before a call is no content",
-    "*minimax_m3*::test_streaming_nested_tool_call": "white space before a call is no content",
+    "*test_mtp_streaming_massive_chunk": "white space before a call is left out",
+    "*granite4*::test_tool_call_parser_complex*": "white space before a call is left out",
+    "*minimax_m2*::TestContentStreaming::test_content_before_tool_call": "white space before a call is left out",
+    "*minimax_m3*::test_streaming_nested_tool_call": "white space before a call is left out",
     "*deepseekv31*multiple_tools": "text after calls is content, as text before them",
     "*hunyuan*Thank you!*": "text after calls is content, as text before them",
     "*kimi_k2*test_content_after_tool_section": "text after calls is content, as text before them",
@@ -79,10 +79,10 @@ VLLM: Mapping[str, str] = {
     "*minicpm5*interleaved_text": "text after calls is content, as text before them",
     "*minicpm5*missing_function_end": "a call is one from its name on, as streams cannot take it back",
     "*minicpm5*param_missing_name*": "a call is one from its name on, as streams cannot take it back",
-    "*dots*stray_end_marker": "text that is no call stays text, with its marks",
-    "*dots*malformed_block*": "text that is no call stays text, with its marks",
-    "*kimi_k2*noise_between*": "text that is no call stays text, with its marks",
-    "*gemma4*BareAndMalformed*": "text that is no call stays text, with its marks",
+    "*dots*stray_end_marker": "text that is not a call stays text, with its marks",
+    "*dots*malformed_block*": "text that is not a call stays text, with its marks",
+    "*kimi_k2*noise_between*": "text that is not a call stays text, with its marks",
+    "*gemma4*BareAndMalformed*": "text that is not a call stays text, with its marks",
     "*kimi_k2*invalid_funcall_id*": "an id without a number names its function as well",
     "*test_gemma4_reasoning[[]invalid*": "a stray mark of the end of reasoning is dropped",
     "*lfm2*nested_*": "quotes that are not escaped end a text, as in Python",

@@ -10,7 +10,7 @@ from subnet.pool.policies.least_loaded import LeastLoaded
 from subnet.pool.policies.rendezvous import rendezvous_order
 from subnet.tensors import TokenIds
 
-# Prefixes are remembered in blocks of so many tokens, up to so many blocks.
+# Size of a block, in tokens, in which prompts are compared, and the maximum number of blocks.
 _MEMORY_BLOCK = 16
 _MEMORY_BLOCKS = 512
 _MAX_PREFIXES = 32_768

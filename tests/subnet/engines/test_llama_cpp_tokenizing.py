@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from subnet import Limits
 from subnet.detect.upstream_protocol import UpstreamProtocol
 from subnet.engines.llama_cpp import LlamaCppEngine, NativeTokenizer
 from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
-from subnet.errors import InvalidRequest, SettingsError
+from subnet.errors import InvalidRequest, NodeBusy, SettingsError
 from subnet.http.node_spec import NodeSpec
 from subnet.models.resolve import resolve
 from subnet.node.run import listening
@@ -107,3 +109,20 @@ async def test_a_model_whose_node_tokenizes(regrouped: Path) -> None:
             assert completion["choices"][0]["text"].startswith(text)
             [embedding] = (await post("/v1/embeddings", input=text))["data"]
             assert np.linalg.norm(embedding["embedding"]) == pytest.approx(1, abs=1e-3)
+
+
+async def test_cancelled_calls_count_until_they_end(regrouped: Path) -> None:
+    """A call that was cancelled still waits for the process, so that the number of waiting calls is bounded."""
+    async with LlamaCppEngine(model_path=regrouped, context_length=64, threads=1) as engine:
+        (process,) = [one for one in psutil.Process().children() if "tokenizer_process" in " ".join(one.cmdline())]
+        process.suspend()
+        try:
+            calls = [asyncio.create_task(engine.tokenize(["a"])) for _ in range(64)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            with pytest.raises(NodeBusy):
+                await engine.tokenize(["a"])
+        finally:
+            process.resume()
