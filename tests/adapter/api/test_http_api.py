@@ -111,6 +111,12 @@ async def test_unknown_parameters(client: httpx.AsyncClient) -> None:
     assert "x-ignored-params" not in (await client.post(CHAT, json=ASK)).headers
 
 
+async def test_long_names_of_ignored_parameters(client: httpx.AsyncClient) -> None:
+    """The header that names ignored parameters is at most 1 KiB, and shortens long names."""
+    response = await client.post(CHAT, json={**ASK, **{letter * 5000: 1 for letter in "uvwxyz"}})
+    assert response.headers["x-ignored-params"].split(", ") == ["u" * 256, "v" * 256, "w" * 256, "..."]
+
+
 async def test_models(client: httpx.AsyncClient) -> None:
     """/v1/models lists all served models, and each is found by its id, which may contain slashes."""
     models = (await client.get("/v1/models")).json()

@@ -172,6 +172,13 @@ def test_references_to_other_places() -> None:
     assert not fits(grammar, '{"first": {"name": 1}}')
 
 
+def test_all_references_into_a_circle() -> None:
+    """Each reference into a circle is left out, whichever is met first."""
+    properties = {name: {"$ref": f"#/$defs/{name}"} for name in "abc"}
+    found = relaxed({"type": "object", "properties": properties, "$defs": {**LOOP, "c": {"allOf": [LOOP["a"]]}}})
+    assert {path[1] for path in found.dropped if path[0] == "properties"} == {"a", "b", "c"}
+
+
 def test_repairs_do_not_forbid_what_they_leave_out() -> None:
     """Where a list of properties must be left out, others are allowed."""
     found = relaxed({"type": "object", "properties": {"a": TEXT}, "minProperties": 2, "additionalProperties": False})

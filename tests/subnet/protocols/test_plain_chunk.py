@@ -150,3 +150,15 @@ def test_short_path_of_text() -> None:
         response.data(json.dumps(chunk({"content": content})).encode())
     assert [type(delta) for delta in deltas] == [ChatDelta, ChatText, ChatDelta, ChatText]
     assert [(delta.choice, delta.text) for delta in deltas] == [(3, "a"), (3, "b"), (3, ""), (3, "c")]
+
+
+def test_the_first_text_of_a_second_choice() -> None:
+    """A choice whose first chunk is plain text, after that of another choice, has begun as well."""
+    deltas: list[ChatDelta] = []
+    choices = [Choice(0), Choice(1)]
+    response = ChatResponse("the server", choices, deltas.append, NodeError, SimpleNamespace())
+    for index in (0, 0, 1, 1):
+        response.data(json.dumps({"choices": [{"index": index, "delta": {"content": "a"}}]}).encode())
+    response.data(b"[DONE]")
+    assert response.finish() == []
+    assert [delta.choice for delta in deltas if delta.text] == [0, 0, 1, 1]
