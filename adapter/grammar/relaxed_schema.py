@@ -57,6 +57,7 @@ _ELSEWHERE = frozenset({"allOf", "if", "dependentSchemas", "dependencies", "unev
 _OF_OTHERS = frozenset(
     {"additionalProperties", "patternProperties", "minProperties", "propertyNames", "dependentRequired"}
 )
+_UNSATISFIABLE = re.compile("required property '(.*)' is unsatisfiable", re.DOTALL)
 _UNICODE_ESCAPE = re.compile(r"((?<!\\)(?:\\\\)*)\\u(?:\{([0-9A-Fa-f]{1,6})\}|([0-9A-Fa-f]{4}))")
 
 
@@ -109,6 +110,9 @@ def _repaired(schema: Mapping[str, Any], dropped: list[Path]) -> RelaxedSchema:
             return RelaxedSchema(schema, tuple(dropped))
         if repairs == _MAX_REPAIRS or not (path := CauseSearch(schema, error).path(schema)):
             break
+        if path[-1] == "required" and (found := _UNSATISFIABLE.search(error)) is not None:
+            # The name remains required, and may have any value.
+            path = (*path[:-1], "properties", found[1])
         schema = without(schema, path)
         if path[-1] in ("properties", "patternProperties"):
             # Else what was left out would be forbidden.
@@ -124,11 +128,11 @@ def without(schema: Mapping[str, Any], path: Path) -> dict[str, Any]:
     keyword, *rest = path
     if not rest:
         return {key: value for key, value in schema.items() if key != keyword}
-    value = schema[str(keyword)]
+    value = schema.get(str(keyword), {})
     if keyword in _SINGLE:
         return {**schema, str(keyword): without(value, tuple(rest))}
     step, *inner = rest
-    changed = without(value[step], tuple(inner)) if inner else True
+    changed: Any = without(value[step], tuple(inner)) if inner else True
     if isinstance(value, list):
         return {**schema, str(keyword): [changed if index == step else item for index, item in enumerate(value)]}
     return {**schema, str(keyword): {**value, step: changed}}

@@ -186,6 +186,16 @@ def test_repairs_do_not_forbid_what_they_leave_out() -> None:
     assert fits(Grammar("json_schema", json.dumps(found.schema)), '{"x": 1, "y": 2}')
 
 
+def test_a_required_property_without_a_value() -> None:
+    """A property that nothing fits may have any value; it and all others remain required."""
+    properties = {"a": {"type": "string", "enum": [1]}, "b": TEXT}
+    found = relaxed({"type": "object", "properties": properties, "required": ["a", "b"]})
+    assert found.dropped == (("properties", "a"),)
+    grammar = Grammar("json_schema", json.dumps(found.schema))
+    assert fits(grammar, '{"a": 1, "b": "x"}')
+    assert not fits(grammar, '{"a": 1}')
+
+
 @pytest.mark.parametrize(
     "schema",
     [
