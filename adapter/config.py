@@ -171,7 +171,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_chat_template: Annotated[bool, Meta(description="allow requests to bring their own chat template")] = False
     cors_origins: Annotated[
         tuple[str, ...],
-        Meta(description="web origins that may call from a browser, or * for all", extra={"metavar": "ORIGIN"}),
+        Meta(
+            description="origins of web pages that may call from a browser, such as https://chat.example or"
+            " chrome-extension://*; * for all; null for pages without an origin, such as files: any website can send"
+            " that. Without `api_keys`, pages from this machine and desktop apps may always call",
+            extra={"metavar": "ORIGIN"},
+        ),
     ] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
     access_log: Annotated[bool, Meta(description="log one line per request")] = True

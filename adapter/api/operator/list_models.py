@@ -16,7 +16,7 @@ PATH = "/v1/models"
 
 async def show_models(request: Request) -> Response:
     """Handle GET /v1/models and GET /v1/models/{id}; ids may contain slashes."""
-    models, name = request.services.models, request.path.removeprefix(PATH).strip("/")
+    models, name = request.services.models, request.target.path.removeprefix(PATH).strip("/")
     if name:
         return json_response(_object(name, models.card(models.candidates(name)[0]), models))
     cards = models.cards_with_aliases()

@@ -16,11 +16,15 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: list[str] = []
 
 
+class Version(Struct, frozen=True, kw_only=True):
+    version: str
+
+
 class Home(Struct, frozen=True, kw_only=True):
-    """Home page as JSON. `models` is null if clients need an API key; `links` are paths by name."""
+    """Home page as JSON. `version` and `models` are null if clients need an API key; `links` are paths by name."""
 
     name: Literal["subnet-adapter"] = "subnet-adapter"
-    version: str
+    version: str | None
     models: list[str] | None
     links: dict[str, str]
 
