@@ -36,7 +36,7 @@ def build_app(
     lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`."""
-    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings))
+    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models())
     services = Services(
         settings=settings,
         models=models,

@@ -236,6 +236,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Return the digest that the cards of nodes must have, by model."""
         return {name: spec.card for name, spec in self.models.items() if spec.card is not None}
 
+    def promised_models(self) -> frozenset[str]:
+        """Return the models that nodes are said to serve, or that have settings."""
+        return frozenset(self.models).union(*(node.models for node in self.nodes))
+
     def __repr__(self) -> str:
         hidden = {name: "***" for name in _SECRETS if getattr(self, name)}
         values = msgspec.structs.asdict(self) | hidden

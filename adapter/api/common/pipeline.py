@@ -69,13 +69,14 @@ class ModelEndpoint(ABC, Generic[R, W]):
     async def __call__(self, request: Request) -> ASGIApp:
         call = await read(request, self.reader)
         models = request.services.models
-        candidates = models.candidates(self.model(call, models))
+        requested = self.model(call, models)
+        candidates = models.candidates(requested)
         if self.has_token_ids(call.params):
             # They mean something else to another model.
             candidates = candidates[:1]
         may_continue = request.services.settings.fallback_continues
         continue_text = partial(self.prepare_continuation, call) if may_continue else None
-        fallback = Fallback(candidates, partial(self.prepare, call), continue_text)
+        fallback = Fallback(candidates, partial(self.prepare, call), continue_text, requested=requested)
         request.record.works = fallback.works
         await fallback.prepare()
         return await self.respond(call, fallback)
