@@ -32,7 +32,7 @@ from adapter.prompt import (
 )
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
-from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
+from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds
 
@@ -218,6 +218,10 @@ class ModelRegistry:
     def grammars(self, model: Model) -> tuple[frozenset[GrammarKind], frozenset[GrammarKind]]:
         """Return the grammar kinds that all healthy nodes of `model` support, and those that any supports."""
         return self._manager.grammars(model.card.id)
+
+    def capabilities(self, card: ModelCard) -> list[Capabilities]:
+        """Return the optional features of each healthy node of a model; none on the chat lane."""
+        return [] if card.lane == "chat" else self._manager.capabilities(card.id)
 
     def card(self, candidate: Candidate) -> ModelCard:
         """Return the card of one of `candidates`: aliases are not resolved again.

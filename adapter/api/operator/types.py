@@ -84,15 +84,45 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     nodes: list[NodeRow]
 
 
+class ModelMeta(Struct, frozen=True, kw_only=True):
+    n_ctx: int
+
+
+class ModelArchitecture(Struct, frozen=True, kw_only=True):
+    input_modalities: list[str]
+    output_modalities: tuple[str, ...] = ("text",)
+
+
+class ModelCapabilities(Struct, frozen=True, kw_only=True):
+    """What a model can do; missing: not known."""
+
+    completion_chat: bool = True
+    function_calling: bool | UnsetType = UNSET
+    vision: bool | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
+    embeddings: bool | UnsetType = UNSET
+
+
 class ModelObject(Struct, frozen=True, kw_only=True):
     """Model as in OpenAI's API, with its `tool_format` and `reasoning` as in DeploymentRow. `has_chat_template` is
     false for a model without one, which is probably a base model, and null if its server applies the template.
+
+    Clients read the context length in tokens by the name that the server has which they were written for. What is not
+    known is missing.
     """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "subnet"
+    max_model_len: int | UnsetType = UNSET
+    context_length: int | UnsetType = UNSET
+    context_window: int | UnsetType = UNSET
+    max_context_length: int | UnsetType = UNSET
+    meta: ModelMeta | UnsetType = UNSET
+    architecture: ModelArchitecture | UnsetType = UNSET
+    supported_parameters: list[str] | UnsetType = UNSET
+    capabilities: ModelCapabilities
     tool_format: str | UnsetType | None = UNSET
     reasoning: str | UnsetType | None = UNSET
     has_chat_template: bool | None = None

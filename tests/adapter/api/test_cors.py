@@ -147,9 +147,9 @@ async def test_private_network_access() -> None:
 async def test_odd_names_of_requested_headers() -> None:
     """Requested headers that are no names of headers are not repeated in the response."""
     async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
-        for names in ("a\tb", "x" * 5000, '"', "\u00e4".encode("latin-1").decode("latin-1")):
+        for names in ("a\tb", "x" * 5000, '"', "\u00e4"):
             headers = {"origin": "http://localhost", **PREFLIGHT, "access-control-request-headers": names}
-            encoded = [(name, value.encode("latin-1")) for name, value in headers.items()]
+            encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
             response = await client.options(CHAT, headers=encoded)
             assert response.headers["access-control-allow-headers"] == "authorization, content-type"
 
