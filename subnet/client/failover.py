@@ -117,11 +117,13 @@ class Failover(Generic[D]):
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.
             if ledger.delivered_tokens > delivered:
                 race.attempt.lease.succeeded()
+                self._clear_suspicion()
             else:
                 race.attempt.lease.abandoned()
             raise
         else:
             race.attempt.lease.succeeded()
+            self._clear_suspicion()
             retry.on_progress()
             self._interrupted = False
         finally:
@@ -154,15 +156,14 @@ class Failover(Generic[D]):
 
     def _check_suspicion(self, error: NodeError, peer: str, has_progress: bool) -> None:
         """Raise RepeatedFailure if the request may have brought down `peer`, the second node in a row."""
-        is_suspect = may_be_caused(error) and not has_progress
-        if isinstance(error, NodeBusy) or not (is_suspect or self._suspects):
-            return
-        if (digest := self._ledger.digest) is None:
-            return
-        if is_suspect:
+        if has_progress or not (may_be_caused(error) or isinstance(error, NodeBusy)):
+            self._clear_suspicion()
+        elif may_be_caused(error) and (digest := self._ledger.digest) is not None:
             self._suspects.record(digest, peer)
             self._suspects.check(digest)
-        else:
+
+    def _clear_suspicion(self) -> None:
+        if self._suspects and (digest := self._ledger.digest) is not None:
             self._suspects.clear(digest)
 
     def _pin_model(self, deployment: Deployment) -> None:

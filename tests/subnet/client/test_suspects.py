@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -81,6 +82,19 @@ async def test_only_failures_in_a_row_count(other: SubnetError) -> None:
     protocols = nodes([EngineFailed("broke")], [other], [EngineFailed("broke")], [10])
     async with subnet(*protocols) as manager:
         assert await ask(sessions_of(manager)) == [10]
+
+
+async def test_an_answer_clears_the_suspicion() -> None:
+    """A request that another node answers is no longer suspected: nodes may die under it again and again."""
+    asked = count()
+
+    def script(request: object) -> list[Step]:
+        return [10] if next(asked) % 2 else [NodeDied("gone")]
+
+    async with subnet(*(MockProtocol(script, peer=peer) for peer in "abcdefgh")) as manager:
+        sessions = sessions_of(manager)
+        assert [await ask(sessions) for _ in range(3)] == [[10]] * 3
+    assert next(asked) == 6
 
 
 async def test_one_node_is_not_enough() -> None:
