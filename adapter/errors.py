@@ -22,6 +22,7 @@ from subnet.errors import (
     NodeTimeout,
     NoNodeAvailable,
     RateLimited,
+    RepeatedFailure,
     RequestError,
     SessionClosed,
     Unauthorized,
@@ -170,6 +171,12 @@ _TABLE: dict[type[Exception], Row] = {
         "An unexpected error in the gateway; its log has the traceback.",
         f"The server had an error while processing your request. {_LATER}",
     ),
+    RepeatedFailure: Row(
+        500,
+        _SERVER,
+        "repeated_failure",
+        "The request failed on two nodes in a row, which it may have caused; it is refused for a minute.",
+    ),
     # Not 401: the nodes reject the credentials of the gateway, not those of its client.
     Unauthorized: Row(
         502,
@@ -266,9 +273,9 @@ def log_error(error: Exception) -> None:
     if isinstance(error, ModelUnusable):
         return
     status = to_http_error(error).status
-    if status == 500:
+    if status == 500 and not isinstance(error, RepeatedFailure):
         logger.error("request %s failed", current_request.get(), exc_info=error)
-    elif status > 500:
+    elif status >= 500:
         logger.warning("request %s: %s: %s", current_request.get(), type(error).__name__, error)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from subnet.errors import WireError
 
@@ -13,6 +14,9 @@ Resume = Literal["continue", "replay", "exact"]
 Lane = Literal["token", "chat"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
 Modality = Literal["image", "audio", "file"]
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Number that a node reports, and that is checked when it is received."""
 
 
 class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,14 +88,14 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    context_length: int
+    context_length: Count
     tokenizer: str
     chat_template: str | None = None
     tool_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
-    stop_tokens: tuple[int, ...] = ()
-    created: int = 0
+    stop_tokens: tuple[Count, ...] = ()
+    created: Annotated[int, Meta(ge=0, le=2**40)] = 0
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
     weights: str = ""
@@ -124,7 +128,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     resume: Resume = "continue"
     positional_draws: bool = False
-    top_logprobs: int = 0
+    top_logprobs: Count = 0
     top_k: bool = False
     min_p: bool = False
     typical_p: bool = False
@@ -152,10 +156,10 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     cards: tuple[ModelCard, ...]
     capabilities: Capabilities
-    capacity: int
+    capacity: Count
     limited: bool = True
-    running: int = 0
-    process: int = 0
+    running: Count = 0
+    process: Count = 0
     draining: bool = False
 
     def card(self, model: str | None) -> ModelCard | None:

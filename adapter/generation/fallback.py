@@ -16,7 +16,14 @@ from adapter.request_id import current_request
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.resume.token import Diverged
-from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
+from subnet.errors import (
+    ContentRefused,
+    ContextLengthExceeded,
+    NodeError,
+    NoNodeAvailable,
+    RepeatedFailure,
+    RequestError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +33,14 @@ W = TypeVar("W", bound=Work)
 _MAX_RESTARTS = 3
 
 # Errors of a model after which the next one is tried.
-_FALLBACK_ERRORS = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
+_FALLBACK_ERRORS = (
+    NodeError,
+    NoNodeAvailable,
+    RepeatedFailure,
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelUnusable,
+)
 # Errors that mean an invalid request if the requested model raises them. A fallback that raises them does not support
 # the request, and is skipped; so is one whose answer differs from what was delivered.
 _REQUEST_ERRORS = (BadRequest, RequestError, AnswerDiffersError)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
+from subnet.panics import LibraryPanic, panics_as_errors
 from subnet.tensors import TokenIds
 
 _MAX_ORDINARY = 512
@@ -40,6 +41,13 @@ class Encoder(ABC):
         Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
         spaces.
         """
+        try:
+            with panics_as_errors:
+                return self._encode_parts(text)
+        except LibraryPanic as error:
+            raise InvalidRequest("The text cannot be tokenized: the tokenizer failed", param="messages") from error
+
+    def _encode_parts(self, text: str) -> TokenIds:
         if not self._user_defined_ids:
             return self._encode(text) if text else join([])
         parts = enumerate(self._user_defined_texts.split(text))
@@ -107,8 +115,9 @@ class JsonEncoder(Encoder):
 def encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
     """Return tiktoken's encoding with these ranks, among them all single bytes. Raises SettingsError."""
     try:
-        return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    except ValueError as error:
+        with panics_as_errors:
+            return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    except (ValueError, LibraryPanic) as error:
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
 
@@ -179,7 +188,8 @@ def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
         ]
         document |= {"post_processor": None, "truncation": None, "padding": None}
         _rename_control_tokens(document["model"], frozenset(artefact.control))
-        return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
+        with panics_as_errors:
+            return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
