@@ -178,6 +178,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"metavar": "ORIGIN"},
         ),
     ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="host names in requests to a gateway without `api_keys` on a loopback address, besides"
+            " localhost and loopback addresses; * for all. Others are refused: websites can let their names resolve to"
+            " this machine",
+            extra={"metavar": "NAME"},
+        ),
+    ] = ("host.docker.internal", "host.containers.internal")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
     access_log: Annotated[bool, Meta(description="log one line per request")] = True
     model: Annotated[

@@ -65,6 +65,10 @@ class InvalidApiKey(AdapterError):
     """Missing or unknown API key."""
 
 
+class HostRefused(AdapterError):
+    """Request for a host name that is not allowed."""
+
+
 class OriginRefused(AdapterError):
     """Request from a web page whose origin is not allowed."""
 
@@ -139,6 +143,7 @@ _TABLE: dict[type[Exception], Row] = {
     RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
     EndpointMissing: Row(400, _CLIENT, "unsupported_model", "No server of the model has the endpoint."),
     InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
+    HostRefused: Row(403, _CLIENT, "host_not_allowed", "The Host header names a host that is not in `allowed_hosts`."),
     OriginRefused: Row(403, _CLIENT, "origin_not_allowed", "The request comes from a web page that may not call."),
     ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
     UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),

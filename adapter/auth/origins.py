@@ -70,7 +70,8 @@ def _is_same_host(origin: str, host: str) -> bool:
 
 
 def _split(origin: str) -> SplitResult:
+    """Return the parts of an origin; empty ones if it is invalid. Browsers send no user name in it."""
     try:
-        return urlsplit(origin.lower())
+        return urlsplit("" if "@" in origin else origin.lower())
     except ValueError:
         return urlsplit("")

@@ -28,7 +28,14 @@ LOCAL = [
 ]
 FOREIGN = [
     *("https://evil.example", "http://localhost.evil.example", "http://evil.example:80", "http://127.0.0.1.nip.io"),
-    *("http://192.168.1.7:3000", "http://10.0.0.1", "http://notlocalhost", "http://localhost@evil.example", "null"),
+    *(
+        "http://192.168.1.7:3000",
+        "http://10.0.0.1",
+        "http://notlocalhost",
+        "http://localhost@evil.example",
+        "http://evil@localhost",
+        "null",
+    ),
     *("chrome-extension://abc", "moz-extension://abc", "http://evil.example/.localhost", "https://2130706433", "x", ""),
     *(
         "http://[::1",

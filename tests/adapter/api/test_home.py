@@ -48,7 +48,8 @@ async def test_programs_get_json(accept: str | None) -> None:
 
 async def test_browsers_get_a_page() -> None:
     """A browser gets HTML with the base URL as it is reached, the models, and links that work."""
-    async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
+    settings = Settings(allowed_hosts=("chat.example.com",), access_log=False)
+    async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.get("/", headers=BROWSER)
         page = Page(response.text)
         assert response.headers["content-type"] == "text/html; charset=utf-8"

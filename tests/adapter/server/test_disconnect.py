@@ -91,7 +91,7 @@ async def test_after_a_long_request() -> None:
         before = asyncio.all_tasks()
         reader, writer = await asyncio.open_connection(host, int(port))
         body = json.dumps({**ASK, "messages": [{"role": "user", "content": "long " * 30_000}]}).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode())
         await reader.readuntil(b"100 Continue")
         writer.write(body)
@@ -192,7 +192,7 @@ async def test_while_the_request_is_sent() -> None:
         host, port = url.removeprefix("http://").split(":")
         before = asyncio.all_tasks()
         reader, writer = await asyncio.open_connection(host, int(port))
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
         writer.write(head + b"content-length: 100\r\n\r\n")
         # The server sends this once the handler reads the body.
         await reader.readuntil(b"100 Continue")

@@ -29,7 +29,7 @@ UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings
 def request(version: str = "1.1", headers: str = "", **fields: Any) -> bytes:
     body = json.dumps({**ASK, **fields}).encode()
     line = f"POST /v1/chat/completions HTTP/{version}\r\n"
-    return f"{line}host: x\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"{line}host: localhost\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -69,7 +69,7 @@ async def test_no_proxy() -> None:
     """CONNECT gets status 400."""
     async with gateway(saying("Hi")) as url:
         reader, writer = await connect(url)
-        writer.write(b"CONNECT example.org:443 HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"CONNECT example.org:443 HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
         writer.close()
 
@@ -155,7 +155,7 @@ class Waiting(MockProtocol):
 
 
 JUNK = b"\x00\x00\r\n\r\n"
-BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
+BROKEN = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
 FIRST_TOKEN = b'"content":"A"'
 END = b"data: [DONE]\n\n\r\n0\r\n\r\n"
 
@@ -240,7 +240,7 @@ async def test_junk_in_a_request() -> None:
     """Invalid input in a request body gets status 400."""
     async with gateway(saying("Hi")) as url:
         reader, writer = await connect(url)
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + b"2\r\n{}\r\n")
         await asyncio.sleep(0)
         writer.write(b"not a size\r\n")
@@ -289,14 +289,14 @@ async def test_a_slow_client() -> None:
     assert size >= 2**26
 
 
-CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("start", "piece"),
     [
-        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n", b"x-filler: %b\r\n" % (b"a" * 4096)),
-        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-filler: ", b"a" * 4096),
+        (b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n", b"x-filler: %b\r\n" % (b"a" * 4096)),
+        (b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-filler: ", b"a" * 4096),
         (CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-trailer: %b\r\n" % (b"a" * 4096)),
         (CHUNKED + b"2;", b"a" * 4096),
     ],

@@ -49,7 +49,7 @@ async def response_to(app: ASGIApp, *, method: str = "GET", version: str = "1.1"
     config.load()
     protocol = HttpProtocol(config, state, {})
     protocol.connection_made(transport)
-    protocol.data_received(f"{method} / HTTP/{version}\r\nhost: x\r\n\r\n".encode())
+    protocol.data_received(f"{method} / HTTP/{version}\r\nhost: localhost\r\n\r\n".encode())
     async with asyncio.timeout(5):
         await asyncio.gather(*state.tasks)
     alive = not transport.closed
