@@ -65,6 +65,10 @@ class InvalidApiKey(AdapterError):
     """Missing or unknown API key."""
 
 
+class OriginRefused(AdapterError):
+    """Request from a web page whose origin is not allowed."""
+
+
 class ModelNotFound(AdapterError):
     """Unknown model: no node has ever served one of this name."""
 
@@ -135,6 +139,7 @@ _TABLE: dict[type[Exception], Row] = {
     RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
     EndpointMissing: Row(400, _CLIENT, "unsupported_model", "No server of the model has the endpoint."),
     InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
+    OriginRefused: Row(403, _CLIENT, "origin_not_allowed", "The request comes from a web page that may not call."),
     ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
     UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),
     WrongMethod: Row(405, _CLIENT, "method_not_allowed", "The endpoint has other methods; `Allow` names them."),

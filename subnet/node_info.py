@@ -80,7 +80,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
     which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
     "", there is no chat template, and a `context_length` of 0 is unknown. `tool_template` is a template of its own for
-    requests with tools, if the model has one. `modalities` are the inputs besides text.
+    requests with tools, if the model has one. `modalities` are the inputs besides text. `created` is a Unix time in
+    seconds, 0 if it is not known. `tools`, `reasoning` and `parameters` are what a server of the chat lane says that
+    the model supports (None, or no parameters: it does not say).
     `weights` is a fingerprint of the model's weights, see subnet/models/weights.py and `fingerprint_facts`; "" if it is
     not known.
     """
@@ -97,6 +99,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
     weights: str = ""
+    tools: bool | None = None
+    reasoning: bool | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

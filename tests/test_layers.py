@@ -25,7 +25,7 @@ ALLOWED = {
         " subnet.pool.policies"
     ),
     "adapter.app": (
-        "adapter.api adapter.api.common adapter.auth adapter.config adapter.errors adapter.generation"
+        "adapter.api adapter.api.common adapter.config adapter.errors adapter.generation"
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
