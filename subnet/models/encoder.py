@@ -38,10 +38,17 @@ class Encoder(ABC):
         """Return the token ids of a text without lone surrogates.
 
         Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
-        spaces.
+        spaces, and if the tokenizer fails.
         """
-        if not self._user_defined_ids:
-            return self._encode(text) if text else join([])
+        try:
+            return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
+        except BaseException as error:
+            # A panic in Rust, as for a pattern that matches nothing, is not an Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise InvalidRequest("The text cannot be tokenized: the tokenizer failed.", param="messages") from error
+
+    def _encode_parts(self, text: str) -> TokenIds:
         parts = enumerate(self._user_defined_texts.split(text))
         return join(
             [
