@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from subnet.errors import WireError
+from subnet.errors import SettingsError, WireError
 
 Resume = Literal["continue", "replay", "exact"]
 Lane = Literal["token", "chat"]
@@ -17,6 +17,26 @@ Modality = Literal["image", "audio", "file"]
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """Number that a node reports, and that is checked when it is received."""
+
+# Limits of what a node may send. Files of models stay far below them: the longest token known has some hundred bytes.
+MAX_PIECES = 2**21
+MAX_PIECE = 4096
+"""Maximum length of a token, in bytes. It bounds the text that a node can produce with a frame of token ids."""
+MAX_ARTEFACT = 31 * 2**20
+"""Maximum size of an encoded artefact, in bytes: it fits into one frame."""
+_MAX_PATTERN = 16_384
+_MAX_PASSES = 32
+_MAX_CONTEXT = 2**27
+_MAX_NAME = 1024
+_MAX_STOP_TOKENS = 1024
+_MAX_TEMPLATE = 2**20
+
+_TokenId = Annotated[int, Meta(ge=0, lt=MAX_PIECES)]
+_Piece = Annotated[bytes, Meta(max_length=MAX_PIECE)]
+_Pattern = Annotated[str, Meta(max_length=_MAX_PATTERN)]
+_Template = Annotated[str, Meta(max_length=_MAX_TEMPLATE)]
+_Name = Annotated[str, Meta(max_length=_MAX_NAME)]
+_Sha256 = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 
 
 class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,29 +51,45 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     `add_bos`: a prompt that was not rendered by a chat template starts with `bos_id`.
     """
 
-    pieces: list[bytes]
-    control: list[int]
-    user_defined: list[int] = []
-    pattern: str | None = None
-    passes: list[str] = []
-    merges: list[int] | None = None
+    pieces: Annotated[list[_Piece], Meta(max_length=MAX_PIECES)]
+    control: list[_TokenId]
+    user_defined: list[_TokenId] = []
+    pattern: _Pattern | None = None
+    passes: Annotated[list[_Pattern], Meta(max_length=_MAX_PASSES)] = []
+    merges: list[_TokenId] | None = None
     by_character: bool = False
     space_prefix: bool = False
     tokenizer_json: str | None = None
     on_node: bool = False
-    bos_id: int | None = None
+    bos_id: _TokenId | None = None
     add_bos: bool = False
 
     def to_bytes(self) -> bytes:
-        return msgspec.msgpack.encode(self)
+        """Encode the artefact. Raises SettingsError if a receiver would refuse it."""
+        data = msgspec.msgpack.encode(self)
+        try:
+            TokenizerArtefact.from_bytes(data)
+        except WireError as error:
+            raise SettingsError(error.message) from error
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TokenizerArtefact:
-        """Decode an artefact. Raises WireError if it is invalid."""
+        """Decode an artefact. Raises WireError if it is invalid or exceeds a limit."""
+        if len(data) > MAX_ARTEFACT:
+            raise WireError(f"invalid tokenizer artefact: {len(data)} bytes exceed the maximum of {MAX_ARTEFACT}")
         try:
-            return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.DecodeError as error:
+            artefact = msgspec.msgpack.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"invalid tokenizer artefact: {error}") from error
+        artefact._check_ids()
+        return artefact
+
+    def _check_ids(self) -> None:
+        bos = [] if self.bos_id is None else [self.bos_id]
+        highest = max(max(ids, default=-1) for ids in (self.control, self.user_defined, self.merges or [], bos))
+        if highest >= len(self.pieces):
+            raise WireError(f"invalid tokenizer artefact: token {highest} is not one of its {len(self.pieces)} pieces")
 
 
 def digest(data: bytes) -> str:
@@ -87,14 +123,14 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     not known.
     """
 
-    id: str
-    context_length: Count
-    tokenizer: str
-    chat_template: str | None = None
-    tool_template: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    stop_tokens: tuple[Count, ...] = ()
+    id: _Name
+    context_length: Annotated[int, Meta(ge=0, le=_MAX_CONTEXT)]
+    tokenizer: _Sha256
+    chat_template: _Template | None = None
+    tool_template: _Template | None = None
+    bos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
+    eos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
+    stop_tokens: Annotated[tuple[_TokenId, ...], Meta(max_length=_MAX_STOP_TOKENS)] = ()
     created: Annotated[int, Meta(ge=0, le=2**40)] = 0
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()

@@ -42,7 +42,7 @@ class CharacterPairEncoder(Encoder):
     def _encode(self, text: str) -> TokenIds:
         ranks = ranks_of_long(self._encoding, self._prefix + text.replace(SPACE, " "))
         found = self._ids[ranks]
-        if found.min() >= 0:
+        if not found.size or found.min() >= 0:
             return found
         parts = (self._bytes.get(rank, [token]) for rank, token in zip(ranks.tolist(), found.tolist(), strict=True))
         return np.array([token for part in parts for token in part], np.int32)

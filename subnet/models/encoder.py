@@ -39,17 +39,15 @@ class Encoder(ABC):
         """Return the token ids of a text without lone surrogates.
 
         Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
-        spaces.
+        spaces, and if the tokenizer fails.
         """
         try:
             with panics_as_errors:
-                return self._encode_parts(text)
+                return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
         except LibraryPanic as error:
-            raise InvalidRequest("The text cannot be tokenized: the tokenizer failed", param="messages") from error
+            raise InvalidRequest("The text cannot be tokenized: the tokenizer failed.", param="messages") from error
 
     def _encode_parts(self, text: str) -> TokenIds:
-        if not self._user_defined_ids:
-            return self._encode(text) if text else join([])
         parts = enumerate(self._user_defined_texts.split(text))
         return join(
             [
