@@ -7,7 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,27 +25,23 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 def streamed(url: str) -> Iterator[str]:
     """Yield the texts of the chunks of one answer; it must end by itself."""
     client = OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-    messages = [{"role": "user", "content": "go"}]
     reason = None
-    for chunk in client.chat.completions.create(
-        model="echo",
-        messages=messages,
-        max_tokens=TOKENS,
-        seed=3,
-        stream=True,  # type: ignore[arg-type]
-    ):
+    stream = client.chat.completions.create(
+        model="echo", messages=[{"role": "user", "content": "go"}], max_tokens=TOKENS, seed=3, stream=True
+    )
+    for chunk in stream:
         yield chunk.choices[0].delta.content or ""
         reason = chunk.choices[0].finish_reason or reason
     assert reason == "length"
 
 
-def text_with(url: str, act: object) -> str:
+def text_with(url: str, act: Callable[[], None]) -> str:
     """Return the text of an answer, in the middle of which `act` is called."""
     texts = []
     for number, text in enumerate(streamed(url)):
         texts.append(text)
         if number == 5:
-            act()  # type: ignore[operator]
+            act()
     return "".join(texts)
 
 
@@ -56,9 +52,9 @@ def test_signals_without_a_meaning(workers: int, tmp_path: Path) -> None:
         whole = "".join(streamed(running.url))
 
         def send_all() -> None:
-            for process in (running.process, *running.nodes()):
+            for pid in (running.process.pid, *(node.pid for node in running.nodes())):
                 for number in IGNORED:
-                    os.kill(process.pid, number)
+                    os.kill(pid, number)
             until(lambda: all(any(f"ignored {number.name}" in line for line in running.lines) for number in IGNORED))
 
         assert text_with(running.url, send_all) == whole
