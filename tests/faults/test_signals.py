@@ -18,7 +18,8 @@ from openai import OpenAI
 from tests.processes import Running, adapter_up, until
 
 ECHO = ("--engine", "echo", "--concurrency", "64", "--local-nodes", "1")
-TOKENS = 60
+# At 50 tokens per second, enough for a busy machine to notice the signal before the end.
+TOKENS = 250
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
