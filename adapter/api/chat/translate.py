@@ -20,6 +20,7 @@ from adapter.api.chat.message_types import (
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
 from adapter.api.chat.tools import Tool as WireTool
+from adapter.api.common.body_json import decode_body
 from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
 from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
@@ -160,6 +161,6 @@ def _call(call: ToolCall) -> Plain:
 def _arguments(call: ToolCall) -> object:
     """Return the arguments as a dict if they are a JSON object, as templates encode it themselves; else as text."""
     try:
-        return msgspec.json.decode(call.function.arguments, type=dict[str, Any])
+        return decode_body(call.function.arguments.encode()).value
     except (msgspec.DecodeError, RecursionError):
         return call.function.arguments

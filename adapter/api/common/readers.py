@@ -9,23 +9,25 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from adapter.api.common.body_json import DecodedBody, decode_body
 from adapter.api.common.contract import Contract
 from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NO_INTEGER = re.compile(r"Expected `int[^`]*`, got `float` - at `\$\.(\w+)`")
-_LONE_SURROGATE = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F])")
 
 
 class ParsedRequest(NamedTuple, Generic[R]):
-    """A validated request, the JSON object it was read from, and the names of its unknown parameters."""
+    """A validated request, the JSON object it was read from, the names of its unknown parameters, and what was repaired
+    in its JSON.
+    """
 
     request: R
     body: dict[str, Any]
     unknown: tuple[str, ...]
+    repairs: tuple[str, ...] = ()
 
 
 class Reader(Generic[R]):
@@ -44,7 +46,8 @@ class Reader(Generic[R]):
 
     def __call__(self, body: bytes, *, strict: bool = False) -> ParsedRequest[R]:
         """Decode `body` and validate it. Raises BadRequest; if `strict`, also for unknown parameters."""
-        return self.validate(self._decode(body), strict=strict)
+        decoded = self._decode(body)
+        return self.validate(decoded.value, strict=strict)._replace(repairs=decoded.repairs)
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
@@ -64,17 +67,15 @@ class Reader(Generic[R]):
             except RecursionError as error:
                 raise _invalid_json(str(error)) from error
 
-    def _decode(self, body: bytes) -> dict[str, Any]:
+    def _decode(self, body: bytes) -> DecodedBody:
         try:
-            body.decode()
-            return _decode(body)
+            return decode_body(body)
         except msgspec.ValidationError as error:
             raise validation_error(_add_location(body, str(error)), {}, self._struct) from error
         except UnicodeDecodeError as error:
             raise _invalid_json("it is not valid UTF-8") from error
         except (msgspec.DecodeError, RecursionError) as error:
-            hint = " (unpaired surrogate)" if _LONE_SURROGATE.search(body) else ""
-            raise _invalid_json(f"{error}{hint}") from error
+            raise _invalid_json(str(error)) from error
 
 
 def _make_integer(given: dict[str, Any], problem: str) -> bool:
