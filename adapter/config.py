@@ -164,7 +164,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             " refuse the request with a 400, as OpenAI does"
         ),
     ] = "bound"
-    strict: Annotated[bool, Meta(description="reject unknown request parameters instead of ignoring them")] = False
+    strict: Annotated[
+        bool,
+        Meta(
+            description="reject what OpenAI rejects, though it could be served: unknown parameters and members, and"
+            " tool calls and results that do not match"
+        ),
+    ] = False
     reasoning_field: Annotated[
         Literal["reasoning_content", "reasoning", "both"], Meta(description="field of a message that holds reasoning")
     ] = "reasoning_content"

@@ -124,7 +124,8 @@ def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar
     """
     size = model.tokenizer.vocab_size
     if sampling.logit_bias and max(sampling.logit_bias) >= size:
-        raise invalid("logit_bias", f"expected token ids below {size}, but got {max(sampling.logit_bias)}")
+        token = max(sampling.logit_bias)
+        raise invalid(f"logit_bias.{token}", f"expected token ids below {size}, but got {token}")
     ends = () if sampling.ignore_eos else model.card.stop_tokens
     stop_tokens = (*ends, *sampling.stop_tokens)
     return with_maximum(msgspec.structs.replace(sampling, grammar=grammar, stop_tokens=stop_tokens), max_tokens)

@@ -78,7 +78,7 @@ def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool]) -> 
         verbosity=request.verbosity,
         chat_template_kwargs=request.chat_template_kwargs or {},
         add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=bool(request.continue_final_message),
+        continue_final_message=continues_final_message(request.messages, request.continue_final_message),
     )
 
 
@@ -113,6 +113,14 @@ def _offer(request: ChatCompletionRequest, allowed_tools: Sequence[tuple[int, Wi
     return Offer(tools, forced, request.parallel_tool_calls is not False and not isinstance(choice, NamedTool))
 
 
+def continues_final_message(messages: Sequence[Message], requested: bool | None) -> bool:
+    """Return whether the answer continues the last message, by a parameter of the request or by the message itself."""
+    if requested is not None:
+        return requested
+    last = messages[-1]
+    return isinstance(last, AssistantMessage) and bool(last.prefix or last.partial)
+
+
 def plain(messages: Sequence[Message]) -> list[Plain]:
     """Return messages as dicts for chat templates.
 
@@ -124,6 +132,8 @@ def plain(messages: Sequence[Message]) -> list[Plain]:
 def _message(message: Message) -> Plain:
     fields: Plain = {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
     if isinstance(message, AssistantMessage):
+        fields.pop("prefix", None)
+        fields.pop("partial", None)
         if message.tool_calls:
             fields["tool_calls"] = [_call(call) for call in message.tool_calls]
         if reasoning := message.reasoning_content or message.reasoning:

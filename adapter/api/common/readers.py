@@ -10,7 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from adapter.api.common.body_json import DecodedBody, decode_body
-from adapter.api.common.contract import Contract
+from adapter.api.common.contract import Contract, unknown_parameter
+from adapter.api.common.members import unknown_members
 from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
 
@@ -20,8 +21,8 @@ _NO_INTEGER = re.compile(r"Expected `int[^`]*`, got `float` - at `\$\.(\w+)`")
 
 
 class ParsedRequest(NamedTuple, Generic[R]):
-    """A validated request, the JSON object it was read from, the names of its unknown parameters, and what was repaired
-    in its JSON.
+    """A validated request, the JSON object it was read from, the names of its unknown parameters and the paths of
+    unknown members in the others, and what was repaired in its JSON.
     """
 
     request: R
@@ -33,16 +34,21 @@ class ParsedRequest(NamedTuple, Generic[R]):
 class Reader(Generic[R]):
     """Reader of the requests of one endpoint.
 
-    `check` enforces what types and ranges cannot express. Without a `contract`, other parameters than those of `struct`
-    are not checked.
+    `check` enforces what types and ranges cannot express, and `check_strictly` what only `strict` refuses. Without a
+    `contract`, other parameters than those of `struct` are not checked.
     """
 
     def __init__(
-        self, struct: type[R], contract: Contract | None = None, check: Callable[[R], None] | None = None
+        self,
+        struct: type[R],
+        contract: Contract | None = None,
+        check: Callable[[R], None] | None = None,
+        check_strictly: Callable[[R], None] | None = None,
     ) -> None:
         self._struct = struct
         self._contract = contract
         self._check = check
+        self._check_strictly = check_strictly
 
     def __call__(self, body: bytes, *, strict: bool = False) -> ParsedRequest[R]:
         """Decode `body` and validate it. Raises BadRequest; if `strict`, also for unknown parameters."""
@@ -52,10 +58,18 @@ class Reader(Generic[R]):
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
         request = self._convert(given)
-        unknown = () if self._contract is None else self._contract.check(given, strict=strict)
+        unknown = () if self._contract is None else self._unknown(self._contract, given, strict)
         if self._check is not None:
             self._check(request)
+        if strict and self._check_strictly is not None:
+            self._check_strictly(request)
         return ParsedRequest(request, given, unknown)
+
+    def _unknown(self, contract: Contract, given: dict[str, Any], strict: bool) -> tuple[str, ...]:
+        names, members = contract.check(given, strict=strict), unknown_members(given, self._struct)
+        if members and strict:
+            raise unknown_parameter(members[0])
+        return (*names, *members)
 
     def _convert(self, given: dict[str, Any]) -> R:
         while True:
