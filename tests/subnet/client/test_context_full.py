@@ -8,10 +8,10 @@ from subnet import Limits, MockProtocol, RemoteManager, Sampling, SessionManager
 from subnet.errors import NodeLost
 from subnet.generation import Delta
 from subnet.protocols.base import Protocol
-from subnet.protocols.mock import Script
+from subnet.protocols.mock import Step
 
 PROMPT = [7, 7, 7, 7]
-FULL: Script = [1, 2, 3, Delta(0, [4], finish_reason="length")]
+FULL: list[Step] = [1, 2, 3, Delta(0, [4], finish_reason="length")]
 
 
 async def deltas_of(*nodes: Protocol, max_tokens: int = 6) -> list[Delta]:
@@ -25,7 +25,7 @@ async def deltas_of(*nodes: Protocol, max_tokens: int = 6) -> list[Delta]:
 
 async def test_a_node_with_a_longer_context_goes_on() -> None:
     """An answer that fails over to a node with too short a context has all requested tokens in the end."""
-    scripts: list[Script] = [[1, 2, NodeLost("gone")], [1, 2, 3, 4, 5, 6]]
+    scripts: list[list[Step]] = [[1, 2, NodeLost("gone")], [1, 2, 3, 4, 5, 6]]
     large = MockProtocol(lambda request: scripts.pop(0), peer="large", context_length=100)
     deltas = await deltas_of(MockProtocol(FULL, peer="small", context_length=8), large)
     assert [token for delta in deltas for token in delta.tokens] == [1, 2, 3, 4, 5, 6]
