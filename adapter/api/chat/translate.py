@@ -132,8 +132,9 @@ def plain(messages: Sequence[Message]) -> list[Plain]:
 def _message(message: Message) -> Plain:
     fields: Plain = {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
     if isinstance(message, AssistantMessage):
-        fields.pop("prefix", None)
-        fields.pop("partial", None)
+        for name in ("prefix", "partial", "tool_calls"):
+            fields.pop(name, None)
+        # Templates count the calls if there is a list of them, and refuse an empty one.
         if message.tool_calls:
             fields["tool_calls"] = [_call(call) for call in message.tool_calls]
         if reasoning := message.reasoning_content or message.reasoning:
@@ -144,7 +145,7 @@ def _message(message: Message) -> Plain:
 def _content(message: Message) -> str | list[Plain]:
     if isinstance(message.content, str):
         return message.content
-    if message.content is not None:
+    if message.content:
         return [_part(part) for part in message.content]
     return (message.refusal if isinstance(message, AssistantMessage) else None) or ""
 
