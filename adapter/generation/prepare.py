@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import msgspec
 
 from adapter.errors import CompletionTooLong, invalid
@@ -120,12 +122,10 @@ async def render_prompt(
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:
     """Return `sampling` with the model's end tokens, the maximum number of new tokens, and the grammar.
 
-    Raises BadRequest if `logit_bias` has a token that the model does not have.
+    Raises BadRequest if `logit_bias` or `stop_token_ids` has a token that the model does not have.
     """
-    size = model.tokenizer.vocab_size
-    if sampling.logit_bias and max(sampling.logit_bias) >= size:
-        token = max(sampling.logit_bias)
-        raise invalid(f"logit_bias.{token}", f"expected token ids below {size}, but got {token}")
+    _check_ids("logit_bias", sampling.logit_bias, model.tokenizer.vocab_size)
+    _check_ids("stop_token_ids", sampling.stop_tokens, model.tokenizer.vocab_size)
     ends = () if sampling.ignore_eos else model.card.stop_tokens
     stop_tokens = (*ends, *sampling.stop_tokens)
     return with_maximum(msgspec.structs.replace(sampling, grammar=grammar, stop_tokens=stop_tokens), max_tokens)
@@ -134,6 +134,12 @@ def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar
 def with_maximum(sampling: Sampling, max_tokens: int) -> Sampling:
     """Return `sampling` with a maximum number of new tokens, which the minimum does not exceed."""
     return msgspec.structs.replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
+
+
+def _check_ids(param: str, ids: Collection[int], size: int) -> None:
+    if ids and max(ids) >= size:
+        place = f"{param}.{max(ids)}" if isinstance(ids, Mapping) else param
+        raise invalid(place, f"expected token ids below {size}, but got {max(ids)}")
 
 
 def max_new_tokens(

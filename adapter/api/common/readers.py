@@ -50,9 +50,14 @@ class Reader(Generic[R]):
         self._check = check
         self._check_strictly = check_strictly
 
-    def __call__(self, body: bytes, *, strict: bool = False) -> ParsedRequest[R]:
-        """Decode `body` and validate it. Raises BadRequest; if `strict`, also for unknown parameters."""
+    def __call__(self, body: bytes, *, strict: bool = False, model: str | None = None) -> ParsedRequest[R]:
+        """Decode `body` and validate it, with `model` in place of its own if that is not None.
+
+        Raises BadRequest; if `strict`, also for unknown parameters.
+        """
         decoded = self._decode(body)
+        if model is not None:
+            decoded.value["model"] = model
         return self.validate(decoded.value, strict=strict)._replace(repairs=decoded.repairs)
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
