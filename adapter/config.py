@@ -157,7 +157,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_max_tokens: Annotated[
         _Count | None, Meta(description="max_tokens for requests without it; if not set: the rest of the context")
     ] = None
-    strict: Annotated[bool, Meta(description="reject unknown request parameters instead of ignoring them")] = False
+    max_tokens_overflow: Annotated[
+        Literal["bound", "refuse"],
+        Meta(
+            description="what to do if `max_tokens` is more than the prompt leaves of the context: bound the answer, or"
+            " refuse the request with a 400, as OpenAI does"
+        ),
+    ] = "bound"
+    strict: Annotated[
+        bool,
+        Meta(
+            description="reject what OpenAI rejects, though it could be served: unknown parameters and members, and"
+            " tool calls and results that do not match"
+        ),
+    ] = False
     reasoning_field: Annotated[
         Literal["reasoning_content", "reasoning", "both"], Meta(description="field of a message that holds reasoning")
     ] = "reasoning_content"

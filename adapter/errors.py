@@ -101,6 +101,10 @@ class BodyTooSlow(AdapterError):
     """Timeout: the client stopped sending in the middle of its request."""
 
 
+class CompletionTooLong(ContextLengthExceeded):
+    """The prompt fits into the model's context, but not with all tokens that the client requested."""
+
+
 class ModelUnusable(AdapterError):
     """Model whose tokenizer or chat template cannot be loaded. Whatever raises it has logged the reason, once."""
 

@@ -13,6 +13,7 @@ SubnetError
 │   ├── NodeBusy               the node is at capacity
 │   │   └── RateLimited        the upstream server rate-limits this gateway
 │   ├── NodeLeaving            the node is shutting down: it accepts no new requests and hands over running ones
+│   ├── ContextFull            the node's context ended an answer before the requested tokens
 │   ├── NodeTimeout
 │   │   ├── FirstTokenTimeout
 │   │   └── InterTokenTimeout
@@ -117,6 +118,12 @@ class ResponseLost(NodeLost):
     """The connection was lost before the end of a response; other requests to the same address may be fine."""
 
     code = "response_lost"
+
+
+class ContextFull(NodeError):
+    """The node's context is full before the answer has the requested tokens; a node with a longer one can go on."""
+
+    code = "context_full"
 
 
 class NodeBusy(NodeError):

@@ -18,10 +18,15 @@ SinkFactory = Callable[[], Sink[Event]]
 
 
 class Candidate(NamedTuple):
-    """A model to try for a request, on one lane. `lane` None: the lane on which it is served, if there is only one."""
+    """A model to try for a request, on one lane.
+
+    `lane` None: the lane on which it is served, if there is only one. `bound`: it may answer with fewer tokens than the
+    client requested if its context has no room for all.
+    """
 
     model: str
     lane: Lane | None = None
+    bound: bool = False
 
     def __str__(self) -> str:
         return self.model if self.lane is None else f"{self.model} ({self.lane} lane)"
@@ -63,6 +68,11 @@ class Work(ABC):
     def relaxed(self) -> Sequence[str]:
         """Places in the request's JSON schemas, as parameters, that the answer need not follow."""
         return ()
+
+    @property
+    def bounded_tokens(self) -> int | None:
+        """Maximum number of new tokens per choice, if it is lower than the client's because of the context."""
+        return None
 
     async def run(  # noqa: B027 some work needs no nodes
         self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None

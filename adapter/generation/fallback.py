@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from adapter.decode.events import Event
 from adapter.decode.usage import Usage
-from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
+from adapter.errors import BadRequest, CompletionTooLong, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import name_as_requested
 from adapter.generation.base import Candidate, SinkFactory, Work
 from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer, usage_of_continuation
@@ -58,6 +58,9 @@ class Fallback(Generic[W]):
     Errors name the requested model `requested`, as the client did (None: as the first candidate).
     `continue_text(candidate, text, tokens)` returns the work of continuing `text`, of `tokens` tokens, with a model
     that does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
+
+    With `may_bound`, models whose context has room for the prompt, but not for all requested tokens, are tried last,
+    with `Candidate.bound`. Not once a stream has begun, as its headers say whether the answer is bounded.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class Fallback(Generic[W]):
         continue_text: Callable[[Candidate, str, int], Awaitable[W | None]] | None = None,
         *,
         requested: str | None = None,
+        may_bound: bool = False,
     ) -> None:
         self._model = candidates[0].model
         self._requested = requested or self._model
         self._continue_text = continue_text
+        self._may_bound = may_bound
         self.works: list[W] = []
         self._remaining = list(candidates)
         self._current = self._remaining[0]
@@ -94,15 +99,23 @@ class Fallback(Generic[W]):
     async def prepare(self) -> None:
         """Prepare the work of the first remaining model that can do it. Raises the errors of the `prepare` function."""
         while True:
-            self._current = self._remaining.pop(0)
+            self._current = self._next_candidate()
             try:
                 self.works.append(await self._prepare(self._current))
                 return
             except Exception as error:
+                if isinstance(error, CompletionTooLong) and self._may_bound:
+                    self._remaining.append(self._current._replace(bound=True))
+                    continue
                 name_as_requested(error, self._model, self._requested)
                 should_continue = self._should_fall_back(error)
             if not should_continue:
                 raise self._take_error()
+
+    def _next_candidate(self) -> Candidate:
+        candidate = self._remaining.pop(0)
+        is_last = not self._remaining
+        return candidate._replace(bound=True) if is_last and self._may_bound else candidate
 
     async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
@@ -111,6 +124,8 @@ class Fallback(Generic[W]):
         repeats that part word for word, or continues it by `continue_text`. Raises the error of the requested model if
         no model can answer, and of the one that began the answer if none can go on.
         """
+        self._may_bound = False
+        self._remaining = [candidate for candidate in self._remaining if not candidate.bound]
         if not self._remaining and self._error is None:
             # They refer to the request, which would stay in memory for the whole stream.
             del self._prepare, self._continue_text
@@ -206,7 +221,8 @@ class Fallback(Generic[W]):
         only_refusals = self._error is None or _is_refusal(self._error)
         if self._error is None or (only_refusals and not _is_refusal(error)):
             self._error = error
-        has_other_lane = any(other.model == self._current.model for other in self._remaining)
+        model, lane = self._current.model, self._current.lane
+        has_other_lane = any(other.model == model and other.lane != lane for other in self._remaining)
         if only_refusals and _is_refusal(error) and not has_other_lane:
             return False
         if not self._remaining or not self._answer.resumable:

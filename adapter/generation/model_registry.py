@@ -229,7 +229,7 @@ class ModelRegistry:
         Raises ModelNotFound, or NoNodeAvailable if the settings promise the model, if it was served before, or if no
         model has been served so far.
         """
-        name, lane = candidate
+        name, lane = candidate.model, candidate.lane
         cards = self.cards()
         card = cards.get(name) if lane is None else self._manager.cards(name).get(lane)
         if card is not None:

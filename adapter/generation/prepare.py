@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from adapter.errors import invalid
+from adapter.errors import CompletionTooLong, invalid
 from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
@@ -39,11 +39,13 @@ async def prepare(
     name: str | None = None,
     size: int = 0,
     settings: GenerationSettings = DEFAULT_SETTINGS,
+    bound: bool = False,
 ) -> TokenGeneration:
     """Prepare a request with the model `name`, by default that of the request. `size` is its size in bytes.
 
-    Raises the errors of `models.get`, BadRequest and InvalidRequest for anything that the model or its template does
-    not support, and ContextLengthExceeded.
+    With `bound`, the client's maximum of new tokens is reduced to what the context has room for. Raises the errors of
+    `models.get`, BadRequest and InvalidRequest for anything that the model or its template does not support, and
+    ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     check_media(request.media, model.card.modalities)
@@ -62,7 +64,9 @@ async def prepare(
         starts_in_reasoning,
         lambda: models.grammars(model),
     )
-    max_tokens = max_new_tokens(model, len(tokens), request.limit, settings.default_max_tokens, request.limit_param)
+    max_tokens = max_new_tokens(
+        model, len(tokens), request.limit, settings.default_max_tokens, request.limit_param, bound=bound
+    )
     output = msgspec.structs.replace(
         request.output,
         format=answer_format,
@@ -79,10 +83,11 @@ async def prepare(
         choices=request.choices,
         key=request.key,
         # A limit of the gateway's own is the rest of the longest context, and would leave all other nodes idle.
-        room=request.limit or 0,
+        room=min(request.limit or 0, max_tokens),
         priority=request.priority,
         param_names={"grammar": request.grammar_param, "prompt": "messages"},
         relaxed=built.relaxed,
+        limit=request.limit,
     )
 
 
@@ -123,33 +128,46 @@ def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar
     _check_ids("stop_token_ids", sampling.stop_tokens, model.tokenizer.vocab_size)
     ends = () if sampling.ignore_eos else model.card.stop_tokens
     stop_tokens = (*ends, *sampling.stop_tokens)
-    return msgspec.structs.replace(sampling, max_tokens=max_tokens, grammar=grammar, stop_tokens=stop_tokens)
+    return with_maximum(msgspec.structs.replace(sampling, grammar=grammar, stop_tokens=stop_tokens), max_tokens)
+
+
+def with_maximum(sampling: Sampling, max_tokens: int) -> Sampling:
+    """Return `sampling` with a maximum number of new tokens, which the minimum does not exceed."""
+    return msgspec.structs.replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
 
 
 def _check_ids(param: str, ids: Collection[int], size: int) -> None:
     if ids and max(ids) >= size:
-        raise invalid(param, f"expected token ids below {size}, but got {max(ids)}")
+        place = f"{param}.{max(ids)}" if isinstance(ids, Mapping) else param
+        raise invalid(place, f"expected token ids below {size}, but got {max(ids)}")
 
 
 def max_new_tokens(
-    model: Model, prompt: int, limit: int | None, default: int | None, limit_param: str, param: str = "messages"
+    model: Model,
+    prompt: int,
+    limit: int | None,
+    default: int | None,
+    limit_param: str,
+    param: str = "messages",
+    *,
+    bound: bool = False,
 ) -> int:
     """Return the maximum number of new tokens after a prompt of `prompt` tokens.
 
-    It is the request's `limit`, else `default`, else the rest of the context; `default` is reduced to the rest of the
-    context. `limit_param` and `param` are the parameters that `limit` and the prompt come from, for errors. Raises
-    ContextLengthExceeded if the prompt and `limit`, or the prompt and one token, exceed the context length.
+    It is the request's `limit`, else `default`, else the rest of the context; `default`, and with `bound` also `limit`,
+    is reduced to the rest of the context. `limit_param` and `param` are the parameters that `limit` and the prompt come
+    from, for errors. Raises ContextLengthExceeded if the prompt and one token exceed the context length, and
+    CompletionTooLong if only the prompt and `limit` do.
     """
-    context, requested = model.card.context_length, limit or 1
-    if prompt + requested <= context:
-        remaining = context - prompt
-        return min(remaining, limit or default or remaining)
-    if prompt >= context:
-        reason = f"your {param} resulted in {prompt} tokens. Please reduce the length of the {param}."
-    else:
-        reason = (
-            f"you requested {prompt + requested} tokens ({prompt} in the {param}, {requested} in the completion)."
+    context = model.card.context_length
+    remaining, message = context - prompt, f"This model's maximum context length is {context} tokens. However, "
+    if remaining <= 0:
+        message += f"your {param} resulted in {prompt} tokens. Please reduce the length of the {param}."
+        raise ContextLengthExceeded(message, param=param)
+    if limit and limit > remaining and not bound:
+        message += (
+            f"you requested {prompt + limit} tokens ({prompt} in the {param}, {limit} in the completion)."
             f" Please reduce the length of the {param} or completion."
         )
-    message = f"This model's maximum context length is {context} tokens. However, {reason}"
-    raise ContextLengthExceeded(message, param=param if prompt >= context else limit_param)
+        raise CompletionTooLong(message, param=limit_param)
+    return min(remaining, limit or default or remaining)

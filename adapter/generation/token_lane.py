@@ -26,13 +26,14 @@ class TokenGeneration(Generation):
 
     `text` is the prompt as text, and `prompt` its tokens. A node should have room for `room` new tokens (None: for
     max_tokens). `first` is the index of the first choice. `param_names` maps parameters, as errors of nodes name them,
-    to those of the request. `relaxed` is as in Work.
+    to those of the request. `relaxed` is as in Work. `limit` is the maximum number of new tokens that the client set.
     """
 
     __slots__ = (
         "_echo",
         "_final_usage",
         "_first",
+        "_limit",
         "_param_names",
         "_relaxed",
         "_room",
@@ -61,6 +62,7 @@ class TokenGeneration(Generation):
         first: int = 0,
         param_names: Mapping[str, str] | None = None,
         relaxed: Sequence[str] = (),
+        limit: int | None = None,
     ) -> None:
         self.model = model
         self.text = text
@@ -73,6 +75,7 @@ class TokenGeneration(Generation):
         self._first = first
         self._param_names = param_names or {}
         self._relaxed = relaxed
+        self._limit = limit
         self._echo = output.echo
         self._session: Session | None = None
         self._final_usage: Usage | None = None
@@ -80,6 +83,11 @@ class TokenGeneration(Generation):
     @property
     def relaxed(self) -> Sequence[str]:
         return self._relaxed
+
+    @property
+    def bounded_tokens(self) -> int | None:
+        maximum = self.sampling.max_tokens
+        return maximum if self._limit and maximum and maximum < self._limit else None
 
     @property
     def usage(self) -> Usage:

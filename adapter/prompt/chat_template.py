@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from adapter.prompt.jinja_template import JinjaTemplate
 from adapter.prompt.message_form import Message
-from adapter.prompt.probes import NO_SYSTEM, find_features, with_tools
+from adapter.prompt.probes import NO_SYSTEM, described, find_features, with_tools
 from adapter.prompt.tools_as_text import add_tools_as_text, join_text_parts
 from subnet.errors import InvalidRequest
 
@@ -75,6 +75,8 @@ class ChatTemplate:
                 messages, tools = add_tools_as_text(messages, tools or (), self.features.renders_system), None
             elif tools and self.features.tools_need_system and messages[0]["role"] not in ("system", "developer"):
                 messages = [NO_SYSTEM, *messages]
+            if tools and (required := self.features.descriptions) != "none":
+                tools = [described(tool, required == "properties") for tool in tools]
             shown = self.features.no_tools if tools is None else tools
             context = {**self._more_variables(tools), **(variables or {}), **with_tools(shown)}
             if continue_final_message:

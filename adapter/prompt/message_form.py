@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal
 
@@ -11,6 +11,8 @@ import msgspec
 from adapter.prompt.tools_as_text import decode_arguments, encode_arguments, join_text_parts
 
 Message = Mapping[str, Any]
+
+Ids = Literal["any", "naming", "short"]
 
 ReasoningField = Literal["reasoning_content", "reasoning", "thinking", "part"]
 """Where a message has its reasoning: in a field of this name, or in a part of its content of the type `thinking`."""
@@ -23,27 +25,39 @@ class MessageForm(msgspec.Struct, frozen=True, kw_only=True):
 
     `developer`: it knows the role of that name. `lists`: the roles whose content must be a list of parts, and
     `several`: those whose content may be one if there are several parts. `encoded`: arguments of calls are JSON text
-    instead of objects. `naming_ids`: the id of a call has its function's name, as in `functions.look:0`.
+    instead of objects. `ids`: the id of a call has its function's name, as in `functions.look:0` (`naming`), or nine
+    letters and digits (`short`). `single_calls`: a message has at most one call. `filled`: a message of the assistant
+    without calls has some text. `joined`: a message with calls has either reasoning or a text.
     """
 
     developer: bool = True
     lists: frozenset[str] = frozenset()
     several: frozenset[str] = frozenset()
     encoded: bool = False
-    naming_ids: bool = False
+    ids: Ids = "any"
+    single_calls: bool = False
+    filled: bool = False
+    joined: bool = False
     reasoning: ReasoningField = "reasoning_content"
 
     def adapt(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages in this form. They are not modified."""
-        named = _with_naming_ids(messages) if self.naming_ids else messages
+        if self.single_calls and any(len(message.get("tool_calls") or ()) > 1 for message in messages):
+            messages = list(_one_by_one(messages))
+        named = messages if self.ids == "any" else _with_own_ids(messages, self.ids)
         return [self._adapt(message) for message in named]
 
     def _adapt(self, message: Message) -> Message:
+        if self.joined and message.get("tool_calls") and message.get("reasoning_content") and message.get("content"):
+            text = join_text_parts(message["content"])
+            message = {**message, "reasoning_content": f"{message['reasoning_content']}\n\n{text}", "content": ""}
         role = "system" if message["role"] == "developer" and not self.developer else message["role"]
         changes: dict[str, Any] = {"content": self._content(role, message.get("content")), "role": role}
         if message.get("tool_calls"):
             convert = encode_arguments if self.encoded else decode_arguments
             changes["tool_calls"] = convert(message["tool_calls"])
+        elif self.filled and role == "assistant" and not changes["content"]:
+            changes["content"] = " "
         if self.reasoning != "reasoning_content" and message.get("reasoning_content"):
             return self._with_reasoning({**message, **changes})
         return {**message, **changes} if any(message.get(key) is not changes[key] for key in changes) else message
@@ -66,20 +80,50 @@ class MessageForm(msgspec.Struct, frozen=True, kw_only=True):
         return {**rest, "content": [{"type": "thinking", "thinking": reasoning}, *parts]}
 
 
+_CALLING: Message = {"role": "assistant", "content": ""}
+
+
 def _text_part(text: object) -> dict[str, object]:
     return {"type": "text", "text": text}
 
 
-def _with_naming_ids(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with the ids of calls, and those of their results, that name the functions."""
+def _one_by_one(messages: Sequence[Message]) -> Iterator[Message]:
+    """Yield the messages with one call in each: every call is followed by its result, and the text is before the first.
+
+    Results whose calls are not in the message before them stay where they are.
+    """
+    at = 0
+    while at < len(messages):
+        message, at = messages[at], at + 1
+        calls = message.get("tool_calls") or ()
+        if len(calls) < 2:
+            yield message
+            continue
+        start = at
+        while at < len(messages) and messages[at]["role"] == "tool":
+            at += 1
+        results = {result.get("tool_call_id"): result for result in messages[start:at]}
+        for number, call in enumerate(calls):
+            yield {**message, "tool_calls": [call]} if number == 0 else {**_CALLING, "tool_calls": [call]}
+            if (result := results.pop(call["id"], None)) is not None:
+                yield result
+        yield from results.values()
+
+
+def _with_own_ids(messages: Sequence[Message], kind: Ids) -> list[Message]:
+    """Return the messages with ids of calls, and of their results, of this kind."""
     numbers, ids = count(), dict[str, str]()
     result: list[Message] = []
     for message in messages:
         calls = []
         for call in message.get("tool_calls") or ():
-            ids[call["id"]] = own = f"functions.{call['function']['name']}:{next(numbers)}"
+            number = next(numbers)
+            own = f"call{number:05}" if kind == "short" else f"functions.{call['function']['name']}:{number}"
+            ids[call["id"]] = own
             calls.append({**call, "id": own})
         changes: dict[str, Any] = {"tool_calls": calls} if calls else {}
+        if kind == "short" and message.get("tool_call_id", "") not in ids and "tool_call_id" in message:
+            ids[message["tool_call_id"]] = f"call{next(numbers):05}"
         if message.get("tool_call_id", "") in ids:
             changes["tool_call_id"] = ids[message["tool_call_id"]]
         result.append({**message, **changes})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from time import thread_time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from jinja2 import Undefined
 
 from adapter.prompt.jinja_template import JinjaTemplate
-from adapter.prompt.message_form import REASONING_FIELDS, Message, MessageForm, ReasoningField
+from adapter.prompt.message_form import REASONING_FIELDS, Ids, Message, MessageForm, ReasoningField
 
 BUDGET = 2.0
 """Maximum CPU time of all probes of a template, in seconds."""
@@ -27,7 +27,9 @@ _RESULT = "probed_result"
 _VALUE = "probed_value"
 # As Python would write it, but JSON would not.
 _REPRESENTATION = f"'x': '{_VALUE}'"
-_ID = "call00001"  # Mistral's templates require ids of nine letters and digits.
+# Mistral's templates require ids of nine letters and digits.
+_ID, _OTHER_ID = "call00001", "call00002"
+_LONG_ID = "call_" + 24 * "0"
 
 QUESTION: Message = {"role": "user", "content": "x"}
 NO_SYSTEM: Message = {"role": "system", "content": ""}
@@ -44,12 +46,23 @@ _TOOL: dict[str, Any] = {
         },
     },
 }
+_UNDESCRIBED: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": _NAME, "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}},
+}
 _CALL: Message = {
     "role": "assistant",
     "content": "",
     "tool_calls": [{"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": {"x": _VALUE}}}],
 }
 _TOOL_RESULT: Message = {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": _RESULT}
+
+
+def _with_ids(ids: Sequence[str]) -> list[Message]:
+    """Return a message with calls of these ids, and their results."""
+    call, results = _CALL["tool_calls"][0], [{**_TOOL_RESULT, "tool_call_id": own} for own in ids]
+    return [{**_CALL, "tool_calls": [{**call, "id": own} for own in ids]}, *results]
+
 
 _BEFORE: Mapping[str, Sequence[Message]] = {
     "user": (),
@@ -61,15 +74,18 @@ _AFTER: Mapping[str, Sequence[Message]] = {"system": (QUESTION,)}
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
-    """What a template supports. `no_tools` is what `tools` must be where there are none; Undefined: it must not be set.
-    `renders_tools`: tools, calls and their results. `tools_need_system`: it shows tools after a system message only.
-    `form` is the form in which it expects messages.
+    """What a template supports.
+
+    `no_tools` is what `tools` must be where there are none; Undefined: it must not be set. `renders_tools`: tools,
+    calls and their results. `tools_need_system`: it shows tools after a system message only, and `descriptions`: those
+    that have one, and whose properties do. `form` is the form in which it expects messages.
     """
 
     no_tools: object
     renders_system: bool
     renders_tools: bool
     tools_need_system: bool
+    descriptions: Literal["none", "functions", "properties"]
     form: MessageForm
 
 
@@ -89,9 +105,15 @@ class _Prober:
         options: tuple[object, ...] = (None, Undefined, [])
         self._no_tools = next((value for value in options if self._accepts(value)), None)
         self._find_contents()
-        self._form = msgspec.structs.replace(self._form, naming_ids=self._needs_naming_ids(), developer=developer)
+        self._form = msgspec.structs.replace(self._form, ids=self._ids(), developer=developer)
         self._form = msgspec.structs.replace(self._form, encoded=self._needs_encoded())
         self._form = msgspec.structs.replace(self._form, reasoning=self._reasoning())
+        self._form = msgspec.structs.replace(
+            self._form,
+            single_calls=self._needs_single_calls(),
+            filled=self._needs_filled(),
+            joined=self._needs_joined(),
+        )
         shows_tools = _NAME in self._render([QUESTION], tools=[_TOOL])
         shows_after_system = _NAME in self._render([NO_SYSTEM, QUESTION], tools=[_TOOL])
         return Features(
@@ -99,8 +121,18 @@ class _Prober:
             renders_system=_TEXT in self._render([{"role": "system", "content": _TEXT}, QUESTION]),
             renders_tools=(shows_tools or shows_after_system) and self._renders_calls(),
             tools_need_system=shows_after_system and not shows_tools,
+            descriptions=self._descriptions(),
             form=self._form,
         )
+
+    def _descriptions(self) -> Literal["none", "functions", "properties"]:
+        if self._shows_tool(_UNDESCRIBED):
+            return "none"
+        return "functions" if self._shows_tool(described(_UNDESCRIBED)) else "properties"
+
+    def _shows_tool(self, tool: Mapping[str, Any]) -> bool:
+        messages = ([QUESTION], [NO_SYSTEM, QUESTION])
+        return any(_NAME in self._render(each, tools=[tool]) for each in messages)
 
     def _accepts(self, no_tools: object) -> bool:
         self._no_tools = no_tools
@@ -126,9 +158,30 @@ class _Prober:
         text = self._render([*_BEFORE[role], message, *_AFTER.get(role, ())])
         return all(_is_written(probe, text) for probe in ((_TEXT,) if isinstance(content, str) else (_TEXT, _NEXT)))
 
-    def _needs_naming_ids(self) -> bool:
+    def _ids(self) -> Ids:
         calls = self._render([QUESTION, _CALL])
-        return _ID in calls and _NAME not in calls
+        if _ID in calls and _NAME not in calls:
+            return "naming"
+        tools = [_TOOL]
+        is_short = self._render([QUESTION, _CALL, _TOOL_RESULT], tools=tools) and not self._render(
+            [QUESTION, *_with_ids([_LONG_ID])], tools=tools
+        )
+        return "short" if is_short else "any"
+
+    def _needs_single_calls(self) -> bool:
+        two = self._render([QUESTION, *_with_ids([_ID, _OTHER_ID])], tools=[_TOOL])
+        return not two and self._renders_calls()
+
+    def _needs_joined(self) -> bool:
+        """Return True if calls after both reasoning and a text are rejected."""
+        reasoned = {**_CALL, "reasoning_content": "x"}
+        both, one = (self._render([QUESTION, call, _TOOL_RESULT]) for call in ({**reasoned, "content": "x"}, reasoned))
+        return not both and bool(one)
+
+    def _needs_filled(self) -> bool:
+        """Return True if an answer without text is rejected."""
+        empty, text = ([QUESTION, {"role": "assistant", "content": content}, QUESTION] for content in ("", "x"))
+        return not self._render(empty) and bool(self._render(text))
 
     def _needs_encoded(self) -> bool:
         """Return True if calls are not rendered as they should be unless their arguments are JSON text."""
@@ -168,6 +221,19 @@ class _Prober:
             return self._template.render(copy.deepcopy(context) | with_tools(copy.deepcopy(shown)), self._deadline)
         except Exception:  # templates can raise any exception for messages that they do not support
             return ""
+
+
+def described(tool: Mapping[str, Any], properties: bool = False) -> dict[str, Any]:
+    """Return a tool whose function has a description, as do with `properties` those of its parameters."""
+    function = {"description": "", **tool["function"]}
+    schemas = function["parameters"].get("properties")
+    if properties and isinstance(schemas, dict):
+        own = {
+            name: {"description": "", **schema} if isinstance(schema, dict) else schema
+            for name, schema in schemas.items()
+        }
+        function["parameters"] = {**function["parameters"], "properties": own}
+    return {**tool, "function": function}
 
 
 def _is_written(probe: str, text: str) -> bool:

@@ -21,6 +21,7 @@ from subnet.client.retry import Retry
 from subnet.client.suspects import SuspectRequests, may_be_caused
 from subnet.client.timeouts import Limits
 from subnet.errors import (
+    ContextFull,
     ContextLengthExceeded,
     EndpointMissing,
     NodeBusy,
@@ -103,7 +104,10 @@ class Failover(Generic[D]):
             ledger.diverged = True
             logger.warning("node %s cannot resume an answer: %s", race.attempt.lease.remote.peer, error)
         except NodeError as error:
-            race.attempt.lease.failed(error)
+            if isinstance(error, ContextFull):
+                race.attempt.lease.succeeded()
+            else:
+                race.attempt.lease.failed(error)
             await self._wait_to_retry(race, error, delivered)
         except RequestError as error:
             race.attempt.lease.abandoned()
@@ -200,6 +204,9 @@ class Failover(Generic[D]):
         except BaseException:
             lease.abandoned()
             raise
+        if attempt.may_end_early:
+            length = lease.deployment.context_length
+            attempt.may_end_early = self._manager.knows_longer_context(ledger.model, length)
         if self._interrupted or ledger.peers[-1:] != [lease.remote.peer]:
             ledger.peers.append(lease.remote.peer)
             ledger.nodes.append(lease.remote.name)

@@ -181,8 +181,8 @@ class Race(Generic[D]):
 class AttemptReceiver(Activity, Generic[D]):
     """Receiver of one attempt's deltas. Every token passes through it, so it keeps all it needs in its own slots.
 
-    `_pass_through` is set once the attempt has won the race and is not a replay: from then on, deltas are passed on
-    without consulting the race.
+    `_pass_through` is set once the attempt has won the race and no delta of it must be filtered: from then on, deltas
+    are passed on without consulting the race.
     """
 
     __slots__ = ("_attempt", "_choices", "_emit", "_pass_through", "_race")
@@ -211,5 +211,5 @@ class AttemptReceiver(Activity, Generic[D]):
         race, attempt = self._race, self._attempt
         if not (race.decided and race.attempt is attempt) and not race.claim(attempt):
             return None
-        self._pass_through = not attempt.is_replay
-        return attempt.skip_delivered(delta) if attempt.is_replay else delta
+        self._pass_through = not (attempt.is_replay or attempt.may_end_early)
+        return delta if self._pass_through else attempt.skip_delivered(delta)

@@ -69,9 +69,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         50.0
     )
     echo_size: Annotated[
-        _PositiveCount,
-        Meta(description="echo engine: tokens of an answer without max_tokens; gateways always send max_tokens"),
-    ] = 64
+        _PositiveCount | None,
+        Meta(
+            description="echo engine: tokens after which an answer ends, unless ignore_eos is set; default: its"
+            " max_tokens, or 64"
+        ),
+    ] = None
     echo_delay: Annotated[_Seconds, Meta(description="echo engine: time before the first token, in seconds")] = 0.0
     drain_timeout: Annotated[
         _Seconds, Meta(description="time that running answers get to finish on shutdown, in seconds")

@@ -236,6 +236,11 @@ class RemoteManager:
             return any(one.context_length > length for one in self._eligible(model, requirements, ()))
         return False
 
+    def knows_longer_context(self, model: str | None, length: float) -> bool:
+        """Return whether a node of `model` on the token lane, healthy or not, has a context of more than `length`."""
+        nodes = (one for one in self.remotes if one.serves(model, "token"))
+        return any(one.deployment(model).context_length > length for one in nodes)
+
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""
         if (lease := self._latest_lease(peer)) is not None:

@@ -50,7 +50,14 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
                 priority=params.priority or 0,
             )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
-        return await prepare(request, models, name=card.id, size=call.size, settings=call.generation_settings)
+        return await prepare(
+            request,
+            models,
+            name=card.id,
+            size=call.size,
+            settings=call.generation_settings,
+            bound=candidate.bound,
+        )
 
     async def prepare_continuation(
         self, call: Call[ChatEnvelope], candidate: Candidate, text: str, tokens: int
@@ -72,7 +79,6 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
 
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
-        headers = call.headers_for(fallback.work)
         if params.stream:
             run = partial(fallback.run, services.sessions)
             # Options instead of the request, which would stay in memory for the whole stream.
@@ -86,7 +92,9 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
                 return_token_ids=bool(params.return_token_ids),
                 functions=bool(params.functions),
             )
-            return StreamingResponse(partial(event_stream, run, make_writer), {**HEADERS, **headers})
+            return StreamingResponse(
+                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work)}
+            )
         collector = Collector(
             choices=params.n or 1, reasoning=services.settings.reasoning_field, functions=bool(params.functions)
         )
@@ -94,7 +102,7 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
         work = fallback.work
         return json_response(
             collector.build(_head(work), prompt_token_ids=_prompt_token_ids(work, bool(params.return_token_ids))),
-            headers=headers,
+            headers=call.headers_for(work),
         )
 
 
@@ -117,6 +125,7 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
             name=candidate.model,
             size=call.size,
             settings=call.generation_settings,
+            bound=candidate.bound,
         )
 
     async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[TokenGeneration]) -> ASGIApp:

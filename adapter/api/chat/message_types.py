@@ -95,7 +95,8 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     """A message of the model.
 
     `reasoning_content`, or `reasoning` as some servers name it, is the model's reasoning before the answer; most chat
-    templates omit it. `audio` and `function_call` must be null.
+    templates omit it. `audio` and `function_call` must be null. If the message is the last one, `prefix` (DeepSeek,
+    Mistral) and `partial` (Qwen, Kimi) mean that the answer continues it.
     """
 
     content: str | AssistantParts | None = None
@@ -106,11 +107,16 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     reasoning: str | None = None
     audio: None = None
     function_call: None = None
+    prefix: bool | None = None
+    partial: bool | None = None
 
 
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
+    """Result of a tool call. `name`, that of the function, is for templates that show it."""
+
     content: str | TextParts
     tool_call_id: str
+    name: str | None = None
 
 
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage

@@ -20,6 +20,7 @@ from adapter.api.chat.message_types import (
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
 from adapter.api.chat.tools import Tool as WireTool
+from adapter.api.common.body_json import decode_body
 from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
 from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
@@ -77,7 +78,7 @@ def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool]) -> 
         verbosity=request.verbosity,
         chat_template_kwargs=request.chat_template_kwargs or {},
         add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=bool(request.continue_final_message),
+        continue_final_message=continues_final_message(request.messages, request.continue_final_message),
     )
 
 
@@ -112,6 +113,14 @@ def _offer(request: ChatCompletionRequest, allowed_tools: Sequence[tuple[int, Wi
     return Offer(tools, forced, request.parallel_tool_calls is not False and not isinstance(choice, NamedTool))
 
 
+def continues_final_message(messages: Sequence[Message], requested: bool | None) -> bool:
+    """Return whether the answer continues the last message, by a parameter of the request or by the message itself."""
+    if requested is not None:
+        return requested
+    last = messages[-1]
+    return isinstance(last, AssistantMessage) and bool(last.prefix or last.partial)
+
+
 def plain(messages: Sequence[Message]) -> list[Plain]:
     """Return messages as dicts for chat templates.
 
@@ -123,6 +132,9 @@ def plain(messages: Sequence[Message]) -> list[Plain]:
 def _message(message: Message) -> Plain:
     fields: Plain = {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
     if isinstance(message, AssistantMessage):
+        for name in ("prefix", "partial", "tool_calls"):
+            fields.pop(name, None)
+        # Templates count the calls if there is a list of them, and refuse an empty one.
         if message.tool_calls:
             fields["tool_calls"] = [_call(call) for call in message.tool_calls]
         if reasoning := message.reasoning_content or message.reasoning:
@@ -133,7 +145,7 @@ def _message(message: Message) -> Plain:
 def _content(message: Message) -> str | list[Plain]:
     if isinstance(message.content, str):
         return message.content
-    if message.content is not None:
+    if message.content:
         return [_part(part) for part in message.content]
     return (message.refusal if isinstance(message, AssistantMessage) else None) or ""
 
@@ -160,6 +172,6 @@ def _call(call: ToolCall) -> Plain:
 def _arguments(call: ToolCall) -> object:
     """Return the arguments as a dict if they are a JSON object, as templates encode it themselves; else as text."""
     try:
-        return msgspec.json.decode(call.function.arguments, type=dict[str, Any])
+        return decode_body(call.function.arguments.encode()).value
     except (msgspec.DecodeError, RecursionError):
         return call.function.arguments

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-from adapter.api.chat.message_types import AssistantMessage, Message
+from adapter.api.chat.history import check_history
 from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
@@ -23,34 +21,20 @@ def check_chat(request: ChatCompletionRequest) -> None:
         raise invalid_combination(
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs"
         )
-    check_messages(request.messages)
     if request.tool_choice not in (None, "none", "auto"):
         _check_tool_choice(request)
 
 
-def check_messages(messages: Collection[Message]) -> None:
-    """Check that each message of the assistant has content, tool calls, a refusal or reasoning."""
-    for index, message in enumerate(messages):
-        if (
-            type(message) is AssistantMessage
-            and (message.content is None or message.content == [])
-            and not message.tool_calls
-            and message.refusal is None
-            and not (message.reasoning_content or message.reasoning)
-        ):
-            place = f"messages[{index}].content"
-            raise BadRequest(
-                f"Invalid type for '{place}': expected a string or an array, but got null instead.",
-                param=place,
-                code="invalid_type",
-            )
+def check_strictly(request: ChatCompletionRequest) -> None:
+    """Check what is served without the setting `strict` as far as the model can, but what OpenAI refuses."""
+    check_history(request.messages)
+    if request.tool_choice is not None and not request.tools:
+        raise _choice_without_tools()
 
 
 def _check_tool_choice(request: ChatCompletionRequest) -> None:
     if not request.tools:
-        raise invalid_combination(
-            "The 'tool_choice' parameter is only allowed when 'tools' are specified.", "tool_choice"
-        )
+        raise _choice_without_tools()
     choice, known = request.tool_choice, {tool.function.name for tool in request.tools}
     if isinstance(choice, NamedTool) and choice.function.name not in known:
         raise _unknown_tool("tool_choice", choice.function.name)
@@ -60,9 +44,13 @@ def _check_tool_choice(request: ChatCompletionRequest) -> None:
                 raise _unknown_tool(f"tool_choice.allowed_tools.tools[{index}]", tool.function.name)
 
 
+def _choice_without_tools() -> BadRequest:
+    return invalid_combination("The 'tool_choice' parameter is only allowed when 'tools' are specified.", "tool_choice")
+
+
 def _unknown_tool(place: str, name: str) -> BadRequest:
     return invalid(f"{place}.function.name", f"'{name[:64]}' is not in 'tools'")
 
 
 read_envelope = Reader(ChatEnvelope)
-read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat)
+read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat, check_strictly)

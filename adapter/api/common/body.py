@@ -84,8 +84,9 @@ def generation_settings_of(settings: Settings) -> GenerationSettings:
 class Call(NamedTuple, Generic[R]):
     """A request with its validated parameters.
 
-    `params` was read from `body`, a JSON object of `size` bytes. `headers` are for the response: they name the
-    parameters that were ignored. A reader without a contract leaves it to `validate` to find out.
+    `params` was read from `body`, a JSON object of `size` bytes. `headers` are for any response, `ignored` for those on
+    the token lane: they name the parameters without effect. A reader without a contract leaves it to `validate` to find
+    them.
     """
 
     request: Request
@@ -93,14 +94,22 @@ class Call(NamedTuple, Generic[R]):
     body: dict[str, Any]
     size: int
     headers: dict[str, str]
+    ignored: dict[str, str]
 
     def headers_for(self, work: Work) -> dict[str, str]:
-        """Return the headers for the answer that is the result of `work`. On the chat lane the server gets all
-        parameters, so that none is ignored.
+        """Return the headers for the answer of `work`, all of which are known before it runs.
+
+        On the chat lane the server gets all parameters, so that none is ignored.
         """
         if work.card.lane == "chat":
-            return {}
-        return {**self.headers, **_list_header("x-schema-relaxed", work.relaxed)}
+            return self.headers
+        bounded = work.bounded_tokens
+        return {
+            **self.headers,
+            **self.ignored,
+            **_list_header("x-schema-relaxed", work.relaxed),
+            **({} if bounded is None else {"x-max-tokens-bounded": str(bounded)}),
+        }
 
     @property
     def generation_settings(self) -> GenerationSettings:
@@ -108,10 +117,10 @@ class Call(NamedTuple, Generic[R]):
 
 
 async def validate(call: Call[Any], reader: Reader[R]) -> R:
-    """Validate the body of `call` with another reader. Adds to its headers, and raises the errors of `reader`."""
+    """Validate the body of `call` with another reader. Adds to `ignored`, and raises the errors of `reader`."""
     strict = call.request.services.settings.strict
     found = await offload_if_large(call.size, partial(reader.validate, strict=strict), call.body)
-    call.headers.update(_ignored_params(found.unknown))
+    call.ignored.update(_ignored_params(found.unknown))
     return found.request
 
 
@@ -123,7 +132,8 @@ async def read(request: Request, reader: Reader[R]) -> Call[R]:
     body = await read_body(request, settings.max_body)
     read_parameters = partial(reader, strict=settings.strict, model=request.target.model)
     found = await offload_if_large(len(body), read_parameters, body)
-    return Call(request, found.request, found.body, len(body), _ignored_params(found.unknown))
+    headers = _list_header("x-body-repaired", found.repairs)
+    return Call(request, found.request, found.body, len(body), headers, _ignored_params(found.unknown))
 
 
 def _ignored_params(unknown: Sequence[str]) -> dict[str, str]:

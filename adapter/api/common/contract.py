@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Parameter
+from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
+
+_MAX_PATH = 128
 
 MAX_PARAMETERS = 256
 """Maximum number of parameters of a request."""
@@ -19,6 +22,7 @@ class Contract:
     def __init__(self, honoured: Iterable[str], rows: Sequence[Parameter] = ()) -> None:
         self._known = frozenset(honoured) | {row.name for row in rows}
         self._rejected = {row.name: row for row in rows if row.handling == "rejected"}
+        self._no_effect = {row.name: row.type for row in rows if row.type is not None}
 
     def check(self, given: Mapping[str, object], *, strict: bool = False) -> tuple[str, ...]:
         """Return the names of unknown parameters, sorted.
@@ -31,17 +35,31 @@ class Contract:
             raise BadRequest(f"{message} '{name}' is one too many.", param=name, code="invalid_value")
         if not self._rejected.keys().isdisjoint(given):
             self._check_rejected(given)
+        if not self._no_effect.keys().isdisjoint(given):
+            self._check_types(given)
         unknown = tuple(sorted(given.keys() - self._known))
         if unknown and strict:
-            name = unknown[0][:64]
-            raise BadRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+            raise unknown_parameter(unknown[0])
         return unknown
+
+    def _check_types(self, given: Mapping[str, object]) -> None:
+        for name in self._no_effect.keys() & given.keys():
+            try:
+                msgspec.convert(given[name], self._no_effect[name] | None)
+            except msgspec.ValidationError as error:
+                raise validation_error(f"{error} - at `$.{name}`", given, msgspec.Struct) from error
 
     def _check_rejected(self, given: Mapping[str, object]) -> None:
         for name in self._rejected.keys() & given.keys():
             row = self._rejected[name]
             if not _is_neutral(given[name], row.neutral):
                 raise _unsupported_parameter(name, row.neutral, row.note)
+
+
+def unknown_parameter(path: str) -> BadRequest:
+    """Return the error for a parameter, or a member of one, that is not known."""
+    path = path[:_MAX_PATH]
+    return BadRequest(f"Unknown parameter: '{path}'.", param=path, code="unknown_parameter")
 
 
 def contract(endpoint: Endpoint) -> Contract:

@@ -24,7 +24,7 @@ class JsonObjectFormat(Struct, frozen=True, tag_field="type", tag="json_object",
     """Requires the answer to be a JSON object."""
 
 
-class JsonSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JsonSchema(Struct, frozen=True, kw_only=True):
     """A named JSON schema. Without `schema`, any JSON object is valid. `strict` enforces OpenAI's rules for schemas."""
 
     name: Name
@@ -33,7 +33,7 @@ class JsonSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class JsonSchemaFormat(Struct, frozen=True, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
+class JsonSchemaFormat(Struct, frozen=True, tag_field="type", tag="json_schema"):
     json_schema: JsonSchema
 
 

@@ -24,7 +24,7 @@ class Parameter(Struct, frozen=True):
     """A parameter and how it is handled.
 
     `note` describes the accepted values, or why it is not honoured. `neutral` are the values besides null that are
-    accepted for a rejected parameter, because they request nothing.
+    accepted for a rejected parameter, because they request nothing. `type` is checked where there is no effect.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Parameter(Struct, frozen=True):
     note: str
     endpoints: tuple[Endpoint, ...] = BOTH
     neutral: tuple[object, ...] = ()
+    type: type | None = None
 
 
 def _honoured(name: str, note: str, endpoints: tuple[Endpoint, ...] = BOTH) -> Parameter:
@@ -42,8 +43,8 @@ def _rejected(name: str, note: str, *neutral: object, endpoints: tuple[Endpoint,
     return Parameter(name, "rejected", note, endpoints, neutral)
 
 
-def _no_effect(name: str, note: str) -> Parameter:
-    return Parameter(name, "no effect", note, CHAT)
+def _no_effect(name: str, note: str, kind: type) -> Parameter:
+    return Parameter(name, "no effect", note, CHAT, type=kind)
 
 
 TABLE = (
@@ -116,10 +117,10 @@ TABLE = (
     _rejected("functions", "replaced by `tools`", []),
     _rejected("function_call", "replaced by `tool_choice`", "none", "auto"),
     _rejected("suffix", "inserting text before a suffix is not supported", "", endpoints=COMPLETIONS),
-    _no_effect("metadata", "accepted and ignored: responses are not stored"),
-    _no_effect("prediction", "accepted and ignored: it only affects speed"),
-    _no_effect("prompt_cache_options", "accepted and ignored: the nodes manage their own caches"),
-    _no_effect("prompt_cache_retention", "accepted and ignored: the nodes manage their own caches"),
-    _no_effect("safety_identifier", "accepted and ignored: users are not reported to anyone"),
-    _no_effect("service_tier", "accepted and ignored: there is only one service tier"),
+    _no_effect("metadata", "accepted and ignored: responses are not stored", dict),
+    _no_effect("prediction", "accepted and ignored: it only affects speed", dict),
+    _no_effect("prompt_cache_options", "accepted and ignored: the nodes manage their own caches", dict),
+    _no_effect("prompt_cache_retention", "accepted and ignored: the nodes manage their own caches", str),
+    _no_effect("safety_identifier", "accepted and ignored: users are not reported to anyone", str),
+    _no_effect("service_tier", "accepted and ignored: there is only one service tier", str),
 )

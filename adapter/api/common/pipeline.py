@@ -74,9 +74,15 @@ class ModelEndpoint(ABC, Generic[R, W]):
         if self.has_token_ids(call.params):
             # They mean something else to another model.
             candidates = candidates[:1]
-        may_continue = request.services.settings.fallback_continues
-        continue_text = partial(self.prepare_continuation, call) if may_continue else None
-        fallback = Fallback(candidates, partial(self.prepare, call), continue_text, requested=requested)
+        settings = request.services.settings
+        continue_text = partial(self.prepare_continuation, call) if settings.fallback_continues else None
+        fallback = Fallback(
+            candidates,
+            partial(self.prepare, call),
+            continue_text,
+            requested=requested,
+            may_bound=settings.max_tokens_overflow == "bound",
+        )
         request.record.works = fallback.works
         await fallback.prepare()
         return await self.respond(call, fallback)

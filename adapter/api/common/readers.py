@@ -9,56 +9,72 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from adapter.api.common.contract import Contract
+from adapter.api.common.body_json import DecodedBody, decode_body
+from adapter.api.common.contract import Contract, unknown_parameter
+from adapter.api.common.members import unknown_members
 from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NO_INTEGER = re.compile(r"Expected `int[^`]*`, got `float` - at `\$\.(\w+)`")
-_LONE_SURROGATE = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F])")
 
 
 class ParsedRequest(NamedTuple, Generic[R]):
-    """A validated request, the JSON object it was read from, and the names of its unknown parameters."""
+    """A validated request, the JSON object it was read from, the names of its unknown parameters and the paths of
+    unknown members in the others, and what was repaired in its JSON.
+    """
 
     request: R
     body: dict[str, Any]
     unknown: tuple[str, ...]
+    repairs: tuple[str, ...] = ()
 
 
 class Reader(Generic[R]):
     """Reader of the requests of one endpoint.
 
-    `check` enforces what types and ranges cannot express. Without a `contract`, other parameters than those of `struct`
-    are not checked.
+    `check` enforces what types and ranges cannot express, and `check_strictly` what only `strict` refuses. Without a
+    `contract`, other parameters than those of `struct` are not checked.
     """
 
     def __init__(
-        self, struct: type[R], contract: Contract | None = None, check: Callable[[R], None] | None = None
+        self,
+        struct: type[R],
+        contract: Contract | None = None,
+        check: Callable[[R], None] | None = None,
+        check_strictly: Callable[[R], None] | None = None,
     ) -> None:
         self._struct = struct
         self._contract = contract
         self._check = check
+        self._check_strictly = check_strictly
 
     def __call__(self, body: bytes, *, strict: bool = False, model: str | None = None) -> ParsedRequest[R]:
         """Decode `body` and validate it, with `model` in place of its own if that is not None.
 
         Raises BadRequest; if `strict`, also for unknown parameters.
         """
-        given = self._decode(body)
+        decoded = self._decode(body)
         if model is not None:
-            given["model"] = model
-        return self.validate(given, strict=strict)
+            decoded.value["model"] = model
+        return self.validate(decoded.value, strict=strict)._replace(repairs=decoded.repairs)
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
         request = self._convert(given)
-        unknown = () if self._contract is None else self._contract.check(given, strict=strict)
+        unknown = () if self._contract is None else self._unknown(self._contract, given, strict)
         if self._check is not None:
             self._check(request)
+        if strict and self._check_strictly is not None:
+            self._check_strictly(request)
         return ParsedRequest(request, given, unknown)
+
+    def _unknown(self, contract: Contract, given: dict[str, Any], strict: bool) -> tuple[str, ...]:
+        names, members = contract.check(given, strict=strict), unknown_members(given, self._struct)
+        if members and strict:
+            raise unknown_parameter(members[0])
+        return (*names, *members)
 
     def _convert(self, given: dict[str, Any]) -> R:
         while True:
@@ -70,17 +86,15 @@ class Reader(Generic[R]):
             except RecursionError as error:
                 raise _invalid_json(str(error)) from error
 
-    def _decode(self, body: bytes) -> dict[str, Any]:
+    def _decode(self, body: bytes) -> DecodedBody:
         try:
-            body.decode()
-            return _decode(body)
+            return decode_body(body)
         except msgspec.ValidationError as error:
             raise validation_error(_add_location(body, str(error)), {}, self._struct) from error
         except UnicodeDecodeError as error:
             raise _invalid_json("it is not valid UTF-8") from error
         except (msgspec.DecodeError, RecursionError) as error:
-            hint = " (unpaired surrogate)" if _LONE_SURROGATE.search(body) else ""
-            raise _invalid_json(f"{error}{hint}") from error
+            raise _invalid_json(str(error)) from error
 
 
 def _make_integer(given: dict[str, Any], problem: str) -> bool:

@@ -26,7 +26,7 @@ _Stop = Annotated[str, Meta(min_length=1)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
-class StreamOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StreamOptions(Struct, frozen=True, kw_only=True):
     """Options of a streamed response. `include_obfuscation` has no effect: chunks are not padded."""
 
     include_usage: bool | None = None

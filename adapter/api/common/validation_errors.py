@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -83,7 +83,9 @@ def validation_error(text: str, given: Mapping[str, Any], kind: type[msgspec.Str
         why = f"but got {_name(typed[2], got=True)} instead" if typed else _plain(problem)
         return BadRequest(f"Invalid request body: expected a JSON object, {why}.", code="invalid_type")
     code = "invalid_type" if ", got " in problem else "invalid_value"
-    inside = _map_prefix(text)
+    inside, key = _map_prefix(text), _invalid_key(text, given, kind, place)
+    if key is not None:
+        place, inside = f"{place}.{key[:_MAX_VALUE_LENGTH]}", "the key to be " if "key to be" in inside else ""
     if typed:
         why = f"expected {inside}{_names(typed[1])}, but got {_name(typed[2], got=True)} instead"
         return BadRequest(f"Invalid type for '{place}': {_with_hint(why, place)}.", param=place, code=code)
@@ -110,6 +112,21 @@ def _map_prefix(text: str) -> str:
     if place.startswith("key` in `"):
         return "every key to be "
     return "every value to be " if place.endswith("[...]`") else ""
+
+
+def _invalid_key(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct], place: str) -> str | None:
+    """Return the first key of the map at `place` that has the problem, by itself or by its value; None if the problem
+    is not in a map among the parameters.
+    """
+    if not _map_prefix(text) or not isinstance(entries := given.get(place), dict):
+        return None
+    expected = get_type_hints(kind, include_extras=True)[place]
+    for key, value in entries.items():
+        try:
+            msgspec.convert({key: value}, expected, str_keys=True)
+        except msgspec.ValidationError:
+            return str(key)
+    return None
 
 
 def _problem(problem: str, inside: str, limits: str, value: object) -> str:

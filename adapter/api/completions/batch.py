@@ -61,6 +61,10 @@ class CompletionBatch(Work):
     def relaxed(self) -> Sequence[str]:
         return self.completions[0].relaxed
 
+    @property
+    def bounded_tokens(self) -> int | None:
+        return min((each.bounded_tokens for each in self.completions if each.bounded_tokens is not None), default=None)
+
     async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Emit the events of all choices as they arrive, and the usage at the end.
 

@@ -42,7 +42,7 @@ class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
         if card.lane == "chat":
             return upstream_batch(call.params, call.body, card)
         request = await validate(call, read_completion)
-        batch = await prepare_text(request, services.models, name=card.id, size=call.size)
+        batch = await prepare_text(request, services.models, name=card.id, size=call.size, bound=candidate.bound)
         await batch.compute_prefixes(services.sessions)
         return batch
 

@@ -14,7 +14,7 @@ from adapter.api.completions.token_batch import TokenBatch
 from adapter.api.completions.types import CompletionRequest
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import decode_tokens, tokenize_prompt
-from adapter.generation.prepare import complete_sampling, max_new_tokens
+from adapter.generation.prepare import complete_sampling, max_new_tokens, with_maximum
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import build_plain_grammar
 from subnet.generation import Sampling
@@ -27,21 +27,26 @@ class _TokenizedPrompt(msgspec.Struct, frozen=True):
 
 
 async def prepare_text(
-    request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0
+    request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0, bound: bool = False
 ) -> TokenBatch:
     """Tokenize the prompts of a request whose body has `size` bytes, and return its batch.
 
-    Raises the errors of `models.get`, BadRequest and InvalidRequest for what the model does not support, and
-    ContextLengthExceeded.
+    With `bound`, max_tokens is reduced to what the context has room for after each prompt. Raises the errors of
+    `models.get`, BadRequest and InvalidRequest for what the model does not support, and ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     built = await build_plain_grammar(output_format(request))
     prompts = await model.offload(size, _tokenize_prompts, request, model)
     own = sampling(request, _engine_logprobs(request))
-    model_sampling = complete_sampling(own, model, request.limit, built.grammar)
+    complete = complete_sampling(own, model, request.limit, built.grammar)
+
+    def sampling_after(prompt: _TokenizedPrompt) -> Sampling:
+        maximum = _max_tokens(model, len(prompt.tokens), request.limit, bound)
+        return complete if maximum == request.limit else with_maximum(complete, maximum)
+
     return TokenBatch(
         [
-            _generation(request, model, model_sampling, index, prompt, built.relaxed)
+            _generation(request, model, sampling_after(prompt), index, prompt, built.relaxed)
             for index, prompt in enumerate(prompts)
         ],
         generate=request.limit > 0,
@@ -69,7 +74,6 @@ def _generation(
     prompt: _TokenizedPrompt,
     relaxed: Sequence[str],
 ) -> TokenGeneration:
-    _check_context_length(model, len(prompt.tokens), request.limit)
     choices = request.best_of or request.n or 1
     logprobs_param = "best_of" if request.logprobs is None else "logprobs"
     return TokenGeneration(
@@ -84,13 +88,17 @@ def _generation(
         first=index * choices,
         param_names={"grammar": grammar_param(request), "logprobs": logprobs_param, "top_logprobs": logprobs_param},
         relaxed=relaxed,
+        limit=request.limit,
     )
 
 
-def _check_context_length(model: Model, prompt: int, limit: int) -> None:
-    """Raise ContextLengthExceeded for a prompt that is too long; it may fill the context if nothing is generated."""
-    if limit or prompt > model.card.context_length:
-        max_new_tokens(model, prompt, limit, None, "max_tokens", "prompt")
+def _max_tokens(model: Model, prompt: int, limit: int, bound: bool) -> int:
+    """Return the maximum number of new tokens. Raises ContextLengthExceeded for a prompt that is too long; it may fill
+    the context if nothing is generated.
+    """
+    if not limit and prompt <= model.card.context_length:
+        return 0
+    return max_new_tokens(model, prompt, limit, None, "max_tokens", "prompt", bound=bound)
 
 
 def _engine_logprobs(request: CompletionRequest) -> int | None:

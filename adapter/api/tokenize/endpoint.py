@@ -35,7 +35,7 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
         )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
-        return json_response(fallback.work.result, headers=call.headers)
+        return json_response(fallback.work.result, headers=call.headers_for(fallback.work))
 
 
 class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokenized]]):
@@ -51,4 +51,4 @@ class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokeniz
         return await detokenize(call.params, call.request.services.models, name=candidate.model, size=call.size)
 
     async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
-        return json_response(fallback.work.result, headers=call.headers)
+        return json_response(fallback.work.result, headers=call.headers_for(fallback.work))

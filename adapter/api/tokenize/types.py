@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from adapter.api.chat.request import Messages
 from adapter.api.chat.tools import Tools
-from adapter.api.chat.validation import check_messages
 from adapter.api.common.contract import Contract
 from adapter.api.common.readers import Reader
 from adapter.api.common.sampling import ModelName, TokenId
@@ -63,7 +62,6 @@ def check_tokenize(request: TokenizeRequest) -> None:
         raise BadRequest(message, param="prompt", code="missing_required_parameter")
     if request.prompt is not None and request.messages is not None:
         raise invalid_combination("Setting 'prompt' and 'messages' at the same time is not supported.", "prompt")
-    check_messages(request.messages or [])
 
 
 read_tokenize = Reader(TokenizeRequest, Contract(TokenizeRequest.__struct_fields__), check_tokenize)

@@ -15,15 +15,16 @@ from subnet.pool.lease import Lease
 class Attempt(ABC, Generic[D]):
     """Attempt to generate the rest of `choices` on the node of `lease`.
 
-    If `is_replay`, the node generates the answer from its beginning, and deltas must pass through `skip_delivered`.
-    `weights` is the fingerprint of the node's weights, "" if it is not known. `settings_prefix` is the prefix of the
-    timeouts' names in error messages.
+    If `is_replay`, the node generates the answer from its beginning. If `may_end_early`, its context has no room for
+    the whole answer. In both cases, deltas must pass through `skip_delivered`. `weights` is the fingerprint of the
+    node's weights, "" if it is not known. `settings_prefix` is the prefix of the timeouts' names in error messages.
     """
 
     settings_prefix: ClassVar[str] = ""
     lease: Lease
     choices: Sequence[Choice[D]]
     is_replay: bool
+    may_end_early: bool = False
     weights: str = ""
 
     @abstractmethod

@@ -118,6 +118,15 @@ class TokenLedger(Ledger[Delta]):
         return RequestSize(prompt, delivered, max(0, self._room - delivered))
 
     @property
+    def requested_length(self) -> int:
+        """Number of tokens of the prompt and of a choice that has all the tokens a node must have room for."""
+        return len(self.prompt) + self._room
+
+    def length_after(self, delta: Delta) -> int:
+        """Number of tokens of the prompt and of a choice once `delta` is recorded."""
+        return len(self.prompt) + len(self.choices[delta.choice].tokens) + len(delta.tokens)
+
+    @property
     def weights(self) -> str:
         return next((choice.weights for choice in self.choices if choice.tokens and not choice.finished), "")
 

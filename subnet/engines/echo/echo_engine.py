@@ -25,11 +25,12 @@ class EchoOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the echo engine.
 
     `rate` is in tokens per second of each stream, 0 for unlimited; `delay` is the time before the first token, in
-    seconds. An answer without max_tokens has `size` tokens.
+    seconds. An answer ends by itself after `size` tokens, as a model's does, unless `ignore_eos` is set. None: it
+    has max_tokens tokens, or DEFAULT_SIZE without max_tokens.
     """
 
     rate: float = 0.0
-    size: int = 64
+    size: int | None = None
     delay: float = 0.0
     capacity: int = 2048
     context_length: int = 131_072
@@ -71,7 +72,12 @@ class EchoEngine(Engine):
             weights=fingerprint_facts(self.name, "1", options.size),
         )
         self.capabilities = Capabilities(
-            resume=options.resume, top_logprobs=20, penalties=True, logit_bias=True, min_tokens=True
+            resume=options.resume,
+            top_logprobs=20,
+            penalties=True,
+            logit_bias=True,
+            min_tokens=True,
+            ignore_eos=True,
         )
         self.capacity = options.capacity
         self._streams: dict[Stream, tuple[Sink[Delta], asyncio.Future[None]]] = {}

@@ -11,6 +11,9 @@ from subnet.engines.echo.echo_vocabulary import BETWEEN_CHARACTERS, MAX_CHARACTE
 from subnet.generation import Delta, FinishReason, Sampling, Start, TokenLogprobs
 from subnet.tensors import TokenIds
 
+DEFAULT_SIZE = 64
+"""Number of tokens of an answer without a size and without max_tokens."""
+
 _TOKEN_BYTES = [pack("<i", token) for token in range(len(PIECES))]
 # Odd constants without a pattern: a difference in any bit changes most of the higher bits of the product.
 _MIX = 0x9E3779B97F4A7C15
@@ -18,17 +21,16 @@ _POSITION_STRIDE = 0x2545F491
 
 
 class Stream:
-    """Token stream of one choice, with `size` tokens unless max_tokens is set.
+    """Token stream of one choice, which ends by itself after `size` tokens (None: not before max_tokens).
 
     Its state is the checksum of all tokens so far, so a stream can start at any token. top_p keeps the more likely of
     the candidates.
     """
 
-    def __init__(self, prompt: TokenIds, start: Start, sampling: Sampling, size: int) -> None:
+    def __init__(self, prompt: TokenIds, start: Start, sampling: Sampling, size: int | None) -> None:
         self.choice = start.choice
         self._position = len(start.delivered)
-        self._limit = max(size, sampling.min_tokens) if sampling.max_tokens is None else sampling.max_tokens
-        self._limit_reason: FinishReason = "stop" if sampling.max_tokens is None else "length"
+        self._limit, self._limit_reason = _end(sampling, size)
         self._sampling = sampling
         self._top_p = sampling.top_p
         self._stop_tokens = frozenset(sampling.stop_tokens)
@@ -67,6 +69,15 @@ class Stream:
         return [
             TokenLogprobs(logprob, tuple((token + 1 + i) % len(PIECES) for i in range(width)), tops) for token in tokens
         ]
+
+
+def _end(sampling: Sampling, size: int | None) -> tuple[int, FinishReason]:
+    """Return the number of tokens of an answer, and why it ends there."""
+    own, maximum = max(size or DEFAULT_SIZE, sampling.min_tokens), sampling.max_tokens
+    if maximum is None:
+        return own, "stop"
+    ends_by_itself = size is not None and own < maximum and not sampling.ignore_eos
+    return (own, "stop") if ends_by_itself else (maximum, "length")
 
 
 def _to_bytes(tokens: TokenIds) -> bytes:

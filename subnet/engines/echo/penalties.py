@@ -33,7 +33,7 @@ class AdjustedStream(Stream):
     no candidate can be drawn if its bias is positive.
     """
 
-    def __init__(self, prompt: TokenIds, start: Start, sampling: Sampling, size: int) -> None:
+    def __init__(self, prompt: TokenIds, start: Start, sampling: Sampling, size: int | None) -> None:
         super().__init__(prompt, start, sampling, size)
         self._counts = np.bincount(_in_vocabulary(start.delivered), minlength=_VOCAB_SIZE)
         self._seen = np.bincount(_in_vocabulary(prompt), minlength=_VOCAB_SIZE) + self._counts > 0

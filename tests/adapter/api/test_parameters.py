@@ -84,9 +84,13 @@ def test_rejected_parameters(endpoint: Endpoint) -> None:
 
 
 def test_parameters_without_effect() -> None:
-    """A parameter "without effect" is accepted, changes nothing, and is not reported as ignored."""
-    for name in names("chat", "no effect"):
-        assert read("chat", **{name: {"some": "thing"}}) == read("chat")
+    """A parameter "without effect" is accepted, changes nothing, and is checked for its type only."""
+    for row in TABLE:
+        if row.handling == "no effect":
+            assert row.type is not None
+            assert read("chat", **{row.name: row.type()}) == read("chat", **{row.name: None}) == read("chat")
+            error = refusal("chat", **{row.name: [3]})
+            assert (error.param, error.code) == (row.name, "invalid_type")
 
 
 def test_values_that_look_neutral() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -123,6 +124,17 @@ async def test_every_endpoint_is_counted(path: str) -> None:
     assert ('adapter_answers_total{model="mock"} 1.0' in text) == needs_node
     assert ("x-subnet-nodes" in response.headers) == needs_node
     assert "x-ignored-params" not in response.headers
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_bodies_are_repaired_on_every_endpoint(path: str) -> None:
+    """A byte order mark and escaped halves of surrogate pairs do not fail a request, and a header names them."""
+    body = b"\xef\xbb\xbf" + json.dumps({"model": "mock", "user\ud83d": "\ude00", **ENDPOINTS[path]}).encode()
+    async with gateway(saying("Hi", capabilities=CAN)) as url, httpx.AsyncClient() as client:
+        response = await client.post(url + path, content=body)
+    assert response.status_code == 200
+    assert response.headers["x-body-repaired"] == "byte-order-mark, unpaired-surrogates"
+    assert response.headers["x-ignored-params"] == "user?"
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -110,7 +110,6 @@ def test_null_is_absent(name: str) -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "invalid_type"),
-        ({"messages": [{"role": "assistant"}]}, "messages[0].content", "invalid_type"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
         ({"temperature": 2.1}, "temperature", "invalid_value"),
         ({"temperature": -0.1}, "temperature", "invalid_value"),
@@ -129,7 +128,6 @@ def test_null_is_absent(name: str) -> None:
         ({"stream": "true"}, "stream", "invalid_type"),
         ({"stream_options": {}}, "stream_options", "invalid_parameter_combination"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
-        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown_parameter"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),
         ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role", "invalid_value"),
         (
@@ -151,11 +149,15 @@ def test_null_is_absent(name: str) -> None:
         ({"top_k": -2}, "top_k", "invalid_value"),
         ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"typical_p": 0}, "typical_p", "invalid_value"),
-        ({"logit_bias": {"1": 101}}, "logit_bias", "invalid_value"),
-        ({"logit_bias": {"1": -101}}, "logit_bias", "invalid_value"),
-        ({"logit_bias": {"hello": 1}}, "logit_bias", "invalid_type"),
-        ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"2": 1, "1": 101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"1": -101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"hello": 1}}, "logit_bias.hello", "invalid_type"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1", "invalid_value"),
         ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias", "invalid_value"),
+        ({"metadata": "x"}, "metadata", "invalid_type"),
+        ({"prediction": [1]}, "prediction", "invalid_type"),
+        ({"service_tier": 3}, "service_tier", "invalid_type"),
+        ({"safety_identifier": {}}, "safety_identifier", "invalid_type"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens", "invalid_value"),
         ({"stop_token_ids": [1, -1]}, "stop_token_ids[1]", "invalid_value"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "invalid_value"),
@@ -186,7 +188,6 @@ def test_null_is_absent(name: str) -> None:
         (json_schema(), "response_format.json_schema.name", MISSING),
         (json_schema(name="a.b"), "response_format.json_schema.name", "invalid_value"),
         (json_schema(name="a", schema="{}"), "response_format.json_schema.schema", "invalid_type"),
-        (json_schema(name="a", scheme={}), "response_format.json_schema.scheme", "unknown_parameter"),
         ({"structured_outputs": {}}, "structured_outputs", "invalid_value"),
         ({"structured_outputs": {"json_object": False}}, "structured_outputs", "invalid_value"),
         ({"structured_outputs": {"regex": "a", "grammar": "b"}}, "structured_outputs", "invalid_value"),
@@ -243,20 +244,15 @@ def test_supported_modalities() -> None:
         b'{"model": "m"} x',
         b'{"model": "\xff"}',
         b'{"unknown": "\xff"}',
-        b'{"model": "\\ud800"}',
-        b'{"unknown": "\\udc00 \\ud800"}',
+        b'{"model": "\\ud800", "n": NaN}',
+        b'{"unknown": "\\udc00 \\ud800}',
+        b'{"unknown": "\xed\xa0\xbd"}',
         b'{"unknown": ' + b"[" * 100_000,
     ],
 )
 def test_not_json(data: bytes) -> None:
     """A body that is not valid JSON or UTF-8 is rejected as invalid_json."""
     assert refusal(data).code == "invalid_json"
-
-
-def test_lone_surrogate_is_explained() -> None:
-    """The error for an unpaired surrogate says "surrogate", as the JSON parser's own message would mislead."""
-    assert "surrogate" in refusal(body(messages=[{"role": "user", "content": "\ud83d"}])).message
-    assert read(messages=[{"role": "user", "content": "😀"}]).messages[0].content == "😀"
 
 
 @pytest.mark.parametrize("data", [b"[]", b"null", b"3", b'"x"'])
@@ -321,17 +317,17 @@ def test_errors_name_the_replacement() -> None:
         ({"messages": None}, "Invalid type for 'messages': expected an array, but got null instead."),
         (
             {"logit_bias": {"a": 1}},
-            "Invalid type for 'logit_bias': expected every key to be an integer, but got a string instead.",
+            "Invalid type for 'logit_bias.a': expected the key to be an integer, but got a string instead.",
         ),
         (
             {"logit_bias": {"1": 101}},
-            "Invalid value for 'logit_bias': expected every value to be a number between -100 and 100.",
+            "Invalid value for 'logit_bias.1': expected a number between -100 and 100, but got 101.",
         ),
         (
             {"verbosity": "x"},
             "Invalid value for 'verbosity': 'x' is not supported. Supported values are: 'low', 'medium', and 'high'.",
         ),
-        ({"stream": True, "stream_options": {"x": 1}}, "Unknown parameter: 'stream_options.x'."),
+        ({"tools": [TOOL], "tool_choice": {**NAMED, "x": 1}}, "Unknown parameter: 'tool_choice.x'."),
         ({"tools": [{"type": "function"}]}, "Missing required parameter: 'tools[0].function'."),
         (
             {"structured_outputs": {"regex": "a", "grammar": "b"}},

@@ -114,10 +114,8 @@ def test_completion_without_a_prompt() -> None:
 
 def test_embedding() -> None:
     """Embedding options are read, and unknown ones reported."""
-    request, _, unknown = read_embedding(
-        body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True)
-    )
-    assert (request.encoding_format, request.dimensions, unknown) == ("base64", 1, ("truncate",))
+    found = read_embedding(body(input="a", encoding_format="base64", dimensions=1, user="me", truncate=True))
+    assert (found.request.encoding_format, found.request.dimensions, found.unknown) == ("base64", 1, ("truncate",))
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,17 @@ async def test_request_fields_are_forwarded() -> None:
     assert node.requests[0].choices == (0, 1)
 
 
+async def test_halves_of_surrogate_pairs_are_repaired() -> None:
+    """A server gets U+FFFD for an escaped half, wherever it is, and a header tells the client."""
+    node = chat("mock", "Hi")
+    messages = [{"role": "user", "content": "cut \ud83d", "\ude00": ["\ud83d\ud83d\ude00"]}]
+    async with client(node) as http:
+        answer = await http.post(CHAT, content=json.dumps(ASK | {"messages": messages}))
+    assert answer.headers["x-body-repaired"] == "unpaired-surrogates"
+    [request] = node.requests
+    assert request.body["messages"] == [{"role": "user", "content": "cut \ufffd", "\ufffd": ["\ufffd😀"]}]
+
+
 async def test_failover() -> None:
     """OpenAI's client receives one complete answer although the chat server is lost in the middle."""
     nodes = chat("mock", "Once ", "upon ", NodeLost("x")), MockChatProtocol(["Once ", "upon ", "a time"], peer="b")

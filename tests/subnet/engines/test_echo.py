@@ -20,7 +20,7 @@ SEEDED = Sampling(seed=7)
 
 
 async def answer(
-    sampling: Sampling, prompt: list[int] | None = None, delivered: tuple[list[int], ...] = ([],), size: int = 40
+    sampling: Sampling, prompt: list[int] | None = None, delivered: tuple[list[int], ...] = ([],), size: int | None = 40
 ) -> list[Delta]:
     deltas: list[Delta] = []
     starts = tuple(Start(choice, token_ids(tokens)) for choice, tokens in enumerate(delivered))
@@ -170,3 +170,23 @@ def test_a_long_stop_is_not_made_up_for() -> None:
     while pace.delay(60.0) <= 0:
         steps += 1
     assert steps == 101
+
+
+async def test_the_end_of_an_answer() -> None:
+    """A size ends an answer also if max_tokens is larger, as it is behind gateways, unless ignore_eos is set."""
+    for sampling, length, reason in [
+        (Sampling(max_tokens=100), 40, "stop"),
+        (Sampling(max_tokens=30), 30, "length"),
+        (Sampling(max_tokens=40), 40, "length"),
+        (Sampling(max_tokens=100, min_tokens=60), 60, "stop"),
+        (Sampling(max_tokens=100, ignore_eos=True), 100, "length"),
+        (Sampling(max_tokens=100, min_tokens=100, ignore_eos=True), 100, "length"),
+    ]:
+        deltas = await answer(sampling)
+        assert (len(tokens(deltas)), deltas[-1].finish_reason) == (length, reason)
+
+
+async def test_answers_without_a_size() -> None:
+    """Without a size, an answer has max_tokens tokens."""
+    assert len(tokens(await answer(Sampling(max_tokens=100), size=None))) == 100
+    assert len(tokens(await answer(Sampling(), size=None))) == 64

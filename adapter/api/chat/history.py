@@ -1,0 +1,64 @@
+"""Rules for the order of messages and for their contents that OpenAI enforces, and that models can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapter.api.chat.message_types import AssistantMessage, Message, ToolMessage
+from adapter.errors import BadRequest
+
+# Of the ids of calls in an error, in characters.
+_MAX_IDS = 256
+
+
+def check_history(messages: Sequence[Message]) -> None:
+    """Check that each tool message answers a call of the assistant's message before it, that all calls are answered,
+    and that no message of the assistant is empty. Raises BadRequest.
+    """
+    calls: frozenset[str] = frozenset()
+    unanswered: dict[str, None] = {}
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in calls:
+                raise _orphan(index, has_calls=bool(calls))
+            unanswered.pop(message.tool_call_id, None)
+            continue
+        if unanswered:
+            raise _unanswered(index - 1, unanswered)
+        calls = frozenset()
+        if isinstance(message, AssistantMessage):
+            _check_content(message, index)
+            unanswered = {call.id: None for call in message.tool_calls or ()}
+            calls = frozenset(unanswered)
+    if unanswered:
+        raise _unanswered(len(messages) - 1, unanswered)
+
+
+def _check_content(message: AssistantMessage, index: int) -> None:
+    is_empty = message.content is None or message.content == []
+    has_other = message.tool_calls or message.refusal is not None or message.reasoning_content or message.reasoning
+    if is_empty and not has_other:
+        place = f"messages[{index}].content"
+        raise BadRequest(
+            f"Invalid type for '{place}': expected a string or an array, but got null instead.",
+            param=place,
+            code="invalid_type",
+        )
+
+
+def _orphan(index: int, *, has_calls: bool) -> BadRequest:
+    if has_calls:
+        place, why = f"messages[{index}].tool_call_id", "'tool_call_id' of no call in the preceding message"
+        return BadRequest(f"Invalid parameter: {why} with 'tool_calls'.", param=place, code="invalid_value")
+    message = (
+        "Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
+    )
+    return BadRequest(message, param=f"messages[{index}].role", code="invalid_value")
+
+
+def _unanswered(index: int, ids: dict[str, None]) -> BadRequest:
+    message = (
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'."
+        f" The following tool_call_ids did not have response messages: {', '.join(ids)[:_MAX_IDS]}"
+    )
+    return BadRequest(message, param=f"messages[{index}].role", code="invalid_value")
