@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from time import thread_time
 from typing import Any
 
 import msgspec
 
+from adapter.generation.derived_format import derived_formats, derived_tags
 from adapter.generation.probe_turns import ANSWER, LEVELS, NAME, REASONING, ProbeTurns, schema
 from adapter.generation.read_back import Message, Turn
 from adapter.prompt import ChatTemplate
@@ -20,6 +21,7 @@ from adapter.tools import (
     reasoning_tags,
     select_format,
 )
+from adapter.tools.derive import NAME as DERIVED
 
 BUDGET = 3.0
 """Maximum CPU time to find a format, in seconds. A format that was not found by then is unknown."""
@@ -30,8 +32,9 @@ UNKNOWN = "unknown"
 class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Format in which a model writes calls and reasoning, and the template that prompts it to do so.
 
-    `tools` and `reasoning` are the names of the formats, for people: null if there is none, "unknown" if the template
-    writes calls or reasoning in a way that no format reads. `refuses_tools`: tools cannot be offered at all.
+    `tools` and `reasoning` are the names of the formats, for people: null if there is none, "derived" if it was derived
+    from what the template writes, "unknown" if the template writes calls or reasoning in a way that no format reads.
+    `refuses_tools`: tools cannot be offered at all.
     """
 
     format: ModelFormat
@@ -51,6 +54,12 @@ class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
         if self.reasoning == UNKNOWN:
             found.append("it is unknown how it marks reasoning, which may appear in the content of answers")
         return found
+
+    @property
+    def derived(self) -> list[str]:
+        """What no row of a table describes, and was derived from what the template writes, for the log."""
+        named = (("tool calls", self.tools), ("reasoning", self.reasoning))
+        return [what for what, name in named if name == DERIVED]
 
 
 def find_format(
@@ -96,7 +105,7 @@ class _Finder:
             chosen = select_format(source, calls, "none").tool_format
             return self._found(chosen, tags, known, self._template)
         if self._template.supports_tools:
-            if native := self._native(tags):
+            if native := self._native(tags) or self._derived(tags):
                 return self._found(native, tags, known, self._template)
         elif own := next((each for each in call_formats(source, marked=True) if each.marks_reasoning), None):
             return self._found(own, tags, known, self._template)
@@ -127,12 +136,19 @@ class _Finder:
 
     def _native(self, tags: Tags | None) -> ToolFormat | None:
         """Return the format that reads what the template writes, of all arguments if possible."""
-        formats = call_formats(self._template.source)
+        return self._reading(call_formats(self._template.source), tags)
+
+    def _reading(self, formats: Sequence[ToolFormat], tags: Tags | None) -> ToolFormat | None:
         for arguments in LEVELS:
             for each in formats:
                 if thread_time() < self._deadline and _reads(each, tags, self._turns, arguments):
                     return each
         return None
+
+    def _derived(self, tags: Tags | None) -> ToolFormat | None:
+        """Return a format that no row describes, and that reads what the template writes."""
+        formats = list(derived_formats(self._turns, tags, self._control))
+        return self._reading(formats, tags)
 
     def _tags(self) -> tuple[Tags | None, bool]:
         """Return the tags that read back reasoning, and False if none do, though the template writes it."""
@@ -142,7 +158,9 @@ class _Finder:
             if any(_reads_reasoning(tags, turn) for turn in turns):
                 return tags, True
         if any(REASONING in turn.text for turn in turns):
-            return None, False
+            derived = derived_tags(self._turns, self._control)
+            read = derived and any(_reads_reasoning(derived, turn) for turn in turns)
+            return (derived, True) if read else (None, False)
         opened = (tags for tags in options if any(turn.prompt.rstrip().endswith(tags.opening) for turn in turns))
         marked = reasoning_tags(self._template.source, marked=True)
         return next(opened, next(iter(marked), None)), True

@@ -10,6 +10,8 @@ from adapter.prompt import QUESTION, REASONING_ON, ChatTemplate
 from subnet.errors import InvalidRequest
 
 NAME = "probed_function"
+IDS = r"call0000\d"
+"""Regular expression of the ids of calls. Mistral's templates require nine letters and digits."""
 _RESULT = "probed_result"
 REASONING = "probed reasoning"
 ANSWER = "probed answer"
@@ -109,7 +111,6 @@ def schema(*arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _assistant(*arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message with a call of each of `arguments`."""
     calls = [
-        # Mistral's templates require ids of nine letters and digits.
         {"id": f"call0000{index}", "type": "function", "function": {"name": NAME, "arguments": each}}
         for index, each in enumerate(arguments)
     ]
