@@ -42,7 +42,7 @@ def derived_formats(turns: ProbeTurns, tags: Tags | None, control: Collection[st
     # A control token at the end may be a mark of calls, or what ends an answer with calls.
     for samples in (whole, _stripped(whole)):
         for calls in derive_calls(samples):
-            if _keeps_content(calls, tags, turns) and _writes(calls, samples):
+            if not turns.expired and _holds(calls, tags, turns) and _writes(calls, samples):
                 yield calls
 
 
@@ -78,9 +78,14 @@ def _stripped(samples: Samples) -> Samples:
     return Samples(strip(samples.one), samples.two and strip(samples.two), samples.control)
 
 
-def _keeps_content(calls: ToolFormat, tags: Tags | None, turns: ProbeTurns) -> bool:
-    """Return True if text before a call, unless the template drops it, and an answer without calls are content."""
+def _holds(calls: ToolFormat, tags: Tags | None, turns: ProbeTurns) -> bool:
+    """Return True if text before a call, unless the template drops it, and an answer without calls are content, and a
+    call without arguments is one.
+    """
     model_format = ModelFormat(calls, tags)
+    empty = turns.calls({})
+    if empty is not None and NAME in empty.answer and empty.read(model_format, {NAME: None}).calls != ((NAME, {}),):
+        return False
     schemas = {NAME: schema(_ONE)}
     both, answer = turns.calls(_ONE, content=ANSWER), turns.answer()
     if both is not None and all(text in both.answer for text in (ANSWER, NAME)):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from time import thread_time
-from typing import Any
 
 import msgspec
 
 from adapter.generation.derived_format import derived_formats, derived_tags
-from adapter.generation.probe_turns import ANSWER, LEVELS, NAME, REASONING, ProbeTurns, schema
-from adapter.generation.read_back import Message, Turn
+from adapter.generation.probe_turns import ANSWER, LEVELS, REASONING, ProbeTurns, reading, reads
+from adapter.generation.read_back import Turn
 from adapter.prompt import ChatTemplate
 from adapter.tools import (
     ModelFormat,
@@ -105,7 +104,7 @@ class _Finder:
             chosen = select_format(source, calls, "none").tool_format
             return self._found(chosen, tags, known, self._template)
         if self._template.supports_tools:
-            if native := self._native(tags) or self._derived(tags):
+            if native := reading(call_formats(source), tags, self._turns) or self._derived(tags):
                 return self._found(native, tags, known, self._template)
         elif own := next((each for each in call_formats(source, marked=True) if each.marks_reasoning), None):
             return self._found(own, tags, known, self._template)
@@ -129,26 +128,14 @@ class _Finder:
         hermes, template = select_format("", "hermes").tool_format, self._template.describing_tools()
         found = self._found(hermes, tags, known, template, unknown=self._template.supports_tools)
         turns = self._turns_of(template)
-        if hermes is not None and _reads(hermes, tags, turns, LEVELS[0]) and turns.renders_result():
+        if hermes is not None and reads(hermes, tags, turns, LEVELS[0]) and turns.renders_result():
             return found
         nothing = self._found(None, tags, known, self._template, unknown=True)
         return msgspec.structs.replace(nothing, refuses_tools=True)
 
-    def _native(self, tags: Tags | None) -> ToolFormat | None:
-        """Return the format that reads what the template writes, of all arguments if possible."""
-        return self._reading(call_formats(self._template.source), tags)
-
-    def _reading(self, formats: Sequence[ToolFormat], tags: Tags | None) -> ToolFormat | None:
-        for arguments in LEVELS:
-            for each in formats:
-                if thread_time() < self._deadline and _reads(each, tags, self._turns, arguments):
-                    return each
-        return None
-
     def _derived(self, tags: Tags | None) -> ToolFormat | None:
         """Return a format that no row describes, and that reads what the template writes."""
-        formats = list(derived_formats(self._turns, tags, self._control))
-        return self._reading(formats, tags)
+        return reading(list(derived_formats(self._turns, tags, self._control)), tags, self._turns)
 
     def _tags(self) -> tuple[Tags | None, bool]:
         """Return the tags that read back reasoning, and False if none do, though the template writes it."""
@@ -164,21 +151,6 @@ class _Finder:
         opened = (tags for tags in options if any(turn.prompt.rstrip().endswith(tags.opening) for turn in turns))
         marked = reasoning_tags(self._template.source, marked=True)
         return next(opened, next(iter(marked), None)), True
-
-
-def _reads(calls: ToolFormat, tags: Tags | None, turns: ProbeTurns, arguments: Mapping[str, Any]) -> bool:
-    """Return True if `calls` reads a call with `arguments`, and two calls unless the template writes only one."""
-    model_format = ModelFormat(calls, None if calls.marks_reasoning else tags)
-    two = ({"city": "Bergen"}, arguments)
-    return _reads_calls(model_format, turns, arguments) and (
-        _reads_calls(model_format, turns, *two) or not turns.writes_calls(*two)
-    )
-
-
-def _reads_calls(model_format: ModelFormat, turns: ProbeTurns, *arguments: Mapping[str, Any]) -> bool:
-    turn = turns.calls(*arguments)
-    expected = Message(calls=tuple((NAME, each) for each in arguments))
-    return turn is not None and turn.read(model_format, {NAME: schema(*arguments)}) == expected
 
 
 def _reads_reasoning(tags: Tags, turn: Turn) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from time import thread_time
 from typing import Any
 
-from adapter.generation.read_back import Turn, written_turn
+from adapter.generation.read_back import Message, Turn, written_turn
 from adapter.prompt import QUESTION, REASONING_ON, ChatTemplate
+from adapter.tools import ModelFormat, Tags, ToolFormat
 from subnet.errors import InvalidRequest
 
 NAME = "probed_function"
@@ -51,6 +53,11 @@ class ProbeTurns:
         self._deadline = deadline
         self._turns: dict[str, Turn | None] = {}
 
+    @property
+    def expired(self) -> bool:
+        """True once the time for rendering is used up."""
+        return thread_time() >= self._deadline
+
     def calls(self, *arguments: Mapping[str, Any], content: str = "") -> Turn | None:
         """Return the turn with `content` and a call with each of `arguments`. Rendered once: many formats are tried."""
         key = repr((arguments, content))
@@ -94,6 +101,30 @@ class ProbeTurns:
         return written_turn(
             self.template, message, tools, control=self._control, variables=variables, deadline=self._deadline
         )
+
+
+def reading(formats: Sequence[ToolFormat], tags: Tags | None, turns: ProbeTurns) -> ToolFormat | None:
+    """Return the first of `formats` that reads what the template writes, of all arguments if possible."""
+    for arguments in LEVELS:
+        for each in formats:
+            if not turns.expired and reads(each, tags, turns, arguments):
+                return each
+    return None
+
+
+def reads(calls: ToolFormat, tags: Tags | None, turns: ProbeTurns, arguments: Mapping[str, Any]) -> bool:
+    """Return True if `calls` reads a call with `arguments`, and two calls unless the template writes only one."""
+    model_format = ModelFormat(calls, None if calls.marks_reasoning else tags)
+    two = ({"city": "Bergen"}, arguments)
+    return _reads_calls(model_format, turns, arguments) and (
+        _reads_calls(model_format, turns, *two) or not turns.writes_calls(*two)
+    )
+
+
+def _reads_calls(model_format: ModelFormat, turns: ProbeTurns, *arguments: Mapping[str, Any]) -> bool:
+    turn = turns.calls(*arguments)
+    expected = Message(calls=tuple((NAME, each) for each in arguments))
+    return turn is not None and turn.read(model_format, {NAME: schema(*arguments)}) == expected
 
 
 def _tools(*arguments: Mapping[str, Any]) -> list[dict[str, Any]]:

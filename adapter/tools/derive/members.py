@@ -93,6 +93,9 @@ def _tags(written: _Written, samples: Samples) -> TagFormat | None:
     inner = find_frame(written.start, written.between, frame.after, control)
     call, function = _split_last(frame.before, samples)
     function_end, call_end = _split_first(inner.closing, samples)
+    if function.rstrip().endswith(">"):
+        # A whole tag is that of a call, in which the name may be all there is.
+        call, function, function_end, call_end = frame.before, "", "", inner.closing
     marks = (inner.before, inner.after, function_end + call_end + frame.closing)
     if not is_distinct(frame.opening or frame.before, control) or not all(mark.strip() for mark in marks):
         return None
