@@ -64,7 +64,7 @@ def _sample(turn: Turn, tags: Tags | None, *arguments: Mapping[str, Any]) -> Sam
     text = turn.answer
     if tags is not None:
         # Without reasoning, many templates write an empty pair of tags, or the end of it.
-        text = re.sub(rf"\s*({re.escape(tags.opening)})?\s*{re.escape(tags.closing)}\s*", "", text, count=1)
+        text = re.sub(rf"\A\s*({re.escape(tags.opening)})?\s*{re.escape(tags.closing)}\s*", "", text, count=1)
     return Sample(re.sub(IDS, ID, text), NAME, arguments)
 
 
