@@ -12,7 +12,7 @@ import msgspec
 from adapter.generation.probe_turns import ANSWER, IDS, LEVELS, NAME, REASONING, SIMPLEST, ProbeTurns, schema
 from adapter.generation.read_back import Turn
 from adapter.grammar.accepts import accepts
-from adapter.tools import ModelFormat, Tags, ToolFormat
+from adapter.tools import ModelFormat, Tags, ToolFormat, UnsupportedSchema
 from adapter.tools.derive import ReasoningSample, Sample, Samples, derive_calls, derive_tags
 from adapter.tools.derive.sample import ID, json_objects
 from adapter.tools.formats.json_calls import JsonCalls
@@ -98,13 +98,18 @@ def _holds(calls: ToolFormat, tags: Tags | None, turns: ProbeTurns) -> bool:
 
 def _writes(calls: ToolFormat, samples: Samples) -> bool:
     """Return True if the grammar of forced calls allows what the template writes, up to spaces in JSON."""
-    for sample, several in ((samples.one, False), (samples.two, True)):
-        if sample is not None:
-            grammar = ModelFormat(calls, None).call_grammar({NAME: schema(*sample.arguments)}, several, {})
-            text = _canonical(sample, calls)
-            if not any(accepts(grammar, each) for each in (text, text.rstrip(), text.lstrip(), text.strip())):
-                return False
-    return True
+    return _allows(calls, samples.one, several=False) and (
+        samples.two is None or _allows(calls, samples.two, several=True)
+    )
+
+
+def _allows(calls: ToolFormat, sample: Sample, several: bool) -> bool:
+    try:
+        grammar = ModelFormat(calls, None).call_grammar({NAME: schema(*sample.arguments)}, several, {})
+    except UnsupportedSchema:  # the marks are in the names of arguments
+        return False
+    text = _canonical(sample, calls)
+    return any(accepts(grammar, each) for each in (text, text.rstrip(), text.lstrip(), text.strip()))
 
 
 def _canonical(sample: Sample, calls: ToolFormat) -> str:

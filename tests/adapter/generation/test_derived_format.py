@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.generation.model_format import FoundFormat, find_format
@@ -214,3 +214,27 @@ def test_any_text_can_be_a_sample(one: str, two: str | None, reasoned: str, plai
         read(kind, one + plain)
         with suppress(UnsupportedSchema):
             kind.call_grammar(TOOLS, True, {})
+
+
+_PARTS = (
+    "{{ name }}",
+    "{{ args | tojson }}",
+    "{{ call.id }}",
+    "{{ '\\ud800' }}",
+    "<z>",
+    "</z>",
+    "it",
+    "=",
+    "(",
+    "\n",
+    "[]",
+)
+_ARGUMENTS = ("{% for k, v in args.items() %}", "{{ k }}", "{{ v }}", "city", "{% endfor %}")
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(_PARTS), max_size=8), st.lists(st.sampled_from(_ARGUMENTS[1:4] + _PARTS), max_size=6))
+def test_any_template_has_a_format(parts: list[str], inner: list[str]) -> None:
+    """Whatever calls a template writes, the search for their format ends without an error."""
+    call = "".join([*parts[:4], "{{ name }}", _ARGUMENTS[0], *inner, "{{ k }}=", "{{ v }}", _ARGUMENTS[4], *parts[4:]])
+    assert found(call).tools is not None
