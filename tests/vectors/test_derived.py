@@ -26,7 +26,7 @@ def derived(path: Path) -> ModelFormat | None:
     """Return the format of calls that is derived from a template, with the known tags of reasoning."""
     turns, tags = turns_of(path), format_of(path).format.tags
     calls = reading(list(derived_formats(turns, tags, control_texts(path))), tags, turns)
-    return calls and ModelFormat(calls, tags)
+    return None if calls is None else ModelFormat(calls, tags)
 
 
 def test_formats_are_derived() -> None:
