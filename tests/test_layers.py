@@ -56,7 +56,7 @@ ALLOWED = {
     "adapter.metrics": "adapter.decode adapter.generation subnet",
     "adapter.generation": (
         "adapter.decode adapter.errors adapter.grammar adapter.offload adapter.prompt adapter.request_id adapter.tools"
-        " adapter.tools.reading"
+        " adapter.tools.derive adapter.tools.formats adapter.tools.reading"
         " subnet subnet.client.ledger subnet.client.resume"
     ),
     "adapter.grammar": (
@@ -65,6 +65,7 @@ ALLOWED = {
     "adapter.decode": "adapter.tools adapter.tools.reading",
     "adapter.prompt": "subnet.models",
     "adapter.tools": "adapter.tools.formats adapter.tools.grammar adapter.tools.reading",
+    "adapter.tools.derive": "adapter.tools.formats adapter.tools.grammar",
     "adapter.tools.formats": "adapter.tools.grammar adapter.tools.reading",
     "adapter.tools.grammar": "adapter.tools.reading",
     "adapter.tools.reading": "",

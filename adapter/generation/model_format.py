@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection
 from time import thread_time
-from typing import Any
 
 import msgspec
 
-from adapter.generation.read_back import Message, Turn, written_turn
-from adapter.prompt import QUESTION, REASONING_ON, ChatTemplate
+from adapter.generation.derived_format import derived_formats, derived_tags
+from adapter.generation.probe_turns import ANSWER, LEVELS, REASONING, ProbeTurns, reading, reads
+from adapter.generation.read_back import Turn
+from adapter.prompt import ChatTemplate
 from adapter.tools import (
     ModelFormat,
     Tags,
@@ -19,46 +20,20 @@ from adapter.tools import (
     reasoning_tags,
     select_format,
 )
-from subnet.errors import InvalidRequest
+from adapter.tools.derive import NAME as DERIVED
 
 BUDGET = 3.0
 """Maximum CPU time to find a format, in seconds. A format that was not found by then is unknown."""
 
 UNKNOWN = "unknown"
 
-_NAME = "probed_function"
-_RESULT = "probed_result"
-_REASONING = "probed reasoning"
-_ANSWER = "probed answer"
-_PROPERTIES: Mapping[str, dict[str, Any]] = {
-    "city": {"type": "string"},
-    "note": {"type": "string"},
-    "days": {"type": "integer"},
-    "exact": {"type": "boolean"},
-    "place": {"type": "object", "properties": {"name": {"type": "string"}, "at": {"type": "array"}}},
-    "ids": {"type": "array", "items": {"type": "integer"}},
-}
-# Arguments of calls, from those that only a template without faults writes to those that every template can write.
-_LEVELS: tuple[Mapping[str, Any], ...] = (
-    {
-        "city": "Z\u00fcrich (old town)",
-        "note": "say \"yes\",\nthen 'no' \\ {stop}",
-        "days": 3,
-        "exact": True,
-        "place": {"name": "x y", "at": [1.5, {"z": None}]},
-        "ids": [1, 2],
-    },
-    {"city": "Oslo", "days": 3},
-    {"city": "Oslo"},
-)
-_SIMPLEST = _LEVELS[-1]
-
 
 class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Format in which a model writes calls and reasoning, and the template that prompts it to do so.
 
-    `tools` and `reasoning` are the names of the formats, for people: null if there is none, "unknown" if the template
-    writes calls or reasoning in a way that no format reads. `refuses_tools`: tools cannot be offered at all.
+    `tools` and `reasoning` are the names of the formats, for people: null if there is none, "derived" if it was derived
+    from what the template writes, "unknown" if the template writes calls or reasoning in a way that no format reads.
+    `refuses_tools`: tools cannot be offered at all.
     """
 
     format: ModelFormat
@@ -78,6 +53,12 @@ class FoundFormat(msgspec.Struct, frozen=True, kw_only=True):
         if self.reasoning == UNKNOWN:
             found.append("it is unknown how it marks reasoning, which may appear in the content of answers")
         return found
+
+    @property
+    def derived(self) -> list[str]:
+        """What no row of a table describes, and was derived from what the template writes, for the log."""
+        named = (("tool calls", self.tools), ("reasoning", self.reasoning))
+        return [what for what, name in named if name == DERIVED]
 
 
 def find_format(
@@ -111,7 +92,10 @@ class _Finder:
         self._template = template
         self._control = control
         self._deadline = thread_time() + budget
-        self._turns: dict[tuple[bool, str], Turn | None] = {}
+        self._turns = self._turns_of(template)
+
+    def _turns_of(self, template: ChatTemplate) -> ProbeTurns:
+        return ProbeTurns(template, self._control, self._deadline)
 
     def find(self, calls: str | None, reasoning: str | None) -> FoundFormat:
         source = self._template.source
@@ -120,7 +104,7 @@ class _Finder:
             chosen = select_format(source, calls, "none").tool_format
             return self._found(chosen, tags, known, self._template)
         if self._template.supports_tools:
-            if native := self._native(tags):
+            if native := reading(call_formats(source), tags, self._turns) or self._derived(tags):
                 return self._found(native, tags, known, self._template)
         elif own := next((each for each in call_formats(source, marked=True) if each.marks_reasoning), None):
             return self._found(own, tags, known, self._template)
@@ -143,117 +127,36 @@ class _Finder:
         """Return the format of tools as text, if the template renders them."""
         hermes, template = select_format("", "hermes").tool_format, self._template.describing_tools()
         found = self._found(hermes, tags, known, template, unknown=self._template.supports_tools)
-        if hermes is not None and self._reads(hermes, tags, template, _LEVELS[0]) and self._renders_result(template):
+        turns = self._turns_of(template)
+        if hermes is not None and reads(hermes, tags, turns, LEVELS[0]) and turns.renders_result():
             return found
         nothing = self._found(None, tags, known, self._template, unknown=True)
         return msgspec.structs.replace(nothing, refuses_tools=True)
 
-    def _native(self, tags: Tags | None) -> ToolFormat | None:
-        """Return the format that reads what the template writes, of all arguments if possible."""
-        formats = call_formats(self._template.source)
-        for arguments in _LEVELS:
-            for each in formats:
-                if thread_time() < self._deadline and self._reads(each, tags, self._template, arguments):
-                    return each
-        return None
-
-    def _reads(
-        self, calls: ToolFormat, tags: Tags | None, template: ChatTemplate, arguments: Mapping[str, Any]
-    ) -> bool:
-        """Return True if `calls` reads a call with `arguments`, and two calls unless the template writes only one."""
-        model_format = ModelFormat(calls, None if calls.marks_reasoning else tags)
-        two = [{"city": "Bergen"}, arguments]
-        return self._reads_calls(model_format, template, [arguments]) and (
-            self._reads_calls(model_format, template, two) or not self._writes(template, two)
-        )
-
-    def _reads_calls(
-        self, model_format: ModelFormat, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]
-    ) -> bool:
-        turn = self._calls(template, arguments)
-        expected = Message(calls=tuple((_NAME, each) for each in arguments))
-        schemas = {_NAME: _schema(*arguments)}
-        return turn is not None and turn.read(model_format, schemas) == expected
-
-    def _writes(self, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]) -> bool:
-        turn = self._calls(template, arguments)
-        return turn is not None and all(each["city"] in turn.text for each in arguments)
-
-    def _calls(self, template: ChatTemplate, arguments: Sequence[Mapping[str, Any]]) -> Turn | None:
-        """Return what the template writes for calls with `arguments`. Rendered once: many formats may be tried."""
-        key = (template.supports_tools, repr(arguments))
-        if key not in self._turns:
-            self._turns[key] = self._turn(template, _assistant(*arguments), tools=_tools(*arguments))
-        return self._turns[key]
-
-    def _renders_result(self, template: ChatTemplate) -> bool:
-        messages = [QUESTION, _assistant(_SIMPLEST), {"role": "tool", "tool_call_id": "call00000", "content": _RESULT}]
-        try:
-            text = template.render(messages, tools=_tools(_SIMPLEST), deadline=self._deadline)
-        except InvalidRequest:
-            return False
-        return text.count(_NAME) > 1 and _RESULT in text
+    def _derived(self, tags: Tags | None) -> ToolFormat | None:
+        """Return a format that no row describes, and that reads what the template writes."""
+        return reading(list(derived_formats(self._turns, tags, self._control)), tags, self._turns)
 
     def _tags(self) -> tuple[Tags | None, bool]:
         """Return the tags that read back reasoning, and False if none do, though the template writes it."""
         options = reasoning_tags(self._template.source)
-        turns = list(self._reasoned_turns())
+        turns = list(self._turns.reasoned())
         for tags in options:
-            if any(self._reads_reasoning(tags, turn) for turn in turns):
+            if any(_reads_reasoning(tags, turn) for turn in turns):
                 return tags, True
-        if any(_REASONING in turn.text for turn in turns):
-            return None, False
+        if any(REASONING in turn.text for turn in turns):
+            derived = derived_tags(self._turns, self._control)
+            read = derived and any(_reads_reasoning(derived, turn) for turn in turns)
+            return (derived, True) if read else (None, False)
         opened = (tags for tags in options if any(turn.prompt.rstrip().endswith(tags.opening) for turn in turns))
         marked = reasoning_tags(self._template.source, marked=True)
         return next(opened, next(iter(marked), None)), True
 
-    def _reasoned_turns(self) -> Iterator[Turn]:
-        """Yield turns with reasoning: many templates drop it from some messages, or unless a variable is set."""
-        answer = {"role": "assistant", "content": _ANSWER, "reasoning_content": _REASONING}
-        for variables in ({}, REASONING_ON):
-            for message in (answer, {**_assistant(_SIMPLEST), "reasoning_content": _REASONING}):
-                if turn := self._turn(self._template, message, variables=variables):
-                    yield turn
 
-    def _reads_reasoning(self, tags: Tags, turn: Turn) -> bool:
-        # The prompt may open reasoning, and the template leave that mark out of earlier messages.
-        for each in (turn, msgspec.structs.replace(turn, start=turn.prompt)):
-            read = each.read(ModelFormat(None, tags), {})
-            if read.reasoning == _REASONING and (_ANSWER not in turn.text or read.content == _ANSWER):
-                return True
-        return False
-
-    def _turn(
-        self,
-        template: ChatTemplate,
-        message: Mapping[str, Any],
-        *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] | None = None,
-    ) -> Turn | None:
-        shown = tools or _tools(_SIMPLEST)
-        return written_turn(
-            template, message, shown, control=self._control, variables=variables, deadline=self._deadline
-        )
-
-
-def _tools(*arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    function = {"name": _NAME, "description": "Probe", "parameters": _schema(*arguments)}
-    return [{"type": "function", "function": function}]
-
-
-def _schema(*arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema of the properties in `arguments` only: some templates refuse nested schemas."""
-    names = {name: None for each in arguments for name in each}
-    properties = {name: {**_PROPERTIES[name], "description": name} for name in names}
-    return {"type": "object", "properties": properties, "required": ["city"]}
-
-
-def _assistant(*arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message with a call of each of `arguments`."""
-    calls = [
-        # Mistral's templates require ids of nine letters and digits.
-        {"id": f"call0000{index}", "type": "function", "function": {"name": _NAME, "arguments": each}}
-        for index, each in enumerate(arguments)
-    ]
-    return {"role": "assistant", "content": "", "tool_calls": calls}
+def _reads_reasoning(tags: Tags, turn: Turn) -> bool:
+    # The prompt may open reasoning, and the template leave that mark out of earlier messages.
+    for each in (turn, msgspec.structs.replace(turn, start=turn.prompt)):
+        read = each.read(ModelFormat(None, tags), {})
+        if read.reasoning == REASONING and (ANSWER not in turn.text or read.content == ANSWER):
+            return True
+    return False

@@ -303,6 +303,8 @@ class ModelRegistry:
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error
+        if derived := loaded.found.derived:
+            logger.info("model '%s': derived the format of %s from its chat template", card.id, " and ".join(derived))
         if problems := loaded.found.problems:
             logger.warning("model '%s': %s; see the setting tool_format", card.id, "; ".join(problems))
         return loaded

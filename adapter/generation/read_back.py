@@ -53,6 +53,11 @@ class Turn(msgspec.Struct, frozen=True):
             return Message(text.strip())
         return _message([*parser.decode(text), *parser.flush(cut)])
 
+    @property
+    def answer(self) -> str:
+        """The text with all control tokens, up to where an answer stops."""
+        return self._until_end(self.control)
+
     def _until_end(self, control: Collection[str]) -> str:
         """Return the text before what ends a message, where an answer stops: the template may go on."""
         stops = [self.text.find(mark) for mark in control if mark in self.end and mark in self.text]

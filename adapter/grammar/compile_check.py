@@ -36,7 +36,7 @@ def _compile_error(text: str, is_part: bool) -> str | None:
         return _readable(messages[0])
     if is_part:
         return None
-    matcher = LLMatcher(_bytes(), grammar, log_level=0)
+    matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0)
     return _readable(matcher.get_error()) if matcher.is_error() else None
 
 
@@ -59,5 +59,6 @@ class _Bytes:
 
 
 @cache
-def _bytes() -> LLTokenizer:
+def byte_tokenizer() -> LLTokenizer:
+    """Return a tokenizer whose tokens are the 256 bytes and an end."""
     return LLTokenizer(TokenizerWrapper(_Bytes()))

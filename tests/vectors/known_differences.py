@@ -21,9 +21,29 @@ NO_CHAT: Mapping[str, str] = {
 
 UNKNOWN: Mapping[str, str] = {
     "*muse?glimmer.jinja": "each message has a recipient, as in harmony, and calls have tags",
-    "*Solar-Open*": "calls have ids of their own before their names",
 }
 """Templates with tools in a format that is not known, by patterns."""
+
+NOT_DERIVED: Mapping[str, str] = {
+    "*gpt-oss*": "each message has a header with its recipient and its channel",
+    "*Kimi-K3*": "names, and the types of arguments, are attributes of marks",
+    "*MiniMax-M3*": "arguments are elements named after their keys",
+    "*GigaChat3-10B*": "what ends messages also starts calls",
+    "*functionary-medium-v3.2*": "calls start with their names, without a mark",
+    "*functiongemma*": "the template has marks of texts around numbers as well",
+    "*gemma3_pythonic*": "the template has no commas between arguments",
+    "*llama*_pythonic*": "the template has no quotes around texts",
+    "*toolace*": "the template has no quotes around texts",
+    "*llama4_json*": "the template has no space between text and a call without a mark",
+    "*gemma4*": "a message without reasoning has other marks",
+    "*command-r7b*": "an empty pair of tags, whose names differ, is in each message",
+}
+"""Templates whose formats cannot be derived, by patterns."""
+
+DERIVED: Mapping[str, str] = {
+    "openbmb-MiniCPM5-1B.jinja:6903": "only texts with markup have marks around them",
+}
+"""Expectations of llama.cpp that derived formats do not meet, by patterns of template and line."""
 
 LLAMA_CPP: Mapping[str, str] = {
     "mistralai-Ministral-3-14B-Reasoning-2512.jinja:2648": "a grammar enforces the schema, without a code fence",

@@ -8,6 +8,7 @@ from typing import Any
 
 from adapter.generation.model_format import UNKNOWN
 from adapter.generation.read_back import Message, Turn
+from adapter.tools import ModelFormat
 from tests.vectors.known_differences import LLAMA_CPP, check
 from tests.vectors.llama_cpp import Case, read_cases
 from tests.vectors.set_up import FOLDER
@@ -41,11 +42,12 @@ def prompt_of(case: Case, path: Path) -> str:
     return template.render(case.messages, tools=case.tools or None, variables=variables)
 
 
-def read(case: Case) -> Message:
+def read(case: Case, model_format: ModelFormat | None = None) -> Message:
+    """Read the text of a case, in the format found for its template unless another is given."""
     path = TEMPLATES / case.template
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
     turn = Turn(prompt_of(case, path), case.text, end="", prompt="", control=control_texts(path))
-    return turn.read(format_of(path).format, schemas, cut=bool(case.parameters.get("is_partial")))
+    return turn.read(model_format or format_of(path).format, schemas, cut=bool(case.parameters.get("is_partial")))
 
 
 def agrees(case: Case, found: Message) -> bool:

@@ -34,7 +34,7 @@ class DeploymentRow(Struct, frozen=True, kw_only=True):
 
     `card` is the digest of its tokenizer, chat template and stop tokens: null on the chat lane, and until it was read.
     `weights` is the beginning of the fingerprint of its weights (null: unknown). `tool_format` and `reasoning` are the
-    formats in which it writes tool calls and reasoning (null: none), or "unknown"; missing like `card`.
+    formats in which it writes tool calls and reasoning (null: none), "derived" or "unknown"; missing like `card`.
     """
 
     model: str

@@ -51,10 +51,9 @@ class BraceFormat(ToolFormat):
                 continue
             source.begin_call(name)
             if not (yield from self._members(source, (source.tools or {}).get(name), _MAX_DEPTH)):
-                source.abandon_call()
+                source.abandon_call(closing, self.syntax.quote)
                 continue
-            yield from source.space()
-            yield from source.literal(closing)
+            yield from source.close(closing)
             yield from source.space()
             source.skip()
 

@@ -17,6 +17,7 @@ from adapter.tools.reading.text import Reading
 
 _NAME = re.compile(r"[^\s{}<>\[\]()\"',;]{0,256}")
 _NUMBER = "/[0-9]{1,4}/"
+_ID = "/[0-9A-Za-z_-]{1,40}/"
 _KEYS = ("arguments", "parameters")
 _QUOTE = '"'
 
@@ -36,6 +37,9 @@ class JsonCalls(ToolFormat):
         self.start_marks = style.start_marks
         self.marks_text = bool(style.text_name)
         self._late = style.bare and style.shape == "object" and not style.brackets[0]
+        self._named_too = style.shape == "named" or bool(style.after_name)
+        between = style.between.strip()
+        self._separators = (",", ";", *([between] if between and between[0] not in ",;" else []))
         self._key_names = (style.name_key, tuple(dict.fromkeys((style.arguments_key, *_KEYS))))
 
     def parse(self, source: Source) -> Reading[None]:
@@ -44,7 +48,7 @@ class JsonCalls(ToolFormat):
             yield from self._first_call(source)
             source.at = 0
         marks = (*self.start_marks, "{") if self._late else self.start_marks
-        while (yield from source.emit_until(*marks, make=Content, trim=True)):
+        while marks and (yield from source.emit_until(*marks, make=Content, trim=True)):
             mark = yield from source.literal(*marks)
             source.at -= len(mark)
             parse = self._late_calls if mark == "{" else self._calls
@@ -119,6 +123,7 @@ class JsonCalls(ToolFormat):
         while (yield from source.text(opening)) and (yield from self._bodies(source, self.marks_text)):
             parsed = True
             yield from source.close(closing)
+            yield from source.text(self.style.between)
         source.at = 0 if parsed else source.at
         return parsed
 
@@ -137,7 +142,7 @@ class JsonCalls(ToolFormat):
             parsed = True
             source.skip()
             yield from source.space()
-            separator = yield from source.literal(",", ";")
+            separator = yield from source.literal(*self._separators)
             yield from source.space()
             if separator:
                 source.skip()
@@ -150,13 +155,15 @@ class JsonCalls(ToolFormat):
 
     def _body(self, source: Source, known_only: bool) -> Reading[bool]:
         if (yield from source.peek()) != "{":
-            return bool(self.style.after_name) and (yield from self._named(source, known_only))
+            return self._named_too and (yield from self._named(source, known_only))
         if self.style.shape == "keyed":
             return (yield from keyed_call(source))
         return (yield from json_call(source, *self._key_names, known_only=known_only))
 
     def _named(self, source: Source, known_only: bool) -> Reading[bool]:
         style = self.style
+        if style.leading_id:
+            yield from source.match(_NAME)
         yield from source.text(style.before_name)
         name = yield from source.match(_NAME)
         if style.number:
@@ -199,8 +206,10 @@ class JsonCalls(ToolFormat):
             arguments = lark.arguments(schema)
             if style.shape == "named":
                 number = f"{quoted(style.number)} {_NUMBER}" if style.number else ""
-                start, after = lark.mark(before + style.before_name + name), lark.mark(style.after_name)
-                yield f"{start} {number} {after} {arguments} {lark.mark(style.after_arguments)}"
+                start = f"{lark.mark(before)} {_ID}" if style.leading_id else ""
+                named = lark.mark(("" if style.leading_id else before) + style.before_name + name)
+                after = lark.mark(style.after_name)
+                yield f"{start} {named} {number} {after} {arguments} {lark.mark(style.after_arguments)}"
             else:
                 yield f'{self._members(before, name)} {arguments} "}}"'
 

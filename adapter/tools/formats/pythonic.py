@@ -55,7 +55,8 @@ class Pythonic(ToolFormat):
     def __init__(self, style: PythonStyle) -> None:
         self.style = style
         self.name = style.name
-        self.start_marks, self._end_marks = zip(*style.sections, strict=True)
+        self.start_marks = tuple(opening.strip() for opening, _ in style.sections)
+        self._end_marks = tuple(closing.strip() for _, closing in style.sections)
         self.visible_marks = (*self.start_marks, *self._end_marks)
 
     def parse(self, source: Source) -> Reading[None]:
@@ -143,7 +144,7 @@ class Pythonic(ToolFormat):
         Without any, they are the first, or none if calls may be bare.
         """
         default = ("", "") if self.style.bare else self.style.sections[0]
-        opening, closing = next((section for section in self.style.sections if lark.has(section[0])), default)
+        opening, closing = next((section for section in self.style.sections if lark.has(section[0].strip())), default)
         return lark.mark(opening), lark.mark(closing)
 
 

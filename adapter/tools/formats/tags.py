@@ -56,7 +56,7 @@ class _Marks:
         self.call, self.call_end = map(str.strip, syntax.call)
         self.function, self.name_end, self.function_end = map(_unquoted, syntax.function)
         self.key, self.value = _unquoted(syntax.key[0]), syntax.value[0].strip()
-        self.key_ends = {_unquoted(mark): kind for mark, kind in (*syntax.types, (syntax.key[1], ""))}
+        self.key_ends = {_unquoted(mark): kind for mark, kind in (*syntax.types, (syntax.key[1], "")) if mark}
         self.starts = _distinct(self.section, self.call, self.function)
         self.name_stops = _stops(self.name_end, "\n", self.key, self.call_end, *self.starts)
         self.key_stops = _stops(*self.key_ends, *self.starts, self.key)
@@ -109,7 +109,9 @@ class TagFormat(ToolFormat):
                 source.reject(len(mark))
                 continue
             source.at = 0
-            yield from self._skip(source, marks.section_end, *self.syntax.ignored)
+            yield from self._skip(source, *self.syntax.ignored)
+            yield from source.close(marks.section_end)
+            yield from self._skip(source, *self.syntax.ignored)
             source.skip()
 
     def _skip(self, source: Source, *ignored: str) -> Reading[None]:
@@ -140,11 +142,11 @@ class TagFormat(ToolFormat):
         source.begin_call(name)
         arguments = ArgumentsWriter(source, name)
         if not (yield from self._arguments(source, arguments)):
-            source.abandon_call()
+            source.abandon_call(*marks.ends, *marks.starts, marks.key, *marks.key_ends, marks.value)
             return True
         arguments.close()
-        yield from self._skip(source, marks.call_end, *self.syntax.ignored)
-        source.skip()
+        yield from self._skip(source, *self.syntax.ignored)
+        yield from source.close(marks.call_end)
         return True
 
     def _json_call(self, source: Source) -> Reading[bool]:

@@ -85,14 +85,23 @@ class Source(TextReader):
             self.at = len(mark) if self.may_reread() else self.at
             self.emit(Content)
 
-    def abandon_call(self) -> None:
-        """Abandon a started call that became invalid. If the cause is the end of the text, the rest is skipped."""
-        if self.starved and self.at == len(self._text):
+    def abandon_call(self, *marks: str) -> None:
+        """Abandon a started call that became invalid. If the cause is the end of the text, maybe within one of `marks`,
+        the rest is skipped.
+        """
+        if self.starved and (self.at == len(self._text) or self._ends_within(*marks)):
+            self.at = len(self._text)
             self.skip()
 
+    def _ends_within(self, *marks: str) -> bool:
+        """Return True if the text has ended with the start of one of `marks`."""
+        rest = self._text[self.at :].strip()
+        return self.starved and bool(rest) and any(mark.strip().startswith(rest) for mark in marks)
+
     def close(self, text: str) -> Reading[None]:
-        """Skip what was read, and the mark `text` with white space before it, if it is here."""
-        yield from self.text(text, space_after=False)
+        """Skip what was read, and the mark `text` with white space before it, or its start at the end of the text."""
+        if not (yield from self.text(text, space_after=False)) and self._ends_within(text):
+            self.at = len(self._text)
         self.skip()
 
     def end_calls(self) -> Reading[None]:
@@ -184,9 +193,10 @@ class Source(TextReader):
         self.skip()
 
     def _emit_end(self, mark_at: int, make: MakePart) -> None:
-        """Emit the end of the text, but for most of a mark that was cut off."""
+        """Emit the end of the text, but for a mark that was cut off: most of one in text, any part of one in values."""
         self.at = len(self._text)
-        if self.cut and make is Content and self.at - mark_at >= _PARTIAL_MARK:
+        size = self.at - mark_at if make in (Content, Reasoning) else _PARTIAL_MARK
+        if self.cut and make is not Reasoning and size >= _PARTIAL_MARK:
             self.skip()
         else:
             self.emit(make)

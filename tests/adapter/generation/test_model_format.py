@@ -22,7 +22,7 @@ GLM = (
     "<arg_value>{{ value if value is string else value | tojson }}</arg_value>\n{% endfor %}</tool_call>"
 )
 LLAMA = '{"name": "{{ name }}", "parameters": {{ args | tojson }}}'
-OWN = "<call of={{ name }}>{{ args | tojson }}</call>"
+OWN = "<{{ name }}>{{ args | tojson }}</{{ name }}>"
 UNESCAPED = HERMES.replace("| tojson", "| string | replace(\"'\", '\"')")
 FIRST_ONLY = "{% if loop.first %}" + HERMES + "{% endif %}"
 LISTED = "{{ '[' if loop.first }}" + LLAMA + "{{ ']' if loop.last else ', ' }}"
@@ -70,7 +70,7 @@ def test_calls_that_are_read_back(call: str, expected: str) -> None:
     assert not result.problems
 
 
-@pytest.mark.parametrize("call", [OWN, HERMES + "</all>", "<all>" + HERMES, HERMES.replace("name }}", "name }}2")])
+@pytest.mark.parametrize("call", [OWN, HERMES.replace("name }}", "name }}2")])
 def test_calls_that_nothing_reads(call: str) -> None:
     """If no format reads back exactly what was called, the format is unknown, and tools become text."""
     result = found(written(call + "{# <tool_call> #}"))
