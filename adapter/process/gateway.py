@@ -22,6 +22,7 @@ from subnet import Limits, RemoteManager, SessionManager
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
+from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.pool.policies.policy_registry import POLICIES
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ async def run(
             remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
         )
         lifecycle = Lifecycle()
-        app = build_app(settings, remote_manager, session_manager, lifecycle)
+        app = build_app(settings, remote_manager, session_manager, lifecycle, ArtefactCache(default_folder()))
         await _wait_for_nodes(remote_manager, nodes)
         freeze_startup_objects()
         await serve(
