@@ -15,6 +15,9 @@ Lane = Literal["token", "chat"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
 Modality = Literal["image", "audio", "file"]
 
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Number that a node reports, and that is checked when it is received."""
+
 # Limits of what a node may send. Files of models stay far below them: the longest token known has some hundred bytes.
 MAX_PIECES = 2**21
 MAX_PIECE = 4096
@@ -113,7 +116,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
     which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
     "", there is no chat template, and a `context_length` of 0 is unknown. `tool_template` is a template of its own for
-    requests with tools, if the model has one. `modalities` are the inputs besides text.
+    requests with tools, if the model has one. `modalities` are the inputs besides text. `created` is a Unix time in
+    seconds, 0 if it is not known. `tools`, `reasoning` and `parameters` are what a server of the chat lane says that
+    the model supports (None, or no parameters: it does not say).
     `weights` is a fingerprint of the model's weights, see subnet/models/weights.py and `fingerprint_facts`; "" if it is
     not known.
     """
@@ -126,10 +131,13 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     bos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
     eos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
     stop_tokens: Annotated[tuple[_TokenId, ...], Meta(max_length=_MAX_STOP_TOKENS)] = ()
-    created: int = 0
+    created: Annotated[int, Meta(ge=0, le=2**40)] = 0
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
     weights: str = ""
+    tools: bool | None = None
+    reasoning: bool | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -156,7 +164,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     resume: Resume = "continue"
     positional_draws: bool = False
-    top_logprobs: int = 0
+    top_logprobs: Count = 0
     top_k: bool = False
     min_p: bool = False
     typical_p: bool = False
@@ -184,10 +192,10 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     cards: tuple[ModelCard, ...]
     capabilities: Capabilities
-    capacity: int
+    capacity: Count
     limited: bool = True
-    running: int = 0
-    process: int = 0
+    running: Count = 0
+    process: Count = 0
     draining: bool = False
 
     def card(self, model: str | None) -> ModelCard | None:

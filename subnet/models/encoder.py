@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
+from subnet.panics import LibraryPanic, panics_as_errors
 from subnet.tensors import TokenIds
 
 _MAX_ORDINARY = 512
@@ -58,11 +59,9 @@ class LocalEncoder(Encoder):
 
     def encode(self, text: str) -> TokenIds:
         try:
-            return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
-        except BaseException as error:
-            # A panic in Rust, as for a pattern that matches nothing, is not an Exception.
-            if type(error).__name__ != "PanicException":
-                raise
+            with panics_as_errors:
+                return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
+        except LibraryPanic as error:
             raise InvalidRequest("The text cannot be tokenized: the tokenizer failed.", param="messages") from error
 
     def _encode_parts(self, text: str) -> TokenIds:
@@ -127,8 +126,9 @@ class JsonEncoder(LocalEncoder):
 def encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
     """Return tiktoken's encoding with these ranks, among them all single bytes. Raises SettingsError."""
     try:
-        return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    except ValueError as error:
+        with panics_as_errors:
+            return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    except (ValueError, LibraryPanic) as error:
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
 
@@ -199,7 +199,8 @@ def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
         ]
         document |= {"post_processor": None, "truncation": None, "padding": None}
         _rename_control_tokens(document["model"], frozenset(artefact.control))
-        return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
+        with panics_as_errors:
+            return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
