@@ -27,7 +27,7 @@ from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
 from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
-from subnet.models.artefact_cache import ArtefactCache
+from subnet.artefact_cache import ArtefactCache
 
 
 def build_app(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from subnet import RemoteManager
-from subnet.models.artefact_cache import ArtefactCache
+from subnet.artefact_cache import ArtefactCache
 from subnet.node_info import digest
 
 

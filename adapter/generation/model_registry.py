@@ -32,8 +32,8 @@ from adapter.prompt import (
     render_conversation,
 )
 from subnet import RemoteManager
+from subnet.artefact_cache import ArtefactCache
 from subnet.errors import NoNodeAvailable, SettingsError
-from subnet.models.artefact_cache import ArtefactCache
 from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds

@@ -19,10 +19,10 @@ from adapter.process.log_handler import BatchingHandler
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
+from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
-from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.pool.policies.policy_registry import POLICIES
 
 logger = logging.getLogger(__name__)

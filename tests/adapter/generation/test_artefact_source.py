@@ -10,8 +10,8 @@ import pytest
 
 from adapter.generation.artefact_source import ArtefactSource
 from subnet import RemoteManager
+from subnet.artefact_cache import ArtefactCache
 from subnet.errors import NoNodeAvailable
-from subnet.models.artefact_cache import ArtefactCache
 from subnet.node_info import digest
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol
 
