@@ -15,9 +15,10 @@ import msgspec
 from adapter.config import Settings
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdSender, channel_pair
-from adapter.process.serve import Ready, handle_signals
+from adapter.process.serve import Ready
 from adapter.process.supervisor import Report, SupervisedProcess
 from subnet.errors import SettingsError
+from subnet.signals import handle_signals
 
 # Seconds until the next attempt when no worker can receive connections.
 _RETRY_DELAY = 0.02
@@ -145,7 +146,7 @@ async def serve(settings: Settings, listener: socket.socket, report: Report, rea
         ]
         try:
             models = await asyncio.gather(*(worker.start() for worker in workers))
-            with handle_signals(lambda: _drain(workers, signalled)), _Dispatcher(listener, workers):
+            with handle_signals(lambda: _drain(workers, signalled), report), _Dispatcher(listener, workers):
                 signalled = asyncio.Event()
                 ready(models[0])
                 await signalled.wait()
