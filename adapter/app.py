@@ -27,6 +27,7 @@ from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
 from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
+from subnet.artefact_cache import ArtefactCache
 
 
 def build_app(
@@ -34,9 +35,15 @@ def build_app(
     remote_manager: RemoteManager,
     session_manager: SessionManager,
     lifecycle: Lifecycle | None = None,
+    cache: ArtefactCache | None = None,
 ) -> ASGIApp:
-    """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`."""
-    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models())
+    """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`.
+
+    Tokenizers of nodes are kept in `cache`, if there is one.
+    """
+    models = ModelRegistry(
+        remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models(), cache
+    )
     services = Services(
         settings=settings,
         models=models,

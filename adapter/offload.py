@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -35,3 +38,35 @@ async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwa
     if size < OFFLOAD_THRESHOLD:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_threads, lambda: work(*args, **kwargs))
+
+
+class _Pauses:
+    """Number of pauses of garbage collection that are in force, and whether it was on before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self.was_enabled = True
+
+
+_pauses = _Pauses()
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause garbage collection in all threads, for work in a thread that creates many objects.
+
+    A collection looks at all of them at once, meanwhile the event loop waits. Most objects are freed without one.
+    """
+    with _pauses.lock:
+        if not _pauses.count:
+            _pauses.was_enabled = gc.isenabled()
+            gc.disable()
+        _pauses.count += 1
+    try:
+        yield
+    finally:
+        with _pauses.lock:
+            _pauses.count -= 1
+            if not _pauses.count and _pauses.was_enabled:
+                gc.enable()

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -16,11 +16,12 @@ from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceRead
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
 from adapter.generation.aliases import MAX_NAME, Aliases
+from adapter.generation.artefact_source import ArtefactSource
 from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
 from adapter.generation.model_format import FoundFormat, find_format, find_format_of_two
 from adapter.generation.output_options import OutputOptions
-from adapter.offload import offload_if_large, offload_waiting
+from adapter.offload import collection_paused, offload_if_large, offload_waiting
 from adapter.prompt import (
     DEFAULT_TEMPLATE,
     ChatTemplate,
@@ -31,6 +32,7 @@ from adapter.prompt import (
     render_conversation,
 )
 from subnet import RemoteManager
+from subnet.artefact_cache import ArtefactCache
 from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.stop_scanner import StopScanner
@@ -59,9 +61,14 @@ class LoadedTokenizer:
         data: bytes,
         tool_format: str | None = None,
         encode_on_node: EncodeOnNode | None = None,
+        *,
+        busy: bool = False,
     ) -> None:
-        """Load the tokenizer. Raises WireError or SettingsError if the artefact or the template cannot be used."""
-        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data), encode_on_node)
+        """Load the tokenizer. `encode_on_node` and `busy` are those of load_tokenizer.
+
+        Raises WireError or SettingsError if the artefact or the template cannot be used.
+        """
+        self.tokenizer = load_tokenizer(TokenizerArtefact.from_bytes(data), encode_on_node, busy=busy)
         self.template = self.tool_template = ChatTemplate(
             card.chat_template or DEFAULT_TEMPLATE, card.bos_token, card.eos_token
         )
@@ -125,7 +132,8 @@ class Model:
     async def offload(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work`, which tokenizes a request of `size` bytes, and return its result.
 
-        It runs in a thread if the request is large, or if a node tokenizes; then it may also raise NoNodeAvailable.
+        It runs in a thread if the request is large, or if a node or another process tokenizes; then it may also raise
+        NoNodeAvailable.
         """
         if self.tokenizer.waits:
             return await offload_waiting(work, *args, **kwargs)
@@ -158,6 +166,11 @@ def fingerprint(card: ModelCard) -> str:
     return "fp_" + hashlib.sha256(msgspec.msgpack.encode(card)).hexdigest()[:10]
 
 
+def _load_paused(*args: Any, **kwargs: Any) -> LoadedTokenizer:
+    with collection_paused():
+        return LoadedTokenizer(*args, **kwargs)
+
+
 # In the order in which they are tried.
 _LANES: tuple[Lane, ...] = ("token", "chat")
 
@@ -169,7 +182,8 @@ class ModelRegistry:
 
     Requests for a model that is being loaded wait for the same load. If a load fails, the next request tries again,
     unless the error is permanent (ModelUnusable). `tool_formats` are the formats that the operator set, by model.
-    `promised` are models that nodes are known to serve, as those of `aliases` are, before any was seen.
+    `promised` are models that nodes are known to serve, as those of `aliases` are, before any was seen. Artefacts are
+    kept in `cache`, if there is one.
     """
 
     def __init__(
@@ -178,8 +192,10 @@ class ModelRegistry:
         tool_formats: Mapping[str, str] | None = None,
         aliases: Aliases | None = None,
         promised: Iterable[str] = (),
+        cache: ArtefactCache | None = None,
     ) -> None:
         self._manager = remote_manager
+        self._artefacts = ArtefactSource(remote_manager, cache)
         self._aliases = aliases or Aliases()
         self._known = set(self._aliases.models.union(promised))
         self._has_seen_any = False
@@ -295,11 +311,11 @@ class ModelRegistry:
         return task
 
     async def _load(self, card: ModelCard) -> LoadedTokenizer:
-        data = await self._manager.artefact(card.tokenizer)
+        data = await self._artefacts.get(card.tokenizer)
+        tool_format, encode_on_node = self._tool_formats.get(card.id), self._encode_on_node(card.tokenizer)
+        busy = any(remote.running for remote in self._manager.remotes)
         try:
-            loaded = await asyncio.to_thread(
-                LoadedTokenizer, card, data, self._tool_formats.get(card.id), self._encode_on_node(card.tokenizer)
-            )
+            loaded = await asyncio.to_thread(_load_paused, card, data, tool_format, encode_on_node, busy=busy)
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error

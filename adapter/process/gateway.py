@@ -19,6 +19,7 @@ from adapter.process.log_handler import BatchingHandler
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
+from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
@@ -82,7 +83,7 @@ async def run(
             remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
         )
         lifecycle = lifecycle or Lifecycle()
-        app = build_app(settings, remote_manager, session_manager, lifecycle)
+        app = build_app(settings, remote_manager, session_manager, lifecycle, ArtefactCache(default_folder()))
         await _wait_for_nodes(remote_manager, nodes)
         freeze_startup_objects()
         await serve(

@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from adapter.prompt.guard import Guard
 from subnet.errors import SettingsError
 from subnet.models.encoder import Encoder, ids_by_text, join, split_pattern
+from subnet.models.encoder_process import ProcessEncoder
 from subnet.models.encoders import load_encoder
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
@@ -21,6 +22,11 @@ from subnet.tensors import TokenIds
 MAX_CACHED_BYTES = 8 * 2**20
 """Approximate maximum size of the texts and token ids that a tokenizer caches, as system prompts and earlier turns
 recur."""
+
+# Largest tokenizers that are loaded in this process: tiktoken and the `tokenizers` package hold the GIL while they load
+# them, the latter also while it encodes, and all streams wait. These take less than 0.1 s.
+_MAX_JSON = 512 * 1024
+_MAX_MERGES = 64 * 1024
 
 EncodeOnNode = Callable[[Sequence[str]], list[TokenIds]]
 """Returns the token ids of plain texts, as a node tokenizes them. Blocks. Raises InvalidRequest and NodeError."""
@@ -37,15 +43,15 @@ class Tokenizer:
     """Tokenizer of a model, which encodes lone surrogates as U+FFFD.
 
     `pieces[i]` has the bytes of token i. `control` has the ids of control tokens, and `special` has these ids by text.
-    User text must not be encoded as control tokens: see `guard`. If it `waits`, encoding blocks until a node has
-    answered, also raises NodeError, and must not be called on the event loop's thread.
+    User text must not be encoded as control tokens: see `guard`. If it `waits`, encoding blocks until a node or
+    another process has answered, may raise NodeError, and must not be called on the event loop's thread.
     """
 
     def __init__(self, artefact: TokenizerArtefact, encoder: Encoder) -> None:
         self.pieces = artefact.pieces
         self.control = frozenset(artefact.control)
         self.vocab_size = len(artefact.pieces)
-        self.waits = artefact.on_node
+        self.waits = encoder.waits
         bos = artefact.bos_id if artefact.add_bos else None
         self._bos = [] if bos is None else [np.array([bos], np.int32)]
         self._encoder = encoder
@@ -108,14 +114,15 @@ class NodeEncoder(Encoder):
     llama.cpp counts some control tokens of gpt-oss among these. Their texts are divided, so that they stay text.
     """
 
+    waits = True
+
     def __init__(self, artefact: TokenizerArtefact, encode_on_node: EncodeOnNode) -> None:
-        super().__init__(artefact)
         self._encode_on_node = encode_on_node
         self._control = frozenset(artefact.control)
         self._control_texts = split_pattern(ids_by_text(artefact.pieces, artefact.control))
 
     def encode(self, text: str) -> TokenIds:
-        return self._encode(text) if text else join([])
+        return self.encode_all([text])[0] if text else join([])
 
     def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
         found = self._encode_on_node(texts)
@@ -130,20 +137,23 @@ class NodeEncoder(Encoder):
         ids = join(self._encode_on_node(parts))
         return ids[[token not in self._control for token in ids.tolist()]]
 
-    def _encode(self, text: str) -> TokenIds:
-        return self.encode_all([text])[0]
 
+def load_tokenizer(
+    artefact: TokenizerArtefact, encode_on_node: EncodeOnNode | None = None, *, busy: bool = False
+) -> Tokenizer:
+    """Create a tokenizer from its artefact. Takes seconds for a large vocabulary.
 
-def load_tokenizer(artefact: TokenizerArtefact, encode_on_node: EncodeOnNode | None = None) -> Tokenizer:
-    """Create a tokenizer from its artefact. Takes about a second for a large vocabulary.
-
-    `encode_on_node` is needed for artefacts that are tokenized `on_node`. Raises SettingsError for an invalid artefact.
+    `encode_on_node` is needed for artefacts that are tokenized `on_node`. If this process is `busy` with answers, or
+    the encoder would stop its other threads often, it runs in a child process. Raises SettingsError for an invalid
+    artefact.
     """
-    if not artefact.on_node:
-        return Tokenizer(artefact, load_encoder(artefact))
-    if encode_on_node is None:
-        raise SettingsError("invalid tokenizer: only a node can tokenize for this model")
-    return Tokenizer(artefact, NodeEncoder(artefact, encode_on_node))
+    if artefact.on_node:
+        if encode_on_node is None:
+            raise SettingsError("invalid tokenizer: only a node can tokenize for this model")
+        return Tokenizer(artefact, NodeEncoder(artefact, encode_on_node))
+    if len(artefact.tokenizer_json or "") > _MAX_JSON or (busy and len(artefact.merges or ()) > _MAX_MERGES):
+        return Tokenizer(artefact, ProcessEncoder(artefact))
+    return Tokenizer(artefact, load_encoder(artefact))
 
 
 def _without_surrogates(text: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
+from subnet.artefact_cache import ArtefactCache
 from subnet.errors import SettingsError
-from subnet.models.artefact_cache import ArtefactCache
 from subnet.models.check import EngineTokenizer, find_difference
 from subnet.models.encoding import UnknownEncoding, find_encoding
 from subnet.models.gguf import Header, Metadata

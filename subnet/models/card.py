@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from subnet.artefact_cache import ArtefactCache
 from subnet.errors import SettingsError
 from subnet.models.artefact import make_artefact, special_token
-from subnet.models.artefact_cache import ArtefactCache
 from subnet.models.check import EngineTokenizer
 from subnet.models.gguf import Metadata, read_header
 from subnet.models.names import model_id_from_path

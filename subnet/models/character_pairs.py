@@ -13,7 +13,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from subnet.models.encoder import WHOLE_TEXT, Encoder, encoding, ranks_of_long
+from subnet.models.encoder import WHOLE_TEXT, LocalEncoder, encoding, ranks_of_long
 from subnet.models.pieces import SPACE
 from subnet.node_info import TokenizerArtefact
 from subnet.panics import panics_as_errors
@@ -23,7 +23,7 @@ _MAX_BYTES = 4
 """Maximum length of a character in UTF-8."""
 
 
-class CharacterPairEncoder(Encoder):
+class CharacterPairEncoder(LocalEncoder):
     """BPE over characters. One that is missing from the vocabulary becomes the tokens of its bytes.
 
     SentencePiece's "▁" is a space in pieces, and so it is in texts.

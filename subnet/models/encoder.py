@@ -29,18 +29,35 @@ WHOLE_TEXT = r"(?s:.+)"
 
 
 class Encoder(ABC):
-    """Encodes plain text: user-defined tokens are matched first, and the text of control tokens stays text."""
+    """Encodes plain text: user-defined tokens are matched first, and the text of control tokens stays text.
 
-    def __init__(self, artefact: TokenizerArtefact) -> None:
-        self._user_defined_ids = ids_by_text(artefact.pieces, artefact.user_defined)
-        self._user_defined_texts = split_pattern(self._user_defined_ids)
+    If it `waits`, both methods block for something outside of this process, so they must not be called on the event
+    loop's thread.
+    """
 
+    waits = False
+
+    @abstractmethod
     def encode(self, text: str) -> TokenIds:
         """Return the token ids of a text without lone surrogates.
 
         Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
         spaces, and if the tokenizer fails.
         """
+
+    def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of each text. Raises InvalidRequest."""
+        return [self.encode(text) for text in texts]
+
+
+class LocalEncoder(Encoder):
+    """Encoder that runs in this process."""
+
+    def __init__(self, artefact: TokenizerArtefact) -> None:
+        self._user_defined_ids = ids_by_text(artefact.pieces, artefact.user_defined)
+        self._user_defined_texts = split_pattern(self._user_defined_ids)
+
+    def encode(self, text: str) -> TokenIds:
         try:
             with panics_as_errors:
                 return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
@@ -57,16 +74,12 @@ class Encoder(ABC):
             ]
         )
 
-    def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Return the token ids of each text. Raises InvalidRequest."""
-        return [self.encode(text) for text in texts]
-
     @abstractmethod
     def _encode(self, text: str) -> TokenIds:
         """Encode text that is not empty, without matching user-defined tokens."""
 
 
-class BytePairEncoder(Encoder):
+class BytePairEncoder(LocalEncoder):
     """Byte-level BPE. As in llama.cpp, bytes that are missing from the vocabulary become no token."""
 
     def __init__(self, artefact: TokenizerArtefact) -> None:
@@ -96,7 +109,7 @@ class BytePairEncoder(Encoder):
         return np.frombuffer(self._ids, np.int32)[ranks_of_long(self._encoding, text)]
 
 
-class JsonEncoder(Encoder):
+class JsonEncoder(LocalEncoder):
     """Tokenizer that runs a tokenizer.json with the `tokenizers` package."""
 
     def __init__(self, artefact: TokenizerArtefact) -> None:

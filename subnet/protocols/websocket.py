@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -28,6 +28,7 @@ from subnet.wire import frames
 from subnet.wire.columns import MAX_LOGPROB
 from subnet.wire.messages import (
     MAX_TEXTS,
+    MAX_TOKENIZE_SIZE,
     MAX_TOKENIZE_TEXTS,
     Accepted,
     ArtefactReply,
@@ -111,13 +112,12 @@ class WebSocketProtocol(Protocol):
 
     async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
         tokens: list[TokenIds] = []
-        async with self._with_call_timeout("rpc_tokenize"):
-            for first in range(0, len(texts), MAX_TOKENIZE_TEXTS):
-                part = tuple(texts[first : first + MAX_TOKENIZE_TEXTS])
+        for part in _tokenize_parts(texts):
+            async with self._with_call_timeout("rpc_tokenize"):
                 reply = await self._call(TokenizeRequest(sha256=sha256, texts=part), TokenizeReply)
-                if len(reply.tokens) != len(part):
-                    raise WireError(f"{self.peer} returned the tokens of {len(reply.tokens)} texts for {len(part)}")
-                tokens += map(self._token_ids, reply.tokens)
+            if len(reply.tokens) != len(part):
+                raise WireError(f"{self.peer} returned the tokens of {len(reply.tokens)} texts for {len(part)}")
+            tokens += map(self._token_ids, reply.tokens)
         return tokens
 
     def _token_ids(self, tensor: Tensor) -> TokenIds:
@@ -235,3 +235,18 @@ def _reason(error: Exception) -> str:
     """Return the operating system's message, without the text that aiohttp adds."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number is not None and number > 0 else getattr(error, "strerror", None) or str(error)
+
+
+def _tokenize_parts(texts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the texts in parts that one TokenizeRequest can have. A text that is too long for any is refused there."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(text.encode())
+        if part and (len(part) == MAX_TOKENIZE_TEXTS or size + length > MAX_TOKENIZE_SIZE):
+            yield tuple(part)
+            part, size = [], 0
+        part.append(text)
+        size += length
+    if part:
+        yield tuple(part)

@@ -7,7 +7,7 @@ import pytest
 import tiktoken
 
 from subnet.errors import InvalidRequest
-from subnet.models.encoder import Encoder
+from subnet.models.encoder import LocalEncoder
 from subnet.node_info import TokenizerArtefact
 from subnet.panics import LibraryPanic, panics_as_errors
 from subnet.tensors import TokenIds
@@ -18,7 +18,7 @@ ENCODING = tiktoken.Encoding("bytes", pat_str=r"\S|\s+(?!\S)|\s+", mergeable_ran
 SPACES = " " * 1_000_000
 
 
-class Panicking(Encoder):
+class Panicking(LocalEncoder):
     """Encoder whose library panics for a run of spaces."""
 
     def _encode(self, text: str) -> TokenIds:

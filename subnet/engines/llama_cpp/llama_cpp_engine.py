@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.engines.llama_cpp.exactness import exact_rows
 from subnet.engines.llama_cpp.model import MAX_ROWS, NativeContext, NativeModel
 from subnet.engines.llama_cpp.prefill_tasks import EmbeddingTask, PrefillContext, ScoringTask
@@ -22,7 +23,6 @@ from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
 from subnet.engines.stepping.stepping_engine import SteppingEngine, max_token_id
 from subnet.errors import ContextLengthExceeded, EngineFailed, InvalidRequest, NodeBusy, SettingsError
 from subnet.generation import TokenLogprobs
-from subnet.models.artefact_cache import ArtefactCache, default_folder
 from subnet.models.card import describe
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
+from subnet.artefact_cache import ArtefactCache
 from subnet.engines.llama_cpp.tokenizer_process import TokenizerProcess
 from subnet.errors import InvalidRequest, SettingsError
-from subnet.models.artefact_cache import ArtefactCache
 from subnet.models.card import describe
 from subnet.models.encoders import load_encoder
 from subnet.models.resolve import resolve

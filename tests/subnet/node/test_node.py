@@ -470,6 +470,8 @@ async def test_tokenization_on_the_node(secret: str | None) -> None:
             found = await remote.rpc_tokenize(["ab", "\u65e5"], sha256)
             assert [ids.tolist() for ids in found] == [[97, 98], [0x65E5]]
             assert len(await remote.rpc_tokenize(["a"] * 5000, sha256)) == 5000
+            long = ["\u65e5" * 1_000_000, "a", "\u65e5" * 500_000]
+            assert [len(ids) for ids in await remote.rpc_tokenize(long, sha256)] == [len(text) for text in long]
             with pytest.raises(InvalidRequest, match="empty") as refused:
                 await remote.rpc_tokenize([""], sha256)
             assert refused.value.param == "messages"
