@@ -1,0 +1,103 @@
+"""Scripted model that calls tools, on the token lane: its prompt is rendered and its text parsed by the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from adapter.config import Settings
+from subnet.errors import NodeLost
+from subnet.node_info import Capabilities
+from subnet.protocols.mock import MockProtocol, Script, Step
+from subnet.tensors import unpack
+from subnet.wire.messages import Generate
+from tests.fakes import gateway
+
+MODEL = "mock"
+TEMPLATE = """\
+{%- if tools %}<|im_start|>system
+You may call tools:
+<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools>
+Write each call as <tool_call>
+{"name": ..., "arguments": ...}
+</tool_call><|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ 'user' if message.role == 'tool' else message.role }}
+{% if message.role == 'tool' %}<tool_response>
+{{ message.content }}
+</tool_response>
+{%- else %}{{ message.content or '' }}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}
+{%- endif %}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""Chat template in the style of Qwen 2.5; the system message and the tools have a turn each."""
+
+
+def call(name: str, **arguments: Any) -> str:
+    """Return the text with which the model calls a tool."""
+    written = msgspec.json.encode({"name": name, "arguments": arguments}).decode()
+    return f"<tool_call>\n{written}\n</tool_call>"
+
+
+class ScriptedModel:
+    """Model whose text after a prompt is `answer(prompt)`; `prompts` are the rendered prompts of all requests.
+
+    With `failing`, every answer is begun by one node and lost halfway, so that the gateway continues it with another.
+    """
+
+    def __init__(self, answer: Callable[[str], str], *, failing: bool = False) -> None:
+        self.prompts: list[str] = []
+        self._answer = answer
+        scripts = [self._script, self._half] if failing else [self._script]
+        self.nodes = [_node(script, f"node-{number}") for number, script in enumerate(scripts)]
+
+    def _script(self, request: Generate) -> Sequence[int]:
+        prompt = bytes(token for token in unpack(request.prompt) if token < 256).decode()
+        self.prompts.append(prompt)
+        return self._answer(prompt).encode()
+
+    def _half(self, request: Generate) -> Sequence[Step]:
+        text = self._script(request)
+        return [*text[: len(text) // 2], NodeLost("gone")]
+
+
+def _node(script: Script, peer: str) -> MockProtocol:
+    return MockProtocol(
+        script,
+        peer=peer,
+        model=MODEL,
+        chat_template=TEMPLATE,
+        context_length=1 << 20,
+        capabilities=Capabilities(resume="exact", grammars=("json_schema",)),
+    )
+
+
+def turns(*texts: str, without_tools: str = "A short title") -> Callable[[str], str]:
+    """Answer with `texts` in order, one for each result of a tool. Requests without tools get `without_tools`, as
+    agents also ask for titles and summaries.
+    """
+
+    def answer(prompt: str) -> str:
+        if "<tools>" not in prompt:
+            return without_tools
+        return texts[min(prompt.count("<tool_response>\n"), len(texts) - 1)]
+
+    return answer
+
+
+@asynccontextmanager
+async def serving(model: ScriptedModel) -> AsyncIterator[str]:
+    """Run a gateway in front of the model, and yield its base URL."""
+    async with gateway(*model.nodes, settings=Settings(access_log=False)) as url:
+        yield url + "/v1"
