@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from adapter.config import Settings
+from subnet import Limits
 from subnet.errors import NodeLost
 from subnet.node_info import Capabilities
 from subnet.protocols.mock import MockProtocol, Script, Step
@@ -53,23 +54,25 @@ def call(name: str, **arguments: Any) -> str:
 class ScriptedModel:
     """Model whose text after a prompt is `answer(prompt)`; `prompts` are the rendered prompts of all requests.
 
-    With `failing`, every answer is begun by one node and lost halfway, so that the gateway continues it with another.
+    With `failing`, the node that begins an answer is lost halfway, so that the gateway continues it with another;
+    `lost` counts these.
     """
 
     def __init__(self, answer: Callable[[str], str], *, failing: bool = False) -> None:
         self.prompts: list[str] = []
+        self.lost = 0
         self._answer = answer
-        scripts = [self._script, self._half] if failing else [self._script]
-        self.nodes = [_node(script, f"node-{number}") for number, script in enumerate(scripts)]
+        self._failing = failing
+        self.nodes = [_node(self._script, f"node-{number}") for number in range(3 if failing else 1)]
 
-    def _script(self, request: Generate) -> Sequence[int]:
+    def _script(self, request: Generate) -> Sequence[Step]:
         prompt = bytes(token for token in unpack(request.prompt) if token < 256).decode()
         self.prompts.append(prompt)
-        return self._answer(prompt).encode()
-
-    def _half(self, request: Generate) -> Sequence[Step]:
-        text = self._script(request)
-        return [*text[: len(text) // 2], NodeLost("gone")]
+        text = self._answer(prompt).encode()
+        if self._failing and not len(unpack(request.starts[0].delivered)):
+            self.lost += 1
+            return [*text[: len(text) // 2], NodeLost("gone")]
+        return text
 
 
 def _node(script: Script, peer: str) -> MockProtocol:
@@ -79,7 +82,7 @@ def _node(script: Script, peer: str) -> MockProtocol:
         model=MODEL,
         chat_template=TEMPLATE,
         context_length=1 << 20,
-        capabilities=Capabilities(resume="exact", grammars=("json_schema",)),
+        capabilities=Capabilities(resume="exact", grammars=("json_schema", "lark")),
     )
 
 
@@ -99,5 +102,5 @@ def turns(*texts: str, without_tools: str = "A short title") -> Callable[[str], 
 @asynccontextmanager
 async def serving(model: ScriptedModel) -> AsyncIterator[str]:
     """Run a gateway in front of the model, and yield its base URL."""
-    async with gateway(*model.nodes, settings=Settings(access_log=False)) as url:
+    async with gateway(*model.nodes, settings=Settings(access_log=False), limits=Limits()) as url:
         yield url + "/v1"
