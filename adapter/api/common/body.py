@@ -116,10 +116,13 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
-    """Read and validate the body of a request. Raises the errors of `read_body` and of `reader`."""
+    """Read and validate the body of a request. A model in the path replaces that in the body. Raises the errors of
+    `read_body` and of `reader`.
+    """
     settings = request.services.settings
     body = await read_body(request, settings.max_body)
-    found = await offload_if_large(len(body), partial(reader, strict=settings.strict), body)
+    read_parameters = partial(reader, strict=settings.strict, model=request.target.model)
+    found = await offload_if_large(len(body), read_parameters, body)
     return Call(request, found.request, found.body, len(body), _ignored_params(found.unknown))
 
 
