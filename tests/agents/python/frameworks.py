@@ -16,7 +16,7 @@ from smolagents import OpenAIModel, ToolCallingAgent, tool
 QUESTION = "How is the weather in Oslo?"
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def weather(town: str, days: int = 3) -> str:
     """The weather of the next days in a town.
 
@@ -27,7 +27,7 @@ def weather(town: str, days: int = 3) -> str:
     return f"{days} days of rain in {town}"
 
 
-@haystack_tool(name="weather")
+@haystack_tool(name="weather")  # type: ignore[untyped-decorator]
 def weather_of(town: Annotated[str, "its name"], days: Annotated[int, "their number"] = 3) -> str:
     """The weather of the next days in a town."""
     return f"{days} days of rain in {town}"
