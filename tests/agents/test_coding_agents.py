@@ -37,8 +37,8 @@ async def pi(url: str, folder: Path) -> str:
     settings = folder / ".pi" / "agent" / "models.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"providers": {"gateway": provider}}))
-    command = [MODULES / ".bin" / "pi", "--provider", "gateway", "--model", MODEL, "--offline", "--print", QUESTION]
-    return await run(command, folder)
+    options = ["--provider", "gateway", "--model", MODEL, "--offline", "--print", QUESTION]
+    return await run([MODULES / ".bin" / "pi", *options], folder)
 
 
 async def qwen_code(url: str, folder: Path) -> str:

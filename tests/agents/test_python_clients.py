@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tests.agents.running import HERE, PYTHON, run, run_json
 from tests.scripted_model import ScriptedModel, call, serving, turns
 
 JOKE = {"setup": "Why did the cat cross the road?", "punchline": "To nap in the sun."}
-ARGUMENTS = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "magic_function": {"input": 3},
     "magic_function_no_args": {},
     "get_weather": {"location": "San Francisco, CA"},
@@ -72,7 +73,7 @@ async def test_llm(tmp_path: Path) -> None:
         )
         environ = {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "any"}
         function = 'def multiply(a: int, b: int) -> int:\n    "Multiply."\n    return a * b\n'
-        command = [PYTHON, "-m", "llm", "--model", "gateway"]
+        command: list[str | Path] = [PYTHON, "-m", "llm", "--model", "gateway"]
         called = await run([*command, "--functions", function, "What is 6 times 7?"], tmp_path, environ)
         dog = await run([*command, "--schema", "name, age int", "Invent a dog."], tmp_path, environ)
     assert called.strip() == "It is 42."
