@@ -9,7 +9,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adapter.errors import AdapterError, BadRequest, HeadersTooLarge, to_http_error
 from adapter.request_id import request_id
-from adapter.server.response_writer import ResponseWriter, SocketWriter, attach_writer, flush_scheduler
+from adapter.server.response_writer import ResponseWriter, attach_writer, flush_scheduler
+from adapter.server.socket_writer import SocketWriter
 
 MAX_HEAD = 64 * 1024
 """Maximum size in bytes of a request head (URL and headers), and of the trailers and chunk extensions of a body, on top
