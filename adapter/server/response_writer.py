@@ -69,6 +69,11 @@ def flush_scheduler(loop: AbstractEventLoop) -> FlushScheduler:
     return FlushScheduler(loop)
 
 
+class _Silence(bytes):
+    """Type of SILENCE, which must be another object than b"" though it equals it."""
+
+
+_SILENCE = _Silence()
 # Lines before chunks of these sizes, which nearly all tokens have.
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 
@@ -122,6 +127,7 @@ class ResponseWriter:
         "_started",
         "_watched",
         "disconnected",
+        "probe",
     )
 
     def __init__(
@@ -133,6 +139,7 @@ class ResponseWriter:
     ) -> None:
         """`watched` is the connection's set of writers that want to know of a disconnect."""
         self.disconnected = False
+        self.probe = b""
         self._cycle: RequestResponseCycle | None = cycle
         self._socket_writer = socket_writer
         self._scheduler = scheduler
@@ -151,6 +158,19 @@ class ResponseWriter:
     def request_received(self) -> bool:
         """True if the whole body of the request has been received."""
         return self._cycle is None or not self._cycle.more_body
+
+    @property
+    def started(self) -> bool:
+        """True once the head of the response was sent."""
+        return self._started
+
+    def was_silent(self) -> bool:
+        """Return whether nothing was written since the last call; False while the client does not read."""
+        silent = self._part is _SILENCE
+        if not self._part:
+            # Whatever is written replaces it, which costs nothing, unlike keeping the time of the last write.
+            self._part = _SILENCE
+        return silent and not self._socket_writer.paused
 
     def on_disconnect(self, callback: Callable[[], object] | None) -> None:
         """Call `callback` when the client disconnects; None removes the callback."""

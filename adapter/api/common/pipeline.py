@@ -18,9 +18,10 @@ from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
 from adapter.api.common.body import Call, error_response, read
+from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.errors import WrongMethod, log_error, to_http_error
+from adapter.errors import WrongMethod, log_error
 from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -75,8 +76,18 @@ class ModelEndpoint(ABC, Generic[R, W]):
         continue_text = partial(self.prepare_continuation, call) if may_continue else None
         fallback = Fallback(candidates, partial(self.prepare, call), continue_text)
         request.record.works = fallback.works
+        if self.is_streamed(call.params):
+            prepare, keep_alive = (
+                partial(self._prepare_stream, call, fallback),
+                request.services.settings.sse_keep_alive,
+            )
+            return EventStream(request.record, prepare, keep_alive)
         await fallback.prepare()
         return await self.respond(call, fallback)
+
+    async def _prepare_stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
+        await fallback.prepare()
+        return self.stream(call, fallback)
 
     @abstractmethod
     def model(self, call: Call[R], models: ModelRegistry) -> str:
@@ -96,7 +107,15 @@ class ModelEndpoint(ABC, Generic[R, W]):
 
     @abstractmethod
     async def respond(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
-        """Run the work and return the response; a streamed response runs the work while it is sent."""
+        """Run the work and return the response."""
+
+    def is_streamed(self, params: R) -> bool:
+        """Return whether the answer is to be streamed, by `stream` instead of `respond`."""
+        return False
+
+    def stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
+        """Return the answer to stream. It must not refer to `call`, which would stay in memory for the whole stream."""
+        raise NotImplementedError
 
 
 def handlers(routes: Sequence[Route], services: Services) -> list[ASGIRouteHandler]:
@@ -127,8 +146,7 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
             if request.record.status is not None:
                 raise
             log_error(error)
-            answer = to_http_error(error).error
-            request.record.error, request.record.param = answer.code, answer.param
+            request.record.report(error)
             await error_response(error)(scope, receive, send)
 
     return asgi(path, is_mount=is_mount, copy_scope=False)(handle)
