@@ -13,12 +13,13 @@ from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
 from adapter.api.common.access_log import AccessLog, Record
+from adapter.api.common.head_check import check_head
 from adapter.api.common.http_request import Services
-from adapter.api.common.pipeline import RECORD, handlers
+from adapter.api.common.pipeline import RECORD, handlers, report_error
 from adapter.api.routes import ROUTES
 from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
-from adapter.errors import BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
+from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -65,7 +66,7 @@ def _aliases(settings: Settings) -> Aliases:
 class App:
     """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
 
-    It starts and ends the record of each request, and cancels the work if the client disconnects.
+    It starts and ends the record of each request, checks its head, and cancels the work if the client disconnects.
     """
 
     def __init__(self, app: ASGIApp, access: AccessLog) -> None:
@@ -81,10 +82,18 @@ class App:
         writer.add_headers(record.start_response)
         try:
             with suppress(ClientDisconnected):
-                await cancel_on_disconnect(writer, self._app(scope, receive, send))
+                await cancel_on_disconnect(writer, self._respond(scope, receive, send))
         finally:
             self._access.finish(scope, record)
         return None
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        try:
+            check_head(scope)
+        except AdapterError as error:
+            app = report_error(error, scope[RECORD])
+        await app(scope, receive, send)
 
 
 def _cors(origins: Iterable[str]) -> CORSConfig | None:

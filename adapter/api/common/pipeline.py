@@ -17,6 +17,7 @@ import msgspec
 from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
+from adapter.api.common.access_log import Record
 from adapter.api.common.body import Call, error_response, read
 from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
@@ -145,11 +146,16 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
         except Exception as error:
             if request.record.status is not None:
                 raise
-            log_error(error)
-            request.record.report(error)
-            await error_response(error)(scope, receive, send)
+            await report_error(error, request.record)(scope, receive, send)
 
     return asgi(path, is_mount=is_mount, copy_scope=False)(handle)
+
+
+def report_error(error: Exception, record: Record) -> Response:
+    """Log and record an error that ends a request, and return the response to it."""
+    log_error(error)
+    record.report(error)
+    return error_response(error)
 
 
 def _find_endpoint(request: Request, methods: Mapping[str, Route]) -> Endpoint:
