@@ -31,14 +31,14 @@ class KeepAlive:
 
     def __enter__(self) -> None:
         self._writer.was_silent()
-        self._writer.probe = self._part
+        self._writer.keep_alive = self._part
         if self._interval:
             self._start_timer(self._interval)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.probe = b""
+        self._writer.keep_alive = b""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -7,8 +7,9 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adapter.errors import AdapterError, BadRequest, HeadersTooLarge, to_http_error
+from adapter.errors import AdapterError, HeadersTooLarge, InvalidHttp, to_http_error
 from adapter.request_id import request_id
+from adapter.server.half_close import HalfClosed, can_watch
 from adapter.server.response_writer import ResponseWriter, attach_writer, flush_scheduler
 from adapter.server.socket_writer import SocketWriter
 
@@ -24,14 +25,18 @@ class HttpProtocol(HttpToolsProtocol):
     """HTTP/1 connection of a client.
 
     A client that has unread data and reads less than 64 KiB in `send_timeout` seconds is disconnected. A connection
-    without a running request is closed after the keep-alive timeout, even if it never sent a complete request head.
+    without a running request is closed after the keep-alive timeout, even if it never sent a complete request head. A
+    client that stops sending gets the responses to its complete requests; see half_close.py.
 
     The parts of uvicorn that this relies on are checked at startup, see uvicorn_check.py.
     """
 
     send_timeout = 120.0
+    linger_timeout = 5.0
+    """Seconds for which input is discarded after a response that did not wait for the rest of its request."""
     socket_writer_class: type[SocketWriter] = SocketWriter
     _send_timer: TimerHandle | None = None
+    _half_closed: HalfClosed | None = None
     _ignores_input = False
     _unparsed_size = 0
 
@@ -49,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except HttpParserError:
-            self._reject_input(BadRequest("Invalid HTTP request received.", code="invalid_http"))
+            self._reject_input(InvalidHttp("Invalid HTTP request received."))
             return
         if self._unparsed_size > MAX_HEAD:
             self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {MAX_HEAD} bytes."))
@@ -70,6 +75,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed_size = 0
         if self.parser.should_upgrade():
             return
+        if self.parser.get_http_version() == "1.0":
+            # It has no interim responses (RFC 9110, section 10.1.1).
+            self.expect_100_continue = False
         super().on_headers_complete()
         writer = ResponseWriter(self.cycle, self._socket_writer, flush_scheduler(self.loop), self._writers)
         attach_writer(self.cycle.scope, writer)  # type: ignore[arg-type]
@@ -89,6 +97,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if last:
             self._socket_writer.close()
+        elif self.cycle.more_body and self.cycle.response_complete and not self.cycle.keep_alive:
+            self._close_after_input()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        if not can_watch(self.transport) or not (self._ignores_input or self._finish_requests()):
+            return False
+        if self._half_closed is None:
+            self._half_closed = HalfClosed(self.transport, self._send_probe)
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -107,10 +124,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._socket_writer.detach()
         self._cancel_send_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         for writer in list(self._writers):
             writer.disconnect()
 
     def _send_error(self, error: AdapterError) -> None:
+        if self.cycle is not None:
+            # The request may have reached the application before its body turned out to be invalid.
+            self.cycle.disconnected = True
         answer = to_http_error(error)
         headers = (
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
@@ -123,16 +145,37 @@ class HttpProtocol(HttpToolsProtocol):
         """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.
         Without such requests, respond with `error`.
         """
+        if not self._finish_requests():
+            self._send_error(error)
+
+    def _finish_requests(self) -> bool:
+        """Ignore further input, and close the connection after the responses to complete requests. Returns False if
+        there are no such requests.
+        """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
-            self._send_error(error)
-            return
+            return False
         self._ignores_input = True
         if cycle.more_body:
-            # The last pipelined request is the invalid one.
+            # The last pipelined request is the incomplete one.
             self.pipeline.popleft()
         else:
             cycle.keep_alive = False
+        return True
+
+    def _close_after_input(self) -> None:
+        """Close the connection in a way that the client can read the response though it is still sending: data that
+        arrives at a closed socket resets the connection, and a reset discards what was not read.
+        """
+        self._ignores_input = True
+        self._unset_keepalive_if_required()
+        if self._socket_writer.close_sending_side():
+            self.timeout_keep_alive_task = self.loop.call_later(self.linger_timeout, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _send_probe(self) -> bool:
+        return any(writer.send_probe() for writer in self._writers)
 
     def _start_idle_timeout(self) -> None:
         """Close the connection after the keep-alive timeout unless a request is running. uvicorn itself has no timeout

@@ -23,7 +23,10 @@ A slow client: as soon as the transport buffers a byte, it calls HttpProtocol.pa
 SocketWriter.paused. From then on parts stay in the ResponseWriter. HttpProtocol.resume_writing clears it and flushes
 every writer of the connection. A client that reads too little for HttpProtocol.send_timeout seconds is disconnected.
 
-A client that leaves: HttpProtocol.connection_lost calls ResponseWriter.disconnect, which calls the function set with
+A client that stops sending, or leaves: HttpProtocol.eof_received keeps the connection, and finds out which by
+ResponseWriter.send_probe (see half_close.py).
+
+A client that left: HttpProtocol.connection_lost calls ResponseWriter.disconnect, which calls the function set with
 ResponseWriter.on_disconnect. That cancels the request's task (see disconnect.py).
 """
 
@@ -74,6 +77,8 @@ class _Silence(bytes):
 
 
 _SILENCE = _Silence()
+# Clients must accept interim responses that they did not ask for (RFC 9110, section 15.2). All know this one.
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Lines before chunks of these sizes, which nearly all tokens have.
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 
@@ -127,7 +132,7 @@ class ResponseWriter:
         "_started",
         "_watched",
         "disconnected",
-        "probe",
+        "keep_alive",
     )
 
     def __init__(
@@ -137,9 +142,11 @@ class ResponseWriter:
         scheduler: FlushScheduler,
         watched: set[ResponseWriter],
     ) -> None:
-        """`watched` is the connection's set of writers that want to know of a disconnect."""
+        """`watched` is the connection's set of writers that want to know of a disconnect. `keep_alive` is a part that
+        may be added to a streamed response at any time; empty if there is none.
+        """
         self.disconnected = False
-        self.probe = b""
+        self.keep_alive = b""
         self._cycle: RequestResponseCycle | None = cycle
         self._socket_writer = socket_writer
         self._scheduler = scheduler
@@ -171,6 +178,19 @@ class ResponseWriter:
             # Whatever is written replaces it, which costs nothing, unlike keeping the time of the last write.
             self._part = _SILENCE
         return silent and not self._socket_writer.paused
+
+    def send_probe(self) -> bool:
+        """Send something that clients ignore: a keep-alive if the response has started, an interim response otherwise.
+        Returns False if there is no such thing, as with HTTP/1.0 before the response.
+        """
+        if self._started:
+            if self.keep_alive:
+                self.write(self.keep_alive)
+            return bool(self.keep_alive)
+        if self._cycle is None or self._cycle.scope["http_version"] < "1.1":
+            return False
+        self._socket_writer.write(_CONTINUE)
+        return True
 
     def on_disconnect(self, callback: Callable[[], object] | None) -> None:
         """Call `callback` when the client disconnects; None removes the callback."""
@@ -241,6 +261,9 @@ class ResponseWriter:
             return
         status, headers = self._start
         more = list(self._extra_headers(status))
+        if cycle.waiting_for_100_continue and cycle.more_body:
+            # The client may send its body now, or leave it out: only a closed connection makes that clear.
+            cycle.keep_alive = False
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
@@ -284,8 +307,9 @@ class ResponseWriter:
         self._release()
         cycle.response_complete = True
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if not cycle.keep_alive and not cycle.more_body:
             self._socket_writer.close()
+        # The protocol closes the connection of a client that may still be sending.
         cycle.on_response()
 
     def _release(self) -> None:

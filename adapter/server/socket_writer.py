@@ -52,6 +52,14 @@ class SocketWriter:
         self.detach()
         self._transport.close()
 
+    def close_sending_side(self) -> bool:
+        """Half-close the connection after everything written so far is sent; return False if that is not possible."""
+        self.detach()
+        if not self._transport.can_write_eof():
+            return False
+        self._transport.write_eof()
+        return True
+
     def detach(self) -> None:
         """Stop using the file descriptor, as the transport is closing or closed."""
         self._fd = -1
