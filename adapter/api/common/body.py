@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
@@ -116,9 +117,10 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
-    """Read and validate the body of a request. Raises the errors of `read_body` and of `reader`."""
+    """Read and validate the body of a request. Raises the errors of `read_body`, `decode_body` and `reader`."""
     settings = request.services.settings
-    body = await read_body(request, settings.max_body)
+    coding = check_content_coding(request.header(b"content-encoding"))
+    body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
     found = await offload_if_large(len(body), partial(reader, strict=settings.strict), body)
     return Call(request, found.request, found.body, len(body), _ignored_params(found.unknown))
 

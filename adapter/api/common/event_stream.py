@@ -89,19 +89,26 @@ class EventStream:
     An error before anything was sent is raised, and can still become an error response. After that it is the last event
     of the stream, without [DONE], so that a client does not take the answer for complete.
 
-    Without output for `keep_alive` seconds a comment is sent, at first with the status and the headers known by then.
-    The headers that this leaves out, such as those that name nodes, are sent as a comment at the end.
+    Without output for `keep_alive` seconds a comment is sent, at first with the status and the headers known by then:
+    at least `headers`. Those that this leaves out, such as those that name nodes, are sent as a comment at the end.
     """
 
-    def __init__(self, record: Record, prepare: Callable[[], Awaitable[StreamedAnswer]], keep_alive: float) -> None:
+    def __init__(
+        self,
+        record: Record,
+        prepare: Callable[[], Awaitable[StreamedAnswer]],
+        keep_alive: float,
+        headers: Mapping[str, str],
+    ) -> None:
         self._record = record
+        self._headers = dict(headers)
         self._prepare = prepare
         self._keep_alive = keep_alive
         self._late_headers: Mapping[str, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = writer_of(scope)
-        await send(_response_start({}))
+        await send(_response_start(self._headers))
         with KeepAlive(writer, KEEP_ALIVE, self._keep_alive, self._record.leave_out_nodes):
             error = await event_stream(
                 partial(self._run, writer, send), writer.write, lambda: writer.started, self._comment
@@ -117,7 +124,7 @@ class EventStream:
         answer = await prepare()
         del prepare
         if writer.started:
-            self._late_headers = answer.headers
+            self._late_headers = dict(answer.headers.items() - self._headers.items())
         else:
             await send(_response_start(answer.headers))
         await answer.run(lambda: answer.make_encoder(writer.write).emit)

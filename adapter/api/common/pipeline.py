@@ -78,11 +78,8 @@ class ModelEndpoint(ABC, Generic[R, W]):
         fallback = Fallback(candidates, partial(self.prepare, call), continue_text)
         request.record.works = fallback.works
         if self.is_streamed(call.params):
-            prepare, keep_alive = (
-                partial(self._prepare_stream, call, fallback),
-                request.services.settings.sse_keep_alive,
-            )
-            return EventStream(request.record, prepare, keep_alive)
+            prepare = partial(self._prepare_stream, call, fallback)
+            return EventStream(request.record, prepare, request.services.settings.sse_keep_alive, call.headers)
         await fallback.prepare()
         return await self.respond(call, fallback)
 
