@@ -167,7 +167,9 @@ _TABLE: dict[type[Exception], Row] = {
     ),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
     # The limit of the upstream servers: a client that waits for Retry-After can be served.
-    HeadersTooLarge: Row(431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB."),
+    HeadersTooLarge: Row(
+        431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB, or more than 100."
+    ),
     RateLimited: Row(
         429,
         "requests",

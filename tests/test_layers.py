@@ -12,7 +12,7 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.stop_scanner", "subnet.version"),
+    *("subnet.inflate", "subnet.stop_scanner", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -119,7 +119,7 @@ ALLOWED = {
     "subnet.models": "",
 }
 # The order of the foundation, lowest first.
-ORDER = ["errors", "version", "stop_scanner", "aio", "chat", "tensors", "node_info", "generation"]
+ORDER = ["errors", "version", "inflate", "stop_scanner", "aio", "chat", "tensors", "node_info", "generation"]
 
 
 @pytest.mark.parametrize("folder", sorted(set(folders().values()) - FOUNDATION - {"adapter"}))

@@ -15,7 +15,15 @@ from adapter.server.socket_writer import SocketWriter
 
 MAX_HEAD = 64 * 1024
 """Maximum size in bytes of a request head (URL and headers), and of the trailers and chunk extensions of a body, on top
-of the part that was read at once with the start of the request."""
+of the first 4 KiB."""
+
+MAX_FIELDS = 100
+"""Maximum number of header fields of a request, including those of its trailers."""
+
+# Requests that wait for the response to an earlier one of the same connection. Parsing stops when there are as many, at
+# the end of a slice of the input.
+_MAX_PIPELINE = 8
+_SLICE = 4096
 
 # Bytes that a client must read per `send_timeout`, unless fewer are unsent.
 _MIN_PROGRESS = 64 * 1024
@@ -38,7 +46,9 @@ class HttpProtocol(HttpToolsProtocol):
     _send_timer: TimerHandle | None = None
     _half_closed: HalfClosed | None = None
     _ignores_input = False
+    _closes_when_answered = False
     _unparsed_size = 0
+    _unparsed = b""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -47,25 +57,39 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_idle_timeout()
 
     def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), _SLICE):
+            if len(self.pipeline) >= _MAX_PIPELINE:
+                # Reading is paused: nothing more arrives until on_response_complete has parsed this.
+                self._unparsed += data[start:]
+                return
+            self._receive(data[start : start + _SLICE])
+
+    def _receive(self, data: bytes) -> None:
         if self._ignores_input:
             return
-        self._unset_keepalive_if_required()
         self._unparsed_size += len(data)
         try:
             self._parse(data)
-        except HttpParserError:
-            self._reject_input(InvalidHttp("Invalid HTTP request received."))
+        except HttpParserError as error:
+            # The parser wraps what its callbacks raise.
+            cause, invalid = error.__context__, InvalidHttp("Invalid HTTP request received.")
+            self._reject_input(cause if isinstance(cause, AdapterError) else invalid)
             return
-        if self._unparsed_size > MAX_HEAD:
+        if self._unparsed_size >= MAX_HEAD:
             self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {MAX_HEAD} bytes."))
-            return
-        self._start_idle_timeout()
 
     # The parser keeps a head, trailers and chunk extensions in memory until they are complete. Everything else arrives
     # through one of these callbacks as soon as it is read.
     def on_message_begin(self) -> None:
         self._unparsed_size = 0
+        # The time for the rest of the head starts now, and more data does not extend it.
+        self._start_idle_timeout()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_FIELDS:
+            raise HeadersTooLarge(f"Too many header fields: the maximum is {MAX_FIELDS}.")
+        super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_size = 0
@@ -79,6 +103,7 @@ class HttpProtocol(HttpToolsProtocol):
             # It has no interim responses (RFC 9110, section 10.1.1).
             self.expect_100_continue = False
         super().on_headers_complete()
+        self._unset_keepalive_if_required()
         writer = ResponseWriter(self.cycle, self._socket_writer, flush_scheduler(self.loop), self._writers)
         attach_writer(self.cycle.scope, writer)  # type: ignore[arg-type]
         self.cycle.send = writer.send  # type: ignore[method-assign, assignment]
@@ -93,15 +118,20 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        last = self._ignores_input and not self.pipeline
+        last = self._closes_when_answered and not self.pipeline
         super().on_response_complete()
+        if self._unparsed and not last:
+            data, self._unparsed = self._unparsed, b""
+            self.data_received(data)
+        if self.pipeline:
+            self.flow.pause_reading()
         if last:
             self._socket_writer.close()
         elif self.cycle.more_body and self.cycle.response_complete and not self.cycle.keep_alive:
             self._close_after_input()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        if not can_watch(self.transport) or not (self._ignores_input or self._finish_requests()):
+        if not can_watch(self.transport) or not (self._closes_when_answered or self._finish_requests()):
             return False
         if self._half_closed is None:
             self._half_closed = HalfClosed(self.transport, self._send_probe)
@@ -130,6 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
             writer.disconnect()
 
     def _send_error(self, error: AdapterError) -> None:
+        self._ignores_input = True
         if self.cycle is not None:
             # The request may have reached the application before its body turned out to be invalid.
             self.cycle.disconnected = True
@@ -155,7 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
             return False
-        self._ignores_input = True
+        self._ignores_input = self._closes_when_answered = True
         if cycle.more_body:
             # The last pipelined request is the incomplete one.
             self.pipeline.popleft()

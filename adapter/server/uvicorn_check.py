@@ -19,7 +19,14 @@ REQUIRED: Mapping[object, Sequence[str]] = {
     # and `url` of the current request, and restarts its keep-alive timer.
     httptools_impl.HttpToolsProtocol: (
         *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
-        *("on_body", "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete"),
+        *(
+            "on_body",
+            "on_header",
+            "on_headers_complete",
+            "on_message_begin",
+            "on_message_complete",
+            "on_response_complete",
+        ),
         *(
             "timeout_keep_alive",
             "timeout_keep_alive_handler",

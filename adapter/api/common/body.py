@@ -32,23 +32,31 @@ _MAX_HEADER, _MAX_ITEM = 1024, 256
 _MORE = ", ..."
 
 BODY_TIMEOUT = 60.0
-"""Maximum number of seconds between two parts of a request body."""
+"""Maximum number of seconds between two parts of a request body, and that a body may be late at the minimum rate."""
+
+# Of a body, in bytes per second.
+_MIN_RATE = 1024
 
 
 async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_TIMEOUT) -> bytes:
     """Return the body of a request, whatever its content type.
 
     Raises BodyTooLarge for more than `limit` bytes (at once if Content-Length says so), BodyTooSlow if no data arrives
-    for `idle_timeout` seconds, and ClientDisconnected if the client disconnects.
+    for `idle_timeout` seconds, or less than 1 KiB per second after that time, and ClientDisconnected if the client
+    disconnects.
     """
     if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     more = True
+    started = asyncio.get_running_loop().time()
     while more and size <= limit * _DISCARD_FACTOR:
         # A timeout costs more than receiving data that has already arrived.
-        message = await (request.receive() if request.body_received else _receive_within(idle_timeout, request.receive))
+        if request.body_received:
+            message = await request.receive()
+        else:
+            message = await _receive_within(idle_timeout, started + size / _MIN_RATE, request.receive)
         if message["type"] == "http.disconnect":
             raise ClientDisconnected("the client closed the connection")
         size += len(message.get("body", b""))
@@ -62,12 +70,17 @@ async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_
     return b"".join(parts)
 
 
-async def _receive_within(idle_timeout: float, receive: Receive) -> Message:
+async def _receive_within(idle_timeout: float, due: float, receive: Receive) -> Message:
+    """Receive a part of a body. `due` is the time of the loop at which what was received should have arrived."""
+    now = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(idle_timeout):
+        async with asyncio.timeout(min(idle_timeout, due + idle_timeout - now)):
             return await receive()
     except TimeoutError as error:
-        message = f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds."
+        message = (
+            f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds, "
+            f"or less than {_MIN_RATE} bytes per second."
+        )
         raise BodyTooSlow(message) from error
 
 

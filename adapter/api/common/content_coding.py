@@ -6,7 +6,7 @@ import zlib
 
 from adapter.errors import BadRequest, BodyTooLarge, UnsupportedContentCoding
 from adapter.offload import offload_if_large
-from subnet.http.content_coding import CODINGS, Inflater
+from subnet.inflate import CODINGS, Inflater
 
 # Of deflate: no body becomes larger than its own size times this.
 _MAX_RATIO = 1032
