@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar import Response as LitestarResponse
-from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException, NotFoundException
 
 from adapter.api.common.access_log import AccessLog, Record
+from adapter.api.common.gate import Gate
 from adapter.api.common.head_check import check_head
-from adapter.api.common.http_request import Services
+from adapter.api.common.http_request import TARGET, Services
+from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
 from adapter.api.routes import ROUTES
-from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
 from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
 from adapter.generation.aliases import Aliases
@@ -37,10 +37,9 @@ def build_app(
     lifecycle: Lifecycle | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`."""
-    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings))
+    models = ModelRegistry(remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models())
     services = Services(
         settings=settings,
-        keys=ApiKeys(settings.api_keys),
         models=models,
         sessions=session_manager,
         remotes=remote_manager,
@@ -48,15 +47,16 @@ def build_app(
         metrics=Metrics(remote_manager),
     )
     remote_manager.compare_cards(models.digest, settings.cards())
+    paths = PathTable(ROUTES)
     app = Litestar(
         handlers(ROUTES, services),
-        exception_handlers={Exception: _handle_exception},
-        cors_config=_cors(settings.cors_origins),
+        exception_handlers={Exception: partial(_handle_exception, paths)},
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    return App(cast(ASGIApp, app), AccessLog(services.metrics, log=settings.access_log))
+    access_log = AccessLog(services.metrics, log=settings.access_log)
+    return App(cast(ASGIApp, app), access_log, paths, Gate(settings))
 
 
 def _aliases(settings: Settings) -> Aliases:
@@ -66,20 +66,26 @@ def _aliases(settings: Settings) -> Aliases:
 class App:
     """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
 
-    It starts and ends the record of each request, checks its head, and cancels the work if the client disconnects.
+    It starts and ends the record of each request, checks its head, resolves aliases of paths, checks origins and API
+    keys, and cancels the work if the client disconnects.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessLog) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate) -> None:
         self._app = app
         self._access = access
+        self._paths = paths
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         record = self._access.start(scope)
-        scope[RECORD] = record
+        target = self._paths.find(scope["path"])
+        record.endpoint = target.endpoint or record.endpoint
+        scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
-        writer.add_headers(record.start_response)
+        cors_headers = self._gate.response_headers(scope)
+        writer.add_headers(lambda status: [*record.start_response(status), *cors_headers])
         try:
             with suppress(ClientDisconnected):
                 await cancel_on_disconnect(writer, self._respond(scope, receive, send))
@@ -91,20 +97,18 @@ class App:
         app = self._app
         try:
             check_head(scope)
+            app = self._gate.check(scope, scope[TARGET]) or app
         except AdapterError as error:
             app = report_error(error, scope[RECORD])
         await app(scope, receive, send)
 
 
-def _cors(origins: Iterable[str]) -> CORSConfig | None:
-    origins = list(origins)
-    return CORSConfig(allow_origins=origins, expose_headers=["x-request-id"]) if origins else None
-
-
-def _handle_exception(request: LitestarRequest[Any, Any, Any], error: Exception) -> LitestarResponse[bytes]:
+def _handle_exception(
+    paths: PathTable, request: LitestarRequest[Any, Any, Any], error: Exception
+) -> LitestarResponse[bytes]:
     """Return the response for an error outside of the endpoints (no such URL) or after a response has started."""
     if isinstance(error, NotFoundException):
-        error = UnknownUrl(f"Invalid URL ({request.method} {_record(request).path})")
+        error = _unknown_url(request.method, _record(request).path, paths)
     elif isinstance(error, HTTPException) and error.status_code < 500:
         # Errors of Litestar itself, such as an invalid Host header.
         error = BadRequest(f"{error.detail}.", code="invalid_http")
@@ -113,6 +117,12 @@ def _handle_exception(request: LitestarRequest[Any, Any, Any], error: Exception)
     return LitestarResponse(
         response.body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
     )
+
+
+def _unknown_url(method: str, path: str, paths: PathTable) -> UnknownUrl:
+    meant = paths.suggest(path)
+    hint = f". Did you mean {meant}?" if meant is not None else ""
+    return UnknownUrl(f"Invalid URL ({method} {path}){hint}")
 
 
 def _record(request: LitestarRequest[Any, Any, Any]) -> Record:

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
@@ -98,7 +99,9 @@ def _nodes(options: argparse.Namespace) -> None:
 
 
 def _print_line(line: str) -> None:
-    print(line, flush=True)
+    # The terminal may have been closed, and the reader of a pipe may have exited.
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def build_parser() -> Parser:

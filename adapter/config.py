@@ -179,7 +179,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_chat_template: Annotated[bool, Meta(description="allow requests to bring their own chat template")] = False
     cors_origins: Annotated[
         tuple[str, ...],
-        Meta(description="web origins that may call from a browser, or * for all", extra={"metavar": "ORIGIN"}),
+        Meta(
+            description="origins of web pages that may call from a browser, such as https://chat.example or"
+            " chrome-extension://*; * for all; null for pages without an origin, such as files: any website can send"
+            " that. Without `api_keys`, pages from this machine and desktop apps may always call",
+            extra={"metavar": "ORIGIN"},
+        ),
     ] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
     access_log: Annotated[bool, Meta(description="log one line per request")] = True
@@ -238,6 +243,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def cards(self) -> dict[str, str]:
         """Return the digest that the cards of nodes must have, by model."""
         return {name: spec.card for name, spec in self.models.items() if spec.card is not None}
+
+    def promised_models(self) -> frozenset[str]:
+        """Return the models that nodes are said to serve, or that have settings."""
+        return frozenset(self.models).union(*(node.models for node in self.nodes))
 
     def __repr__(self) -> str:
         hidden = {name: "***" for name in _SECRETS if getattr(self, name)}

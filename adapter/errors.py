@@ -22,6 +22,7 @@ from subnet.errors import (
     NodeTimeout,
     NoNodeAvailable,
     RateLimited,
+    RepeatedFailure,
     RequestError,
     SessionClosed,
     Unauthorized,
@@ -62,6 +63,10 @@ def invalid(param: str, why: str, code: str = "invalid_value") -> BadRequest:
 
 class InvalidApiKey(AdapterError):
     """Missing or unknown API key."""
+
+
+class OriginRefused(AdapterError):
+    """Request from a web page whose origin is not allowed."""
 
 
 class ModelNotFound(AdapterError):
@@ -149,6 +154,7 @@ _TABLE: dict[type[Exception], Row] = {
     RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
     EndpointMissing: Row(400, _CLIENT, "unsupported_model", "No server of the model has the endpoint."),
     InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
+    OriginRefused: Row(403, _CLIENT, "origin_not_allowed", "The request comes from a web page that may not call."),
     ModelNotFound: Row(404, _CLIENT, "model_not_found", "No node serves a model of that name."),
     UnknownUrl: Row(404, _CLIENT, "unknown_url", "There is no such endpoint."),
     WrongMethod: Row(405, _CLIENT, "method_not_allowed", "The endpoint has other methods; `Allow` names them."),
@@ -187,6 +193,12 @@ _TABLE: dict[type[Exception], Row] = {
         "internal_error",
         "An unexpected error in the gateway; its log has the traceback.",
         f"The server had an error while processing your request. {_LATER}",
+    ),
+    RepeatedFailure: Row(
+        500,
+        _SERVER,
+        "repeated_failure",
+        "The request failed on two nodes in a row, which it may have caused; it is refused for a minute.",
     ),
     UnsupportedTransferCoding: Row(
         501,
@@ -294,9 +306,9 @@ def log_error(error: Exception) -> None:
     if isinstance(error, ModelUnusable):
         return
     status = to_http_error(error).status
-    if status == 500:
+    if status == 500 and not isinstance(error, RepeatedFailure):
         logger.error("request %s failed", current_request.get(), exc_info=error)
-    elif status > 500:
+    elif status >= 500:
         logger.warning("request %s: %s: %s", current_request.get(), type(error).__name__, error)
 
 

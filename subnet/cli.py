@@ -50,8 +50,8 @@ def _node(options: argparse.Namespace) -> None:
 
 
 def _print_line(line: str) -> None:
-    # The reader of standard output may have exited.
-    with suppress(BrokenPipeError):
+    # The terminal may have been closed, and the reader of a pipe may have exited.
+    with suppress(OSError):
         print(line, flush=True)
 
 

@@ -8,6 +8,7 @@ SubnetError
 │   └── ContentRefused         the upstream server's content policy rejected the request
 ├── NodeError                  this node failed: another node may succeed
 │   ├── NodeLost               the node is unreachable, or the connection was lost
+│   │   ├── NodeDied           the node's process ended while it was at the request
 │   │   └── ResponseLost       one response was cut off; the node may be fine
 │   ├── NodeBusy               the node is at capacity
 │   │   └── RateLimited        the upstream server rate-limits this gateway
@@ -20,6 +21,7 @@ SubnetError
 │   ├── EndpointMissing        the upstream server does not have the endpoint for this model
 │   └── WireError              invalid data from the other side
 ├── NoNodeAvailable            no node can take the request
+├── RepeatedFailure            the request failed on two nodes in a row, and is not sent to another
 └── SessionClosed              used after close
 
 Errors are sent as `(code, message, retry_after, param)`; `from_code` restores the class on the other side.
@@ -105,6 +107,12 @@ class NodeLost(NodeError):
     code = "node_lost"
 
 
+class NodeDied(NodeLost):
+    """The node closed the connection in the middle of a request without a word: its process has ended."""
+
+    code = "node_died"
+
+
 class ResponseLost(NodeLost):
     """The connection was lost before the end of a response; other requests to the same address may be fine."""
 
@@ -179,10 +187,21 @@ class NoNodeAvailable(SubnetError):
     code = "no_node_available"
 
 
+class RepeatedFailure(SubnetError):
+    """The request failed on two nodes in a row in a way that it may have caused."""
+
+    code = "repeated_failure"
+
+
 class SessionClosed(SubnetError):
     """The session or its manager was closed."""
 
     code = "session_closed"
+
+
+def to_subnet_error(error: BaseException) -> SubnetError:
+    """Return `error` itself if it is a SubnetError, else an EngineFailed with its type and message."""
+    return error if isinstance(error, SubnetError) else EngineFailed(f"{type(error).__name__}: {error}")
 
 
 def _tree(root: type[SubnetError]) -> dict[str, type[SubnetError]]:

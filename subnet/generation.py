@@ -129,10 +129,14 @@ def are_met(needs: Needs, capabilities: Capabilities) -> bool:
     return all(need.is_met(capabilities) for need in needs)
 
 
+MIN_LOGPROB = -9999.0
+"""Stands for minus infinity: vLLM sends it, and OpenAI for logprobs that were not computed."""
+
+
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Natural-log probabilities of one token, before temperature and truncation.
 
-    `top_ids` and `top_logprobs` are equally long, likeliest first.
+    `top_ids` and `top_logprobs` are equally long, likeliest first. All logprobs are finite, see MIN_LOGPROB.
     """
 
     logprob: float

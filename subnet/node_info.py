@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from subnet.errors import WireError
+from subnet.errors import SettingsError, WireError
 
 Resume = Literal["continue", "replay", "exact"]
 Lane = Literal["token", "chat"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
 Modality = Literal["image", "audio", "file"]
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Number that a node reports, and that is checked when it is received."""
+
+# Limits of what a node may send. Files of models stay far below them: the longest token known has some hundred bytes.
+MAX_PIECES = 2**21
+MAX_PIECE = 4096
+"""Maximum length of a token, in bytes. It bounds the text that a node can produce with a frame of token ids."""
+MAX_ARTEFACT = 31 * 2**20
+"""Maximum size of an encoded artefact, in bytes: it fits into one frame."""
+_MAX_PATTERN = 16_384
+_MAX_PASSES = 32
+_MAX_CONTEXT = 2**27
+_MAX_NAME = 1024
+_MAX_STOP_TOKENS = 1024
+_MAX_TEMPLATE = 2**20
+
+_TokenId = Annotated[int, Meta(ge=0, lt=MAX_PIECES)]
+_Piece = Annotated[bytes, Meta(max_length=MAX_PIECE)]
+_Pattern = Annotated[str, Meta(max_length=_MAX_PATTERN)]
+_Template = Annotated[str, Meta(max_length=_MAX_TEMPLATE)]
+_Name = Annotated[str, Meta(max_length=_MAX_NAME)]
+_Sha256 = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 
 
 class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,29 +51,45 @@ class TokenizerArtefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     `add_bos`: a prompt that was not rendered by a chat template starts with `bos_id`.
     """
 
-    pieces: list[bytes]
-    control: list[int]
-    user_defined: list[int] = []
-    pattern: str | None = None
-    passes: list[str] = []
-    merges: list[int] | None = None
+    pieces: Annotated[list[_Piece], Meta(max_length=MAX_PIECES)]
+    control: list[_TokenId]
+    user_defined: list[_TokenId] = []
+    pattern: _Pattern | None = None
+    passes: Annotated[list[_Pattern], Meta(max_length=_MAX_PASSES)] = []
+    merges: list[_TokenId] | None = None
     by_character: bool = False
     space_prefix: bool = False
     tokenizer_json: str | None = None
     on_node: bool = False
-    bos_id: int | None = None
+    bos_id: _TokenId | None = None
     add_bos: bool = False
 
     def to_bytes(self) -> bytes:
-        return msgspec.msgpack.encode(self)
+        """Encode the artefact. Raises SettingsError if a receiver would refuse it."""
+        data = msgspec.msgpack.encode(self)
+        try:
+            TokenizerArtefact.from_bytes(data)
+        except WireError as error:
+            raise SettingsError(error.message) from error
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TokenizerArtefact:
-        """Decode an artefact. Raises WireError if it is invalid."""
+        """Decode an artefact. Raises WireError if it is invalid or exceeds a limit."""
+        if len(data) > MAX_ARTEFACT:
+            raise WireError(f"invalid tokenizer artefact: {len(data)} bytes exceed the maximum of {MAX_ARTEFACT}")
         try:
-            return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.DecodeError as error:
+            artefact = msgspec.msgpack.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError(f"invalid tokenizer artefact: {error}") from error
+        artefact._check_ids()
+        return artefact
+
+    def _check_ids(self) -> None:
+        bos = [] if self.bos_id is None else [self.bos_id]
+        highest = max(max(ids, default=-1) for ids in (self.control, self.user_defined, self.merges or [], bos))
+        if highest >= len(self.pieces):
+            raise WireError(f"invalid tokenizer artefact: token {highest} is not one of its {len(self.pieces)} pieces")
 
 
 def digest(data: bytes) -> str:
@@ -76,23 +116,28 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     `stop_tokens` end an answer (end of sequence, end of turn). `tokenizer` is the SHA-256 of the tokenizer artefact,
     which `rpc_artefact` returns. On the chat lane, where the node accepts messages instead of tokens, `tokenizer` is
     "", there is no chat template, and a `context_length` of 0 is unknown. `tool_template` is a template of its own for
-    requests with tools, if the model has one. `modalities` are the inputs besides text.
+    requests with tools, if the model has one. `modalities` are the inputs besides text. `created` is a Unix time in
+    seconds, 0 if it is not known. `tools`, `reasoning` and `parameters` are what a server of the chat lane says that
+    the model supports (None, or no parameters: it does not say).
     `weights` is a fingerprint of the model's weights, see subnet/models/weights.py and `fingerprint_facts`; "" if it is
     not known.
     """
 
-    id: str
-    context_length: int
-    tokenizer: str
-    chat_template: str | None = None
-    tool_template: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    stop_tokens: tuple[int, ...] = ()
-    created: int = 0
+    id: _Name
+    context_length: Annotated[int, Meta(ge=0, le=_MAX_CONTEXT)]
+    tokenizer: _Sha256
+    chat_template: _Template | None = None
+    tool_template: _Template | None = None
+    bos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
+    eos_token: Annotated[str, Meta(max_length=MAX_PIECE)] = ""
+    stop_tokens: Annotated[tuple[_TokenId, ...], Meta(max_length=_MAX_STOP_TOKENS)] = ()
+    created: Annotated[int, Meta(ge=0, le=2**40)] = 0
     lane: Lane = "token"
     modalities: tuple[Modality, ...] = ()
     weights: str = ""
+    tools: bool | None = None
+    reasoning: bool | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -119,7 +164,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     resume: Resume = "continue"
     positional_draws: bool = False
-    top_logprobs: int = 0
+    top_logprobs: Count = 0
     top_k: bool = False
     min_p: bool = False
     typical_p: bool = False
@@ -147,10 +192,10 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     cards: tuple[ModelCard, ...]
     capabilities: Capabilities
-    capacity: int
+    capacity: Count
     limited: bool = True
-    running: int = 0
-    process: int = 0
+    running: Count = 0
+    process: Count = 0
     draining: bool = False
 
     def card(self, model: str | None) -> ModelCard | None:

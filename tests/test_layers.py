@@ -12,7 +12,7 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.inflate", "subnet.stop_scanner", "subnet.version"),
+    *("subnet.inflate", "subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -25,7 +25,7 @@ ALLOWED = {
         " subnet.pool.policies"
     ),
     "adapter.app": (
-        "adapter.api adapter.api.common adapter.auth adapter.config adapter.errors adapter.generation"
+        "adapter.api adapter.api.common adapter.config adapter.errors adapter.generation"
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
@@ -119,7 +119,10 @@ ALLOWED = {
     "subnet.models": "",
 }
 # The order of the foundation, lowest first.
-ORDER = ["errors", "version", "inflate", "stop_scanner", "aio", "chat", "tensors", "node_info", "generation"]
+ORDER = [
+    *("errors", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "chat", "tensors", "node_info"),
+    "generation",
+]
 
 
 @pytest.mark.parametrize("folder", sorted(set(folders().values()) - FOUNDATION - {"adapter"}))

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from adapter.api.common.gate import KEY_HEADERS
+from adapter.api.common.paths import ALIASES
 from adapter.api.common.pipeline import Route
 from adapter.errors import ErrorResponse
 from subnet.version import VERSION
@@ -24,6 +26,11 @@ _REASONS = {
     504: "The request timed out waiting for the model.",
 }
 
+_SECURITY: dict[str, dict[str, str]] = {
+    "key": {"type": "http", "scheme": "bearer"},
+    **{name: {"type": "apiKey", "in": "header", "name": name} for name in KEY_HEADERS},
+}
+
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of `routes`."""
@@ -36,10 +43,16 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, named)
-    info = {"title": "adapter", "version": VERSION, "summary": "OpenAI-compatible API for the models of a subnet."}
-    components = {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
+    info = {
+        "title": "adapter",
+        "version": VERSION,
+        "summary": "OpenAI-compatible API for the models of a subnet.",
+        "description": ALIASES,
+    }
+    components = {"schemas": schemas, "securitySchemes": _SECURITY}
     # The empty alternative: a gateway without API keys serves everyone.
-    security: list[dict[str, list[str]]] = [{"key": []}, {}]
+    security: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY]
+    security.append({})
     return {"openapi": "3.1.0", "info": info, "security": security, "paths": paths, "components": components}
 
 

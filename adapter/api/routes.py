@@ -13,10 +13,10 @@ from adapter.api.completions.types import CompletionRequest, TextCompletion
 from adapter.api.embeddings.endpoint import EmbeddingEndpoint
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingRequest
 from adapter.api.openapi import document
-from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics
+from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics, show_version
 from adapter.api.operator.home import home
 from adapter.api.operator.list_models import show_models
-from adapter.api.operator.types import Health, Home, ModelList, ModelObject, NodeTable
+from adapter.api.operator.types import Health, Home, ModelList, ModelObject, NodeTable, Version
 from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from adapter.server.responses import Response
@@ -132,6 +132,24 @@ ROUTES = (
     ),
     Route(
         method="GET",
+        path="/health",
+        endpoint=healthz,
+        id="health",
+        open=True,
+        summary="Liveness check, as at vLLM, SGLang and llama.cpp",
+        response=Health,
+    ),
+    Route(
+        method="GET",
+        path="/ping",
+        endpoint=healthz,
+        id="ping",
+        open=True,
+        summary="Liveness check, as at SageMaker",
+        response=Health,
+    ),
+    Route(
+        method="GET",
         path="/readyz",
         endpoint=readyz,
         id="readyz",
@@ -139,6 +157,15 @@ ROUTES = (
         summary="Readiness check: at least one model is available",
         response=Health,
         errors=(500, 503),
+    ),
+    Route(
+        method="GET",
+        path="/version",
+        endpoint=show_version,
+        id="version",
+        summary="Version of the gateway",
+        response=Version,
+        errors=(401, 500),
     ),
     Route(
         method="GET",
@@ -154,9 +181,9 @@ ROUTES = (
         path="/metrics",
         endpoint=show_metrics,
         id="metrics",
-        open=True,
         summary="Metrics in Prometheus text format",
         media="text/plain",
+        errors=(401, 500),
     ),
     Route(
         method="GET",

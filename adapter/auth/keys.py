@@ -23,20 +23,32 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
-    def check(self, authorization: str | None) -> None:
-        """Check the `authorization` header, decoded as Latin-1; None if it is missing.
+    def check(self, authorization: str | None, *api_keys: str | None) -> None:
+        """Check the `authorization` header, and headers that have just a key, all decoded as Latin-1; None: missing.
 
-        Raises InvalidApiKey. The time that a check takes reveals nothing about the keys.
+        One valid key among them is enough: clients that have a key of their own fill in a made-up one elsewhere. Raises
+        InvalidApiKey. The time that a check takes reveals nothing about the keys.
         """
         if not self._digests:
             return
-        scheme, _, given = (authorization or "").strip().partition(" ")
-        given = given.strip()
-        if scheme.lower() != "bearer" or not given:
+        given = [key for key in (_bearer(authorization), *map(_stripped, api_keys)) if key]
+        if not given:
             raise InvalidApiKey(_MISSING)
-        digest = _digest(given.encode("latin-1"))
-        if not any([compare_digest(digest, known) for known in self._digests]):  # noqa: C419 constant time
-            raise InvalidApiKey(f"Incorrect API key provided: {_masked(given)}.")
+        if not any([self._knows(key) for key in given]):  # noqa: C419 constant time
+            raise InvalidApiKey(f"Incorrect API key provided: {_masked(given[0])}.")
+
+    def _knows(self, key: str) -> bool:
+        digest = _digest(key.encode("latin-1"))
+        return any([compare_digest(digest, known) for known in self._digests])  # noqa: C419 constant time
+
+
+def _bearer(authorization: str | None) -> str:
+    scheme, _, key = _stripped(authorization).partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _stripped(value: str | None) -> str:
+    return (value or "").strip()
 
 
 def _digest(key: bytes) -> bytes:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from collections.abc import Collection, Sequence
 
+from subnet.errors import WireError
+
+MAX_TEXT = 64 * 2**20
+"""Maximum size of the text of tokens that are decoded at once, in bytes. A node chooses tokens and their texts."""
+
 
 class TokenTable:
     """Text of each token of a model, shared by all its detokenizers.
 
     `pieces[i]` has the bytes of token i, empty for control tokens. `texts[i]` is their text, or None if they are not
-    valid UTF-8.
+    valid UTF-8. `max_tokens` is a number of tokens whose text never exceeds MAX_TEXT.
     """
 
     def __init__(self, pieces: Sequence[bytes], control: Collection[int]) -> None:
         control = frozenset(control)
         self.pieces = [b"" if token in control else piece for token, piece in enumerate(pieces)]
         self.texts = [_text(piece) for piece in self.pieces]
+        self.max_tokens = MAX_TEXT // max(1, *map(len, self.pieces), 1)
 
 
 class Detokenizer:
@@ -26,11 +32,12 @@ class Detokenizer:
     Token ids must not be negative. Those beyond the vocabulary, which some models pad, have no text.
     """
 
-    __slots__ = ("_held", "_pieces", "_texts")
+    __slots__ = ("_held", "_max_tokens", "_pieces", "_texts")
 
     def __init__(self, table: TokenTable) -> None:
         self._pieces = table.pieces
         self._texts = table.texts
+        self._max_tokens = table.max_tokens
         self._held = b""
 
     @property
@@ -39,17 +46,24 @@ class Detokenizer:
         return bool(self._held)
 
     def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`. Raises WireError if it exceeds MAX_TEXT."""
         if not self._held:
             try:
                 if len(tokens) == 1 and (text := self._texts[tokens[0]]) is not None:
                     return text
-                return "".join(map(self._texts.__getitem__, tokens))  # type: ignore[arg-type]
+                if len(tokens) <= self._max_tokens:
+                    return "".join(map(self._texts.__getitem__, tokens))  # type: ignore[arg-type]
             except (TypeError, IndexError):  # a token without valid text, or beyond the table
                 pass
         return self._decode_bytes(tokens)
 
     def _decode_bytes(self, tokens: Sequence[int]) -> str:
         size = len(self._pieces)
+        if (
+            len(tokens) > self._max_tokens
+            and sum(len(self._pieces[token]) for token in tokens if token < size) > MAX_TEXT
+        ):
+            raise WireError(f"received tokens whose text exceeds the maximum of {MAX_TEXT} bytes")
         data = self._held + b"".join([self._pieces[token] for token in tokens if token < size])
         text, used = utf_8_decode(data, "replace", False)
         self._held = data[used:]

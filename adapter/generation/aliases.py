@@ -6,6 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from adapter.errors import AdapterError
+from subnet.errors import SubnetError
+
+MAX_NAME = 256
+"""Maximum number of characters of a client's name for a model in a message."""
+
 
 class Aliases(msgspec.Struct, frozen=True, kw_only=True):
     """Names of models. An alias may refer to a model or to another alias.
@@ -18,6 +24,13 @@ class Aliases(msgspec.Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, str] = {}
     fallbacks: Mapping[str, Sequence[str]] = {}
     default: str | None = None
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that the settings promise: what aliases, fallbacks and the default refer to."""
+        fallbacks = (name for names in self.fallbacks.values() for name in names)
+        names = {*self.aliases.values(), *self.fallbacks, *fallbacks, *([self.default] if self.default else [])}
+        return frozenset(names.difference(self.aliases))
 
     def resolve(self, name: str, known: Collection[str]) -> str:
         """Return the model that `name` refers to. `known` are the existing models, for which `default` is not used."""
@@ -45,3 +58,10 @@ class Aliases(msgspec.Struct, frozen=True, kw_only=True):
                 break
             name = self.aliases[name]
         return name
+
+
+def name_as_requested(error: Exception, model: str, requested: str) -> None:
+    """Put the name `requested`, which the client used, in place of `model`, which it refers to, in the message."""
+    if model != requested and isinstance(error, AdapterError | SubnetError):
+        error.message = error.message.replace(f"'{model}'", f"'{requested[:MAX_NAME]}'")
+        error.args = (error.message,)

@@ -9,13 +9,21 @@ from typing import Generic, TypeVar
 from adapter.decode.events import Event
 from adapter.decode.usage import Usage
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
+from adapter.generation.aliases import name_as_requested
 from adapter.generation.base import Candidate, SinkFactory, Work
 from adapter.generation.delivered_answer import AnswerDiffersError, DeliveredAnswer, usage_of_continuation
 from adapter.request_id import current_request
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.resume.token import Diverged
-from subnet.errors import ContentRefused, ContextLengthExceeded, NodeError, NoNodeAvailable, RequestError
+from subnet.errors import (
+    ContentRefused,
+    ContextLengthExceeded,
+    NodeError,
+    NoNodeAvailable,
+    RepeatedFailure,
+    RequestError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +33,14 @@ W = TypeVar("W", bound=Work)
 _MAX_RESTARTS = 3
 
 # Errors of a model after which the next one is tried.
-_FALLBACK_ERRORS = (NodeError, NoNodeAvailable, ContextLengthExceeded, ModelNotFound, ModelUnusable)
+_FALLBACK_ERRORS = (
+    NodeError,
+    NoNodeAvailable,
+    RepeatedFailure,
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelUnusable,
+)
 # Errors that mean an invalid request if the requested model raises them. A fallback that raises them does not support
 # the request, and is skipped; so is one whose answer differs from what was delivered.
 _REQUEST_ERRORS = (BadRequest, RequestError, AnswerDiffersError)
@@ -40,6 +55,7 @@ class Fallback(Generic[W]):
     first, is raised, as it says more than those of its fallbacks. `works` has the work prepared for each model so far;
     `work` is the last of them.
 
+    Errors name the requested model `requested`, as the client did (None: as the first candidate).
     `continue_text(candidate, text, tokens)` returns the work of continuing `text`, of `tokens` tokens, with a model
     that does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
     """
@@ -49,7 +65,11 @@ class Fallback(Generic[W]):
         candidates: Sequence[Candidate],
         prepare: Callable[[Candidate], Awaitable[W]],
         continue_text: Callable[[Candidate, str, int], Awaitable[W | None]] | None = None,
+        *,
+        requested: str | None = None,
     ) -> None:
+        self._model = candidates[0].model
+        self._requested = requested or self._model
         self._continue_text = continue_text
         self.works: list[W] = []
         self._remaining = list(candidates)
@@ -79,6 +99,7 @@ class Fallback(Generic[W]):
                 self.works.append(await self._prepare(self._current))
                 return
             except Exception as error:
+                name_as_requested(error, self._model, self._requested)
                 should_continue = self._should_fall_back(error)
             if not should_continue:
                 raise self._take_error()
@@ -171,6 +192,9 @@ class Fallback(Generic[W]):
         state = RequestState(lambda: self._answer.started or not self._remaining, self._first_failure)
         try:
             await self.work.run(sessions, emit, state)
+        except Exception as error:
+            name_as_requested(error, self._model, self._requested)
+            raise
         finally:
             self._first_failure = state.first_failure
 

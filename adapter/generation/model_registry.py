@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import ParamSpec, TypeVar
 
@@ -15,7 +15,7 @@ from adapter.decode import Detokenizer, TokenTable
 from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceReader
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
-from adapter.generation.aliases import Aliases
+from adapter.generation.aliases import MAX_NAME, Aliases
 from adapter.generation.base import Candidate
 from adapter.generation.card_digest import card_digest
 from adapter.generation.model_format import FoundFormat, find_format, find_format_of_two
@@ -32,7 +32,7 @@ from adapter.prompt import (
 )
 from subnet import RemoteManager
 from subnet.errors import NoNodeAvailable, SettingsError
-from subnet.node_info import GrammarKind, Lane, ModelCard, TokenizerArtefact
+from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds
 
@@ -161,9 +161,6 @@ def fingerprint(card: ModelCard) -> str:
 # In the order in which they are tried.
 _LANES: tuple[Lane, ...] = ("token", "chat")
 
-# Of the client's name for a model, in errors.
-_MAX_NAME = 256
-
 _Key = tuple[str, str | None, str | None, str, str, str | None]
 
 
@@ -172,6 +169,7 @@ class ModelRegistry:
 
     Requests for a model that is being loaded wait for the same load. If a load fails, the next request tries again,
     unless the error is permanent (ModelUnusable). `tool_formats` are the formats that the operator set, by model.
+    `promised` are models that nodes are known to serve, as those of `aliases` are, before any was seen.
     """
 
     def __init__(
@@ -179,19 +177,22 @@ class ModelRegistry:
         remote_manager: RemoteManager,
         tool_formats: Mapping[str, str] | None = None,
         aliases: Aliases | None = None,
+        promised: Iterable[str] = (),
     ) -> None:
         self._manager = remote_manager
         self._aliases = aliases or Aliases()
+        self._known = set(self._aliases.models.union(promised))
+        self._has_seen_any = False
         self._tool_formats = tool_formats or {}
         self._loads: dict[_Key, asyncio.Task[LoadedTokenizer]] = {}
         self._latest: dict[str, Model] = {}
-        self._seen: set[str] = set()
 
     def cards(self) -> Mapping[str, ModelCard]:
         """Return the cards of the models that at least one healthy node serves, by id."""
         cards = self._manager.models()
-        if not self._seen.issuperset(cards):
-            self._seen.update(cards)
+        if not self._known.issuperset(cards):
+            self._known.update(cards)
+        self._has_seen_any = self._has_seen_any or bool(cards)
         return cards
 
     def candidates(self, name: str) -> list[Candidate]:
@@ -201,7 +202,7 @@ class ModelRegistry:
         """
         self.cards()
         found: list[Candidate] = []
-        for model in self._aliases.candidates(name, self._seen):
+        for model in self._aliases.candidates(name, self._known):
             if len(self._manager.cards(model)) < len(_LANES):
                 found.append(Candidate(model))
             else:
@@ -218,18 +219,23 @@ class ModelRegistry:
         """Return the grammar kinds that all healthy nodes of `model` support, and those that any supports."""
         return self._manager.grammars(model.card.id)
 
+    def capabilities(self, card: ModelCard) -> list[Capabilities]:
+        """Return the optional features of each healthy node of a model; none on the chat lane."""
+        return [] if card.lane == "chat" else self._manager.capabilities(card.id)
+
     def card(self, candidate: Candidate) -> ModelCard:
         """Return the card of one of `candidates`: aliases are not resolved again.
 
-        Raises ModelNotFound, or NoNodeAvailable if the model was served before or no model has been served so far.
+        Raises ModelNotFound, or NoNodeAvailable if the settings promise the model, if it was served before, or if no
+        model has been served so far.
         """
         name, lane = candidate
         cards = self.cards()
         card = cards.get(name) if lane is None else self._manager.cards(name).get(lane)
         if card is not None:
             return card
-        name = name[:_MAX_NAME]
-        if name in self._seen or not self._seen:
+        name = name[:MAX_NAME]
+        if name in self._known or not self._has_seen_any:
             raise NoNodeAvailable(f"No node is currently serving the model '{name}'.", retry_after=1.0, param="model")
         raise ModelNotFound(
             f"The model '{name}' does not exist. Available models: {', '.join(sorted(cards)) or 'none'}.", param="model"

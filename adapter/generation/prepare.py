@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from adapter.errors import invalid
@@ -115,14 +117,18 @@ async def render_prompt(
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:
     """Return `sampling` with the model's end tokens, the maximum number of new tokens, and the grammar.
 
-    Raises BadRequest if `logit_bias` has a token that the model does not have.
+    Raises BadRequest if `logit_bias` or `stop_token_ids` has a token that the model does not have.
     """
-    size = model.tokenizer.vocab_size
-    if sampling.logit_bias and max(sampling.logit_bias) >= size:
-        raise invalid("logit_bias", f"expected token ids below {size}, but got {max(sampling.logit_bias)}")
+    _check_ids("logit_bias", sampling.logit_bias, model.tokenizer.vocab_size)
+    _check_ids("stop_token_ids", sampling.stop_tokens, model.tokenizer.vocab_size)
     ends = () if sampling.ignore_eos else model.card.stop_tokens
     stop_tokens = (*ends, *sampling.stop_tokens)
     return msgspec.structs.replace(sampling, max_tokens=max_tokens, grammar=grammar, stop_tokens=stop_tokens)
+
+
+def _check_ids(param: str, ids: Collection[int], size: int) -> None:
+    if ids and max(ids) >= size:
+        raise invalid(param, f"expected token ids below {size}, but got {max(ids)}")
 
 
 def max_new_tokens(

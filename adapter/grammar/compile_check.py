@@ -7,6 +7,8 @@ from functools import cache
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from subnet.panics import LibraryPanic, panics_as_errors
+
 UNSUPPORTED = re.compile("Unimplemented keys|oneOf constraints are not supported")
 """llguidance's messages for unsupported keywords. They are not shown, as they refer to its own options."""
 
@@ -21,16 +23,21 @@ def compile_error(text: str, is_part: bool = False) -> str | None:
     that is done for the whole schema later. Takes up to a second for a large schema, without the GIL.
     """
     try:
-        grammar = LLMatcher.grammar_from_json_schema(text)
-        is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-        if is_error:
-            return _readable(messages[0])
-        if is_part:
-            return None
-        matcher = LLMatcher(_bytes(), grammar, log_level=0)
-        return _readable(matcher.get_error()) if matcher.is_error() else None
-    except ValueError as error:
+        with panics_as_errors:
+            return _compile_error(text, is_part)
+    except (ValueError, LibraryPanic) as error:
         return _readable(str(error))
+
+
+def _compile_error(text: str, is_part: bool) -> str | None:
+    grammar = LLMatcher.grammar_from_json_schema(text)
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    if is_error:
+        return _readable(messages[0])
+    if is_part:
+        return None
+    matcher = LLMatcher(_bytes(), grammar, log_level=0)
+    return _readable(matcher.get_error()) if matcher.is_error() else None
 
 
 def _readable(message: str) -> str:

@@ -13,6 +13,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 from adapter.errors import BadRequest
 from adapter.grammar.json_schema import encode_schema, lark_expression
 from subnet.generation import Grammar
+from subnet.panics import LibraryPanic, panics_as_errors
 
 MAX_GRAMMAR_LENGTH = 16 * 1024
 """Maximum length of a regular expression or a grammar, in characters: converting GBNF takes three microseconds per
@@ -141,7 +142,11 @@ def _validate(grammar: Grammar, location: SchemaLocation) -> Grammar:
     if len(grammar.text) > MAX_GRAMMAR_LENGTH:
         raise _invalid(location, f"expected at most {MAX_GRAMMAR_LENGTH} characters")
     convert = LLMatcher.grammar_from_regex if grammar.kind == "regex" else LLMatcher.grammar_from_lark
-    is_error, messages = LLMatcher.validate_grammar_with_warnings(convert(grammar.text))
+    try:
+        with panics_as_errors:
+            is_error, messages = LLMatcher.validate_grammar_with_warnings(convert(grammar.text))
+    except LibraryPanic as error:
+        raise _invalid(location, "it cannot be compiled") from error
     if is_error:
         raise _invalid(location, " ".join(messages[0].split()))
     return grammar

@@ -58,6 +58,7 @@ async def run(
     report: Report,
     ready: Ready,
     report_node: Report | None = None,
+    lifecycle: Lifecycle | None = None,
 ) -> None:
     """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM, serving the connections of `source`.
 
@@ -80,7 +81,7 @@ async def run(
         session_manager = SessionManager(
             remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
         )
-        lifecycle = Lifecycle()
+        lifecycle = lifecycle or Lifecycle()
         app = build_app(settings, remote_manager, session_manager, lifecycle)
         await _wait_for_nodes(remote_manager, nodes)
         freeze_startup_objects()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,6 +18,7 @@ from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
 from adapter.server.uvicorn_check import check_uvicorn
 from subnet.errors import SettingsError
+from subnet.signals import handle_signals
 
 # Seconds that uvicorn waits for the clients of idle connections to close them.
 _CLOSE_TIMEOUT = 2
@@ -75,7 +75,7 @@ async def serve(
     *,
     drain_timeout: float,
 ) -> None:
-    """Serve `app` to the connections of `source`, a listening socket or another process, until SIGINT or SIGTERM.
+    """Serve `app` to the connections of `source`, a listening socket or another process, until a signal to stop.
 
     Running requests then get `drain_timeout` seconds to finish. Those that still run after that, or after a second
     signal, end with an error event when their session is closed. `ready` is called when the server accepts connections.
@@ -95,7 +95,7 @@ async def serve(
         timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
     server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
-    with handle_signals(lambda: _drain(server, lifecycle, report, drain_timeout)):
+    with handle_signals(lambda: _drain(server, lifecycle, report, drain_timeout), report):
         task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
@@ -149,17 +149,3 @@ def _exit_now(server: uvicorn.Server) -> None:
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     server.force_exit = True
     server.should_exit = True
-
-
-@contextlib.contextmanager
-def handle_signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Call `on_signal` on SIGINT and SIGTERM, within the context."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

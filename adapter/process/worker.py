@@ -14,6 +14,7 @@ from shutil import rmtree
 import msgspec
 import uvloop
 
+from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
 from adapter.process.gateway import run, set_up_logging
 from adapter.process.workers import WorkerConfig
@@ -39,7 +40,8 @@ def main() -> None:
             channel.send(msgspec.json.encode(models))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(config.settings, FdReceiver(channel), report, ready, report_node))
+            lifecycle = Lifecycle(started=config.started)
+            runner.run(run(config.settings, FdReceiver(channel), report, ready, report_node, lifecycle))
         if _is_orphan(channel):
             # The parent was killed, so it cannot remove the directory.
             rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

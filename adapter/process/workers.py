@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from adapter.config import Settings
+from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdSender, channel_pair
-from adapter.process.serve import Ready, handle_signals
+from adapter.process.serve import Ready
 from adapter.process.supervisor import Report, SupervisedProcess
 from subnet.errors import SettingsError
+from subnet.signals import handle_signals
 
 # Seconds until the next attempt when no worker can receive connections.
 _RETRY_DELAY = 0.02
@@ -28,23 +30,32 @@ _MAX_MESSAGE = 1 << 16
 class WorkerConfig(msgspec.Struct, frozen=True):
     """First message to a worker, as JSON. It answers with the list of its models when it serves.
 
-    All workers detect the same nodes, so only the one with `reports_nodes` prints them.
+    All workers detect the same nodes, so only the one with `reports_nodes` prints them. `started` is when the first of
+    them started.
     """
 
     name: str
     settings: Settings
     reports_nodes: bool = True
+    started: int = 0
 
 
 class Worker(SupervisedProcess):
     """Gateway process, see worker.py. Its output is not captured."""
 
     def __init__(
-        self, name: str, settings: Settings, metrics: str, report: Report, *, reports_nodes: bool = True
+        self,
+        name: str,
+        settings: Settings,
+        metrics: str,
+        report: Report,
+        *,
+        reports_nodes: bool = True,
+        started: int = 0,
     ) -> None:
         """`metrics` is the directory in which workers keep the counters that survive them."""
         super().__init__(name, report)
-        self._config = msgspec.json.encode(WorkerConfig(name, settings, reports_nodes))
+        self._config = msgspec.json.encode(WorkerConfig(name, settings, reports_nodes, started))
         self._environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
         self._sender: FdSender | None = None
         self._channel: socket.socket | None = None
@@ -127,13 +138,15 @@ async def serve(settings: Settings, listener: socket.socket, report: Report, rea
     stops them at once. `ready` is called with the models when all workers serve. Raises SettingsError if one does not
     start.
     """
+    started = Lifecycle().started
     with TemporaryDirectory(prefix="adapter-metrics-") as metrics:
         workers = [
-            Worker(f"worker {n + 1}", settings, metrics, report, reports_nodes=n == 0) for n in range(settings.workers)
+            Worker(f"worker {n + 1}", settings, metrics, report, reports_nodes=n == 0, started=started)
+            for n in range(settings.workers)
         ]
         try:
             models = await asyncio.gather(*(worker.start() for worker in workers))
-            with handle_signals(lambda: _drain(workers, signalled)), _Dispatcher(listener, workers):
+            with handle_signals(lambda: _drain(workers, signalled), report), _Dispatcher(listener, workers):
                 signalled = asyncio.Event()
                 ready(models[0])
                 await signalled.wait()

@@ -18,6 +18,7 @@ from subnet.client.race import Hedger, Race
 from subnet.client.request_state import RequestState
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
+from subnet.client.suspects import SuspectRequests, may_be_caused
 from subnet.client.timeouts import Limits
 from subnet.errors import (
     ContextLengthExceeded,
@@ -54,6 +55,7 @@ class Failover(Generic[D]):
         limits: Limits,
         hedger: Hedger,
         deadline: IdleDeadline,
+        suspects: SuspectRequests,
         state: RequestState | None = None,
     ) -> None:
         self._ledger = ledger
@@ -63,6 +65,7 @@ class Failover(Generic[D]):
         self._limits = limits
         self._hedger = hedger
         self._deadline = deadline
+        self._suspects = suspects
         self._retry = Retry(limits, state)
         self._max_choices = len(ledger.choices)
         self._interrupted = False
@@ -70,9 +73,11 @@ class Failover(Generic[D]):
     async def run(self, priority: int) -> None:
         """Run until every choice is finished.
 
-        Raises RequestError, NoNodeAvailable, EndpointMissing, the last NodeError after the last attempt, or any error
-        raised by `emit`.
+        Raises RequestError, NoNodeAvailable, EndpointMissing, RepeatedFailure, the last NodeError after the last
+        attempt, or any error raised by `emit`.
         """
+        if self._suspects and (digest := self._ledger.digest) is not None:
+            self._suspects.check(digest)
         ticket = self._manager.wait_queue.ticket(self._ledger.model, priority, self._kind)
         try:
             while not self._ledger.complete:
@@ -112,11 +117,13 @@ class Failover(Generic[D]):
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.
             if ledger.delivered_tokens > delivered:
                 race.attempt.lease.succeeded()
+                self._clear_suspicion()
             else:
                 race.attempt.lease.abandoned()
             raise
         else:
             race.attempt.lease.succeeded()
+            self._clear_suspicion()
             retry.on_progress()
             self._interrupted = False
         finally:
@@ -137,13 +144,27 @@ class Failover(Generic[D]):
         ledger, retry, lease = self._ledger, self._retry, race.attempt.lease
         if isinstance(error, NodeBusy):
             self._max_choices = max(1, len(race.attempt.choices) // 2)
-        if ledger.delivered_tokens > delivered:
+        has_progress = ledger.delivered_tokens > delivered
+        if has_progress:
             retry.on_progress()
             self._pin_model(lease.deployment)
+        self._check_suspicion(error, lease.remote.peer, has_progress)
         tried = {*retry.excluded, lease.remote.peer}
         has_other = self._manager.has_other(ledger.model, tried, self._requirements)
         pause = retry.on_failure(error, lease.remote.peer, has_other=has_other, has_begun=race.decided)
         await self._deadline.wait(asyncio.sleep(pause))
+
+    def _check_suspicion(self, error: NodeError, peer: str, has_progress: bool) -> None:
+        """Raise RepeatedFailure if the request may have brought down `peer`, the second node in a row."""
+        if has_progress or not (may_be_caused(error) or isinstance(error, NodeBusy)):
+            self._clear_suspicion()
+        elif may_be_caused(error) and (digest := self._ledger.digest) is not None:
+            self._suspects.record(digest, peer)
+            self._suspects.check(digest)
+
+    def _clear_suspicion(self) -> None:
+        if self._suspects and (digest := self._ledger.digest) is not None:
+            self._suspects.clear(digest)
 
     def _pin_model(self, deployment: Deployment) -> None:
         """Continue an answer only on the model that started it, even if the session named no model."""

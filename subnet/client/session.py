@@ -25,6 +25,7 @@ from subnet.client.ledger.token import TokenLedger
 from subnet.client.race import Hedger
 from subnet.client.request_state import RequestState
 from subnet.client.request_validation import validate_encoding, validate_prompt, validate_sampling
+from subnet.client.suspects import SuspectRequests
 from subnet.client.timeouts import Limits
 from subnet.errors import SessionClosed
 from subnet.generation import Delta, Sampling
@@ -57,6 +58,7 @@ class Session:
         state: RequestState | None = None,
         limits: Limits | None = None,
         hedger: Hedger | None = None,
+        suspects: SuspectRequests | None = None,
         identity: str = "",
     ) -> None:
         self.ledger: Ledger[Any] | None = None
@@ -69,6 +71,7 @@ class Session:
         self._state = state or RequestState()
         self._limits = limits or Limits()
         self._hedger = hedger or Hedger()
+        self._suspects = SuspectRequests() if suspects is None else suspects
         self._deadline: IdleDeadline | None = None
         self._finished: asyncio.Event | None = None
         self._closed = False
@@ -122,7 +125,8 @@ class Session:
         raised here; `emit` must not raise a NodeError, which would count as a failure of the node.
 
         Raises InvalidRequest or ContextLengthExceeded if no node can handle the request, NoNodeAvailable or the last
-        NodeError after the last attempt, and SessionClosed if the session is closed meanwhile.
+        NodeError after the last attempt, RepeatedFailure if it may have brought down two nodes, and SessionClosed if
+        the session is closed meanwhile.
         """
         self._check_idle()
         sampling = sampling or Sampling()
@@ -177,6 +181,7 @@ class Session:
             limits=self._limits,
             hedger=self._hedger,
             deadline=self._deadline,
+            suspects=self._suspects,
             state=self._state,
         )
         try:

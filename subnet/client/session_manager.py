@@ -9,6 +9,7 @@ from subnet.client.prompt_scoring import PromptEvaluator
 from subnet.client.race import Hedger
 from subnet.client.request_state import RequestState
 from subnet.client.session import Session
+from subnet.client.suspects import SuspectRequests
 from subnet.client.timeouts import Limits
 from subnet.node_info import Lane
 from subnet.pool.manager import RemoteManager
@@ -34,6 +35,7 @@ class SessionManager:
         self._limits = limits or Limits()
         self._model_limits = model_limits or {}
         self._hedger = hedger or Hedger()
+        self._suspects = SuspectRequests()
 
     def session(
         self,
@@ -60,6 +62,7 @@ class SessionManager:
             state=state,
             limits=self._limits_of(model),
             hedger=self._hedger,
+            suspects=self._suspects,
             identity=identity,
         )
 

@@ -35,7 +35,11 @@ _RANGES = {
     "frequency_penalty": (-_MAX_MAGNITUDE, _MAX_MAGNITUDE),
     "presence_penalty": (-_MAX_MAGNITUDE, _MAX_MAGNITUDE),
     "repetition_penalty": (1 / _MAX_MAGNITUDE, _MAX_MAGNITUDE),
+    "max_tokens": (1, 2**31),
+    "min_tokens": (0, 2**31),
+    "seed": (-(2**63), 2**64 - 1),
 }
+_MAX_TOKEN_ID = 2**31 - 1
 
 
 def to_job(request: Generate, capabilities: Capabilities) -> Job:
@@ -116,7 +120,7 @@ def _validate(request: Generate, capabilities: Capabilities) -> None:
             )
     for param, (minimum, maximum) in _RANGES.items():
         value = getattr(sampling, param)
-        if not minimum <= value <= maximum:
+        if value is not None and not minimum <= value <= maximum:
             raise InvalidRequest(
                 f"Invalid value for '{param}': expected a number between {minimum:g} and {maximum:g}, but got {value}.",
                 param=param,
@@ -130,5 +134,7 @@ def _validate(request: Generate, capabilities: Capabilities) -> None:
             f"Invalid value for 'logit_bias': expected biases between {-_MAX_MAGNITUDE:g} and {_MAX_MAGNITUDE:g}.",
             param="logit_bias",
         )
+    if not all(0 <= token <= _MAX_TOKEN_ID for token in (*sampling.stop_tokens, *sampling.logit_bias)):
+        raise InvalidRequest(f"Invalid token id in the request: expected an integer between 0 and {_MAX_TOKEN_ID}.")
     if any(not 0 <= start.choice <= _MAX_CHOICE_INDEX for start in request.starts):
         raise InvalidRequest(f"Invalid choice index: expected an integer between 0 and {_MAX_CHOICE_INDEX}.")

@@ -19,6 +19,7 @@ from subnet.models.encoding import UnknownEncoding, find_encoding
 from subnet.models.gguf import Header, Metadata
 from subnet.models.vocabulary import USER_DEFINED, Vocabulary
 from subnet.node_info import TokenizerArtefact
+from subnet.panics import panics_as_errors
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ def _added_token_ids(tokenizer_json: str | None) -> Iterator[int]:
 def _read_tokenizer(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
-        Tokenizer.from_str(text)
+        with panics_as_errors:
+            Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"{path} is not a valid tokenizer.json: {error}") from error
     return text

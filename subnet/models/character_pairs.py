@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from subnet.models.encoder import WHOLE_TEXT, Encoder, encoding, ranks_of_long
 from subnet.models.pieces import SPACE
 from subnet.node_info import TokenizerArtefact
+from subnet.panics import panics_as_errors
 from subnet.tensors import TokenIds
 
 _MAX_BYTES = 4
@@ -41,7 +42,7 @@ class CharacterPairEncoder(Encoder):
     def _encode(self, text: str) -> TokenIds:
         ranks = ranks_of_long(self._encoding, self._prefix + text.replace(SPACE, " "))
         found = self._ids[ranks]
-        if found.min() >= 0:
+        if not found.size or found.min() >= 0:
             return found
         parts = (self._bytes.get(rank, [token]) for rank, token in zip(ranks.tolist(), found.tolist(), strict=True))
         return np.array([token for part in parts for token in part], np.int32)
@@ -55,7 +56,8 @@ def reachable(pieces: Sequence[bytes], merges: Sequence[int]) -> list[int]:
     ranks = _ranks(pieces, merges)
     merged = encoding(WHOLE_TEXT, ranks)
     separator = _unused_character(ranks)
-    return [token for token in merges if _is_produced(merged, pieces[token], ranks[pieces[token]], separator)]
+    with panics_as_errors:
+        return [token for token in merges if _is_produced(merged, pieces[token], ranks[pieces[token]], separator)]
 
 
 def _is_produced(merged: tiktoken.Encoding, piece: bytes, rank: int, separator: str) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from subnet.errors import InvalidRequest, SettingsError
 from subnet.node_info import TokenizerArtefact
+from subnet.panics import LibraryPanic, panics_as_errors
 from subnet.tensors import TokenIds
 
 _MAX_ORDINARY = 512
@@ -38,10 +39,15 @@ class Encoder(ABC):
         """Return the token ids of a text without lone surrogates.
 
         Raises InvalidRequest if splitting the text exceeds the tokenizer's limits, as for a run of nearly a million
-        spaces.
+        spaces, and if the tokenizer fails.
         """
-        if not self._user_defined_ids:
-            return self._encode(text) if text else join([])
+        try:
+            with panics_as_errors:
+                return self._encode_parts(text) if self._user_defined_ids else self._encode(text) if text else join([])
+        except LibraryPanic as error:
+            raise InvalidRequest("The text cannot be tokenized: the tokenizer failed.", param="messages") from error
+
+    def _encode_parts(self, text: str) -> TokenIds:
         parts = enumerate(self._user_defined_texts.split(text))
         return join(
             [
@@ -107,8 +113,9 @@ class JsonEncoder(Encoder):
 def encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
     """Return tiktoken's encoding with these ranks, among them all single bytes. Raises SettingsError."""
     try:
-        return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    except ValueError as error:
+        with panics_as_errors:
+            return tiktoken.Encoding("model", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    except (ValueError, LibraryPanic) as error:
         raise SettingsError(f"invalid tokenizer: {error}") from error
 
 
@@ -179,7 +186,8 @@ def plain_tokenizer(artefact: TokenizerArtefact) -> tokenizers.Tokenizer:
         ]
         document |= {"post_processor": None, "truncation": None, "padding": None}
         _rename_control_tokens(document["model"], frozenset(artefact.control))
-        return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
+        with panics_as_errors:
+            return tokenizers.Tokenizer.from_str(msgspec.json.encode(document).decode())
     except Exception as error:  # the package raises nothing more precise
         raise SettingsError(f"invalid tokenizer: {error}") from error
 

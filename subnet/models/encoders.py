@@ -12,8 +12,10 @@ def load_encoder(artefact: TokenizerArtefact) -> Encoder:
     """Create the encoder of an artefact. Takes up to a second for a large vocabulary. Raises SettingsError for an
     invalid artefact.
     """
-    if artefact.merges is not None and (artefact.pattern is not None or artefact.passes):
-        return CharacterPairEncoder(artefact) if artefact.by_character else BytePairEncoder(artefact)
+    if artefact.merges is not None and artefact.by_character and artefact.pattern is not None:
+        return CharacterPairEncoder(artefact)
+    if artefact.merges is not None and not artefact.by_character and (artefact.pattern is not None or artefact.passes):
+        return BytePairEncoder(artefact)
     if artefact.tokenizer_json is not None:
         return JsonEncoder(artefact)
     raise SettingsError("invalid tokenizer: expected BPE merges or a tokenizer.json, but got neither")

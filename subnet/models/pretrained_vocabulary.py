@@ -12,6 +12,7 @@ from subnet.errors import SettingsError
 from subnet.models.end_tokens import end_tokens
 from subnet.models.pieces import SPACE, byte_level_to_bytes, restore_spaces, sentencepiece_to_bytes
 from subnet.models.pretrained_files import TOKENIZER, Document, read_document
+from subnet.panics import panics_as_errors
 
 _TOKEN_NEUTRAL_DECODERS = {"Fuse", "Strip"}
 """Types of decoders that do not change a token in the middle of a text."""
@@ -44,8 +45,9 @@ class PretrainedVocabulary(msgspec.Struct, frozen=True):
         # Re-encoded, because files on the hub are indented, which doubles their size.
         text = msgspec.json.encode(document).decode()
         try:
-            tokenizer = Tokenizer.from_str(text)
-            decode = token_decoder(document.get("decoder"))
+            with panics_as_errors:
+                tokenizer = Tokenizer.from_str(text)
+                decode = token_decoder(document.get("decoder"))
         except Exception as error:  # the package raises nothing more specific
             raise SettingsError(f"{folder / TOKENIZER} cannot be used: {error}") from error
         ids, added = tokenizer.get_vocab(), tokenizer.get_added_tokens_decoder()

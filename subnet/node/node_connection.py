@@ -18,6 +18,7 @@ from subnet.generation import Delta
 from subnet.tensors import pack
 from subnet.wire import frames
 from subnet.wire.messages import (
+    MAX_RETRY_AFTER,
     Accepted,
     ArtefactReply,
     ArtefactRequest,
@@ -200,4 +201,7 @@ class NodeConnection:
 
 
 def _failure(call: int, error: SubnetError) -> Failed:
-    return Failed(call, error.code, error.message, error.retry_after, error.param)
+    retry_after = error.retry_after
+    if retry_after is not None:
+        retry_after = min(max(0.0, retry_after), MAX_RETRY_AFTER)
+    return Failed(call, error.code, error.message, retry_after, error.param)

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from subnet.errors import NodeError, SettingsError
 from subnet.http.node_spec import NodeSpec
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
+from subnet.signals import handle_signals
 
 Report = Callable[[str], None]
 _DEFAULT_CONCURRENCY = 4
@@ -110,18 +110,17 @@ def _upstream_spec(settings: NodeSettings) -> NodeSpec:
 
 
 async def run(settings: NodeSettings, report: Report) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal stops the node at once.
+    """Serve until a signal to stop, then drain; a second signal stops the node at once.
 
     While a model is downloaded or loaded, which cannot be interrupted, the first signal exits the process. `report` is
     called with a line of text for the user at each step. Raises SettingsError.
     """
     drain, abort = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, lambda: abort.set() if drain.is_set() else drain.set())
     if settings.with_parent:
+        loop = asyncio.get_running_loop()
         loop.add_reader(sys.stdin.fileno(), _set_on_end_of_file, sys.stdin.fileno(), drain, abort)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(handle_signals(lambda: abort.set() if drain.is_set() else drain.set(), report))
         with _exit_when_set(drain, report):
             engine = await asyncio.to_thread(make_engine, settings, report)
             report(_starting_line(settings))

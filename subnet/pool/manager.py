@@ -16,7 +16,7 @@ from subnet.authorizers import AuthorizerBase
 from subnet.chat import Endpoint
 from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import are_met
-from subnet.node_info import GrammarKind, Lane, ModelCard
+from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard
 from subnet.pool.card_comparison import CardComparison, DigestReader
 from subnet.pool.deployment import Deployment, DeploymentStatus, unavailable_error
 from subnet.pool.health_check import HealthChecker
@@ -143,6 +143,10 @@ class RemoteManager:
         if not kinds:
             return frozenset(), frozenset()
         return kinds[0].intersection(*kinds), kinds[0].union(*kinds)
+
+    def capabilities(self, model: str) -> list[Capabilities]:
+        """Return the optional features of each healthy node that serves `model` on the token lane."""
+        return [one.remote.capabilities for one in self._admitted(model, "token")]
 
     def capacity(self, model: str, lane: Lane = "token") -> int:
         """Return the number of choices that the healthy nodes of `model` on `lane` can generate at once, at least 1."""

@@ -30,7 +30,7 @@ from time import monotonic
 
 import aiohttp
 
-from subnet.errors import NodeError, NodeLost, WireError, from_code
+from subnet.errors import NodeDied, NodeError, NodeLost, WireError, from_code
 from subnet.protocols.call import Call
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
@@ -97,7 +97,7 @@ class Connection:
         await self._socket.close()
 
     async def _read(self) -> None:
-        error: NodeError = NodeLost(f"the connection to {self._peer} was lost")
+        error: NodeError | None = None
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
@@ -109,9 +109,17 @@ class Connection:
         except WireError as invalid:
             error = invalid
         finally:
+            error = error or self._loss()
             self._fail(error)
             # The peer may not follow the protocol, so the closing handshake is not waited for.
             await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.code.encode())
+
+    def _loss(self) -> NodeError:
+        """Return the error of a connection that has ended: without a closing frame, the node's process is gone."""
+        is_timeout = isinstance(self._socket.exception(), TimeoutError)
+        if self._socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE and not is_timeout:
+            return NodeDied(f"{self._peer} closed the connection without notice")
+        return NodeLost(f"the connection to {self._peer} was lost")
 
     async def _write(self) -> None:
         try:

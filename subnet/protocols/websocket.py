@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TypeVar
 
 import aiohttp
@@ -24,6 +25,7 @@ from subnet.protocols.base import Check, Protocol
 from subnet.protocols.client_connection import Connection
 from subnet.tensors import Tensor, TokenIds, pack, token_ids, unpack
 from subnet.wire import frames
+from subnet.wire.columns import MAX_LOGPROB
 from subnet.wire.messages import (
     MAX_TEXTS,
     MAX_TOKENIZE_TEXTS,
@@ -103,6 +105,8 @@ class WebSocketProtocol(Protocol):
         reply = await self._call(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
         if len(reply.logprobs) != len(tokens) - 1:
             raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
+        if not all(_is_finite(entry) for entry in reply.logprobs):
+            raise WireError(f"{self.peer} returned a logprob that is not a finite number up to 0")
         return reply.logprobs
 
     async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
@@ -126,6 +130,8 @@ class WebSocketProtocol(Protocol):
         vectors = unpack(tensor)
         if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
             raise WireError(f"{self.peer} returned {tensor.dtype} embeddings of shape {tensor.shape} for {count} texts")
+        if not np.isfinite(vectors).all():
+            raise WireError(f"{self.peer} returned embeddings that are not finite")
         return vectors.astype(np.float32)
 
     async def _call(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
@@ -213,6 +219,10 @@ def _post(connection: Connection, message: Message) -> None:
         connection.post(message)
     except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequest(f"The request cannot be sent: {error}") from error
+
+
+def _is_finite(entry: TokenLogprobs) -> bool:
+    return all(-inf < logprob <= MAX_LOGPROB for logprob in (entry.logprob, *entry.top_logprobs))
 
 
 def _expect_accepted(reply: Reply) -> Accepted:

@@ -15,6 +15,9 @@ _FINISH_REASONS: tuple[FinishReason | None, ...] = (None, "stop", "length")
 _FINISH_REASON_CODES = {reason: code for code, reason in enumerate(_FINISH_REASONS)}
 MAX_ROW_TOKENS = 65_535
 _MAX_CACHED_TOKENS = 2**31
+_MIN_FINITE = np.finfo(np.float32).min
+MAX_LOGPROB = 0.01
+"""Maximum logprob that a receiver accepts: rounding may make that of a certain token slightly positive."""
 _COUNT_OF_ONE = struct.pack("<H", 1)
 
 Row = tuple[int, Delta]
@@ -88,11 +91,15 @@ def _column(data: bytes, dtype: str) -> list[int]:
         raise WireError("invalid frame: truncated column") from error
 
 
-def _floats(data: bytes) -> list[float]:
+def _logprobs(data: bytes) -> list[float]:
     try:
-        return np.frombuffer(data, "<f4").tolist()  # type: ignore[no-any-return]
+        column = np.frombuffer(data, "<f4")
     except ValueError as error:
         raise WireError("invalid frame: truncated column") from error
+    # Not NaN either, which compares as False.
+    if not ((column >= _MIN_FINITE) & (column <= MAX_LOGPROB)).all():
+        raise WireError("invalid frame: a logprob is not a finite number up to 0")
+    return column.tolist()  # type: ignore[no-any-return]
 
 
 def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
@@ -105,8 +112,8 @@ def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
 
 
 def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
-    logprobs, top_ids = _floats(packed.logprobs), _column(packed.top_ids, "<i4")
-    top_logprobs = _floats(packed.top_logprobs)
+    logprobs, top_ids = _logprobs(packed.logprobs), _column(packed.top_ids, "<i4")
+    top_logprobs = _logprobs(packed.top_logprobs)
     if len(packed.widths) != len(logprobs) or not len(top_ids) == len(top_logprobs) == sum(packed.widths):
         raise WireError("invalid frame: logprob columns of different lengths")
     if min(top_ids, default=0) < 0:

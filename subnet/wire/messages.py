@@ -8,7 +8,10 @@ last choice.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from subnet.generation import Sampling, TokenLogprobs
 from subnet.node_info import NodeInfo
@@ -173,13 +176,19 @@ class RowLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: bytes
 
 
+MAX_RETRY_AFTER = 86_400.0
+"""Maximum time until a retry, in seconds: a longer one would be a mistake."""
+
+RetryAfter = Annotated[float, Meta(ge=0, le=MAX_RETRY_AFTER)]
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Error that ends a call. `code` is one of the codes in subnet/errors.py; `retry_after` is in seconds."""
 
     call: int
     code: str
     message: str
-    retry_after: float | None = None
+    retry_after: RetryAfter | None = None
     param: str | None = None
 
 

@@ -130,11 +130,14 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
-    """Read and validate the body of a request. Raises the errors of `read_body`, `decode_body` and `reader`."""
+    """Read and validate the body of a request. A model in the path replaces that in the body. Raises the errors of
+    `read_body`, `decode_body` and `reader`.
+    """
     settings = request.services.settings
     coding = check_content_coding(request.header(b"content-encoding"))
     body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
-    found = await offload_if_large(len(body), partial(reader, strict=settings.strict), body)
+    read_parameters = partial(reader, strict=settings.strict, model=request.target.model)
+    found = await offload_if_large(len(body), read_parameters, body)
     return Call(request, found.request, found.body, len(body), _ignored_params(found.unknown))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from adapter.api.common.access_log import Record
-from adapter.auth.keys import ApiKeys
 from adapter.config import Settings
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -16,17 +15,32 @@ from adapter.server.asgi import ASGIApp, Receive, Scope
 from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
 
+TARGET = "adapter.target"
+"""Key of the request's Target in the ASGI scope."""
+
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Services that the endpoints of one gateway share."""
 
     settings: Settings
-    keys: ApiKeys
     models: ModelRegistry
     sessions: SessionManager
     remotes: RemoteManager
     lifecycle: Lifecycle
     metrics: Metrics
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What the path of a request refers to.
+
+    `path` is the canonical path. `endpoint` is that of the route, without the name in braces; None if there is no such
+    endpoint. `model` is the model that an alias names. `open`: no API key is required.
+    """
+
+    path: str
+    endpoint: str | None = None
+    model: str | None = None
+    open: bool = False
 
 
 class Request:
@@ -48,7 +62,13 @@ class Request:
 
     @property
     def path(self) -> str:
+        """Path as the client sent it, decoded."""
         return self.record.path
+
+    @property
+    def target(self) -> Target:
+        target: Target = self.scope[TARGET]
+        return target
 
     def header(self, name: bytes) -> str | None:
         """Return the value of the header `name` (in lower case), decoded as Latin-1; None if it is absent."""

@@ -1,6 +1,7 @@
 """Request pipeline between the HTTP server and the endpoints; every request passes through it.
 
-authenticate -> read and validate -> resolve the model -> prepare -> run -> record metrics and access log
+check origin and key (gate.py) -> read and validate -> resolve the model -> prepare -> run -> record metrics and
+access log
 
 Endpoints whose requests name a model subclass `ModelEndpoint`, so that aliases, fallbacks, errors, headers, metrics and
 the access log work the same for all of them. The last step is done when a request ends; see access_log.py.
@@ -69,13 +70,14 @@ class ModelEndpoint(ABC, Generic[R, W]):
     async def __call__(self, request: Request) -> ASGIApp:
         call = await read(request, self.reader)
         models = request.services.models
-        candidates = models.candidates(self.model(call, models))
+        requested = self.model(call, models)
+        candidates = models.candidates(requested)
         if self.has_token_ids(call.params):
             # They mean something else to another model.
             candidates = candidates[:1]
         may_continue = request.services.settings.fallback_continues
         continue_text = partial(self.prepare_continuation, call) if may_continue else None
-        fallback = Fallback(candidates, partial(self.prepare, call), continue_text)
+        fallback = Fallback(candidates, partial(self.prepare, call), continue_text, requested=requested)
         request.record.works = fallback.works
         if self.is_streamed(call.params):
             prepare = partial(self._prepare_stream, call, fallback)
@@ -130,14 +132,9 @@ def handlers(routes: Sequence[Route], services: Services) -> list[ASGIRouteHandl
 
 
 def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: Services) -> ASGIRouteHandler:
-    first = next(iter(methods.values()))
-
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, services, scope[RECORD])
-        request.record.endpoint = first.mount
         try:
-            if not first.open:
-                services.keys.check(request.header(b"authorization"))
             response = await _find_endpoint(request, methods)(request)
             await response(scope, receive, send)
         except Exception as error:

@@ -42,9 +42,15 @@ class Reader(Generic[R]):
         self._contract = contract
         self._check = check
 
-    def __call__(self, body: bytes, *, strict: bool = False) -> ParsedRequest[R]:
-        """Decode `body` and validate it. Raises BadRequest; if `strict`, also for unknown parameters."""
-        return self.validate(self._decode(body), strict=strict)
+    def __call__(self, body: bytes, *, strict: bool = False, model: str | None = None) -> ParsedRequest[R]:
+        """Decode `body` and validate it, with `model` in place of its own if that is not None.
+
+        Raises BadRequest; if `strict`, also for unknown parameters.
+        """
+        given = self._decode(body)
+        if model is not None:
+            given["model"] = model
+        return self.validate(given, strict=strict)
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""

@@ -1,4 +1,4 @@
-"""GET /healthz, GET /readyz, GET /nodes and GET /metrics."""
+"""Endpoints for monitoring: liveness, readiness, version, nodes and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapter.api.common.body import error_response, json_response
 from adapter.api.common.http_request import Request
-from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable
+from adapter.api.operator.types import DeploymentRow, Health, NodeRow, NodeTable, Version
 from adapter.generation.model_registry import ModelRegistry
 from adapter.server.responses import Response
 from subnet.errors import NoNodeAvailable, SessionClosed
@@ -17,11 +17,20 @@ from subnet.node_info import short
 from subnet.pool.deployment import Deployment
 from subnet.pool.manager import RemoteManager
 from subnet.pool.node import RemoteNode
+from subnet.version import VERSION
 
 
 async def healthz(request: Request) -> Response:
-    """Handle GET /healthz."""
+    """Handle GET /healthz, GET /health and GET /ping: the process responds, whether or not there is a model.
+
+    vLLM, SGLang and llama.cpp have /health, and load generators do not start without it.
+    """
     return json_response(Health(status="ok"))
+
+
+async def show_version(request: Request) -> Response:
+    """Handle GET /version."""
+    return json_response(Version(version=VERSION))
 
 
 async def readyz(request: Request) -> Response:

@@ -48,19 +48,21 @@ _HEADERS = {
 async def home(request: Request) -> Response:
     """Handle GET /: name, version, models and links; HTML only for clients that accept it.
 
-    If clients need an API key, the models are omitted, as this page needs none.
+    If clients need an API key, version and models are omitted, as this page needs none.
     """
     services = request.services
-    models = None if services.settings.api_keys else sorted(services.models.cards_with_aliases())
+    closed = bool(services.settings.api_keys)
+    version = None if closed else VERSION
+    models = None if closed else sorted(services.models.cards_with_aliases())
     if "text/html" not in (request.header(b"accept") or ""):
-        return json_response(Home(version=VERSION, models=models, links=_LINKS), headers={"vary": "accept"})
+        return json_response(Home(version=version, models=models, links=_LINKS), headers={"vary": "accept"})
     # A proxy that terminates TLS sets this header. A client that forges it only changes its own page.
     scheme = "https" if request.header(b"x-forwarded-proto") == "https" else "http"
     base_url = f"{scheme}://{request.header(b'host') or '127.0.0.1:8000'}/v1"
-    return Response(_page(base_url, models).encode(), headers=_HEADERS, media_type="text/html; charset=utf-8")
+    return Response(_page(base_url, version, models).encode(), headers=_HEADERS, media_type="text/html; charset=utf-8")
 
 
-def _page(base_url: str, models: Sequence[str] | None) -> str:
+def _page(base_url: str, version: str | None, models: Sequence[str] | None) -> str:
     links = "\n".join(
         f'<li><a href="{path}">{escape(name)}</a> <code>{path}</code></li>' for name, path in _LINKS.items()
     )
@@ -74,7 +76,7 @@ def _page(base_url: str, models: Sequence[str] | None) -> str:
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>subnet-adapter {escape(VERSION)}</h1>
+<h1>subnet-adapter {escape(version or "")}</h1>
 <p>An OpenAI-compatible API in front of a subnet of inference nodes.</p>
 <p>Point the OpenAI SDK, LangChain or a chat UI at this base URL:</p>
 <pre><code>{escape(base_url)}</code></pre>

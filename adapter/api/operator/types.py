@@ -16,11 +16,15 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: list[str] = []
 
 
+class Version(Struct, frozen=True, kw_only=True):
+    version: str
+
+
 class Home(Struct, frozen=True, kw_only=True):
-    """Home page as JSON. `models` is null if clients need an API key; `links` are paths by name."""
+    """Home page as JSON. `version` and `models` are null if clients need an API key; `links` are paths by name."""
 
     name: Literal["subnet-adapter"] = "subnet-adapter"
-    version: str
+    version: str | None
     models: list[str] | None
     links: dict[str, str]
 
@@ -80,15 +84,45 @@ class NodeTable(Struct, frozen=True, kw_only=True):
     nodes: list[NodeRow]
 
 
+class ModelMeta(Struct, frozen=True, kw_only=True):
+    n_ctx: int
+
+
+class ModelArchitecture(Struct, frozen=True, kw_only=True):
+    input_modalities: list[str]
+    output_modalities: tuple[str, ...] = ("text",)
+
+
+class ModelCapabilities(Struct, frozen=True, kw_only=True):
+    """What a model can do; missing: not known."""
+
+    completion_chat: bool = True
+    function_calling: bool | UnsetType = UNSET
+    vision: bool | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
+    embeddings: bool | UnsetType = UNSET
+
+
 class ModelObject(Struct, frozen=True, kw_only=True):
     """Model as in OpenAI's API, with its `tool_format` and `reasoning` as in DeploymentRow. `has_chat_template` is
     false for a model without one, which is probably a base model, and null if its server applies the template.
+
+    Clients read the context length in tokens by the name that the server has which they were written for. What is not
+    known is missing.
     """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "subnet"
+    max_model_len: int | UnsetType = UNSET
+    context_length: int | UnsetType = UNSET
+    context_window: int | UnsetType = UNSET
+    max_context_length: int | UnsetType = UNSET
+    meta: ModelMeta | UnsetType = UNSET
+    architecture: ModelArchitecture | UnsetType = UNSET
+    supported_parameters: list[str] | UnsetType = UNSET
+    capabilities: ModelCapabilities
     tool_format: str | UnsetType | None = UNSET
     reasoning: str | UnsetType | None = UNSET
     has_chat_template: bool | None = None

@@ -73,6 +73,11 @@ class Ledger(ABC, Generic[D]):
         """Number of tokens delivered so far, over all choices."""
 
     @property
+    def digest(self) -> bytes | None:
+        """Digest of what the request asks for, whoever sends it; None if it is not known what that is."""
+        return None
+
+    @property
     def endpoint(self) -> Endpoint:
         """Endpoint that a server needs, on the chat lane."""
         return "chat/completions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from random import getrandbits
 
 import msgspec
@@ -95,6 +96,12 @@ class TokenLedger(Ledger[Delta]):
         self.has_caller_seed = sampling.seed is not None
         maximum = sys.maxsize if sampling.max_tokens is None else sampling.max_tokens
         self.choices = tuple(TokenChoice(index, maximum, sampling.logprobs is not None) for index in range(choices))
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of model, prompt and parameters without the seed."""
+        parameters = (self.model, msgspec.structs.replace(self.sampling, seed=None))
+        return sha256(self.prompt.tobytes() + msgspec.msgpack.encode(parameters)).digest()
 
     @property
     def unfinished(self) -> list[TokenChoice]:

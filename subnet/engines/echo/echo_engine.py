@@ -13,7 +13,7 @@ from subnet.engines.base import Engine
 from subnet.engines.echo.echo_stream import Stream
 from subnet.engines.echo.echo_vocabulary import END, PIECES
 from subnet.engines.echo.penalties import AdjustedStream, needs_logits
-from subnet.errors import ContextLengthExceeded
+from subnet.errors import ContextLengthExceeded, to_subnet_error
 from subnet.generation import Delta, Job
 from subnet.node_info import Capabilities, ModelCard, Resume, TokenizerArtefact, digest, fingerprint_facts
 
@@ -122,8 +122,14 @@ class EchoEngine(Engine):
 
     def _step(self) -> None:
         for stream, (emit, future) in list(self._streams.items()):
-            delta = stream.step()
-            emit(delta)
+            try:
+                delta = stream.step()
+                emit(delta)
+            except Exception as error:  # the other streams go on
+                del self._streams[stream]
+                if not future.done():
+                    future.set_exception(to_subnet_error(error))
+                continue
             if delta.finish_reason is not None:
                 del self._streams[stream]
                 if not future.done():

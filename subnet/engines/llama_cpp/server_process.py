@@ -38,7 +38,7 @@ def start(options: dict[str, Any]) -> xllamacpp.Server:
 
 def main() -> None:
     # A signal to the process group or service is for the node, which drains first.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # Loading does not release the GIL, so the end of standard input goes unnoticed meanwhile.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,6 +17,7 @@ from llguidance import LLMatcher
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
+from subnet.panics import LibraryPanic, panics_as_errors
 
 LLGUIDANCE_MARK = "%llguidance"
 # As in the llama.cpp engine: small models get stuck in flexible whitespace.
@@ -39,12 +40,17 @@ async def to_request_fields(grammar: Grammar | None, supported: tuple[GrammarKin
         if supported == ("json_schema",):
             return {"json_schema": msgspec.json.decode(grammar.text)}
         return {"grammar": await asyncio.to_thread(_to_lark, grammar)}
-    except ValueError as error:
+    except (ValueError, LibraryPanic) as error:
         raise _invalid_grammar(str(error)) from error
 
 
 def _to_lark(grammar: Grammar) -> str:
     """Convert a grammar to Lark and compile it, which takes up to a second if it is large."""
+    with panics_as_errors:
+        return _convert(grammar)
+
+
+def _convert(grammar: Grammar) -> str:
     if grammar.kind == "json_schema":
         schema = msgspec.json.decode(grammar.text)
         styled = {**schema, "x-guidance": _JSON_STYLE} if isinstance(schema, dict) else schema

@@ -15,8 +15,8 @@ import msgspec
 from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.draws import draw_seed
 from subnet.engines.remote.sampling_params import Parameter, sampling_params
-from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
-from subnet.generation import Job, TokenLogprobs
+from subnet.engines.remote.stream_events import StreamEvent
+from subnet.generation import MIN_LOGPROB, Job, TokenLogprobs
 
 SAMPLING = (
     Parameter("temperature", "temperature"),

@@ -20,9 +20,6 @@ class StreamEvent(msgspec.Struct):
 
 EventT = TypeVar("EventT", bound=StreamEvent)
 
-# vLLM sends this for minus infinity, and OpenAI for logprobs that were not computed.
-MIN_LOGPROB = -9999.0
-
 
 async def stream_events(
     http: HttpClient, path: str, body: Any, event_type: type[EventT], keep_alive: Callable[[], None]

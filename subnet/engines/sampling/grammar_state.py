@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from subnet.errors import InvalidRequest
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
+from subnet.panics import LibraryPanic, panics_as_errors
 
 _MAX_TEXT_LENGTH = 256 * 1024
 
@@ -47,7 +48,8 @@ class GrammarCompiler:
     ) -> None:
         self._size = len(pieces)
         vocabulary = _LLGuidanceVocabulary(list(pieces), sorted(control_tokens), min(end_tokens), tokenize)
-        self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
+        with panics_as_errors:
+            self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=sorted(end_tokens))
 
     def compile(self, grammar: Grammar, output: Sequence[int]) -> GrammarState:
         """Return the state of `grammar` after `output`, the tokens generated so far.
@@ -62,12 +64,15 @@ class GrammarCompiler:
                 param="grammar",
             )
         try:
-            matcher = LLMatcher(self._tokenizer, _CONVERTERS[grammar.kind](grammar.text), log_level=0)
-        except ValueError as error:
+            with panics_as_errors:
+                matcher = LLMatcher(self._tokenizer, _CONVERTERS[grammar.kind](grammar.text), log_level=0)
+        except (ValueError, LibraryPanic) as error:
             raise _invalid_grammar(str(error)) from error
         if matcher.is_error():
             raise _invalid_grammar(_error_line(matcher))
-        if output and not matcher.consume_tokens(list(output)):
+        with panics_as_errors:
+            is_matched = not output or matcher.consume_tokens(list(output))
+        if not is_matched:
             raise InvalidRequest(
                 "Invalid value for 'grammar': the tokens delivered so far do not match it.", param="grammar"
             )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from subnet.engines.sampling.truncation import Ids, top_k, truncate
 from subnet.errors import EngineFailed
-from subnet.generation import Sampling, TokenLogprobs
+from subnet.generation import MIN_LOGPROB, Sampling, TokenLogprobs
 
 Logits = NDArray[np.float32]
 
@@ -43,7 +43,9 @@ class Sampler:
         self._sampling = sampling
         self._stream_key = splitmix64((sampling.seed or 0) ^ splitmix64(choice))
         self._end_ids = np.array(sorted(end_tokens), np.intp)
-        self._stop_ids = np.array(sorted({*end_tokens, *sampling.stop_tokens}), np.intp)
+        # A tokenizer may have more tokens than the model has logits for.
+        stop_tokens = {token for token in sampling.stop_tokens if 0 <= token < vocab_size}
+        self._stop_ids = np.array(sorted({*end_tokens, *stop_tokens}), np.intp)
         self._bias_ids = np.array(list(sampling.logit_bias), np.intp)
         self._bias = np.array(list(sampling.logit_bias.values()), np.float32)
         self._has_penalties = bool(
@@ -140,8 +142,9 @@ def token_logprobs(logits: Logits, token: int, width: int) -> TokenLogprobs:
     norm = peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))
     tops = top_k(logits, min(width, len(logits))) if width else np.empty(0, np.intp)
     tops = tops[np.argsort(-logits[tops], kind="stable")]
+    top_logprobs = np.maximum(logits[tops].astype(np.float64) - norm, MIN_LOGPROB)
     return TokenLogprobs(
-        float(logits[token]) - norm, tuple(tops.tolist()), tuple((logits[tops].astype(np.float64) - norm).tolist())
+        max(float(logits[token]) - norm, MIN_LOGPROB), tuple(tops.tolist()), tuple(top_logprobs.tolist())
     )
 
 

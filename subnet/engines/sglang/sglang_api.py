@@ -18,9 +18,9 @@ from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.draws import draw_seed
 from subnet.engines.remote.remote_model import Model
 from subnet.engines.remote.sampling_params import Parameter, nonzero, sampling_params
-from subnet.engines.remote.stream_events import MIN_LOGPROB, StreamEvent
+from subnet.engines.remote.stream_events import StreamEvent
 from subnet.errors import InvalidRequest
-from subnet.generation import Grammar, Job, TokenLogprobs
+from subnet.generation import MIN_LOGPROB, Grammar, Job, TokenLogprobs
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from subnet.errors import EngineFailed, SubnetError
+from subnet.errors import SubnetError, to_subnet_error
 
 ResultT = TypeVar("ResultT")
 
@@ -46,7 +46,7 @@ class PrefillQueue:
         result: object
         try:
             result = task.advance()
-        except Exception as error:
+        except BaseException as error:  # a panic of a library, too: the thread goes on
             result = to_subnet_error(error)
         if result is not None:
             self._tasks.popleft()
@@ -56,11 +56,6 @@ class PrefillQueue:
         """Fail all remaining tasks. Called after the stepping thread has ended."""
         for _, future in self._tasks:
             _settle(future, error)
-
-
-def to_subnet_error(error: Exception) -> SubnetError:
-    """Return `error` itself if it is a SubnetError, else an EngineFailed with its type and message."""
-    return error if isinstance(error, SubnetError) else EngineFailed(f"{type(error).__name__}: {error}")
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:

@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask, to_subnet_error
+from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask
 from subnet.engines.stepping.slots import Slots
 from subnet.engines.stepping.stepping_choice import Choice, Event
 from subnet.engines.stepping.stepping_context import Context, Row
 from subnet.engines.stepping.turns import Turns
-from subnet.errors import EngineFailed, SubnetError
+from subnet.errors import EngineFailed, SubnetError, to_subnet_error
 
 # Time between two keep-alives of a choice, in seconds.
 _KEEP_ALIVE_INTERVAL = 1.0
@@ -95,8 +95,8 @@ class Stepper:
         while self._wait_for_work():
             try:
                 events = self._step()
-            except Exception as error:
-                events = self._fail_step(error)
+            except BaseException as error:  # a panic of a library, too: without this thread nothing would be answered
+                events = self._fail(list(self._active), error)
             if events:
                 self._loop.call_soon_threadsafe(_deliver, events)
 
@@ -135,10 +135,11 @@ class Stepper:
     def _admit(self) -> None:
         while self._waiting and self._slots:
             choice = self._waiting.pop(0)
-            self._slots.assign(choice)
             same_run = (other for other in self._active if other.run is choice.run and other.leader is None)
-            choice.leader = next(same_run, None)
+            leader = next(same_run, None)
             self._active.append(choice)
+            self._slots.assign(choice)
+            choice.leader = leader
 
     def _start_followers(self) -> list[Event]:
         """Copy prompts that leaders have decoded, and draw the first tokens of the choices that got one.
@@ -150,7 +151,11 @@ class Stepper:
             leader, logits = choice.leader, choice.run.prompt_logits
             if leader is None or logits is None:
                 continue
-            self._slots.copy_prompt(choice, leader)
+            try:
+                self._slots.copy_prompt(choice, leader)
+            except Exception as error:
+                events += self._fail([choice], error)
+                continue
             if not choice.pending:
                 events += self._draw([choice], {choice.slot: logits})
         return events
@@ -164,7 +169,10 @@ class Stepper:
         choice = prompts[self._turns.pick_prompt([choice.pending_prompt for choice in prompts])]
         piece_length = self._context.piece_length
         end = min((choice.computed // piece_length + 1) * piece_length, choice.computed + choice.pending_prompt)
-        logits = self._decode([choice], end - choice.computed)
+        try:
+            logits = self._decode([choice], end - choice.computed)
+        except Exception as error:
+            return self._fail([choice], error)
         if choice.pending_prompt:
             return []
         if len(choice.run.job.starts) > 1:
@@ -181,7 +189,10 @@ class Stepper:
             count = 1
         # The others are first in the next step.
         self._active = [choice for choice in self._active if choice not in batch] + batch
-        logits = self._decode(batch, count)
+        try:
+            logits = self._decode(batch, count)
+        except Exception as error:
+            return self._fail(batch, error)
         return self._draw([choice for choice in batch if not choice.pending], logits)
 
     def _decode(self, batch: list[Choice], count: int) -> dict[int, NDArray[np.float32]]:
@@ -199,8 +210,8 @@ class Stepper:
         for choice in ready:
             try:
                 delta = choice.step(logits[choice.slot], self._context_length)
-            except SubnetError as error:
-                events.append((choice.run, error))
+            except BaseException as error:  # a panic of a library, too: the other choices go on
+                events.append((choice.run, to_subnet_error(error)))
                 self._retire(choice)
                 continue
             events.append((choice.run, delta))
@@ -220,11 +231,11 @@ class Stepper:
         self._active.remove(choice)
         self._slots.release(choice)
 
-    def _fail_step(self, error: Exception) -> list[Event]:
-        """Fail all runs that were in the failed step, and clear their slots."""
+    def _fail(self, failed: list[Choice], error: BaseException) -> list[Event]:
+        """Fail the runs of the choices whose tokens could not be decoded, and clear their slots. All others go on."""
         failure = to_subnet_error(error)
-        failed, self._active = self._active, []
         for choice in failed:
+            self._active.remove(choice)
             self._slots.reset(choice)
         return [(run, failure) for run in dict.fromkeys(choice.run for choice in failed)]
 

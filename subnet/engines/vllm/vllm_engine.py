@@ -10,10 +10,10 @@ import msgspec
 from subnet.engines.remote.choice_output import ChoiceOutput
 from subnet.engines.remote.remote_engine import RemoteEngine
 from subnet.engines.remote.remote_model import SAMPLE, Model, describe_reference, model_names
-from subnet.engines.remote.stream_events import MIN_LOGPROB, stream_events
+from subnet.engines.remote.stream_events import stream_events
 from subnet.engines.vllm.vllm_api import Choice, Chunk, build_request, convert_logprobs, rank_logprobs
 from subnet.errors import EngineFailed, NodeError, ResponseLost, SettingsError, WireError
-from subnet.generation import FinishReason, Job, TokenLogprobs
+from subnet.generation import MIN_LOGPROB, FinishReason, Job, TokenLogprobs
 from subnet.http.server_version import parse_version
 from subnet.node_info import Capabilities, fingerprint_facts
 from subnet.tensors import TokenIds

@@ -12,7 +12,11 @@ from subnet.http.error_map import cannot_list
 from subnet.http.node_spec import NodeSpec
 from subnet.models.names import model_id_from_served_name
 from subnet.node_info import Modality, ModelCard
+from subnet.protocols.openai.model_features import ModelFeatures
 from subnet.protocols.openai.model_list import ListedModel, ModelLister
+
+# vLLM, SGLang and llama-server report the time of the request, by a clock that may differ from ours, in seconds.
+_MIN_AGE = 600
 
 # How long a model list, or a rejected API key, is cached, in seconds.
 _CACHE_TIME = 30.0
@@ -34,6 +38,8 @@ class ModelCatalog:
         self._error: NodeError | None = None
         self._has_list = False
         self._expires = 0.0
+        # The first time reported for each model: it must not change with every list.
+        self._created: dict[str, int] = {}
 
     def upstream_name(self, name: str, any_model: str | None = None) -> str:
         """Return the server's name of the model `name`; `any_model` is its name for whichever model it serves."""
@@ -84,11 +90,22 @@ class ModelCatalog:
 
     def _card(self, name: str, model: ListedModel | None) -> ModelCard:
         modalities: tuple[Modality, ...] = () if model is None else model.modalities
+        features = ModelFeatures() if model is None else model.features
         return ModelCard(
             id=name,
             context_length=self._spec.context_length or (0 if model is None else model.context_length),
             tokenizer="",
-            created=0 if model is None else model.created,
+            created=self._first_created(name, model),
             lane="chat",
             modalities=modalities if self._spec.modalities is None else self._spec.modalities,
+            tools=features.tools,
+            reasoning=features.reasoning,
+            parameters=features.parameters,
         )
+
+    def _first_created(self, name: str, model: ListedModel | None) -> int:
+        """Return when a model was created; 0 if the server reports the time of the request instead."""
+        if model is None:
+            return self._created.get(name, 0)
+        is_real = model.created < time.time() - _MIN_AGE
+        return self._created.setdefault(name, model.created if is_real else 0)

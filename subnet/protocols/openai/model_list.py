@@ -14,6 +14,7 @@ from subnet.http.client import HttpClient
 from subnet.http.error_map import NotFound
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Modality
+from subnet.protocols.openai.model_features import ModelFeatures, features_of
 
 # vLLM and SGLang; OpenRouter and Together; LM Studio (as loaded); Groq; LM Studio and Mistral; llama-server (`meta`).
 _CONTEXT_LENGTH_FIELDS = (
@@ -48,6 +49,7 @@ class ListedModel(msgspec.Struct, frozen=True):
     context_length: int = 0
     modalities: tuple[Modality, ...] = ()
     created: int = 0
+    features: ModelFeatures = ModelFeatures()
 
 
 class ModelLister:
@@ -118,7 +120,8 @@ class ModelLister:
             names=tuple(dict.fromkeys((name, name.removesuffix(":latest"), *aliases))),
             context_length=_context_length(entry),
             modalities=modalities,
-            created=created if isinstance(created, int) else 0,
+            created=created if type(created) is int and created > 0 else 0,
+            features=features_of(entry),
         )
 
 

@@ -30,7 +30,7 @@ CODERS: dict[str, Callable[[bytes], bytes]] = {
 async def post(body: bytes, coding: str, path: str = CHAT) -> httpx.Response:
     settings = Settings(access_log=False, max_body=LIMIT)
     async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as http:
-        return await http.post(path, content=body, headers={"content-encoding": coding.encode("latin-1")})
+        return await http.post(path, content=body, headers={b"content-encoding": coding.encode("latin-1")})
 
 
 @pytest.mark.parametrize("coding", CODERS)

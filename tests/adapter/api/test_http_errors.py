@@ -24,7 +24,8 @@ from adapter.server.asgi import Receive
 from adapter.server.response_writer import attach_writer
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
-from subnet.protocols.mock import MockProtocol, Pause
+from subnet.protocols.mock import MockProtocol, Pause, Step
+from subnet.wire.messages import Generate
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying
 
 CHAT = "/v1/chat/completions"
@@ -64,6 +65,9 @@ def kind(response: httpx.Response) -> tuple[int, str, str | None, str | None]:
         ({"model": "other"}, 404, "model", "model_not_found"),
         ({"messages": []}, 400, "messages", "invalid_value"),
         ({"temperature": 3}, 400, "temperature", "invalid_value"),
+        # The scripted nodes' vocabulary has 257 tokens.
+        ({"stop_token_ids": [256, 257], "min_tokens": 1}, 400, "stop_token_ids", "invalid_value"),
+        ({"logit_bias": {"257": 1}}, 400, "logit_bias", "invalid_value"),
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages", "context_length_exceeded"),
     ],
 )
@@ -78,6 +82,21 @@ async def test_invalid_requests(stream: bool, fields: dict[str, Any], status: in
 async def test_malformed_body(body: bytes) -> None:
     """A body that is not valid JSON is rejected as invalid_json."""
     assert kind(await call(saying("Hi"), content=body)) == (400, "invalid_request_error", None, "invalid_json")
+
+
+async def test_a_request_that_brings_down_nodes() -> None:
+    """A request that fails in the engines of two nodes is 500 and asks no third; others are served, and it is not."""
+
+    def script(request: Generate) -> list[Step]:
+        return [EngineFailed("broke")] if request.text and "bomb" in request.text else [*b"Hi"]
+
+    nodes = [MockProtocol(script, peer=peer) for peer in "abc"]
+    bomb = {**ASK, "messages": [{"role": "user", "content": "bomb"}]}
+    async with gateway(*nodes) as url, httpx.AsyncClient(base_url=url) as client:
+        for _ in range(2):
+            assert kind(await client.post(CHAT, json=bomb)) == (500, "server_error", None, "repeated_failure")
+        assert [(await client.post(CHAT, json=ASK)).status_code for _ in range(3)] == [200] * 3
+    assert sum(len(node.requests) for node in nodes) == 5
 
 
 async def test_context_length_error_has_both_numbers() -> None:

@@ -65,8 +65,8 @@ async def test_token_ids_have_no_fallback(path: str, given: dict[str, Any]) -> N
     async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
         response = await client.post(url + path, json={"model": "gone", **given})
         served = await client.post(url + path, json={"model": "alias", **given})
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-    assert served.status_code != 404
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_node_available")
+    assert served.status_code not in (404, 503)
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
@@ -81,8 +81,9 @@ async def test_the_default_model_does_not_replace_an_alias_or_a_fallback(path: s
         response = await client.post(url + path, json={"model": name, **ENDPOINTS[path]})
         unknown = await client.post(url + path, json={"model": "unheard-of", **ENDPOINTS[path]})
         listed = await client.get(f"{url}/v1/models/{name}")
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-    assert (unknown.status_code, listed.status_code) == (200, 404)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_node_available")
+    assert f"'{name}'" in response.json()["error"]["message"]
+    assert (unknown.status_code, listed.status_code) == (200, 503)
 
 
 @pytest.mark.parametrize("path", RUN)

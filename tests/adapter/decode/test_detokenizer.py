@@ -5,12 +5,16 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.decode import Detokenizer, TokenTable
+from adapter.decode.detokenizer import MAX_TEXT
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
+from subnet.errors import WireError
 from subnet.generation import TokenLogprobs
+from subnet.node_info import MAX_PIECE
 
 BYTES = TokenTable([bytes([value]) for value in range(256)], control=())
 
@@ -89,3 +93,14 @@ def test_logprobs() -> None:
             TopLogprob(token="a", logprob=-9999.0, bytes=[0x61]),
         ],
     )
+
+
+def test_the_text_of_a_delta_is_bounded() -> None:
+    """Many short tokens have their text, though the vocabulary has a long one; many long ones are refused."""
+    table = TokenTable([b"a", b"x" * MAX_PIECE, b"\xff"], control=())
+    most = MAX_TEXT // MAX_PIECE
+    assert Detokenizer(table).decode([0] * (2 * most)) == "a" * 2 * most
+    assert len(Detokenizer(table).decode([1] * most)) == MAX_TEXT
+    for tokens in ([1] * (most + 1), [2, *[1] * (most + 1)]):
+        with pytest.raises(WireError, match="exceeds the maximum"):
+            Detokenizer(table).decode(tokens)

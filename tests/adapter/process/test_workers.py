@@ -86,6 +86,16 @@ def test_connections_are_distributed_evenly(shared: Running) -> None:
         assert list(connections(shared).values()) == [10, 10]
 
 
+def test_workers_list_the_same_models(shared: Running) -> None:
+    """Models without a date of their own are as old as the gateway, in each of its workers."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=shared.url)) for _ in range(4)]
+        created = [client.get("/v1/models").json()["data"][0]["created"] for client in clients]
+        assert len(connections(shared)) == 2
+    assert len(set(created)) == 1
+    assert created[0] > 1_700_000_000
+
+
 def test_a_worker_dies(shared: Running) -> None:
     """A killed worker is restarted, the others serve meanwhile, and none of its metrics are lost."""
     before = set(workers(shared))

@@ -221,9 +221,9 @@ async def test_a_slow_consumer_does_not_time_out() -> None:
 
 async def test_attempts_are_bounded() -> None:
     """A request that fails on every node makes max_attempts attempts and raises the last error."""
-    nodes = [MockProtocol([EngineFailed(peer)], peer=peer) for peer in "abcdefgh"]
+    nodes = [MockProtocol([NodeTimeout(peer)], peer=peer) for peer in "abcdefgh"]
     async with subnet(*nodes) as manager:
-        with pytest.raises(EngineFailed):
+        with pytest.raises(NodeTimeout):
             await generated(manager)
     assert sum(len(node.requests) for node in nodes) == QUICK.max_attempts
 

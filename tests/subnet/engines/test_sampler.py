@@ -161,3 +161,16 @@ def test_logprobs_are_log_softmax(logits: list[float], width: int, data: st.Data
     assert logprobs.logprob == pytest.approx(logits[token] - norm, abs=1e-5)
     assert list(logprobs.top_ids) == likeliest
     assert logprobs.top_logprobs == pytest.approx([logits[candidate] - norm for candidate in likeliest], abs=1e-5)
+
+
+def test_stop_tokens_outside_the_vocabulary() -> None:
+    """A stop token that the model cannot produce has no effect, also while stop tokens are excluded."""
+    sampling = Sampling(temperature=0, min_tokens=2, stop_tokens=(1, 4, 10**9))
+    drawn = sampler(sampling, 4)
+    assert drawn.draw(np.array([0, 9, 5, 0], np.float32)) == 2
+
+
+def test_logprobs_are_finite() -> None:
+    """The logprob of an excluded token is the number that stands for minus infinity."""
+    entry = token_logprobs(np.array([0, -np.inf], np.float32), 1, 2)
+    assert (entry.logprob, entry.top_logprobs) == (-9999.0, (0.0, -9999.0))

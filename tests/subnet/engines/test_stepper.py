@@ -258,3 +258,64 @@ async def test_a_failed_or_cancelled_task_does_not_block_others() -> None:
         await stepper.prefill(CountingTask(context, 1))
     with pytest.raises(EngineFailed, match="stopped"):
         stepper.submit(RecordedRun(1).choices)
+
+
+class BrokenSampler(Sampler):
+    """Sampler that fails after `count` tokens."""
+
+    def __init__(self, error: BaseException, count: int) -> None:
+        super().__init__(Sampling(temperature=0), 0, [], [], [0], VOCABULARY)
+        self._failure = error
+        self._left = count
+
+    def draw(self, logits: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None) -> int | None:
+        self._left -= 1
+        if self._left < 0:
+            raise self._failure
+        return super().draw(logits, allowed)
+
+
+class Panic(BaseException):
+    """Error that is no Exception, like the panic of a library."""
+
+
+class SelectiveContext(CountingContext):
+    """Context that cannot decode the token `refused`."""
+
+    refused = 5
+
+    def decode(self, rows: Sequence[Row]) -> dict[int, NDArray[np.float32]]:
+        if any(token == self.refused for token, *_ in rows):
+            raise OSError("cannot decode")
+        return super().decode(rows)
+
+
+@pytest.mark.parametrize("error", [IndexError("index 8 is out of bounds"), Panic("unreachable")], ids=type)
+async def test_a_choice_that_cannot_be_drawn_fails_alone(error: BaseException) -> None:
+    """If drawing a token of one choice raises anything, only its run fails; later runs are served, too."""
+    context = CountingContext()
+    stepper = Stepper(context, 4, 10_000, prompt_cache=True, clock=context.clock)
+    broken, *others = (RecordedRun(20, token=n, max_tokens=9) for n in range(3))
+    broken.choices[0].sampler = BrokenSampler(error, 4)
+    stepper.submit([choice for recorded in (broken, *others) for choice in recorded.choices])
+    with pytest.raises(EngineFailed, match=str(error)):
+        await broken.run.done
+    await asyncio.gather(*(recorded.run.done for recorded in others))
+    later = RecordedRun(20, token=3, max_tokens=9)
+    stepper.submit(later.choices)
+    await later.run.done
+    await stepper.stop()
+    assert [len(recorded.deltas) for recorded in (broken, *others, later)] == [4, 9, 9, 9]
+
+
+async def test_a_batch_that_cannot_be_decoded_fails_alone() -> None:
+    """If a piece of a prompt cannot be decoded, the other prompts and the running answers go on."""
+    context = SelectiveContext()
+    stepper = Stepper(context, 4, 10_000, prompt_cache=True, clock=context.clock)
+    running, refused, other = RecordedRun(1, max_tokens=60), RecordedRun(40, token=5), RecordedRun(40, token=6)
+    stepper.submit([choice for recorded in (running, refused, other) for choice in recorded.choices])
+    with pytest.raises(EngineFailed, match="cannot decode"):
+        await refused.run.done
+    await asyncio.gather(running.run.done, other.run.done)
+    await stepper.stop()
+    assert [len(running.deltas), len(other.deltas)] == [60, 2]

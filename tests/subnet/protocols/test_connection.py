@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from socket import SHUT_RDWR
 from time import monotonic
 
 import aiohttp
@@ -16,8 +17,8 @@ from aiohttp.test_utils import TestServer
 
 from subnet import MockProtocol, Sampling, TokenAuthorizer
 from subnet.authorizers.base import AuthorizerBase, RequestT
-from subnet.errors import InvalidRequest, NodeBusy, NodeLost, Unauthorized, WireError
-from subnet.generation import Delta
+from subnet.errors import InvalidRequest, NodeBusy, NodeDied, NodeLost, Unauthorized, WireError
+from subnet.generation import Delta, TokenLogprobs
 from subnet.protocols.websocket import WebSocketProtocol
 from subnet.tensors import pack, token_ids
 from subnet.wire import columns, frames
@@ -26,11 +27,15 @@ from subnet.wire.messages import (
     Cancel,
     ChoiceStart,
     Deltas,
+    EmbedReply,
+    EmbedRequest,
     Failed,
     Generate,
     InfoReply,
     InfoRequest,
     Message,
+    ScoreReply,
+    ScoreRequest,
 )
 
 REQUEST = Generate(
@@ -92,6 +97,45 @@ async def node(
 
 def deltas(call: int, *items: Delta) -> Deltas:
     return columns.pack([(call, delta) for delta in items])
+
+
+async def test_a_node_that_dies() -> None:
+    """A connection that ends without a closing frame means that the node's process is gone; with one, it is lost."""
+
+    async def die(end: NodeEnd) -> None:
+        await end.receive_generate()
+        transport = end.socket.get_extra_info("socket")
+        transport.shutdown(SHUT_RDWR)
+
+    async def close(end: NodeEnd) -> None:
+        await end.receive_generate()
+
+    async with node(die) as client:
+        with pytest.raises(NodeDied, match="without notice"):
+            await client.rpc_inference(REQUEST, lambda delta: None)
+    async with node(close) as client:
+        with pytest.raises(NodeLost, match="was lost") as caught:
+            await client.rpc_inference(REQUEST, lambda delta: None)
+        assert not isinstance(caught.value, NodeDied)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+async def test_results_that_are_not_finite(number: float) -> None:
+    """Embeddings and logprobs that are not finite are invalid data of the node, never passed on."""
+
+    async def script(end: NodeEnd) -> None:
+        while True:
+            match await end.receive():
+                case EmbedRequest(call=call):
+                    await end.send(EmbedReply(call, pack(np.array([[0.0, number]], np.float32))))
+                case ScoreRequest(call=call):
+                    await end.send(ScoreReply(call, [TokenLogprobs(-1.0, (5,), (number,))]))
+
+    async with node(script) as client:
+        with pytest.raises(WireError, match="finite"):
+            await client.rpc_embed([token_ids([1])])
+        with pytest.raises(WireError, match="finite"):
+            await client.rpc_score(token_ids([1, 2]), 1)
 
 
 async def test_a_lost_connection_is_replaced() -> None:

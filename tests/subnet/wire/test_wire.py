@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from subnet.errors import WireError, from_code
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
+from subnet.protocols.mock import MockProtocol
 from subnet.tensors import Tensor, pack, token_ids, unpack
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
@@ -22,6 +23,7 @@ from subnet.wire.messages import (
     EmbedRequest,
     Failed,
     Generate,
+    InfoReply,
     InfoRequest,
     RowLogprobs,
     ScoreReply,
@@ -32,7 +34,8 @@ from subnet.wire.messages import (
 from subnet.wire.outbox import to_frames
 
 token_id_numbers = st.integers(0, 2**31 - 1)
-float32 = st.floats(width=32, allow_nan=False)
+# Logprobs: finite, and not positive.
+float32 = st.floats(max_value=0, width=32, allow_nan=False, allow_infinity=False)
 
 
 @st.composite
@@ -242,3 +245,33 @@ def test_errors_are_sent_by_code() -> None:
     """An error code becomes an error of the same class on the other side, an unknown code a NodeError."""
     assert type(from_code("node_busy", "full", retry_after=2)).__name__ == "NodeBusy"
     assert type(from_code("later_version", "?")).__name__ == "NodeError"
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 0.5])
+@pytest.mark.parametrize("column", ["logprobs", "top_logprobs"])
+def test_logprobs_are_numbers(number: float, column: str) -> None:
+    """A logprob that is not finite, or of a probability above 1, makes a frame invalid."""
+    valid = columns.pack([(1, Delta(0, [5], [TokenLogprobs(-1.0, (5,), (-1.0,))]))])
+    assert len(list(columns.unpack(valid))) == 1
+    row = msgspec.structs.replace(valid.logprobs[0], **{column: np.array([number], "<f4").tobytes()})
+    with pytest.raises(WireError, match="finite"):
+        list(columns.unpack(msgspec.structs.replace(valid, logprobs={0: row})))
+
+
+@pytest.mark.parametrize("seconds", [np.nan, np.inf, 1e308, -1.0, 86_401.0])
+def test_retry_after_is_at_most_a_day(seconds: float) -> None:
+    """A time until a retry that is not a sensible number makes a frame invalid: it would shut out the node for good."""
+    assert frames.decode(frames.encode(Failed(1, "node_busy", "full", 86_400.0)))
+    with pytest.raises(WireError, match="retry_after"):
+        frames.decode(frames.encode(Failed(1, "node_busy", "full", seconds)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"capacity": -1}, {"capacity": 2**40}, {"running": -5}, {"process": -1}], ids=lambda change: str(change)
+)
+async def test_counts_of_a_node_are_in_range(change: dict[str, int]) -> None:
+    """A node's report with a negative or absurd count is invalid."""
+    info = await MockProtocol().rpc_info()
+    assert frames.decode(frames.encode(InfoReply(1, info)))
+    with pytest.raises(WireError, match=next(iter(change))):
+        frames.decode(frames.encode(InfoReply(1, msgspec.structs.replace(info, **change))))
