@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException, NotFoundException
 
 from adapter.api.common.access_log import AccessLog, Record
 from adapter.api.common.gate import Gate
+from adapter.api.common.head_check import check_head
 from adapter.api.common.http_request import TARGET, Services
 from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
@@ -72,8 +73,8 @@ def _aliases(settings: Settings) -> Aliases:
 class App:
     """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
 
-    It starts and ends the record of each request, resolves aliases of paths, checks origins and API keys, and cancels
-    the work if the client disconnects.
+    It starts and ends the record of each request, checks its head, resolves aliases of paths, checks origins and API
+    keys, and cancels the work if the client disconnects.
     """
 
     def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate) -> None:
@@ -102,6 +103,7 @@ class App:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
         try:
+            check_head(scope)
             app = self._gate.check(scope, scope[TARGET]) or app
         except AdapterError as error:
             app = report_error(error, scope[RECORD])

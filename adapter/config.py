@@ -106,6 +106,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             " has it in its queue, in seconds",
         ),
     ] = 600.0
+    sse_keep_alive: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="maximum seconds without output in a streamed answer: then a comment is sent, and before it the"
+            " head of the response; 0: no limit",
+        ),
+    ] = 15.0
     max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
     retry_timeout: Annotated[
         float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")

@@ -89,6 +89,18 @@ class WrongMethod(AdapterError):
         self.allowed = allowed
 
 
+class InvalidHttp(AdapterError):
+    """A request that HTTP does not allow."""
+
+
+class UnsupportedTransferCoding(AdapterError):
+    """A request body in a transfer coding that the server does not know."""
+
+
+class UnsupportedContentCoding(AdapterError):
+    """A request body in a content coding that the server does not know."""
+
+
 class HeadersTooLarge(AdapterError):
     """The head of a request is larger than the server accepts."""
 
@@ -135,6 +147,9 @@ _CLIENT, _SERVER = "invalid_request_error", "server_error"
 _LATER = "Please try again later."
 _TABLE: dict[type[Exception], Row] = {
     BadRequest: Row(400, _CLIENT, None, "The request is invalid; `param` names the place."),
+    InvalidHttp: Row(
+        400, _CLIENT, "invalid_http", "The request is not valid HTTP; the connection is closed.", close=True
+    ),
     ContextLengthExceeded: Row(
         400,
         _CLIENT,
@@ -159,9 +174,17 @@ _TABLE: dict[type[Exception], Row] = {
         "The request body did not arrive in time; the connection is closed.",
         close=True,
     ),
+    UnsupportedContentCoding: Row(
+        415,
+        _CLIENT,
+        "unsupported_content_encoding",
+        "The request body is compressed in another way than with `gzip` or `deflate`; see `Accept-Encoding`.",
+    ),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
     # The limit of the upstream servers: a client that waits for Retry-After can be served.
-    HeadersTooLarge: Row(431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB."),
+    HeadersTooLarge: Row(
+        431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB, or more than 100."
+    ),
     RateLimited: Row(
         429,
         "requests",
@@ -185,6 +208,13 @@ _TABLE: dict[type[Exception], Row] = {
         _SERVER,
         "repeated_failure",
         "The request failed on two nodes in a row, which it may have caused; it is refused for a minute.",
+    ),
+    UnsupportedTransferCoding: Row(
+        501,
+        _CLIENT,
+        "invalid_http",
+        "The request body has a transfer coding other than `chunked`; the connection is closed.",
+        close=True,
     ),
     # Not 401: the nodes reject the credentials of the gateway, not those of its client.
     Unauthorized: Row(
@@ -263,6 +293,9 @@ def to_http_error(error: Exception) -> HttpError:
     headers = {"connection": "close"} if row.close else {}
     if isinstance(error, WrongMethod):
         headers["allow"] = error.allowed
+    if isinstance(error, UnsupportedContentCoding):
+        # What a server accepts, in a response with this status (RFC 9110, section 12.5.3).
+        headers["accept-encoding"] = "gzip, deflate"
     if row.status == 401:
         headers["www-authenticate"] = "Bearer"
     return HttpError(row.status, body, headers | (_retry_headers(retry_after) if retry_after else {}))

@@ -6,7 +6,6 @@ Before the first request it writes null, or the error with which it could not st
 
 from __future__ import annotations
 
-import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from subnet.errors import SettingsError
+from subnet.signals import leave_signals_to_parent
 
 # Seconds.
 _START_TIMEOUT = 120.0
@@ -143,8 +143,7 @@ def serve(load: Callable[[], Callable[[Any], Any]]) -> None:
 
     To be called in the process. A SettingsError of `load` is reported.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_parent()
     thread = threading.Thread(target=_serve, args=[load])
     thread.start()
     thread.join()

@@ -52,7 +52,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """Run a relay in front of a gateway with two nodes that run the real model."""
-    with adapter_up("--threads", "1", directory=str(tmp_path_factory.mktemp("up"))) as running:
+    # Keep-alives between the tokens, which every client must ignore.
+    with adapter_up(
+        "--threads", "1", "--sse-keep-alive", "0.02", directory=str(tmp_path_factory.mktemp("up"))
+    ) as running:
         with Relay(running.url) as relay:
             yield relay
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adapter.server.protocol import HttpProtocol
-from adapter.server.response_writer import SocketWriter
+from adapter.server.socket_writer import SocketWriter
 from tests.checked import Checker
 
 

@@ -7,13 +7,23 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from adapter.errors import AdapterError, BadRequest, HeadersTooLarge, to_http_error
+from adapter.errors import AdapterError, HeadersTooLarge, InvalidHttp, to_http_error
 from adapter.request_id import request_id
-from adapter.server.response_writer import ResponseWriter, SocketWriter, attach_writer, flush_scheduler
+from adapter.server.half_close import HalfClosed, can_watch
+from adapter.server.response_writer import ResponseWriter, attach_writer, flush_scheduler
+from adapter.server.socket_writer import SocketWriter
 
 MAX_HEAD = 64 * 1024
 """Maximum size in bytes of a request head (URL and headers), and of the trailers and chunk extensions of a body, on top
-of the part that was read at once with the start of the request."""
+of the first 4 KiB."""
+
+MAX_FIELDS = 100
+"""Maximum number of header fields of a request, including those of its trailers."""
+
+# Requests that wait for the response to an earlier one of the same connection. Parsing stops when there are as many, at
+# the end of a slice of the input.
+_MAX_PIPELINE = 8
+_SLICE = 4096
 
 # Bytes that a client must read per `send_timeout`, unless fewer are unsent.
 _MIN_PROGRESS = 64 * 1024
@@ -23,16 +33,22 @@ class HttpProtocol(HttpToolsProtocol):
     """HTTP/1 connection of a client.
 
     A client that has unread data and reads less than 64 KiB in `send_timeout` seconds is disconnected. A connection
-    without a running request is closed after the keep-alive timeout, even if it never sent a complete request head.
+    without a running request is closed after the keep-alive timeout, even if it never sent a complete request head. A
+    client that stops sending gets the responses to its complete requests; see half_close.py.
 
     The parts of uvicorn that this relies on are checked at startup, see uvicorn_check.py.
     """
 
     send_timeout = 120.0
+    linger_timeout = 5.0
+    """Seconds for which input is discarded after a response that did not wait for the rest of its request."""
     socket_writer_class: type[SocketWriter] = SocketWriter
     _send_timer: TimerHandle | None = None
+    _half_closed: HalfClosed | None = None
     _ignores_input = False
+    _closes_when_answered = False
     _unparsed_size = 0
+    _unparsed = b""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,25 +57,39 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_idle_timeout()
 
     def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), _SLICE):
+            if len(self.pipeline) >= _MAX_PIPELINE:
+                # Reading is paused: nothing more arrives until on_response_complete has parsed this.
+                self._unparsed += data[start:]
+                return
+            self._receive(data[start : start + _SLICE])
+
+    def _receive(self, data: bytes) -> None:
         if self._ignores_input:
             return
-        self._unset_keepalive_if_required()
         self._unparsed_size += len(data)
         try:
             self._parse(data)
-        except HttpParserError:
-            self._reject_input(BadRequest("Invalid HTTP request received.", code="invalid_http"))
+        except HttpParserError as error:
+            # The parser wraps what its callbacks raise.
+            cause, invalid = error.__context__, InvalidHttp("Invalid HTTP request received.")
+            self._reject_input(cause if isinstance(cause, AdapterError) else invalid)
             return
-        if self._unparsed_size > MAX_HEAD:
+        if self._unparsed_size >= MAX_HEAD:
             self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {MAX_HEAD} bytes."))
-            return
-        self._start_idle_timeout()
 
     # The parser keeps a head, trailers and chunk extensions in memory until they are complete. Everything else arrives
     # through one of these callbacks as soon as it is read.
     def on_message_begin(self) -> None:
         self._unparsed_size = 0
+        # The time for the rest of the head starts now, and more data does not extend it.
+        self._start_idle_timeout()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_FIELDS:
+            raise HeadersTooLarge(f"Too many header fields: the maximum is {MAX_FIELDS}.")
+        super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_size = 0
@@ -69,7 +99,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed_size = 0
         if self.parser.should_upgrade():
             return
+        if self.parser.get_http_version() == "1.0":
+            # It has no interim responses (RFC 9110, section 10.1.1).
+            self.expect_100_continue = False
         super().on_headers_complete()
+        self._unset_keepalive_if_required()
         writer = ResponseWriter(self.cycle, self._socket_writer, flush_scheduler(self.loop), self._writers)
         attach_writer(self.cycle.scope, writer)  # type: ignore[arg-type]
         self.cycle.send = writer.send  # type: ignore[method-assign, assignment]
@@ -84,10 +118,24 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        last = self._ignores_input and not self.pipeline
+        last = self._closes_when_answered and not self.pipeline
         super().on_response_complete()
+        if self._unparsed and not last:
+            data, self._unparsed = self._unparsed, b""
+            self.data_received(data)
+        if self.pipeline:
+            self.flow.pause_reading()
         if last:
             self._socket_writer.close()
+        elif self.cycle.more_body and self.cycle.response_complete and not self.cycle.keep_alive:
+            self._close_after_input()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        if not can_watch(self.transport) or not (self._closes_when_answered or self._finish_requests()):
+            return False
+        if self._half_closed is None:
+            self._half_closed = HalfClosed(self.transport, self._send_probe)
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -106,10 +154,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._socket_writer.detach()
         self._cancel_send_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         for writer in list(self._writers):
             writer.disconnect()
 
     def _send_error(self, error: AdapterError) -> None:
+        self._ignores_input = True
+        if self.cycle is not None:
+            # The request may have reached the application before its body turned out to be invalid.
+            self.cycle.disconnected = True
         answer = to_http_error(error)
         headers = (
             f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
@@ -122,16 +176,37 @@ class HttpProtocol(HttpToolsProtocol):
         """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.
         Without such requests, respond with `error`.
         """
+        if not self._finish_requests():
+            self._send_error(error)
+
+    def _finish_requests(self) -> bool:
+        """Ignore further input, and close the connection after the responses to complete requests. Returns False if
+        there are no such requests.
+        """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
-            self._send_error(error)
-            return
-        self._ignores_input = True
+            return False
+        self._ignores_input = self._closes_when_answered = True
         if cycle.more_body:
-            # The last pipelined request is the invalid one.
+            # The last pipelined request is the incomplete one.
             self.pipeline.popleft()
         else:
             cycle.keep_alive = False
+        return True
+
+    def _close_after_input(self) -> None:
+        """Close the connection in a way that the client can read the response though it is still sending: data that
+        arrives at a closed socket resets the connection, and a reset discards what was not read.
+        """
+        self._ignores_input = True
+        self._unset_keepalive_if_required()
+        if self._socket_writer.close_sending_side():
+            self.timeout_keep_alive_task = self.loop.call_later(self.linger_timeout, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _send_probe(self) -> bool:
+        return any(writer.send_probe() for writer in self._writers)
 
     def _start_idle_timeout(self) -> None:
         """Close the connection after the keep-alive timeout unless a request is running. uvicorn itself has no timeout

@@ -13,7 +13,7 @@ The path of a byte, from the endpoint that produces it to the client:
         |   All parts of an iteration then become one chunk (HTTP/1.1) or plain bytes (HTTP/1.0,
         |   content-length). The last chunk is part of the last write.
         v
-    SocketWriter, one per connection
+    SocketWriter, one per connection (socket_writer.py)
         |-- os.write(fd) -------------> socket buffer of the kernel --> client
         |                                    ^
         '-- transport.write(rest) -----------'
@@ -23,20 +23,23 @@ A slow client: as soon as the transport buffers a byte, it calls HttpProtocol.pa
 SocketWriter.paused. From then on parts stay in the ResponseWriter. HttpProtocol.resume_writing clears it and flushes
 every writer of the connection. A client that reads too little for HttpProtocol.send_timeout seconds is disconnected.
 
-A client that leaves: HttpProtocol.connection_lost calls ResponseWriter.disconnect, which calls the function set with
+A client that stops sending, or leaves: HttpProtocol.eof_received keeps the connection, and finds out which by
+ResponseWriter.send_probe (see half_close.py).
+
+A client that left: HttpProtocol.connection_lost calls ResponseWriter.disconnect, which calls the function set with
 ResponseWriter.on_disconnect. That cancels the request's task (see disconnect.py).
 """
 
 from __future__ import annotations
 
-import os
-from asyncio import AbstractEventLoop, Transport
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from adapter.server.asgi import Message, Scope
+from adapter.server.socket_writer import SocketWriter
 
 
 class FlushScheduler:
@@ -69,57 +72,13 @@ def flush_scheduler(loop: AbstractEventLoop) -> FlushScheduler:
     return FlushScheduler(loop)
 
 
-class SocketWriter:
-    """Writes directly to the socket of `transport`, and passes the transport only what the socket does not accept.
-    Writing everything through the transport would cost twice as much: uvloop does a lot of checking and queueing before
-    it makes the same system call.
-
-    `paused`: the transport has unsent bytes, so everything must queue behind them. The protocol sets it in
-    `pause_writing`. A single unsent byte is enough, as the transport's write buffer limit is 0.
-    """
-
-    __slots__ = ("_fd", "_transport", "paused")
-
-    def __init__(self, transport: Transport) -> None:
-        transport.set_write_buffer_limits(0)
-        self.paused = False
-        self._transport = transport
-        sock = transport.get_extra_info("socket")
-        # With TLS, or without a socket, only the transport can write.
-        self._fd = -1 if sock is None or transport.get_extra_info("sslcontext") is not None else sock.fileno()
-
-    def write(self, data: bytes) -> None:
-        """Write all of `data`, now or as soon as the client reads. Does nothing after `close`."""
-        if self.paused or self._fd < 0:
-            if not self._transport.is_closing():
-                self._transport.write(data)
-            return
-        try:
-            sent = os.write(self._fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # The protocol's connection_lost is called, as for any other lost connection.
-            self._transport.abort()
-            return
-        if sent == len(data):
-            return
-        if self._transport.is_closing():
-            # The transport drops the rest, so later data must not be sent either: the client would see a gap.
-            self.detach()
-        else:
-            self._transport.write(memoryview(data)[sent:])
-
-    def close(self) -> None:
-        """Close the connection after everything written so far is sent."""
-        self.detach()
-        self._transport.close()
-
-    def detach(self) -> None:
-        """Stop using the file descriptor, as the transport is closing or closed."""
-        self._fd = -1
+class _Silence(bytes):
+    """Type of SILENCE, which must be another object than b"" though it equals it."""
 
 
+_SILENCE = _Silence()
+# Clients must accept interim responses that they did not ask for (RFC 9110, section 15.2). All know this one.
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Lines before chunks of these sizes, which nearly all tokens have.
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 
@@ -173,6 +132,7 @@ class ResponseWriter:
         "_started",
         "_watched",
         "disconnected",
+        "keep_alive",
     )
 
     def __init__(
@@ -182,8 +142,11 @@ class ResponseWriter:
         scheduler: FlushScheduler,
         watched: set[ResponseWriter],
     ) -> None:
-        """`watched` is the connection's set of writers that want to know of a disconnect."""
+        """`watched` is the connection's set of writers that want to know of a disconnect. `keep_alive` is a part that
+        may be added to a streamed response at any time; empty if there is none.
+        """
         self.disconnected = False
+        self.keep_alive = b""
         self._cycle: RequestResponseCycle | None = cycle
         self._socket_writer = socket_writer
         self._scheduler = scheduler
@@ -202,6 +165,32 @@ class ResponseWriter:
     def request_received(self) -> bool:
         """True if the whole body of the request has been received."""
         return self._cycle is None or not self._cycle.more_body
+
+    @property
+    def started(self) -> bool:
+        """True once the head of the response was sent."""
+        return self._started
+
+    def was_silent(self) -> bool:
+        """Return whether nothing was written since the last call; False while the client does not read."""
+        silent = self._part is _SILENCE
+        if not self._part:
+            # Whatever is written replaces it, which costs nothing, unlike keeping the time of the last write.
+            self._part = _SILENCE
+        return silent and not self._socket_writer.paused
+
+    def send_probe(self) -> bool:
+        """Send something that clients ignore: a keep-alive if the response has started, an interim response otherwise.
+        Returns False if there is no such thing, as with HTTP/1.0 before the response.
+        """
+        if self._started:
+            if self.keep_alive:
+                self.write(self.keep_alive)
+            return bool(self.keep_alive)
+        if self._cycle is None or self._cycle.scope["http_version"] < "1.1":
+            return False
+        self._socket_writer.write(_CONTINUE)
+        return True
 
     def on_disconnect(self, callback: Callable[[], object] | None) -> None:
         """Call `callback` when the client disconnects; None removes the callback."""
@@ -272,6 +261,9 @@ class ResponseWriter:
             return
         status, headers = self._start
         more = list(self._extra_headers(status))
+        if cycle.waiting_for_100_continue and cycle.more_body:
+            # The client may send its body now, or leave it out: only a closed connection makes that clear.
+            cycle.keep_alive = False
         cycle.waiting_for_100_continue = False
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
@@ -315,8 +307,9 @@ class ResponseWriter:
         self._release()
         cycle.response_complete = True
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if not cycle.keep_alive and not cycle.more_body:
             self._socket_writer.close()
+        # The protocol closes the connection of a client that may still be sending.
         cycle.on_response()
 
     def _release(self) -> None:

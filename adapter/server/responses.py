@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from adapter.server.asgi import Receive, Scope, Send
-from adapter.server.response_writer import Header, writer_of
-from subnet.aio import Sink
+from adapter.server.response_writer import Header
 
 
 class Response:
@@ -33,19 +32,3 @@ class Response:
 
 def encode_headers(headers: Mapping[str, str]) -> list[Header]:
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-
-
-class StreamingResponse:
-    """ASGI application that calls `produce` with a sink for the parts of the body.
-
-    Status and headers are sent with the first part, so an error before it can still become an error response.
-    """
-
-    def __init__(self, produce: Callable[[Sink[bytes]], Awaitable[None]], headers: Mapping[str, str]) -> None:
-        self._produce = produce
-        self._headers = encode_headers(headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        await self._produce(writer_of(scope).write)
-        await send({"type": "http.response.body"})

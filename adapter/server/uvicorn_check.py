@@ -19,14 +19,21 @@ REQUIRED: Mapping[object, Sequence[str]] = {
     # and `url` of the current request, and restarts its keep-alive timer.
     httptools_impl.HttpToolsProtocol: (
         *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
-        *("on_body", "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete"),
+        *(
+            "on_body",
+            "on_header",
+            "on_headers_complete",
+            "on_message_begin",
+            "on_message_complete",
+            "on_response_complete",
+        ),
         *(
             "timeout_keep_alive",
             "timeout_keep_alive_handler",
             "timeout_keep_alive_task",
             "_unset_keepalive_if_required",
         ),
-        *("cycle", "flow", "headers", "loop", "parser", "pipeline", "transport", "url"),
+        *("cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "pipeline", "transport", "url"),
     ),
     # ResponseWriter replaces `send`, and keeps the state that uvicorn reads for keep-alive and pipelining.
     httptools_impl.RequestResponseCycle: (

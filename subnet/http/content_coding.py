@@ -5,10 +5,7 @@ from __future__ import annotations
 import zlib
 
 from subnet.http.response_parser import BodyReceiver, InvalidResponseError
-
-# Maximum of one decompressed part, in bytes: a small body can become a very large one.
-_MAX_PART = 64 << 10
-_GZIP = ("gzip", "x-gzip")
+from subnet.inflate import CODINGS, Inflater
 
 
 def decoded(body: BodyReceiver, coding: str) -> BodyReceiver:
@@ -19,39 +16,32 @@ def decoded(body: BodyReceiver, coding: str) -> BodyReceiver:
     coding = coding.strip().lower()
     if coding in ("", "identity"):
         return body
-    if coding not in (*_GZIP, "deflate"):
+    if coding not in CODINGS:
         raise InvalidResponseError("an unsupported content coding")
-    return _Inflater(body, coding)
+    return _DecodingReceiver(body, Inflater(coding))
 
 
-class _Inflater:
+class _DecodingReceiver:
     """Receiver that decompresses a body in small parts."""
 
-    def __init__(self, body: BodyReceiver, coding: str) -> None:
+    def __init__(self, body: BodyReceiver, inflater: Inflater) -> None:
         self.done = body.done
         self._body = body
-        self._coding = coding
-        self._decompressor: zlib._Decompress | None = None
+        self._inflater = inflater
 
     def feed(self, data: bytes) -> None:
-        inflate = self._decompressor = self._decompressor or zlib.decompressobj(self._window(data))
-        while data and not self.done and not inflate.eof:
-            try:
-                part = inflate.decompress(data, _MAX_PART)
-            except zlib.error as error:
-                raise InvalidResponseError("an invalid compressed body") from error
-            data = inflate.unconsumed_tail
-            if part:
+        if self.done:
+            return
+        try:
+            for part in self._inflater.parts(data):
                 self._body.feed(part)
                 self.done = self._body.done
+                if self.done:
+                    return
+        except zlib.error as error:
+            raise InvalidResponseError("an invalid compressed body") from error
 
     def end(self) -> None:
-        if self._decompressor is not None and not self._decompressor.eof:
+        if self._inflater.started and not self._inflater.complete:
             raise InvalidResponseError("a truncated compressed body")
         self._body.end()
-
-    def _window(self, data: bytes) -> int:
-        """Return zlib's parameter for the format. Some servers send `deflate` without zlib's header."""
-        if self._coding in _GZIP:
-            return 16 + zlib.MAX_WBITS
-        return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS

@@ -11,7 +11,7 @@ from adapter.api.chat.stream import ChunkWriter, ReasoningField
 from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_envelope, read_request
 from adapter.api.common.body import Call, json_response, validate
-from adapter.api.common.event_stream import HEADERS, event_stream
+from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.generation.base import Candidate, Generation
@@ -22,7 +22,6 @@ from adapter.generation.prepare import prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import offload_if_large
 from adapter.server.asgi import ASGIApp
-from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
 
@@ -77,24 +76,25 @@ class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
             return None
         return await prepare(continuation, models, name=card.id, size=call.size, settings=call.generation_settings)
 
+    def is_streamed(self, params: ChatEnvelope) -> bool:
+        return bool(params.stream)
+
+    def stream(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> StreamedAnswer:
+        services, params = call.request.services, call.params
+        make_writer = partial(
+            _writer,
+            fallback,
+            choices=params.n or 1,
+            include_usage=params.include_usage,
+            continuous_usage=params.continuous_usage,
+            reasoning=services.settings.reasoning_field,
+            return_token_ids=bool(params.return_token_ids),
+            functions=bool(params.functions),
+        )
+        return StreamedAnswer(partial(fallback.run, services.sessions), make_writer, call.headers_for(fallback.work))
+
     async def respond(self, call: Call[ChatEnvelope], fallback: Fallback[Generation]) -> ASGIApp:
         services, params = call.request.services, call.params
-        if params.stream:
-            run = partial(fallback.run, services.sessions)
-            # Options instead of the request, which would stay in memory for the whole stream.
-            make_writer = partial(
-                _writer,
-                fallback,
-                choices=params.n or 1,
-                include_usage=params.include_usage,
-                continuous_usage=params.continuous_usage,
-                reasoning=services.settings.reasoning_field,
-                return_token_ids=bool(params.return_token_ids),
-                functions=bool(params.functions),
-            )
-            return StreamingResponse(
-                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work)}
-            )
         collector = Collector(
             choices=params.n or 1, reasoning=services.settings.reasoning_field, functions=bool(params.functions)
         )

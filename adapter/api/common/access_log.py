@@ -8,10 +8,12 @@ from time import perf_counter
 
 import msgspec
 
+from adapter.errors import to_http_error
 from adapter.generation.base import TriedNodes, Work
 from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
 from adapter.server.asgi import Scope
+from adapter.server.responses import encode_headers
 
 logger = logging.getLogger("adapter.access")
 
@@ -19,6 +21,9 @@ _encode = msgspec.json.encode
 _CLIENT_CLOSED_REQUEST = 499
 # Of the places in schemas that are logged.
 _MAX_PLACES = 16
+# Maximum size in bytes of the header that names nodes; what exceeds it is replaced.
+_MAX_HEADER = 1024
+_MORE = ", ..."
 # The version of OpenAI's API.
 _VERSION = (b"openai-version", b"2020-10-01")
 
@@ -29,6 +34,7 @@ class Record(msgspec.Struct):
     `started` is a time of perf_counter. `status` is None until the response starts. `path` is the full path, as routers
     shorten the one in the ASGI scope; `endpoint` is the path of the route. `works` has the work of each model that was
     tried. `error` is the code of the error that the request ended with, and `param` the parameter that it names.
+    `nodes_left_out`: the response was started before it was known which nodes would answer.
     """
 
     id: str
@@ -39,6 +45,7 @@ class Record(msgspec.Struct):
     endpoint: str = "other"
     error: str | None = None
     param: str | None = None
+    nodes_left_out: bool = False
 
     @property
     def tried_nodes(self) -> list[TriedNodes]:
@@ -50,10 +57,28 @@ class Record(msgspec.Struct):
         self.status = status
         milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
         headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
-        if tried := self.tried_nodes:
-            headers.append((b"x-subnet-nodes", ", ".join(_nodes(tried)).encode()))
-            headers.append((b"x-subnet-switches", b"%d" % sum(len(one.nodes) - 1 for one in tried)))
+        if not self.nodes_left_out:
+            headers += encode_headers(self.node_headers())
         return headers
+
+    def node_headers(self) -> dict[str, str]:
+        """Return the headers that name the nodes tried so far, as many as fit; empty if there are none."""
+        tried = self.tried_nodes
+        if not tried:
+            return {}
+        names, switches = ", ".join(_nodes(tried)), sum(len(one.nodes) - 1 for one in tried)
+        if len(names) > _MAX_HEADER:
+            names = names[: _MAX_HEADER - len(_MORE)].rpartition(", ")[0] + _MORE
+        return {"x-subnet-nodes": names, "x-subnet-switches": str(switches)}
+
+    def leave_out_nodes(self) -> None:
+        """Leave out the headers that name nodes, as the response starts before one of them has answered."""
+        self.nodes_left_out = True
+
+    def report(self, error: Exception) -> None:
+        """Record the error that the request ended with."""
+        answer = to_http_error(error).error
+        self.error, self.param = answer.code, answer.param
 
 
 class AccessLog:

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.api.common.http_request import Request
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
@@ -31,23 +32,31 @@ _MAX_HEADER, _MAX_ITEM = 1024, 256
 _MORE = ", ..."
 
 BODY_TIMEOUT = 60.0
-"""Maximum number of seconds between two parts of a request body."""
+"""Maximum number of seconds between two parts of a request body, and that a body may be late at the minimum rate."""
+
+# Of a body, in bytes per second.
+_MIN_RATE = 1024
 
 
 async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_TIMEOUT) -> bytes:
     """Return the body of a request, whatever its content type.
 
     Raises BodyTooLarge for more than `limit` bytes (at once if Content-Length says so), BodyTooSlow if no data arrives
-    for `idle_timeout` seconds, and ClientDisconnected if the client disconnects.
+    for `idle_timeout` seconds, or less than 1 KiB per second after that time, and ClientDisconnected if the client
+    disconnects.
     """
     if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     more = True
+    started = asyncio.get_running_loop().time()
     while more and size <= limit * _DISCARD_FACTOR:
         # A timeout costs more than receiving data that has already arrived.
-        message = await (request.receive() if request.body_received else _receive_within(idle_timeout, request.receive))
+        if request.body_received:
+            message = await request.receive()
+        else:
+            message = await _receive_within(idle_timeout, started + size / _MIN_RATE, request.receive)
         if message["type"] == "http.disconnect":
             raise ClientDisconnected("the client closed the connection")
         size += len(message.get("body", b""))
@@ -61,12 +70,17 @@ async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_
     return b"".join(parts)
 
 
-async def _receive_within(idle_timeout: float, receive: Receive) -> Message:
+async def _receive_within(idle_timeout: float, due: float, receive: Receive) -> Message:
+    """Receive a part of a body. `due` is the time of the loop at which what was received should have arrived."""
+    now = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(idle_timeout):
+        async with asyncio.timeout(min(idle_timeout, due + idle_timeout - now)):
             return await receive()
     except TimeoutError as error:
-        message = f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds."
+        message = (
+            f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds, "
+            f"or less than {_MIN_RATE} bytes per second."
+        )
         raise BodyTooSlow(message) from error
 
 
@@ -126,10 +140,11 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
     """Read and validate the body of a request. A model in the path replaces that in the body. Raises the errors of
-    `read_body` and of `reader`.
+    `read_body`, `decode_body` and `reader`.
     """
     settings = request.services.settings
-    body = await read_body(request, settings.max_body)
+    coding = check_content_coding(request.header(b"content-encoding"))
+    body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
     read_parameters = partial(reader, strict=settings.strict, model=request.target.model)
     found = await offload_if_large(len(body), read_parameters, body)
     headers = _list_header("x-body-repaired", found.repairs)

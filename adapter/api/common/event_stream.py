@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
+from adapter.api.common.access_log import Record
 from adapter.api.common.extra import chunk_with_extra
 from adapter.decode.events import Event, Used
 from adapter.errors import log_error, to_http_error
 from adapter.generation.base import SinkFactory
+from adapter.server.asgi import Message, Receive, Scope, Send
+from adapter.server.keep_alive import KeepAlive
+from adapter.server.response_writer import ResponseWriter, writer_of
+from adapter.server.responses import encode_headers
 from subnet.aio import Sink
 
 _NO_EXTRA: dict[str, Any] = {}
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 
-HEADERS = {
+_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -24,21 +31,16 @@ HEADERS = {
 
 
 class ChunkEncoder(ABC):
-    """Base class of encoders that turn the events of one answer into chunks, and pass the bytes to `write`.
+    """Base class of encoders that turn the events of one answer into chunks, and pass the bytes to `write`."""
 
-    `has_written` is True once anything was written.
-    """
-
-    __slots__ = ("_extra", "_write", "has_written")
+    __slots__ = ("_extra", "_write")
 
     def __init__(self, write: Sink[bytes]) -> None:
-        self.has_written = False
         self._write = write
         self._extra = _NO_EXTRA
 
     def emit(self, event: Event) -> None:
         if data := self.encode(event):
-            self.has_written = True
             self._write(data)
 
     @abstractmethod
@@ -69,29 +71,93 @@ def nodes_comment(event: Used) -> bytes:
     return f": nodes {', '.join(event.nodes)}{replayed}{diverged}{continued}\n\n".encode()
 
 
-async def event_stream(
-    run: Callable[[SinkFactory], Awaitable[None]],
-    make_encoder: Callable[[Sink[bytes]], ChunkEncoder],
-    write: Sink[bytes],
-) -> None:
-    """Run a generation and write its events as server-sent events, with [DONE] at the end.
+class StreamedAnswer(NamedTuple):
+    """Answer to stream: `run` runs its generation, and `make_encoder` makes the encoder of its events.
 
     `run` calls its argument for each answer it starts, and gets the receiver of that answer's events, which encodes
-    them with a new encoder. An error of `run` is raised if nothing was written yet. Otherwise it is written as the last
-    event of the stream, without [DONE], so that a client does not take the answer for complete.
+    them with a new encoder. `headers` are for the response.
     """
-    encoder: ChunkEncoder | None = None
 
-    def start() -> Sink[Event]:
-        nonlocal encoder
-        encoder = make_encoder(write)
-        return encoder.emit
+    run: Callable[[SinkFactory], Awaitable[None]]
+    make_encoder: Callable[[Sink[bytes]], ChunkEncoder]
+    headers: Mapping[str, str] = {}
 
+
+class EventStream:
+    """ASGI application that prepares an answer and streams it as server-sent events, with [DONE] at the end.
+
+    An error before anything was sent is raised, and can still become an error response. After that it is the last event
+    of the stream, without [DONE], so that a client does not take the answer for complete.
+
+    Without output for `keep_alive` seconds a comment is sent, at first with the status and the headers known by then:
+    at least `headers`. Those that this leaves out, such as those that name nodes, are sent as a comment at the end.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        prepare: Callable[[], Awaitable[StreamedAnswer]],
+        keep_alive: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._record = record
+        self._headers = dict(headers)
+        self._prepare = prepare
+        self._keep_alive = keep_alive
+        self._late_headers: Mapping[str, str] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writer = writer_of(scope)
+        await send(_response_start(self._headers))
+        with KeepAlive(writer, KEEP_ALIVE, self._keep_alive, self._record.leave_out_nodes):
+            error = await event_stream(
+                partial(self._run, writer, send), writer.write, lambda: writer.started, self._comment
+            )
+        if error is not None:
+            self._record.report(error)
+        await send({"type": "http.response.body"})
+
+    async def _run(self, writer: ResponseWriter, send: Send) -> None:
+        prepare = self._prepare
+        # It refers to the request, which would stay in memory for the whole stream.
+        del self._prepare
+        answer = await prepare()
+        del prepare
+        if writer.started:
+            self._late_headers = dict(answer.headers.items() - self._headers.items())
+        else:
+            await send(_response_start(answer.headers))
+        await answer.run(lambda: answer.make_encoder(writer.write).emit)
+
+    def _comment(self) -> bytes:
+        """Return the comment with the headers that the head lacks; empty if it has all of them."""
+        if not self._record.nodes_left_out:
+            return b""
+        headers = {**self._late_headers, **self._record.node_headers()}
+        return "".join(f": {name}: {value}\n" for name, value in headers.items()).encode() + b"\n"
+
+
+async def event_stream(
+    run: Callable[[], Awaitable[None]],
+    write: Sink[bytes],
+    has_started: Callable[[], bool],
+    comment: Callable[[], bytes] = lambda: b"",
+) -> Exception | None:
+    """Run a generation that writes its events, then write `comment` and the end of the stream: [DONE] or an error.
+
+    Returns the error that was written. An error is raised instead if nothing has been sent, says `has_started`.
+    """
     try:
-        await run(start)
-        write(DONE)
+        await run()
     except Exception as error:
-        if encoder is None or not encoder.has_written:
+        if not has_started():
             raise
         log_error(error)
-        write(b"data: " + to_http_error(error).body + b"\n\n")
+        write(comment() + b"data: " + to_http_error(error).body + b"\n\n")
+        return error
+    write(comment() + DONE)
+    return None
+
+
+def _response_start(headers: Mapping[str, str]) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": encode_headers({**_HEADERS, **headers})}

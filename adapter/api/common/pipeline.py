@@ -20,9 +20,10 @@ from litestar.handlers import ASGIRouteHandler
 
 from adapter.api.common.access_log import Record
 from adapter.api.common.body import Call, error_response, read
+from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.errors import WrongMethod, log_error, to_http_error
+from adapter.errors import WrongMethod, log_error
 from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -84,8 +85,15 @@ class ModelEndpoint(ABC, Generic[R, W]):
             may_bound=settings.max_tokens_overflow == "bound",
         )
         request.record.works = fallback.works
+        if self.is_streamed(call.params):
+            prepare = partial(self._prepare_stream, call, fallback)
+            return EventStream(request.record, prepare, request.services.settings.sse_keep_alive, call.headers)
         await fallback.prepare()
         return await self.respond(call, fallback)
+
+    async def _prepare_stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
+        await fallback.prepare()
+        return self.stream(call, fallback)
 
     @abstractmethod
     def model(self, call: Call[R], models: ModelRegistry) -> str:
@@ -105,7 +113,15 @@ class ModelEndpoint(ABC, Generic[R, W]):
 
     @abstractmethod
     async def respond(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
-        """Run the work and return the response; a streamed response runs the work while it is sent."""
+        """Run the work and return the response."""
+
+    def is_streamed(self, params: R) -> bool:
+        """Return whether the answer is to be streamed, by `stream` instead of `respond`."""
+        return False
+
+    def stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
+        """Return the answer to stream. It must not refer to `call`, which would stay in memory for the whole stream."""
+        raise NotImplementedError
 
 
 def handlers(routes: Sequence[Route], services: Services) -> list[ASGIRouteHandler]:
@@ -138,8 +154,7 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
 def report_error(error: Exception, record: Record) -> Response:
     """Log and record an error that ends a request, and return the response to it."""
     log_error(error)
-    answer = to_http_error(error).error
-    record.error, record.param = answer.code, answer.param
+    record.report(error)
     return error_response(error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.api.common.body import Call, json_response, validate
-from adapter.api.common.event_stream import HEADERS, event_stream
+from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.inputs import has_token_ids
 from adapter.api.common.pipeline import ModelEndpoint
@@ -21,7 +21,6 @@ from adapter.generation.base import Candidate
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
 from adapter.server.asgi import ASGIApp
-from adapter.server.responses import StreamingResponse
 from subnet.aio import Sink
 
 
@@ -46,17 +45,19 @@ class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
         await batch.compute_prefixes(services.sessions)
         return batch
 
+    def is_streamed(self, params: CompletionEnvelope) -> bool:
+        return bool(params.stream)
+
+    def stream(self, call: Call[CompletionEnvelope], fallback: Fallback[CompletionBatch]) -> StreamedAnswer:
+        params = call.params
+        make_writer = partial(
+            _writer, fallback, include_usage=params.include_usage, continuous_usage=params.continuous_usage
+        )
+        run = partial(fallback.run, call.request.services.sessions)
+        return StreamedAnswer(run, make_writer, call.headers_for(fallback.work))
+
     async def respond(self, call: Call[CompletionEnvelope], fallback: Fallback[CompletionBatch]) -> ASGIApp:
         sessions, params = call.request.services.sessions, call.params
-        if params.stream:
-            run = partial(fallback.run, sessions)
-            # Options instead of the request, which would stay in memory for the whole stream.
-            make_writer = partial(
-                _writer, fallback, include_usage=params.include_usage, continuous_usage=params.continuous_usage
-            )
-            return StreamingResponse(
-                partial(event_stream, run, make_writer), {**HEADERS, **call.headers_for(fallback.work)}
-            )
         collectors: list[TextCollector] = []
 
         def begin() -> Sink[Event]:

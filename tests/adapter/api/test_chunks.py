@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -48,7 +49,8 @@ async def written(events: Sequence[Event | Exception], **options: Any) -> list[b
             emit(event)
 
     parts: list[bytes] = []
-    await event_stream(run, lambda write: ChunkWriter(HEAD, write, **options), parts.append)
+    generation = partial(run, lambda: ChunkWriter(HEAD, parts.append, **options).emit)
+    await event_stream(generation, parts.append, lambda: bool(parts))
     return parts
 
 

@@ -20,6 +20,7 @@ from adapter.api.common.http_request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooSlow, to_http_error
 from adapter.process.serve import bind
+from adapter.server.asgi import Receive
 from adapter.server.response_writer import attach_writer
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
@@ -161,7 +162,6 @@ async def test_too_large_body_is_rejected_before_it_is_sent() -> None:
         b"FOO / HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
 )
 async def test_not_http(data: bytes) -> None:
@@ -174,19 +174,34 @@ async def test_not_http(data: bytes) -> None:
     assert error["code"] == "invalid_http"
 
 
-async def test_request_body_timeout() -> None:
-    """A request body that stops arriving is rejected with 408 after a timeout, and the connection is closed."""
+async def test_a_url_that_is_too_long() -> None:
+    """A URL of more than 64 KiB gets status 431, even if it arrives at once."""
+    head, error = await raw(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert head.startswith(b"http/1.1 431")
+    assert error["code"] == "headers_too_large"
 
-    async def receive() -> Any:
-        await asyncio.Event().wait()
 
+async def stops() -> Any:
+    await asyncio.Event().wait()
+
+
+async def trickles() -> Any:
+    await asyncio.sleep(0.002)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize("receive", [stops, trickles])
+async def test_request_body_timeout(receive: Receive) -> None:
+    """A request body that stops arriving, or arrives at less than the minimum rate, is rejected with 408 after a
+    timeout, and the connection is closed.
+    """
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
     writer: Any = SimpleNamespace(request_received=False)
     attach_writer(scope, writer)
     parts: Any = None
     request = Request(scope, receive, parts, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
-        await read_body(request, 10, idle_timeout=0.01)
+        await read_body(request, 10**6, idle_timeout=0.05)
     answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}

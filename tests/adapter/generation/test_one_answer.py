@@ -132,8 +132,8 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
             await completion.run(sessions, collector.receive)
             return msgspec.json.encode(collector.build(HEAD, prompt_token_ids=ids))
         parts: list[bytes] = []
-        make = partial(ChunkWriter, HEAD, choices=len(said), include_usage=True, prompt_token_ids=ids)
-        await event_stream(lambda start: completion.run(sessions, start()), make, parts.append)
+        encoder = ChunkWriter(HEAD, parts.append, choices=len(said), include_usage=True, prompt_token_ids=ids)
+        await event_stream(partial(completion.run, sessions, encoder.emit), parts.append, lambda: bool(parts))
         return b"".join(parts)
 
 

@@ -19,7 +19,7 @@ from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
-from adapter.generation.base import Candidate, SinkFactory
+from adapter.generation.base import Candidate
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import GenerationSettings, prepare
@@ -195,13 +195,13 @@ async def test_usage_of_an_echo() -> None:
 async def test_an_error_in_a_stream(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error in a stream sends the client an error event without details, and logs them."""
 
-    async def fails(start: SinkFactory) -> None:
-        start()(TextDelta(0, "Hi"))
+    async def fails() -> None:
+        ChunkWriter(head, parts.append).emit(TextDelta(0, "Hi"))
         raise ZeroDivisionError("a detail")
 
     parts: list[bytes] = []
     head = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
-    await event_stream(fails, lambda write: ChunkWriter(head, write), parts.append)
+    await event_stream(fails, parts.append, lambda: bool(parts))
     assert parts[-1].startswith(b'data: {"error":')
     assert b"detail" not in parts[-1]
     assert "a detail" in caplog.text

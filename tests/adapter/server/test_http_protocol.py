@@ -8,19 +8,18 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import pytest
-import uvloop
 
 from adapter.server.protocol import HttpProtocol
 from subnet.generation import Delta
 from subnet.protocols.mock import MockProtocol, Pause
 from subnet.wire.messages import Accepted, Generate
-from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, Wordy, gone
+from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, Wordy
 from tests.fakes import ASK, events_of, gateway, saying
 
 UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
@@ -211,29 +210,6 @@ async def test_a_broken_request_behind_another(at_once: bool, between: bytes) ->
     answers = 2 if between else 1
     assert data.count(b"HTTP/1.1") == data.count(b"HTTP/1.1 200") == data.count(END) == answers
     assert data.endswith(END)
-
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_client_that_shuts_down_its_sending_side(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """A client that half-closes while data is unsent gets it without gaps."""
-    node = Wordy()
-
-    async def main() -> bytes:
-        async with gateway(node, limits=NO_TIMEOUTS) as url, asyncio.timeout(20):
-            before = asyncio.all_tasks()
-            reader, writer = await connect(url)
-            writer.write(request(stream=True))
-            data = await reader.readuntil(b"xxxx")
-            writer.write_eof()
-            data += await reader.read()
-            writer.close()
-            await gone(node, before)
-        return data
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        data = runner.run(main())
-    assert b"xxxx" in data
-    assert FIRST_TOKEN not in data or data.count(b"x" * 2**20) == 64
 
 
 async def test_junk_in_a_request() -> None:

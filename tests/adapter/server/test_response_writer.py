@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 import uvicorn
@@ -11,7 +12,7 @@ from uvicorn.server import ServerState
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.protocol import HttpProtocol
 from adapter.server.response_writer import encode_head, writer_of
-from adapter.server.responses import Response, StreamingResponse
+from adapter.server.responses import Response, encode_headers
 from subnet.aio import Sink
 
 
@@ -67,6 +68,19 @@ async def test_a_whole_response_is_one_write() -> None:
     assert not transport.closed
 
 
+class Streaming:
+    """ASGI application whose body is written by a producer."""
+
+    def __init__(self, produce: Callable[[Sink[bytes]], Awaitable[None]], headers: Mapping[str, str]) -> None:
+        self._produce = produce
+        self._headers = encode_headers(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await self._produce(writer_of(scope).write)
+        await send({"type": "http.response.body"})
+
+
 async def produce(write: Sink[bytes]) -> None:
     write(b"one")
     write(b"two")
@@ -77,7 +91,7 @@ async def produce(write: Sink[bytes]) -> None:
 
 async def test_parts_are_written_together() -> None:
     """The head is sent with the first part, all parts of a loop iteration together, and the end with the last part."""
-    transport = await response_to(StreamingResponse(produce, {"x-a": "b"}))
+    transport = await response_to(Streaming(produce, {"x-a": "b"}))
     assert transport.written == [
         b"HTTP/1.1 200 OK\r\nx-a: b\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n",
         b"3\r\ntwo\r\n",
@@ -93,7 +107,7 @@ async def test_a_response_start_without_a_body() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(ValueError, match="no"):
-            await StreamingResponse(fails, {"x-a": "b"})(scope, receive, send)
+            await Streaming(fails, {"x-a": "b"})(scope, receive, send)
         await Response(b"no", status=500, media_type="text/plain")(scope, receive, send)
 
     transport = await response_to(app)
@@ -112,12 +126,12 @@ async def test_an_invalid_head() -> None:
 
 async def test_parts_without_chunks() -> None:
     """With HTTP/1.0 the response ends with the connection."""
-    transport = await response_to(StreamingResponse(produce, {}), version="1.0")
+    transport = await response_to(Streaming(produce, {}), version="1.0")
     assert b"".join(transport.written) == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nonetwothreefour"
     assert transport.closed
 
 
-@pytest.mark.parametrize("response", [Response(b"hello", media_type="text/plain"), StreamingResponse(produce, {})])
+@pytest.mark.parametrize("response", [Response(b"hello", media_type="text/plain"), Streaming(produce, {})])
 async def test_head_has_no_body(response: ASGIApp) -> None:
     """The response to HEAD has neither a body nor chunks, whole or streamed."""
     transport = await response_to(response, method="HEAD")

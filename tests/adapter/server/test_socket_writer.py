@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adapter.server.response_writer import SocketWriter
+from adapter.server.socket_writer import SocketWriter
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 LARGE = 4 * 2**20

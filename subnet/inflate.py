@@ -1,0 +1,43 @@
+"""Decompression of the content codings gzip and deflate."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+CODINGS = ("gzip", "x-gzip", "deflate")
+"""Names of the codings that an Inflater knows, in lower case."""
+
+# Maximum of one decompressed part, in bytes: a small body can become a very large one.
+_MAX_PART = 64 << 10
+
+
+class Inflater:
+    """Decompressor of one body. `complete` is True at the end of the compressed data; what follows is ignored."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._decompressor: zlib._Decompress | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._decompressor is not None
+
+    @property
+    def complete(self) -> bool:
+        return self._decompressor is not None and self._decompressor.eof
+
+    def parts(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decompressed parts of `data`, of at most 64 KiB each. Raises zlib.error for invalid data."""
+        inflate = self._decompressor = self._decompressor or zlib.decompressobj(self._window(data))
+        while data and not inflate.eof:
+            part = inflate.decompress(data, _MAX_PART)
+            data = inflate.unconsumed_tail
+            if part:
+                yield part
+
+    def _window(self, data: bytes) -> int:
+        """Return zlib's parameter for the format. Some senders use `deflate` without zlib's header."""
+        if self._coding != "deflate":
+            return 16 + zlib.MAX_WBITS
+        return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS

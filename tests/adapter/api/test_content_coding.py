@@ -1,0 +1,86 @@
+"""Compressed request bodies."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.api.common.content_coding import check_content_coding, decode_body
+from adapter.config import Settings
+from tests.fakes import ASK, gateway, saying
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps(ASK).encode()
+LIMIT = 1 << 20
+CODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "X-GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": lambda data: zlib.compress(data, wbits=-15),
+}
+
+
+async def post(body: bytes, coding: str, path: str = CHAT) -> httpx.Response:
+    settings = Settings(access_log=False, max_body=LIMIT)
+    async with gateway(saying("Hi"), settings=settings) as url, httpx.AsyncClient(base_url=url) as http:
+        return await http.post(path, content=body, headers={b"content-encoding": coding.encode("latin-1")})
+
+
+@pytest.mark.parametrize("coding", CODERS)
+async def test_compressed_bodies(coding: str) -> None:
+    """Bodies in gzip and deflate, with zlib's header or without, are read as if they were not compressed."""
+    response = await post(CODERS[coding](BODY), coding)
+    assert response.json()["choices"][0]["message"]["content"] == "Hi"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/tokenize"])
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "é"])
+async def test_other_codings(coding: str, path: str) -> None:
+    """Other codings get status 415 and the supported ones, on every endpoint."""
+    response = await post(BODY, coding, path)
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "gzip, deflate"
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "unsupported_content_encoding")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY)[:20], zlib.compress(BODY)]
+)
+async def test_bodies_that_are_not_in_their_coding(body: bytes) -> None:
+    """A body that cannot be decompressed gets status 400."""
+    response = await post(body, "gzip")
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid_content_encoding"
+
+
+async def test_a_small_body_that_becomes_large() -> None:
+    """What counts is the size of the decompressed body."""
+    response = await post(gzip.compress(bytes(LIMIT + 1)), "gzip")
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "request_too_large"
+
+
+async def test_a_body_as_large_as_allowed() -> None:
+    """A body of exactly the maximum size is read, in a thread."""
+    body = BODY + b" " * (LIMIT - len(BODY))
+    assert (await post(gzip.compress(body), "gzip")).status_code == 200
+
+
+@given(st.binary(max_size=1000), st.sampled_from(["gzip", "deflate"]))
+async def test_decoding_undoes_encoding(data: bytes, coding: str) -> None:
+    """Any bytes can be compressed and decompressed."""
+    assert await decode_body(CODERS[coding](data), check_content_coding(coding), 1000) == data
+
+
+@pytest.mark.parametrize("value", [None, "", "identity", "Identity"])
+async def test_no_coding(value: str | None) -> None:
+    """A body without a coding is left as it is."""
+    assert await decode_body(BODY, check_content_coding(value), 1) is BODY
