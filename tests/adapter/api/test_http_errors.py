@@ -67,7 +67,7 @@ def kind(response: httpx.Response) -> tuple[int, str, str | None, str | None]:
         ({"temperature": 3}, 400, "temperature", "invalid_value"),
         # The scripted nodes' vocabulary has 257 tokens.
         ({"stop_token_ids": [256, 257], "min_tokens": 1}, 400, "stop_token_ids", "invalid_value"),
-        ({"logit_bias": {"257": 1}}, 400, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"257": 1}}, 400, "logit_bias.257", "invalid_value"),
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "messages", "context_length_exceeded"),
     ],
 )

@@ -330,7 +330,7 @@ async def test_parameter_names_in_errors_of_nodes(node_says: str, fields: dict[s
 
 async def test_an_error_before_the_first_byte() -> None:
     """An error before the first byte of a stream is an error response with its own status."""
-    nodes = [MockProtocol([EngineFailed("broken")], peer=name) for name in "ab"]
+    nodes = [MockProtocol([NodeLost("unreachable")], peer=name) for name in "ab"]
     assert await refusal(*nodes, stream=True, prompt=["a", "b"]) == (503, None, "node_failed")
 
 
