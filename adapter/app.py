@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -26,7 +27,7 @@ from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
-from adapter.server.response_writer import writer_of
+from adapter.server.response_writer import Header, writer_of
 from subnet import RemoteManager, SessionManager
 from subnet.artefact_cache import ArtefactCache
 
@@ -91,7 +92,7 @@ class App:
         record.endpoint = target.endpoint or record.endpoint
         scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
-        cors_headers = self._gate.response_headers(scope)
+        cors_headers = self._gate.response_headers(scope["headers"])
         writer.add_headers(lambda status: [*record.start_response(status), *cors_headers])
         try:
             with suppress(ClientDisconnected):
@@ -99,6 +100,10 @@ class App:
         finally:
             self._access.finish(scope, record)
         return None
+
+    def error_headers(self, headers: Iterable[Header]) -> list[Header]:
+        """Return the headers of the server's own error responses, to requests with `headers`."""
+        return self._gate.response_headers(headers)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app

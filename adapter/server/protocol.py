@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -10,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from adapter.errors import AdapterError, HeadersTooLarge, InvalidHttp, to_http_error
 from adapter.request_id import request_id
 from adapter.server.half_close import HalfClosed, can_watch
-from adapter.server.response_writer import ResponseWriter, attach_writer, flush_scheduler
+from adapter.server.response_writer import Header, ResponseWriter, attach_writer, flush_scheduler
+from adapter.server.responses import encode_headers
 from adapter.server.socket_writer import SocketWriter
 
 MAX_HEAD = 64 * 1024
@@ -27,6 +30,14 @@ _SLICE = 4096
 
 # Bytes that a client must read per `send_timeout`, unless fewer are unsent.
 _MIN_PROGRESS = 64 * 1024
+
+
+@runtime_checkable
+class HasErrorHeaders(Protocol):
+    """Application that adds headers to the errors of requests that do not reach it."""
+
+    def error_headers(self, headers: Iterable[Header]) -> list[Header]:
+        """Return the headers for the response to a request with `headers`, which may be incomplete."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -165,11 +176,15 @@ class HttpProtocol(HttpToolsProtocol):
             # The request may have reached the application before its body turned out to be invalid.
             self.cycle.disconnected = True
         answer = to_http_error(error)
-        headers = (
-            f"content-type: application/json\r\ncontent-length: {len(answer.body)}\r\n"
-            f"x-request-id: {request_id(None)}\r\nconnection: close\r\n\r\n"
-        )
-        self._socket_writer.write(STATUS_LINE[answer.status] + headers.encode() + answer.body)
+        own = {
+            "content-type": "application/json",
+            "content-length": str(len(answer.body)),
+            "x-request-id": request_id(None),
+            "connection": "close",
+        }
+        more = self.app.error_headers(self.headers or []) if isinstance(self.app, HasErrorHeaders) else []
+        lines = [b"%b: %b\r\n" % header for header in (*encode_headers(own), *more)]
+        self._socket_writer.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
         self._socket_writer.close()
 
     def _reject_input(self, error: AdapterError) -> None:

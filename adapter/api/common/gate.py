@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 
 from adapter.api.common.cors import Cors
 from adapter.api.common.http_request import Target
@@ -10,7 +10,7 @@ from adapter.auth.hosts import Hosts
 from adapter.auth.keys import ApiKeys
 from adapter.auth.origins import ANY, Origins, is_local_host
 from adapter.config import Settings
-from adapter.errors import BadRequest, HostRefused
+from adapter.errors import HostRefused
 from adapter.server.asgi import Scope
 from adapter.server.response_writer import Header
 from adapter.server.responses import Response
@@ -18,10 +18,7 @@ from adapter.server.responses import Response
 KEY_HEADERS = ("api-key", "x-api-key")
 """Headers with just a key: Azure's, and Anthropic's."""
 
-
 _MAX_SHOWN = 200
-# Characters of a host and port (RFC 3986, section 3.2.2).
-_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+")
 
 
 class Gate:
@@ -35,14 +32,12 @@ class Gate:
         self._cors = Cors(Origins(settings.cors_origins, local=not settings.api_keys))
 
     def check(self, scope: Scope, target: Target) -> Response | None:
-        """Return the response to a preflight; None for any other request. Raises BadRequest, HostRefused, OriginRefused
-        and InvalidApiKey.
+        """Return the response to a preflight; None for any other request, whose head was checked. Raises HostRefused,
+        OriginRefused and InvalidApiKey.
         """
         # Of repeated headers the first counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         host, origin, is_options = headers.get("host", ""), headers.get("origin"), scope["method"] == "OPTIONS"
-        if host and not _HOST.fullmatch(host):
-            raise BadRequest("Invalid host header.", code="invalid_http")
         if not self._hosts.allows(host):
             raise _host_refused(host)
         if origin is not None:
@@ -53,9 +48,9 @@ class Gate:
             self._keys.check(headers.get("authorization"), *(headers.get(name) for name in KEY_HEADERS))
         return None
 
-    def response_headers(self, scope: Scope) -> list[Header]:
-        """Return the headers of any response to the request."""
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+    def response_headers(self, headers: Iterable[Header]) -> list[Header]:
+        """Return the headers of any response to a request with `headers`."""
+        origin = next((value for name, value in headers if name == b"origin"), None)
         return [] if origin is None else self._cors.headers(origin.decode("latin-1"))
 
 

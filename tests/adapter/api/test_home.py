@@ -92,7 +92,7 @@ async def test_an_invalid_host(host: str) -> None:
         for path in ("/", "/v1/models"):
             response = await client.get(path, headers={**BROWSER, "host": host})
             assert response.status_code == 400
-            assert response.json()["error"]["message"] == "Invalid host header."
+            assert response.json()["error"]["code"] == "invalid_http"
 
 
 async def test_without_a_node() -> None:

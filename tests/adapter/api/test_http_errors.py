@@ -174,6 +174,16 @@ async def test_not_http(data: bytes) -> None:
     assert error["code"] == "invalid_http"
 
 
+async def test_a_page_can_read_why_its_request_is_not_http() -> None:
+    """The error for invalid HTTP has the headers with which a page of an allowed origin may read it; others may not."""
+    request = "POST / HTTP/1.1\r\nhost: localhost\r\norigin: {}\r\ncontent-length: many\r\n\r\n"
+    for origin, readable in (("http://localhost:3000", True), ("https://evil.example", False)):
+        head, error = await raw(request.format(origin).encode())
+        assert error["code"] == "invalid_http"
+        assert (f"access-control-allow-origin: {origin}".encode() in head) == readable
+        assert (b"access-control-expose-headers" in head) == readable
+
+
 async def test_a_url_that_is_too_long() -> None:
     """A URL of more than 64 KiB gets status 431, even if it arrives at once."""
     head, error = await raw(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
