@@ -77,8 +77,8 @@ class _Silence(bytes):
 
 
 _SILENCE = _Silence()
-# Clients must accept interim responses that they did not ask for (RFC 9110, section 15.2). All know this one.
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# All responses start with it, so that it may be sent before there is one.
+_START_OF_HEAD = b"HTTP/1.1 "
 # Lines before chunks of these sizes, which nearly all tokens have.
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 
@@ -122,6 +122,7 @@ class ResponseWriter:
         "_cycle",
         "_extra_headers",
         "_head",
+        "_head_sent",
         "_more_parts",
         "_no_body",
         "_on_disconnect",
@@ -155,6 +156,7 @@ class ResponseWriter:
         self._extra_headers: ExtraHeaders = _no_headers
         self._start: tuple[int, Sequence[Header]] | None = None
         self._head = b""
+        self._head_sent = b""
         self._no_body = False
         self._chunked = False
         self._started = False
@@ -180,16 +182,17 @@ class ResponseWriter:
         return silent and not self._socket_writer.paused
 
     def send_probe(self) -> bool:
-        """Send something that clients ignore: a keep-alive if the response has started, an interim response otherwise.
-        Returns False if there is no such thing, as with HTTP/1.0 before the response.
+        """Send something that says nothing yet: a keep-alive if the response has started, its first bytes otherwise.
+        Returns False if there is no such thing, as in the middle of a response that is not a stream.
         """
         if self._started:
             if self.keep_alive:
                 self.write(self.keep_alive)
             return bool(self.keep_alive)
-        if self._cycle is None or self._cycle.scope["http_version"] < "1.1":
+        if self._cycle is None or self._cycle.waiting_for_100_continue:
             return False
-        self._socket_writer.write(_CONTINUE)
+        self._head_sent = _START_OF_HEAD
+        self._socket_writer.write(_START_OF_HEAD)
         return True
 
     def on_disconnect(self, callback: Callable[[], object] | None) -> None:
@@ -275,7 +278,7 @@ class ResponseWriter:
         self._chunked = not has_length and cycle.scope["http_version"] >= "1.1"
         if self._chunked:
             more.append((b"transfer-encoding", b"chunked"))
-        self._head = encode_head(status, [*cycle.default_headers, *headers, *more])
+        self._head = encode_head(status, [*cycle.default_headers, *headers, *more]).removeprefix(self._head_sent)
         self._started = cycle.response_started = True
 
     def _append(self, data: bytes) -> None:
