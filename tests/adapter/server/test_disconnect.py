@@ -133,7 +133,7 @@ class Wordy(Watched):
     def __init__(self) -> None:
         self.continued = False
         long = TokenizerArtefact(
-            pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 2**20],
+            pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 4096],
             control=[],
             pattern=r"[\s\S]",
             merges=list(range(256)),
@@ -141,7 +141,7 @@ class Wordy(Watched):
         super().__init__(self._steps, artefact=long.to_bytes())
 
     def _steps(self, request: Generate) -> Iterator[Step]:
-        yield [256] * 64
+        yield [256] * (2**26 // 4096)
         yield 65
         self.continued = True
         yield Pause()
