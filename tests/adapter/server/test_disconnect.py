@@ -138,7 +138,7 @@ class Wordy(Watched):
             pattern=r"[\s\S]",
             merges=list(range(256)),
         )
-        super().__init__(self._steps, artefact=long.to_bytes())
+        super().__init__(self._steps, artefact=long.to_bytes(), context_length=2**20)
 
     def _steps(self, request: Generate) -> Iterator[Step]:
         yield [256] * (2**26 // 4096)
