@@ -33,7 +33,7 @@ REQUIRED: Mapping[object, Sequence[str]] = {
             "timeout_keep_alive_task",
             "_unset_keepalive_if_required",
         ),
-        *("cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "pipeline", "transport", "url"),
+        *("app", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "pipeline", "transport", "url"),
     ),
     # ResponseWriter replaces `send`, and keeps the state that uvicorn reads for keep-alive and pipelining.
     httptools_impl.RequestResponseCycle: (

@@ -133,15 +133,15 @@ class Wordy(Watched):
     def __init__(self) -> None:
         self.continued = False
         long = TokenizerArtefact(
-            pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 2**20],
+            pieces=[*(bytes((byte,)) for byte in range(256)), b"x" * 4096],
             control=[],
             pattern=r"[\s\S]",
             merges=list(range(256)),
         )
-        super().__init__(self._steps, artefact=long.to_bytes())
+        super().__init__(self._steps, artefact=long.to_bytes(), context_length=2**20)
 
     def _steps(self, request: Generate) -> Iterator[Step]:
-        yield [256] * 64
+        yield [256] * (2**26 // 4096)
         yield 65
         self.continued = True
         yield Pause()

@@ -12,11 +12,11 @@ from tests.adapter.server.test_http_protocol import connect, request
 from tests.fakes import gateway, saying
 
 EXPECT = "expect: 100-continue\r\n"
-GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 def head(path: str = "/v1/chat/completions", length: int = 100, *, version: str = "1.1", more: str = "") -> bytes:
-    return f"POST {path} HTTP/{version}\r\nhost: x\r\n{EXPECT}{more}content-length: {length}\r\n\r\n".encode()
+    return f"POST {path} HTTP/{version}\r\nhost: localhost\r\n{EXPECT}{more}content-length: {length}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize(

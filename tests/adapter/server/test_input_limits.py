@@ -18,7 +18,7 @@ from tests.adapter.server.test_http_protocol import (
 )
 from tests.fakes import gateway, saying
 
-GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
 COUNT = 20_000
 
 
