@@ -66,10 +66,11 @@ class ChildProcess:
             self._stop()
 
     def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            # It ended between requests, as when memory is short, so that no request was the cause.
+            self._stop()
         if self._process is None:
-            process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            process = self._spawn()
             self._process, self._finalizer = process, weakref.finalize(self, _end, process)
             try:
                 problem = _exchange(process, self._data, _START_TIMEOUT) if self._data else _first_reply(process)
@@ -79,6 +80,14 @@ class ChildProcess:
                 self._stop()
                 raise SettingsError(problem)
         return self._process
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise SettingsError(f"cannot start a process: {error.strerror}") from error
 
     def _stop(self) -> None:
         if self._finalizer is not None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from subnet.child_process import ChildFailedError, ChildProcess, read_data, serve
-from subnet.errors import InvalidRequest, SettingsError, WireError
+from subnet.errors import InvalidRequest, NodeError, SettingsError, WireError
 from subnet.models.encoder import Encoder, join
 from subnet.models.encoders import load_encoder
 from subnet.node_info import TokenizerArtefact
@@ -22,13 +22,14 @@ _TIMEOUT = 60.0
 class ProcessEncoder(Encoder):
     """Encoder of an artefact, in a child process that lives as long as this object.
 
-    A process that fails is started again for the next text. Raises SettingsError for an invalid artefact.
+    A text may take `timeout` seconds. A process that has ended is started again for the next text. Raises SettingsError
+    for an invalid artefact. `encode` raises NodeError if the process cannot be started again.
     """
 
     waits = True
 
-    def __init__(self, artefact: TokenizerArtefact) -> None:
-        self._process = ChildProcess(__name__, timeout=_TIMEOUT, data=msgspec.msgpack.encode(artefact))
+    def __init__(self, artefact: TokenizerArtefact, timeout: float = _TIMEOUT) -> None:
+        self._process = ChildProcess(__name__, timeout=timeout, data=msgspec.msgpack.encode(artefact))
         self._process.start()
 
     def encode(self, text: str) -> TokenIds:
@@ -37,7 +38,9 @@ class ProcessEncoder(Encoder):
     def encode_all(self, texts: Sequence[str]) -> list[TokenIds]:
         try:
             reply = self._process.ask(list(texts))
-        except (ChildFailedError, SettingsError) as error:
+        except SettingsError as error:
+            raise NodeError(f"the tokenizer's process failed: {error.message}") from error
+        except ChildFailedError as error:
             message = "The text cannot be tokenized: the model's tokenizer failed."
             raise InvalidRequest(message, param="messages") from error
         if isinstance(reply, str):

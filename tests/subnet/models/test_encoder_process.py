@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from itertools import product
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from adapter.prompt import load_tokenizer
-from subnet.errors import InvalidRequest, SettingsError
+from subnet.errors import InvalidRequest, NodeError, SettingsError
 from subnet.models.encoder_process import ProcessEncoder
 from subnet.models.encoders import load_encoder
 from subnet.node_info import TokenizerArtefact
@@ -49,14 +50,38 @@ def test_token_ids() -> None:
     child.wait(10)
 
 
-def test_a_failed_child_is_replaced() -> None:
-    """A text during which the child ends is refused, the next one is encoded."""
+def test_a_child_that_ended_is_replaced() -> None:
+    """A child that is killed between two texts is no fault of the next one, which is encoded."""
     encoder = ProcessEncoder(BYTES)
     (child,) = children()
     child.kill()
     child.wait(10)
+    assert encoder.encode("a").tolist() == [97]
+
+
+def test_a_text_during_which_the_child_fails() -> None:
+    """It is refused, and the next one is encoded."""
+    encoder = ProcessEncoder(BYTES, timeout=2)
+    (child,) = children()
+    child.suspend()
     with pytest.raises(InvalidRequest, match="cannot be tokenized"):
         encoder.encode("a")
+    assert encoder.encode("a").tolist() == [97]
+
+
+def test_a_child_that_cannot_be_started() -> None:
+    """A lack of file descriptors is not blamed on the text."""
+    encoder = ProcessEncoder(BYTES)
+    (child,) = children()
+    child.kill()
+    child.wait(10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(NodeError, match="cannot start a process"):
+            encoder.encode("a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert encoder.encode("a").tolist() == [97]
 
 
