@@ -62,7 +62,9 @@ async def test_other_codings(coding: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"x", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY)[:20], zlib.compress(BODY)]
+    "body",
+    [b"", b"x", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY)[:20], zlib.compress(BODY)],
+    ids=["empty", "letter", "plain", "without its end", "cut", "deflate"],
 )
 async def test_bodies_that_are_not_in_their_coding(body: bytes) -> None:
     """A body that cannot be decompressed gets status 400."""
