@@ -8,12 +8,17 @@ from collections.abc import Iterator
 CODINGS = ("gzip", "x-gzip", "deflate")
 """Names of the codings that an Inflater knows, in lower case."""
 
+# First byte of each member of gzip data, of which there may be several (RFC 1952, section 2.2).
+_GZIP_MAGIC = 0x1F
 # Maximum of one decompressed part, in bytes: a small body can become a very large one.
 _MAX_PART = 64 << 10
 
 
 class Inflater:
-    """Decompressor of one body. `complete` is True at the end of the compressed data; what follows is ignored."""
+    """Decompressor of one body. `complete` is True at the end of the compressed data; what follows is ignored.
+
+    Compressed data in gzip may have several members, one after the other.
+    """
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -30,9 +35,13 @@ class Inflater:
     def parts(self, data: bytes) -> Iterator[bytes]:
         """Yield the decompressed parts of `data`, of at most 64 KiB each. Raises zlib.error for invalid data."""
         inflate = self._decompressor = self._decompressor or zlib.decompressobj(self._window(data))
-        while data and not inflate.eof:
+        while data:
+            if inflate.eof:
+                if self._coding == "deflate" or data[0] != _GZIP_MAGIC:
+                    break
+                inflate = self._decompressor = zlib.decompressobj(self._window(data))
             part = inflate.decompress(data, _MAX_PART)
-            data = inflate.unconsumed_tail
+            data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
             if part:
                 yield part
 

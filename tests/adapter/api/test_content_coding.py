@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.config import Settings
+from adapter.errors import BadRequest
 from tests.fakes import ASK, gateway, saying
 
 CHAT = "/v1/chat/completions"
@@ -40,6 +41,15 @@ async def test_compressed_bodies(coding: str) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "Hi"
 
 
+@given(st.lists(st.binary(max_size=20_000), min_size=1, max_size=5))
+async def test_members_of_gzip(members: list[bytes]) -> None:
+    """The members of a body in gzip are read one after the other, and the last must be complete."""
+    body = b"".join(map(gzip.compress, members))
+    assert await decode_body(body, "gzip", 200_000) == b"".join(members)
+    with pytest.raises(BadRequest):
+        await decode_body(body[:-1], "gzip", 200_000)
+
+
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/tokenize"])
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "é"])
 async def test_other_codings(coding: str, path: str) -> None:
@@ -52,7 +62,9 @@ async def test_other_codings(coding: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"x", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY)[:20], zlib.compress(BODY)]
+    "body",
+    [b"", b"x", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY)[:20], zlib.compress(BODY)],
+    ids=["empty", "letter", "plain", "without its end", "cut", "deflate"],
 )
 async def test_bodies_that_are_not_in_their_coding(body: bytes) -> None:
     """A body that cannot be decompressed gets status 400."""
