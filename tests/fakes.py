@@ -62,7 +62,10 @@ async def gateway(
         if nodes:
             await remotes.ready()
         app = build_app(settings or Settings(access_log=False), remotes, SessionManager(remotes, limits=limits))
-        server = _Server(uvicorn.Config(app, http=recording.protocol, ws="none", log_config=None, access_log=False))
+        config = uvicorn.Config(
+            app, http=recording.protocol, ws="none", log_config=None, access_log=False, proxy_headers=False
+        )
+        server = _Server(config)
         task = asyncio.create_task(server._serve(sockets=[listener]))
         await server.up.wait()
         try:
