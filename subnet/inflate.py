@@ -12,6 +12,8 @@ CODINGS = ("gzip", "x-gzip", "deflate")
 _GZIP_MAGIC = 0x1F
 # Maximum of one decompressed part, in bytes: a small body can become a very large one.
 _MAX_PART = 64 << 10
+# Bytes to decompress at once: the rest is copied after each member, and a member may be as small as 20 bytes.
+_SLICE = 4096
 
 
 class Inflater:
@@ -23,6 +25,7 @@ class Inflater:
     def __init__(self, coding: str) -> None:
         self._coding = coding
         self._decompressor: zlib._Decompress | None = None
+        self._ignores_rest = False
 
     @property
     def started(self) -> bool:
@@ -34,11 +37,16 @@ class Inflater:
 
     def parts(self, data: bytes) -> Iterator[bytes]:
         """Yield the decompressed parts of `data`, of at most 64 KiB each. Raises zlib.error for invalid data."""
+        for start in range(0, len(data), _SLICE):
+            yield from self._parts(data[start : start + _SLICE])
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
         inflate = self._decompressor = self._decompressor or zlib.decompressobj(self._window(data))
-        while data:
+        while data and not self._ignores_rest:
             if inflate.eof:
                 if self._coding == "deflate" or data[0] != _GZIP_MAGIC:
-                    break
+                    self._ignores_rest = True
+                    return
                 inflate = self._decompressor = zlib.decompressobj(self._window(data))
             part = inflate.decompress(data, _MAX_PART)
             data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail

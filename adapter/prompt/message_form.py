@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any, Literal
 
 import msgspec
@@ -90,7 +91,8 @@ def _text_part(text: object) -> dict[str, object]:
 def _one_by_one(messages: Sequence[Message]) -> Iterator[Message]:
     """Yield the messages with one call in each: every call is followed by its result, and the text is before the first.
 
-    Results whose calls are not in the message before them stay where they are.
+    Results of calls with the same id are in the order of the calls. Results whose calls are not in the message before
+    them stay where they are.
     """
     at = 0
     while at < len(messages):
@@ -102,29 +104,34 @@ def _one_by_one(messages: Sequence[Message]) -> Iterator[Message]:
         start = at
         while at < len(messages) and messages[at]["role"] == "tool":
             at += 1
-        results = {result.get("tool_call_id"): result for result in messages[start:at]}
+        results: dict[object, deque[Message]] = defaultdict(deque)
+        for result in messages[start:at]:
+            results[result.get("tool_call_id")].append(result)
         for number, call in enumerate(calls):
             yield {**message, "tool_calls": [call]} if number == 0 else {**_CALLING, "tool_calls": [call]}
-            if (result := results.pop(call["id"], None)) is not None:
-                yield result
-        yield from results.values()
+            if own := results[call["id"]]:
+                yield own.popleft()
+        yield from chain.from_iterable(results.values())
 
 
 def _with_own_ids(messages: Sequence[Message], kind: Ids) -> list[Message]:
-    """Return the messages with ids of calls, and of their results, of this kind."""
-    numbers, ids = count(), dict[str, str]()
+    """Return the messages with ids of calls, and of their results, of this kind. No two calls have the same id then:
+    results of calls that had are in the order of the calls.
+    """
+    numbers, ids = count(), dict[str, deque[str]]()
     result: list[Message] = []
     for message in messages:
-        calls = []
+        calls, new = [], defaultdict[str, deque[str]](deque)
         for call in message.get("tool_calls") or ():
             number = next(numbers)
             own = f"call{number:05}" if kind == "short" else f"functions.{call['function']['name']}:{number}"
-            ids[call["id"]] = own
+            new[call["id"]].append(own)
             calls.append({**call, "id": own})
+        ids.update(new)
         changes: dict[str, Any] = {"tool_calls": calls} if calls else {}
         if kind == "short" and message.get("tool_call_id", "") not in ids and "tool_call_id" in message:
-            ids[message["tool_call_id"]] = f"call{next(numbers):05}"
-        if message.get("tool_call_id", "") in ids:
-            changes["tool_call_id"] = ids[message["tool_call_id"]]
+            ids[message["tool_call_id"]] = deque([f"call{next(numbers):05}"])
+        if found := ids.get(message.get("tool_call_id", "")):
+            changes["tool_call_id"] = found.popleft() if len(found) > 1 else found[0]
         result.append({**message, **changes})
     return result

@@ -50,6 +50,19 @@ async def test_members_of_gzip(members: list[bytes]) -> None:
         await decode_body(body[:-1], "gzip", 200_000)
 
 
+async def test_many_members_of_gzip() -> None:
+    """The cost is that of the body, though it may have a hundred thousand members: copying the rest after each, as
+    this once did, takes time that is quadratic.
+    """
+    body = gzip.compress(b"") * 100_000 + gzip.compress(BODY)
+    assert await decode_body(body, "gzip", LIMIT) == BODY
+
+
+async def test_what_follows_gzip_is_ignored() -> None:
+    """Also where it looks like the start of a member later on."""
+    assert await decode_body(gzip.compress(BODY) + b"\0" + b"\x1f" * 20_000, "gzip", LIMIT) == BODY
+
+
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/embeddings", "/tokenize"])
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "é"])
 async def test_other_codings(coding: str, path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adapter.prompt import ChatTemplate
+from adapter.prompt.message_form import MessageForm
 from tests.adapter.prompt.test_prompt_tools import KNOWS_TOOLS
 
 ID = "call_" + 24 * "a"
@@ -77,6 +78,25 @@ def test_one_call_whose_result_is_missing() -> None:
     """Calls without a result are rendered all the same."""
     rendered = text(SINGLE + KNOWS_TOOLS, calling("f", "g"))
     assert 'assistant: f{"a": "f"}\nassistant: g{"a": "g"}\n' in rendered
+
+
+def repeated(form: MessageForm) -> list[tuple[str, Any]]:
+    """Return what `form` makes of two calls with one id and their results: ids of calls, and of results with texts."""
+    call = {"id": "same", "type": "function", "function": {"name": "f", "arguments": {}}}
+    results = [{"role": "tool", "tool_call_id": "same", "content": content} for content in ("1", "2", "3")]
+    messages = form.adapt([{"role": "assistant", "content": "", "tool_calls": [call, call]}, *results])
+    return [
+        (m["tool_call_id"], m["content"]) if m["role"] == "tool" else ("", [each["id"] for each in m["tool_calls"]])
+        for m in messages
+    ]
+
+
+def test_calls_with_one_id() -> None:
+    """Servers and small models repeat ids: no result is lost, and results are in the order of the calls."""
+    one = [("", ["same"]), ("same", "1"), ("", ["same"]), ("same", "2"), ("same", "3")]
+    assert repeated(MessageForm(single_calls=True)) == one
+    own = ["call00000", "call00001"]
+    assert repeated(MessageForm(ids="short")) == [("", own), (own[0], "1"), (own[1], "2"), (own[1], "3")]
 
 
 @pytest.mark.parametrize("content", ["", []])
