@@ -38,6 +38,6 @@ class Hosts:
 def host_name(host: str) -> str:
     """Return the name or address in a Host header, in lower case, without port and brackets; "" if it is invalid."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
     except ValueError:
         return ""

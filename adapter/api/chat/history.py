@@ -12,13 +12,15 @@ _MAX_IDS = 256
 
 
 def check_history(messages: Sequence[Message]) -> None:
-    """Check that each tool message answers a call of the assistant's message before it, that all calls are answered,
-    and that no message of the assistant is empty. Raises BadRequest.
+    """Check that each tool message answers a call of the assistant's message before it, that all calls are answered and
+    have arguments as text, and that no message of the assistant or of a tool is without content. Raises BadRequest.
     """
     calls: frozenset[str] = frozenset()
     unanswered: dict[str, None] = {}
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
+            if not message.content and message.content != "":
+                raise _no_content(index)
             if message.tool_call_id not in calls:
                 raise _orphan(index, has_calls=bool(calls))
             unanswered.pop(message.tool_call_id, None)
@@ -28,6 +30,7 @@ def check_history(messages: Sequence[Message]) -> None:
         calls = frozenset()
         if isinstance(message, AssistantMessage):
             _check_content(message, index)
+            _check_arguments(message, index)
             unanswered = {call.id: None for call in message.tool_calls or ()}
             calls = frozenset(unanswered)
     if unanswered:
@@ -38,12 +41,20 @@ def _check_content(message: AssistantMessage, index: int) -> None:
     is_empty = message.content is None or message.content == []
     has_other = message.tool_calls or message.refusal is not None or message.reasoning_content or message.reasoning
     if is_empty and not has_other:
-        place = f"messages[{index}].content"
-        raise BadRequest(
-            f"Invalid type for '{place}': expected a string or an array, but got null instead.",
-            param=place,
-            code="invalid_type",
-        )
+        raise _no_content(index)
+
+
+def _check_arguments(message: AssistantMessage, index: int) -> None:
+    for number, call in enumerate(message.tool_calls or ()):
+        if not isinstance(call.function.arguments, str):
+            place = f"messages[{index}].tool_calls[{number}].function.arguments"
+            raise BadRequest(f"Invalid type for '{place}': expected a string.", param=place, code="invalid_type")
+
+
+def _no_content(index: int) -> BadRequest:
+    place = f"messages[{index}].content"
+    message = f"Invalid type for '{place}': expected a string or an array with at least one part."
+    return BadRequest(message, param=place, code="invalid_type")
 
 
 def _orphan(index: int, *, has_calls: bool) -> BadRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -76,6 +76,23 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     function: CalledFunction
 
 
+class EarlierFunction(Struct, frozen=True):
+    """Function of a call in the history. `arguments` is JSON text as the model wrote it; it may be invalid. Some
+    clients send the decoded object, or null instead of no arguments.
+    """
+
+    name: str
+    arguments: _Arguments | dict[str, Any] | None = None
+
+
+class EarlierCall(Struct, frozen=True, kw_only=True):
+    """Call in the history."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: EarlierFunction
+
+
 class SystemMessage(Struct, frozen=True, tag_field="role", tag="system"):
     content: str | TextParts
     name: str | None = None
@@ -102,7 +119,7 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     content: str | AssistantParts | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Meta(max_length=MAX_TOOL_CALLS)] | None = None
+    tool_calls: Annotated[list[EarlierCall], Meta(max_length=MAX_TOOL_CALLS)] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     audio: None = None
@@ -112,10 +129,12 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
 
 
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
-    """Result of a tool call. `name`, that of the function, is for templates that show it."""
+    """Result of a tool call. `name`, that of the function, is for templates that show it. Without content, the result
+    is empty.
+    """
 
-    content: str | TextParts
     tool_call_id: str
+    content: str | Annotated[list[TextPart], Meta(max_length=MAX_PARTS)] | None = None
     name: str | None = None
 
 

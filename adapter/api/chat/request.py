@@ -9,7 +9,7 @@ from msgspec import Meta
 from adapter.api.chat.message_types import MAX_MESSAGES, Message
 from adapter.api.chat.tools import ToolChoice, Tools
 from adapter.api.common.formats import ReasoningEffort, Verbosity
-from adapter.api.common.sampling import Count, Envelope, SamplingRequest
+from adapter.api.common.sampling import MAX_INT, Envelope, SamplingRequest, TokenLimit
 
 MAX_DOCUMENTS = 1024
 
@@ -27,8 +27,8 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     """A request for a chat completion. Parameters that are rejected or have no effect are not listed."""
 
     messages: Messages
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Tools | None = None
@@ -45,7 +45,8 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     @property
     def limit(self) -> int | None:
         """Maximum number of new tokens per choice; None if the request sets none."""
-        return self.max_completion_tokens or self.max_tokens
+        given = self.max_completion_tokens or self.max_tokens
+        return None if given is None else min(given, MAX_INT)
 
     @property
     def num_logprobs(self) -> int | None:

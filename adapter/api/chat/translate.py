@@ -10,12 +10,12 @@ import msgspec
 from adapter.api.chat.message_types import (
     AssistantMessage,
     AudioPart,
+    EarlierCall,
     FilePart,
     ImagePart,
     Message,
     Part,
     RefusalPart,
-    ToolCall,
 )
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
@@ -165,13 +165,16 @@ def _part(part: Part) -> Plain:
     return found
 
 
-def _call(call: ToolCall) -> Plain:
+def _call(call: EarlierCall) -> Plain:
     return {"id": call.id, "type": call.type, "function": {"name": call.function.name, "arguments": _arguments(call)}}
 
 
-def _arguments(call: ToolCall) -> object:
+def _arguments(call: EarlierCall) -> object:
     """Return the arguments as a dict if they are a JSON object, as templates encode it themselves; else as text."""
+    given = call.function.arguments or ""
+    if isinstance(given, dict):
+        return given
     try:
-        return decode_body(call.function.arguments.encode()).value
+        return decode_body(given.encode()).value
     except (msgspec.DecodeError, RecursionError):
-        return call.function.arguments
+        return given

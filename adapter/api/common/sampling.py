@@ -18,6 +18,8 @@ MAX_LOGIT_BIASES, MAX_STOP_TOKENS = 1024, 128
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
+# Some clients send the largest number that they have for "no limit"; what is above MAX_INT counts as MAX_INT.
+TokenLimit = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]

@@ -28,7 +28,7 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     """A request for text completions."""
 
     prompt: Input
-    max_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
 
@@ -40,7 +40,7 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     @property
     def limit(self) -> int:
         """Maximum number of new tokens per choice; 0 to get only the prompt's logprobs."""
-        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else min(self.max_tokens, MAX_INT)
 
     @property
     def num_logprobs(self) -> int | None:

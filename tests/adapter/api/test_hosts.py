@@ -22,6 +22,8 @@ LOCAL = [
     "127.9.9.9",
     "[::1]",
     "[::1]:8000",
+    "localhost.",
+    "[::ffff:127.0.0.1]:8000",
 ]
 FOREIGN = [
     *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "192.168.1.7", "10.0.0.1:80"),

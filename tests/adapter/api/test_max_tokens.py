@@ -34,6 +34,17 @@ async def post(path: str, body: dict[str, Any], *nodes: MockProtocol, **settings
         return await http.post(path, json=body)
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_the_largest_number_of_a_client(path: str) -> None:
+    """Some clients send the largest integer that they have; it is bounded like any other."""
+    body = ASK if path == CHAT else {"model": "mock", "prompt": "Hello"}
+    for number in (2**31 - 1, 2**31, 2**53 - 1, 2**63 - 1):
+        response = await post(path, body | {"max_tokens": number}, small())
+        assert response.status_code == 200
+        assert int(response.headers[HEADER]) < 64
+    assert (await post(path, body | {"max_tokens": 2**63}, small())).status_code == 400
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_is_bounded_by_the_context(stream: bool, name: str) -> None:

@@ -152,6 +152,47 @@ def test_empty_messages_of_the_assistant(content: dict[str, Any]) -> None:
     assert caught.value.param == "messages[1].content"
 
 
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": []}])
+async def test_empty_results(content: dict[str, Any]) -> None:
+    """A tool that returns nothing must not end a conversation; `strict` refuses its message, but not an empty text."""
+    result = {"role": "tool", "tool_call_id": RESULT["tool_call_id"], **content}
+    node = saying("Hi")
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        for messages in ([USER, CALLING, result], [USER, CALLING, {**result, "content": ""}]):
+            response = await client.post("/v1/chat/completions", json=ASK | {"messages": messages})
+            assert response.status_code == 200
+    assert node.requests[0].text == node.requests[1].text
+    with pytest.raises(BadRequest) as caught:
+        read_request(body(USER, CALLING, result), strict=True)
+    assert caught.value.param == "messages[2].content"
+    assert read_request(body(USER, CALLING, {**result, "content": ""}), strict=True).unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "as_text"), [({"a": 1}, '{"a": 1}'), (None, "{}"), ({}, "{}"), ("", "{}"), ([1], None), (7, None)]
+)
+async def test_arguments_that_are_not_text(arguments: Any, as_text: str | None) -> None:
+    """Calls with decoded arguments, or without any, are taken as if they were text; `strict` refuses them."""
+    given, same = (
+        [USER, {**CALLING, "tool_calls": [{**CALL, "function": {"name": "look", "arguments": value}}]}, RESULT]
+        for value in (arguments, as_text)
+    )
+    if as_text is None:
+        with pytest.raises(BadRequest, match="arguments"):
+            read_request(body(*given))
+        return
+    node = saying("Hi")
+    async with gateway(node) as url, httpx.AsyncClient(base_url=url) as client:
+        for messages in (given, same):
+            response = await client.post("/v1/chat/completions", json=ASK | {"messages": messages})
+            assert response.status_code == 200
+    assert node.requests[0].text == node.requests[1].text
+    if not isinstance(arguments, str):
+        with pytest.raises(BadRequest) as caught:
+            read_request(body(*given), strict=True)
+        assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
 @pytest.mark.parametrize("choice", ["none", "auto", "required"])
 def test_tool_choice_without_tools(choice: str) -> None:
     """A choice that forces nothing needs no tools, unless the operator wants it so."""
