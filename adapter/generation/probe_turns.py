@@ -59,7 +59,12 @@ class ProbeTurns:
         return thread_time() >= self._deadline
 
     def calls(self, *arguments: Mapping[str, Any], content: str = "") -> Turn | None:
-        """Return the turn with `content` and a call with each of `arguments`. Rendered once: many formats are tried."""
+        """Return the turn with `content` and a call with each of `arguments`; None if the template takes only one call.
+
+        Rendered once: many formats are tried.
+        """
+        if len(arguments) > 1 and self.template.features.form.single_calls:
+            return None
         key = repr((arguments, content))
         if key not in self._turns:
             message = {**_assistant(*arguments), "content": content}
