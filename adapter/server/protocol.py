@@ -167,6 +167,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._cancel_send_timer()
         if self._half_closed is not None:
             self._half_closed.stop()
+            # It refers to this object: a reference cycle otherwise.
+            self._half_closed = None
         for writer in list(self._writers):
             writer.disconnect()
 

@@ -145,7 +145,7 @@ def test_tokenize() -> None:
     assert (request.prompt, request.add_generation_prompt, request.chat_template_kwargs) == (None, False, {"a": 1})
     assert refusal(tokenize) == ("prompt", MISSING)
     assert refusal(tokenize, prompt="a", messages=messages) == ("prompt", CLASH)
-    assert refusal(tokenize, messages=[{"role": "user"}]) == ("messages[0].content", "invalid_type")
+    assert refusal(tokenize, messages=[{"role": "user", "content": None}]) == ("messages[0].content", "invalid_type")
 
 
 def test_detokenize() -> None:

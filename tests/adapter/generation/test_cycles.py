@@ -92,7 +92,7 @@ async def settled() -> None:
         {"temperature": 3},
         {"model": "nobody"},
         {"logit_bias": {"100000": 1}},
-        {"max_tokens": 200_000},
+        {"messages": [{"role": "user", "content": "x" * 200_000}]},
     ],
     ids=["plain", "choices", "stop", "tools", "wrong", "no-model", "no-token", "too-long"],
 )

@@ -72,7 +72,7 @@ def test_a_list_in_the_help() -> None:
     text = " ".join(command("adapter.cli", "serve", "--help").stdout.split())
     for flag in ("--node URL", "--api-key KEY", "--tool-format MODEL=FORMAT", "--cors-origin ORIGIN"):
         assert f"{flag} " in text
-    assert text.count("(may be repeated)") == 6
+    assert text.count("(may be repeated)") == 7
     assert "LIST" not in text
 
 
