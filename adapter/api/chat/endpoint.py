@@ -13,7 +13,7 @@ from adapter.api.chat.validation import read_envelope, read_request
 from adapter.api.common.body import Call, json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
-from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.common.pipeline import ModelEndpoint, StreamingEndpoint
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
@@ -25,7 +25,7 @@ from adapter.server.asgi import ASGIApp
 from subnet.aio import Sink
 
 
-class ChatEndpoint(ModelEndpoint[ChatEnvelope, Generation]):
+class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
     """Creates a chat completion, streamed or not, on either lane."""
 
     reader = read_envelope

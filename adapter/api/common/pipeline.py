@@ -85,15 +85,12 @@ class ModelEndpoint(ABC, Generic[R, W]):
             may_bound=settings.max_tokens_overflow == "bound",
         )
         request.record.works = fallback.works
-        if self.is_streamed(call.params):
-            prepare = partial(self._prepare_stream, call, fallback)
-            return EventStream(request.record, prepare, request.services.settings.sse_keep_alive, call.headers)
+        return await self.answer(call, fallback)
+
+    async def answer(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
+        """Prepare and run the work, and return the response."""
         await fallback.prepare()
         return await self.respond(call, fallback)
-
-    async def _prepare_stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
-        await fallback.prepare()
-        return self.stream(call, fallback)
 
     @abstractmethod
     def model(self, call: Call[R], models: ModelRegistry) -> str:
@@ -113,15 +110,30 @@ class ModelEndpoint(ABC, Generic[R, W]):
 
     @abstractmethod
     async def respond(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
-        """Run the work and return the response."""
+        """Run the prepared work and return the response."""
 
+
+class StreamingEndpoint(ModelEndpoint[R, W]):
+    """Base class of endpoints whose answers can be streamed."""
+
+    async def answer(self, call: Call[R], fallback: Fallback[W]) -> ASGIApp:
+        if not self.is_streamed(call.params):
+            return await super().answer(call, fallback)
+        request = call.request
+        prepare = partial(self._prepare_stream, call, fallback)
+        return EventStream(request.record, prepare, request.services.settings.sse_keep_alive, call.headers)
+
+    async def _prepare_stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
+        await fallback.prepare()
+        return self.stream(call, fallback)
+
+    @abstractmethod
     def is_streamed(self, params: R) -> bool:
         """Return whether the answer is to be streamed, by `stream` instead of `respond`."""
-        return False
 
+    @abstractmethod
     def stream(self, call: Call[R], fallback: Fallback[W]) -> StreamedAnswer:
         """Return the answer to stream. It must not refer to `call`, which would stay in memory for the whole stream."""
-        raise NotImplementedError
 
 
 def handlers(routes: Sequence[Route], services: Services) -> list[ASGIRouteHandler]:

@@ -8,7 +8,7 @@ from adapter.api.common.body import Call, json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.inputs import has_token_ids
-from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.common.pipeline import StreamingEndpoint
 from adapter.api.completions.batch import CompletionBatch
 from adapter.api.completions.collect import TextCollector
 from adapter.api.completions.prepare_text import prepare_text
@@ -24,7 +24,7 @@ from adapter.server.asgi import ASGIApp
 from subnet.aio import Sink
 
 
-class CompletionEndpoint(ModelEndpoint[CompletionEnvelope, CompletionBatch]):
+class CompletionEndpoint(StreamingEndpoint[CompletionEnvelope, CompletionBatch]):
     """Creates a text completion, streamed or not, on either lane."""
 
     reader = read_envelope
