@@ -91,7 +91,7 @@ def _accumulated(message: Json) -> Json:
 
 
 def _in_parts(message: Json) -> Json:
-    """Cline, Roo Code and LibreChat: contents are parts, and none if there is no text."""
+    """Cline, Roo Code and LibreChat: contents are lists of parts, empty without text."""
     content = message.get("content")
     parts = [{"type": "text", "text": content}] if content else []
     return {**message, "content": parts, "reasoning_details": []}

@@ -183,7 +183,7 @@ class ResponseWriter:
 
     def send_probe(self) -> bool:
         """Send something that says nothing yet: a keep-alive if the response has started, its first bytes otherwise.
-        Returns False if there is no such thing, as in the middle of a response that is not a stream.
+        Returns False if nothing can be sent, as in the middle of a response that is not a stream.
         """
         if self._started:
             if self.keep_alive:

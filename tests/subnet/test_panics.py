@@ -26,7 +26,7 @@ class Panicking(LocalEncoder):
 
 
 def test_a_panic_becomes_an_error(capfd: pytest.CaptureFixture[str]) -> None:
-    """A panic, which is no Exception, is raised as LibraryPanic; errors, and exits of other kinds, pass unchanged."""
+    """A panic, a BaseException, is raised as LibraryPanic; errors, and exits of other kinds, pass unchanged."""
     with pytest.raises(LibraryPanic, match="StackOverflow"), panics_as_errors:
         ENCODING.encode_ordinary(SPACES)
     for error in (ValueError("invalid"), KeyboardInterrupt(), SystemExit(3)):

@@ -11,8 +11,8 @@ _BOM = b"\xef\xbb\xbf"
 _HALF = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _PAIR = rb"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 # Text up to the next half that is alone, or up to the end: pairs and other escapes are skipped as a whole, so that
-# "\\ud83d", which is a backslash and letters, is no half. It matches anywhere, which takes linear time, and in parts,
-# between which other threads can run.
+# "\\ud83d", a backslash and letters, is not taken for a half. It matches anywhere, which takes linear time, and in
+# parts, between which other threads can run.
 _UP_TO_HALF = re.compile(
     rb"((?:[^\\]++|\\(?:" + _PAIR + rb"|(?!" + _HALF + rb").)){0,8192}+)(\\" + _HALF + rb")?", re.DOTALL
 )

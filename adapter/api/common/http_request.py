@@ -33,8 +33,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 class Target(msgspec.Struct, frozen=True):
     """What the path of a request refers to.
 
-    `path` is the canonical path. `endpoint` is that of the route, without the name in braces; None if there is no such
-    endpoint. `model` is the model that an alias names. `open`: no API key is required.
+    `path` is the canonical path. `endpoint` is that of the route, without the name in braces; None if the path has
+    none. `model` is the model that an alias names. `open`: no API key is required.
     """
 
     path: str

@@ -135,7 +135,7 @@ async def test_without_an_origin() -> None:
         for response in (await client.post(CHAT, json=ASK), await client.options(CHAT), await client.get("/v1/models")):
             assert response.status_code in (200, 204)
             assert not [name for name in response.headers if name.startswith("access-control-")]
-        # Not a preflight, as there is no method.
+        # Not a preflight: it does not name a method.
         options = await client.options(CHAT, headers={"origin": "http://localhost"})
         assert (options.status_code, options.headers["allow"]) == (204, "POST, OPTIONS")
 

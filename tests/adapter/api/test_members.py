@@ -1,4 +1,4 @@
-"""Members of messages, tools and other parameters that nobody knows."""
+"""Unknown members of messages, tools and other parameters."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ async def test_only_failures_in_a_row_count(other: SubnetError) -> None:
 
 
 async def test_an_answer_clears_the_suspicion() -> None:
-    """A request that another node answers is no longer suspected: nodes may die under it again and again."""
+    """An answer from another node clears the suspicion: nodes may die under the request again and again."""
     asked = count()
 
     def script(request: object) -> list[Step]:

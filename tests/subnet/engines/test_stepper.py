@@ -276,7 +276,7 @@ class BrokenSampler(Sampler):
 
 
 class Panic(BaseException):
-    """Error that is no Exception, like the panic of a library."""
+    """Error that `except Exception` does not catch, like the panic of a library."""
 
 
 class SelectiveContext(CountingContext):

@@ -51,7 +51,7 @@ def test_token_ids() -> None:
 
 
 def test_a_child_that_ended_is_replaced() -> None:
-    """A child that is killed between two texts is no fault of the next one, which is encoded."""
+    """If the child is killed between two texts, the next one is encoded by a new child."""
     encoder = ProcessEncoder(BYTES)
     (child,) = children()
     child.kill()
