@@ -108,4 +108,4 @@ def _events(response: HTTPResponse) -> Iterator[Any]:
         elif line.startswith(b": nodes "):
             yield Comment(line.count(b",") + 1)
         else:
-            assert line == b"\n", f"neither an event nor a comment: {line!r}"
+            assert line in (b"\n", b": keep-alive\n"), f"neither an event nor a comment: {line!r}"
