@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -50,6 +52,18 @@ class Fleet(Generic[S]):
                 (victim or self.first).kill()
 
         return self.ask(lane, question, on_text)
+
+    def ask_all_and_kill(self, question: Question, cut: int) -> dict[Lane, Answer]:
+        """Ask through all gateways at once, and kill the server that answers once each has `cut` pieces of text."""
+        reached = Barrier(len(self.gateways), self.first.kill, timeout=60)
+
+        def on_text(pieces: int) -> None:
+            if pieces == cut:
+                reached.wait()
+
+        with ThreadPoolExecutor(len(self.gateways)) as pool:
+            asked = {lane: pool.submit(self.ask, lane, question, on_text) for lane in self.gateways}
+        return {lane: one.result() for lane, one in asked.items()}
 
     def mend(self) -> None:
         """Start killed servers again and wait until all gateways use them."""

@@ -8,9 +8,9 @@ from subnet.node_info import Lane
 from tests.engines.conftest import Servers
 from tests.faults.asking import Question
 
-REQUESTS = 60
+REQUESTS = 40
 """Many times what vLLM generates at once."""
-QUESTION = Question(prompt="Count.", max_tokens=40, seed=None, more={"ignore_eos": True})
+QUESTION = Question(prompt="Count.", max_tokens=32, seed=None, more={"ignore_eos": True})
 
 
 def test_a_queue(servers: Servers, lane: Lane) -> None:

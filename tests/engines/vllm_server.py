@@ -14,7 +14,7 @@ CONTEXT = 1024
 SEQUENCES = 8
 """Number of answers at once; vLLM queues further requests."""
 _FLAGS = (
-    *("--served-model-name", NAME, "--enforce-eager", "--dtype", "bfloat16"),
+    *("--served-model-name", NAME, "--enforce-eager", "--dtype", "float32"),
     *("--max-model-len", str(CONTEXT), "--max-num-seqs", str(SEQUENCES), "--enable-prompt-tokens-details"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
 )

@@ -107,5 +107,7 @@ def _events(response: HTTPResponse) -> Iterator[Any]:
             yield json.loads(data) if data != b"[DONE]" else "[DONE]"
         elif line.startswith(b": nodes "):
             yield Comment(line.count(b",") + 1)
+        elif line.startswith(b": x-subnet-switches: "):
+            yield Comment(int(line.rpartition(b" ")[2]) + 1)
         else:
-            assert line in (b"\n", b": keep-alive\n"), f"neither an event nor a comment: {line!r}"
+            assert line.startswith((b"\n", b": keep-alive", b": x-")), f"neither an event nor a comment: {line!r}"
