@@ -13,7 +13,7 @@ from tests.layers import folder_graph, folders, imports_of, modules
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
     *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.panics", "subnet.signals"),
-    *("subnet.stop_scanner", "subnet.version"),
+    *("subnet.stop_scanner", "subnet.threads", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -92,7 +92,7 @@ ALLOWED = {
         "subnet.authorizers subnet.engines subnet.engines.llama_server subnet.engines.sglang subnet.engines.vllm"
         " subnet.http subnet.protocols subnet.protocols.openai subnet.wire"
     ),
-    "subnet.protocols": "subnet.authorizers subnet.engines subnet.wire",
+    "subnet.protocols": "subnet.authorizers subnet.engines subnet.http subnet.wire",
     "subnet.protocols.openai": "subnet.http subnet.models subnet.protocols subnet.wire",
     "subnet.authorizers": "subnet.wire",
     "subnet.wire": "",
@@ -122,7 +122,18 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "artefact_cache", "child_process"),
+    *(
+        "errors",
+        "inflate",
+        "panics",
+        "signals",
+        "threads",
+        "version",
+        "stop_scanner",
+        "aio",
+        "artefact_cache",
+        "child_process",
+    ),
     *("chat", "tensors", "node_info", "generation"),
 ]
 
