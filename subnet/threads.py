@@ -35,6 +35,7 @@ class Threads:
         self._pending: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._started = 0
         self._idle = 0
+        self._closed = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` in one of the threads, with the caller's context variables, and return its result.
@@ -45,9 +46,11 @@ class Threads:
         return await asyncio.wrap_future(self.submit(partial(context.run, work, *args, **kwargs)))
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Call `work` in one of the threads, and return the future of its result."""
+        """Call `work` in one of the threads, and return the future of its result. Raises RuntimeError once closed."""
         future: Future[T] = Future()
         with self._changed:
+            if self._closed:
+                raise RuntimeError(f"the threads {self._name} are closed")
             self._pending.append((future, work))
             if len(self._pending) <= self._idle:
                 self._changed.notify()
@@ -56,17 +59,34 @@ class Threads:
                 threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
         return future
 
+    def close(self) -> None:
+        """End the threads, each after the work that it does; work that has not begun is cancelled."""
+        with self._changed:
+            self._closed = True
+            pending, self._pending = list(self._pending), deque()
+            self._changed.notify_all()
+        for future, _ in pending:
+            future.cancel()
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._idle += 1
-                self._changed.wait_for(lambda: self._pending)
+                self._changed.wait_for(lambda: self._pending or self._closed)
                 self._idle -= 1
+                if self._closed:
+                    return
                 future, work = self._pending.popleft()
             if future.set_running_or_notify_cancel():
                 _complete(future, work)
             # The result, and what the work refers to, must not live until the next work comes.
             del future, work
+
+
+async def run(name: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work` in a thread of its own, named `name`, as Threads.run does, and return its result."""
+    context = copy_context()
+    return await asyncio.wrap_future(start(name, partial(context.run, work, *args, **kwargs)))
 
 
 def start(name: str, work: Callable[[], T]) -> Future[T]:

@@ -65,6 +65,27 @@ async def test_cancelled_work() -> None:
     assert done == [2]
 
 
+async def test_closing() -> None:
+    """Closing ends the threads after the work that they do, and cancels the rest."""
+    pool, entered, leave = Threads(1, "test-closing"), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        entered.set()
+        return leave.wait()
+
+    first, second = pool.submit(work), pool.submit(leave.wait)
+    assert await asyncio.to_thread(entered.wait, 10)
+    pool.close()
+    leave.set()
+    assert await asyncio.wrap_future(first)
+    assert second.cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(leave.wait)
+    for thread in threading.enumerate():
+        if thread.name.startswith("test-closing"):
+            await asyncio.to_thread(thread.join)
+
+
 _PROGRAM = """\
 import asyncio, sys, threading
 from subnet import threads
