@@ -81,6 +81,7 @@ def _gateway(options: argparse.Namespace) -> None:
 
     from adapter.process import commands
     from adapter.process.gateway import set_up_logging
+    from subnet import threads
 
     set_up_logging(settings.log_level)
     if options.command == "up":
@@ -88,6 +89,7 @@ def _gateway(options: argparse.Namespace) -> None:
     serve = commands.up if options.command == "up" else commands.serve
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, _print_line))
+    threads.exit_if_busy()
 
 
 def _nodes(options: argparse.Namespace) -> None:

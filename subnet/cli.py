@@ -40,6 +40,7 @@ def _node(options: argparse.Namespace) -> None:
     import asyncio
     import logging
 
+    from subnet import threads
     from subnet.node.run import run
     from subnet.node.settings import reader
 
@@ -47,6 +48,7 @@ def _node(options: argparse.Namespace) -> None:
     settings = reader.load(options.config, flags=flags)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     asyncio.run(run(settings, _print_line))
+    threads.exit_if_busy()
 
 
 def _print_line(line: str) -> None:

@@ -18,6 +18,7 @@ from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
 from adapter.process.gateway import run, set_up_logging
 from adapter.process.workers import WorkerConfig
+from subnet import threads
 
 _MAX_MESSAGE = 1 << 18
 
@@ -45,6 +46,7 @@ def main() -> None:
         if _is_orphan(channel):
             # The parent was killed, so it cannot remove the directory.
             rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    threads.exit_if_busy()
 
 
 def _is_orphan(channel: socket.socket) -> bool:

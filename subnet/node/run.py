@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from subnet import threads
 from subnet.authorizers import TokenAuthorizer
 from subnet.engines.base import Engine
 from subnet.errors import NodeError, SettingsError
@@ -122,7 +123,7 @@ async def run(settings: NodeSettings, report: Report) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(handle_signals(lambda: abort.set() if drain.is_set() else drain.set(), report))
         with _exit_when_set(drain, report):
-            engine = await asyncio.to_thread(make_engine, settings, report)
+            engine = await threads.run("load", make_engine, settings, report)
             report(_starting_line(settings))
             try:
                 await stack.enter_async_context(engine)
