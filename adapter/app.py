@@ -20,6 +20,7 @@ from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
 from adapter.api.routes import ROUTES
 from adapter.config import Settings
+from adapter.counts import CountStore
 from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
@@ -38,10 +39,11 @@ def build_app(
     session_manager: SessionManager,
     lifecycle: Lifecycle | None = None,
     cache: ArtefactCache | None = None,
+    counts: CountStore | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`.
 
-    Tokenizers of nodes are kept in `cache`, if there is one.
+    Tokenizers of nodes are kept in `cache`, if there is one. Requests are counted in `counts`, by default in memory.
     """
     models = ModelRegistry(
         remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models(), cache
@@ -52,7 +54,7 @@ def build_app(
         sessions=session_manager,
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
-        metrics=Metrics(remote_manager),
+        metrics=Metrics(remote_manager, counts),
     )
     remote_manager.compare_cards(models.digest, settings.cards())
     paths = PathTable(ROUTES)

@@ -21,12 +21,12 @@ ALLOWED = {
     # The gateway, from the top down.
     "adapter.cli": "adapter.config adapter.process subnet.config",
     "adapter.process": (
-        "adapter.app adapter.api.operator adapter.config adapter.lifecycle adapter.server"
+        "adapter.app adapter.api.operator adapter.config adapter.counts adapter.lifecycle adapter.server"
         " subnet subnet.authorizers subnet.client subnet.detect subnet.http subnet.models subnet.node"
         " subnet.pool.policies"
     ),
     "adapter.app": (
-        "adapter.api adapter.api.common adapter.config adapter.errors adapter.generation"
+        "adapter.api adapter.api.common adapter.config adapter.counts adapter.errors adapter.generation"
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
@@ -54,7 +54,8 @@ ALLOWED = {
         "adapter.auth adapter.config adapter.decode adapter.errors adapter.generation adapter.grammar"
         " adapter.lifecycle adapter.metrics adapter.offload adapter.request_id adapter.server subnet"
     ),
-    "adapter.metrics": "adapter.decode adapter.generation subnet",
+    "adapter.metrics": "adapter.counts adapter.generation subnet",
+    "adapter.counts": "adapter.decode adapter.generation",
     "adapter.generation": (
         "adapter.decode adapter.errors adapter.grammar adapter.offload adapter.prompt adapter.request_id adapter.tools"
         " adapter.tools.derive adapter.tools.formats adapter.tools.reading"
