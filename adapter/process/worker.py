@@ -20,6 +20,7 @@ from adapter.process.serve import Ready
 from adapter.process.supervisor import Report
 from adapter.process.workers import WorkerConfig
 from subnet import threads
+from subnet.output import print_line
 
 _MAX_MESSAGE = 1 << 18
 
@@ -32,11 +33,11 @@ def main() -> None:
         set_up_logging(config.settings.log_level)
 
         def report(line: str) -> None:
-            print(f"{config.name}: {line}", flush=True)
+            print_line(f"{config.name}: {line}")
 
         def report_node(line: str) -> None:
             if config.reports_nodes:
-                print(line, flush=True)
+                print_line(line)
 
         def ready(models: Sequence[str]) -> None:
             channel.send(msgspec.json.encode(models))
