@@ -12,8 +12,8 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.output", "subnet.panics"),
-    *("subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
+    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.listening", "subnet.output"),
+    *("subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -123,7 +123,7 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "inflate", "output", "panics", "signals", "threads", "version", "stop_scanner", "aio"),
+    *("errors", "inflate", "listening", "output", "panics", "signals", "threads", "version", "stop_scanner", "aio"),
     *("artefact_cache", "child_process", "chat", "tensors", "node_info", "generation"),
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,6 @@ from adapter.server.asgi import ASGIApp
 from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
 from adapter.server.uvicorn_check import check_uvicorn
-from subnet.errors import SettingsError
 from subnet.signals import handle_signals
 
 # Seconds that uvicorn waits for the clients of idle connections to close them.
@@ -52,18 +50,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SettingsError if the address is in use or invalid."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=4096)
-    except OSError as error:
-        # Python appends "(while attempting to bind on address ...)" to the system's message.
-        reason = str(error.strerror).partition(" (while")[0]
-        hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
-        raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
 
 
 async def serve(
