@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -28,7 +28,7 @@ from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
-from adapter.server.response_writer import Header, writer_of
+from adapter.server.response_writer import CLOSE, Header, writer_of
 from subnet import RemoteManager, SessionManager
 from subnet.artefact_cache import ArtefactCache
 
@@ -66,7 +66,7 @@ def build_app(
         debug=False,
     )
     access_log = AccessLog(services.metrics, log=settings.access_log)
-    return App(cast(ASGIApp, app), access_log, paths, Gate(settings))
+    return App(cast(ASGIApp, app), access_log, paths, Gate(settings), services.lifecycle)
 
 
 def _aliases(settings: Settings) -> Aliases:
@@ -77,14 +77,16 @@ class App:
     """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
 
     It starts and ends the record of each request, checks its head, resolves aliases of paths, checks origins and API
-    keys, and cancels the work if the client disconnects.
+    keys, and cancels the work if the client disconnects. While the gateway is draining, it lets each connection be
+    closed after its response.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate, lifecycle: Lifecycle) -> None:
         self._app = app
         self._access = access
         self._paths = paths
         self._gate = gate
+        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,13 +97,16 @@ class App:
         scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
         cors_headers = self._gate.response_headers(scope["headers"])
-        writer.add_headers(lambda status: [*record.start_response(status), *cors_headers])
+        writer.add_headers(lambda status: [*record.start_response(status), *cors_headers, *self._closing()])
         try:
             with suppress(ClientDisconnected):
                 await cancel_on_disconnect(writer, self._respond(scope, receive, send))
         finally:
             self._access.finish(scope, record)
         return None
+
+    def _closing(self) -> Sequence[Header]:
+        return (CLOSE,) if self._lifecycle.draining else ()
 
     def error_headers(self, headers: Iterable[Header]) -> list[Header]:
         """Return the headers of the server's own error responses, to requests with `headers`."""

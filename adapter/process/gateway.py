@@ -96,7 +96,9 @@ async def run(
             lifecycle,
             report,
             lambda: ready(list(remote_manager.models())),
+            shutdown_delay=settings.shutdown_delay,
             drain_timeout=settings.drain_timeout,
+            idle_timeout=settings.client_idle_timeout,
         )
 
 
