@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -20,6 +20,7 @@ from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
 from adapter.api.routes import ROUTES
 from adapter.config import Settings
+from adapter.counts import CountStore
 from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
@@ -27,7 +28,7 @@ from adapter.lifecycle import Lifecycle
 from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope, Send
 from adapter.server.disconnect import cancel_on_disconnect
-from adapter.server.response_writer import Header, writer_of
+from adapter.server.response_writer import CLOSE, Header, writer_of
 from subnet import RemoteManager, SessionManager
 from subnet.artefact_cache import ArtefactCache
 
@@ -38,10 +39,11 @@ def build_app(
     session_manager: SessionManager,
     lifecycle: Lifecycle | None = None,
     cache: ArtefactCache | None = None,
+    counts: CountStore | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application. The caller enters and exits `remote_manager`.
 
-    Tokenizers of nodes are kept in `cache`, if there is one.
+    Tokenizers of nodes are kept in `cache`, if there is one. Requests are counted in `counts`, by default in memory.
     """
     models = ModelRegistry(
         remote_manager, settings.tool_formats(), _aliases(settings), settings.promised_models(), cache
@@ -52,7 +54,7 @@ def build_app(
         sessions=session_manager,
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
-        metrics=Metrics(remote_manager),
+        metrics=Metrics(remote_manager, counts),
     )
     remote_manager.compare_cards(models.digest, settings.cards())
     paths = PathTable(ROUTES)
@@ -64,7 +66,7 @@ def build_app(
         debug=False,
     )
     access_log = AccessLog(services.metrics, log=settings.access_log)
-    return App(cast(ASGIApp, app), access_log, paths, Gate(settings))
+    return App(cast(ASGIApp, app), access_log, paths, Gate(settings), services.lifecycle)
 
 
 def _aliases(settings: Settings) -> Aliases:
@@ -75,14 +77,16 @@ class App:
     """Outermost ASGI layer. All requests pass through it, also those without an endpoint.
 
     It starts and ends the record of each request, checks its head, resolves aliases of paths, checks origins and API
-    keys, and cancels the work if the client disconnects.
+    keys, and cancels the work if the client disconnects. While the gateway is draining, it lets each connection be
+    closed after its response.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog, paths: PathTable, gate: Gate, lifecycle: Lifecycle) -> None:
         self._app = app
         self._access = access
         self._paths = paths
         self._gate = gate
+        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,13 +97,16 @@ class App:
         scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
         cors_headers = self._gate.response_headers(scope["headers"])
-        writer.add_headers(lambda status: [*record.start_response(status), *cors_headers])
+        writer.add_headers(lambda status: [*record.start_response(status), *cors_headers, *self._closing()])
         try:
             with suppress(ClientDisconnected):
                 await cancel_on_disconnect(writer, self._respond(scope, receive, send))
         finally:
             self._access.finish(scope, record)
         return None
+
+    def _closing(self) -> Sequence[Header]:
+        return (CLOSE,) if self._lifecycle.draining else ()
 
     def error_headers(self, headers: Iterable[Header]) -> list[Header]:
         """Return the headers of the server's own error responses, to requests with `headers`."""

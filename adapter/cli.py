@@ -6,10 +6,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
+from subnet.output import print_line
 from subnet.version import VERSION
 
 _UP = """\
@@ -81,13 +81,15 @@ def _gateway(options: argparse.Namespace) -> None:
 
     from adapter.process import commands
     from adapter.process.gateway import set_up_logging
+    from subnet import threads
 
     set_up_logging(settings.log_level)
     if options.command == "up":
-        settings = commands.resolve_model(settings, _print_line)
+        settings = commands.resolve_model(settings, print_line)
     serve = commands.up if options.command == "up" else commands.serve
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, _print_line))
+        runner.run(serve(settings, print_line))
+    threads.exit_if_busy()
 
 
 def _nodes(options: argparse.Namespace) -> None:
@@ -95,13 +97,7 @@ def _nodes(options: argparse.Namespace) -> None:
 
     data = nodes_command.fetch(options.url, options.api_key)
     table = nodes_command.decode(options.url, data)
-    _print_line(data.decode() if options.json else nodes_command.format_table(table))
-
-
-def _print_line(line: str) -> None:
-    # The terminal may have been closed, and the reader of a pipe may have exited.
-    with suppress(OSError):
-        print(line, flush=True)
+    print_line(data.decode() if options.json else nodes_command.format_table(table))
 
 
 def build_parser() -> Parser:

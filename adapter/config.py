@@ -159,6 +159,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=1, description="maximum share of requests for which a second node is asked")
     ] = 0.1
     max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
+    client_idle_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="how long a client's connection without a request is kept open, in seconds; a reverse proxy"
+            " must close its own earlier",
+        ),
+    ] = 75.0
+    shutdown_delay: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="time between the signal to shut down and the end of an idle gateway, in seconds: `/readyz` is"
+            " 503 and requests are still served, so that load balancers notice",
+        ),
+    ] = 0.0
     drain_timeout: Annotated[
         float, Meta(ge=0, description="time that running requests get to finish on shutdown, in seconds")
     ] = 30.0

@@ -1,135 +1,102 @@
-"""Metrics of the gateway, in Prometheus' text format. They are updated when a request ends, never for each token.
-
-If there are several worker processes, prometheus_client keeps the values in files, in the directory that the parent
-process sets as PROMETHEUS_MULTIPROC_DIR before they import it. Each worker then reports the sum of all, including those
-that have exited.
-"""
+"""Metrics of the gateway, in Prometheus' text format. They are updated when a request ends, never for each token."""
 
 from __future__ import annotations
 
 import collections
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 
-import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from adapter.decode.usage import Usage
-from adapter.generation.base import TriedNodes, Work
+from adapter.counts import BOUNDS, Counts, CountStore, LocalCounts, ModelCounts
+from adapter.generation.base import Work
 from subnet import RemoteManager
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
-
-class _ModelMetrics(msgspec.Struct, frozen=True):
-    """Metrics of one model, with their labels already resolved."""
-
-    answers: Counter
-    switches: Counter
-    diverged: Counter
-    prompt: Counter
-    completion: Counter
-    replayed: Counter
-    seconds: Histogram
-
-    def record(self, seconds: float, tried: Sequence[TriedNodes], usage: Usage) -> None:
-        self.answers.inc(len(tried))
-        if switches := sum(len(answer.nodes) - 1 for answer in tried):
-            self.switches.inc(switches)
-            self.replayed.inc(sum(answer.replayed_tokens for answer in tried))
-            self.diverged.inc(sum(answer.diverged for answer in tried))
-        self.prompt.inc(usage.prompt_tokens)
-        self.completion.inc(usage.completion_tokens)
-        self.seconds.observe(seconds)
+_LABELS = [*map(floatToGoString, BOUNDS), "+Inf"]
 
 
 class Metrics:
-    """Metrics of one gateway. `remotes` is its node table, which is read when metrics are requested."""
+    """Metrics of one gateway. `remotes` is its node table, which is read when metrics are requested; requests are
+    counted in `counts`.
+    """
 
-    def __init__(self, remotes: RemoteManager) -> None:
-        self.registry = CollectorRegistry()
-        self._exported = _create_multiprocess_registry() if "PROMETHEUS_MULTIPROC_DIR" in os.environ else self.registry
-        self._exported.register(_NodeCollector(remotes))
-        self._requests = Counter(
-            "adapter_requests",
-            "Finished HTTP requests, by endpoint and status code",
-            ["endpoint", "status"],
-            registry=self.registry,
-        )
-        self._answers = Counter(
-            "adapter_answers", "Answers of nodes, embeddings included, by model", ["model"], registry=self.registry
-        )
-        self._switches = Counter(
-            "adapter_switches", "Attempts after the first, by model", ["model"], registry=self.registry
-        )
-        self._diverged = Counter(
-            "adapter_diverged_answers",
-            "Answers whose beginning a node did not repeat, by model",
-            ["model"],
-            registry=self.registry,
-        )
-        self._tokens = Counter(
-            "adapter_tokens",
-            "Prompt and completion tokens, and those replayed after a failure, by model",
-            ["model", "kind"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "adapter_answer_seconds",
-            "Request duration in seconds, by model",
-            ["model"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        # Looking up a label costs more than counting.
-        self._request_counter = lru_cache(self._create_request_counter)
-        self._model_metrics = lru_cache(self._create_model_metrics)
+    def __init__(self, remotes: RemoteManager, counts: CountStore | None = None) -> None:
+        self._remotes = remotes
+        self._counts = counts or LocalCounts()
 
     def record_request(self, endpoint: str, status: int, seconds: float, works: Iterable[Work]) -> None:
         """Count a finished request to `endpoint`, which took `seconds`, and the work done for it."""
-        self._request_counter(endpoint, status).inc()
-        for work in works:
-            if tried := work.tried_nodes:
-                self._model_metrics(work.card.id).record(seconds, tried, work.usage)
+        self._counts.current().record(endpoint, status, seconds, works)
 
-    def to_text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._exported)
-
-    def _create_request_counter(self, endpoint: str, status: int) -> Counter:
-        return self._requests.labels(endpoint, str(status))
-
-    def _create_model_metrics(self, name: str) -> _ModelMetrics:
-        return _ModelMetrics(
-            self._answers.labels(name),
-            self._switches.labels(name),
-            self._diverged.labels(name),
-            self._tokens.labels(name, "prompt"),
-            self._tokens.labels(name, "completion"),
-            self._tokens.labels(name, "replayed"),
-            self._seconds.labels(name),
-        )
+    async def to_text(self) -> bytes:
+        """Return all metrics in Prometheus' text format. Raises TimeoutError if another process does not respond."""
+        return generate_latest(_Families(families(await self._counts.total(), self._remotes)))
 
 
-class _NodeCollector(Collector):
-    """Collector of the number of nodes by state, from the node table of this process."""
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def __init__(self, remotes: RemoteManager) -> None:
-        self._remotes = remotes
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("adapter_nodes", "Nodes, by state", labels=["state"])
-        states = collections.Counter(str(self._remotes.status(remote).state) for remote in self._remotes.remotes)
-        for state, count in states.items():
-            family.add_metric([state], count)
-        yield family
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
-def _create_multiprocess_registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
+def families(counts: Counts, remotes: RemoteManager) -> Iterator[Metric]:
+    """Yield all metrics: the counts, and the number of nodes by state in the node table of this process."""
+    requests = CounterMetricFamily(
+        "adapter_requests", "Finished HTTP requests, by endpoint and status code", labels=["endpoint", "status"]
+    )
+    for (endpoint, status), count in counts.requests.items():
+        requests.add_metric([endpoint, str(status)], count)
+    yield requests
+    yield _counter("answers", "Answers of nodes, embeddings included, by model", counts)
+    yield _counter("switches", "Attempts after the first, by model", counts)
+    name, text = "adapter_diverged_answers", "Answers whose beginning a node did not repeat, by model"
+    yield _counter("diverged", text, counts, name)
+    yield _tokens(counts)
+    yield _durations(counts)
+    yield _nodes(remotes)
+
+
+def _counter(field: str, text: str, counts: Counts, name: str = "") -> CounterMetricFamily:
+    family = CounterMetricFamily(name or f"adapter_{field}", text, labels=["model"])
+    for model, one in counts.models.items():
+        family.add_metric([model], getattr(one, field))
+    return family
+
+
+def _tokens(counts: Counts) -> CounterMetricFamily:
+    text = "Prompt and completion tokens, and those replayed after a failure, by model"
+    family = CounterMetricFamily("adapter_tokens", text, labels=["model", "kind"])
+    for model, one in counts.models.items():
+        for kind in ("prompt", "completion", "replayed"):
+            family.add_metric([model, kind], getattr(one, kind))
+    return family
+
+
+def _durations(counts: Counts) -> HistogramMetricFamily:
+    text = "Request duration in seconds, by model"
+    family = HistogramMetricFamily("adapter_answer_seconds", text, labels=["model"])
+    for model, one in counts.models.items():
+        family.add_metric([model], _buckets(one), one.seconds)
+    return family
+
+
+def _buckets(counts: ModelCounts) -> list[tuple[str, float]]:
+    """Return the number of requests up to each bound."""
+    sums: list[tuple[str, float]] = []
+    total = 0
+    for label, count in zip(_LABELS, counts.durations, strict=True):
+        total += count
+        sums.append((label, total))
+    return sums
+
+
+def _nodes(remotes: RemoteManager) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("adapter_nodes", "Nodes, by state", labels=["state"])
+    states = collections.Counter(str(remotes.status(remote).state) for remote in remotes.remotes)
+    for state, count in states.items():
+        family.add_metric([state], count)
+    return family

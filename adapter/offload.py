@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
+
+from subnet.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,16 +17,15 @@ OFFLOAD_THRESHOLD = 32 * 1024
 """Minimum size of a request, in bytes, to process it in a thread. Below that, the thread costs more than it saves."""
 
 # Threads share the GIL, so a larger number would delay the streams after all.
-_threads = ThreadPoolExecutor(2, "large-request")
-
+_threads = Threads(2, "large-request")
 
 # For work that mostly waits, for a node to tokenize: it must not keep large requests of other models waiting.
-_waiting_threads = ThreadPoolExecutor(32, "waiting-request")
+_waiting_threads = Threads(32, "waiting-request")
 
 
 async def offload_waiting(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `work`, which may wait for a node, in a thread, and return its result."""
-    return await asyncio.get_running_loop().run_in_executor(_waiting_threads, lambda: work(*args, **kwargs))
+    return await _waiting_threads.run(work, *args, **kwargs)
 
 
 async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,7 +36,7 @@ async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwa
     """
     if size < OFFLOAD_THRESHOLD:
         return work(*args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_threads, lambda: work(*args, **kwargs))
+    return await _threads.run(work, *args, **kwargs)
 
 
 class _Pauses:

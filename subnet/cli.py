@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
+from subnet.output import LogHandler, print_line
 from subnet.version import VERSION
 
 _NODE = """\
@@ -40,19 +40,17 @@ def _node(options: argparse.Namespace) -> None:
     import asyncio
     import logging
 
+    from subnet import threads
     from subnet.node.run import run
     from subnet.node.settings import reader
 
     flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
     settings = reader.load(options.config, flags=flags)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(settings, _print_line))
-
-
-def _print_line(line: str) -> None:
-    # The terminal may have been closed, and the reader of a pipe may have exited.
-    with suppress(OSError):
-        print(line, flush=True)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()]
+    )
+    asyncio.run(run(settings, print_line))
+    threads.exit_if_busy()
 
 
 def build_parser() -> Parser:

@@ -32,7 +32,7 @@ _SLOW = {
     *("test_policies", "test_pretrained", "test_pretrained_hub", "test_providers", "test_sglang_engine"),
     *("test_socket_writer", "test_strict_calls", "test_text_completions", "test_tokenizer_native"),
     *("test_tokens", "test_transformers_engine", "test_transformers_killed"),
-    *("test_up", "test_workers"),
+    *("test_nginx", "test_shutdown", "test_up", "test_workers"),
 }
 _SLOW_FOLDERS = {"faults", "clients"}
 

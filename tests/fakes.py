@@ -13,9 +13,9 @@ import uvicorn
 
 from adapter.app import build_app
 from adapter.config import Settings
-from adapter.process.serve import bind
 from adapter.server.protocol import HttpProtocol
 from subnet import Limits, RemoteManager, SessionManager
+from subnet.listening import bind
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol, Step
 from tests.recording import Recording

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
 from adapter.api.common import contract
 from adapter.api.routes import ROUTES
 from adapter.cli import build_parser as adapter_parser
 from adapter.config import ModelSpec, Settings, reader
+from adapter.counts import Counts
 from adapter.errors import rows
-from adapter.metrics import Metrics
+from adapter.metrics import families
 from subnet import RemoteManager
 from subnet.cli import build_parser as subnet_parser
 from subnet.config.reader import struct_table
@@ -62,14 +62,12 @@ def errors() -> str:
 
 
 def metrics() -> str:
-    """Return the table of metrics: all counters and histograms, and the gauge that is computed on request."""
+    """Return the table of metrics."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for metric in vars(Metrics(RemoteManager([]))).values():
-        if isinstance(metric, MetricWrapperBase):
-            name = f"{metric._name}_total" if metric._type == "counter" else metric._name
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            lines.append(f"| `{name}` | {metric._type} | {labels} | {metric._documentation} |")
-    lines.append("| `adapter_nodes` | gauge | `state` | Nodes, by state |")
+    for family in families(Counts(), RemoteManager([])):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in vars(family)["_labelnames"])
+        lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return "\n".join(lines) + "\n"
 
 

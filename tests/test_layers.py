@@ -12,8 +12,8 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.panics", "subnet.signals"),
-    *("subnet.stop_scanner", "subnet.version"),
+    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.listening", "subnet.output"),
+    *("subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -21,12 +21,12 @@ ALLOWED = {
     # The gateway, from the top down.
     "adapter.cli": "adapter.config adapter.process subnet.config",
     "adapter.process": (
-        "adapter.app adapter.api.operator adapter.config adapter.lifecycle adapter.server"
+        "adapter.app adapter.api.operator adapter.config adapter.counts adapter.lifecycle adapter.server"
         " subnet subnet.authorizers subnet.client subnet.detect subnet.http subnet.models subnet.node"
         " subnet.pool.policies"
     ),
     "adapter.app": (
-        "adapter.api adapter.api.common adapter.config adapter.errors adapter.generation"
+        "adapter.api adapter.api.common adapter.config adapter.counts adapter.errors adapter.generation"
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
@@ -54,7 +54,8 @@ ALLOWED = {
         "adapter.auth adapter.config adapter.decode adapter.errors adapter.generation adapter.grammar"
         " adapter.lifecycle adapter.metrics adapter.offload adapter.request_id adapter.server subnet"
     ),
-    "adapter.metrics": "adapter.decode adapter.generation subnet",
+    "adapter.metrics": "adapter.counts adapter.generation subnet",
+    "adapter.counts": "adapter.decode adapter.generation",
     "adapter.generation": (
         "adapter.decode adapter.errors adapter.grammar adapter.offload adapter.prompt adapter.request_id adapter.tools"
         " adapter.tools.derive adapter.tools.formats adapter.tools.reading"
@@ -92,7 +93,7 @@ ALLOWED = {
         "subnet.authorizers subnet.engines subnet.engines.llama_server subnet.engines.sglang subnet.engines.vllm"
         " subnet.http subnet.protocols subnet.protocols.openai subnet.wire"
     ),
-    "subnet.protocols": "subnet.authorizers subnet.engines subnet.wire",
+    "subnet.protocols": "subnet.authorizers subnet.engines subnet.http subnet.wire",
     "subnet.protocols.openai": "subnet.http subnet.models subnet.protocols subnet.wire",
     "subnet.authorizers": "subnet.wire",
     "subnet.wire": "",
@@ -122,8 +123,8 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "artefact_cache", "child_process"),
-    *("chat", "tensors", "node_info", "generation"),
+    *("errors", "inflate", "listening", "output", "panics", "signals", "threads", "version", "stop_scanner", "aio"),
+    *("artefact_cache", "child_process", "chat", "tensors", "node_info", "generation"),
 ]
 
 

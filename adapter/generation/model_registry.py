@@ -37,6 +37,7 @@ from subnet.errors import NoNodeAvailable, SettingsError
 from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard, TokenizerArtefact
 from subnet.stop_scanner import StopScanner
 from subnet.tensors import TokenIds
+from subnet.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 _MAX_TOKENIZERS = 16
 """Maximum number of tokenizers in memory."""
+
+# Loading may wait for a node that tokenizes, so that one model holds up others only if many wait.
+_threads = Threads(8, "load-model")
 
 
 class LoadedTokenizer:
@@ -284,7 +288,7 @@ class ModelRegistry:
         """Return the digest of what `card` does; see card_digest. Raises the errors of `get`."""
         loaded = await self._loaded(card)
         templates = (loaded.template, loaded.tool_template)
-        return await asyncio.to_thread(card_digest, loaded.tokenizer, templates, card.stop_tokens)
+        return await _threads.run(card_digest, loaded.tokenizer, templates, card.stop_tokens)
 
     def found_format(self, card: ModelCard) -> FoundFormat | None:
         """Return the format of a model; None on the chat lane, and until its tokenizer is loaded."""
@@ -315,7 +319,7 @@ class ModelRegistry:
         tool_format, encode_on_node = self._tool_formats.get(card.id), self._encode_on_node(card.tokenizer)
         busy = any(remote.running for remote in self._manager.remotes)
         try:
-            loaded = await asyncio.to_thread(_load_paused, card, data, tool_format, encode_on_node, busy=busy)
+            loaded = await _threads.run(_load_paused, card, data, tool_format, encode_on_node, busy=busy)
         except SettingsError as error:
             logger.error("model '%s' cannot be loaded: %s", card.id, error)
             raise ModelUnusable(f"The model '{card.id}' could not be loaded.", param="model") from error

@@ -12,11 +12,11 @@ import msgspec
 from adapter.config import Settings
 from adapter.process import gateway, workers
 from adapter.process.local_nodes import LocalNode, LocalNodes
-from adapter.process.serve import bind
 from adapter.process.supervisor import Report
 from subnet.errors import SettingsError
 from subnet.http.credentials import Credentials
 from subnet.http.node_spec import NodeSpec
+from subnet.listening import bind, raise_file_limit, url_of
 from subnet.models.resolve import resolve
 
 # The demo model may ramble until its context is full, and most clients send no max_tokens.
@@ -41,12 +41,14 @@ async def serve(settings: Settings, report: Report) -> None:
     if not settings.nodes:
         raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
     _validate(settings)
+    raise_file_limit(report)
     await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """Run a gateway and local nodes until SIGINT or SIGTERM. Raises SettingsError."""
     _validate(settings)
+    raise_file_limit(report)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
     bind(settings.host, settings.port).close()
@@ -80,7 +82,7 @@ def _validate(settings: Settings) -> None:
 
 async def _gateway(settings: Settings, report: Report) -> None:
     with bind(settings.host, settings.port) as listener:
-        address = f"http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
+        address = url_of(listener, settings.host)
         run = gateway.run if settings.workers == 1 else workers.serve
         await run(
             settings,
@@ -121,9 +123,3 @@ def _banner(address: str, models: Sequence[str], *, requires_key: bool) -> str:
         f'    -d \'{{"model": "{models[0]}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
     return f"{head}models: {', '.join(models)}\n\n{curl}\n"
-
-
-def _url_host(host: str) -> str:
-    """Return a host that a browser can open: the loopback address for a wildcard, and brackets around IPv6."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host

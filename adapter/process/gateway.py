@@ -13,6 +13,7 @@ import msgspec
 
 from adapter.app import build_app
 from adapter.config import ModelSpec, Settings
+from adapter.counts import CountStore
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
 from adapter.process.log_handler import BatchingHandler
@@ -60,11 +61,13 @@ async def run(
     ready: Ready,
     report_node: Report | None = None,
     lifecycle: Lifecycle | None = None,
+    counts: CountStore | None = None,
 ) -> None:
     """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM, serving the connections of `source`.
 
     `report` prints lines for the person who runs the command. `report_node` prints those about detected servers, by
-    default like `report`. `ready` is called with the names of the models when the gateway serves.
+    default like `report`. `ready` is called with the names of the models when the gateway serves. Requests are counted
+    in `counts`, by default in memory.
     """
     authorizer: AuthorizerBase | None = None
     if settings.secret:
@@ -83,7 +86,8 @@ async def run(
             remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
         )
         lifecycle = lifecycle or Lifecycle()
-        app = build_app(settings, remote_manager, session_manager, lifecycle, ArtefactCache(default_folder()))
+        cache = ArtefactCache(default_folder())
+        app = build_app(settings, remote_manager, session_manager, lifecycle, cache, counts)
         await _wait_for_nodes(remote_manager, nodes)
         freeze_startup_objects()
         await serve(
@@ -92,7 +96,9 @@ async def run(
             lifecycle,
             report,
             lambda: ready(list(remote_manager.models())),
+            shutdown_delay=settings.shutdown_delay,
             drain_timeout=settings.drain_timeout,
+            idle_timeout=settings.client_idle_timeout,
         )
 
 

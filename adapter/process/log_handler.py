@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import suppress
+
+from subnet.output import write
 
 # Maximum number of buffered lines, in case the event loop has stopped.
 _MAX_LINES = 256
@@ -38,16 +39,12 @@ class BatchingHandler(logging.Handler):
                 self.flush()
 
     def flush(self) -> None:
-        """Write the buffered lines. Errors are ignored, as requests must be served even if the disk is full or standard
-        error is closed.
-        """
+        """Write the buffered lines, if that is possible."""
         self.acquire()
         try:
             if self._lines:
                 text = "\n".join([*self._lines, ""])
                 self._lines.clear()
-                with suppress(OSError, ValueError, AttributeError):
-                    sys.stderr.buffer.write(text.encode(errors="backslashreplace"))
-                    sys.stderr.buffer.flush()
+                write(sys.stderr, text)
         finally:
             self.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,6 @@ from adapter.server.asgi import ASGIApp
 from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
 from adapter.server.uvicorn_check import check_uvicorn
-from subnet.errors import SettingsError
 from subnet.signals import handle_signals
 
 # Seconds that uvicorn waits for the clients of idle connections to close them.
@@ -54,18 +52,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SettingsError if the address is in use or invalid."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=4096)
-    except OSError as error:
-        # Python appends "(while attempting to bind on address ...)" to the system's message.
-        reason = str(error.strerror).partition(" (while")[0]
-        hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
-        raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
-
-
 async def serve(
     app: ASGIApp,
     source: socket.socket | FdReceiver,
@@ -73,13 +59,18 @@ async def serve(
     report: Callable[[str], None],
     ready: Callable[[], None],
     *,
+    shutdown_delay: float,
     drain_timeout: float,
+    idle_timeout: float,
 ) -> None:
     """Serve `app` to the connections of `source`, a listening socket or another process, until a signal to stop.
 
-    Running requests then get `drain_timeout` seconds to finish. Those that still run after that, or after a second
-    signal, end with an error event when their session is closed. `ready` is called when the server accepts connections.
-    `report` gets a line for each later step. Raises SettingsError for an unsupported version of uvicorn.
+    For `shutdown_delay` seconds it then goes on, draining. After that, running requests get `drain_timeout` seconds to
+    finish. Those that still run then, or after a second signal, end with an error event when their session is closed.
+    Connections without a request are closed after `idle_timeout` seconds.
+
+    `ready` is called when the server accepts connections. `report` gets a line for each later step. Raises
+    SettingsError for an unsupported version of uvicorn.
     """
     check_uvicorn()
     config = uvicorn.Config(
@@ -91,16 +82,17 @@ async def serve(
         lifespan="off",
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=idle_timeout,  # type: ignore[arg-type] # a delay of the event loop
         timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
     server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
-    with handle_signals(lambda: _drain(server, lifecycle, report, drain_timeout), report):
+    shutdown = _Shutdown(server, lifecycle, report, shutdown_delay, drain_timeout)
+    with handle_signals(shutdown.start, report):
         task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:
-            server.accept_connections(lambda: _drain(server, lifecycle, report, drain_timeout))
+            server.accept_connections(shutdown.start)
             ready()
         await task
 
@@ -117,35 +109,57 @@ class _PassedHttpProtocol(HttpProtocol):
         self._receiver.report_closed()
 
 
-def _drain(server: uvicorn.Server, lifecycle: Lifecycle, report: Callable[[str], None], drain_timeout: float) -> None:
-    running = len(server.server_state.tasks)
-    if lifecycle.draining:
-        return _exit_now(server)
-    if not running:
-        server.should_exit = True
-        return None
-    lifecycle.draining = True
-    report(f"finishing {running} running request{'s' if running > 1 else ''}; press Ctrl-C again to stop now")
-    asyncio.create_task(_exit_when_idle(server, report, drain_timeout))  # noqa: RUF006 the server outlives it
-    return None
+class _Shutdown:
+    """Ends `server`, which still accepts connections meanwhile, so that /readyz can return 503."""
 
+    def __init__(
+        self,
+        server: uvicorn.Server,
+        lifecycle: Lifecycle,
+        report: Callable[[str], None],
+        delay: float,
+        drain_timeout: float,
+    ) -> None:
+        self._server = server
+        self._lifecycle = lifecycle
+        self._report = report
+        self._delay = delay
+        self._drain_timeout = drain_timeout
+        self._task: asyncio.Task[None] | None = None
 
-async def _exit_when_idle(server: uvicorn.Server, report: Callable[[str], None], drain_timeout: float) -> None:
-    # The server still accepts connections meanwhile, so that /readyz can return 503.
-    try:
-        async with asyncio.timeout(drain_timeout):
-            while server.server_state.tasks:
-                await asyncio.sleep(0.05)
-        server.should_exit = True
-    except TimeoutError:
-        running = len(server.server_state.tasks)
-        report(f"drain_timeout of {drain_timeout:g} s reached; {running} request{'s' if running > 1 else ''} stopped")
-        _exit_now(server)
+    def start(self) -> None:
+        """Begin to shut down; if that has begun, exit without waiting."""
+        if self._lifecycle.draining:
+            self._exit_now()
+            return
+        self._lifecycle.draining = True
+        if self._delay or self._server.server_state.tasks:
+            self._task = asyncio.create_task(self._drain())
+        else:
+            self._server.should_exit = True
 
+    async def _drain(self) -> None:
+        if self._delay:
+            self._report(f"shutting down in {self._delay:g} s; press Ctrl-C again to stop now")
+            await asyncio.sleep(self._delay)
+        if self._server.server_state.tasks:
+            self._report(f"finishing {self._running()}; press Ctrl-C again to stop now")
+        try:
+            async with asyncio.timeout(self._drain_timeout):
+                while self._server.server_state.tasks:
+                    await asyncio.sleep(0.05)
+            self._server.should_exit = True
+        except TimeoutError:
+            self._report(f"drain_timeout of {self._drain_timeout:g} s reached; {self._running('')} stopped")
+            self._exit_now()
 
-def _exit_now(server: uvicorn.Server) -> None:
-    """Exit without waiting. Running requests end with an error when the RemoteManager is closed."""
-    # These requests are stopped on purpose: no traceback for each of them.
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    server.force_exit = True
-    server.should_exit = True
+    def _running(self, kind: str = "running ") -> str:
+        count = len(self._server.server_state.tasks)
+        return f"{count} {kind}request{'s' if count > 1 else ''}"
+
+    def _exit_now(self) -> None:
+        """Exit without waiting. Running requests end with an error when the RemoteManager is closed."""
+        # These requests are stopped on purpose: no traceback for each of them.
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        self._server.force_exit = True
+        self._server.should_exit = True

@@ -6,18 +6,21 @@ Its standard input is a socket, over which it receives its settings and then con
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Sequence
-from shutil import rmtree
 
 import msgspec
 import uvloop
 
 from adapter.lifecycle import Lifecycle
+from adapter.process.count_channel import WorkerCounts
 from adapter.process.fd_passing import FdReceiver
 from adapter.process.gateway import run, set_up_logging
+from adapter.process.serve import Ready
+from adapter.process.supervisor import Report
 from adapter.process.workers import WorkerConfig
+from subnet import threads
+from subnet.output import print_line
 
 _MAX_MESSAGE = 1 << 18
 
@@ -30,30 +33,30 @@ def main() -> None:
         set_up_logging(config.settings.log_level)
 
         def report(line: str) -> None:
-            print(f"{config.name}: {line}", flush=True)
+            print_line(f"{config.name}: {line}")
 
         def report_node(line: str) -> None:
             if config.reports_nodes:
-                print(line, flush=True)
+                print_line(line)
 
         def ready(models: Sequence[str]) -> None:
             channel.send(msgspec.json.encode(models))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            lifecycle = Lifecycle(started=config.started)
-            runner.run(run(config.settings, FdReceiver(channel), report, ready, report_node, lifecycle))
-        if _is_orphan(channel):
-            # The parent was killed, so it cannot remove the directory.
-            rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+            runner.run(_run(config, FdReceiver(channel), report, ready, report_node))
+    threads.exit_if_busy()
 
 
-def _is_orphan(channel: socket.socket) -> bool:
-    try:
-        return not channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+async def _run(
+    config: WorkerConfig,
+    receiver: FdReceiver,
+    report: Report,
+    ready: Ready,
+    report_node: Report,
+) -> None:
+    lifecycle = Lifecycle(started=config.started)
+    async with WorkerCounts(socket.socket(fileno=config.counts)) as counts:
+        await run(config.settings, receiver, report, ready, report_node, lifecycle, counts)
 
 
 if __name__ == "__main__":

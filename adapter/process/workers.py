@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from tempfile import TemporaryDirectory
 
 import msgspec
 
 from adapter.config import Settings
 from adapter.lifecycle import Lifecycle
+from adapter.process.count_channel import Total
 from adapter.process.fd_passing import FdSender, channel_pair
 from adapter.process.serve import Ready
 from adapter.process.supervisor import Report, SupervisedProcess
@@ -31,11 +30,12 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     """First message to a worker, as JSON. It answers with the list of its models when it serves.
 
     All workers detect the same nodes, so only the one with `reports_nodes` prints them. `started` is when the first of
-    them started.
+    them started. `counts` is the file descriptor of the socket over which it sends its counts.
     """
 
     name: str
     settings: Settings
+    counts: int
     reports_nodes: bool = True
     started: int = 0
 
@@ -47,16 +47,19 @@ class Worker(SupervisedProcess):
         self,
         name: str,
         settings: Settings,
-        metrics: str,
+        total: Total,
         report: Report,
         *,
         reports_nodes: bool = True,
         started: int = 0,
     ) -> None:
-        """`metrics` is the directory in which workers keep the counters that survive them."""
+        """`total` has the counts of all workers, also of those that have exited."""
         super().__init__(name, report)
-        self._config = msgspec.json.encode(WorkerConfig(name, settings, reports_nodes, started))
-        self._environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
+        self._settings = settings
+        self._reports_nodes = reports_nodes
+        self._started = started
+        self._total = total
+        self._counting: asyncio.Task[None] | None = None
         self._sender: FdSender | None = None
         self._channel: socket.socket | None = None
         self._models: list[str] = []
@@ -95,20 +98,26 @@ class Worker(SupervisedProcess):
     async def stop(self) -> None:
         await super().stop()
         self._close_channel()
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
 
     async def _launch(self) -> str:
         self._close_channel()
         self._channel, receiver = channel_pair()
-        with receiver:
+        counts, far_end = socket.socketpair()
+        self._counting = asyncio.create_task(self._total.receive(counts))
+        with receiver, far_end:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "adapter.process.worker"),
                 stdin=receiver.fileno(),
-                env=self._environ,
+                pass_fds=(far_end.fileno(),),
                 start_new_session=True,
             )
+            config = WorkerConfig(self.name, self._settings, far_end.fileno(), self._reports_nodes, self._started)
         loop = asyncio.get_running_loop()
         try:
-            await loop.sock_sendall(self._channel, self._config)
+            await loop.sock_sendall(self._channel, msgspec.json.encode(config))
             models = await loop.sock_recv(self._channel, _MAX_MESSAGE)
         except ConnectionError:
             models = b""
@@ -139,20 +148,20 @@ async def serve(settings: Settings, listener: socket.socket, report: Report, rea
     start.
     """
     started = Lifecycle().started
-    with TemporaryDirectory(prefix="adapter-metrics-") as metrics:
-        workers = [
-            Worker(f"worker {n + 1}", settings, metrics, report, reports_nodes=n == 0, started=started)
-            for n in range(settings.workers)
-        ]
-        try:
-            models = await asyncio.gather(*(worker.start() for worker in workers))
-            with handle_signals(lambda: _drain(workers, signalled), report), _Dispatcher(listener, workers):
-                signalled = asyncio.Event()
-                ready(models[0])
-                await signalled.wait()
-                await asyncio.gather(*(worker.wait() for worker in workers))
-        finally:
-            await asyncio.gather(*(worker.stop() for worker in workers))
+    total = Total()
+    workers = [
+        Worker(f"worker {n + 1}", settings, total, report, reports_nodes=n == 0, started=started)
+        for n in range(settings.workers)
+    ]
+    try:
+        models = await asyncio.gather(*(worker.start() for worker in workers))
+        with handle_signals(lambda: _drain(workers, signalled), report), _Dispatcher(listener, workers):
+            signalled = asyncio.Event()
+            ready(models[0])
+            await signalled.wait()
+            await asyncio.gather(*(worker.wait() for worker in workers))
+    finally:
+        await asyncio.gather(*(worker.stop() for worker in workers))
 
 
 def _drain(workers: Sequence[Worker], signalled: asyncio.Event) -> None:

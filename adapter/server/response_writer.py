@@ -84,6 +84,9 @@ _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 
 Header = tuple[bytes, bytes]
 
+CLOSE: Header = (b"connection", b"close")
+"""Header of a response after which the connection is closed."""
+
 
 def encode_head(status: int, headers: Iterable[Header]) -> bytes:
     """Encode a status line and headers. Header names must be in lower case, as ASGI requires. Raises ValueError for
@@ -268,10 +271,14 @@ class ResponseWriter:
             # The client may send its body now, or leave it out: only a closed connection makes that clear.
             cycle.keep_alive = False
         cycle.waiting_for_100_continue = False
-        if (b"connection", b"close") in headers:
+        if CLOSE in more:
+            cycle.keep_alive = False
+            if CLOSE in headers:
+                more.remove(CLOSE)
+        elif CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
-            more.append((b"connection", b"close"))
+            more.append(CLOSE)
         self._no_body = status in (204, 304) or cycle.scope["method"] == "HEAD"
         has_length = self._no_body or any(name == b"content-length" for name, _ in headers)
         # HTTP/1.0 clients do not know chunks: they read until the connection is closed.

@@ -13,6 +13,7 @@ import aiohttp
 
 from subnet.errors import NodeLost, ResponseLost, WireError
 from subnet.http.lenient_json import decode, decode_by_items
+from subnet.threads import Threads
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ MAX_ERROR_BODY = 64 << 10
 
 # From this size on, in bytes, a response is decoded in a thread. Below, that takes a few milliseconds.
 _LARGE = 256 << 10
+_threads = Threads(2, "large-response")
 # Time to wait for the end of a response after its last event, so that the connection can be reused. In seconds.
 _DRAIN_TIMEOUT = 0.05
 
@@ -37,7 +39,7 @@ async def read_json(response: aiohttp.ClientResponse, peer: str, read: Callable[
     data = await _read_whole(response, peer)
     if len(data) < _LARGE:
         return read(parse_json(data, peer))
-    return await asyncio.to_thread(lambda: read(parse_json(data, peer, decode_by_items)))
+    return await _threads.run(lambda: read(parse_json(data, peer, decode_by_items)))
 
 
 async def read_text(response: aiohttp.ClientResponse, peer: str) -> str:

@@ -29,6 +29,7 @@ from subnet.http.content_coding import decoded
 from subnet.http.credentials import Credentials
 from subnet.http.error_map import is_error, to_error
 from subnet.http.event_reader import EventReader, EventSink, EventStream
+from subnet.http.lookup import SYSTEM_NAMES, Names, tcp_connector
 from subnet.http.node_spec import Kind, NodeSpec
 from subnet.http.request_encoder import encode_post
 from subnet.http.response_parser import BodyReceiver, ResponseHead
@@ -55,15 +56,17 @@ class HttpClient:
     a connection was lost before the end of the response, WireError for an invalid response, and for
     an error response, even one with status 200, the error that subnet.http.error_map maps it to. Redirects are not
     followed, because the API key is for this server only. The key is never part of an error, a log line or a repr.
+    Host names are resolved by `names`.
 
     Raises SettingsError for an unusable CA bundle or header.
     """
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, names: Names = SYSTEM_NAMES) -> None:
+        self._names = names
         self._credentials = Credentials(spec)
         self._reuse = spec.kind not in _NOT_REUSED
         self._connections = ConnectionPool(
-            spec.peer, urlsplit(spec.url), self._credentials.ssl, spec.connect_timeout, reuse=self._reuse
+            spec.peer, urlsplit(spec.url), self._credentials.ssl, spec.connect_timeout, names, reuse=self._reuse
         )
         self._timeout = aiohttp.ClientTimeout(total=None, connect=spec.connect_timeout)
         self._session: aiohttp.ClientSession | None = None
@@ -210,8 +213,8 @@ class HttpClient:
         uvicorn after 5 idle seconds. Without TLS a new connection costs next to nothing.
         """
         if self.root.startswith("http:"):
-            return aiohttp.TCPConnector(limit=0, force_close=True)
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_TIMEOUT)
+            return tcp_connector(self._names, force_close=True)
+        return tcp_connector(self._names, keepalive_timeout=_KEEPALIVE_TIMEOUT)
 
     def _check(self, body: Any) -> Any:
         """Return a JSON value. Raises the error that it contains."""

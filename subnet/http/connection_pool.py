@@ -11,6 +11,7 @@ from urllib.parse import SplitResult
 from subnet.errors import ResponseLost
 from subnet.http.bodies import connect_error
 from subnet.http.connection import Connection, OnHead
+from subnet.http.lookup import Names
 from subnet.http.resolver import Resolver
 from subnet.http.response_parser import ResponseHead
 
@@ -31,13 +32,21 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, peer: str, address: SplitResult, tls: ssl.SSLContext | None, connect_timeout: float, *, reuse: bool
+        self,
+        peer: str,
+        address: SplitResult,
+        tls: ssl.SSLContext | None,
+        connect_timeout: float,
+        names: Names,
+        *,
+        reuse: bool,
     ) -> None:
         self._peer = peer
         self._tls = (tls or default_tls()) if address.scheme == "https" else None
         # A name may end with a dot, but a certificate's does not.
         self._server_name = (address.hostname or "").rstrip(".") if self._tls is not None else None
-        self._resolver = Resolver(address.hostname or "", address.port or (80 if self._tls is None else 443))
+        port = address.port or (80 if self._tls is None else 443)
+        self._resolver = Resolver(address.hostname or "", port, names)
         self._connect_timeout = connect_timeout
         self._reuse = reuse
         self._open: set[Connection] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
 import sys
@@ -15,10 +14,12 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from subnet import threads
 from subnet.authorizers import TokenAuthorizer
 from subnet.engines.base import Engine
 from subnet.errors import NodeError, SettingsError
 from subnet.http.node_spec import NodeSpec
+from subnet.listening import bind, raise_file_limit, url_of
 from subnet.node.server import Node
 from subnet.node.settings import NodeSettings
 from subnet.signals import handle_signals
@@ -115,6 +116,7 @@ async def run(settings: NodeSettings, report: Report) -> None:
     While a model is downloaded or loaded, which cannot be interrupted, the first signal exits the process. `report` is
     called with a line of text for the user at each step. Raises SettingsError.
     """
+    raise_file_limit(report)
     drain, abort = asyncio.Event(), asyncio.Event()
     if settings.with_parent:
         loop = asyncio.get_running_loop()
@@ -122,7 +124,7 @@ async def run(settings: NodeSettings, report: Report) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(handle_signals(lambda: abort.set() if drain.is_set() else drain.set(), report))
         with _exit_when_set(drain, report):
-            engine = await asyncio.to_thread(make_engine, settings, report)
+            engine = await threads.run("load", make_engine, settings, report)
             report(_starting_line(settings))
             try:
                 await stack.enter_async_context(engine)
@@ -188,19 +190,14 @@ async def listening(node: Node, host: str, port: int) -> AsyncIterator[str]:
 
     Raises SettingsError if it cannot listen there.
     """
-    runner = web.AppRunner(node.app(), shutdown_timeout=1.0, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
+    with bind(host, port) as listener:
+        runner = web.AppRunner(node.app(), shutdown_timeout=1.0, access_log=None)
+        await runner.setup()
         try:
-            await site.start()
-        except OSError as error:
-            hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
-            reason = os.strerror(error.errno or 0)
-            raise SettingsError(f"cannot listen on {host}:{port}: {reason}{hint}") from error
-        yield f"http://{host}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+            await web.SockSite(runner, listener).start()
+            yield url_of(listener, host)
+        finally:
+            await runner.cleanup()
 
 
 def _set_on_end_of_file(descriptor: int, *events: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ from subnet.authorizers import AuthorizerBase
 from subnet.authorizers.base import RequestT
 from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
 from subnet.generation import Delta, TokenLogprobs
+from subnet.http.lookup import SYSTEM_NAMES, Names, tcp_connector
 from subnet.node_info import NodeInfo, digest
 from subnet.protocols.base import Check, Protocol
 from subnet.protocols.client_connection import Connection
@@ -59,6 +60,7 @@ class WebSocketProtocol(Protocol):
     `authorizer` signs and validates all calls except rpc_inference, whose requests the session signs.
     `connect_timeout` applies to connecting, `call_timeout` to rpc_info, rpc_artefact and rpc_tokenize. `heartbeat` is
     the interval of pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
+    `names` resolves the host name.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class WebSocketProtocol(Protocol):
         connect_timeout: float = 3.0,
         call_timeout: float = 10.0,
         heartbeat: float = 5.0,
+        names: Names = SYSTEM_NAMES,
     ) -> None:
         self.peer = url.rstrip("/")
         self._authorizer = authorizer
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._heartbeat = heartbeat
+        self._names = names
         self._http: aiohttp.ClientSession | None = None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
@@ -185,7 +189,7 @@ class WebSocketProtocol(Protocol):
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse:
         if self._http is None:
-            self._http = aiohttp.ClientSession()
+            self._http = aiohttp.ClientSession(connector=tcp_connector(self._names))
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await self._http.ws_connect(
@@ -195,11 +199,11 @@ class WebSocketProtocol(Protocol):
                     compress=0,
                     timeout=_CLOSE_TIMEOUT,
                 )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NodeLost(f"cannot connect to {self.peer}: {_reason(error)}") from error
         except TimeoutError as error:
             message = f"connecting to {self.peer} timed out after {self._connect_timeout:g} s (connect_timeout)"
             raise NodeLost(message) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NodeLost(f"cannot connect to {self.peer}: {_reason(error)}") from error
 
     async def _sign(self, request: RequestT) -> RequestT:
         return request if self._authorizer is None else await self._authorizer.sign_request(request)

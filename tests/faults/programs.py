@@ -28,7 +28,9 @@ QUICK = ("--first-token-timeout", "0.8", "--prefill-rate", "10000", "--inter-tok
 
 
 class Command:
-    """A Python program that can be restarted; `lines` is its output so far."""
+    """A Python program that can be restarted; `lines` is its output so far, and `prefix` a command that runs it."""
+
+    prefix: Sequence[str] = ()
 
     def __init__(self, *arguments: str, ready: re.Pattern[str]) -> None:
         self.arguments = list(arguments)
@@ -40,7 +42,7 @@ class Command:
         """Start the process without waiting until it is ready."""
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.arguments],
+            [*self.prefix, sys.executable, "-m", *self.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

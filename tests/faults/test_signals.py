@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +16,16 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from subnet.engines.echo import EchoEngine, EchoOptions
+from subnet.protocols.in_process import InProcessProtocol
+from tests.fakes import gateway
 from tests.processes import Running, adapter_up, until
 
 ECHO = ("--engine", "echo", "--concurrency", "64", "--local-nodes", "1")
-# At 50 tokens per second, enough for a busy machine to notice the signal before the end.
+# At 50 tokens per second, enough for a busy machine to notice all signals before the end.
 TOKENS = 250
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+BODY = {"model": "echo", "messages": [{"role": "user", "content": "go"}], "max_tokens": TOKENS, "seed": 3}
 
 
 def streamed(url: str, max_tokens: int = TOKENS) -> Iterator[str]:
@@ -36,91 +41,115 @@ def streamed(url: str, max_tokens: int = TOKENS) -> Iterator[str]:
     assert reason == "length"
 
 
-def text_with(url: str, act: Callable[[], None]) -> str:
-    """Return the text of an answer, in the middle of which `act` is called."""
+def text_with(url: str, acts: Mapping[int, Callable[[], None]]) -> str:
+    """Return the text of an answer, during which each of `acts` is called after so many pieces."""
     texts = []
     for number, text in enumerate(streamed(url)):
         texts.append(text)
-        if number == 5:
-            act()
+        if number in acts:
+            acts[number]()
     return "".join(texts)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture
+async def whole() -> str:
     """Return the undisturbed answer, which is the same from every gateway."""
-    with adapter_up(*ECHO, directory=str(tmp_path_factory.mktemp("whole"))) as running:
-        return "".join(streamed(running.url))
+    engine = EchoEngine("echo", EchoOptions(rate=0))
+    async with engine, gateway(InProcessProtocol(engine, "node")) as url, httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/v1/chat/completions", json=BODY)
+    return str(answer.json()["choices"][0]["message"]["content"])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_signals_without_a_meaning(workers: int, whole: str, tmp_path: Path) -> None:
-    """SIGHUP, SIGUSR1 and SIGUSR2 to the gateway and to a node are reported and change nothing."""
-    with adapter_up(*ECHO, "--workers", str(workers), directory=str(tmp_path)) as running:
-
-        def send_all() -> None:
-            for pid in (running.process.pid, *(node.pid for node in running.nodes())):
-                for number in IGNORED:
-                    os.kill(pid, number)
-            until(lambda: all(any(f"ignored {number.name}" in line for line in running.lines) for number in IGNORED))
-
-        assert text_with(running.url, send_all) == whole
-        assert whole.startswith("".join(streamed(running.url, 10)))
-        assert running.process.poll() is None
+def send_ignored(running: Running, output: Callable[[], str]) -> None:
+    """Send the signals without a meaning to the gateway and all its processes; each must be reported."""
+    for pid in (running.process.pid, *(child.pid for child in running.nodes())):
+        for number in IGNORED:
+            os.kill(pid, number)
+    until(lambda: all(f"ignored {number.name}" in output() for number in IGNORED))
+    assert running.process.poll() is None
 
 
-def test_sigquit_drains(whole: str, tmp_path: Path) -> None:
-    """SIGQUIT, as by Ctrl-backslash, ends the gateway like SIGTERM: after the running answer."""
+def is_draining(url: str) -> bool:
+    try:
+        return httpx.get(url + "/readyz").status_code == 503
+    except httpx.TransportError:
+        # An idle worker has just exited.
+        return False
+
+
+def test_without_a_terminal(whole: str, tmp_path: Path) -> None:
+    """SIGHUP, SIGUSR1 and SIGUSR2 change nothing. SIGQUIT, as by Ctrl-backslash, lets the running answer finish."""
     with adapter_up(*ECHO, directory=str(tmp_path)) as running:
 
         def quit_gateway() -> None:
+            assert whole.startswith("".join(streamed(running.url, 10)))
             running.process.send_signal(signal.SIGQUIT)
-            until(lambda: httpx.get(running.url + "/readyz").status_code == 503)
+            until(lambda: is_draining(running.url))
 
-        assert text_with(running.url, quit_gateway) == whole
+        acts = {5: lambda: send_ignored(running, lambda: "".join(running.lines)), 10: quit_gateway}
+        assert text_with(running.url, acts) == whole
         assert running.process.wait(20) == 0
 
 
+class Terminal:
+    """Pseudo-terminal of a program; `output` is what the program has written so far."""
+
+    def __init__(self) -> None:
+        self._end, self.file = pty.openpty()
+        self._output = b""
+
+    def output(self) -> str:
+        while select.select([self._end], [], [], 0.1)[0]:
+            self._output += os.read(self._end, 4096)
+        return self._output.decode()
+
+    def close(self) -> None:
+        os.close(self._end)
+
+
 @contextmanager
-def in_terminal(directory: Path) -> Iterator[tuple[Running, int]]:
-    """Run `adapter up` in a pseudo-terminal; yield it with the terminal's other end."""
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "adapter.cli", "up", "--port", "0", *ECHO]
+def in_terminal(directory: Path, *flags: str) -> Iterator[tuple[Running, Terminal]]:
+    """Run `adapter up` in a pseudo-terminal, which the caller closes."""
+    terminal = Terminal()
+    command = [sys.executable, "-m", "adapter.cli", "up", "--port", "0", *ECHO, *flags]
     environ = {**os.environ, "PYTHONPATH": os.getcwd()}
     # The program makes the terminal its own, as a login shell does; `preexec_fn` would run in a process with threads.
     start = (
         "import fcntl, os, sys, termios;"
         "os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY); os.execv(sys.argv[1], sys.argv[1:])"
     )
+    slave = terminal.file
     with subprocess.Popen(
         [sys.executable, "-c", start, *command], stdin=slave, stdout=slave, stderr=slave, cwd=directory, env=environ
     ) as process:
         os.close(slave)
         running = Running(process)  # type: ignore[arg-type]
-        output = b""
         try:
-            while b"curl" not in output:
-                output += os.read(master, 4096)
-            running.url = output.decode().partition("ready on ")[2].split()[0]
-            yield running, master
+            until(lambda: "curl" in terminal.output(), 60)
+            running.url = terminal.output().partition("ready on ")[2].split()[0]
+            yield running, terminal
         finally:
             process.terminate()
             process.wait(20)
 
 
-def test_closing_the_terminal_drains(whole: str, tmp_path: Path) -> None:
-    """When the terminal is closed, the running answer is completed, and then gateway and nodes exit."""
-    with in_terminal(tmp_path) as (running, master):
-        nodes = running.nodes()
+def test_in_a_terminal(whole: str, tmp_path: Path) -> None:
+    """With two workers: SIGHUP, SIGUSR1 and SIGUSR2 change nothing. When the terminal is closed, the running answer is
+    completed, and then all processes exit.
+    """
+    with in_terminal(tmp_path, "--workers", "2") as (running, terminal):
+        children = running.nodes()
 
         def close_terminal() -> None:
-            os.close(master)
-            until(lambda: httpx.get(running.url + "/readyz").status_code == 503)
+            assert whole.startswith("".join(streamed(running.url, 10)))
+            terminal.close()
+            until(lambda: is_draining(running.url))
 
-        assert text_with(running.url, close_terminal) == whole
+        acts = {5: lambda: send_ignored(running, terminal.output), 10: close_terminal}
+        assert text_with(running.url, acts) == whole
         assert running.process.wait(20) == 0
-        assert nodes
-        until(lambda: not any(node.is_running() for node in nodes))
+        assert len(children) == 3
+        until(lambda: not any(child.is_running() for child in children))
 
 
 def test_nohup(tmp_path: Path) -> None:

@@ -96,4 +96,4 @@ def _deployment_row(remotes: RemoteManager, models: ModelRegistry, deployment: D
 
 async def show_metrics(request: Request) -> Response:
     """Handle GET /metrics."""
-    return Response(request.services.metrics.to_text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await request.services.metrics.to_text(), media_type=CONTENT_TYPE_LATEST)

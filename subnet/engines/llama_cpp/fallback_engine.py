@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import msgspec
 
+from subnet import threads
 from subnet.aio import Sink
 from subnet.engines.base import Engine
 from subnet.engines.llama_cpp import native
@@ -110,8 +111,8 @@ class FallbackEngine(Engine):
         # Imported here, because nodes rarely need it.
         from subnet.engines.llama_server import LlamaServerEngine
 
-        self.card, self.artefact = await asyncio.to_thread(
-            describe, self._path, self._model_id, self._requested_length, self._tokenizer_json
+        self.card, self.artefact = await threads.run(
+            "load", describe, self._path, self._model_id, self._requested_length, self._tokenizer_json
         )
         async with contextlib.AsyncExitStack() as stack:
             key = secrets.token_hex(16)

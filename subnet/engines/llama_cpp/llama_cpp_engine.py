@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet import threads
 from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.engines.llama_cpp.exactness import exact_rows
 from subnet.engines.llama_cpp.model import MAX_ROWS, NativeContext, NativeModel
@@ -26,6 +27,7 @@ from subnet.generation import TokenLogprobs
 from subnet.models.card import describe
 from subnet.node_info import TokenizerArtefact
 from subnet.tensors import TokenIds
+from subnet.threads import Threads
 
 # Requests that may wait for the tokenizer at once.
 _MAX_TO_TOKENIZE = 64
@@ -69,12 +71,13 @@ class LlamaCppEngine(SteppingEngine):
         self._prompt_cache = prompt_cache
         self._tokenizer = TokenizerProcess(model_path)
         # The process handles one request at a time.
-        self._tokenizing = ThreadPoolExecutor(1, "tokenizer")
+        self._tokenizing = Threads(1, "tokenizer")
+        self._preparing = Threads(1, "prefill-context")
         self._to_tokenize = 0
 
     async def __aenter__(self) -> Self:
         """Load the model. Raises SettingsError if the file is invalid, EngineFailed if there is not enough memory."""
-        await asyncio.to_thread(self._load)
+        await threads.run("load", self._load)
         end_tokens = self._model.end_tokens | frozenset(self.card.stop_tokens)
         self._start(self._context, self._model.vocab_size, end_tokens, self._prompt_cache)
         return self
@@ -117,9 +120,10 @@ class LlamaCppEngine(SteppingEngine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stepper.stop()
-        self._tokenizing.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._tokenizer.close)
-        await asyncio.to_thread(self._prefill_context.close)
+        self._tokenizing.close()
+        await threads.run("close", self._tokenizer.close)
+        await self._preparing.run(self._prefill_context.close)
+        self._preparing.close()
         self._context.close()
         self._model.close()
 
@@ -133,7 +137,7 @@ class LlamaCppEngine(SteppingEngine):
             raise NodeBusy(f"{self._to_tokenize} requests wait to be tokenized", retry_after=0.2)
         self._to_tokenize += 1
         # A call that has begun goes on when its request is cancelled, and counts until it ends.
-        work = asyncio.get_running_loop().run_in_executor(self._tokenizing, self._tokenizer.tokenize, texts)
+        work = asyncio.wrap_future(self._tokenizing.submit(partial(self._tokenizer.tokenize, texts)))
         work.add_done_callback(self._tokenized)
         try:
             return await asyncio.shield(work)
@@ -149,14 +153,14 @@ class LlamaCppEngine(SteppingEngine):
     async def embed(self, inputs: Sequence[TokenIds]) -> NDArray[np.float32]:
         for tokens in inputs:
             self._validate_text(tokens)
-        await asyncio.to_thread(self._prefill_context.prepare, max(map(len, inputs), default=0))
+        await self._preparing.run(self._prefill_context.prepare, max(map(len, inputs), default=0))
         tasks = [EmbeddingTask(self._prefill_context, tokens.tolist()) for tokens in inputs]
         embeddings = [await self._stepper.prefill(task) for task in tasks]
         return np.array(embeddings, np.float32).reshape(len(inputs), self._model.dimensions)
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         self._validate_text(tokens)
-        await asyncio.to_thread(self._prefill_context.prepare, len(tokens))
+        await self._preparing.run(self._prefill_context.prepare, len(tokens))
         return await self._stepper.prefill(ScoringTask(self._prefill_context, tokens.tolist(), width))
 
     def _validate_text(self, tokens: TokenIds) -> None:

@@ -8,7 +8,6 @@ https://github.com/ggml-org/llama.cpp/blob/master/docs/llguidance.md
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -18,8 +17,10 @@ from subnet.errors import InvalidRequest
 from subnet.generation import Grammar
 from subnet.node_info import GrammarKind
 from subnet.panics import LibraryPanic, panics_as_errors
+from subnet.threads import Threads
 
 LLGUIDANCE_MARK = "%llguidance"
+_threads = Threads(2, "grammar")
 # As in the llama.cpp engine: small models get stuck in flexible whitespace.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -39,7 +40,7 @@ async def to_request_fields(grammar: Grammar | None, supported: tuple[GrammarKin
     try:
         if supported == ("json_schema",):
             return {"json_schema": msgspec.json.decode(grammar.text)}
-        return {"grammar": await asyncio.to_thread(_to_lark, grammar)}
+        return {"grammar": await _threads.run(_to_lark, grammar)}
     except (ValueError, LibraryPanic) as error:
         raise _invalid_grammar(str(error)) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from subnet import threads
 from subnet.errors import SettingsError
 from subnet.http.node_spec import NodeSpec
 from subnet.models.card import describe
@@ -55,7 +55,7 @@ async def describe_reference(
     try:
         if reference is None:
             raise SettingsError("the server does not report where its tokenizer is")
-        card, artefact = await asyncio.to_thread(_describe, reference, model_id)
+        card, artefact = await threads.run("describe", _describe, reference, model_id)
     except SettingsError as error:
         raise SettingsError(
             f"no tokenizer for {model_id}: {error.message}; set `tokenizer` to a folder, a GGUF file or a hub reference"

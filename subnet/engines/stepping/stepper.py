@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet import threads
 from subnet.engines.stepping.prefill_queue import PrefillQueue, PrefillTask
 from subnet.engines.stepping.slots import Slots
 from subnet.engines.stepping.stepping_choice import Choice, Event
@@ -82,7 +83,7 @@ class Stepper:
         with self._work_available:
             self._stopping = True
             self._work_available.notify()
-        await asyncio.to_thread(self._thread.join)
+        await threads.run("stop", self._thread.join)
         for choice in [*self._active, *self._waiting, *self._inbox]:
             choice.run.fail(EngineFailed(_STOPPED_MESSAGE))
         self._prefill_queue.fail(EngineFailed(_STOPPED_MESSAGE))

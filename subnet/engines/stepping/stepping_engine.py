@@ -19,6 +19,9 @@ from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.generation import Delta, Job, Start
 from subnet.node_info import Capabilities, TokenizerArtefact
 from subnet.tensors import TokenIds
+from subnet.threads import Threads
+
+_grammars = Threads(2, "grammar")
 
 
 class SteppingEngine(Engine):
@@ -90,14 +93,14 @@ class SteppingEngine(Engine):
         grammar = None
         if run.job.sampling.grammar is not None:
             compiler = await self._load_compiler()
-            grammar = await asyncio.to_thread(compiler.compile, run.job.sampling.grammar, output)
+            grammar = await _grammars.run(compiler.compile, run.job.sampling.grammar, output)
         sampler = Sampler(run.job.sampling, start.choice, prompt, output, self._end_tokens, self._vocab_size)
         return Choice(run, start.choice, prompt + output, sampler, grammar)
 
     async def _load_compiler(self) -> GrammarCompiler:
         async with self._compiler_lock:
             if self._compiler is None:
-                self._compiler = await asyncio.to_thread(self._make_compiler)
+                self._compiler = await _grammars.run(self._make_compiler)
         return self._compiler
 
     def _make_compiler(self) -> GrammarCompiler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from tokenizers import Tokenizer
 
+from subnet import threads
 from subnet.engines.stepping import SteppingEngine
 from subnet.errors import SettingsError
 from subnet.models.pretrained import describe_pretrained
@@ -61,7 +61,7 @@ class TransformersEngine(SteppingEngine):
 
     async def __aenter__(self) -> Self:
         """Load the model, after downloading it if necessary. Raises SettingsError."""
-        await asyncio.to_thread(self._load)
+        await threads.run("load", self._load)
         self._start(self._context, self._context.vocab_size, self.card.stop_tokens, self._prompt_cache)
         return self
 

@@ -19,11 +19,11 @@ from adapter.api.common.body import read_body
 from adapter.api.common.http_request import Request
 from adapter.config import Settings
 from adapter.errors import BodyTooSlow, to_http_error
-from adapter.process.serve import bind
 from adapter.server.asgi import Receive
 from adapter.server.response_writer import attach_writer
 from subnet import errors
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
+from subnet.listening import bind
 from subnet.protocols.mock import MockProtocol, Pause, Step
 from subnet.wire.messages import Generate
 from tests.fakes import ASK, PROMPT, events_of, gateway, saying

@@ -76,3 +76,18 @@ async def test_an_artefact_that_no_node_has(tmp_path: Path) -> None:
         with pytest.raises(NoNodeAvailable):
             await ArtefactSource(manager, ArtefactCache(tmp_path)).get("0" * 64)
     assert not os.listdir(tmp_path)
+
+
+async def test_a_disk_that_hangs(tmp_path: Path) -> None:
+    """An artefact whose file cannot be read to its end is fetched after the timeout."""
+    node = CountingNode([1])
+    os.mkfifo(tmp_path / SHA256)
+    # With a writer that writes nothing, a reader waits.
+    writer = os.open(tmp_path / SHA256, os.O_RDWR)
+    try:
+        async with RemoteManager([node]) as manager:
+            await manager.ready()
+            assert await ArtefactSource(manager, ArtefactCache(tmp_path), disk_timeout=0.05).get(SHA256) == BYTE_LEVEL
+    finally:
+        os.close(writer)
+    assert node.fetched == 1
