@@ -117,13 +117,7 @@ class Call(NamedTuple, Generic[R]):
         """
         if work.card.lane == "chat":
             return self.headers
-        bounded = work.bounded_tokens
-        return {
-            **self.headers,
-            **self.ignored,
-            **_list_header("x-schema-relaxed", work.relaxed),
-            **({} if bounded is None else {"x-max-tokens-bounded": str(bounded)}),
-        }
+        return {**self.headers, **self.ignored, **_list_header("x-schema-relaxed", work.relaxed)}
 
     @property
     def generation_settings(self) -> GenerationSettings:
