@@ -116,10 +116,6 @@ class BodyTooSlow(AdapterError):
 class CompletionTooLong(ContextLengthExceeded):
     """The prompt fits into the model's context, but not with all tokens that the client requested: only `room` do."""
 
-    def __init__(self, message: str, room: int, *, param: str | None = None) -> None:
-        super().__init__(message, param=param)
-        self.room = room
-
 
 class ModelUnusable(AdapterError):
     """Model whose tokenizer or chat template cannot be loaded. Whatever raises it has logged the reason, once."""

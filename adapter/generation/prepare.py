@@ -180,5 +180,7 @@ def max_new_tokens(
             f"you requested {prompt + limit} tokens ({prompt} in the {param}, {limit} in the completion)."
             f" Please reduce the length of the {param} or completion."
         )
-        raise CompletionTooLong(message, remaining, param=limit_param)
+        error = CompletionTooLong(message, param=limit_param)
+        error.room = remaining
+        raise error
     return min(remaining, limit or default or remaining)

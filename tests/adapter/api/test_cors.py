@@ -96,7 +96,7 @@ async def test_with_keys() -> None:
 
 
 async def test_the_gateways_own_page_behind_a_proxy() -> None:
-    """The browser says that a request is same-origin, whatever `Host` a proxy makes of it; nothing else it says counts."""
+    """The browser says that a request is same-origin, whatever `Host` a proxy sends; nothing else it says counts."""
     origin = {"origin": "https://gateway.example"}
     async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
         for site, status in (("same-origin", 200), ("same-site", 403), ("cross-site", 403), ("none", 403), ("", 403)):
