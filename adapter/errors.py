@@ -114,7 +114,7 @@ class BodyTooSlow(AdapterError):
 
 
 class CompletionTooLong(ContextLengthExceeded):
-    """The prompt fits into the model's context, but not with all tokens that the client requested."""
+    """The prompt fits into the model's context, but not with all tokens that the client requested: only `room` do."""
 
 
 class ModelUnusable(AdapterError):

@@ -64,10 +64,13 @@ class SettingsError(SubnetError):
 class RequestError(SubnetError):
     """The request would fail on every node.
 
-    If an upstream server rejected it, `status`, `upstream_type` and `upstream_code` are those of its response.
+    If an upstream server rejected it, `status`, `upstream_type` and `upstream_code` are those of its response. `room`
+    is the maximum number of new tokens for which it would have been accepted, if only their number was too large; 0 if
+    the prompt is too long, None if that is not known.
     """
 
     code = "request_error"
+    room: int | None = None
     status: int | None = None
     upstream_type: str | None = None
     upstream_code: str | None = None

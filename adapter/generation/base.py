@@ -21,12 +21,14 @@ class Candidate(NamedTuple):
     """A model to try for a request, on one lane.
 
     `lane` None: the lane on which it is served, if there is only one. `bound`: it may answer with fewer tokens than the
-    client requested if its context has no room for all.
+    client requested if its context has no room for all. `limit` is a lower maximum of new tokens than the client's, if
+    one was found.
     """
 
     model: str
     lane: Lane | None = None
     bound: bool = False
+    limit: int | None = None
 
     def __str__(self) -> str:
         return self.model if self.lane is None else f"{self.model} ({self.lane} lane)"
@@ -70,9 +72,22 @@ class Work(ABC):
         return ()
 
     @property
-    def bounded_tokens(self) -> int | None:
-        """Maximum number of new tokens per choice, if it is lower than the client's because of the context."""
+    def room(self) -> int | None:
+        """Maximum number of new tokens per choice that the context has room for at best, if the client's is higher. The
+        token lane raises CompletionTooLong instead.
+        """
         return None
+
+    @property
+    def bounded_tokens(self) -> int | None:
+        """Maximum number of new tokens per choice, if it is lower than the client's because of the context; 0 if it is
+        lower, but not known.
+        """
+        return None
+
+    def may_bound(self, error: Exception) -> bool:
+        """Return whether a request that was refused with `error` may be accepted with fewer new tokens."""
+        return False
 
     async def run(  # noqa: B027 some work needs no nodes
         self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None

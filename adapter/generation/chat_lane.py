@@ -28,11 +28,14 @@ from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
 from subnet import RequestState, Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest, ChatText, Endpoint
-from subnet.client.ledger.chat import ChatLedger, with_remaining_tokens
+from subnet.client.ledger.chat import ChatLedger, token_limit, with_remaining_tokens, with_token_limit
+from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.node_info import ModelCard
 
 # Parameters that the gateway or the protocol handles, so they are not passed on.
 _NOT_FORWARDED = frozenset({"model", "n", "stream", "stream_options", "priority"})
+# Refusals of one request after which it is repeated: of more than the model may write, then more than has room.
+_MAX_REFUSALS = 2
 
 
 class ChatGeneration(Generation):
@@ -42,6 +45,9 @@ class ChatGeneration(Generation):
     the gateway itself needs it is passed on as it is: the server judges it. Raises BadRequest for what no such server
     supports. `first` is the index of the first choice. `prefix` is the beginning of the only choice, of `prefix_tokens`
     tokens, which the server is to continue.
+
+    With `bound`, a request that the server refuses for its maximum of new tokens is repeated with a lower one; `limit`
+    is lower from the beginning.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class ChatGeneration(Generation):
         priority: int = 0,
         prefix: str = "",
         prefix_tokens: int = 0,
+        bound: bool = False,
+        limit: int | None = None,
     ) -> None:
         if body.get("return_token_ids"):
             message = f"Unsupported parameter: 'return_token_ids' is not supported with the model '{card.id}'."
@@ -65,6 +73,13 @@ class ChatGeneration(Generation):
         self._key = key
         self._priority = priority
         forwarded = {name: value for name, value in body.items() if value is not None and name not in _NOT_FORWARDED}
+        self._bound = bound
+        self._bounded_tokens: int | None = None
+        if limit is not None:
+            forwarded = self._lower_limit(forwarded, limit)
+        self._room = _room(card, forwarded)
+        if bound and self._room is not None:
+            forwarded = self._lower_limit(forwarded, self._room)
         if prefix:
             forwarded = with_remaining_tokens(forwarded, prefix_tokens)
         self._request = ChatRequest(
@@ -86,6 +101,34 @@ class ChatGeneration(Generation):
     @property
     def card(self) -> ModelCard:
         return self._card
+
+    @property
+    def room(self) -> int | None:
+        return self._room
+
+    @property
+    def bounded_tokens(self) -> int | None:
+        return self._bounded_tokens
+
+    def may_bound(self, error: Exception) -> bool:
+        """Return whether the server may accept the request with fewer new tokens after `error`.
+
+        Text completions have a default of 16, so that they need a maximum that is known.
+        """
+        limit = token_limit(self._request.body)
+        if limit is None or not isinstance(error, ContextLengthExceeded | InvalidRequest):
+            return False
+        if error.room is None:
+            return isinstance(error, ContextLengthExceeded) and self._request.endpoint == "chat/completions"
+        return 0 < error.room < limit
+
+    def _lower_limit(self, body: dict[str, Any], limit: int | None) -> dict[str, Any]:
+        """Return `body` with this maximum of new tokens, if it is lower than its own. None: without any."""
+        before = token_limit(body)
+        if before is None or (limit is not None and limit >= before):
+            return body
+        self._bounded_tokens = limit or 0
+        return with_token_limit(body, limit)
 
     @property
     def usage(self) -> Usage:
@@ -116,11 +159,29 @@ class ChatGeneration(Generation):
         name = self._card.id
         async with sessions.session(name, key=self._key, priority=self._priority, state=state) as self._session:
             with deep_bodies_refused():
-                await self._session.chat(self._request, receive)
+                await self._chat(self._session, receive)
         ledger = self.ledger
         assert ledger is not None
         nodes, extra = tuple(ledger.nodes), ledger.usage.extra
         emit(Used(self.usage, nodes, ledger.replayed_tokens, diverged=ledger.diverged, extra=extra))
+
+    async def _chat(self, session: Session, receive: Callable[[ChatDelta], None]) -> None:
+        """Generate the answer, with fewer new tokens if the server refuses so many. Raises its first refusal."""
+        refusals: list[ContextLengthExceeded | InvalidRequest] = []
+        try:
+            while True:
+                try:
+                    await session.chat(self._request, receive)
+                    return
+                except (ContextLengthExceeded, InvalidRequest) as error:
+                    refusals.append(error)
+                    if not self._bound or len(refusals) > _MAX_REFUSALS or not self.may_bound(error):
+                        raise refusals[0] from None
+                    body = self._lower_limit(self._request.body, error.room)
+                    self._request = msgspec.structs.replace(self._request, body=body)
+        finally:
+            # Their tracebacks refer to this frame: a cycle.
+            refusals.clear()
 
     def _events(self, delta: ChatDelta) -> Iterator[Event]:
         choice = self._first + delta.choice
@@ -154,6 +215,12 @@ def deep_bodies_refused() -> Iterator[None]:
     except RecursionError as error:
         message = "We could not parse the JSON body of your request: it is nested too deeply."
         raise BadRequest(message, code="invalid_json") from error
+
+
+def _room(card: ModelCard, body: Mapping[str, Any]) -> int | None:
+    """Return the number of new tokens that the context has room for at best, if `body` has a higher maximum."""
+    limit, room = token_limit(body), card.context_length - 1
+    return room if limit is not None and 0 < room < limit else None
 
 
 def _text_delta(choice: int, delta: ChatDelta) -> TextDelta:

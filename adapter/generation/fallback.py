@@ -60,7 +60,8 @@ class Fallback(Generic[W]):
     that does not repeat it, or None if that is not possible. Without it, an answer never has the words of two models.
 
     With `may_bound`, models whose context has room for the prompt, but not for all requested tokens, are tried last,
-    with `Candidate.bound`. Not once a stream has begun, as its headers say whether the answer is bounded.
+    with `Candidate.bound`, that with the most room first. Not once an answer has begun, as its headers say whether it
+    is bounded: further models get the same maximum of new tokens then.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class Fallback(Generic[W]):
         self._may_bound = may_bound
         self.works: list[W] = []
         self._remaining = list(candidates)
+        # With fewer tokens than requested, of which Candidate.limit is what they have room for, if it is known.
+        self._with_less_room: list[Candidate] = []
         self._current = self._remaining[0]
         self._prepare = prepare
         self._error: Exception | None = None
@@ -101,21 +104,51 @@ class Fallback(Generic[W]):
         while True:
             self._current = self._next_candidate()
             try:
-                self.works.append(await self._prepare(self._current))
-                return
+                work = await self._prepare(self._current)
             except Exception as error:
-                if isinstance(error, CompletionTooLong) and self._may_bound:
-                    self._remaining.append(self._current._replace(bound=True))
+                if isinstance(error, CompletionTooLong) and self._bound_later(error.room):
                     continue
                 name_as_requested(error, self._model, self._requested)
                 should_continue = self._should_fall_back(error)
+            else:
+                if work.room is None or not self._bound_later(work.room):
+                    self.works.append(work)
+                    return
+                continue
             if not should_continue:
                 raise self._take_error()
 
+    @property
+    def _has_next(self) -> bool:
+        return bool(self._remaining or self._with_less_room)
+
     def _next_candidate(self) -> Candidate:
+        if not self._remaining:
+            best = max(self._with_less_room, key=lambda candidate: candidate.limit or 0)
+            self._with_less_room.remove(best)
+            return best
         candidate = self._remaining.pop(0)
-        is_last = not self._remaining
-        return candidate._replace(bound=True) if is_last and self._may_bound else candidate
+        return candidate._replace(bound=True) if not self._has_next and self._can_bound else candidate
+
+    @property
+    def _can_bound(self) -> bool:
+        return self._may_bound and not self._answer.started
+
+    def _bound_later(self, room: int | None) -> bool:
+        """Note that the current model has room for fewer tokens than requested; return False if it may not be bound."""
+        if self._current.bound or not self._can_bound:
+            return False
+        self._with_less_room.append(self._current._replace(bound=True, limit=room))
+        return True
+
+    def _keep_bound(self) -> None:
+        """Hold further models to the maximum of new tokens with which the answer began."""
+        self._with_less_room.clear()
+        bound = self.work.bounded_tokens
+        if bound is not None:
+            # An answer whose bound is not known may have any.
+            kept = {"limit": bound} if bound else {"bound": True}
+            self._remaining = [candidate._replace(**kept) for candidate in self._remaining]
 
     async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
@@ -124,9 +157,7 @@ class Fallback(Generic[W]):
         repeats that part word for word, or continues it by `continue_text`. Raises the error of the requested model if
         no model can answer, and of the one that began the answer if none can go on.
         """
-        self._may_bound = False
-        self._remaining = [candidate for candidate in self._remaining if not candidate.bound]
-        if not self._remaining and self._error is None:
+        if not self._has_next and self._error is None:
             # They refer to the request, which would stay in memory for the whole stream.
             del self._prepare, self._continue_text
             return await self._run(sessions, start())
@@ -150,7 +181,7 @@ class Fallback(Generic[W]):
                 if self._answer.started and not had_started:
                     self._error = None
                 differs = isinstance(error, AnswerDiffersError)
-                should_continue = self._should_fall_back(error)
+                should_continue = self._should_fall_back(error, is_bound_later=self._was_refused_so_many(error))
             if differs and await self._prepare_continuation(tokens):
                 sink, self._prefix_tokens = self._answer.continued(all_nodes, tokens, self.work.card.id), tokens
                 continue
@@ -158,6 +189,8 @@ class Fallback(Generic[W]):
                 raise self._take_error()
             nodes += _nodes_of(self.work)
             tokens = max(tokens, self.usage.completion_tokens)
+            if self._answer.started:
+                self._keep_bound()
             await self.prepare()
             self._prefix_tokens = 0
             sink = self._answer.resume(all_nodes, tokens) if self._answer.started else self._record(start)
@@ -198,13 +231,13 @@ class Fallback(Generic[W]):
                     should_continue, restarts = True, restarts + 1
                     self._remaining.insert(0, self._current)
                 else:
-                    should_continue = self._should_fall_back(error)
+                    should_continue = self._should_fall_back(error, is_bound_later=self._was_refused_so_many(error))
             if not should_continue:
                 raise self._take_error()
             await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
-        state = RequestState(lambda: self._answer.started or not self._remaining, self._first_failure)
+        state = RequestState(lambda: self._answer.started or not self._has_next, self._first_failure)
         try:
             await self.work.run(sessions, emit, state)
         except Exception as error:
@@ -213,7 +246,11 @@ class Fallback(Generic[W]):
         finally:
             self._first_failure = state.first_failure
 
-    def _should_fall_back(self, error: Exception) -> bool:
+    def _was_refused_so_many(self, error: Exception) -> bool:
+        """Return whether the work was refused only for its number of new tokens, and may be tried again with fewer."""
+        return self.work.may_bound(error) and self._bound_later(getattr(error, "room", None))
+
+    def _should_fall_back(self, error: Exception, *, is_bound_later: bool = False) -> bool:
         """Record the error of the current model and return True if the next model should be tried."""
         if isinstance(error, ContentRefused) or not isinstance(error, _FALLBACK_ERRORS + _REQUEST_ERRORS):
             self._error = error
@@ -223,15 +260,15 @@ class Fallback(Generic[W]):
             self._error = error
         model, lane = self._current.model, self._current.lane
         has_other_lane = any(other.model == model and other.lane != lane for other in self._remaining)
-        if only_refusals and _is_refusal(error) and not has_other_lane:
+        if only_refusals and _is_refusal(error) and not has_other_lane and not is_bound_later:
             return False
-        if not self._remaining or not self._answer.resumable:
+        if not self._has_next or not self._answer.resumable:
             return False
         logger.warning(
             "request %s: model %s failed, falling back to %s: %s",
             current_request.get(),
             self._current,
-            self._remaining[0],
+            (*self._remaining, *self._with_less_room)[0],
             error,
         )
         return True

@@ -215,6 +215,14 @@ class ModelRegistry:
         self._has_seen_any = self._has_seen_any or bool(cards)
         return cards
 
+    @property
+    def default_name(self) -> str | None:
+        """Name of the model for requests that name none: that of the settings, or the only one that is served."""
+        if self._aliases.default is not None:
+            return self._aliases.default
+        cards = self.cards()
+        return next(iter(cards)) if len(cards) == 1 else None
+
     def candidates(self, name: str) -> list[Candidate]:
         """Return what to try for `name`, in order: the model it refers to, then its fallbacks.
 

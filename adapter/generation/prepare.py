@@ -40,12 +40,13 @@ async def prepare(
     size: int = 0,
     settings: GenerationSettings = DEFAULT_SETTINGS,
     bound: bool = False,
+    limit: int | None = None,
 ) -> TokenGeneration:
     """Prepare a request with the model `name`, by default that of the request. `size` is its size in bytes.
 
-    With `bound`, the client's maximum of new tokens is reduced to what the context has room for. Raises the errors of
-    `models.get`, BadRequest and InvalidRequest for anything that the model or its template does not support, and
-    ContextLengthExceeded.
+    With `bound`, the client's maximum of new tokens is reduced to what the context has room for; with `limit`, to that.
+    Raises the errors of `models.get`, BadRequest and InvalidRequest for anything that the model or its template does
+    not support, and ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     check_media(request.media, model.card.modalities)
@@ -65,7 +66,12 @@ async def prepare(
         lambda: models.grammars(model),
     )
     max_tokens = max_new_tokens(
-        model, len(tokens), request.limit, settings.default_max_tokens, request.limit_param, bound=bound
+        model,
+        len(tokens),
+        lower_limit(request.limit, limit),
+        settings.default_max_tokens,
+        request.limit_param,
+        bound=bound,
     )
     output = msgspec.structs.replace(
         request.output,
@@ -142,6 +148,11 @@ def _check_ids(param: str, ids: Collection[int], size: int) -> None:
         raise invalid(place, f"expected token ids below {size}, but got {max(ids)}")
 
 
+def lower_limit(requested: int | None, found: int | None) -> int | None:
+    """Return the client's maximum of new tokens, or a lower one that was `found`. Without either, there is none."""
+    return requested if not requested or found is None else min(requested, found)
+
+
 def max_new_tokens(
     model: Model,
     prompt: int,
@@ -169,5 +180,7 @@ def max_new_tokens(
             f"you requested {prompt + limit} tokens ({prompt} in the {param}, {limit} in the completion)."
             f" Please reduce the length of the {param} or completion."
         )
-        raise CompletionTooLong(message, param=limit_param)
+        error = CompletionTooLong(message, param=limit_param)
+        error.room = remaining
+        raise error
     return min(remaining, limit or default or remaining)

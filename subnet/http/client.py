@@ -235,7 +235,7 @@ class HttpClient:
         if isinstance(redacted, NodeError) and isinstance(error, NodeError):
             redacted.status = error.status
         if isinstance(redacted, RequestError) and isinstance(error, RequestError):
-            redacted.status = error.status
+            redacted.status, redacted.room = error.status, error.room
             redacted.upstream_type = None if error.upstream_type is None else redact(error.upstream_type)
             redacted.upstream_code = None if error.upstream_code is None else redact(error.upstream_code)
         return redacted

@@ -26,6 +26,7 @@ from subnet.errors import (
 from subnet.http.error_body import ErrorBody
 from subnet.http.lenient_json import without_halves
 from subnet.http.retry_after import retry_after
+from subnet.http.token_room import room_in
 
 # Retry-After for an exhausted quota or unpaid account, in seconds: nobody pays within a minute.
 UNPAID_RETRY_AFTER = 3600.0
@@ -74,6 +75,10 @@ _CONTEXT_LENGTH = _any_of(
     "inputs.? must have less than",
     "too large to process",
     "cannot be greater than max_model_len",
+    "exceed context limit",
+    "exceeded model token limit",  # Moonshot
+    "model max length exceeded",
+    "total number of tokens .*cannot exceed",  # Cohere
 )
 _RATE_LIMIT = _any_of("rate_limit", "too_many_requests", "resource_exhausted")
 _UNKNOWN_MODEL = _any_of(
@@ -156,6 +161,8 @@ def to_error(peer: str, status: int, body: Any, headers: Mapping[str, str] | Non
         return failure
     message = error_body.message or f"The upstream server rejected the request with status {status}."
     rejected = error(message, param=error_body.param)
+    if isinstance(rejected, InvalidRequest | ContextLengthExceeded):
+        rejected.room = room_in(message)
     if isinstance(rejected, InvalidRequest):
         rejected.status, rejected.upstream_type, rejected.upstream_code = status, error_body.type, error_body.code
     return rejected

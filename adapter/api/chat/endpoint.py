@@ -47,6 +47,8 @@ class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
                 choices=params.n or 1,
                 key=params.routing_key,
                 priority=params.priority or 0,
+                bound=candidate.bound,
+                limit=candidate.limit,
             )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         return await prepare(
@@ -56,6 +58,7 @@ class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
             size=call.size,
             settings=call.generation_settings,
             bound=candidate.bound,
+            limit=candidate.limit,
         )
 
     async def prepare_continuation(
@@ -68,13 +71,28 @@ class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
         if card.lane == "chat":
             key, priority = params.routing_key, params.priority or 0
             return ChatGeneration(
-                card, call.body, size=call.size, key=key, priority=priority, prefix=text, prefix_tokens=tokens
+                card,
+                call.body,
+                size=call.size,
+                key=key,
+                priority=priority,
+                prefix=text,
+                prefix_tokens=tokens,
+                limit=candidate.limit,
             )
         request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
         continuation = request.continuing(text, tokens)
         if continuation is None:
             return None
-        return await prepare(continuation, models, name=card.id, size=call.size, settings=call.generation_settings)
+        return await prepare(
+            continuation,
+            models,
+            name=card.id,
+            size=call.size,
+            settings=call.generation_settings,
+            bound=candidate.bound,
+            limit=None if candidate.limit is None else max(1, candidate.limit - tokens),
+        )
 
     def is_streamed(self, params: ChatEnvelope) -> bool:
         return bool(params.stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from adapter.api.chat.message_types import AssistantMessage, Message, ToolMessage
 from adapter.errors import BadRequest
@@ -12,8 +12,9 @@ _MAX_IDS = 256
 
 
 def check_history(messages: Sequence[Message]) -> None:
-    """Check that each tool message answers a call of the assistant's message before it, that all calls are answered and
-    have arguments as text, and that no message of the assistant or of a tool is without content. Raises BadRequest.
+    """Check that each tool message answers a call of the assistant's message before it, that all calls have an id and
+    arguments as text, and are answered, and that no message of the assistant or of a tool is without content. Raises
+    BadRequest.
     """
     calls: frozenset[str] = frozenset()
     unanswered: dict[str, None] = {}
@@ -21,6 +22,8 @@ def check_history(messages: Sequence[Message]) -> None:
         if isinstance(message, ToolMessage):
             if not message.content and message.content != "":
                 raise _no_content(index)
+            if not message.tool_call_id:
+                raise _no_id(f"messages[{index}].tool_call_id")
             if message.tool_call_id not in calls:
                 raise _orphan(index, has_calls=bool(calls))
             unanswered.pop(message.tool_call_id, None)
@@ -31,10 +34,17 @@ def check_history(messages: Sequence[Message]) -> None:
         if isinstance(message, AssistantMessage):
             _check_content(message, index)
             _check_arguments(message, index)
-            unanswered = {call.id: None for call in message.tool_calls or ()}
+            unanswered = dict.fromkeys(_ids(message, index))
             calls = frozenset(unanswered)
     if unanswered:
         raise _unanswered(len(messages) - 1, unanswered)
+
+
+def _ids(message: AssistantMessage, index: int) -> Iterator[str]:
+    for number, call in enumerate(message.tool_calls or ()):
+        if not call.id:
+            raise _no_id(f"messages[{index}].tool_calls[{number}].id")
+        yield call.id
 
 
 def _check_content(message: AssistantMessage, index: int) -> None:
@@ -49,6 +59,10 @@ def _check_arguments(message: AssistantMessage, index: int) -> None:
         if not isinstance(call.function.arguments, str):
             place = f"messages[{index}].tool_calls[{number}].function.arguments"
             raise BadRequest(f"Invalid type for '{place}': expected a string.", param=place, code="invalid_type")
+
+
+def _no_id(place: str) -> BadRequest:
+    return BadRequest(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
 
 
 def _no_content(index: int) -> BadRequest:

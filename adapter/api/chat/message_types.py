@@ -86,9 +86,9 @@ class EarlierFunction(Struct, frozen=True):
 
 
 class EarlierCall(Struct, frozen=True, kw_only=True):
-    """Call in the history."""
+    """Call in the history. Some clients leave out its id."""
 
-    id: str
+    id: str | None = None
     type: Literal["function"] = "function"
     function: EarlierFunction
 
@@ -130,10 +130,10 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
 
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
     """Result of a tool call. `name`, that of the function, is for templates that show it. Without content, the result
-    is empty.
+    is empty. Without `tool_call_id`, it is that of the first call without one.
     """
 
-    tool_call_id: str
+    tool_call_id: str | None = None
     content: str | Annotated[list[TextPart], Meta(max_length=MAX_PARTS)] | None = None
     name: str | None = None
 

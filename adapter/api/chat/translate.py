@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
+from adapter.api.chat.call_ids import Plain, complete_ids
 from adapter.api.chat.message_types import (
     AssistantMessage,
     AudioPart,
@@ -25,8 +25,6 @@ from adapter.api.common.translate_sampling import grammar_param, output_format, 
 from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
 from adapter.tools.reading.offer import Offer, Tool
-
-Plain = dict[str, Any]
 
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
@@ -124,9 +122,10 @@ def continues_final_message(messages: Sequence[Message], requested: bool | None)
 def plain(messages: Sequence[Message]) -> list[Plain]:
     """Return messages as dicts for chat templates.
 
-    Fields that are None are omitted, as templates tend to write a None as text; `content` is always present.
+    Fields that are None are omitted, as templates tend to write a None as text; `content` is always present. Calls that
+    came without an id have one.
     """
-    return [_message(message) for message in messages]
+    return complete_ids([_message(message) for message in messages])
 
 
 def _message(message: Message) -> Plain:

@@ -7,7 +7,7 @@ from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
 from adapter.api.common.readers import Reader
-from adapter.api.common.validation import check_sampling, invalid_combination
+from adapter.api.common.validation import check_sampling, check_stops_strictly, invalid_combination
 from adapter.errors import BadRequest, invalid
 
 
@@ -28,6 +28,7 @@ def check_chat(request: ChatCompletionRequest) -> None:
 def check_strictly(request: ChatCompletionRequest) -> None:
     """Check what is served without the setting `strict` as far as the model can, but what OpenAI refuses."""
     check_history(request.messages)
+    check_stops_strictly(request)
     if request.tool_choice is not None and not request.tools:
         raise _choice_without_tools()
 

@@ -34,7 +34,8 @@ class Record(msgspec.Struct):
     `started` is a time of perf_counter. `status` is None until the response starts. `path` is the full path, as routers
     shorten the one in the ASGI scope; `endpoint` is the path of the route. `works` has the work of each model that was
     tried. `error` is the code of the error that the request ended with, and `param` the parameter that it names.
-    `nodes_left_out`: the response was started before it was known which nodes would answer.
+    `nodes_left_out`: the response was started before it was known which nodes would answer. `sent_bound`: what its
+    header says of the number of tokens at which the answer is bounded.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Record(msgspec.Struct):
     error: str | None = None
     param: str | None = None
     nodes_left_out: bool = False
+    sent_bound: str | None = None
 
     @property
     def tried_nodes(self) -> list[TriedNodes]:
@@ -59,7 +61,20 @@ class Record(msgspec.Struct):
         headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
         if not self.nodes_left_out:
             headers += encode_headers(self.node_headers())
+        if status == 200 and (bound := self.late_bound_header()):
+            self.sent_bound = bound["x-max-tokens-bounded"]
+            headers += encode_headers(bound)
         return headers
+
+    def late_bound_header(self) -> dict[str, str]:
+        """Return the header that says at how many tokens the answer is bounded; empty if it is not, or was sent.
+
+        On the chat lane, only the server's refusal of more shows that, so that it is not known before the answer, and
+        of several prompts one may have been answered by then.
+        """
+        tokens = self.works[-1].bounded_tokens if self.works else None
+        bound = None if tokens is None else str(tokens or "unknown")
+        return {} if bound in (None, self.sent_bound) else {"x-max-tokens-bounded": bound}
 
     def node_headers(self) -> dict[str, str]:
         """Return the headers that name the nodes tried so far, as many as fit; empty if there are none."""

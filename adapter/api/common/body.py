@@ -12,9 +12,9 @@ import msgspec
 
 from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.api.common.http_request import Request
-from adapter.api.common.readers import Reader
+from adapter.api.common.readers import ParsedRequest, Reader
 from adapter.config import Settings
-from adapter.errors import BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
+from adapter.errors import BadRequest, BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
 from adapter.generation.base import Work
 from adapter.generation.prepare import GenerationSettings
 from adapter.offload import offload_if_large
@@ -117,13 +117,7 @@ class Call(NamedTuple, Generic[R]):
         """
         if work.card.lane == "chat":
             return self.headers
-        bounded = work.bounded_tokens
-        return {
-            **self.headers,
-            **self.ignored,
-            **_list_header("x-schema-relaxed", work.relaxed),
-            **({} if bounded is None else {"x-max-tokens-bounded": str(bounded)}),
-        }
+        return {**self.headers, **self.ignored, **_list_header("x-schema-relaxed", work.relaxed)}
 
     @property
     def generation_settings(self) -> GenerationSettings:
@@ -139,14 +133,23 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
-    """Read and validate the body of a request. A model in the path replaces that in the body. Raises the errors of
-    `read_body`, `decode_body` and `reader`.
+    """Read and validate the body of a request. A model in the path replaces that in the body, and the default model is
+    used where it is missing. Raises the errors of `read_body`, `decode_body` and `reader`.
     """
     settings = request.services.settings
     coding = check_content_coding(request.header(b"content-encoding"))
     body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
-    read_parameters = partial(reader, strict=settings.strict, model=request.target.model)
-    found = await offload_if_large(len(body), read_parameters, body)
+
+    async def parse(model: str | None) -> ParsedRequest[R]:
+        return await offload_if_large(len(body), partial(reader, strict=settings.strict, model=model), body)
+
+    try:
+        found = await parse(request.target.model)
+    except BadRequest as error:
+        default = request.services.models.default_name
+        if error.param != "model" or error.code != "missing_required_parameter" or settings.strict or default is None:
+            raise
+        found = await parse(default)
     headers = _list_header("x-body-repaired", found.repairs)
     return Call(request, found.request, found.body, len(body), headers, _ignored_params(found.unknown))
 

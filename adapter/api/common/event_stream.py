@@ -131,10 +131,10 @@ class EventStream:
 
     def _comment(self) -> bytes:
         """Return the comment with the headers that the head lacks; empty if it has all of them."""
-        if not self._record.nodes_left_out:
-            return b""
-        headers = {**self._late_headers, **self._record.node_headers()}
-        return "".join(f": {name}: {value}\n" for name, value in headers.items()).encode() + b"\n"
+        headers = self._record.late_bound_header()
+        if self._record.nodes_left_out:
+            headers = {**self._late_headers, **headers, **self._record.node_headers()}
+        return "".join(f": {name}: {value}\n" for name, value in headers.items()).encode() + b"\n" if headers else b""
 
 
 async def event_stream(

@@ -43,7 +43,9 @@ class Gate:
         if origin is not None:
             if is_options and "access-control-request-method" in headers:
                 return self._cors.preflight(origin, headers)
-            self._cors.check(origin, host)
+            # Pages cannot set it. It knows the gateway's own name, which a proxy may hide.
+            if headers.get("sec-fetch-site") != "same-origin":
+                self._cors.check(origin, host)
         if not target.open and not is_options:
             self._keys.check(headers.get("authorization"), *(headers.get(name) for name in KEY_HEADERS))
         return None

@@ -73,7 +73,7 @@ TABLE = (
     _honoured("seed", "a 64-bit integer"),
     _honoured("n", "1 to 128"),
     _honoured("best_of", "`n` to 20; not with `stream`", COMPLETIONS),
-    _honoured("stop", "a string, or an array of up to 4 strings"),
+    _honoured("stop", "a string, or an array of up to 64 strings; 4 with `strict`"),
     _honoured("stop_token_ids", "up to 128 token ids"),
     _honoured("include_stop_str_in_output", "true or false"),
     _honoured("ignore_eos", "true or false"),

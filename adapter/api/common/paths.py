@@ -88,7 +88,8 @@ class PathTable:
             if name.startswith(below):
                 return Target(f"{mount}/{name.removeprefix(below)}", mount)
         folder, _, rest = name.partition("/")
-        if folder in _MODEL_FOLDERS:
+        # Without a model, `deployments/chat/completions` must not name one.
+        if folder in _MODEL_FOLDERS and rest not in self._model_names:
             for known in self._model_names:
                 model = rest.removesuffix(f"/{known}")
                 if model not in ("", rest):

@@ -12,6 +12,7 @@ import msgspec
 from adapter.api.common.body_json import DecodedBody, decode_body
 from adapter.api.common.contract import Contract, unknown_parameter
 from adapter.api.common.members import unknown_members
+from adapter.api.common.other_forms import to_openai
 from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
 
@@ -58,11 +59,14 @@ class Reader(Generic[R]):
         decoded = self._decode(body)
         if model is not None:
             decoded.value["model"] = model
+        elif not decoded.value.get("model", True) and not strict:
+            # A null, as of any parameter, and an empty name count as absent.
+            del decoded.value["model"]
         return self.validate(decoded.value, strict=strict)._replace(repairs=decoded.repairs)
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
-        request = self._convert(given)
+        request, given = self._convert(given, strict=strict)
         unknown = () if self._contract is None else self._unknown(self._contract, given, strict)
         if self._check is not None:
             self._check(request)
@@ -76,13 +80,18 @@ class Reader(Generic[R]):
             raise unknown_parameter(members[0])
         return (*names, *members)
 
-    def _convert(self, given: dict[str, Any]) -> R:
+    def _convert(self, given: dict[str, Any], *, strict: bool) -> tuple[R, dict[str, Any]]:
+        """Return the request, and the body that it was converted from, in OpenAI's form unless `strict`."""
         while True:
             try:
-                return msgspec.convert(given, self._struct, str_keys=True)
+                return msgspec.convert(given, self._struct, str_keys=True), given
             except msgspec.ValidationError as error:
-                if not _make_integer(given, str(error)):
+                if _make_integer(given, str(error)):
+                    continue
+                # Only now, so that requests in OpenAI's form cost nothing.
+                if strict or (converted := to_openai(given)) is given:
                     raise validation_error(str(error), given, self._struct) from error
+                given = converted
             except RecursionError as error:
                 raise _invalid_json(str(error)) from error
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from adapter.api.common.formats import Choices, Json, Pattern, ResponseFormat, StructuredOutputs
 
 # Far more than clients need; they limit what a request costs.
-MAX_LOGIT_BIASES, MAX_STOP_TOKENS = 1024, 128
+MAX_LOGIT_BIASES, MAX_STOP_TOKENS, MAX_STOPS = 1024, 128, 64
 
 MAX_INT = 2**31 - 1
 
@@ -90,7 +90,7 @@ class SamplingRequest(RoutedRequest, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     ignore_eos: bool | None = None
-    stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None

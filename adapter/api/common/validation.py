@@ -9,6 +9,7 @@ from adapter.api.common.sampling import SamplingRequest
 from adapter.errors import BadRequest, invalid
 
 STRUCTURED_PARAMS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+MAX_OPENAI_STOPS = 4
 _NO_VALUES = (None,) * len(STRUCTURED_PARAMS)
 _structured_values = attrgetter(*STRUCTURED_PARAMS)
 
@@ -23,6 +24,13 @@ def check_sampling(request: SamplingRequest, limit: int | None) -> None:
         why = f"expected at most {limit}, the maximum number of tokens to generate, but got {request.min_tokens}"
         raise invalid("min_tokens", why)
     _check_structured_outputs(request)
+
+
+def check_stops_strictly(request: SamplingRequest) -> None:
+    """Check that there are no more stop strings than OpenAI takes. Editors send more to other servers."""
+    if len(request.stops) > MAX_OPENAI_STOPS:
+        why = f"expected an array of at most {MAX_OPENAI_STOPS} items, but got {len(request.stops)}"
+        raise invalid("stop", why)
 
 
 def check_input(name: str, given: Input) -> None:

@@ -62,8 +62,15 @@ class CompletionBatch(Work):
         return self.completions[0].relaxed
 
     @property
+    def room(self) -> int | None:
+        return self.completions[0].room
+
+    @property
     def bounded_tokens(self) -> int | None:
         return min((each.bounded_tokens for each in self.completions if each.bounded_tokens is not None), default=None)
+
+    def may_bound(self, error: Exception) -> bool:
+        return any(completion.may_bound(error) for completion in self.completions)
 
     async def run(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None = None) -> None:
         """Emit the events of all choices as they arrive, and the usage at the end.

@@ -39,9 +39,11 @@ class CompletionEndpoint(StreamingEndpoint[CompletionEnvelope, CompletionBatch])
         services = call.request.services
         card = services.models.card(candidate)
         if card.lane == "chat":
-            return upstream_batch(call.params, call.body, card)
+            return upstream_batch(call.params, call.body, card, candidate)
         request = await validate(call, read_completion)
-        batch = await prepare_text(request, services.models, name=card.id, size=call.size, bound=candidate.bound)
+        batch = await prepare_text(
+            request, services.models, name=card.id, size=call.size, bound=candidate.bound, limit=candidate.limit
+        )
         await batch.compute_prefixes(services.sessions)
         return batch
 

@@ -14,7 +14,7 @@ from adapter.api.completions.token_batch import TokenBatch
 from adapter.api.completions.types import CompletionRequest
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import decode_tokens, tokenize_prompt
-from adapter.generation.prepare import complete_sampling, max_new_tokens, with_maximum
+from adapter.generation.prepare import complete_sampling, lower_limit, max_new_tokens, with_maximum
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import build_plain_grammar
 from subnet.generation import Sampling
@@ -27,12 +27,19 @@ class _TokenizedPrompt(msgspec.Struct, frozen=True):
 
 
 async def prepare_text(
-    request: CompletionRequest, models: ModelRegistry, *, name: str | None = None, size: int = 0, bound: bool = False
+    request: CompletionRequest,
+    models: ModelRegistry,
+    *,
+    name: str | None = None,
+    size: int = 0,
+    bound: bool = False,
+    limit: int | None = None,
 ) -> TokenBatch:
     """Tokenize the prompts of a request whose body has `size` bytes, and return its batch.
 
-    With `bound`, max_tokens is reduced to what the context has room for after each prompt. Raises the errors of
-    `models.get`, BadRequest and InvalidRequest for what the model does not support, and ContextLengthExceeded.
+    With `bound`, max_tokens is reduced to what the context has room for after each prompt; with `limit`, to that.
+    Raises the errors of `models.get`, BadRequest and InvalidRequest for what the model does not support, and
+    ContextLengthExceeded.
     """
     model = await models.get(name or request.model)
     built = await build_plain_grammar(output_format(request))
@@ -41,7 +48,7 @@ async def prepare_text(
     complete = complete_sampling(own, model, request.limit, built.grammar)
 
     def sampling_after(prompt: _TokenizedPrompt) -> Sampling:
-        maximum = _max_tokens(model, len(prompt.tokens), request.limit, bound)
+        maximum = _max_tokens(model, len(prompt.tokens), lower_limit(request.limit, limit) or 0, bound)
         return complete if maximum == request.limit else with_maximum(complete, maximum)
 
     return TokenBatch(

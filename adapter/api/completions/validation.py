@@ -5,7 +5,12 @@ from __future__ import annotations
 from adapter.api.common.contract import contract
 from adapter.api.common.inputs import MAX_INPUTS, count_inputs
 from adapter.api.common.readers import Reader
-from adapter.api.common.validation import check_input, check_sampling, invalid_combination
+from adapter.api.common.validation import (
+    check_input,
+    check_sampling,
+    check_stops_strictly,
+    invalid_combination,
+)
 from adapter.api.completions.types import CompletionEnvelope, CompletionRequest
 from adapter.errors import invalid
 
@@ -34,4 +39,4 @@ def check_completion(request: CompletionRequest) -> None:
 
 
 read_envelope = Reader(CompletionEnvelope, check=check_envelope)
-read_completion = Reader(CompletionRequest, contract("completions"), check_completion)
+read_completion = Reader(CompletionRequest, contract("completions"), check_completion, check_stops_strictly)

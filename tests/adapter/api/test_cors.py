@@ -95,6 +95,19 @@ async def test_with_keys() -> None:
             assert (await client.post(CHAT, json=ASK)).status_code == 200
 
 
+async def test_the_gateways_own_page_behind_a_proxy() -> None:
+    """The browser says that a request is same-origin, whatever `Host` a proxy sends; nothing else it says counts."""
+    origin = {"origin": "https://gateway.example"}
+    async with gateway(saying("Hi")) as url, httpx.AsyncClient(base_url=url) as client:
+        for site, status in (("same-origin", 200), ("same-site", 403), ("cross-site", 403), ("none", 403), ("", 403)):
+            answer = await client.post(CHAT, json=ASK, headers=origin | {"sec-fetch-site": site})
+            assert answer.status_code == status, site
+            assert "access-control-allow-origin" not in answer.headers
+        # A preflight is never same-origin.
+        asked = await client.options(CHAT, headers=origin | PREFLIGHT | {"sec-fetch-site": "same-origin"})
+    assert asked.status_code == 403
+
+
 async def test_all_errors_can_be_read() -> None:
     """A page that may call can read every error, and the headers that tell what to do about it."""
     origin = "http://localhost:3000"

@@ -97,26 +97,31 @@ async def test_refused_by_setting(path: str) -> None:
 async def test_a_fallback_with_room_is_asked_first(stream: bool) -> None:
     """A fallback that has room for all tokens answers, and nothing is bounded."""
     node = small()
-    body = ASK | MANY | {"stream": stream}
-    response = await post(CHAT, body, node, large(), fallbacks={"mock": ("large",)})
+    response = await post(CHAT, ASK | MANY | {"stream": stream}, node, large(), fallbacks={"mock": ("large",)})
     assert (response.status_code, node.requests) == (200, [])
     assert HEADER not in response.headers
-    response = await post(
-        CHAT, ASK | {"max_tokens": 200_000, "stream": stream}, node, large(), fallbacks={"mock": ("large",)}
-    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_model_with_the_most_room_answers(stream: bool) -> None:
+    """If no model has room for all tokens, the one with the most room answers; of equal ones, the first."""
+    node, middle = small(), saying("Hello", model="middle", peer="middle", context_length=1_000)
+    body = ASK | {"max_tokens": 200_000, "stream": stream}
+    response = await post(CHAT, body, node, middle, large(), fallbacks={"mock": ("middle", "large")})
+    assert response.headers[HEADER] == str(100_000 - len(PROMPT))
+    assert (node.requests, middle.requests) == ([], [])
+    same = saying("Hello", model="same", peer="same", context_length=64)
+    response = await post(CHAT, body, node, same, fallbacks={"mock": ("same",)})
     assert response.headers[HEADER] == str(BOUNDED)
-    assert len(node.requests) == 1
+    assert (len(node.requests), same.requests) == (1, [])
 
 
-async def test_a_fallback_with_room_that_fails() -> None:
-    """If the fallback with room fails, the requested model answers with what it has room for; a stream that may already
-    have its head ends with the error instead.
-    """
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fallback_with_room_that_fails(stream: bool) -> None:
+    """If the fallback with room fails, the requested model answers with what it has room for."""
     broken = MockProtocol([EngineFailed("out of memory")], model="large", peer="large", context_length=100_000)
-    response = await post(CHAT, ASK | MANY, small(), broken, fallbacks={"mock": ("large",)})
+    response = await post(CHAT, ASK | MANY | {"stream": stream}, small(), broken, fallbacks={"mock": ("large",)})
     assert (response.status_code, response.headers[HEADER]) == (200, str(BOUNDED))
-    response = await post(CHAT, ASK | MANY | {"stream": True}, small(), broken, fallbacks={"mock": ("large",)})
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "node_failed")
 
 
 async def test_the_longest_context_of_all_nodes_counts() -> None:

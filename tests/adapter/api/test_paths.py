@@ -112,6 +112,10 @@ async def test_liveness_without_a_model(path: str) -> None:
         ("/NODES", "/nodes"),
         ("/metric", "/metrics"),
         ("/livez", "/healthz"),
+        # A model is missing: "chat" is none.
+        ("/deployments/chat/completions", "/v1/chat/completions"),
+        ("/openai/deployments/chat/completions", "/v1/chat/completions"),
+        ("/v1/engines/chat/completions/render", "/v1/chat/completions/render"),
     ],
 )
 async def test_the_error_names_what_was_meant(path: str, meant: str) -> None:

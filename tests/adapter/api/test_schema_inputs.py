@@ -80,7 +80,7 @@ def test_completion() -> None:
         ({"prompt": [[1]] * 2049}, "prompt", "invalid_value"),
         ({"prompt": ["a"] * 20, "n": 103}, "n", "invalid_value"),
         ({"prompt": [[1]] * 1025, "best_of": 2}, "best_of", "invalid_value"),
-        ({"max_tokens": -1}, "max_tokens", "invalid_value"),
+        ({"max_tokens": -2}, "max_tokens", "invalid_value"),
         ({"logprobs": 6}, "logprobs", "invalid_value"),
         ({"logprobs": True}, "logprobs", "invalid_type"),
         ({"best_of": 21}, "best_of", "invalid_value"),
@@ -129,7 +129,7 @@ def test_embedding() -> None:
         ({"input": ["a", [1]]}, "input[1]", "invalid_type"),
         ({"encoding_format": "int8"}, "encoding_format", "invalid_value"),
         ({"dimensions": 0}, "dimensions", "invalid_value"),
-        ({"model": ""}, "model", "invalid_value"),
+        ({"model": ""}, "model", "missing_required_parameter"),
     ],
 )
 def test_invalid_embeddings(fields: dict[str, Any], param: str, code: str) -> None:

@@ -1,0 +1,1 @@
+"""Web pages in a real browser, Chromium. Run by `make test-pages`."""
