@@ -66,8 +66,8 @@ def check_beside(
 ) -> Report:
     """Run `attack` beside an honest answer, and return what was noticed.
 
-    Fails if the answer differs from one without the attack, is incomplete, or if the memory of `attacked`, by default
-    the gateway, grew by more than `max_growth` bytes. `question` must have a seed.
+    Fails if the answer differs from one without the attack, is incomplete or needed another node, or if the memory of
+    `attacked`, by default the gateway, grew by more than `max_growth` bytes. `question` must have a seed.
     """
     expected = ask(gateway.url, question)
     assert expected.complete, expected.errors
@@ -93,6 +93,7 @@ def check_beside(
         attacking.result()
     report = Report(max(after - before for before, after in pairwise(answer.text_times)), memory.growth)
     assert answer.complete, answer.errors or answer.status
+    assert not answer.switched, "the honest node was taken for silent"
     assert answer.outcome == expected.outcome, "the honest answer is another one beside the attack"
     assert report.growth <= max_growth, f"memory grew by {report.growth >> 20} MiB, more than {max_growth >> 20} MiB"
     return report
