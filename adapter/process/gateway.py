@@ -126,6 +126,7 @@ def limits_of(settings: Settings) -> Limits:
         chat_first_token_timeout=settings.chat_first_token_timeout,
         chat_inter_token_timeout=settings.chat_inter_token_timeout,
         keep_alive_timeout=settings.keep_alive_timeout,
+        answer_timeout=settings.answer_timeout,
         retry_timeout=settings.retry_timeout,
         max_total_attempts=settings.max_total_attempts,
         failover_timeout=settings.failover_timeout,
