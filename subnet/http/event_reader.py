@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 from subnet.aio import Sink, stream_from_callback
 from subnet.errors import WireError
-from subnet.http.bodies import MAX_JSON, parse_json
+from subnet.http.bodies import parse_json
 from subnet.http.sse import Event, SseParser
 
 # Limit of the events of one response, in bytes, for servers that never end one.
 _MAX_EVENT_BYTES = 256 << 20
+# Limit of one JSON value in place of events, in bytes: the same as that of one event.
+_MAX_JSON = 16 << 20
 # What may precede JSON: white space, and a byte order mark.
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
@@ -70,7 +72,18 @@ class EventReader:
     `check_json` raises an error for a JSON value that is an error.
     """
 
-    __slots__ = ("_between_events", "_check_json", "_json", "_parser", "_peer", "_sink", "_size", "_started", "done")
+    __slots__ = (
+        "_between_events",
+        "_check_json",
+        "_json",
+        "_parsed",
+        "_parser",
+        "_peer",
+        "_sink",
+        "_size",
+        "_started",
+        "done",
+    )
 
     def __init__(self, peer: str, sink: EventSink, check_json: Callable[[Any], object]) -> None:
         self.done = False
@@ -80,6 +93,8 @@ class EventReader:
         self._parser = SseParser()
         self._json: bytearray | None = None
         self._size = 0
+        # What of it the parser has seen: the rest was events.
+        self._parsed = 0
         self._started = False
         self._between_events = False
 
@@ -127,9 +142,12 @@ class EventReader:
                 self._parse(block + b"\n\n")
 
     def _feed_any(self, data: bytes) -> None:
-        limit = _MAX_EVENT_BYTES if self._json is None else MAX_JSON
+        limit = _MAX_EVENT_BYTES if self._json is None else _MAX_JSON
         if self._size > limit:
             raise WireError(f"{self._peer} sent more than {limit} bytes")
+        if self._parsed + len(data) < self._size:
+            self._parser.idle_lines = 0
+        self._parsed = self._size
         if not self._started:
             data = self._start(data)
         if self._json is None:

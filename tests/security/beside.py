@@ -17,6 +17,7 @@ from threading import Event
 
 import msgspec
 
+from tests.faults.answers import Answer
 from tests.faults.asking import Question, ask
 from tests.faults.programs import Command, Gateway
 
@@ -63,13 +64,15 @@ def check_beside(
     max_growth: int,
     attacked: Command | None = None,
     question: Question = QUESTION,
+    expected: Answer | None = None,
 ) -> Report:
     """Run `attack` beside an honest answer, and return what was noticed.
 
     Fails if the answer differs from one without the attack, is incomplete or needed another node, or if the memory of
-    `attacked`, by default the gateway, grew by more than `max_growth` bytes. `question` must have a seed.
+    `attacked`, by default the gateway, grew by more than `max_growth` bytes. `question` must have a seed;
+    `expected` is its answer, if it is known.
     """
-    expected = ask(gateway.url, question)
+    expected = expected or ask(gateway.url, question)
     assert expected.complete, expected.errors
     process = (attacked or gateway).process
     assert process is not None

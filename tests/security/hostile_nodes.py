@@ -48,6 +48,9 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }
 """Bytes that are sent again and again, by kind."""
 
+QUIET = "quiet"
+"""Line that ends a flood."""
+
 
 class HostileNode(Node):
     """Node that can write to its gateways past its own protocol."""
@@ -93,7 +96,8 @@ async def serve() -> None:
         while kind := (await asyncio.to_thread(sys.stdin.readline)).strip():
             if flooding is not None:
                 flooding.cancel()
-            flooding = tasks.create_task(nodes[kind].flood(FLOODS[kind]()))
+            if kind != QUIET:
+                flooding = tasks.create_task(nodes[kind].flood(FLOODS[kind]()))
         if flooding is not None:
             flooding.cancel()
 
