@@ -93,7 +93,7 @@ class EventReader:
         self._parser = SseParser()
         self._json: bytearray | None = None
         self._size = 0
-        # What of it the parser has seen: the rest was events.
+        # Of it, what has been read up to the last part without an event.
         self._parsed = 0
         self._started = False
         self._between_events = False
@@ -114,7 +114,7 @@ class EventReader:
             blocks = data.split(b"\n\n")
             if 2 * (len(blocks) - 1) == data.count(b"\n"):
                 del blocks[-1]
-                self._pass_on(blocks)
+                self._pass_on(blocks, size - len(data))
                 return
         self._feed_any(data)
 
@@ -130,8 +130,9 @@ class EventReader:
         self._sink.is_json = True
         self._sink.event(Event(text.decode(errors="replace")))
 
-    def _pass_on(self, blocks: list[bytes]) -> None:
-        sink = self._sink
+    def _pass_on(self, blocks: list[bytes], before: int) -> None:
+        """Pass on the events of a read that had `before` bytes before it."""
+        sink, others = self._sink, 0
         for block in blocks:
             if self.done:
                 return
@@ -139,14 +140,18 @@ class EventReader:
                 sink.data(block[6:])
                 self.done = sink.done
             else:
+                if not others:
+                    self._note_events(before)
+                others += 1
                 self._parse(block + b"\n\n")
+        if others == len(blocks):
+            self._parsed = self._size
 
     def _feed_any(self, data: bytes) -> None:
         limit = _MAX_EVENT_BYTES if self._json is None else _MAX_JSON
         if self._size > limit:
             raise WireError(f"{self._peer} sent more than {limit} bytes")
-        if self._parsed + len(data) < self._size:
-            self._parser.idle_lines = 0
+        self._note_events(self._size - len(data))
         self._parsed = self._size
         if not self._started:
             data = self._start(data)
@@ -154,6 +159,11 @@ class EventReader:
             self._parse(data)
         else:
             self._json += data
+
+    def _note_events(self, before: int) -> None:
+        """Tell the parser if there were events that it has not seen, among the `before` bytes before a read."""
+        if self._parsed < before:
+            self._parser.idle_lines = 0
 
     def _start(self, data: bytes) -> bytes:
         """Return the rest of `data` after white space, and find out what it is."""
