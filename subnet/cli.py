@@ -40,12 +40,15 @@ def _node(options: argparse.Namespace) -> None:
     import asyncio
     import logging
 
+    from subnet.log_format import LineFormatter
     from subnet.node.run import run
     from subnet.node.settings import reader
 
     flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
     settings = reader.load(options.config, flags=flags)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     asyncio.run(run(settings, _print_line))
 
 
