@@ -114,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             " head of the response; 0: no limit",
         ),
     ] = 15.0
+    answer_timeout: Annotated[
+        float,
+        Meta(gt=0, description="maximum time for a whole answer, over all attempts and fallbacks, in seconds"),
+    ] = 86_400.0
     max_attempts: Annotated[_Count, Meta(description="maximum number of attempts in a row without a new token")] = 4
     retry_timeout: Annotated[
         float, Meta(gt=0, description="maximum time for retries without a new token, in seconds")

@@ -14,6 +14,7 @@ import msgspec
 
 from adapter.request_id import current_request
 from subnet.errors import (
+    AnswerTimeout,
     ContentRefused,
     ContextLengthExceeded,
     EndpointMissing,
@@ -246,6 +247,13 @@ _TABLE: dict[type[Exception], Row] = {
     ),
     SessionClosed: Row(
         503, _SERVER, "shutting_down", "The gateway is shutting down.", "The gateway is shutting down.", 1.0
+    ),
+    AnswerTimeout: Row(
+        504,
+        _SERVER,
+        "answer_timeout",
+        "The answer was not complete within `answer_timeout`.",
+        "The answer took longer than this gateway allows.",
     ),
     # The message does not name the timeout: after a failover, the first-token timeout applies again.
     NodeTimeout: Row(

@@ -12,6 +12,30 @@ T = TypeVar("T")
 Sink = Callable[[T], None]
 """Callback that receives each item of a stream on the event loop's thread, without a task switch."""
 
+# Time that one connection may take of the event loop before the others have their turn, in seconds.
+_MAX_TURN = 0.005
+
+
+class Turn:
+    """Time that a connection has taken of the event loop since the others had their turn.
+
+    A reader that finds its next message in a buffer goes on without a task switch, so a peer that sends fast enough
+    would be served alone. With `if turn.took(seconds): await asyncio.sleep(0)` after each message it gets a share.
+    """
+
+    __slots__ = ("_taken",)
+
+    def __init__(self) -> None:
+        self._taken = 0.0
+
+    def took(self, seconds: float) -> bool:
+        """Add the time that a message took, and return True if the others must have their turn now."""
+        self._taken += seconds
+        if self._taken < _MAX_TURN:
+            return False
+        self._taken = 0.0
+        return True
+
 
 async def stream_from_callback(producer: Callable[[Sink[T]], Coroutine[Any, Any, None]]) -> AsyncGenerator[T, None]:
     """Yield the items that `producer` passes to its callback, in order, then raise its error, if any.

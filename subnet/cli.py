@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
-from subnet.output import LogHandler, print_line
+from subnet.output import LineFormatter, LogHandler, print_line
 from subnet.version import VERSION
 
 _NODE = """\
@@ -46,9 +46,9 @@ def _node(options: argparse.Namespace) -> None:
 
     flags = {name: value for name, value in vars(options).items() if name not in ("command", "config")}
     settings = reader.load(options.config, flags=flags)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", handlers=[LogHandler()]
-    )
+    handler = LogHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     asyncio.run(run(settings, print_line))
     threads.exit_if_busy()
 

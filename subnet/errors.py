@@ -22,6 +22,7 @@ SubnetError
 │   ├── EndpointMissing        the upstream server does not have the endpoint for this model
 │   └── WireError              invalid data from the other side
 ├── NoNodeAvailable            no node can take the request
+├── AnswerTimeout              the answer took too long, on however many nodes
 ├── RepeatedFailure            the request failed on two nodes in a row, and is not sent to another
 └── SessionClosed              used after close
 
@@ -195,6 +196,12 @@ class NoNodeAvailable(SubnetError):
     """No node can take the request."""
 
     code = "no_node_available"
+
+
+class AnswerTimeout(SubnetError):
+    """The answer was not complete in time. That is no failure of the node that was at it."""
+
+    code = "answer_timeout"
 
 
 class RepeatedFailure(SubnetError):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from subnet.node_info import Capabilities, GrammarKind
 from subnet.tensors import TokenIds
 
 FinishReason = Literal["stop", "length"]
+
+# More than any vocabulary or use of them needs; a node refuses more before it decodes them.
+_MAX_BIASES = 2**18
+_MAX_STOP_TOKENS = 2**16
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -42,11 +47,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: dict[int, float] = {}
+    logit_bias: Annotated[dict[int, float], Meta(max_length=_MAX_BIASES)] = {}
     max_tokens: int | None = None
     min_tokens: int = 0
     seed: int | None = None
-    stop_tokens: tuple[int, ...] = ()
+    stop_tokens: Annotated[tuple[int, ...], Meta(max_length=_MAX_STOP_TOKENS)] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
     grammar: Grammar | None = None

@@ -30,6 +30,8 @@ _MAX_CONTEXT = 2**27
 _MAX_NAME = 1024
 _MAX_STOP_TOKENS = 1024
 _MAX_TEMPLATE = 2**20
+_MAX_CARDS = 256
+_MAX_PARAMETERS = 1024
 
 _TokenId = Annotated[int, Meta(ge=0, lt=MAX_PIECES)]
 _Piece = Annotated[bytes, Meta(max_length=MAX_PIECE)]
@@ -133,11 +135,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     stop_tokens: Annotated[tuple[_TokenId, ...], Meta(max_length=_MAX_STOP_TOKENS)] = ()
     created: Annotated[int, Meta(ge=0, le=2**40)] = 0
     lane: Lane = "token"
-    modalities: tuple[Modality, ...] = ()
-    weights: str = ""
+    modalities: Annotated[tuple[Modality, ...], Meta(max_length=16)] = ()
+    weights: _Name = ""
     tools: bool | None = None
     reasoning: bool | None = None
-    parameters: tuple[str, ...] = ()
+    parameters: Annotated[tuple[_Name, ...], Meta(max_length=_MAX_PARAMETERS)] = ()
 
     @property
     def identity(self) -> str:
@@ -174,7 +176,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     embeddings: bool = False
     prompt_logprobs: bool = False
-    grammars: tuple[GrammarKind, ...] = ()
+    grammars: Annotated[tuple[GrammarKind, ...], Meta(max_length=16)] = ()
     prefill: bool = False
     seeds: bool = False
     replay: bool = True
@@ -187,10 +189,10 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     to compare loads with: the node accepts any number of requests.
     """
 
-    node_id: str
-    version: str
-    engine: str
-    cards: tuple[ModelCard, ...]
+    node_id: _Name
+    version: _Name
+    engine: _Name
+    cards: Annotated[tuple[ModelCard, ...], Meta(max_length=_MAX_CARDS)]
     capabilities: Capabilities
     capacity: Count
     limited: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -21,11 +22,15 @@ _MAX_TOKEN_ID = np.iinfo(np.int32).max
 _PYTHON_MAX_SIZE = 1024
 
 
-class Tensor(msgspec.Struct, array_like=True, frozen=True):
+_Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class Tensor(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """Encoded array. `data` holds prod(shape) items of `dtype`, little-endian, in C order."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: Annotated[str, msgspec.Meta(max_length=16)]
+    # The product of more dimensions could be a number that takes hours to compute.
+    shape: Annotated[tuple[_Dimension, ...], msgspec.Meta(max_length=8)]
     data: bytes
 
 

@@ -34,7 +34,7 @@ _SLOW = {
     *("test_tokens", "test_transformers_engine", "test_transformers_killed"),
     *("test_nginx", "test_shutdown", "test_up", "test_workers"),
 }
-_SLOW_FOLDERS = {"faults", "clients"}
+_SLOW_FOLDERS = {"faults", "clients", "security"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

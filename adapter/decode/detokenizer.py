@@ -8,7 +8,9 @@ from collections.abc import Collection, Sequence
 from subnet.errors import WireError
 
 MAX_TEXT = 64 * 2**20
-"""Maximum size of the text of tokens that are decoded at once, in bytes. A node chooses tokens and their texts."""
+"""Maximum size of the text of tokens that are decoded at once, in bytes, and of that of a whole answer, in characters.
+A node chooses tokens and their texts.
+"""
 
 
 class TokenTable:
@@ -68,6 +70,34 @@ class Detokenizer:
         text, used = utf_8_decode(data, "replace", False)
         self._held = data[used:]
         return text
+
+
+class CountingDetokenizer(Detokenizer):
+    """Detokenizer of a choice that may have `limit` characters in all."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, table: TokenTable, limit: int) -> None:
+        super().__init__(table)
+        self._left = limit
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens`. Raises WireError if the choice exceeds its limit."""
+        text = super().decode(tokens)
+        self._left -= len(text)
+        if self._left < 0:
+            raise WireError(f"received an answer whose text exceeds the maximum of {MAX_TEXT} characters")
+        return text
+
+
+def create_detokenizer(table: TokenTable, max_tokens: int | None, choices: int = 1) -> Detokenizer:
+    """Return the detokenizer for one of `choices` of at most `max_tokens` tokens each (None: not known).
+
+    Only where their text could exceed MAX_TEXT is it counted, so that nearly no answer pays for it.
+    """
+    if max_tokens is not None and max_tokens * choices <= table.max_tokens:
+        return Detokenizer(table)
+    return CountingDetokenizer(table, MAX_TEXT // choices)
 
 
 def _text(piece: bytes) -> str | None:

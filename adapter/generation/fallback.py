@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Generic, TypeVar
 
 from adapter.decode.events import Event
@@ -85,6 +86,7 @@ class Fallback(Generic[W]):
         self._prepare = prepare
         self._error: Exception | None = None
         self._first_failure: float | None = None
+        self._started = monotonic()
         self._answer = _nothing_delivered()
         # Delivered tokens that are part of the prompt of the current work.
         self._prefix_tokens = 0
@@ -237,7 +239,7 @@ class Fallback(Generic[W]):
             await self.prepare()
 
     async def _run(self, sessions: SessionManager, emit: Sink[Event]) -> None:
-        state = RequestState(lambda: self._answer.started or not self._has_next, self._first_failure)
+        state = RequestState(lambda: self._answer.started or not self._has_next, self._first_failure, self._started)
         try:
             await self.work.run(sessions, emit, state)
         except Exception as error:

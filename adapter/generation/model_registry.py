@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from adapter.decode import Detokenizer, TokenTable
+from adapter.decode import Detokenizer, TokenTable, create_detokenizer
 from adapter.decode.choice import ChoiceReader, FullChoiceReader, TextChoiceReader
 from adapter.decode.token_logprobs import LogprobFormatter
 from adapter.errors import BadRequest, ModelNotFound, ModelUnusable
@@ -147,11 +147,17 @@ class Model:
         """Return the text of `tokens`, including control tokens."""
         return Detokenizer(self._loaded.full_table).decode(tokens)
 
-    def reader(self, index: int, options: OutputOptions) -> ChoiceReader:
-        """Create a reader of choice `index`, of the fastest class that supports `options`."""
+    def reader(
+        self, index: int, options: OutputOptions, max_tokens: int | None = None, choices: int = 1
+    ) -> ChoiceReader:
+        """Create a reader of choice `index`, of the fastest class that supports `options`.
+
+        There are `choices` in all, of at most `max_tokens` tokens each (None: not known).
+        """
         parser = None if options.format is None else options.format.parser(options.tools, options.starts_in_reasoning)
         table = self._loaded.table if parser is None else self._loaded.marked_table
-        detokenizer = Detokenizer(self._loaded.full_table if options.show_control_tokens else table)
+        table = self._loaded.full_table if options.show_control_tokens else table
+        detokenizer = create_detokenizer(table, max_tokens, choices)
         if parser is None and not options.stops and options.logprobs is None and not options.token_ids:
             return TextChoiceReader(index, detokenizer)
         return FullChoiceReader(

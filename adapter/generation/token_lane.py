@@ -71,7 +71,7 @@ class TokenGeneration(Generation):
         self.key = key
         self.priority = priority
         self._room = room
-        self.choices = [model.reader(first + index, output) for index in range(choices)]
+        self.choices = [model.reader(first + index, output, sampling.max_tokens, choices) for index in range(choices)]
         self._first = first
         self._param_names = param_names or {}
         self._relaxed = relaxed

@@ -24,6 +24,7 @@ from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
+from subnet.output import LineFormatter
 from subnet.pool.policies.policy_registry import POLICIES
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ def set_up_logging(level: str) -> None:
     """Log to standard error from `level` up, uvicorn only from warnings up."""
     # What the format does not show need not be looked up for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", handlers=[BatchingHandler()])
+    handler = BatchingHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
 
 
@@ -132,6 +135,7 @@ def limits_of(settings: Settings) -> Limits:
         chat_first_token_timeout=settings.chat_first_token_timeout,
         chat_inter_token_timeout=settings.chat_inter_token_timeout,
         keep_alive_timeout=settings.keep_alive_timeout,
+        answer_timeout=settings.answer_timeout,
         retry_timeout=settings.retry_timeout,
         max_total_attempts=settings.max_total_attempts,
         failover_timeout=settings.failover_timeout,

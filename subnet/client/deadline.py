@@ -8,6 +8,8 @@ from math import inf
 from time import monotonic
 from typing import TypeVar
 
+from subnet.errors import AnswerTimeout
+
 T = TypeVar("T")
 
 # A timer that fires later than this, in seconds, shows that the event loop was blocked.
@@ -32,11 +34,16 @@ class IdleDeadline:
 
     When the timer fires late, the event loop was blocked, and tokens may have arrived unread. It then waits once more,
     for as long as it was late, before it times out.
+
+    An answer that began at `started`, by time.monotonic, must end within `answer_timeout` seconds. Then
+    AnswerTimeout is raised, as if it had been passed to `abort`.
     """
 
     __slots__ = (
         "_abort_error",
         "_activities",
+        "_answer_timeout",
+        "_ends",
         "_error",
         "_idle_timeout",
         "_keep_alive_timeout",
@@ -47,7 +54,9 @@ class IdleDeadline:
         "_waiting",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, started: float = 0.0, answer_timeout: float = inf) -> None:
+        self._answer_timeout = answer_timeout
+        self._ends = started + answer_timeout
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = inf
@@ -99,9 +108,11 @@ class IdleDeadline:
         """Start a new idle timeout now, in seconds (None: no timeout); `next_timeout` as in `wait`."""
         self._idle_timeout = idle_timeout
         self._started = monotonic()
-        if idle_timeout is not None and (when := self._started + min(idle_timeout, next_timeout)) < self._scheduled:
-            self.close()
-            self._schedule(when)
+        if idle_timeout is not None:
+            when = min(self._started + min(idle_timeout, next_timeout), self._ends)
+            if when < self._scheduled:
+                self.close()
+                self._schedule(when)
 
     def abort(self, error: Exception) -> None:
         """Raise `error` in the current `wait` and in all later ones. After the first call, `error` is ignored."""
@@ -133,11 +144,14 @@ class IdleDeadline:
         if self._idle_timeout is None:
             return
         now = monotonic()
+        if now >= self._ends:
+            self.abort(AnswerTimeout(f"the answer was not complete within {self._answer_timeout:g} s (answer_timeout)"))
+            return
         last_token = max([self._started, *(activity.last_token for activity in self._activities)])
         last_activity = max([last_token, *(activity.last_keep_alive for activity in self._activities)])
         due = min(last_activity + self._idle_timeout, last_token + self._keep_alive_timeout)
         if now < due:
-            self._schedule(due)
+            self._schedule(min(due, self._ends))
         elif extend and now - due > _MAX_TIMER_LAG:
             self._schedule(now + (now - due), extend=False)
         else:

@@ -10,11 +10,17 @@ class RequestState:
 
     While `may_queue` returns False, another model can be asked: then a session waits neither for capacity nor for nodes
     to recover. `first_failure` is the time of the first failure since the last new token, by time.monotonic; None if
-    there was none.
+    there was none. answer_timeout counts from `started`, by the same clock; None: from the beginning of a generation.
     """
 
-    __slots__ = ("first_failure", "may_queue")
+    __slots__ = ("first_failure", "may_queue", "started")
 
-    def __init__(self, may_queue: Callable[[], bool] = lambda: True, first_failure: float | None = None) -> None:
+    def __init__(
+        self,
+        may_queue: Callable[[], bool] = lambda: True,
+        first_failure: float | None = None,
+        started: float | None = None,
+    ) -> None:
         self.may_queue = may_queue
         self.first_failure = first_failure
+        self.started = started

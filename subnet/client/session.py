@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -125,8 +126,8 @@ class Session:
         raised here; `emit` must not raise a NodeError, which would count as a failure of the node.
 
         Raises InvalidRequest or ContextLengthExceeded if no node can handle the request, NoNodeAvailable or the last
-        NodeError after the last attempt, RepeatedFailure if it may have brought down two nodes, and SessionClosed if
-        the session is closed meanwhile.
+        NodeError after the last attempt, RepeatedFailure if it may have brought down two nodes, AnswerTimeout if the
+        answer is not complete in time, and SessionClosed if the session is closed meanwhile.
         """
         self._check_idle()
         sampling = sampling or Sampling()
@@ -172,7 +173,8 @@ class Session:
         self.ledger = ledger
         if ledger.lane == "token":
             ledger.identity = self._identity
-        self._deadline = IdleDeadline()
+        started = monotonic() if self._state.started is None else self._state.started
+        self._deadline = IdleDeadline(started, self._limits.answer_timeout)
         failover = Failover(
             ledger,
             create_attempt,

@@ -18,11 +18,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     The first token may take `first_token_timeout` plus the time that `prefill_rate` (prompt tokens per second) allows
     for the prompt; each later one `inter_token_timeout`. Keep-alives extend both, up to `keep_alive_timeout`. A single
-    attempt may take `attempt_timeout`; None: no limit. Without any new token a session makes at most `max_attempts`
-    attempts within `retry_timeout`; between attempts it waits up to `backoff`, doubled each time, up to `backoff_max`.
-    It makes at most `max_total_attempts` in all. `failover_timeout` bounds the time from the first failure to the next
-    new token. While every node is full or unreachable, it waits up to `queue_timeout` for capacity; if a fallback can
-    be asked instead, only for a node that announces a wait of at most `max_retry_after`.
+    attempt may take `attempt_timeout`; None: no limit. An answer may take `answer_timeout` in all, over all attempts.
+    Without any new token a session makes at most `max_attempts` attempts within `retry_timeout`; between attempts it
+    waits up to `backoff`, doubled each time, up to `backoff_max`. It makes at most `max_total_attempts` in all.
+    `failover_timeout` bounds the time from the first failure to the next new token. While every node is full or
+    unreachable, it waits up to `queue_timeout` for capacity; if a fallback can be asked instead, only for a node that
+    announces a wait of at most `max_retry_after`.
 
     `chat_first_token_timeout` and `chat_inter_token_timeout` replace the first two on the chat lane, where a server may
     reason without sending anything; None: the same as on the token lane.
@@ -36,6 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_timeout: float = 600.0
     retry_timeout: float = 60.0
     attempt_timeout: float | None = None
+    answer_timeout: float = 86_400.0
     max_attempts: int = 4
     max_total_attempts: int = 16
     failover_timeout: float = 45.0

@@ -3,6 +3,9 @@
     socket --> Connection.data_received --> ResponseParser.feed --> BodyReceiver.feed --> ...
 
 Each arrow is a plain call. No task is switched for a part of a body, only once at the end of a response.
+
+Of a server that sends faster than its bytes are processed, a part is parsed in each iteration of the event loop, and
+the rest waits, so that the streams of other servers are not kept waiting.
 """
 
 from __future__ import annotations
@@ -17,6 +20,11 @@ from subnet.http.response_parser import BodyReceiver, InvalidResponseError, Resp
 # Time to wait for the end of a response of which nothing more is needed, so that the connection can be reused. In
 # seconds.
 _DRAIN_TIMEOUT = 0.05
+# Bytes to parse in one iteration: of a body as it is, and of one that is compressed, where each can become a thousand.
+_MAX_PART = 16 << 10
+_MAX_COMPRESSED_PART = 256
+# Before the end of the head it is not known which it is.
+_END_OF_HEAD = b"\r\n\r\n"
 
 OnHead = Callable[[ResponseHead], BodyReceiver]
 """Receives the head of a response, and returns the receiver of its body."""
@@ -29,7 +37,20 @@ class Connection(asyncio.Protocol):
     is closed. `unanswered` is True if it was lost before a byte of a response to its last request.
     """
 
-    __slots__ = ("_drain_timer", "_finished", "_on_closed", "_on_idle", "_parser", "_peer", "_transport", "unanswered")
+    __slots__ = (
+        "_drain_timer",
+        "_finished",
+        "_is_clean_end",
+        "_max_part",
+        "_next_part",
+        "_on_closed",
+        "_on_idle",
+        "_parser",
+        "_peer",
+        "_transport",
+        "_unparsed",
+        "unanswered",
+    )
 
     def __init__(
         self,
@@ -45,6 +66,11 @@ class Connection(asyncio.Protocol):
         self._parser: ResponseParser | None = None
         self._finished: asyncio.Future[ResponseHead] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
+        self._unparsed = bytearray()
+        # Size up to which received bytes are parsed at once; -1 while others wait, which must be first.
+        self._max_part = _MAX_COMPRESSED_PART
+        self._next_part: asyncio.Handle | None = None
+        self._is_clean_end: bool | None = None
 
     @property
     def closed(self) -> bool:
@@ -63,6 +89,7 @@ class Connection(asyncio.Protocol):
         finished: asyncio.Future[ResponseHead] = asyncio.get_running_loop().create_future()
         self._finished = finished
         self._parser = ResponseParser(on_head)
+        self._max_part = _MAX_COMPRESSED_PART
         self._transport.write(request)
         try:
             return await finished
@@ -75,6 +102,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once. A request on it is lost."""
         finished, self._finished, self._parser = self._finished, None, None
+        self._unparsed.clear()
         if finished is not None and not finished.done():
             finished.set_exception(self._lost())
         if self._transport is not None:
@@ -85,6 +113,51 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= self._max_part:
+            self._parse(data)
+            return
+        self._unparsed += data
+        if self._next_part is None:
+            self._parse_parts()
+
+    def _parse_parts(self) -> None:
+        """Parse as much of what was received as may be in this iteration of the event loop."""
+        self._next_part = None
+        left = _MAX_PART
+        while self._unparsed and left > 0:
+            size, cost = self._part_size()
+            part = bytes(self._unparsed[:size])
+            del self._unparsed[:size]
+            left -= cost * len(part)
+            self._parse(part)
+        if self._unparsed:
+            self._max_part = -1
+            self._next_part = asyncio.get_running_loop().call_soon(self._parse_parts)
+        else:
+            self._max_part = self._part_size()[0]
+        self._set_reading(reading=not self._unparsed)
+        if self._is_clean_end is not None and not self._unparsed:
+            self._close(is_clean=self._is_clean_end)
+
+    def _part_size(self) -> tuple[int, int]:
+        """Return how many bytes may be parsed at once, and what share of an iteration each of them is."""
+        if self._parser is None or (head := self._parser.head) is None:
+            end = self._unparsed.find(_END_OF_HEAD)
+            return (end + len(_END_OF_HEAD) if end >= 0 else _MAX_COMPRESSED_PART), 1
+        if head.headers.get("content-encoding", "identity") == "identity":
+            return _MAX_PART, 1
+        return _MAX_COMPRESSED_PART, _MAX_PART // _MAX_COMPRESSED_PART
+
+    def _set_reading(self, *, reading: bool) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.is_reading() == reading:
+            return
+        if reading:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def _parse(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
             # Nothing was requested.
@@ -105,9 +178,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        parser = self._parser
-        if parser is not None:
-            self._end(parser, is_clean=error is None)
+        if self._unparsed:
+            self._is_clean_end = error is None
+        else:
+            self._close(is_clean=error is None)
+
+    def _close(self, *, is_clean: bool) -> None:
+        if self._parser is not None:
+            self._end(self._parser, is_clean=is_clean)
         self._stop_draining()
         self._on_closed(self)
 
@@ -133,7 +211,7 @@ class Connection(asyncio.Protocol):
             return
         # A server that answers before it has read the request may not read the rest of it.
         is_sent = not transport.is_closing() and not transport.get_write_buffer_size()
-        if parser.keep_alive and parser.head is not None and is_sent:
+        if parser.keep_alive and parser.head is not None and is_sent and not self._unparsed:
             self._on_idle(self, parser.head)
         else:
             transport.close()

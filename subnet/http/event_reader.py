@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 from subnet.aio import Sink, stream_from_callback
 from subnet.errors import WireError
-from subnet.http.bodies import MAX_JSON, parse_json
+from subnet.http.bodies import parse_json
 from subnet.http.sse import Event, SseParser
 
 # Limit of the events of one response, in bytes, for servers that never end one.
 _MAX_EVENT_BYTES = 256 << 20
+# Limit of one JSON value in place of events, in bytes: the same as that of one event.
+_MAX_JSON = 16 << 20
 # What may precede JSON: white space, and a byte order mark.
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
@@ -70,7 +72,18 @@ class EventReader:
     `check_json` raises an error for a JSON value that is an error.
     """
 
-    __slots__ = ("_between_events", "_check_json", "_json", "_parser", "_peer", "_sink", "_size", "_started", "done")
+    __slots__ = (
+        "_between_events",
+        "_check_json",
+        "_json",
+        "_parsed",
+        "_parser",
+        "_peer",
+        "_sink",
+        "_size",
+        "_started",
+        "done",
+    )
 
     def __init__(self, peer: str, sink: EventSink, check_json: Callable[[Any], object]) -> None:
         self.done = False
@@ -80,6 +93,8 @@ class EventReader:
         self._parser = SseParser()
         self._json: bytearray | None = None
         self._size = 0
+        # Of it, what has been read up to the last part without an event.
+        self._parsed = 0
         self._started = False
         self._between_events = False
 
@@ -99,7 +114,7 @@ class EventReader:
             blocks = data.split(b"\n\n")
             if 2 * (len(blocks) - 1) == data.count(b"\n"):
                 del blocks[-1]
-                self._pass_on(blocks)
+                self._pass_on(blocks, size - len(data))
                 return
         self._feed_any(data)
 
@@ -115,8 +130,9 @@ class EventReader:
         self._sink.is_json = True
         self._sink.event(Event(text.decode(errors="replace")))
 
-    def _pass_on(self, blocks: list[bytes]) -> None:
-        sink = self._sink
+    def _pass_on(self, blocks: list[bytes], before: int) -> None:
+        """Pass on the events of a read that had `before` bytes before it."""
+        sink, others = self._sink, 0
         for block in blocks:
             if self.done:
                 return
@@ -124,18 +140,30 @@ class EventReader:
                 sink.data(block[6:])
                 self.done = sink.done
             else:
+                if not others:
+                    self._note_events(before)
+                others += 1
                 self._parse(block + b"\n\n")
+        if others == len(blocks):
+            self._parsed = self._size
 
     def _feed_any(self, data: bytes) -> None:
-        limit = _MAX_EVENT_BYTES if self._json is None else MAX_JSON
+        limit = _MAX_EVENT_BYTES if self._json is None else _MAX_JSON
         if self._size > limit:
             raise WireError(f"{self._peer} sent more than {limit} bytes")
+        self._note_events(self._size - len(data))
+        self._parsed = self._size
         if not self._started:
             data = self._start(data)
         if self._json is None:
             self._parse(data)
         else:
             self._json += data
+
+    def _note_events(self, before: int) -> None:
+        """Tell the parser if there were events that it has not seen, among the `before` bytes before a read."""
+        if self._parsed < before:
+            self._parser.idle_lines = 0
 
     def _start(self, data: bytes) -> bytes:
         """Return the rest of `data` after white space, and find out what it is."""

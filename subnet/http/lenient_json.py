@@ -7,13 +7,19 @@ from typing import Any
 
 import msgspec
 
+# Limits of one value: each item takes a hundred times its bytes in memory, and the event loop waits for all of them.
+_MAX_ITEMS = 1 << 21
+_FEW_BYTES = 1 << 20
+
 
 def decode(data: bytes | str) -> Any:
-    """Return the value of a JSON text. Raises ValueError.
+    """Return the value of a JSON text. Raises ValueError, also for one of more than 2,097,152 items and members.
 
     Halves of surrogate pairs are kept as they are, and NaN and infinities become None: msgspec rejects both, while
     clients accept them (https://docs.python.org/3/library/json.html#standard-compliance-and-interoperability).
     """
+    if len(data) > _FEW_BYTES:
+        _check_items(data)
     try:
         return msgspec.json.decode(data)
     except RecursionError as error:
@@ -24,6 +30,13 @@ def decode(data: bytes | str) -> Any:
         return json.loads(data, parse_constant=lambda _: None)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _check_items(data: bytes | str) -> None:
+    # At most one for each comma and each bracket, as counting them is faster than decoding.
+    marks = (",", "[", "{") if isinstance(data, str) else (b",", b"[", b"{")
+    if sum(map(data.count, marks)) > _MAX_ITEMS:  # type: ignore[arg-type]
+        raise ValueError(f"more than {_MAX_ITEMS} items and members")
 
 
 def decode_by_items(data: bytes) -> Any:

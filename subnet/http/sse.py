@@ -10,6 +10,8 @@ import msgspec
 from subnet.errors import WireError
 
 _BOM = b"\xef\xbb\xbf"
+# Far more than a server sends that has its request in a queue: a hundred comments a second, for ten minutes.
+_MAX_IDLE_LINES = 1 << 16
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -27,7 +29,8 @@ class SseParser:
     """Parses a stream of events, however its bytes are split. Lines may end with LF, CRLF or CR, also mixed.
 
     Fields other than `data` and `event`, and events without data, are ignored. Invalid UTF-8 is replaced by replacement
-    characters. An event or a comment of more than `limit` bytes raises WireError.
+    characters. An event or a comment of more than `limit` bytes raises WireError, and so do more than 65,536 lines
+    without an event: comments, empty lines, and other fields. `idle_lines` counts them.
     """
 
     def __init__(self, limit: int = 16 << 20) -> None:
@@ -38,6 +41,7 @@ class SseParser:
         self._data: list[str] = []
         self._name = ""
         self._size = 0
+        self.idle_lines = 0
 
     @property
     def between_events(self) -> bool:
@@ -65,6 +69,8 @@ class SseParser:
         complete = not lines or lines[-1].endswith((b"\n", b"\r"))
         self._line = bytearray() if complete else lines.pop()
         events = [event for line in lines if (event := self._parse_line(bytes(line).rstrip(b"\r\n"))) is not None]
+        if self.idle_lines > _MAX_IDLE_LINES:
+            raise WireError(f"received more than {_MAX_IDLE_LINES} lines without an event")
         self._check_size(self._size + len(self._line))
         return events
 
@@ -72,6 +78,7 @@ class SseParser:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
+        self.idle_lines += 1
         if not line:
             return self._dispatch()
         if line.startswith(b":"):
@@ -82,6 +89,7 @@ class SseParser:
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" ").decode(errors="replace"))
+            self.idle_lines -= 1
         elif field == b"event":
             self._name = value.removeprefix(b" ").decode(errors="replace")
         return None
@@ -90,7 +98,10 @@ class SseParser:
         data, self._data = self._data, []
         name, self._name = self._name, ""
         self._size = 0
-        return Event("\n".join(data), name or "message") if data else None
+        if not data:
+            return None
+        self.idle_lines = 0
+        return Event("\n".join(data), name or "message")
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:

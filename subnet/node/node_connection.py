@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from aiohttp import web
 
+from subnet.aio import Turn
 from subnet.authorizers.base import ResponseT
 from subnet.engines.job import to_job, to_plain_texts, to_text, to_texts
-from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
+from subnet.errors import EngineFailed, NodeBusy, NodeError, NodeLeaving, SubnetError, WireError
 from subnet.generation import Delta
 from subnet.tensors import pack
 from subnet.wire import frames
+from subnet.wire.columns import pack_logprobs
 from subnet.wire.messages import (
+    MAX_MESSAGE,
     MAX_RETRY_AFTER,
     Accepted,
     ArtefactReply,
@@ -29,7 +33,6 @@ from subnet.wire.messages import (
     Generate,
     InfoReply,
     InfoRequest,
-    Message,
     Request,
     ScoreReply,
     ScoreRequest,
@@ -45,8 +48,13 @@ logger = logging.getLogger(__name__)
 
 # Time to write the last messages to a gateway that reads slowly, in seconds.
 _FLUSH_TIMEOUT = 1.0
+# Maximum size of the open calls of a gateway, in bytes: that of their requests, and for each what its task takes.
+_MAX_OPEN = 256 * 1024 * 1024
+_CALL_SIZE = 16 * 1024
+_MAX_PARAM = 256
 
 EngineRequest = Generate | EmbedRequest | ScoreRequest
+LargeReply = ArtefactReply | EmbedReply | ScoreReply | TokenizeReply
 
 
 class NodeConnection:
@@ -57,6 +65,9 @@ class NodeConnection:
         self._socket = socket
         self._outbox = Outbox()
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._open = 0
+        # Held while a large reply waits to be written, so that there is one at a time.
+        self._large_replies = asyncio.Lock()
         self._cancelled: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
 
@@ -74,11 +85,17 @@ class NodeConnection:
 
     async def serve(self) -> None:
         """Handle messages until the gateway disconnects. An invalid message closes the connection, with the reason."""
+        turn = Turn()
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
                     raise WireError(f"unexpected {message.type.name} message: expected a binary message")
+                began = monotonic()
                 self._receive(message.data)
+                if turn.took(monotonic() - began):
+                    await asyncio.sleep(0)
+                if self._outbox.full:
+                    await self._wait_for_reader()
         except WireError as error:
             logger.warning("closing the connection to a gateway: %s", error)
             await self._socket.close(code=aiohttp.WSCloseCode.PROTOCOL_ERROR, message=error.message.encode()[:120])
@@ -92,6 +109,16 @@ class NodeConnection:
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 await self._outbox.drain()
 
+    async def _wait_for_reader(self) -> None:
+        """Wait until the gateway has read what was sent, or the connection is lost."""
+        assert self._writer is not None
+        logger.warning("a gateway does not read what it is sent; it is not served meanwhile")
+        drained = asyncio.create_task(self._outbox.drain())
+        try:
+            await asyncio.wait({drained, self._writer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
+
     def _receive(self, frame: bytes) -> None:
         try:
             message = frames.decode(frame)
@@ -100,7 +127,7 @@ class NodeConnection:
             return
         match message:
             case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest() | TokenizeRequest():
-                self._start(message)
+                self._start(message, len(frame) + _CALL_SIZE)
             case Cancel():
                 if (task := self._calls.get(message.call)) is not None:
                     task.cancel()
@@ -109,12 +136,22 @@ class NodeConnection:
             case _:
                 raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
 
-    def _start(self, request: Request) -> None:
-        if request.call in self._calls:
-            raise WireError(f"call {request.call} is already open")
+    def _start(self, request: Request, size: int) -> None:
+        call = request.call
+        if call in self._calls:
+            raise WireError(f"call {call} is already open")
+        if self._open + size > _MAX_OPEN:
+            self._outbox.post(_failure(call, NodeBusy("too many calls are open", retry_after=0.2)))
+            return
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._calls.pop(call, None)
+            self._open -= size
+
         task = asyncio.create_task(self._handle(request))
-        self._calls[request.call] = task
-        task.add_done_callback(lambda _: self._calls.pop(request.call, None))
+        self._calls[call] = task
+        self._open += size
+        task.add_done_callback(end)
 
     async def _handle(self, request: Request) -> None:
         try:
@@ -125,7 +162,8 @@ class NodeConnection:
                     await self._node.engine.check()
                     self._outbox.post(await self._sign(InfoReply(request.call, self._node.info()), request))
                 case ArtefactRequest():
-                    self._outbox.post(self._artefact_reply(request))
+                    self._check_artefact(request.sha256)
+                    await self._reply(ArtefactReply(request.call, self._node.engine.artefact))
                 case TokenizeRequest():
                     await self._tokenize(request)
                 case _:
@@ -136,9 +174,13 @@ class NodeConnection:
             logger.exception("engine error")
             self._outbox.post(_failure(request.call, EngineFailed("engine error; see the node's log")))
 
-    def _artefact_reply(self, request: ArtefactRequest) -> Message:
-        self._check_artefact(request.sha256)
-        return ArtefactReply(request.call, self._node.engine.artefact)
+    async def _reply(self, reply: LargeReply) -> None:
+        """Send a reply that may be large, once everything before it is written: a gateway that does not read must not
+        fill the memory with replies.
+        """
+        async with self._large_replies:
+            await self._outbox.drain()
+            self._outbox.post(reply)
 
     def _check_artefact(self, sha256: str) -> None:
         if sha256 != self._node.engine.card.tokenizer:
@@ -147,7 +189,7 @@ class NodeConnection:
     async def _tokenize(self, request: TokenizeRequest) -> None:
         self._check_artefact(request.sha256)
         tokens = await self._node.engine.tokenize(to_plain_texts(request))
-        self._outbox.post(await self._sign(TokenizeReply(request.call, tuple(map(pack, tokens))), request))
+        await self._reply(await self._sign(TokenizeReply(request.call, tuple(map(pack, tokens))), request))
 
     async def _run_on_engine(self, request: EngineRequest) -> None:
         if request.model not in (None, self._node.engine.card.id):
@@ -167,13 +209,13 @@ class NodeConnection:
         texts = to_texts(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = EmbedReply(request.call, pack(await self._node.engine.embed(texts)))
-        self._outbox.post(await self._sign(reply, request))
+            await self._reply(await self._sign(reply, request))
 
     async def _score(self, request: ScoreRequest) -> None:
         text = to_text(request, self._node.engine.capabilities)
         async with self._node.slots(1):
-            reply = ScoreReply(request.call, await self._node.engine.score(text, request.width))
-        self._outbox.post(await self._sign(reply, request))
+            logprobs = pack_logprobs(await self._node.engine.score(text, request.width))
+            await self._reply(await self._sign(ScoreReply(request.call, logprobs), request))
 
     async def _generate(self, request: Generate) -> None:
         job = to_job(request, self._node.engine.capabilities)
@@ -204,4 +246,5 @@ def _failure(call: int, error: SubnetError) -> Failed:
     retry_after = error.retry_after
     if retry_after is not None:
         retry_after = min(max(0.0, retry_after), MAX_RETRY_AFTER)
-    return Failed(call, error.code, error.message, retry_after, error.param)
+    param = None if error.param is None else error.param[:_MAX_PARAM]
+    return Failed(call, error.code, error.message[:MAX_MESSAGE], retry_after, param)

@@ -30,6 +30,7 @@ from time import monotonic
 
 import aiohttp
 
+from subnet.aio import Turn
 from subnet.errors import NodeDied, NodeError, NodeLost, WireError, from_code
 from subnet.protocols.call import Call
 from subnet.wire import columns, frames
@@ -42,12 +43,18 @@ from subnet.wire.messages import (
     Failed,
     InfoReply,
     Message,
+    Reply,
     ScoreReply,
     TokenizeReply,
 )
 from subnet.wire.outbox import Outbox
 
 logger = logging.getLogger(__name__)
+
+# Messages that a node may send for a call after its end, as they were on the way when it was cancelled.
+_MAX_LATE_MESSAGES = 4
+# Rows for calls that have ended that a node may send, besides as many as it sends for others: its whole queue, twice.
+_MAX_LATE_ROWS = 1 << 19
 
 
 class Connection:
@@ -64,7 +71,11 @@ class Connection:
         # Calls that have not received a token yet.
         self._tokenless: set[int] = set()
         self._numbers = count(1)
+        self._last_number = 0
         self._outbox = Outbox()
+        self._late_messages = 0
+        # Rows for calls that have ended, less the others.
+        self._late_rows = 0
         self._error: NodeError | None = None
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
@@ -79,7 +90,10 @@ class Connection:
         """
         if self._error is not None:
             raise NodeLost(self._error.message)
+        if self._outbox.full:
+            raise NodeLost(f"{self._peer} does not read what it is sent")
         call = Call(next(self._numbers), self._peer, self._cancel, choices)
+        self._last_number = call.number
         self._calls[call.number] = call
         self._tokenless.add(call.number)
         return call
@@ -98,12 +112,15 @@ class Connection:
 
     async def _read(self) -> None:
         error: NodeError | None = None
+        turn = Turn()
         try:
             async for message in self._socket:
                 if message.type is not aiohttp.WSMsgType.BINARY:
                     raise WireError(f"{self._peer} sent a {message.type.name} message: expected a binary message")
-                self.last_received = monotonic()
+                self.last_received = began = monotonic()
                 self._receive(frames.decode(message.data))
+                if turn.took(monotonic() - began):
+                    await asyncio.sleep(0)
         except frames.UnknownFrame as unknown:
             error = unknown
         except WireError as invalid:
@@ -136,25 +153,42 @@ class Connection:
         match message:
             case Deltas():
                 self._dispatch(message)
-            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply() | TokenizeReply():
-                if (call := self._calls.pop(message.call, None)) is not None:
-                    call.set_reply(message)
-            case Accepted():
-                if (call := self._calls.get(message.call)) is not None:
-                    call.set_reply(message)
-            case Failed():
-                if (call := self._calls.pop(message.call, None)) is not None:
-                    call.fail(
-                        from_code(message.code, message.message, retry_after=message.retry_after, param=message.param)
-                    )
+            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply() | TokenizeReply() | Accepted() | Failed():
+                if (call := self._calls.get(message.call)) is None:
+                    self._count_late_message(message.call)
+                else:
+                    self._answer(call, message)
             case _:
                 raise WireError(f"{self._peer} sent an unexpected {type(message).__name__}: only clients send it")
 
+    def _answer(self, call: Call, message: Reply | Failed) -> None:
+        if not isinstance(message, Accepted):
+            del self._calls[call.number]
+        if isinstance(message, Failed):
+            call.fail(from_code(message.code, message.message, retry_after=message.retry_after, param=message.param))
+        else:
+            call.set_reply(message)
+
+    def _count_late_message(self, number: int) -> None:
+        """Count a message for a call that has ended. Raises WireError if it never existed, or there are too many."""
+        # 0: the node did not know the type of a frame.
+        self._late_messages += 1
+        if number > self._last_number or self._late_messages > _MAX_LATE_MESSAGES * (self._last_number + 1):
+            raise WireError(f"{self._peer} answered a call that does not exist")
+
+    def _count_late_rows(self, late: list[int], total: int) -> None:
+        """Do the same for the rows of a frame with `total` rows, of which those for the calls `late` were too late."""
+        self._late_rows = max(0, self._late_rows + 2 * len(late) - total)
+        if max(late, default=0) > self._last_number or not total or self._late_rows > _MAX_LATE_ROWS:
+            raise WireError(f"{self._peer} sent tokens of calls that do not exist")
+
     def _dispatch(self, deltas: Deltas) -> None:
         calls = self._calls
+        late: list[int] = []
         for number, delta in self._rows(deltas):
             # The node may not have received the cancellation of the call yet.
             if (call := calls.get(number)) is None:
+                late.append(number)
                 continue
             try:
                 on_delta = call.on_delta
@@ -165,6 +199,8 @@ class Connection:
             else:
                 if delta.finish_reason is not None and call.finish_choice(delta.choice):
                     calls.pop(number, None)
+        if late or self._late_rows or not deltas.calls:
+            self._count_late_rows(late, len(deltas.calls) // 4)
 
     def _rows(self, deltas: Deltas) -> Iterable[columns.Row]:
         """Return the rows of a frame, calls that wait for their first token first."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from math import inf
 from typing import TypeVar
 
 import aiohttp
@@ -26,8 +25,9 @@ from subnet.protocols.base import Check, Protocol
 from subnet.protocols.client_connection import Connection
 from subnet.tensors import Tensor, TokenIds, pack, token_ids, unpack
 from subnet.wire import frames
-from subnet.wire.columns import MAX_LOGPROB
+from subnet.wire.columns import unpack_logprobs
 from subnet.wire.messages import (
+    MAX_DIMENSIONS,
     MAX_TEXTS,
     MAX_TOKENIZE_SIZE,
     MAX_TOKENIZE_TEXTS,
@@ -104,15 +104,18 @@ class WebSocketProtocol(Protocol):
             texts = tuple(pack(text) for text in inputs[first : first + MAX_TEXTS])
             reply = await self._call(EmbedRequest(model=model, inputs=texts), EmbedReply)
             vectors.append(self._vectors(reply.embeddings, len(texts)))
+        if len({array.shape[1] for array in vectors}) > 1:
+            raise WireError(f"{self.peer} returned embeddings of different sizes")
         return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
         reply = await self._call(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
-        if len(reply.logprobs) != len(tokens) - 1:
-            raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
-        if not all(_is_finite(entry) for entry in reply.logprobs):
-            raise WireError(f"{self.peer} returned a logprob that is not a finite number up to 0")
-        return reply.logprobs
+        widths = reply.logprobs.widths
+        if len(widths) != len(tokens) - 1:
+            raise WireError(f"{self.peer} returned {len(widths)} logprobs for {len(tokens)} tokens")
+        if max(widths, default=0) > width:
+            raise WireError(f"{self.peer} returned {max(widths)} alternatives of a token instead of {width}")
+        return unpack_logprobs(reply.logprobs)
 
     async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
         tokens: list[TokenIds] = []
@@ -132,7 +135,8 @@ class WebSocketProtocol(Protocol):
 
     def _vectors(self, tensor: Tensor, count: int) -> NDArray[np.float32]:
         vectors = unpack(tensor)
-        if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != count:
+        is_valid = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == count
+        if not is_valid or vectors.shape[1] > MAX_DIMENSIONS:
             raise WireError(f"{self.peer} returned {tensor.dtype} embeddings of shape {tensor.shape} for {count} texts")
         if not np.isfinite(vectors).all():
             raise WireError(f"{self.peer} returned embeddings that are not finite")
@@ -223,10 +227,6 @@ def _post(connection: Connection, message: Message) -> None:
         connection.post(message)
     except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequest(f"The request cannot be sent: {error}") from error
-
-
-def _is_finite(entry: TokenLogprobs) -> bool:
-    return all(-inf < logprob <= MAX_LOGPROB for logprob in (entry.logprob, *entry.top_logprobs))
 
 
 def _expect_accepted(reply: Reply) -> Accepted:

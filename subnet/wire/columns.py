@@ -9,10 +9,15 @@ import numpy as np
 
 from subnet.errors import WireError
 from subnet.generation import Delta, FinishReason, TokenLogprobs
+from subnet.node_info import MAX_PIECES
 from subnet.wire.messages import Deltas, RowLogprobs
 
 _FINISH_REASONS: tuple[FinishReason | None, ...] = (None, "stop", "length")
 _FINISH_REASON_CODES = {reason: code for code, reason in enumerate(_FINISH_REASONS)}
+# Limits of one frame, which sender and receiver share: a receiver's other work waits while it unpacks one.
+MAX_ROWS = 4096
+MAX_ENTRIES = 1 << 17
+"""Maximum number of tokens and of their alternatives in a frame, together."""
 MAX_ROW_TOKENS = 65_535
 _MAX_CACHED_TOKENS = 2**31
 _MIN_FINITE = np.finfo(np.float32).min
@@ -24,7 +29,7 @@ Row = tuple[int, Delta]
 
 
 def pack(rows: Sequence[Row]) -> Deltas:
-    """Pack `rows`, pairs of call number and delta, into one frame. A delta holds at most MAX_ROW_TOKENS tokens."""
+    """Pack `rows`, pairs of call number and delta, into one frame. `pack_frames` keeps within a receiver's limits."""
     size = len(rows)
     calls, deltas = zip(*rows, strict=True) if rows else ((), ())
     tokens = [token for delta in deltas for token in delta.tokens]
@@ -35,8 +40,24 @@ def pack(rows: Sequence[Row]) -> Deltas:
         tokens=struct.pack(f"<{len(tokens)}i", *tokens),
         ends=bytes([_FINISH_REASON_CODES[delta.finish_reason] for delta in deltas]),
         cached={row: delta.cached_tokens for row, delta in enumerate(deltas) if delta.cached_tokens},
-        logprobs={row: _pack_logprobs(d.logprobs) for row, d in enumerate(deltas) if d.logprobs is not None},
+        logprobs={row: pack_logprobs(d.logprobs) for row, d in enumerate(deltas) if d.logprobs is not None},
     )
+
+
+def pack_frames(rows: Sequence[Row]) -> Iterator[Deltas]:
+    """Pack at most MAX_ROWS rows into as many frames as a receiver's limits demand, nearly always one.
+
+    Raises WireError for a delta that exceeds them alone.
+    """
+    frame = pack(rows)
+    if _entries(frame) <= MAX_ENTRIES:
+        yield frame
+        return
+    if len(rows) == 1:
+        raise WireError(f"a delta has more than {MAX_ENTRIES} tokens and alternatives")
+    middle = len(rows) // 2
+    yield from pack_frames(rows[:middle])
+    yield from pack_frames(rows[middle:])
 
 
 def call_numbers(frame: Deltas) -> list[int]:
@@ -45,21 +66,26 @@ def call_numbers(frame: Deltas) -> list[int]:
 
 
 def unpack(frame: Deltas) -> Iterator[Row]:
-    """Return the rows of `frame`, in order. Raises WireError for an inconsistent frame, before the first row."""
+    """Return the rows of `frame`, in order.
+
+    Raises WireError for an inconsistent frame and one that exceeds a limit, before the first row.
+    """
+    if len(frame.calls) > 4 * MAX_ROWS or _entries(frame) > MAX_ENTRIES:
+        raise WireError(f"invalid frame: more than {MAX_ROWS} rows, or {MAX_ENTRIES} tokens and alternatives")
     calls, choices, counts = call_numbers(frame), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
-    tokens = _column(frame.tokens, "<i4")
+    tokens = _column(frame.tokens, "<u4")
     rows = len(calls)
     if len(choices) != rows or len(counts) != rows or len(frame.ends) != rows or sum(counts) != len(tokens):
         raise WireError("invalid frame: columns of different lengths")
     if max(frame.ends, default=0) >= len(_FINISH_REASONS):
         raise WireError("invalid frame: unknown finish reason")
-    logprobs = {row: _unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
+    logprobs = {row: unpack_logprobs(packed) for row, packed in frame.logprobs.items()}
     if any(not 0 <= row < rows or len(logprobs[row]) != counts[row] for row in logprobs):
         raise WireError("invalid frame: logprobs do not match the tokens")
     if any(not 0 <= row < rows or not 0 <= cached <= _MAX_CACHED_TOKENS for row, cached in frame.cached.items()):
         raise WireError("invalid frame: invalid number of cached tokens")
-    if min(tokens, default=0) < 0:
-        raise WireError("invalid frame: negative token id")
+    if max(tokens, default=0) >= MAX_PIECES:
+        raise WireError("invalid frame: a token id that no vocabulary has")
     return _rows(calls, choices, counts, tokens, frame, logprobs)
 
 
@@ -84,6 +110,14 @@ def _rows(
         yield call, Delta(choice, row_tokens, logprobs.get(row), _FINISH_REASONS[end], cached.get(row, 0))
 
 
+def _entries(frame: Deltas) -> int:
+    """Return the number of tokens and alternatives in a frame."""
+    entries = len(frame.tokens) // 4
+    if frame.logprobs:
+        entries += sum(len(packed.top_ids) // 4 for packed in frame.logprobs.values())
+    return entries
+
+
 def _column(data: bytes, dtype: str) -> list[int]:
     try:
         return np.frombuffer(data, dtype).tolist()  # type: ignore[no-any-return]
@@ -102,7 +136,8 @@ def _logprobs(data: bytes) -> list[float]:
     return column.tolist()  # type: ignore[no-any-return]
 
 
-def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
+def pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
+    """Pack the logprobs of consecutive tokens, with at most 255 alternatives each."""
     return RowLogprobs(
         logprobs=np.array([entry.logprob for entry in entries], "<f4").tobytes(),
         widths=bytes([len(entry.top_ids) for entry in entries]),
@@ -111,13 +146,14 @@ def _pack_logprobs(entries: Sequence[TokenLogprobs]) -> RowLogprobs:
     )
 
 
-def _unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
-    logprobs, top_ids = _logprobs(packed.logprobs), _column(packed.top_ids, "<i4")
+def unpack_logprobs(packed: RowLogprobs) -> list[TokenLogprobs]:
+    """Return one entry for each token. Raises WireError for inconsistent columns and invalid values."""
+    logprobs, top_ids = _logprobs(packed.logprobs), _column(packed.top_ids, "<u4")
     top_logprobs = _logprobs(packed.top_logprobs)
     if len(packed.widths) != len(logprobs) or not len(top_ids) == len(top_logprobs) == sum(packed.widths):
         raise WireError("invalid frame: logprob columns of different lengths")
-    if min(top_ids, default=0) < 0:
-        raise WireError("invalid frame: negative token id")
+    if max(top_ids, default=0) >= MAX_PIECES:
+        raise WireError("invalid frame: a token id that no vocabulary has")
     entries, start = [], 0
     for logprob, width in zip(logprobs, packed.widths, strict=True):
         end = start + width

@@ -1,10 +1,13 @@
 """Encoding of messages as frames: one version byte, one type byte, then the message in MessagePack.
 
 Unknown fields are ignored, and an unknown type raises UnknownFrame, so that a peer may have a newer version. All other
-frames that cannot be decoded raise WireError.
+frames that cannot be decoded raise WireError, and so does an unknown field in a frame of more than 1 MiB: it could take
+seconds to skip.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import msgspec
 
@@ -32,6 +35,18 @@ VERSION = 1
 MAX_FRAME = 32 * 1024 * 1024
 """Limit of a frame's size in bytes."""
 
+_LENIENT_SIZE = 1024 * 1024
+# Of the messages whose largest is far smaller than a frame.
+_MAX_SIZES: dict[type[Message], int] = {
+    InfoRequest: _LENIENT_SIZE,
+    InfoReply: 2 * 1024 * 1024,
+    ArtefactRequest: _LENIENT_SIZE,
+    Accepted: _LENIENT_SIZE,
+    Deltas: 2 * 1024 * 1024,
+    Failed: _LENIENT_SIZE,
+    Cancel: _LENIENT_SIZE,
+}
+
 _TYPES: dict[int, type[Message]] = {
     1: InfoRequest,
     2: InfoReply,
@@ -50,7 +65,20 @@ _TYPES: dict[int, type[Message]] = {
     15: TokenizeReply,
 }
 _HEADERS = {message_type: bytes((VERSION, number)) for number, message_type in _TYPES.items()}
+
+
+def _strict(message_type: type[Message]) -> type[Message]:
+    """Return the same type without unknown fields."""
+    name = f"Large{message_type.__name__}"
+    strict = msgspec.defstruct(name, [], bases=(message_type,), frozen=True, forbid_unknown_fields=True)
+    return cast(type[Message], strict)
+
+
+_STRICT_TYPES = {number: _strict(message_type) for number, message_type in _TYPES.items()}
+_HEADERS |= {message_type: bytes((VERSION, number)) for number, message_type in _STRICT_TYPES.items()}
+_LIMITS = {number: _MAX_SIZES.get(message_type, MAX_FRAME) for number, message_type in _TYPES.items()}
 _DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, message_type in _TYPES.items()}
+_STRICT_DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, message_type in _STRICT_TYPES.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -60,9 +88,10 @@ class UnknownFrame(WireError):
 
 def encode(message: Message) -> bytes:
     """Encode a message as a frame. Raises WireError if the frame is too large for a receiver."""
-    frame = _HEADERS[type(message)] + _ENCODER.encode(message)
-    if len(frame) >= MAX_FRAME:
-        raise WireError(f"a frame of {len(frame)} bytes exceeds the maximum of {MAX_FRAME - 1}")
+    header = _HEADERS[type(message)]
+    frame = header + _ENCODER.encode(message)
+    if len(frame) >= _LIMITS[header[1]]:
+        raise WireError(f"a frame of {len(frame)} bytes exceeds the maximum of {_LIMITS[header[1]] - 1}")
     return frame
 
 
@@ -75,6 +104,10 @@ def decode(frame: bytes) -> Message:
     decoder = _DECODERS.get(frame[1])
     if decoder is None:
         raise UnknownFrame(f"unknown frame type {frame[1]}")
+    if len(frame) > _LENIENT_SIZE:
+        if len(frame) >= _LIMITS[frame[1]]:
+            raise WireError(f"invalid {_TYPES[frame[1]].__name__} frame: {len(frame)} bytes exceed the maximum")
+        decoder = _STRICT_DECODERS[frame[1]]
     try:
         return decoder.decode(memoryview(frame)[2:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

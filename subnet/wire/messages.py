@@ -13,59 +13,69 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from subnet.generation import Sampling, TokenLogprobs
+from subnet.generation import Sampling
 from subnet.node_info import NodeInfo
 from subnet.tensors import Tensor
 
+CallNumber = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+_Name = Annotated[str, Meta(max_length=1024)]
+_Sha256 = Annotated[str, Meta(max_length=64)]
 
-class Auth(msgspec.Struct, frozen=True, kw_only=True):
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Signature of a message. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch."""
 
-    scheme: str
-    nonce: bytes
+    scheme: Annotated[str, Meta(max_length=64)]
+    nonce: Annotated[bytes, Meta(max_length=64)]
     time: float
-    signature: bytes
+    signature: Annotated[bytes, Meta(max_length=256)]
 
 
 class InfoRequest(msgspec.Struct, frozen=True):
-    call: int
+    call: CallNumber
     auth: Auth | None = None
 
 
 class InfoReply(msgspec.Struct, frozen=True):
-    call: int
+    call: CallNumber
     info: NodeInfo
     auth: Auth | None = None
 
 
 class ArtefactRequest(msgspec.Struct, frozen=True):
-    call: int
-    sha256: str
+    call: CallNumber
+    sha256: _Sha256
     auth: Auth | None = None
 
 
 class ArtefactReply(msgspec.Struct, frozen=True):
-    call: int
+    call: CallNumber
     data: bytes
 
 
 MAX_TEXTS = 256
 """Maximum number of texts in one EmbedRequest: their embeddings fit into one frame for any model."""
 
+MAX_DIMENSIONS = 2**14
+"""Maximum number of dimensions of an embedding."""
+
+# A longer list is refused before it is decoded; engines refuse shorter ones with a reason.
+_MAX_TENSORS = 4096
+
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Request for an embedding of each text in `inputs` (token ids: int32, one-dimensional)."""
 
-    call: int = 0
-    model: str | None
-    inputs: tuple[Tensor, ...]
+    call: CallNumber = 0
+    model: _Name | None
+    inputs: Annotated[tuple[Tensor, ...], Meta(max_length=_MAX_TENSORS)]
     auth: Auth | None = None
 
 
 class EmbedReply(msgspec.Struct, frozen=True):
     """Embeddings of the requested texts: float32, shape (texts, dimensions), each of length 1."""
 
-    call: int
+    call: CallNumber
     embeddings: Tensor
     auth: Auth | None = None
 
@@ -75,18 +85,18 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     most likely tokens at each position.
     """
 
-    call: int = 0
-    model: str | None
+    call: CallNumber = 0
+    model: _Name | None
     tokens: Tensor
     width: int
     auth: Auth | None = None
 
 
 class ScoreReply(msgspec.Struct, frozen=True):
-    """Logprobs of the requested tokens: one entry for each token except the first."""
+    """Logprobs of the requested tokens: one entry for each token except the first, see columns.unpack_logprobs."""
 
-    call: int
-    logprobs: list[TokenLogprobs]
+    call: CallNumber
+    logprobs: RowLogprobs
     auth: Auth | None = None
 
 
@@ -102,17 +112,17 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     the digest `sha256`. Texts of control tokens stay text.
     """
 
-    call: int = 0
-    sha256: str
-    texts: tuple[str, ...]
+    call: CallNumber = 0
+    sha256: _Sha256
+    texts: Annotated[tuple[str, ...], Meta(max_length=2 * MAX_TOKENIZE_TEXTS)]
     auth: Auth | None = None
 
 
 class TokenizeReply(msgspec.Struct, frozen=True):
     """Token ids of each text: int32, one-dimensional."""
 
-    call: int
-    tokens: tuple[Tensor, ...]
+    call: CallNumber
+    tokens: Annotated[tuple[Tensor, ...], Meta(max_length=MAX_TOKENIZE_TEXTS)]
     auth: Auth | None = None
 
 
@@ -130,11 +140,11 @@ class ChoiceStart(msgspec.Struct, frozen=True):
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
     """Request to generate from `prompt` (int32, one-dimensional). `text` is the prompt as text, None if unknown."""
 
-    call: int = 0
-    model: str | None
+    call: CallNumber = 0
+    model: _Name | None
     prompt: Tensor
     sampling: Sampling
-    starts: tuple[ChoiceStart, ...]
+    starts: Annotated[tuple[ChoiceStart, ...], Meta(max_length=2**16)]
     text: str | None = None
     auth: Auth | None = None
 
@@ -142,7 +152,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
 class Accepted(msgspec.Struct, frozen=True):
     """Confirmation that the node has started on a Generate request. `auth` authenticates the node to the client."""
 
-    call: int
+    call: CallNumber
     auth: Auth | None = None
 
 
@@ -182,18 +192,22 @@ MAX_RETRY_AFTER = 86_400.0
 RetryAfter = Annotated[float, Meta(ge=0, le=MAX_RETRY_AFTER)]
 
 
+MAX_MESSAGE = 4096
+"""Maximum length of the message of an error, in characters."""
+
+
 class Failed(msgspec.Struct, frozen=True):
     """Error that ends a call. `code` is one of the codes in subnet/errors.py; `retry_after` is in seconds."""
 
-    call: int
-    code: str
-    message: str
+    call: CallNumber
+    code: Annotated[str, Meta(max_length=64)]
+    message: Annotated[str, Meta(max_length=MAX_MESSAGE)]
     retry_after: RetryAfter | None = None
-    param: str | None = None
+    param: _Name | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    call: int
+    call: CallNumber
 
 
 Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | TokenizeRequest | Generate

@@ -14,8 +14,9 @@ from subnet.wire.messages import Deltas, Message
 Send = Callable[[bytes], Awaitable[None]]
 Item = bytes | columns.Row
 
-# Keeps the frames for a peer that reads slowly below the maximum size.
-_MAX_ROWS = 32_768
+MAX_QUEUED = 2 * frames.MAX_FRAME
+"""Size of the messages in an outbox from which on it is full, in bytes: a peer that reads has far fewer waiting."""
+_MAX_QUEUED_ITEMS = 1 << 18
 
 
 class Outbox:
@@ -27,14 +28,21 @@ class Outbox:
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        self._size = 0
         self._not_empty = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def full(self) -> bool:
+        """True if so much waits that the peer does not read: nothing more should be queued for it."""
+        return self._size > MAX_QUEUED or len(self._items) > _MAX_QUEUED_ITEMS
 
     def post(self, message: Message) -> None:
         """Queue a message. Raises WireError, before anything is queued, if it cannot be encoded."""
         frame = frames.encode(message)
         self._set_not_empty()
+        self._size += len(frame)
         self._items.append(frame)
 
     def post_delta(self, call: int, delta: Delta) -> None:
@@ -52,9 +60,10 @@ class Outbox:
         while True:
             await self._not_empty.wait()
             self._not_empty.clear()
-            items, self._items = self._items, []
+            items, self._items, size = self._items, [], self._size
             for frame in to_frames(items):
                 await send(frame)
+            self._size -= size
             if not self._items:
                 self._empty.set()
 
@@ -76,5 +85,5 @@ def to_frames(items: list[Item]) -> list[bytes]:
 
 
 def _pack_rows(rows: Iterator[columns.Row]) -> Iterator[Deltas]:
-    while batch := list(islice(rows, _MAX_ROWS)):
-        yield columns.pack(batch)
+    while batch := list(islice(rows, columns.MAX_ROWS)):
+        yield from columns.pack_frames(batch)

@@ -103,7 +103,9 @@ class CompletionBatch(Work):
 
     def _state_of_each(self, state: RequestState | None) -> RequestState | None:
         """Return the state for one completion: of several, each has its own failures."""
-        return state if state is None or len(self.completions) == 1 else RequestState(state.may_queue)
+        if state is None or len(self.completions) == 1:
+            return state
+        return RequestState(state.may_queue, started=state.started)
 
     def _nodes_after_failover(self) -> tuple[str, ...]:
         """Return the nodes of the prompts that more than one node worked on."""

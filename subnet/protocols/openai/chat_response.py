@@ -24,6 +24,8 @@ from subnet.protocols.openai.usage_reader import UsageReader
 _KEEP_ALIVES = frozenset({"", "ping", "[ping]", "keepalive", "keep-alive", "heartbeat"})
 # An error of transformers serve, which writes the message into the JSON as it is: with quotes, or cut at a line break.
 _BROKEN_ERROR = re.compile(r'\{"error": "(.*?)(?:"\})?', re.DOTALL)
+# Far more events without content than any answer has.
+_MAX_IDLE_EVENTS = 1_000_000
 # Members that the gateway makes itself, and the padding with which OpenAI hides the length of a chunk on its own
 # connection; all others are passed on.
 _MEMBERS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "obfuscation"})
@@ -56,6 +58,7 @@ class ChatResponse:
         "_clock",
         "_emit",
         "_extra",
+        "_idle_events",
         "_members",
         "_numbers",
         "_peer",
@@ -91,6 +94,7 @@ class ChatResponse:
         self._to_error = to_error
         self._clock = clock
         self._takes_text = False
+        self._idle_events = 0
         self._extra: dict[str, Any] = {}
         self._members = MemberReader(_MEMBERS)
         self._usage_reader = UsageReader()
@@ -191,6 +195,8 @@ class ChatResponse:
             raise type(error)(f"{self._peer}: {error.message}") from error
         self.finished = all(choice.finished for choice in self._choices)
         if delta is not None:
+            if not delta.tokens:
+                self._count_idle_event()
             if (self._extra or not self.has_content) and delta.tokens:
                 self.has_content = True
                 self._attach_extra(delta)
@@ -225,11 +231,17 @@ class ChatResponse:
         return error
 
     def keep_alive(self) -> None:
-        """Report that the request is still being worked on."""
+        """Report that the request is still being worked on. Raises WireError if that never ends."""
+        self._count_idle_event()
         # A finished choice must not get any further delta.
         choice = next((choice for choice in self._choices if not choice.finished), None)
         if choice is not None:
             self._emit(ChatDelta(choice.number))
+
+    def _count_idle_event(self) -> None:
+        self._idle_events += 1
+        if self._idle_events > _MAX_IDLE_EVENTS:
+            raise WireError(f"{self._peer} sent more than {_MAX_IDLE_EVENTS} events without content")
 
 
 def _is_keep_alive(event: Event) -> bool:

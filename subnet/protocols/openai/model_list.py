@@ -34,6 +34,10 @@ _MODALITIES: dict[str, Modality] = {
     "file": "file",
 }
 # Types of models that do not chat, at LM Studio and Together.
+# Far more than any server has; each is a row of the node table and of /v1/models.
+_MAX_MODELS = 10_000
+_MAX_NAME = 1024
+_MAX_ALIASES = 64
 _NON_CHAT_TYPES = frozenset(
     {"embedding", "embeddings", "image", "video", "audio", "moderation", "rerank", "transcribe"}
 )
@@ -111,7 +115,7 @@ class ModelLister:
 
     def _listed_model(self, entry: dict[str, Any]) -> ListedModel:
         name, created = entry["id"], entry.get("created")
-        aliases = _enabled(entry.get("aliases"))
+        aliases = list(_enabled(entry.get("aliases")))[:_MAX_ALIASES]
         modalities = _modalities(entry)
         if urlsplit(self._http.root).hostname == "api.openai.com":
             # The list has names only; all chat models of OpenAI that are not retired accept images.
@@ -130,7 +134,14 @@ def _entries(body: Any) -> list[dict[str, Any]]:
     entries = body if isinstance(body, list) else body.get("data") if isinstance(body, dict) else None
     if not isinstance(entries, list):
         raise WireError("invalid model list")
-    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    if len(entries) > _MAX_MODELS:
+        raise WireError(f"invalid model list: it has more than {_MAX_MODELS} models")
+    return [entry for entry in entries if isinstance(entry, dict) and _is_name(entry.get("id"))]
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether a value can name a model: in a log line or a header, line breaks would forge the next one."""
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_NAME
 
 
 def _is_chat_model(entry: dict[str, Any]) -> bool:
@@ -161,7 +172,7 @@ def _enabled(value: Any) -> Iterable[str]:
     """Return the names in a list, or those that an object maps to true."""
     if isinstance(value, dict):
         return [name for name, enabled in value.items() if enabled is True]
-    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+    return [name for name in value if _is_name(name)] if isinstance(value, list) else []
 
 
 def _from_props(props: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.decode import Detokenizer, TokenTable
-from adapter.decode.detokenizer import MAX_TEXT
+from adapter.decode.detokenizer import MAX_TEXT, create_detokenizer
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
 from subnet.errors import WireError
 from subnet.generation import TokenLogprobs
@@ -104,3 +104,16 @@ def test_the_text_of_a_delta_is_bounded() -> None:
     for tokens in ([1] * (most + 1), [2, *[1] * (most + 1)]):
         with pytest.raises(WireError, match="exceeds the maximum"):
             Detokenizer(table).decode(tokens)
+
+
+def test_the_text_of_an_answer_is_bounded() -> None:
+    """A choice whose tokens could have too much text is cut off once it has; others are not even counted."""
+    table = TokenTable([b"a" * MAX_PIECE, b"b"], control=())
+    most = MAX_TEXT // MAX_PIECE
+    assert type(create_detokenizer(table, most)) is Detokenizer
+    assert type(create_detokenizer(table, most // 2, choices=2)) is Detokenizer
+    for max_tokens, choices in ((most + 1, 1), (None, 1), (most, 4)):
+        counting = create_detokenizer(table, max_tokens, choices)
+        assert sum(len(counting.decode([0])) for _ in range(most // choices)) == MAX_TEXT // choices
+        with pytest.raises(WireError, match="exceeds the maximum"):
+            counting.decode([1])

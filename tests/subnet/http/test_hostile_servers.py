@@ -113,3 +113,21 @@ async def test_key_is_redacted() -> None:
         with pytest.raises(InvalidRequest) as caught:
             await chat(protocol)
     assert key not in f"{caught.value.message} {caught.value.param}"
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[31mred", "x" * 1025, 7, None])
+async def test_unusable_names_of_models_are_ignored(name: Any) -> None:
+    """A model whose name could forge a line of a log or a header is not listed; the others are."""
+    models = [{"id": name}, {"id": "usable", "aliases": ["also", name]}]
+    async with Provider(models=models) as provider, node(provider.url) as protocol:
+        assert [card.id for card in (await protocol.rpc_info()).cards] == ["usable"]
+
+
+async def test_endless_model_list() -> None:
+    """A list of more models than any server has is refused."""
+    models = [{"id": f"model-{number}"} for number in range(10_001)]
+    async with Provider(models=models) as provider, node(provider.url) as protocol:
+        with pytest.raises(WireError, match="more than 10000 models"):
+            await protocol.rpc_info()
+    async with Provider(models=models[:-1]) as provider, node(provider.url) as protocol:
+        assert len((await protocol.rpc_info()).cards) == 10_000

@@ -129,7 +129,7 @@ async def test_results_that_are_not_finite(number: float) -> None:
                 case EmbedRequest(call=call):
                     await end.send(EmbedReply(call, pack(np.array([[0.0, number]], np.float32))))
                 case ScoreRequest(call=call):
-                    await end.send(ScoreReply(call, [TokenLogprobs(-1.0, (5,), (number,))]))
+                    await end.send(ScoreReply(call, columns.pack_logprobs([TokenLogprobs(-1.0, (5,), (number,))])))
 
     async with node(script) as client:
         with pytest.raises(WireError, match="finite"):

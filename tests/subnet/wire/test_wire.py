@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from subnet.errors import WireError, from_code
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
+from subnet.node_info import MAX_PIECES
 from subnet.protocols.mock import MockProtocol
 from subnet.tensors import Tensor, pack, token_ids, unpack
 from subnet.wire import columns, frames
@@ -33,7 +34,7 @@ from subnet.wire.messages import (
 )
 from subnet.wire.outbox import to_frames
 
-token_id_numbers = st.integers(0, 2**31 - 1)
+token_id_numbers = st.integers(0, MAX_PIECES - 1)
 # Logprobs: finite, and not positive.
 float32 = st.floats(max_value=0, width=32, allow_nan=False, allow_infinity=False)
 
@@ -165,7 +166,7 @@ def test_embeddings_scores_and_token_ids_round_trip() -> None:
         EmbedRequest(call=1, model="m", inputs=(tensor, pack(token_ids([])))),
         EmbedReply(1, pack(np.eye(2, 3, dtype=np.float32))),
         ScoreRequest(call=1, model=None, tokens=tensor, width=2),
-        ScoreReply(1, logprobs),
+        ScoreReply(1, columns.pack_logprobs(logprobs)),
         TokenizeRequest(call=1, sha256="0" * 64, texts=("a", "")),
         TokenizeReply(1, (tensor, pack(token_ids([])))),
     ):

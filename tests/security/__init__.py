@@ -1,0 +1,1 @@
+"""Attacks by clients, nodes and upstream servers on real processes, and fuzzing of what decodes their bytes."""
