@@ -12,8 +12,8 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.panics", "subnet.signals"),
-    *("subnet.stop_scanner", "subnet.version"),
+    *("subnet.artefact_cache", "subnet.budget", "subnet.child_process", "subnet.inflate", "subnet.panics"),
+    *("subnet.signals", "subnet.stop_scanner", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -122,7 +122,7 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "artefact_cache", "child_process"),
+    *("errors", "budget", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "artefact_cache", "child_process"),
     *("chat", "tensors", "node_info", "generation"),
 ]
 
