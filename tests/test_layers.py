@@ -21,7 +21,7 @@ ALLOWED = {
     # The gateway, from the top down.
     "adapter.cli": "adapter.config adapter.process subnet.config",
     "adapter.process": (
-        "adapter.app adapter.api.operator adapter.config adapter.lifecycle adapter.server"
+        "adapter.app adapter.api.operator adapter.auth adapter.config adapter.lifecycle adapter.server"
         " subnet subnet.authorizers subnet.client subnet.detect subnet.http subnet.models subnet.node"
         " subnet.pool.policies"
     ),
@@ -122,7 +122,18 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "budget", "inflate", "panics", "signals", "version", "stop_scanner", "aio", "artefact_cache", "child_process"),
+    *(
+        "errors",
+        "budget",
+        "inflate",
+        "panics",
+        "signals",
+        "version",
+        "stop_scanner",
+        "aio",
+        "artefact_cache",
+        "child_process",
+    ),
     *("chat", "tensors", "node_info", "generation"),
 ]
 

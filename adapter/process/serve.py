@@ -14,6 +14,7 @@ import uvicorn
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
 from adapter.server.asgi import ASGIApp
+from adapter.server.connections import Connections
 from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
 from adapter.server.uvicorn_check import check_uvicorn
@@ -32,8 +33,9 @@ class _Server(uvicorn.Server):
     must be closed in a certain order.
     """
 
-    def __init__(self, config: uvicorn.Config, source: Listener | FdReceiver) -> None:
+    def __init__(self, config: uvicorn.Config, source: Listener | FdReceiver, connections: Connections) -> None:
         super().__init__(config)
+        self.accepted = connections
         self._source = source
 
     def accept_connections(self, on_end: Callable[[], None]) -> None:
@@ -42,7 +44,7 @@ class _Server(uvicorn.Server):
         if isinstance(source, FdReceiver):
             source.start(lambda: _PassedHttpProtocol(self, source), on_end)
         else:
-            source.start(lambda: HttpProtocol(self.config, self.server_state, {}))
+            source.start(lambda: HttpProtocol(self.config, self.server_state, {}, accepted=self.accepted))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if isinstance(self._source, Listener):
@@ -74,8 +76,10 @@ async def serve(
     ready: Callable[[], None],
     *,
     drain_timeout: float,
+    connections: Connections,
 ) -> None:
     """Serve `app` to the connections of `source`, a listening socket or another process, until a signal to stop.
+    They are added to `connections`.
 
     Running requests then get `drain_timeout` seconds to finish. Those that still run after that, or after a second
     signal, end with an error event when their session is closed. `ready` is called when the server accepts connections.
@@ -94,7 +98,7 @@ async def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
-    server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
+    server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source, connections)
     with handle_signals(lambda: _drain(server, lifecycle, report, drain_timeout), report):
         task = asyncio.create_task(server.serve(sockets=[]))
         while not server.started and not task.done():
@@ -108,8 +112,8 @@ async def serve(
 class _PassedHttpProtocol(HttpProtocol):
     """Protocol of a connection that another process accepted. Reports to that process when the connection is closed."""
 
-    def __init__(self, server: uvicorn.Server, receiver: FdReceiver) -> None:
-        super().__init__(server.config, server.server_state, {})
+    def __init__(self, server: _Server, receiver: FdReceiver) -> None:
+        super().__init__(server.config, server.server_state, {}, accepted=server.accepted)
         self._receiver = receiver
 
     def connection_lost(self, exc: Exception | None) -> None:

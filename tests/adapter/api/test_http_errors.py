@@ -23,6 +23,7 @@ from adapter.process.serve import bind
 from adapter.server.asgi import Receive
 from adapter.server.response_writer import attach_writer
 from subnet import errors
+from subnet.budget import Budget
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
 from subnet.protocols.mock import MockProtocol, Pause, Step
 from subnet.wire.messages import Generate
@@ -208,10 +209,10 @@ async def test_request_body_timeout(receive: Receive) -> None:
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
     writer: Any = SimpleNamespace(request_received=False)
     attach_writer(scope, writer)
-    parts: Any = None
-    request = Request(scope, receive, parts, Record("r", 0.0))
+    services: Any = SimpleNamespace(memory=Budget("Bytes", 100))
+    request = Request(scope, receive, services, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
-        await read_body(request, 10**6, idle_timeout=0.05)
+        await read_body(request, 10**6, timeout=0.05)
     answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}
@@ -365,7 +366,8 @@ def test_every_subnet_error_has_a_status(error: type[SubnetError]) -> None:
     else 500 or above.
     """
     answer = to_http_error(error("words", retry_after=0.2, param="p"))
-    mistake = issubclass(error, errors.RequestError | errors.RateLimited | errors.EndpointMissing)
+    limited = errors.RateLimited | errors.ClientLimited
+    mistake = issubclass(error, errors.RequestError | errors.EndpointMissing | limited)
     assert (answer.status < 500) == mistake
     assert answer.error.code
     assert answer.headers in ({}, {"retry-after": "1", "retry-after-ms": "200"})
