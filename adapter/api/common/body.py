@@ -32,25 +32,25 @@ _DISCARD_FACTOR = 16
 _MAX_HEADER, _MAX_ITEM = 1024, 256
 _MORE = ", ..."
 
-BODY_TIMEOUT = 60.0
+BODY_GRACE = 60.0
 """Maximum number of seconds that a request body may be late at the minimum rate."""
 
 # Of a body, in bytes per second.
 _MIN_RATE = 1024
 
 
-async def read_body(request: Request, limit: int, *, timeout: float = BODY_TIMEOUT) -> bytes:
+async def read_body(request: Request, limit: int, *, grace: float = BODY_GRACE) -> bytes:
     """Return the body of a request, whatever its content type.
 
     Raises BodyTooLarge for more than `limit` bytes (at once if Content-Length says so), BodyTooSlow if no data arrives
-    for `timeout` seconds or it stays below 1 KiB per second, ClientDisconnected if the client disconnects, and the
+    for `grace` seconds or it stays below 1 KiB per second, ClientDisconnected if the client disconnects, and the
     errors of `Request.hold`.
     """
     if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size, more, clock = 0, True, asyncio.get_running_loop().time
-    deadline = clock() + timeout
+    deadline = clock() + grace
     while more and size <= limit:
         # A timeout costs more than receiving data that has already arrived.
         message = await (request.receive() if request.body_received else _receive_by(deadline, request.receive))
@@ -59,12 +59,12 @@ async def read_body(request: Request, limit: int, *, timeout: float = BODY_TIMEO
         request.hold(size)
         parts.append(part)
         # Data that arrives early is no reason to wait for longer later on.
-        deadline = min(deadline + len(part) / _MIN_RATE, clock() + timeout)
+        deadline = min(deadline + len(part) / _MIN_RATE, clock() + grace)
     if size > limit:
         parts.clear()
         request.hold(0)
         if more:
-            await _discard(request, limit * _DISCARD_FACTOR - size, clock() + timeout)
+            await _discard(request, limit * _DISCARD_FACTOR - size, clock() + grace)
         raise _too_large(limit)
     return b"".join(parts)
 

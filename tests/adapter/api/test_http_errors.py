@@ -201,18 +201,28 @@ async def trickles() -> Any:
     return {"type": "http.request", "body": b"x", "more_body": True}
 
 
-@pytest.mark.parametrize("receive", [stops, trickles])
+def bursts() -> Receive:
+    """Return a function that receives most of a body at once, and then one byte from time to time."""
+    parts = iter([b"x" * 4000])
+
+    async def receive() -> Any:
+        return {**await trickles(), "body": next(parts, b"x")}
+
+    return receive
+
+
+@pytest.mark.parametrize("receive", [stops, trickles, bursts()], ids=["stops", "trickles", "bursts"])
 async def test_request_body_timeout(receive: Receive) -> None:
-    """A request body that stops arriving, or arrives at less than the minimum rate, is rejected with 408 after a
-    timeout, and the connection is closed.
+    """A request body that stops arriving, or arrives at less than the minimum rate, be it after a fast start, is
+    rejected with 408 after a timeout, and the connection is closed.
     """
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
     writer: Any = SimpleNamespace(request_received=False)
     attach_writer(scope, writer)
-    services: Any = SimpleNamespace(memory=Budget("Bytes", 100))
+    services: Any = SimpleNamespace(memory=Budget("Bytes", 10_000))
     request = Request(scope, receive, services, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
-        await read_body(request, 10**6, timeout=0.05)
+        await read_body(request, 10**6, grace=0.05)
     answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}
