@@ -75,11 +75,11 @@ def test_clients_take_turns(arrivals: list[int], served_before: int) -> None:
         waiting.enter(client)
     order = [waiting.serve() for _ in range(len(waiting))]
     seen: Counter[Hashable] = Counter()
-    for client in order:
-        seen[client] += 1
-        behind = [seen[other] for other in set(order) if seen[other] < order.count(other) and other != client]
+    for served in order:
+        seen[served] += 1
+        behind = [seen[other] for other in set(order) if seen[other] < order.count(other) and other != served]
         # When the count begins, the turns of two clients may differ by one.
-        assert all(seen[client] <= others + 2 for others in behind)
+        assert all(seen[served] <= others + 2 for others in behind)
 
 
 def test_turns_count_only_within_a_priority() -> None:
