@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,6 +13,7 @@ import msgspec
 
 from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.api.common.http_request import Request
+from adapter.api.common.large_json import encode_in_blocks
 from adapter.api.common.readers import Reader
 from adapter.config import Settings
 from adapter.errors import BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
@@ -184,6 +185,15 @@ def _list_header(name: str, items: Sequence[str]) -> dict[str, str]:
 def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return the response with `content` as JSON."""
     return Response(msgspec.json.encode(content), headers=headers)
+
+
+async def large_json_response(
+    build: Callable[[], object], size: int, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the response with what `build` returns as JSON, of about `size` bytes. It is made in a thread if it is
+    large. It may have results of `long_list`.
+    """
+    return Response(await offload_if_large(size, lambda: encode_in_blocks(build())), headers=headers)
 
 
 def error_response(error: Exception) -> Response:
