@@ -31,6 +31,7 @@ from adapter.server.disconnect import cancel_on_disconnect
 from adapter.server.response_writer import CLOSE, Header, writer_of
 from subnet import RemoteManager, SessionManager
 from subnet.artefact_cache import ArtefactCache
+from subnet.budget import Budget
 
 
 def build_app(
@@ -55,6 +56,7 @@ def build_app(
         remotes=remote_manager,
         lifecycle=lifecycle or Lifecycle(),
         metrics=Metrics(remote_manager, counts),
+        memory=Budget("Bytes of running requests", settings.max_request_memory, settings.max_client_share),
     )
     remote_manager.compare_cards(models.digest, settings.cards())
     paths = PathTable(ROUTES)

@@ -163,6 +163,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=1, description="maximum share of requests for which a second node is asked")
     ] = 0.1
     max_body: Annotated[int, Meta(ge=1024, description="maximum size of a request body, in bytes")] = 8 * 1024 * 1024
+    max_head: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="maximum size of a request's URL and headers, in bytes, and of its body's trailers and chunk"
+            " extensions",
+        ),
+    ] = 64 * 1024
+    max_fields: Annotated[
+        int, Meta(ge=10, description="maximum number of header fields of a request, trailers included")
+    ] = 100
+    max_connections: Annotated[
+        _Count | None,
+        Meta(
+            description="maximum number of connections of each worker; beyond it, idle ones are closed, and if there"
+            " are none, new ones get a 503; default: three quarters of the file descriptors that the process may open,"
+            " at most 16384"
+        ),
+    ] = None
+    max_waiting: Annotated[
+        _Count, Meta(description="maximum number of requests of each worker that wait for capacity; beyond it: 503")
+    ] = 2000
+    max_request_memory: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="maximum size of the bodies of all running requests of each worker, in bytes; beyond it: 503",
+        ),
+    ] = 1024 * 1024 * 1024
+    max_client_share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="share of `max_connections`, `max_waiting` and `max_request_memory` that one client may use;"
+            " beyond it: 429. Clients are told apart by API key, or without one by address",
+        ),
+    ] = 0.5
     client_idle_timeout: Annotated[
         float,
         Meta(

@@ -1,7 +1,7 @@
 """Table of errors and the responses that OpenAI's clients expect for them: status, type, code, param, headers.
 
 Overload is 503 with Retry-After, like OpenAI's own "engine is overloaded": clients wait for that time and retry. 429 is
-reserved for rate limits of upstream servers. Overload is never 400, which clients do not retry.
+for limits of one client, and for rate limits of upstream servers. Overload is never 400, which clients do not retry.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 from adapter.request_id import current_request
 from subnet.errors import (
     AnswerTimeout,
+    ClientLimited,
     ContentRefused,
     ContextLengthExceeded,
     EndpointMissing,
@@ -22,6 +23,7 @@ from subnet.errors import (
     NodeError,
     NodeTimeout,
     NoNodeAvailable,
+    Overloaded,
     RateLimited,
     RepeatedFailure,
     RequestError,
@@ -182,10 +184,17 @@ _TABLE: dict[type[Exception], Row] = {
         "The request body is compressed in another way than with `gzip` or `deflate`; see `Accept-Encoding`.",
     ),
     BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
-    # The limit of the upstream servers: a client that waits for Retry-After can be served.
     HeadersTooLarge: Row(
-        431, _CLIENT, "headers_too_large", "The URL and headers are larger than 64 KiB, or more than 100."
+        431, _CLIENT, "headers_too_large", "The URL and headers are larger than `max_head`, or more than `max_fields`."
     ),
+    ClientLimited: Row(
+        429,
+        "requests",
+        "rate_limit_exceeded",
+        "The client has more connections, bytes of requests or waiting requests than its share, `max_client_share`.",
+        retry=1.0,
+    ),
+    # The limit of the upstream servers: a client that waits for Retry-After can be served.
     RateLimited: Row(
         429,
         "requests",
@@ -244,6 +253,13 @@ _TABLE: dict[type[Exception], Row] = {
         "Every attempt on every node failed.",
         f"No node could complete the request. {_LATER}",
         1.0,
+    ),
+    Overloaded: Row(
+        503,
+        _SERVER,
+        "gateway_overloaded",
+        "The limit of all connections, bytes of requests or waiting requests is reached.",
+        retry=1.0,
     ),
     SessionClosed: Row(
         503, _SERVER, "shutting_down", "The gateway is shutting down.", "The gateway is shutting down.", 1.0

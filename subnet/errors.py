@@ -24,6 +24,8 @@ SubnetError
 ├── NoNodeAvailable            no node can take the request
 ├── AnswerTimeout              the answer took too long, on however many nodes
 ├── RepeatedFailure            the request failed on two nodes in a row, and is not sent to another
+├── Overloaded                 a limit for all clients together was reached
+├── ClientLimited              a limit for one client was reached
 └── SessionClosed              used after close
 
 Errors are sent as `(code, message, retry_after, param)`; `from_code` restores the class on the other side.
@@ -208,6 +210,18 @@ class RepeatedFailure(SubnetError):
     """The request failed on two nodes in a row in a way that it may have caused."""
 
     code = "repeated_failure"
+
+
+class Overloaded(SubnetError):
+    """A limit for all clients together was reached, such as that of waiting requests."""
+
+    code = "overloaded"
+
+
+class ClientLimited(SubnetError):
+    """A limit for one client was reached; others may still be served."""
+
+    code = "client_limited"
 
 
 class SessionClosed(SubnetError):

@@ -12,8 +12,8 @@ from tests.layers import folder_graph, folders, imports_of, modules
 
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
-    *("subnet.artefact_cache", "subnet.child_process", "subnet.inflate", "subnet.listening", "subnet.output"),
-    *("subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
+    *("subnet.artefact_cache", "subnet.budget", "subnet.child_process", "subnet.inflate", "subnet.listening"),
+    *("subnet.output", "subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
 }
 """Modules that every folder may import."""
 
@@ -21,7 +21,7 @@ ALLOWED = {
     # The gateway, from the top down.
     "adapter.cli": "adapter.config adapter.process subnet.config",
     "adapter.process": (
-        "adapter.app adapter.api.operator adapter.config adapter.counts adapter.lifecycle adapter.server"
+        "adapter.app adapter.api.operator adapter.auth adapter.config adapter.counts adapter.lifecycle adapter.server"
         " subnet subnet.authorizers subnet.client subnet.detect subnet.http subnet.models subnet.node"
         " subnet.pool.policies"
     ),
@@ -123,8 +123,8 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "inflate", "listening", "output", "panics", "signals", "threads", "version", "stop_scanner", "aio"),
-    *("artefact_cache", "child_process", "chat", "tensors", "node_info", "generation"),
+    *("errors", "budget", "inflate", "listening", "output", "panics", "signals", "threads", "version", "stop_scanner"),
+    *("aio", "artefact_cache", "child_process", "chat", "tensors", "node_info", "generation"),
 ]
 
 

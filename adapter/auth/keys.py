@@ -23,23 +23,26 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
-    def check(self, authorization: str | None, *api_keys: str | None) -> None:
+    def check(self, authorization: str | None, *api_keys: str | None) -> int | None:
         """Check the `authorization` header, and headers that have just a key, all decoded as Latin-1; None: missing.
 
-        One valid key among them is enough: clients that have a key of their own fill in a made-up one elsewhere. Raises
-        InvalidApiKey. The time that a check takes reveals nothing about the keys.
+        One valid key among them is enough: clients that have a key of their own fill in a made-up one elsewhere.
+        Returns the index of the valid key; None if no authentication is required. Raises InvalidApiKey. The time that a
+        check takes reveals nothing about the keys.
         """
         if not self._digests:
-            return
+            return None
         given = [key for key in (_bearer(authorization), *map(_stripped, api_keys)) if key]
         if not given:
             raise InvalidApiKey(_MISSING)
-        if not any([self._knows(key) for key in given]):  # noqa: C419 constant time
+        valid = [index for key in given for index in self._find(key)]
+        if not valid:
             raise InvalidApiKey(f"Incorrect API key provided: {_masked(given[0])}.")
+        return valid[0]
 
-    def _knows(self, key: str) -> bool:
+    def _find(self, key: str) -> list[int]:
         digest = _digest(key.encode("latin-1"))
-        return any([compare_digest(digest, known) for known in self._digests])  # noqa: C419 constant time
+        return [index for index, known in enumerate(self._digests) if compare_digest(digest, known)]
 
 
 def _bearer(authorization: str | None) -> str:

@@ -14,6 +14,8 @@ from subnet.errors import ContextLengthExceeded
 from subnet.tensors import TokenIds, token_ids
 
 _decoder = getincrementaldecoder("utf-8")
+# Number of token ids that are converted at once, while other threads wait.
+_PART = 16384
 
 
 def tokenize_prompt(model: Model, prompt: str | Sequence[int], param: str) -> TokenIds:
@@ -56,7 +58,7 @@ def check_token_ids(model: Model, tokens: Sequence[int], param: str) -> TokenIds
     size = model.tokenizer.vocab_size
     index = next((index for index, token in enumerate(tokens) if token >= size), None)
     if index is None:
-        return token_ids(tokens)
+        return np.concatenate([token_ids(tokens[start : start + _PART]) for start in range(0, len(tokens) or 1, _PART)])
     name = f"{param}[{index}]"
     message = f"Invalid value for '{name}': expected a token id below {size}, but got {tokens[index]}."
     raise BadRequest(message, param=name, code="invalid_value")
@@ -78,6 +80,11 @@ def token_offsets(model: Model, tokens: Sequence[int], text: str) -> list[int]:
         size += len(decoder.decode(model.tokenizer.pieces[token]))
     added = max(0, size + len(decoder.decode(b"", True)) - len(text))
     return [min(len(text), max(0, start - added)) for start in starts]
+
+
+def list_of(tokens: TokenIds) -> list[int]:
+    """Return the token ids as a list. It is made in parts, between which other threads can run."""
+    return [token for start in range(0, len(tokens), _PART) for token in tokens[start : start + _PART].tolist()]
 
 
 def check_length(model: Model, tokens: TokenIds, param: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from adapter.app import build_app
+from adapter.auth.clients import client_at
 from adapter.config import ModelSpec, Settings
 from adapter.counts import CountStore
 from adapter.lifecycle import Lifecycle
@@ -19,9 +20,11 @@ from adapter.process.fd_passing import FdReceiver
 from adapter.process.log_handler import BatchingHandler
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
+from adapter.server.connections import Connections, HttpLimits, default_max_connections
 from subnet import Limits, RemoteManager, SessionManager
 from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
+from subnet.budget import Budget
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
 from subnet.output import LineFormatter
@@ -80,7 +83,11 @@ async def run(
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
     nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]
     async with RemoteManager(
-        nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout
+        nodes,
+        authorizer=authorizer,
+        policy=policy,
+        health_check_timeout=settings.health_check_timeout,
+        waiting=Budget("Waiting requests", settings.max_waiting, settings.max_client_share),
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = limits_of(settings)
@@ -102,6 +109,7 @@ async def run(
             shutdown_delay=settings.shutdown_delay,
             drain_timeout=settings.drain_timeout,
             idle_timeout=settings.client_idle_timeout,
+            connections=_connections(settings),
         )
 
 
@@ -113,6 +121,12 @@ async def _wait_for_nodes(remote_manager: RemoteManager, nodes: Sequence[Upstrea
         async with asyncio.timeout(_OTHER_NODES_TIMEOUT):
             for node in nodes:
                 await node.checked.wait()
+
+
+def _connections(settings: Settings) -> Connections:
+    maximum = settings.max_connections or default_max_connections()
+    budget = Budget("Connections", maximum, settings.max_client_share)
+    return Connections(budget, client_at, HttpLimits(settings.max_head, settings.max_fields))
 
 
 def _model_limits(spec: ModelSpec, limits: Limits) -> Limits:

@@ -13,6 +13,7 @@ import uvicorn
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
 from adapter.server.asgi import ASGIApp
+from adapter.server.connections import Connections
 from adapter.server.listener import Listener
 from adapter.server.protocol import HttpProtocol
 from adapter.server.uvicorn_check import check_uvicorn
@@ -30,8 +31,9 @@ class _Server(uvicorn.Server):
     must be closed in a certain order.
     """
 
-    def __init__(self, config: uvicorn.Config, source: Listener | FdReceiver) -> None:
+    def __init__(self, config: uvicorn.Config, source: Listener | FdReceiver, connections: Connections) -> None:
         super().__init__(config)
+        self.accepted = connections
         self._source = source
 
     def accept_connections(self, on_end: Callable[[], None]) -> None:
@@ -40,7 +42,7 @@ class _Server(uvicorn.Server):
         if isinstance(source, FdReceiver):
             source.start(lambda: _PassedHttpProtocol(self, source), on_end)
         else:
-            source.start(lambda: HttpProtocol(self.config, self.server_state, {}))
+            source.start(lambda: HttpProtocol(self.config, self.server_state, {}, accepted=self.accepted))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if isinstance(self._source, Listener):
@@ -62,8 +64,10 @@ async def serve(
     shutdown_delay: float,
     drain_timeout: float,
     idle_timeout: float,
+    connections: Connections,
 ) -> None:
     """Serve `app` to the connections of `source`, a listening socket or another process, until a signal to stop.
+    They are added to `connections`.
 
     For `shutdown_delay` seconds it then goes on, draining. After that, running requests get `drain_timeout` seconds to
     finish. Those that still run then, or after a second signal, end with an error event when their session is closed.
@@ -85,7 +89,7 @@ async def serve(
         timeout_keep_alive=idle_timeout,  # type: ignore[arg-type] # a delay of the event loop
         timeout_graceful_shutdown=_CLOSE_TIMEOUT,
     )
-    server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source)
+    server = _Server(config, Listener(source) if isinstance(source, socket.socket) else source, connections)
     shutdown = _Shutdown(server, lifecycle, report, shutdown_delay, drain_timeout)
     with handle_signals(shutdown.start, report):
         task = asyncio.create_task(server.serve(sockets=[]))
@@ -100,8 +104,8 @@ async def serve(
 class _PassedHttpProtocol(HttpProtocol):
     """Protocol of a connection that another process accepted. Reports to that process when the connection is closed."""
 
-    def __init__(self, server: uvicorn.Server, receiver: FdReceiver) -> None:
-        super().__init__(server.config, server.server_state, {})
+    def __init__(self, server: _Server, receiver: FdReceiver) -> None:
+        super().__init__(server.config, server.server_state, {}, accepted=server.accepted)
         self._receiver = receiver
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from adapter.errors import AdapterError, HeadersTooLarge, InvalidHttp, to_http_error
 from adapter.request_id import request_id
+from adapter.server.connections import Connections
 from adapter.server.half_close import HalfClosed, can_watch
 from adapter.server.response_writer import Header, ResponseWriter, attach_writer, flush_scheduler
 from adapter.server.responses import encode_headers
 from adapter.server.socket_writer import SocketWriter
-
-MAX_HEAD = 64 * 1024
-"""Maximum size in bytes of a request head (URL and headers), and of the trailers and chunk extensions of a body, on top
-of the first 4 KiB."""
-
-MAX_FIELDS = 100
-"""Maximum number of header fields of a request, including those of its trailers."""
+from subnet.errors import ClientLimited, Overloaded
 
 # Requests that wait for the response to an earlier one of the same connection. Parsing stops when there are as many, at
 # the end of a slice of the input.
@@ -60,14 +57,41 @@ class HttpProtocol(HttpToolsProtocol):
     _closes_when_answered = False
     _unparsed_size = 0
     _unparsed = b""
+    _refusal: Overloaded | ClientLimited | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+        *,
+        accepted: Connections | None = None,
+    ) -> None:
+        """`accepted` are all connections of the server; None: just this one."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._accepted = accepted or Connections()
+        self._limits = self._accepted.limits
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._socket_writer = self.socket_writer_class(transport)
         self._writers: set[ResponseWriter] = set()
         self._start_idle_timeout()
+        try:
+            self._accepted.open(self, self.client[0] if self.client else "")
+        except (Overloaded, ClientLimited) as error:
+            self._refuse(error)
+
+    def drop(self) -> None:
+        """Close the connection after everything written so far is sent."""
+        self._ignores_input = True
+        self._socket_writer.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            self._send_refusal(self._refusal)
+            return
         for start in range(0, len(data), _SLICE):
             if len(self.pipeline) >= _MAX_PIPELINE:
                 # Reading is paused: nothing more arrives until on_response_complete has parsed this.
@@ -86,8 +110,9 @@ class HttpProtocol(HttpToolsProtocol):
             cause, invalid = error.__context__, InvalidHttp("Invalid HTTP request received.")
             self._reject_input(cause if isinstance(cause, AdapterError) else invalid)
             return
-        if self._unparsed_size >= MAX_HEAD:
-            self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {MAX_HEAD} bytes."))
+        if self._unparsed_size >= self._limits.max_head:
+            maximum = self._limits.max_head
+            self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {maximum} bytes."))
 
     # The parser keeps a head, trailers and chunk extensions in memory until they are complete. Everything else arrives
     # through one of these callbacks as soon as it is read.
@@ -98,8 +123,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= MAX_FIELDS:
-            raise HeadersTooLarge(f"Too many header fields: the maximum is {MAX_FIELDS}.")
+        if len(self.headers) >= self._limits.max_fields:
+            raise HeadersTooLarge(f"Too many header fields: the maximum is {self._limits.max_fields}.")
         super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
@@ -114,6 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
             # It has no interim responses (RFC 9110, section 10.1.1).
             self.expect_100_continue = False
         super().on_headers_complete()
+        self._accepted.mark_busy(self)
         self._unset_keepalive_if_required()
         writer = ResponseWriter(self.cycle, self._socket_writer, flush_scheduler(self.loop), self._writers)
         attach_writer(self.cycle.scope, writer)  # type: ignore[arg-type]
@@ -136,6 +162,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.data_received(data)
         if self.pipeline:
             self.flow.pause_reading()
+        if self.cycle.response_complete:
+            self._accepted.mark_idle(self)
         if last:
             self._socket_writer.close()
         elif self.cycle.more_body and self.cycle.response_complete and not self.cycle.keep_alive:
@@ -162,6 +190,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._accepted.closed(self)
         self._unset_keepalive_if_required()
         self._socket_writer.detach()
         self._cancel_send_timer()
@@ -172,22 +201,43 @@ class HttpProtocol(HttpToolsProtocol):
         for writer in list(self._writers):
             writer.disconnect()
 
+    def _refuse(self, error: Overloaded | ClientLimited) -> None:
+        """Refuse the connection: respond with `error` to its first request, if that comes soon, and close it.
+
+        Clients take a response that comes before their request for a mistake of the server.
+        """
+        self._refusal = error
+        self._unset_keepalive_if_required()
+        if self._accepted.refuse(self):
+            self.timeout_keep_alive_task = self.loop.call_later(self.linger_timeout, self.transport.close)
+        else:
+            self.transport.abort()
+
+    def _send_refusal(self, error: Overloaded | ClientLimited) -> None:
+        if not self._ignores_input:
+            self._write_error(error)
+            self._close_after_input()
+
     def _send_error(self, error: AdapterError) -> None:
-        self._ignores_input = True
         if self.cycle is not None:
             # The request may have reached the application before its body turned out to be invalid.
             self.cycle.disconnected = True
+        self._write_error(error)
+        self.drop()
+
+    def _write_error(self, error: Exception) -> None:
+        """Write an error response of the server itself, which is the last one of the connection."""
         answer = to_http_error(error)
         own = {
             "content-type": "application/json",
             "content-length": str(len(answer.body)),
             "x-request-id": request_id(None),
+            **answer.headers,
             "connection": "close",
         }
         more = self.app.error_headers(self.headers or []) if isinstance(self.app, HasErrorHeaders) else []
         lines = [b"%b: %b\r\n" % header for header in (*encode_headers(own), *more)]
         self._socket_writer.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
-        self._socket_writer.close()
 
     def _reject_input(self, error: AdapterError) -> None:
         """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.

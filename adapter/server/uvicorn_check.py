@@ -18,7 +18,7 @@ REQUIRED: Mapping[object, Sequence[str]] = {
     # HttpProtocol extends its callbacks, resets its parser after upgrade requests, reads `cycle`, `pipeline`, `headers`
     # and `url` of the current request, and restarts its keep-alive timer.
     httptools_impl.HttpToolsProtocol: (
-        *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
+        *("__init__", "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
         *(
             "on_body",
             "on_header",
@@ -33,7 +33,19 @@ REQUIRED: Mapping[object, Sequence[str]] = {
             "timeout_keep_alive_task",
             "_unset_keepalive_if_required",
         ),
-        *("app", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "pipeline", "transport", "url"),
+        *(
+            "app",
+            "client",
+            "cycle",
+            "expect_100_continue",
+            "flow",
+            "headers",
+            "loop",
+            "parser",
+            "pipeline",
+            "transport",
+            "url",
+        ),
     ),
     # ResponseWriter replaces `send`, and keeps the state that uvicorn reads for keep-alive and pipelining.
     httptools_impl.RequestResponseCycle: (

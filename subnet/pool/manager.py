@@ -13,6 +13,7 @@ from typing import Self
 import msgspec
 
 from subnet.authorizers import AuthorizerBase
+from subnet.budget import Budget
 from subnet.chat import Endpoint
 from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
 from subnet.generation import are_met
@@ -41,7 +42,7 @@ class RemoteManager:
     `nodes` are URLs of subnet nodes or Protocol objects. Use it as `async with RemoteManager(...) as manager`; leaving
     the block closes all protocols, including those passed in. Health checks run every `probe_interval` seconds; a node
     that does not respond within `health_check_timeout` seconds is unreachable. `wait_queue` holds the requests that
-    wait for capacity. `clock` returns monotonic time in seconds.
+    wait for capacity; each takes a unit of `waiting` (None: no limit). `clock` returns monotonic time in seconds.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class RemoteManager:
         policy: Policy | None = None,
         probe_interval: float = 2.0,
         health_check_timeout: float = 3.0,
+        waiting: Budget | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._initial = list(nodes)
         self.authorizer = authorizer
-        self.wait_queue = WaitQueue()
+        self.wait_queue = WaitQueue(waiting, clock)
         self._changed = asyncio.Event()
         self._closed = False
         self._policy = policy or RoundRobin()

@@ -14,6 +14,7 @@ from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import ReasoningField, reasoning_fields
 from adapter.api.common.extra import usage_with_extra, with_extra
 from adapter.api.common.head import Head
+from adapter.api.common.large_json import size_of_choice
 from adapter.api.common.logprob_types import Logprobs
 from adapter.decode.events import (
     CallArguments,
@@ -63,6 +64,11 @@ class Collector:
             self._used = event
         else:
             self._choices[event.choice].receive(event)
+
+    @property
+    def size(self) -> int:
+        """Approximate size of the JSON of the chat completion, in bytes."""
+        return sum(choice.size for choice in self._choices)
 
     def build(self, head: Head, *, prompt_token_ids: list[int] | None = None) -> ChatCompletion | dict[str, Any]:
         """Return the chat completion, as a dict if it has members that ChatCompletion does not have; to be called after
@@ -139,6 +145,13 @@ class _ChoiceCollector:
     def _add_call_extra(self, index: int, extra: dict[str, Any] | None) -> None:
         if extra:
             self._call_extra.setdefault(index, MergedObject()).add(extra)
+
+    @property
+    def size(self) -> int:
+        parts = len(self._texts) + len(self._reasoning) + sum(len(arguments) for _, arguments in self._calls)
+        logprobs = self._logprobs or []
+        width = len(logprobs[0].top_logprobs) if logprobs else 0
+        return size_of_choice(parts, ids=len(self._token_ids or ()), logprobs=len(logprobs), width=width)
 
     @property
     def has_extra(self) -> bool:

@@ -10,9 +10,10 @@ from adapter.api.chat.response import Rendered, RenderedGrammar
 from adapter.api.chat.stream import ChunkWriter, ReasoningField
 from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_envelope, read_request
-from adapter.api.common.body import Call, json_response, validate
+from adapter.api.common.body import Call, large_json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
+from adapter.api.common.large_json import size_of_choice, token_list
 from adapter.api.common.pipeline import ModelEndpoint, StreamingEndpoint
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
@@ -23,6 +24,7 @@ from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import offload_if_large
 from adapter.server.asgi import ASGIApp
 from subnet.aio import Sink
+from subnet.tensors import TokenIds
 
 
 class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
@@ -118,10 +120,10 @@ class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
         )
         await fallback.run_buffered(services.sessions, collector.reset)
         work = fallback.work
-        return json_response(
-            collector.build(_head(work), prompt_token_ids=_prompt_token_ids(work, bool(params.return_token_ids))),
-            headers=call.headers_for(work),
-        )
+        ids = _prompt_token_ids(work, bool(params.return_token_ids))
+        build = partial(collector.build, _head(work), prompt_token_ids=None if ids is None else token_list(ids))
+        size = collector.size + (0 if ids is None else size_of_choice(0, ids=len(ids)))
+        return await large_json_response(build, size, headers=call.headers_for(work))
 
 
 class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
@@ -147,7 +149,9 @@ class RenderEndpoint(ModelEndpoint[ChatCompletionRequest, TokenGeneration]):
         )
 
     async def respond(self, call: Call[ChatCompletionRequest], fallback: Fallback[TokenGeneration]) -> ASGIApp:
-        return json_response(_rendered(fallback.work), headers=call.headers_for(fallback.work))
+        work = fallback.work
+        size = len(work.text) + size_of_choice(0, ids=len(work.prompt))
+        return await large_json_response(partial(_rendered, work), size, headers=call.headers_for(work))
 
 
 def _head(work: Generation) -> Head:
@@ -166,6 +170,7 @@ def _writer(
     functions: bool,
 ) -> ChunkWriter:
     work = fallback.work
+    ids = _prompt_token_ids(work, return_token_ids)
     return ChunkWriter(
         _head(work),
         write,
@@ -173,24 +178,24 @@ def _writer(
         include_usage=include_usage,
         usage=(lambda: fallback.usage) if continuous_usage else None,
         reasoning=reasoning,
-        prompt_token_ids=_prompt_token_ids(work, return_token_ids),
+        prompt_token_ids=None if ids is None else ids.tolist(),
         functions=functions,
     )
 
 
-def _prompt_token_ids(work: Generation, requested: bool) -> list[int] | None:
+def _prompt_token_ids(work: Generation, requested: bool) -> TokenIds | None:
     """Return the token ids of the prompt if they were requested; None otherwise, and on the chat lane."""
-    return work.prompt.tolist() if requested and isinstance(work, TokenGeneration) else None
+    return work.prompt if requested and isinstance(work, TokenGeneration) else None
 
 
 def _rendered(work: TokenGeneration) -> Rendered:
-    model, sampling, ids = work.model, work.sampling, work.prompt.tolist()
+    model, sampling, ids = work.model, work.sampling, work.prompt
     grammar, calls, tags = sampling.grammar, model.format.tool_format, model.format.tags
     assert sampling.max_tokens is not None
     return Rendered(
         model=model.card.id,
         prompt=work.text,
-        prompt_token_ids=ids,
+        prompt_token_ids=token_list(ids),
         count=len(ids),
         max_model_len=model.card.context_length,
         max_tokens=sampling.max_tokens,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -12,6 +13,7 @@ import msgspec
 
 from adapter.api.common.content_coding import check_content_coding, decode_body
 from adapter.api.common.http_request import Request
+from adapter.api.common.large_json import encode_in_blocks
 from adapter.api.common.readers import ParsedRequest, Reader
 from adapter.config import Settings
 from adapter.errors import BadRequest, BodyTooLarge, BodyTooSlow, ClientDisconnected, to_http_error
@@ -31,57 +33,67 @@ _DISCARD_FACTOR = 16
 _MAX_HEADER, _MAX_ITEM = 1024, 256
 _MORE = ", ..."
 
-BODY_TIMEOUT = 60.0
-"""Maximum number of seconds between two parts of a request body, and that a body may be late at the minimum rate."""
+BODY_GRACE = 60.0
+"""Maximum number of seconds that a request body may be late at the minimum rate."""
 
 # Of a body, in bytes per second.
 _MIN_RATE = 1024
 
 
-async def read_body(request: Request, limit: int, *, idle_timeout: float = BODY_TIMEOUT) -> bytes:
+async def read_body(request: Request, limit: int, *, grace: float = BODY_GRACE) -> bytes:
     """Return the body of a request, whatever its content type.
 
     Raises BodyTooLarge for more than `limit` bytes (at once if Content-Length says so), BodyTooSlow if no data arrives
-    for `idle_timeout` seconds, or less than 1 KiB per second after that time, and ClientDisconnected if the client
-    disconnects.
+    for `grace` seconds or it stays below 1 KiB per second, ClientDisconnected if the client disconnects, and the
+    errors of `Request.hold`.
     """
     if request.content_length > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
-    size = 0
-    more = True
-    started = asyncio.get_running_loop().time()
-    while more and size <= limit * _DISCARD_FACTOR:
+    size, more, clock = 0, True, asyncio.get_running_loop().time
+    deadline = clock() + grace
+    while more and size <= limit:
         # A timeout costs more than receiving data that has already arrived.
-        if request.body_received:
-            message = await request.receive()
-        else:
-            message = await _receive_within(idle_timeout, started + size / _MIN_RATE, request.receive)
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected("the client closed the connection")
-        size += len(message.get("body", b""))
-        more = message.get("more_body", False)
-        if size <= limit:
-            parts.append(message.get("body", b""))
-        else:
-            parts.clear()
+        message = await (request.receive() if request.body_received else _receive_by(deadline, request.receive))
+        part, more = _body_part(message)
+        size += len(part)
+        request.hold(size)
+        parts.append(part)
+        # Data that arrives early is no reason to wait for longer later on.
+        deadline = min(deadline + len(part) / _MIN_RATE, clock() + grace)
     if size > limit:
+        parts.clear()
+        request.hold(0)
+        if more:
+            await _discard(request, limit * _DISCARD_FACTOR - size, clock() + grace)
         raise _too_large(limit)
     return b"".join(parts)
 
 
-async def _receive_within(idle_timeout: float, due: float, receive: Receive) -> Message:
-    """Receive a part of a body. `due` is the time of the loop at which what was received should have arrived."""
-    now = asyncio.get_running_loop().time()
+async def _receive_by(deadline: float, receive: Receive) -> Message:
+    """Receive a part of a body until `deadline`, a time of the event loop. Raises BodyTooSlow after it."""
     try:
-        async with asyncio.timeout(min(idle_timeout, due + idle_timeout - now)):
+        async with asyncio.timeout_at(deadline):
             return await receive()
     except TimeoutError as error:
-        message = (
-            f"Timed out waiting for the request body: no data received for {idle_timeout:.0f} seconds, "
-            f"or less than {_MIN_RATE} bytes per second."
-        )
+        message = f"Timed out waiting for the request body: it arrived at less than {_MIN_RATE} bytes per second."
         raise BodyTooSlow(message) from error
+
+
+async def _discard(request: Request, limit: int, deadline: float) -> None:
+    """Receive the rest of a body, but at most `limit` bytes, and until `deadline`, a time of the event loop."""
+    more = True
+    with suppress(BodyTooSlow):
+        while more and limit > 0:
+            part, more = _body_part(await _receive_by(deadline, request.receive))
+            limit -= len(part)
+
+
+def _body_part(message: Message) -> tuple[bytes, bool]:
+    """Return the part of the body in an ASGI message, and whether there is more. Raises ClientDisconnected."""
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected("the client closed the connection")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _too_large(limit: int) -> BodyTooLarge:
@@ -134,11 +146,12 @@ async def validate(call: Call[Any], reader: Reader[R]) -> R:
 
 async def read(request: Request, reader: Reader[R]) -> Call[R]:
     """Read and validate the body of a request. A model in the path replaces that in the body, and the default model is
-    used where it is missing. Raises the errors of `read_body`, `decode_body` and `reader`.
+    used where it is missing. Raises the errors of `read_body`, `decode_body`, `Request.hold` and `reader`.
     """
     settings = request.services.settings
     coding = check_content_coding(request.header(b"content-encoding"))
     body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
+    request.hold(len(body))
 
     async def parse(model: str | None) -> ParsedRequest[R]:
         return await offload_if_large(len(body), partial(reader, strict=settings.strict, model=model), body)
@@ -175,6 +188,15 @@ def _list_header(name: str, items: Sequence[str]) -> dict[str, str]:
 def json_response(content: object, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return the response with `content` as JSON."""
     return Response(msgspec.json.encode(content), headers=headers)
+
+
+async def large_json_response(
+    build: Callable[[], object], size: int, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the response with what `build` returns as JSON, of about `size` bytes. It is made in a thread if it is
+    large. It may have results of `long_list`.
+    """
+    return Response(await offload_if_large(size, lambda: encode_in_blocks(build())), headers=headers)
 
 
 def error_response(error: Exception) -> Response:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from adapter.api.common.cors import Cors
 from adapter.api.common.http_request import Target
+from adapter.auth.clients import client_at
 from adapter.auth.hosts import Hosts
 from adapter.auth.keys import ApiKeys
 from adapter.auth.origins import ANY, Origins, is_local_host
@@ -14,6 +15,7 @@ from adapter.errors import HostRefused
 from adapter.server.asgi import Scope
 from adapter.server.response_writer import Header
 from adapter.server.responses import Response
+from subnet.budget import current_client
 
 KEY_HEADERS = ("api-key", "x-api-key")
 """Headers with just a key: Azure's, and Anthropic's."""
@@ -32,8 +34,8 @@ class Gate:
         self._cors = Cors(Origins(settings.cors_origins, local=not settings.api_keys))
 
     def check(self, scope: Scope, target: Target) -> Response | None:
-        """Return the response to a preflight; None for any other request, whose head was checked. Raises HostRefused,
-        OriginRefused and InvalidApiKey.
+        """Return the response to a preflight; None for any other request, whose head was checked. Sets the current
+        client. Raises HostRefused, OriginRefused and InvalidApiKey.
         """
         # Of repeated headers the first counts.
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
@@ -46,8 +48,11 @@ class Gate:
             # Pages cannot set it. It knows the gateway's own name, which a proxy may hide.
             if headers.get("sec-fetch-site") != "same-origin":
                 self._cors.check(origin, host)
+        key = None
         if not target.open and not is_options:
-            self._keys.check(headers.get("authorization"), *(headers.get(name) for name in KEY_HEADERS))
+            key = self._keys.check(headers.get("authorization"), *(headers.get(name) for name in KEY_HEADERS))
+        client = scope["client"]
+        current_client.set(key if key is not None or client is None else client_at(client[0]))
         return None
 
     def response_headers(self, headers: Iterable[Header]) -> list[Header]:

@@ -14,6 +14,7 @@ from adapter.metrics import Metrics
 from adapter.server.asgi import ASGIApp, Receive, Scope
 from adapter.server.response_writer import writer_of
 from subnet import RemoteManager, SessionManager
+from subnet.budget import Budget, current_client
 
 TARGET = "adapter.target"
 """Key of the request's Target in the ASGI scope."""
@@ -28,6 +29,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     remotes: RemoteManager
     lifecycle: Lifecycle
     metrics: Metrics
+    memory: Budget
+    """Bytes of the bodies of running requests."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -46,13 +49,14 @@ class Target(msgspec.Struct, frozen=True):
 class Request:
     """An HTTP request. `record` is what metrics and the access log report about it."""
 
-    __slots__ = ("receive", "record", "scope", "services")
+    __slots__ = ("_held", "receive", "record", "scope", "services")
 
     def __init__(self, scope: Scope, receive: Receive, services: Services, record: Record) -> None:
         self.scope = scope
         self.receive = receive
         self.services = services
         self.record = record
+        self._held = 0
 
     @property
     def method(self) -> str:
@@ -83,6 +87,18 @@ class Request:
     def content_length(self) -> int:
         """Value of the Content-Length header in bytes; 0 if there is none."""
         return int(self.header(b"content-length") or 0)
+
+    def hold(self, size: int) -> None:
+        """Account for `size` bytes of memory for the body of this request, in place of those so far; 0 when it ends.
+
+        Raises Overloaded and ClientLimited if the bodies of all requests need too much.
+        """
+        more, client = size - self._held, current_client.get()
+        if more > 0:
+            self.services.memory.take(client, more)
+        elif more < 0:
+            self.services.memory.release(client, -more)
+        self._held = size
 
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]

@@ -159,6 +159,8 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
             if request.record.status is not None:
                 raise
             await report_error(error, request.record)(scope, receive, send)
+        finally:
+            request.hold(0)
 
     return asgi(path, is_mount=is_mount, copy_scope=False)(handle)
 

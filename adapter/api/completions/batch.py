@@ -15,8 +15,12 @@ from adapter.generation.base import Generation, TriedNodes, Work
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink, gather_or_cancel
 from subnet.node_info import ModelCard
+from subnet.tensors import TokenIds
 
 T = TypeVar("T")
+
+# Started in one iteration of the event loop, so that streams do not wait for thousands of them.
+_MAX_STARTS = 16
 
 
 class ChoicePrefix(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +28,11 @@ class ChoicePrefix(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str = ""
     logprobs: TextLogprobs | None = None
-    prompt_token_ids: list[int] | None = None
+    prompt_token_ids: TokenIds | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.text and self.logprobs is None and self.prompt_token_ids is None
 
 
 class CompletionBatch(Work):
@@ -115,13 +123,25 @@ class CompletionBatch(Work):
 
 async def run_bounded(work: Callable[[T], Awaitable[None]], items: Sequence[T], limit: int) -> None:
     """Run `work` on all items concurrently, at most `limit` at once: more would only queue for a node."""
+    if len(items) == 1:
+        return await work(items[0])
     slots = asyncio.Semaphore(max(1, limit))
+    started = [asyncio.Event() for _ in range(0, len(items), _MAX_STARTS)]
 
-    async def bounded(item: T) -> None:
+    async def start() -> None:
+        for event in started:
+            event.set()
+            await asyncio.sleep(0)
+
+    async def bounded(item: T, event: asyncio.Event) -> None:
+        await event.wait()
         async with slots:
             await work(item)
 
-    await gather_or_cancel([bounded(item) for item in items])
+    await gather_or_cancel(
+        [start(), *(bounded(item, started[index // _MAX_STARTS]) for index, item in enumerate(items))]
+    )
+    return None
 
 
 def total_usage(usages: Sequence[Usage]) -> Usage:

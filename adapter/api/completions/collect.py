@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from adapter.api.common.extra import usage_with_extra
 from adapter.api.common.head import Head
+from adapter.api.common.large_json import size_of_choice, token_list
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.stream import text_reason
@@ -48,6 +49,11 @@ class TextCollector:
             self._extra |= event.fields
         else:
             self._choices[event.choice].receive(event)
+
+    @property
+    def size(self) -> int:
+        """Approximate size of the JSON of the text completion, in bytes."""
+        return sum(choice.size for choice in self._choices)
 
     def build(self) -> TextCompletion | dict[str, Any]:
         """Return the text completion, as a dict if it has members that TextCompletion does not have; to be called after
@@ -97,6 +103,14 @@ class _ChoiceCollector:
         """False also for a text whose server sent no logprobs, although they were requested."""
         return self._include_logprobs and (bool(self._logprobs) or not any(self._texts))
 
+    @property
+    def size(self) -> int:
+        prefix, logprobs = self._prefix, self._logprobs
+        ids = 0 if prefix.prompt_token_ids is None else len(prefix.prompt_token_ids)
+        width = len(logprobs[-1].top_logprobs[-1] or ()) if logprobs and logprobs[-1].top_logprobs else 0
+        tokens = sum(len(part.tokens) for part in logprobs)
+        return len(prefix.text) + size_of_choice(len(self._texts), ids=ids, logprobs=tokens, width=width)
+
     def receive(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._reason = text_reason(event)
@@ -121,5 +135,5 @@ class _ChoiceCollector:
             logprobs=concatenate(self._logprobs) if self._has_logprobs else None,
             finish_reason=self._reason,
             token_ids=UNSET if self._token_ids is None else self._token_ids,
-            prompt_token_ids=UNSET if prompt_ids is None else prompt_ids,
+            prompt_token_ids=UNSET if prompt_ids is None else token_list(prompt_ids),
         )

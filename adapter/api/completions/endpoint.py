@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from adapter.api.common.body import Call, json_response, validate
+from adapter.api.common.body import Call, large_json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.inputs import has_token_ids
@@ -67,7 +67,8 @@ class CompletionEndpoint(StreamingEndpoint[CompletionEnvelope, CompletionBatch])
             return collectors[-1].receive
 
         await fallback.run_buffered(sessions, begin)
-        return json_response(collectors[-1].build(), headers=call.headers_for(fallback.work))
+        collector = collectors[-1]
+        return await large_json_response(collector.build, collector.size, headers=call.headers_for(fallback.work))
 
     def _collector(self, params: CompletionEnvelope, batch: CompletionBatch) -> TextCollector:
         return TextCollector(

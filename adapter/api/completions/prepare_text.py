@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from adapter.api.common.inputs import count_inputs
 from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
 from adapter.api.completions.token_batch import TokenBatch
 from adapter.api.completions.types import CompletionRequest
@@ -19,6 +20,9 @@ from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.build import build_plain_grammar
 from subnet.generation import Sampling
 from subnet.tensors import TokenIds
+
+# Size in bytes of a request whose preparation takes as long as that of one choice.
+_SIZE_OF_CHOICE = 512
 
 
 class _TokenizedPrompt(msgspec.Struct, frozen=True):
@@ -43,7 +47,6 @@ async def prepare_text(
     """
     model = await models.get(name or request.model)
     built = await build_plain_grammar(output_format(request))
-    prompts = await model.offload(size, _tokenize_prompts, request, model)
     own = sampling(request, _engine_logprobs(request))
     complete = complete_sampling(own, model, request.limit, built.grammar)
 
@@ -51,11 +54,15 @@ async def prepare_text(
         maximum = _max_tokens(model, len(prompt.tokens), lower_limit(request.limit, limit) or 0, bound)
         return complete if maximum == request.limit else with_maximum(complete, maximum)
 
-    return TokenBatch(
-        [
+    def generations() -> list[TokenGeneration]:
+        return [
             _generation(request, model, sampling_after(prompt), index, prompt, built.relaxed)
-            for index, prompt in enumerate(prompts)
-        ],
+            for index, prompt in enumerate(_tokenize_prompts(request, model))
+        ]
+
+    choices = count_inputs(request.prompt) * (request.best_of or request.n or 1)
+    return TokenBatch(
+        await model.offload(max(size, choices * _SIZE_OF_CHOICE), generations),
         generate=request.limit > 0,
         echo=bool(request.echo),
         num_logprobs=request.num_logprobs,

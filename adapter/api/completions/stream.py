@@ -42,7 +42,7 @@ class TextChunkWriter(ChunkEncoder):
         super().__init__(write)
         self._head = msgspec.structs.asdict(head)
         self._prefixes = [prefix for prefix in prefixes for _ in range(choices)]
-        self._without_prefix = {index for index, prefix in enumerate(self._prefixes) if prefix != ChoicePrefix()}
+        self._without_prefix = {index for index, prefix in enumerate(self._prefixes) if not prefix.is_empty}
         self._include_usage = include_usage
         self._usage = usage
         self._affixes = [self._split_text_chunk(index) for index in range(len(self._prefixes))]
@@ -72,7 +72,7 @@ class TextChunkWriter(ChunkEncoder):
     def _prefix_chunk(self, index: int) -> bytes:
         self._without_prefix.discard(index)
         prefix = self._prefixes[index]
-        ids = UNSET if prefix.prompt_token_ids is None else prefix.prompt_token_ids
+        ids = UNSET if prefix.prompt_token_ids is None else prefix.prompt_token_ids.tolist()
         choice = TextChoice(
             index=index, text=prefix.text, logprobs=prefix.logprobs, finish_reason=None, prompt_token_ids=ids
         )

@@ -82,5 +82,5 @@ class TokenBatch(CompletionBatch):
         return ChoicePrefix(
             text=completion.text if self._echo else "",
             logprobs=logprobs,
-            prompt_token_ids=completion.prompt.tolist() if self._token_ids else None,
+            prompt_token_ids=completion.prompt if self._token_ids else None,
         )

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from adapter.api.common.large_json import encode_in_blocks, long_list
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
 from adapter.api.embeddings.work import EmbeddingWork
 from adapter.decode.events import Event
@@ -56,16 +57,16 @@ class Embeddings(EmbeddingWork):
         self._evaluator = sessions.prompt_evaluator(self.card.id, state=state, identity=self._model.identity)
         self._vectors = await _embed(self._inputs, self._evaluator, sessions.capacity(self.card.id))
 
-    async def response(self) -> bytes:
-        """Return the JSON of the response. Raises BadRequest for more dimensions than the model has."""
+    async def response(self) -> Sequence[bytes]:
+        """Return blocks of the JSON of the response. Raises BadRequest for more dimensions than the model has."""
         assert self._vectors is not None
         size = len(self._vectors) * OFFLOAD_THRESHOLD // _OFFLOAD_VECTORS
         return await offload_if_large(size, self._encode, self._vectors)
 
-    def _encode(self, vectors: Vectors) -> bytes:
+    def _encode(self, vectors: Vectors) -> list[bytes]:
         usage = EmbeddingUsage(prompt_tokens=self.usage.prompt_tokens, total_tokens=self.usage.total_tokens)
         objects = _objects(self._request, vectors)
-        return msgspec.json.encode(EmbeddingList(data=objects, model=self.card.id, usage=usage))
+        return encode_in_blocks(EmbeddingList(data=objects, model=self.card.id, usage=usage))
 
 
 async def prepare_embeddings(
@@ -120,7 +121,11 @@ async def _embed(inputs: Sequence[TokenIds], evaluator: PromptEvaluator, capacit
 def _objects(request: EmbeddingRequest, vectors: Vectors) -> list[EmbeddingObject]:
     rows = truncate_dimensions(vectors, request.dimensions).astype("<f4")
     as_base64 = request.encoding_format == "base64"
-    return [
-        EmbeddingObject(index=index, embedding=b64encode(row.tobytes()).decode() if as_base64 else row.tolist())
-        for index, row in enumerate(rows)
-    ]
+
+    def objects(start: int, stop: int) -> list[EmbeddingObject]:
+        return [
+            EmbeddingObject(index=index, embedding=b64encode(row.tobytes()).decode() if as_base64 else row.tolist())
+            for index, row in enumerate(rows[start:stop], start)
+        ]
+
+    return long_list(len(rows), objects)

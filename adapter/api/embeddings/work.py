@@ -19,5 +19,5 @@ class EmbeddingWork(Work):
         return () if self._evaluator is None or not self._evaluator.nodes else (self._evaluator,)
 
     @abstractmethod
-    async def response(self) -> bytes:
-        """Return the JSON of the response; to be called after `run`. Raises BadRequest."""
+    async def response(self) -> bytes | Sequence[bytes]:
+        """Return the JSON of the response, or blocks of it; to be called after `run`. Raises BadRequest."""

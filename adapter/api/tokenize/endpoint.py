@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter.api.common.body import Call, json_response
+from adapter.api.common.body import Call, large_json_response
 from adapter.api.common.pipeline import ModelEndpoint
 from adapter.api.tokenize.tokenize import Tokenization, detokenize, only_model, tokenize
 from adapter.api.tokenize.types import (
@@ -35,7 +35,8 @@ class TokenizeEndpoint(ModelEndpoint[TokenizeRequest, Tokenization[Tokenized]]):
         )
 
     async def respond(self, call: Call[TokenizeRequest], fallback: Fallback[Tokenization[Tokenized]]) -> ASGIApp:
-        return json_response(fallback.work.result, headers=call.headers_for(fallback.work))
+        work = fallback.work
+        return await large_json_response(work.build, work.size, headers=call.headers_for(work))
 
 
 class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokenized]]):
@@ -51,4 +52,5 @@ class DetokenizeEndpoint(ModelEndpoint[DetokenizeRequest, Tokenization[Detokeniz
         return await detokenize(call.params, call.request.services.models, name=candidate.model, size=call.size)
 
     async def respond(self, call: Call[DetokenizeRequest], fallback: Fallback[Tokenization[Detokenized]]) -> ASGIApp:
-        return json_response(fallback.work.result, headers=call.headers_for(fallback.work))
+        work = fallback.work
+        return await large_json_response(work.build, work.size, headers=call.headers_for(work))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.translate import generation_request
+from adapter.api.common.large_json import long_list, token_list
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
@@ -16,6 +18,7 @@ from adapter.generation.plain_text import (
     add_bos,
     check_token_ids,
     decode_tokens,
+    list_of,
     tokenize_with_control_tokens,
 )
 from adapter.generation.prepare import DEFAULT_SETTINGS, GenerationSettings, render_prompt
@@ -25,13 +28,19 @@ from subnet.tensors import TokenIds
 
 T = TypeVar("T")
 
+# Usual size of a token's id and text in a response, in bytes.
+_JSON_SIZE_OF_TOKEN = 16
+
 
 class Tokenization(Work, Generic[T]):
-    """Work that needs no node, with its result: tokens of a text, or text of tokens."""
+    """Work that needs no node: tokens of a text, or text of tokens. `build` returns the result, of about `size` bytes
+    of JSON.
+    """
 
-    def __init__(self, card: ModelCard, result: T) -> None:
+    def __init__(self, card: ModelCard, build: Callable[[], T], size: int) -> None:
         self._card = card
-        self.result = result
+        self.build = build
+        self.size = size
 
     @property
     def card(self) -> ModelCard:
@@ -61,15 +70,22 @@ async def tokenize(
     else:
         tokens = await _tokenize_messages(request, model, size, settings)
     special = request.messages is None if request.add_special_tokens is None else request.add_special_tokens
-    ids: list[int] = (add_bos(model, tokens) if special else tokens).tolist()
-    result = Tokenized(
-        model=model.card.id,
-        count=len(ids),
-        max_model_len=model.card.context_length,
-        tokens=ids,
-        token_strs=[decode_tokens(model, [token]) for token in ids] if request.return_token_strs else None,
-    )
-    return Tokenization(model.card, result)
+
+    def build() -> Tokenized:
+        ids = add_bos(model, tokens) if special else tokens
+
+        def texts(start: int, stop: int) -> list[str]:
+            return [decode_tokens(model, [token]) for token in ids[start:stop].tolist()]
+
+        return Tokenized(
+            model=model.card.id,
+            count=len(ids),
+            max_model_len=model.card.context_length,
+            tokens=token_list(ids),
+            token_strs=long_list(len(ids), texts) if request.return_token_strs else None,
+        )
+
+    return Tokenization(model.card, build, _JSON_SIZE_OF_TOKEN * len(tokens))
 
 
 async def detokenize(
@@ -81,10 +97,11 @@ async def detokenize(
     """
     model = await models.get(name)
 
-    def read() -> str:
-        return decode_tokens(model, check_token_ids(model, request.tokens, "tokens").tolist())
+    def read() -> Detokenized:
+        return Detokenized(decode_tokens(model, list_of(check_token_ids(model, request.tokens, "tokens"))))
 
-    return Tokenization(model.card, Detokenized(await offload_if_large(size, read)))
+    result = await offload_if_large(size, read)
+    return Tokenization(model.card, lambda: result, len(result.prompt))
 
 
 def only_model(models: ModelRegistry) -> str:

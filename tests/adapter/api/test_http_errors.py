@@ -22,6 +22,7 @@ from adapter.errors import BodyTooSlow, to_http_error
 from adapter.server.asgi import Receive
 from adapter.server.response_writer import attach_writer
 from subnet import errors
+from subnet.budget import Budget
 from subnet.errors import EngineFailed, InvalidRequest, NodeBusy, NodeLost, SettingsError, SubnetError
 from subnet.listening import bind
 from subnet.protocols.mock import MockProtocol, Pause, Step
@@ -200,18 +201,28 @@ async def trickles() -> Any:
     return {"type": "http.request", "body": b"x", "more_body": True}
 
 
-@pytest.mark.parametrize("receive", [stops, trickles])
+def bursts() -> Receive:
+    """Return a function that receives most of a body at once, and then one byte from time to time."""
+    parts = iter([b"x" * 4000])
+
+    async def receive() -> Any:
+        return {**await trickles(), "body": next(parts, b"x")}
+
+    return receive
+
+
+@pytest.mark.parametrize("receive", [stops, trickles, bursts()], ids=["stops", "trickles", "bursts"])
 async def test_request_body_timeout(receive: Receive) -> None:
-    """A request body that stops arriving, or arrives at less than the minimum rate, is rejected with 408 after a
-    timeout, and the connection is closed.
+    """A request body that stops arriving, or arrives at less than the minimum rate, be it after a fast start, is
+    rejected with 408 after a timeout, and the connection is closed.
     """
     scope: Any = {"type": "http", "headers": [(b"content-length", b"5")]}
     writer: Any = SimpleNamespace(request_received=False)
     attach_writer(scope, writer)
-    parts: Any = None
-    request = Request(scope, receive, parts, Record("r", 0.0))
+    services: Any = SimpleNamespace(memory=Budget("Bytes", 10_000))
+    request = Request(scope, receive, services, Record("r", 0.0))
     with pytest.raises(BodyTooSlow) as caught:
-        await read_body(request, 10**6, idle_timeout=0.05)
+        await read_body(request, 10**6, grace=0.05)
     answer = to_http_error(caught.value)
     assert (answer.status, answer.error.code) == (408, "request_timeout")
     assert answer.headers == {"connection": "close"}
@@ -365,7 +376,8 @@ def test_every_subnet_error_has_a_status(error: type[SubnetError]) -> None:
     else 500 or above.
     """
     answer = to_http_error(error("words", retry_after=0.2, param="p"))
-    mistake = issubclass(error, errors.RequestError | errors.RateLimited | errors.EndpointMissing)
+    limited = errors.RateLimited | errors.ClientLimited
+    mistake = issubclass(error, errors.RequestError | errors.EndpointMissing | limited)
     assert (answer.status < 500) == mistake
     assert answer.error.code
     assert answer.headers in ({}, {"retry-after": "1", "retry-after-ms": "200"})

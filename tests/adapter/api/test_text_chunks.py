@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.api.common.head import Head
+from adapter.api.common.large_json import encode_in_blocks
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import ChoicePrefix
 from adapter.api.completions.collect import TextCollector
@@ -17,6 +17,7 @@ from adapter.api.completions.stream import TextChunkWriter
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.decode.token_logprobs import TokenLogprob
 from adapter.decode.usage import PromptTokensDetails, Usage
+from subnet.tensors import token_ids
 
 HEAD = Head(id="cmpl-1", created=7, model="m", system_fingerprint="fp_1")
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3, prompt_tokens_details=PromptTokensDetails())
@@ -27,7 +28,7 @@ OPENINGS = st.builds(
     text=TEXTS,
     logprobs=st.none()
     | st.just(TextLogprobs(tokens=["a"], token_logprobs=[None], top_logprobs=[None], text_offset=[0])),
-    prompt_token_ids=st.none() | st.lists(NUMBERS),
+    prompt_token_ids=st.none() | st.lists(NUMBERS).map(token_ids),
 )
 
 
@@ -81,7 +82,7 @@ def test_stream_equals_whole_answer(answer: tuple[list[ChoicePrefix], list[Event
         collector.receive(event)
         data += writer.encode(event)
     *chunks, last = [json.loads(block[6:]) for block in data.split(b"\n\n")[:-1]]
-    whole = msgspec.to_builtins(collector.build())
+    whole = json.loads(b"".join(encode_in_blocks(collector.build())))
     streamed = put_together(chunks)
     for one, other in zip(whole["choices"], streamed, strict=True):
         assert one | {"logprobs": None} == other | {"logprobs": None}

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from adapter.server.protocol import MAX_FIELDS, HttpProtocol
+from adapter.server.connections import HttpLimits
+from adapter.server.protocol import HttpProtocol
 from tests.adapter.server.test_disconnect import NO_TIMEOUTS
 from tests.adapter.server.test_http_protocol import (
     CHUNKED,
@@ -20,6 +21,7 @@ from tests.fakes import gateway, saying
 
 GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
 COUNT = 20_000
+MAX_FIELDS = HttpLimits().max_fields
 
 
 def fields(number: int) -> bytes:

@@ -1,0 +1,111 @@
+"""Open connections of a server, and the limits of what each of them may send."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+import msgspec
+
+from subnet.budget import Budget
+
+_MAX_DEFAULT = 16384
+"""Default maximum number of connections where the process may open any number of files."""
+
+# Beyond the maximum, refused connections that are kept open for a moment, to respond to their first request.
+_MAX_REFUSED = 128
+
+
+class HttpLimits(msgspec.Struct, frozen=True):
+    """Limits of a request.
+
+    `max_head` is the maximum size in bytes of its head (URL and headers), and of the trailers and chunk extensions of
+    its body, on top of the first 4 KiB. `max_fields` is the maximum number of its header fields, trailers included.
+    """
+
+    max_head: int = 64 * 1024
+    max_fields: int = 100
+
+
+_DEFAULT_LIMITS = HttpLimits()
+
+
+class Connection(Protocol):
+    """Connection of a client."""
+
+    def drop(self) -> None:
+        """Close the connection after everything written so far is sent."""
+
+
+def _unknown(address: str) -> Hashable:
+    return None
+
+
+class Connections:
+    """Open connections of one server; each takes a unit of `budget` (None: no limit) for the client that `client_at`
+    returns for its address. `limits` are those of all requests on them.
+
+    If no unit is left, a new connection replaces the one that has been idle for the longest time: one that waits for a
+    request, or for the rest of a request's head. So neither clients that keep connections open nor those that send
+    nothing keep others out.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        client_at: Callable[[str], Hashable] = _unknown,
+        limits: HttpLimits = _DEFAULT_LIMITS,
+    ) -> None:
+        self.limits = limits
+        self._budget = budget
+        self._client_at = client_at
+        self._open: dict[Connection, Hashable] = {}
+        self._idle: dict[Connection, None] = {}
+        self._refused: set[Connection] = set()
+
+    def open(self, connection: Connection, address: str) -> None:
+        """Add a connection from `address`, which is idle at first. Raises Overloaded and ClientLimited."""
+        client = self._client_at(address)
+        if self._budget is not None:
+            if self._budget.is_full and self._idle:
+                self._close_idle()
+            self._budget.take(client)
+        self._open[connection] = client
+        self._idle[connection] = None
+
+    def refuse(self, connection: Connection) -> bool:
+        """Add a connection that was refused, until it gets a response. Returns False if there are too many of them."""
+        if len(self._refused) >= _MAX_REFUSED:
+            return False
+        self._refused.add(connection)
+        return True
+
+    def mark_busy(self, connection: Connection) -> None:
+        """Record that the head of a request was received."""
+        self._idle.pop(connection, None)
+
+    def mark_idle(self, connection: Connection) -> None:
+        """Record that a connection waits for a request."""
+        if connection in self._open:
+            self._idle[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        """Remove a connection. Does nothing if it was removed already."""
+        self._refused.discard(connection)
+        self._idle.pop(connection, None)
+        if connection in self._open:
+            client = self._open.pop(connection)
+            if self._budget is not None:
+                self._budget.release(client)
+
+    def _close_idle(self) -> None:
+        connection = next(iter(self._idle))
+        self.closed(connection)
+        connection.drop()
+
+
+def default_max_connections() -> int:
+    """Return three quarters of the number of files that this process may open: the rest is for connections to nodes."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_DEFAULT if limit == resource.RLIM_INFINITY else max(1, min(_MAX_DEFAULT, limit * 3 // 4))
