@@ -93,7 +93,7 @@ def test_a_half_close_while_data_is_unsent(loop: Callable[[], asyncio.AbstractEv
         return bytes(data)
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(main()).count(b"x" * 2**20) == 64
+        assert runner.run(main()).count(b"x" * 2**20) == 32
 
 
 @pytest.mark.parametrize("loop", LOOPS)
