@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
@@ -97,7 +98,9 @@ def _nodes(options: argparse.Namespace) -> None:
 
     data = nodes_command.fetch(options.url, options.api_key)
     table = nodes_command.decode(options.url, data)
-    print_line(data.decode() if options.json else nodes_command.format_table(table))
+    # The reader of a pipe may have exited.
+    with suppress(OSError):
+        print(data.decode() if options.json else nodes_command.format_table(table), flush=True)
 
 
 def build_parser() -> Parser:

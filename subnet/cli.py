@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from subnet.config.cli_parser import Parser
 from subnet.errors import SettingsError, SubnetError
-from subnet.output import LineFormatter, LogHandler, print_line
+from subnet.output import LogHandler, print_line
 from subnet.version import VERSION
 
 _NODE = """\
@@ -41,6 +41,7 @@ def _node(options: argparse.Namespace) -> None:
     import logging
 
     from subnet import threads
+    from subnet.log_format import LineFormatter
     from subnet.node.run import run
     from subnet.node.settings import reader
 

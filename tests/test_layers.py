@@ -13,7 +13,15 @@ from tests.layers import folder_graph, folders, imports_of, modules
 FOUNDATION = {
     *("subnet.aio", "subnet.chat", "subnet.errors", "subnet.generation", "subnet.node_info", "subnet.tensors"),
     *("subnet.artefact_cache", "subnet.budget", "subnet.child_process", "subnet.inflate", "subnet.listening"),
-    *("subnet.output", "subnet.panics", "subnet.signals", "subnet.stop_scanner", "subnet.threads", "subnet.version"),
+    *(
+        "subnet.log_format",
+        "subnet.output",
+        "subnet.panics",
+        "subnet.signals",
+        "subnet.stop_scanner",
+        "subnet.threads",
+        "subnet.version",
+    ),
 }
 """Modules that every folder may import."""
 
@@ -123,7 +131,19 @@ ALLOWED = {
 }
 # The order of the foundation, lowest first.
 ORDER = [
-    *("errors", "budget", "inflate", "listening", "output", "panics", "signals", "threads", "version", "stop_scanner"),
+    *(
+        "errors",
+        "budget",
+        "inflate",
+        "listening",
+        "log_format",
+        "output",
+        "panics",
+        "signals",
+        "threads",
+        "version",
+        "stop_scanner",
+    ),
     *("aio", "artefact_cache", "child_process", "chat", "tensors", "node_info", "generation"),
 ]
 

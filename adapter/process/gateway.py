@@ -27,7 +27,7 @@ from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.budget import Budget
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
-from subnet.output import LineFormatter
+from subnet.log_format import LineFormatter
 from subnet.pool.policies.policy_registry import POLICIES
 
 logger = logging.getLogger(__name__)

@@ -69,3 +69,32 @@ def _counted(url: str) -> float:
     lines = httpx.get(url + "/metrics").text.splitlines()
     own = [line for line in lines if line.startswith('adapter_requests_total{endpoint="/v1/chat/completions"')]
     return sum(float(line.rpartition(" ")[2]) for line in own)
+
+
+def test_a_log_that_nobody_reads() -> None:
+    """Answers are complete though the reader of the log has stopped, and the log goes on when it does."""
+    with programs.nodes(programs.ECHO) as (node,):
+        flags = ("--port", "0", "--workers", "2", "--node", node.address)
+        command = [sys.executable, "-m", "adapter.cli", "serve", *flags]
+        environ = {**os.environ, "PYTHONPATH": str(programs.ROOT)}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ, start_new_session=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                line = next(line for line in process.stdout if "ready on " in line)
+                url = line.partition("ready on ")[2].split()[0]
+                # 300 KB of the access log, several times what a pipe holds.
+                for number in range(100):
+                    assert httpx.get(f"{url}/{number}-{'x' * 3000}").status_code == 404
+                assert ask(url, Question()).complete
+                assert process.stderr is not None
+                expected = {f'/{number}-{"x" * 3000}"' for number in range(100)} | {'/v1/chat/completions"'}
+                while expected:
+                    line = process.stderr.readline()
+                    assert line, expected
+                    expected -= {path for path in expected if path in line}
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from subnet.output import LogHandler, print_line, write
+from subnet import threads
+from subnet.output import LogHandler, Output, print_line
 
 _PROGRAM = """\
 import logging
@@ -37,21 +39,38 @@ def test_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("one é \\ud800\n", "two\n")
 
 
-def test_a_stream_that_takes_a_part() -> None:
-    """What a stream did not take is written again."""
+def _read(descriptor: int) -> bytes:
+    """Return all that is written to a pipe until its other end is closed."""
+    with open(descriptor, "rb") as file:
+        return file.read()
 
-    class Slow(io.RawIOBase):
-        def __init__(self) -> None:
-            self.data = b""
 
-        def writable(self) -> bool:
-            return True
+def test_a_reader_that_has_stopped() -> None:
+    """Writing does not wait for a reader; all is there when it goes on, in order."""
+    reader, writer = os.pipe()
+    output = Output(writer)
+    lines = [b"line %d\n" % number for number in range(40_000)]
+    for line in lines:
+        output.write(line)
+    assert not output.wait(0)
+    read = threads.start("read", lambda: _read(reader))
+    assert output.wait(30)
+    output.write(b"last\n")
+    os.close(writer)
+    assert read.result(30) == b"".join([*lines, b"last\n"])
 
-        def write(self, data: object) -> int:
-            part = bytes(memoryview(data))[:3]  # type: ignore[arg-type]
-            self.data += part
-            return len(part)
 
-    raw = Slow()
-    write(io.TextIOWrapper(io.BufferedWriter(raw)), "something long\n")
-    assert raw.data == b"something long\n"
+def test_a_reader_that_has_stopped_for_long() -> None:
+    """What exceeds the backlog is lost, and the number of lost lines is written."""
+    reader, writer = os.pipe()
+    output = Output(writer, max_backlog=1000)
+    for _ in range(100_000):
+        output.write(b"line\n")
+    read = threads.start("read", lambda: _read(reader))
+    assert output.wait(30)
+    os.close(writer)
+    lines = read.result(30).splitlines()
+    reports = [line for line in lines if line != b"line"]
+    assert all(re.fullmatch(rb"\d+ lines of output were lost: nobody read them in time", one) for one in reports)
+    assert reports
+    assert sum(int(one.split()[0]) for one in reports) + lines.count(b"line") == 100_000

@@ -44,7 +44,9 @@ def test_the_delay(node: Node) -> None:
         gateway.send(signal.SIGTERM)
         until(lambda: httpx.get(gateway.url + "/readyz").status_code == 503)
         assert _statuses(kept) == (503, "close")
-        refused = _raw(gateway, b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: x\r\n\r\n")
+        refused = _raw(
+            gateway, b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: x, chunked\r\n\r\n"
+        )
         assert refused.count(b"connection: close\r\n") == 1
         # Longer than the delay: it is completed nevertheless.
         answer = ask(gateway.url, Question(max_tokens=300))

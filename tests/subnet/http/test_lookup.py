@@ -34,13 +34,13 @@ class SilentServer:
 
     def look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
         """Ask the server, and wait for its answer until the end of the test."""
-        self.asked[host] += 1
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(self._server.getsockname())
             client.settimeout(0.05)
             client.send(host.encode())
+            self.asked[host] += 1
             while not self._ended.is_set():
-                with suppress(OSError):  # a timeout, or the server's end
+                with suppress(OSError):
                     client.recv(512)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 

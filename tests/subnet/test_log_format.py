@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from subnet.output import LineFormatter
+from subnet.log_format import LineFormatter
 
 
 def line(message: str, *arguments: object, error: BaseException | None = None) -> str:
