@@ -6,11 +6,8 @@ split. The first byte of the input chooses how they are, where that matters.
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 from adapter.api.chat.validation import read_request
@@ -27,7 +24,7 @@ from subnet.http.event_reader import EventReader
 from subnet.http.response_parser import InvalidResponseError, ResponseHead, ResponseParser
 from subnet.http.sse import Event
 from subnet.inflate import Inflater
-from subnet.models.gguf import read_header
+from subnet.models.gguf import parse_header
 from subnet.node_info import TokenizerArtefact
 from subnet.protocols.openai.chat_response import ChatResponse
 from subnet.protocols.openai.openai_choice import Choice
@@ -196,17 +193,11 @@ def inflate(data: bytes) -> None:
     assert results[0] == results[1] or not all(results)
 
 
-@cache
-def _file() -> Path:
-    return Path(tempfile.mkdtemp()) / "model.gguf"
-
-
 def gguf(data: bytes) -> None:
     """Headers of GGUF files."""
-    _file().write_bytes(data)
     try:
-        header = read_header(_file())
-    except SettingsError:
+        header = parse_header(data)
+    except ValueError:
         return
     assert 0 < header.size <= len(data)
 
