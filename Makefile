@@ -8,9 +8,8 @@ PROCESSES ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-engines can-test-engines test-agents can-test-agents \
-	test-pages can-test-pages test-vectors \
-	check lint coverage bench lock clean
+.PHONY: help serve test test-engines can-test-engines test-agents can-test-agents test-pages can-test-pages \
+	test-vectors check lint coverage fuzz bench lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install
@@ -56,6 +55,9 @@ coverage: .venv/clients.done .venv/second-model.done ## run the tests and report
 	@$(BIN)/coverage run -m pytest --quiet --numprocesses $(PROCESSES) --dist loadfile --timeout 300 $(ARGS) || failed=1; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $${failed:-0}
 
+fuzz: .venv/fuzz.done ## give each decoder a million inputs, guided by coverage (ARGS="--seconds 60 frame events")
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
+
 bench: .venv/test.done ## measure a gateway under load, beside nginx (ARGS="--help")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
@@ -70,6 +72,7 @@ lock: | .venv/bin/python ## pin all dependencies anew (ARGS=--upgrade takes newe
 	@cd tests/agents/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 	@$(BIN)/python -m tests.agents.lock
 	@$(COMPILE) --no-deps --group model --output-file requirements-model.lock
+	@$(COMPILE) --no-deps --group fuzz --output-file requirements-fuzz.lock
 	@$(COMPILE) --no-deps --group second-model --output-file requirements-second-model.lock
 	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) \
 		--group engines $(addprefix --no-emit-package ,$(WITHOUT)) --output-file requirements-engines.lock
@@ -119,6 +122,11 @@ NO_GOMP = $(shell $(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>&1
 	@echo "[test] clients that need packages of other versions, pinned in requirements-clients.lock"
 	@$(BIN)/python -m venv --clear --without-pip .venv/clients
 	$(call INSTALL,requirements-clients.lock,PIP_PYTHON=.venv/clients)
+	@touch $@
+
+.venv/fuzz.done: requirements-fuzz.lock .venv/test.done
+	@echo "[test] what guides fuzzing by coverage, pinned in requirements-fuzz.lock"
+	$(call INSTALL,requirements-fuzz.lock)
 	@touch $@
 
 .venv/second-model.done: requirements-second-model.lock .venv/test.done

@@ -11,6 +11,7 @@ the rest waits, so that the streams of other servers are not kept waiting.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import cast
 
@@ -113,23 +114,39 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= self._max_part:
-            self._parse(data)
+        if len(data) > self._max_part:
+            self._unparsed += data
+            if self._next_part is None:
+                self._parse_parts()
             return
-        self._unparsed += data
-        if self._next_part is None:
-            self._parse_parts()
+        parser = self._parser
+        if parser is None:
+            # Nothing was requested.
+            self.abort()
+            return
+        try:
+            if not parser.feed(data):
+                return
+            if parser.complete and parser.body is not None and not parser.body.done:
+                parser.body.end()
+        except Exception as error:
+            self._fail(error)
+        else:
+            if parser.complete:
+                self._complete(parser)
+            elif self._finished is not None:
+                self._drain(parser)
 
     def _parse_parts(self) -> None:
         """Parse as much of what was received as may be in this iteration of the event loop."""
         self._next_part = None
-        left = _MAX_PART
+        self._max_part, left = sys.maxsize, _MAX_PART
         while self._unparsed and left > 0:
             size, cost = self._part_size()
             part = bytes(self._unparsed[:size])
             del self._unparsed[:size]
             left -= cost * len(part)
-            self._parse(part)
+            self.data_received(part)
         if self._unparsed:
             self._max_part = -1
             self._next_part = asyncio.get_running_loop().call_soon(self._parse_parts)
@@ -156,25 +173,6 @@ class Connection(asyncio.Protocol):
             transport.resume_reading()
         else:
             transport.pause_reading()
-
-    def _parse(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
-            # Nothing was requested.
-            self.abort()
-            return
-        try:
-            if not parser.feed(data):
-                return
-            if parser.complete and parser.body is not None and not parser.body.done:
-                parser.body.end()
-        except Exception as error:
-            self._fail(error)
-        else:
-            if parser.complete:
-                self._complete(parser)
-            elif self._finished is not None:
-                self._drain(parser)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -40,10 +40,15 @@ def read_header(path: Path) -> Header:
     """Return the header of the GGUF file at `path`. Raises SettingsError if it is unreadable or malformed."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).header()
+            return parse_header(data)
     except (OSError, ValueError) as error:
         problem = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is not a GGUF file: {error}"
         raise SettingsError(f"{path} {problem}") from error
+
+
+def parse_header(data: mmap.mmap | bytes) -> Header:
+    """Return the header of a GGUF file with these bytes. Raises ValueError if it is malformed."""
+    return _Reader(data).header()
 
 
 class _Reader:

@@ -70,7 +70,9 @@ def unpack(frame: Deltas) -> Iterator[Row]:
 
     Raises WireError for an inconsistent frame and one that exceeds a limit, before the first row.
     """
-    if len(frame.calls) > 4 * MAX_ROWS or _entries(frame) > MAX_ENTRIES:
+    # Most frames have no logprobs: their tokens need not be counted in a call.
+    tokens_only = not frame.logprobs and len(frame.tokens) <= 4 * MAX_ENTRIES
+    if len(frame.calls) > 4 * MAX_ROWS or not (tokens_only or _entries(frame) <= MAX_ENTRIES):
         raise WireError(f"invalid frame: more than {MAX_ROWS} rows, or {MAX_ENTRIES} tokens and alternatives")
     calls, choices, counts = call_numbers(frame), _column(frame.choices, "<u2"), _column(frame.counts, "<u2")
     tokens = _column(frame.tokens, "<u4")

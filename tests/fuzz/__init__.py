@@ -1,0 +1,1 @@
+"""Fuzzing of what decodes the bytes of clients, nodes, upstream servers and model files."""
