@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from aiohttp import web
 
-from subnet.authorizers.base import ResponseT
 from subnet.engines.job import to_job, to_plain_texts, to_text, to_texts
-from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, WireError
+from subnet.errors import EngineFailed, NodeError, NodeLeaving, SubnetError, Unauthorized, WireError
 from subnet.generation import Delta
 from subnet.tensors import pack
 from subnet.wire import frames
@@ -22,6 +21,7 @@ from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
+    Auth,
     Cancel,
     EmbedReply,
     EmbedRequest,
@@ -30,9 +30,11 @@ from subnet.wire.messages import (
     InfoReply,
     InfoRequest,
     Message,
+    Reply,
     Request,
     ScoreReply,
     ScoreRequest,
+    Signed,
     TokenizeReply,
     TokenizeRequest,
 )
@@ -94,47 +96,72 @@ class NodeConnection:
 
     def _receive(self, frame: bytes) -> None:
         try:
+            if self._node.authorizer is not None and issubclass(frames.type_of(frame), Request):
+                # Not decoded: what it contains comes from a stranger.
+                error = Unauthorized("the message is not signed, but a shared secret is required")
+                self._outbox.post(_failure(frames.call_of(frame), error))
+                return
             message = frames.decode(frame)
-        except frames.UnknownFrame as error:
-            self._outbox.post(_failure(0, error))
+        except frames.UnknownFrame as unknown:
+            self._outbox.post(_failure(0, unknown))
             return
-        match message:
-            case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest() | TokenizeRequest():
-                self._start(message)
-            case Cancel():
-                if (task := self._calls.get(message.call)) is not None:
-                    task.cancel()
-                    self._cancelled.add(task)
-                    task.add_done_callback(self._cancelled.discard)
-            case _:
-                raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
+        if isinstance(message, Request | Signed):
+            self._start(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message.call)
+        else:
+            raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
 
-    def _start(self, request: Request) -> None:
-        if request.call in self._calls:
-            raise WireError(f"call {request.call} is already open")
-        task = asyncio.create_task(self._handle(request))
-        self._calls[request.call] = task
-        task.add_done_callback(lambda _: self._calls.pop(request.call, None))
+    def _cancel(self, call: int) -> None:
+        if (task := self._calls.get(call)) is not None:
+            task.cancel()
+            self._cancelled.add(task)
+            task.add_done_callback(self._cancelled.discard)
 
-    async def _handle(self, request: Request) -> None:
+    def _start(self, message: Request | Signed) -> None:
+        if message.call in self._calls:
+            raise WireError(f"call {message.call} is already open")
+        task = asyncio.create_task(self._handle(message))
+        self._calls[message.call] = task
+        task.add_done_callback(lambda _: self._calls.pop(message.call, None))
+
+    async def _handle(self, message: Request | Signed) -> None:
         try:
-            if self._node.authorizer is not None:
-                await self._node.authorizer.validate_request(request)
+            request = await self._authenticated(message)
+            auth = message.auth if isinstance(message, Signed) else None
             match request:
                 case InfoRequest():
                     await self._node.engine.check()
-                    self._outbox.post(await self._sign(InfoReply(request.call, self._node.info()), request))
+                    await self._reply(InfoReply(request.call, self._node.info()), auth)
                 case ArtefactRequest():
                     self._outbox.post(self._artefact_reply(request))
                 case TokenizeRequest():
-                    await self._tokenize(request)
+                    await self._tokenize(request, auth)
                 case _:
-                    await self._run_on_engine(request)
+                    await self._run_on_engine(request, auth)
         except SubnetError as error:
-            self._outbox.post(_failure(request.call, error))
+            self._outbox.post(_failure(message.call, error))
         except Exception:
             logger.exception("engine error")
-            self._outbox.post(_failure(request.call, EngineFailed("engine error; see the node's log")))
+            self._outbox.post(_failure(message.call, EngineFailed("engine error; see the node's log")))
+
+    async def _authenticated(self, message: Request | Signed) -> Request:
+        """Return the request, whose signature is checked before anything of it is decoded. Raises Unauthorized.
+
+        It must be signed for this node: anything else was meant for another one with the same secret, or for this one
+        before it restarted, whose nonces are forgotten. Only a request for the id of the node may do without it.
+        """
+        if not isinstance(message, Signed):
+            return message
+        if (authorizer := self._node.authorizer) is not None:
+            asks_for_id = message.auth.node == "" and frames.type_of(message.content) is InfoRequest
+            if not asks_for_id and message.auth.node != self._node.id:
+                raise Unauthorized("the request is signed for another node")
+            await authorizer.validate_request(message.content, message.auth)
+        request = frames.decode_content(message)
+        if not isinstance(request, Request):
+            raise WireError(f"unexpected {type(request).__name__}: only nodes send it")
+        return request
 
     def _artefact_reply(self, request: ArtefactRequest) -> Message:
         self._check_artefact(request.sha256)
@@ -144,12 +171,12 @@ class NodeConnection:
         if sha256 != self._node.engine.card.tokenizer:
             raise NodeError(f"unknown artefact {sha256[:12]}")
 
-    async def _tokenize(self, request: TokenizeRequest) -> None:
+    async def _tokenize(self, request: TokenizeRequest, auth: Auth | None) -> None:
         self._check_artefact(request.sha256)
         tokens = await self._node.engine.tokenize(to_plain_texts(request))
-        self._outbox.post(await self._sign(TokenizeReply(request.call, tuple(map(pack, tokens))), request))
+        await self._reply(TokenizeReply(request.call, tuple(map(pack, tokens))), auth)
 
-    async def _run_on_engine(self, request: EngineRequest) -> None:
+    async def _run_on_engine(self, request: EngineRequest, auth: Auth | None) -> None:
         if request.model not in (None, self._node.engine.card.id):
             raise NodeError(f"unknown model: this node serves {self._node.engine.card.id}")
         if self._cancelled:
@@ -157,28 +184,28 @@ class NodeConnection:
             await asyncio.wait(set(self._cancelled))
         match request:
             case Generate():
-                await self._generate(request)
+                await self._generate(request, auth)
             case EmbedRequest():
-                await self._embed(request)
+                await self._embed(request, auth)
             case ScoreRequest():
-                await self._score(request)
+                await self._score(request, auth)
 
-    async def _embed(self, request: EmbedRequest) -> None:
+    async def _embed(self, request: EmbedRequest, auth: Auth | None) -> None:
         texts = to_texts(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = EmbedReply(request.call, pack(await self._node.engine.embed(texts)))
-        self._outbox.post(await self._sign(reply, request))
+        await self._reply(reply, auth)
 
-    async def _score(self, request: ScoreRequest) -> None:
+    async def _score(self, request: ScoreRequest, auth: Auth | None) -> None:
         text = to_text(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = ScoreReply(request.call, await self._node.engine.score(text, request.width))
-        self._outbox.post(await self._sign(reply, request))
+        await self._reply(reply, auth)
 
-    async def _generate(self, request: Generate) -> None:
+    async def _generate(self, request: Generate, auth: Auth | None) -> None:
         job = to_job(request, self._node.engine.capabilities)
         async with self._node.slots(len(job.starts)):
-            self._outbox.post(await self._sign(Accepted(request.call), request))
+            await self._reply(Accepted(request.call), auth)
             post, call = self._outbox.post_delta, request.call
 
             def emit(delta: Delta) -> None:
@@ -186,9 +213,14 @@ class NodeConnection:
 
             await self._node.engine.run(job, emit)
 
-    async def _sign(self, response: ResponseT, request: Request) -> ResponseT:
+    async def _reply(self, reply: Reply, request: Auth | None) -> None:
+        """Send a reply to the request that was signed with `request`."""
         authorizer = self._node.authorizer
-        return response if authorizer is None else await authorizer.sign_response(response, request)
+        if authorizer is None or request is None:
+            self._outbox.post(reply)
+            return
+        content = frames.encode(reply)
+        self._outbox.post(Signed(reply.call, await authorizer.sign_response(content, request), content))
 
     async def _write(self) -> None:
         try:

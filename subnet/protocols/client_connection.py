@@ -43,6 +43,7 @@ from subnet.wire.messages import (
     InfoReply,
     Message,
     ScoreReply,
+    Signed,
     TokenizeReply,
 )
 from subnet.wire.outbox import Outbox
@@ -53,11 +54,13 @@ logger = logging.getLogger(__name__)
 class Connection:
     """Dispatches the messages of a node to the calls that they belong to. A failed connection is never used again.
 
-    `last_received` is the time of the last message, by time.monotonic; 0 before the first.
+    `last_received` is the time of the last message, by time.monotonic; 0 before the first. `node` is the id of the node
+    at the other end, which it has proved; None as long as it has not.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> None:
         self.last_received = 0.0
+        self.node: str | None = None
         self._socket = socket
         self._peer = peer
         self._calls: dict[int, Call] = {}
@@ -141,6 +144,12 @@ class Connection:
                     call.set_reply(message)
             case Accepted():
                 if (call := self._calls.get(message.call)) is not None:
+                    call.set_reply(message)
+            case Signed():
+                # What is in it is decoded after its signature was checked; the type of a frame is in its header.
+                is_final = frames.type_of(message.content) is not Accepted
+                call = self._calls.pop(message.call, None) if is_final else self._calls.get(message.call)
+                if call is not None:
                     call.set_reply(message)
             case Failed():
                 if (call := self._calls.pop(message.call, None)) is not None:

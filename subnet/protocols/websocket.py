@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from subnet.aio import Sink, stream_from_callback
 from subnet.authorizers import AuthorizerBase
-from subnet.authorizers.base import RequestT
-from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
+from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, Unauthorized, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo, digest
-from subnet.protocols.base import Check, Protocol
+from subnet.protocols.base import Protocol
+from subnet.protocols.call import Call
 from subnet.protocols.client_connection import Connection
 from subnet.tensors import Tensor, TokenIds, pack, token_ids, unpack
 from subnet.wire import frames
@@ -33,6 +33,7 @@ from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
+    Auth,
     EmbedReply,
     EmbedRequest,
     Generate,
@@ -40,13 +41,15 @@ from subnet.wire.messages import (
     InfoRequest,
     Message,
     Reply,
+    Request,
     ScoreReply,
     ScoreRequest,
+    Signed,
     TokenizeReply,
     TokenizeRequest,
 )
 
-ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply, TokenizeReply)
+ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply, TokenizeReply, Accepted)
 
 PATH = "/subnet"
 # An unreachable peer does not answer the closing handshake, and a new connection must not wait for it. In seconds.
@@ -56,7 +59,9 @@ _CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
 class WebSocketProtocol(Protocol):
     """Subnet node at `url` (http://host:port). Connects on first use, and again after a loss; close with aclose().
 
-    `authorizer` signs and validates all calls except rpc_inference, whose requests the session signs.
+    `authorizer` signs and validates all calls; rpc_inference may have one of its own. Before anything else is sent over
+    a connection, the node has to prove its id, for which all requests are signed.
+
     `connect_timeout` applies to connecting, `call_timeout` to rpc_info, rpc_artefact and rpc_tokenize. `heartbeat` is
     the interval of pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
     """
@@ -134,36 +139,76 @@ class WebSocketProtocol(Protocol):
             raise WireError(f"{self.peer} returned embeddings that are not finite")
         return vectors.astype(np.float32)
 
-    async def _call(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
-        """Sign and send `request`, and return the validated reply."""
-        connection = await self._connect()
-        request = await self._sign(request)
+    async def _call(self, request: Request, kind: type[ReplyT]) -> ReplyT:
+        """Send `request`, and return the validated reply."""
+        connection, authorizer = await self._connect(), self._authorizer
+        node = connection.node or ""
+        if authorizer is not None and not isinstance(request, InfoRequest):
+            node = await self._identify(connection, authorizer)
         with connection.open_call() as call:
-            _post(connection, msgspec.structs.replace(request, call=call.number))
-            reply = await call.reply()
-        if not isinstance(reply, kind):
-            raise WireError(f"{self.peer} sent an unexpected reply to {type(request).__name__}: {type(reply).__name__}")
-        if self._authorizer is not None and not isinstance(reply, ArtefactReply):
-            await self._authorizer.validate_response(reply, request)
+            auth = await self._send(connection, call, request, authorizer, node)
+            reply = await self._receive(call, kind, authorizer, auth)
+        if isinstance(reply, InfoReply) and authorizer is not None:
+            connection.node = connection.node or reply.info.node_id
         return reply
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        return stream_from_callback(partial(self._push, request))
+    async def _identify(self, connection: Connection, authorizer: AuthorizerBase) -> str:
+        """Return the id of the node at the other end of a connection. It is asked for it once. Raises Unauthorized."""
+        if connection.node is None:
+            async with self._with_call_timeout("rpc_info"):
+                with connection.open_call() as call:
+                    auth = await self._send(connection, call, InfoRequest(0), authorizer, "")
+                    info = (await self._receive(call, InfoReply, authorizer, auth)).info
+            connection.node = connection.node or info.node_id
+        return connection.node
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
-        connection = await self._connect()
+    async def _send(
+        self, connection: Connection, call: Call, request: Request, authorizer: AuthorizerBase | None, node: str
+    ) -> Auth | None:
+        """Queue a request as that of `call`, signed for `node` if there is an authorizer. Returns the signature.
+
+        Raises InvalidRequest if it cannot be encoded: neither node nor connection is at fault.
+        """
+        message: Message = msgspec.structs.replace(request, call=call.number)
+        auth = None
+        try:
+            if authorizer is not None:
+                content = frames.encode(message)
+                auth = await authorizer.sign_request(content, node)
+                message = Signed(call.number, auth, content)
+            connection.post(message)
+        except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
+            raise InvalidRequest(f"The request cannot be sent: {error}") from error
+        return auth
+
+    async def _receive(
+        self, call: Call, kind: type[ReplyT], authorizer: AuthorizerBase | None, auth: Auth | None
+    ) -> ReplyT:
+        """Wait for the reply to the request that was signed with `auth`. Raises Unauthorized if it must be signed."""
+        reply = await call.reply()
+        if isinstance(reply, Signed) and authorizer is not None and auth is not None:
+            await authorizer.validate_response(reply.content, reply.auth, auth)
+            reply = _reply_in(reply)
+        elif authorizer is not None and not isinstance(reply, ArtefactReply):
+            raise Unauthorized("the message is not signed, but a shared secret is required")
+        if not isinstance(reply, kind):
+            raise WireError(f"{self.peer} sent an unexpected reply: {type(reply).__name__}, not {kind.__name__}")
+        return reply
+
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
+        return stream_from_callback(partial(self.rpc_inference, request))
+
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
+        connection, authorizer = await self._connect(), authorizer or self._authorizer
+        node = "" if authorizer is None else await self._identify(connection, authorizer)
         with connection.open_call(start.choice for start in request.starts) as call:
-            _post(connection, msgspec.structs.replace(request, call=call.number))
-            if check is not None:
-                await check(_expect_accepted(await call.reply()))
+            auth = await self._send(connection, call, request, authorizer, node)
+            if authorizer is not None:
+                await self._receive(call, Accepted, authorizer, auth)
             call.forward_to(emit)
             await call.finished()
-
-    async def _push(self, request: Generate, emit: Sink[Accepted | Delta]) -> None:
-        async def check(accepted: Accepted) -> None:
-            emit(accepted)
-
-        await self.rpc_inference(request, emit, check)
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
@@ -201,9 +246,6 @@ class WebSocketProtocol(Protocol):
             message = f"connecting to {self.peer} timed out after {self._connect_timeout:g} s (connect_timeout)"
             raise NodeLost(message) from error
 
-    async def _sign(self, request: RequestT) -> RequestT:
-        return request if self._authorizer is None else await self._authorizer.sign_request(request)
-
     @asynccontextmanager
     async def _with_call_timeout(self, what: str) -> AsyncIterator[None]:
         try:
@@ -213,22 +255,15 @@ class WebSocketProtocol(Protocol):
             raise NodeTimeout(f"{what} of {self.peer} timed out after {self._call_timeout:g} s") from error
 
 
-def _post(connection: Connection, message: Message) -> None:
-    """Queue `message`. Raises InvalidRequest if it cannot be encoded: neither node nor connection is at fault."""
-    try:
-        connection.post(message)
-    except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
-        raise InvalidRequest(f"The request cannot be sent: {error}") from error
-
-
 def _is_finite(entry: TokenLogprobs) -> bool:
     return all(-inf < logprob <= MAX_LOGPROB for logprob in (entry.logprob, *entry.top_logprobs))
 
 
-def _expect_accepted(reply: Reply) -> Accepted:
-    if not isinstance(reply, Accepted):
-        raise WireError(f"unexpected reply to Generate: {type(reply).__name__}")
-    return reply
+def _reply_in(signed: Signed) -> Reply:
+    message = frames.decode_content(signed)
+    if not isinstance(message, Reply):
+        raise WireError(f"unexpected {type(message).__name__}: only clients send it")
+    return message
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,8 @@
 Each message belongs to a call, whose number `call` the client chooses and which is unique on its connection. The client
 starts a call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, TokenizeRequest or Generate, and may Cancel
 it. The node ends it with the reply of the same name, with Failed or, after Accepted, with the delta that finishes the
-last choice.
+last choice. With an authorizer, requests and replies are sent as the content of Signed messages; an ArtefactReply,
+which is checked by its digest, and all other messages are not signed.
 """
 
 from __future__ import annotations
@@ -19,29 +20,42 @@ from subnet.tensors import Tensor
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
-    """Signature of a message. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch."""
+    """Signature of a message, which covers all other fields of this object and the content.
 
-    scheme: str
-    nonce: bytes
+    `node` is the id of the node that a request is meant for, "" in a response, and in the InfoRequest that asks for the
+    id. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch.
+    """
+
+    scheme: Annotated[str, Meta(max_length=256)]
+    node: Annotated[str, Meta(max_length=256)] = ""
+    nonce: Annotated[bytes, Meta(max_length=64)]
     time: float
-    signature: bytes
+    signature: Annotated[bytes, Meta(max_length=4096)]
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Signed request or reply. `content` is the frame of the message, which belongs to the same `call`.
+
+    The signature is of these bytes, so that nothing of a stranger's message has to be decoded to check it.
+    """
+
+    call: int
+    auth: Auth
+    content: bytes
 
 
 class InfoRequest(msgspec.Struct, frozen=True):
     call: int
-    auth: Auth | None = None
 
 
 class InfoReply(msgspec.Struct, frozen=True):
     call: int
     info: NodeInfo
-    auth: Auth | None = None
 
 
 class ArtefactRequest(msgspec.Struct, frozen=True):
     call: int
     sha256: str
-    auth: Auth | None = None
 
 
 class ArtefactReply(msgspec.Struct, frozen=True):
@@ -59,7 +73,6 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
     call: int = 0
     model: str | None
     inputs: tuple[Tensor, ...]
-    auth: Auth | None = None
 
 
 class EmbedReply(msgspec.Struct, frozen=True):
@@ -67,7 +80,6 @@ class EmbedReply(msgspec.Struct, frozen=True):
 
     call: int
     embeddings: Tensor
-    auth: Auth | None = None
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +91,6 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     tokens: Tensor
     width: int
-    auth: Auth | None = None
 
 
 class ScoreReply(msgspec.Struct, frozen=True):
@@ -87,7 +98,6 @@ class ScoreReply(msgspec.Struct, frozen=True):
 
     call: int
     logprobs: list[TokenLogprobs]
-    auth: Auth | None = None
 
 
 MAX_TOKENIZE_TEXTS = 4096
@@ -105,7 +115,6 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     call: int = 0
     sha256: str
     texts: tuple[str, ...]
-    auth: Auth | None = None
 
 
 class TokenizeReply(msgspec.Struct, frozen=True):
@@ -113,7 +122,6 @@ class TokenizeReply(msgspec.Struct, frozen=True):
 
     call: int
     tokens: tuple[Tensor, ...]
-    auth: Auth | None = None
 
 
 class ChoiceStart(msgspec.Struct, frozen=True):
@@ -136,14 +144,12 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     starts: tuple[ChoiceStart, ...]
     text: str | None = None
-    auth: Auth | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """Confirmation that the node has started on a Generate request. `auth` authenticates the node to the client."""
+    """Confirmation that the node has started on a Generate request. Its signature authenticates the node."""
 
     call: int
-    auth: Auth | None = None
 
 
 class Deltas(msgspec.Struct, frozen=True, array_like=True):
@@ -198,4 +204,4 @@ class Cancel(msgspec.Struct, frozen=True):
 
 Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | TokenizeRequest | Generate
 Reply = InfoReply | ArtefactReply | EmbedReply | ScoreReply | TokenizeReply | Accepted
-Message = Request | Reply | Deltas | Failed | Cancel
+Message = Request | Reply | Signed | Deltas | Failed | Cancel

@@ -11,6 +11,7 @@ import pytest
 
 from subnet import Limits, MockProtocol, RemoteManager, Sampling, Session, SessionManager, TokenAuthorizer
 from subnet.aio import Sink
+from subnet.authorizers import AuthorizerBase
 from subnet.errors import (
     EngineFailed,
     FirstTokenTimeout,
@@ -27,7 +28,6 @@ from subnet.errors import (
 )
 from subnet.generation import Delta, Grammar, TokenLogprobs
 from subnet.node_info import Capabilities, NodeInfo
-from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 from subnet.wire.messages import Generate
@@ -192,7 +192,9 @@ async def test_timeouts(script: list[Step], limits: Limits, error: type[SubnetEr
 class Truncating(MockProtocol):
     """Node that ends the stream after one token, without a finish reason."""
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         emit(Delta(0, [10]))
 
 
@@ -407,9 +409,11 @@ async def test_closing_while_a_failed_attempt_is_ending() -> None:
     cancelled = asyncio.Event()
 
     class Slow(MockProtocol):
-        async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+        async def rpc_inference(
+            self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+        ) -> None:
             try:
-                await super().rpc_inference(request, emit, check)
+                await super().rpc_inference(request, emit, authorizer)
             finally:
                 cancelled.set()
                 await asyncio.sleep(0.05)
