@@ -43,7 +43,7 @@ class Deployment:
     `last_error` is the last failure of a request. `first_token_times` are those of recent requests, in seconds, if
     requests are hedged. `context_length` is in tokens, infinite if it is not known; `weights` is the fingerprint in the
     card. The deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because
-    of a rate limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
+    of a rate limit; `announced_wait` if the node itself said for how long. `priority`, `weight` and `is_named` are from
     Protocol.placement.
     """
 
@@ -54,6 +54,7 @@ class Deployment:
         self.model = model
         self.priority = placement.priority
         self.weight = placement.weight
+        self.is_named = placement.named
         self.breaker = Breaker()
         self.busy_until = 0.0
         self.rate_limited = False
@@ -80,8 +81,6 @@ class Deployment:
         if card != self.card:
             self.card = card
             self.identity = "" if card is None else card.identity
-            if not self.identity:
-                self.mismatch = None
             self.context_length = inf if card is None or not card.context_length else card.context_length
             self.weights = "" if card is None else card.weights
 

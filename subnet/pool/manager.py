@@ -132,7 +132,7 @@ class RemoteManager:
         for remote in self.remotes:
             if remote.unreachable_reason is None and remote.info is not None and not remote.info.draining:
                 for card in remote.info.cards:
-                    if card.lane == "chat" or remote.deployment(card.id).mismatch is None:
+                    if remote.deployment(card.id).mismatch is None:
                         lanes = found.setdefault(card.id, {})
                         lanes[card.lane] = _with_longest_context(lanes.get(card.lane, card), card)
         return found
@@ -174,11 +174,16 @@ class RemoteManager:
         raise NoNodeAvailable(f"No node could tokenize with the tokenizer {sha256[:12]}.", retry_after=1.0)
 
     def _with_tokenizer(self, sha256: str) -> list[RemoteNode]:
-        return [
-            remote
+        """Return the nodes with a tokenizer. Those whose card is refused are left out if there are others: texts of
+        prompts are not for them.
+        """
+        found = [
+            one
             for remote in self.remotes
-            if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards)
+            for one in remote.deployments
+            if one.card is not None and one.card.tokenizer == sha256
         ]
+        return [one.remote for one in ([one for one in found if one.mismatch is None] or found)]
 
     def status(self, remote: RemoteNode) -> NodeStatus:
         """Return the state of a node, its reason and its age."""
@@ -238,8 +243,8 @@ class RemoteManager:
 
     def knows_longer_context(self, model: str | None, length: float) -> bool:
         """Return whether a node of `model` on the token lane, healthy or not, has a context of more than `length`."""
-        nodes = (one for one in self.remotes if one.serves(model, "token"))
-        return any(one.deployment(model).context_length > length for one in nodes)
+        found = [one.deployment(model) for one in self.remotes if one.serves(model, "token")]
+        return any(one.context_length > length for one in found if one.mismatch is None)
 
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""

@@ -43,7 +43,7 @@ class Protocol(ABC):
         return 0.0
 
     def placement(self, model: str) -> Placement:
-        """Return the priority and weight of `model` on this node."""
+        """Return the place that the operator gave to `model` on this node."""
         return DEFAULT_PLACEMENT
 
     @abstractmethod

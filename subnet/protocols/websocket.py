@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -62,6 +62,8 @@ class WebSocketProtocol(Protocol):
     `authorizer` signs and validates all calls; rpc_inference may have one of its own. Before anything else is sent over
     a connection, the node has to prove its id, for which all requests are signed.
 
+    `models` are the models to serve, each with the node's own name for it; none: all of the node's.
+
     `connect_timeout` applies to connecting, `call_timeout` to rpc_info, rpc_artefact and rpc_tokenize. `heartbeat` is
     the interval of pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
     """
@@ -71,12 +73,14 @@ class WebSocketProtocol(Protocol):
         url: str,
         authorizer: AuthorizerBase | None = None,
         *,
+        models: Mapping[str, str] | None = None,
         connect_timeout: float = 3.0,
         call_timeout: float = 10.0,
         heartbeat: float = 5.0,
     ) -> None:
         self.peer = url.rstrip("/")
         self._authorizer = authorizer
+        self._models = models or {}
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._heartbeat = heartbeat
@@ -90,7 +94,21 @@ class WebSocketProtocol(Protocol):
 
     async def rpc_info(self) -> NodeInfo:
         async with self._with_call_timeout("rpc_info"):
-            return (await self._call(InfoRequest(0), InfoReply)).info
+            return self._select((await self._call(InfoRequest(0), InfoReply)).info)
+
+    def _select(self, info: NodeInfo) -> NodeInfo:
+        """Return the description with the models to serve. Raises WireError for a model that takes no token ids."""
+        if any(card.lane != "token" for card in info.cards):
+            raise WireError(f"{self.peer} claims to serve a model on another lane than that of token ids")
+        if not self._models:
+            return info
+        cards = {card.id: card for card in info.cards}
+        found = ((name, cards.get(own)) for name, own in self._models.items())
+        selected = tuple(msgspec.structs.replace(card, id=name) for name, card in found if card is not None)
+        return msgspec.structs.replace(info, cards=selected)
+
+    def _own_name(self, model: str | None) -> str | None:
+        return model if model is None else self._models.get(model, model)
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         async with self._with_call_timeout("rpc_artefact"):
@@ -103,12 +121,14 @@ class WebSocketProtocol(Protocol):
         vectors = []
         for first in range(0, len(inputs), MAX_TEXTS):
             texts = tuple(pack(text) for text in inputs[first : first + MAX_TEXTS])
-            reply = await self._call(EmbedRequest(model=model, inputs=texts), EmbedReply)
+            reply = await self._call(EmbedRequest(model=self._own_name(model), inputs=texts), EmbedReply)
             vectors.append(self._vectors(reply.embeddings, len(texts)))
         return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
-        reply = await self._call(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
+        reply = await self._call(
+            ScoreRequest(model=self._own_name(model), tokens=pack(tokens), width=width), ScoreReply
+        )
         if len(reply.logprobs) != len(tokens) - 1:
             raise WireError(f"{self.peer} returned {len(reply.logprobs)} logprobs for {len(tokens)} tokens")
         if not all(_is_finite(entry) for entry in reply.logprobs):
@@ -202,6 +222,8 @@ class WebSocketProtocol(Protocol):
         self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
     ) -> None:
         connection, authorizer = await self._connect(), authorizer or self._authorizer
+        if self._models:
+            request = msgspec.structs.replace(request, model=self._own_name(request.model))
         node = "" if authorizer is None else await self._identify(connection, authorizer)
         with connection.open_call(start.choice for start in request.starts) as call:
             auth = await self._send(connection, call, request, authorizer, node)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet import TokenAuthorizer
+from subnet import Sampling, TokenAuthorizer
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import NodeBusy, Unauthorized, from_code
 from subnet.node.run import listening
@@ -33,7 +33,6 @@ from subnet.wire.messages import (
     InfoRequest,
     Message,
     Request,
-    Sampling,
     Signed,
 )
 
