@@ -63,11 +63,13 @@ async def up(settings: Settings, report: Report) -> None:
 def with_local_nodes(settings: Settings, addresses: Sequence[str], secret: str) -> Settings:
     """Return the settings of a gateway in front of the local nodes at `addresses`, which have `secret`, and its others.
 
+    The secret of the local nodes says nothing about the others, if the operator set none.
+
     The default policy sends the next turn of a conversation to the node that has its prefix cached.
     """
-    local = (NodeSpec(url=address, kind="subnet") for address in addresses)
+    local = (NodeSpec(url=address, kind="subnet", secret=secret) for address in addresses)
     policy = settings.policy or "prefix-affinity"
-    return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret, policy=policy)
+    return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), policy=policy)
 
 
 def _validate(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from subnet.artefact_cache import ArtefactCache, default_folder
 from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
+from subnet.http.node_spec import NodeSpec
 from subnet.pool.policies.policy_registry import POLICIES
 
 logger = logging.getLogger(__name__)
@@ -66,22 +67,17 @@ async def run(
     `report` prints lines for the person who runs the command. `report_node` prints those about detected servers, by
     default like `report`. `ready` is called with the names of the models when the gateway serves.
     """
-    authorizer: AuthorizerBase | None = None
-    if settings.secret:
-        authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
     policy = POLICIES[settings.policy or "round-robin"]()
     if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
-    nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]
+    nodes = [UpstreamProtocol(node, _authorizer(node, settings), report_node or report) for node in settings.nodes]
     async with RemoteManager(
-        nodes, authorizer=authorizer, policy=policy, health_check_timeout=settings.health_check_timeout
+        nodes, policy=policy, health_check_timeout=settings.health_check_timeout
     ) as remote_manager:
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = limits_of(settings)
         model_limits = {name: _model_limits(spec, limits) for name, spec in settings.models.items()}
-        session_manager = SessionManager(
-            remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
-        )
+        session_manager = SessionManager(remote_manager, limits=limits, model_limits=model_limits, hedger=hedger)
         lifecycle = lifecycle or Lifecycle()
         app = build_app(settings, remote_manager, session_manager, lifecycle, ArtefactCache(default_folder()))
         await _wait_for_nodes(remote_manager, nodes)
@@ -94,6 +90,11 @@ async def run(
             lambda: ready(list(remote_manager.models())),
             drain_timeout=settings.drain_timeout,
         )
+
+
+def _authorizer(node: NodeSpec, settings: Settings) -> AuthorizerBase | None:
+    secret = node.secret or settings.secret
+    return TokenAuthorizer(secret, max_clock_skew=settings.max_clock_skew) if secret else None
 
 
 async def _wait_for_nodes(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:
