@@ -15,7 +15,7 @@ from adapter.app import build_app
 from adapter.config import ModelSpec, Settings
 from adapter.lifecycle import Lifecycle
 from adapter.process.fd_passing import FdReceiver
-from adapter.process.log_handler import BatchingHandler
+from adapter.process.log_handler import BatchingHandler, OneLineFormatter
 from adapter.process.serve import Ready, serve
 from adapter.process.supervisor import Report
 from subnet import Limits, RemoteManager, SessionManager
@@ -50,7 +50,9 @@ def set_up_logging(level: str) -> None:
     """Log to standard error from `level` up, uvicorn only from warnings up."""
     # What the format does not show need not be looked up for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", handlers=[BatchingHandler()])
+    handler = BatchingHandler()
+    handler.setFormatter(OneLineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
 
 

@@ -7,8 +7,19 @@ import logging
 import sys
 from contextlib import suppress
 
+from subnet.errors import printable
+
 # Maximum number of buffered lines, in case the event loop has stopped.
 _MAX_LINES = 256
+
+
+class OneLineFormatter(logging.Formatter):
+    """Formatter that keeps each message in one line: what nodes and clients say must not look like a line of its own,
+    nor control a terminal. Tracebacks keep their lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the name in the library
+        return printable(super().formatMessage(record), None)
 
 
 class BatchingHandler(logging.Handler):

@@ -25,6 +25,8 @@ _FIRST_TOKENS = 200
 _DEFAULT_RETRY_AFTER = 1.0
 # Seconds after which a server is asked again for an endpoint that it did not have.
 _MISSING_TIME = 60.0
+# Seconds within which two wrong refusals count against a node.
+_REFUSAL_TIME = 60.0
 
 
 class DeploymentStatus(msgspec.Struct, frozen=True):
@@ -68,6 +70,7 @@ class Deployment:
         self.weights = ""
         self.update()
         self._last_invalid_answer: int | None = None
+        self._last_wrong_refusal: tuple[bytes, float] | None = None
         self._missing: dict[Endpoint, float] = {}
 
     @property
@@ -119,6 +122,13 @@ class Deployment:
         """
         previous, self._last_invalid_answer = self._last_invalid_answer, request
         return request is not None and request == previous
+
+    def is_wrong_again(self, request: bytes, now: float) -> bool:
+        """Record that `request` (its digest) was refused wrongly, and return whether another one was, too, within
+        `_REFUSAL_TIME`: one request alone may be a matter of opinion.
+        """
+        previous, self._last_wrong_refusal = self._last_wrong_refusal, (request, now)
+        return previous is not None and previous[0] != request and now - previous[1] < _REFUSAL_TIME
 
     def status(self, now: float) -> DeploymentStatus:
         """Return the state and its reason, as far as they concern this model alone."""

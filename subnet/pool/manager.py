@@ -14,7 +14,15 @@ import msgspec
 
 from subnet.authorizers import AuthorizerBase
 from subnet.chat import Endpoint
-from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
+from subnet.errors import (
+    EndpointMissing,
+    InvalidRequest,
+    NodeError,
+    NoNodeAvailable,
+    RequestError,
+    SessionClosed,
+    printable,
+)
 from subnet.generation import are_met
 from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard
 from subnet.pool.card_comparison import CardComparison, DigestReader
@@ -33,6 +41,8 @@ from subnet.tensors import TokenIds
 logger = logging.getLogger(__name__)
 
 _CHAT = Requirements("chat")
+# Nodes that are asked to tokenize a text, as long as they refuse it.
+_MAX_REFUSALS = 2
 
 
 class RemoteManager:
@@ -164,13 +174,19 @@ class RemoteManager:
     async def tokenize(self, sha256: str, texts: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of plain texts from the first node with this tokenizer that answers, healthy ones first.
 
-        Raises RequestError if a node refuses the texts, and NoNodeAvailable if none answers.
+        Raises InvalidRequest if two nodes refuse the texts, or the only one, and NoNodeAvailable if none answers.
         """
+        refusals = 0
         for remote in sorted(self._with_tokenizer(sha256), key=lambda remote: remote.unreachable_reason is not None):
             try:
                 return await remote.protocol.rpc_tokenize(texts, sha256)
-            except NodeError as error:
-                logger.warning("%s cannot tokenize: %s", remote.peer, error)
+            except (NodeError, RequestError) as error:
+                logger.warning("%s cannot tokenize: %s", remote.peer, printable(error.message))
+                refusals += isinstance(error, RequestError)
+            if refusals == _MAX_REFUSALS:
+                break
+        if refusals:
+            raise InvalidRequest("The model's nodes cannot tokenize the text of this request.", param="messages")
         raise NoNodeAvailable(f"No node could tokenize with the tokenizer {sha256[:12]}.", retry_after=1.0)
 
     def _with_tokenizer(self, sha256: str) -> list[RemoteNode]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapter.process.log_handler import BatchingHandler
+from adapter.process.log_handler import BatchingHandler, OneLineFormatter
 
 
 @pytest.fixture
@@ -19,6 +19,19 @@ def logger() -> Iterator[logging.Logger]:
     logger.addHandler(handler)
     yield logger
     handler.close()
+
+
+def test_a_message_is_one_line(logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
+    """What a message repeats cannot add a line or control a terminal; a traceback keeps its lines."""
+    logger.handlers[0].setFormatter(OneLineFormatter("%(levelname)s %(message)s"))
+    logger.warning("node said: %s", "no\nINFO \x1b[2Jall is well, \u65e5\u202e")
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        logger.exception("failed")
+    first, second, *rest = capfd.readouterr().err.splitlines()
+    assert first == r"WARNING node said: no\nINFO \x1b[2Jall is well, " + "\u65e5" + r"\u202e"
+    assert (second, rest[0]) == ("ERROR failed", "Traceback (most recent call last):")
 
 
 async def test_lines_of_an_iteration(logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:

@@ -140,18 +140,6 @@ async def test_max_tokens_across_a_failover() -> None:
     assert deltas[-1].finish_reason == "length"
 
 
-async def test_an_invalid_request_is_not_retried() -> None:
-    """InvalidRequest from a node is raised without a retry and does not open the node's breaker."""
-    node = MockProtocol([InvalidRequest("no")], peer="a")
-    async with subnet(node, MockProtocol([10], peer="b")) as manager:
-        for _ in range(5):
-            with pytest.raises(InvalidRequest):
-                await generated(manager)
-            await generated(manager)
-        assert manager.remotes[0].deployment(None).breaker.state(0) == "closed"
-    assert len(node.requests) == 5
-
-
 @pytest.mark.parametrize(
     ("script", "limits", "error", "message"),
     [
