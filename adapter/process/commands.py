@@ -40,13 +40,13 @@ async def serve(settings: Settings, report: Report) -> None:
     """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM. Raises SettingsError."""
     if not settings.nodes:
         raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
-    _validate(settings)
+    _validate(settings, report)
     await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """Run a gateway and local nodes until SIGINT or SIGTERM. Raises SettingsError."""
-    _validate(settings)
+    _validate(settings, report)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
     bind(settings.host, settings.port).close()
@@ -72,9 +72,11 @@ def with_local_nodes(settings: Settings, addresses: Sequence[str], secret: str) 
     return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), policy=policy)
 
 
-def _validate(settings: Settings) -> None:
-    """Raise SettingsError for mistakes that can be detected before anything is started."""
+def _validate(settings: Settings, report: Report) -> None:
+    """Raise SettingsError for mistakes that can be detected before anything is started, and report a risk."""
     settings.tool_formats()
+    if (warning := settings.exposure()) is not None:
+        report(warning)
     for node in settings.nodes:
         node.check()
         Credentials(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,6 +34,7 @@ _Weight = Annotated[float, Meta(gt=0, le=1000)]
 
 
 _DEFAULT_CAPACITY = 64
+_KEY_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,8 +153,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def has_key(self) -> bool:
-        """Whether requests to the server carry an API key, or headers of the operator's, which may hold one."""
-        return bool(self.api_key or self.api_key_env or self.api_key_file or self.headers)
+        """Whether requests to the server carry an API key, or a header that by its name is one."""
+        headers = any(_KEY_HEADER.search(name) for name in self.headers)
+        return bool(self.api_key or self.api_key_env or self.api_key_file or headers)
 
     def check(self) -> None:
         """Check that the API key and the CA bundle can be read. Raises SettingsError otherwise."""
