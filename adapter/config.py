@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from subnet.config import SettingsReader
 from subnet.errors import SettingsError
+from subnet.http.loopback import is_loopback
 from subnet.http.node_spec import AttemptTimeout, FirstTokenTimeout, InterTokenTimeout, NodeSpec
 from subnet.pool.policies import PolicyName
 
@@ -26,7 +27,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None,
         Meta(
             description="digest of the tokenizer, chat template and stop tokens that nodes must have, as printed by"
-            " `adapter nodes`; default: those of the first healthy node",
+            " `adapter nodes`; default: those of the nodes that name the model in `models`, or of the first node",
         ),
     ] = None
     first_token_timeout: FirstTokenTimeout = None
@@ -77,6 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[_Name, ...],
         Meta(description="API keys of clients; if not set: clients need no key", extra={"metavar": "KEY"}),
     ] = ()
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="start without `api_keys` on an address beyond loopback although the settings hold API keys of"
+            " upstream servers: everyone who can reach it uses them"
+        ),
+    ] = False
     first_token_timeout: Annotated[
         float,
         Meta(gt=0, description="maximum seconds to the first token, plus prompt tokens / prefill_rate"),
@@ -319,6 +327,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 )
             found[model] = text
         return found
+
+    def exposure(self) -> str | None:
+        """Return a warning if strangers can use the gateway; None if it needs API keys, or listens on loopback only.
+
+        Raises SettingsError if they would use API keys of others with it, unless the operator wants that.
+        """
+        if self.api_keys or is_loopback(self.host):
+            return None
+        risk = f"everyone who can reach {self.host} may use this gateway, because api_keys is not set"
+        holders = [node.peer for node in self.nodes if node.has_key]
+        if holders and not self.insecure:
+            raise SettingsError(
+                f'host: {risk}, and with it the API key of {", ".join(holders)}; set api_keys, or host = "127.0.0.1";'
+                " to start all the same: --insecure"
+            )
+        return f"WARNING: {risk}"
 
     def cards(self) -> dict[str, str]:
         """Return the digest that the cards of nodes must have, by model."""

@@ -162,7 +162,7 @@ _TABLE: dict[type[Exception], Row] = {
     ContentRefused: Row(
         400, _CLIENT, "content_policy_violation", "The upstream server's content policy rejected the request."
     ),
-    RequestError: Row(400, _CLIENT, "invalid_value", "The engine or the upstream server rejected a parameter."),
+    RequestError: Row(400, _CLIENT, "invalid_value", "The model's nodes or the upstream server rejected the request."),
     EndpointMissing: Row(400, _CLIENT, "unsupported_model", "No server of the model has the endpoint."),
     InvalidApiKey: Row(401, _CLIENT, "invalid_api_key", "The API key is missing or wrong."),
     HostRefused: Row(403, _CLIENT, "host_not_allowed", "The Host header names a host that is not in `allowed_hosts`."),

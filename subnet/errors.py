@@ -245,6 +245,17 @@ def _tree(root: type[SubnetError]) -> dict[str, type[SubnetError]]:
 _BY_CODE = _tree(SubnetError)
 
 
+_MAX_MESSAGE = 2000
+
+
+def printable(text: str, maximum: int | None = _MAX_MESSAGE) -> str:
+    """Return the first `maximum` characters of the other side's text for logs and terminals, with escapes for all that
+    are not printable.
+    """
+    text = text[:maximum]
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def from_code(code: str, message: str, *, retry_after: float | None = None, param: str | None = None) -> SubnetError:
-    """Return the error for a code; an unknown code becomes a NodeError."""
-    return _BY_CODE.get(code, NodeError)(message, retry_after=retry_after, param=param)
+    """Return the error for a code that the other side sent; an unknown code becomes a NodeError."""
+    return _BY_CODE.get(code, NodeError)(printable(message), retry_after=retry_after, param=param)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 
-# Control characters, of which terminals obey some, and what some viewers take for the end of a line.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-_CONTROL |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_IN_TRACEBACKS = {code: text for code, text in _CONTROL.items() if code not in (ord("\n"), ord("\t"))}
+from subnet.errors import printable
 
 
 class LineFormatter(logging.Formatter):
@@ -20,9 +17,8 @@ class LineFormatter(logging.Formatter):
         super().__init__("%(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        text = super().formatMessage(record)
-        return text if text.isprintable() else text.translate(_CONTROL)
+        return printable(super().formatMessage(record), None)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return text if text.isprintable() else text.translate(_IN_TRACEBACKS)
+        return text if text.isprintable() else "\n".join(printable(line, None) for line in text.split("\n"))

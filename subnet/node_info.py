@@ -30,7 +30,7 @@ _MAX_CONTEXT = 2**27
 _MAX_NAME = 1024
 _MAX_STOP_TOKENS = 1024
 _MAX_TEMPLATE = 2**20
-_MAX_CARDS = 256
+_MAX_CARDS = 64
 _MAX_PARAMETERS = 1024
 
 _TokenId = Annotated[int, Meta(ge=0, lt=MAX_PIECES)]
@@ -206,7 +206,9 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """Place of a model on one node among all nodes that serve it.
+    """Place of a model on one node among all nodes that serve it, as the operator gave it.
+
+    `named`: the operator named the model for this node, so that it may decide what the name stands for.
 
     A node with a higher `priority` number is asked only when none with a lower number is available. Among nodes of the
     same priority, `weight` is the share of requests relative to the others.
@@ -214,6 +216,7 @@ class Placement(msgspec.Struct, frozen=True):
 
     priority: int = 0
     weight: float = 1.0
+    named: bool = False
 
 
 DEFAULT_PLACEMENT = Placement()

@@ -12,11 +12,24 @@ import pytest
 from adapter.config import Settings
 from subnet import MockProtocol
 from subnet.errors import EngineFailed, NodeBusy, NodeLost
-from tests.fakes import ASK, events_of, gateway, saying
+from subnet.node_info import Placement
+from subnet.protocols.mock import Step
+from tests.fakes import ASK, events_of, gateway
 from tests.provider import COMPLETIONS, TEXT, Provider, Script, answer, as_text, embeddings_of, error_response, pieces
 from tests.test_providers import CHAT, LIMITS, ask, node_of
 
 AUDIO = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+
+
+class NamedNode(MockProtocol):
+    """A node for which the settings name the model, as they do for the server: else the name has one lane only."""
+
+    def placement(self, model: str) -> Placement:
+        return Placement(named=True)
+
+
+def saying(text: str, *more: Step, peer: str) -> NamedNode:
+    return NamedNode([*text.encode(), *more], peer=peer)
 
 
 @asynccontextmanager

@@ -40,14 +40,14 @@ async def serve(settings: Settings, report: Report) -> None:
     """Run a gateway in front of `settings.nodes` until SIGINT or SIGTERM. Raises SettingsError."""
     if not settings.nodes:
         raise SettingsError("no nodes configured: pass --node http://host:8000, or run `adapter up`")
-    _validate(settings)
+    _validate(settings, report)
     raise_file_limit(report)
     await _gateway(settings, report)
 
 
 async def up(settings: Settings, report: Report) -> None:
     """Run a gateway and local nodes until SIGINT or SIGTERM. Raises SettingsError."""
-    _validate(settings)
+    _validate(settings, report)
     raise_file_limit(report)
     secret = settings.secret or secrets.token_urlsafe(24)
     count = settings.local_nodes
@@ -65,16 +65,20 @@ async def up(settings: Settings, report: Report) -> None:
 def with_local_nodes(settings: Settings, addresses: Sequence[str], secret: str) -> Settings:
     """Return the settings of a gateway in front of the local nodes at `addresses`, which have `secret`, and its others.
 
+    The secret of the local nodes says nothing about the others, if the operator set none.
+
     The default policy sends the next turn of a conversation to the node that has its prefix cached.
     """
-    local = (NodeSpec(url=address, kind="subnet") for address in addresses)
+    local = (NodeSpec(url=address, kind="subnet", secret=secret) for address in addresses)
     policy = settings.policy or "prefix-affinity"
-    return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), secret=secret, policy=policy)
+    return msgspec.structs.replace(settings, nodes=(*local, *settings.nodes), policy=policy)
 
 
-def _validate(settings: Settings) -> None:
-    """Raise SettingsError for mistakes that can be detected before anything is started."""
+def _validate(settings: Settings, report: Report) -> None:
+    """Raise SettingsError for mistakes that can be detected before anything is started, and report a risk."""
     settings.tool_formats()
+    if (warning := settings.exposure()) is not None:
+        report(warning)
     for node in settings.nodes:
         node.check()
         Credentials(node)

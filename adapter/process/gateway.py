@@ -27,6 +27,7 @@ from subnet.authorizers import AuthorizerBase, TokenAuthorizer
 from subnet.budget import Budget
 from subnet.client.race import Hedger
 from subnet.detect.upstream_protocol import UpstreamProtocol
+from subnet.http.node_spec import NodeSpec
 from subnet.log_format import LineFormatter
 from subnet.pool.policies.policy_registry import POLICIES
 
@@ -75,16 +76,12 @@ async def run(
     default like `report`. `ready` is called with the names of the models when the gateway serves. Requests are counted
     in `counts`, by default in memory.
     """
-    authorizer: AuthorizerBase | None = None
-    if settings.secret:
-        authorizer = TokenAuthorizer(settings.secret, max_clock_skew=settings.max_clock_skew)
     policy = POLICIES[settings.policy or "round-robin"]()
     if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
-    nodes = [UpstreamProtocol(node, authorizer, report_node or report) for node in settings.nodes]
+    nodes = [UpstreamProtocol(node, _authorizer(node, settings), report_node or report) for node in settings.nodes]
     async with RemoteManager(
         nodes,
-        authorizer=authorizer,
         policy=policy,
         health_check_timeout=settings.health_check_timeout,
         waiting=Budget("Waiting requests", settings.max_waiting, settings.max_client_share),
@@ -92,9 +89,7 @@ async def run(
         hedger = Hedger(settings.hedge_quantile, settings.hedge_share)
         limits = limits_of(settings)
         model_limits = {name: _model_limits(spec, limits) for name, spec in settings.models.items()}
-        session_manager = SessionManager(
-            remote_manager, authorizer, limits=limits, model_limits=model_limits, hedger=hedger
-        )
+        session_manager = SessionManager(remote_manager, limits=limits, model_limits=model_limits, hedger=hedger)
         lifecycle = lifecycle or Lifecycle()
         cache = ArtefactCache(default_folder())
         app = build_app(settings, remote_manager, session_manager, lifecycle, cache, counts)
@@ -111,6 +106,11 @@ async def run(
             idle_timeout=settings.client_idle_timeout,
             connections=_connections(settings),
         )
+
+
+def _authorizer(node: NodeSpec, settings: Settings) -> AuthorizerBase | None:
+    secret = node.secret or settings.secret
+    return TokenAuthorizer(secret, max_clock_skew=settings.max_clock_skew) if secret else None
 
 
 async def _wait_for_nodes(remote_manager: RemoteManager, nodes: Sequence[UpstreamProtocol]) -> None:

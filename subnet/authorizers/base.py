@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeVar
 
-from subnet.wire.messages import (
-    Accepted,
-    ArtefactRequest,
-    EmbedReply,
-    EmbedRequest,
-    Generate,
-    InfoReply,
-    InfoRequest,
-    Request,
-    ScoreReply,
-    ScoreRequest,
-    TokenizeReply,
-    TokenizeRequest,
-)
-
-Response = InfoReply | EmbedReply | ScoreReply | TokenizeReply | Accepted
-RequestT = TypeVar("RequestT", InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, TokenizeRequest, Generate)
-ResponseT = TypeVar("ResponseT", InfoReply, EmbedReply, ScoreReply, TokenizeReply, Accepted)
+from subnet.wire.messages import Auth
 
 
 class AuthorizerBase(ABC):
     """Mutual authentication, message by message: a client signs requests and validates responses, a node validates
     requests and signs responses.
 
-    Signatures do not cover the call number `call`, which is set after signing.
+    `content` are the bytes of a message as they are sent. They are decoded only after they were validated.
     """
 
     @abstractmethod
-    async def sign_request(self, request: RequestT) -> RequestT:
-        """Return the request with `auth` set."""
+    async def sign_request(self, content: bytes, node: str) -> Auth:
+        """Return the signature of a request to the node whose id is `node`, with that as its `node`."""
 
     @abstractmethod
-    async def validate_request(self, request: Request) -> None:
-        """Raise Unauthorized if the request is not authentic, is too old, or is a replay."""
+    async def validate_request(self, content: bytes, auth: Auth) -> None:
+        """Raise Unauthorized if the request is not authentic, is too old, or is a replay.
+
+        The signature must cover `auth.node`; the caller compares it with the id of the node.
+        """
 
     @abstractmethod
-    async def sign_response(self, response: ResponseT, request: Request) -> ResponseT:
-        """Return the response with `auth` set, bound to its request."""
+    async def sign_response(self, content: bytes, request: Auth) -> Auth:
+        """Return the signature of a response to the request that was signed with `request`, bound to it."""
 
     @abstractmethod
-    async def validate_response(self, response: Response, request: Request) -> None:
-        """Raise Unauthorized if the response is not an authentic response to this request."""
+    async def validate_response(self, content: bytes, auth: Auth, request: Auth) -> None:
+        """Raise Unauthorized if this is not an authentic response to the request that was signed with `request`."""

@@ -15,6 +15,7 @@ from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import IdleDeadline
 from subnet.client.ledger.base import D, Ledger
 from subnet.client.race import Hedger, Race
+from subnet.client.refusals import Refusals
 from subnet.client.request_state import RequestState
 from subnet.client.resume.token import Diverged
 from subnet.client.retry import Retry
@@ -68,6 +69,7 @@ class Failover(Generic[D]):
         self._deadline = deadline
         self._suspects = suspects
         self._retry = Retry(limits, state)
+        self._refusals = Refusals()
         self._max_choices = len(ledger.choices)
         self._interrupted = False
 
@@ -110,24 +112,32 @@ class Failover(Generic[D]):
                 race.attempt.lease.failed(error)
             await self._wait_to_retry(race, error, delivered)
         except RequestError as error:
-            race.attempt.lease.abandoned()
-            if not delivered:
-                if isinstance(error, ContextLengthExceeded) and self._has_longer_context(race.attempt.lease.deployment):
-                    return
+            lease = race.attempt.lease
+            lease.abandoned()
+            if delivered or (ledger.lane == "token" and ledger.delivered_tokens):
+                # A node that refuses the rest of an answer cannot resume it; another one may.
+                await self._wait_to_retry(race, NodeError(str(error)), delivered)
+                return
+            if isinstance(error, ContextLengthExceeded) and self._has_longer_context(lease.deployment):
+                return
+            # Servers of the chat lane are the operator's choice: their refusals are passed on.
+            if ledger.lane == "chat":
                 raise
-            # A node that refuses the rest of an answer cannot resume it; another one may.
-            await self._wait_to_retry(race, NodeError(str(error)), delivered)
+            tried = {*retry.excluded, lease.remote.peer}
+            has_other = self._manager.has_other(ledger.model, tried, self._requirements)
+            self._refusals.on_refusal(error, lease, self._requirements, has_other=has_other)
+            retry.excluded.add(lease.remote.peer)
         except BaseException:
             # An invalid request or a client that disconnected: only delivered tokens say something about the node.
             if ledger.delivered_tokens > delivered:
                 race.attempt.lease.succeeded()
-                self._clear_suspicion()
+                self._on_served(race)
             else:
                 race.attempt.lease.abandoned()
             raise
         else:
             race.attempt.lease.succeeded()
-            self._clear_suspicion()
+            self._on_served(race)
             retry.on_progress()
             self._interrupted = False
         finally:
@@ -165,6 +175,13 @@ class Failover(Generic[D]):
         elif may_be_caused(error) and (digest := self._ledger.digest) is not None:
             self._suspects.record(digest, peer)
             self._suspects.check(digest)
+
+    def _on_served(self, race: Race[D]) -> None:
+        self._clear_suspicion()
+        if race.refused is not None and self._ledger.lane == "token":
+            self._refusals.on_hedge_refusal(race.refused)
+        if self._refusals and (digest := self._ledger.digest) is not None:
+            self._refusals.on_success(race.attempt.lease, digest)
 
     def _clear_suspicion(self) -> None:
         if self._suspects and (digest := self._ledger.digest) is not None:

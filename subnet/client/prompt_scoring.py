@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.chat import EmbeddingsRequest, EmbeddingsResponse
+from subnet.client.refusals import Refusals
 from subnet.client.request_state import RequestState
 from subnet.client.retry import Retry
 from subnet.client.timeouts import Limits
-from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable
+from subnet.errors import InvalidRequest, NodeBusy, NodeError, NodeTimeout, NoNodeAvailable, RequestError
 from subnet.generation import Need, RequestSize, TokenLogprobs, are_met
 from subnet.pool.lease import Lease
 from subnet.pool.manager import RemoteManager
@@ -32,12 +34,13 @@ _BYTES_PER_TOKEN = 4
 
 class _Task(msgspec.Struct, Generic[T], frozen=True):
     """What to `call` on a node that meets the `requirements`. `unsupported` is raised if no node has the features that
-    it needs. `tokens` is the length of the prompts.
+    it needs. `tokens` is the length of the prompts, and `content` are the bytes that tell it from other requests.
     """
 
     call: Callable[[Protocol], Awaitable[T]]
     tokens: int
     requirements: Requirements
+    content: bytes
     unsupported: InvalidRequest | None = None
     hint: RoutingHint = RoutingHint()
 
@@ -83,7 +86,8 @@ class PromptEvaluator:
 
         longest = max((len(text) for text in inputs), default=0)
         requirements = self._requirements(longest, Need("model", "embeddings"))
-        return await self._run(_Task(call, count, requirements, unsupported))
+        content = b"".join(text.tobytes() for text in inputs)
+        return await self._run(_Task(call, count, requirements, content, unsupported))
 
     async def request_embeddings(self, request: EmbeddingsRequest) -> EmbeddingsResponse:
         """Return the response of a server on the chat lane. Raises EndpointMissing if none has embeddings."""
@@ -93,7 +97,7 @@ class PromptEvaluator:
 
         given = msgspec.json.encode(request.body)
         tokens, hint = len(given) // _BYTES_PER_TOKEN, RoutingHint.of_text(given)
-        return await self._run(_Task(call, tokens, Requirements("chat", "embeddings"), hint=hint))
+        return await self._run(_Task(call, tokens, Requirements("chat", "embeddings"), given, hint=hint))
 
     async def score(self, tokens: TokenIds, width: int) -> list[TokenLogprobs]:
         """Return the logprobs of each token but the first, and of the `width` most likely tokens in its place."""
@@ -106,7 +110,8 @@ class PromptEvaluator:
 
         needs = Need("logprobs", "prompt_logprobs"), Need("logprobs", "top_logprobs", width)
         requirements = self._requirements(len(tokens), *needs)
-        return await self._run(_Task(call, len(tokens), requirements, unsupported, RoutingHint(tokens)))
+        task = _Task(call, len(tokens), requirements, tokens.tobytes(), unsupported, RoutingHint(tokens))
+        return await self._run(task)
 
     def _requirements(self, tokens: int, *needs: Need) -> Requirements:
         """Return the requirements of a text of that length on the token lane."""
@@ -114,7 +119,7 @@ class PromptEvaluator:
         return Requirements(identity=self._identity, needs=needs, size=RequestSize(tokens - 1))
 
     async def _run(self, task: _Task[T]) -> T:
-        retry = Retry(self._limits, self._state)
+        retry, refusals = Retry(self._limits, self._state), Refusals()
         ticket = self._manager.wait_queue.ticket(self._model, self._priority, task.requirements.kind)
         try:
             while True:
@@ -123,7 +128,18 @@ class PromptEvaluator:
                 self.nodes.append(lease.remote.name)
                 self.peers.append(lease.remote.peer)
                 try:
-                    return await _call_node(lease, task.call, limits.first_token_timeout_for(task.tokens))
+                    result = await _call_node(lease, task.call, limits.first_token_timeout_for(task.tokens))
+                    if refusals:
+                        refusals.on_success(lease, sha256(task.content).digest())
+                    return result
+                except RequestError as error:
+                    lease.abandoned()
+                    if task.requirements.lane == "chat":
+                        raise
+                    has_other = self._has_other(task, retry, lease)
+                    refusals.on_refusal(error, lease, task.requirements, has_other=has_other)
+                    retry.excluded.add(lease.remote.peer)
+                    pause = 0.0
                 except NodeError as error:
                     lease.failed(error)
                     pause = self._pause(task, retry, lease, error)
@@ -138,9 +154,11 @@ class PromptEvaluator:
 
     def _pause(self, task: _Task[T], retry: Retry, lease: Lease, error: NodeError) -> float:
         """Return the seconds to wait before the next attempt. Raises `error` if there must be none."""
+        return retry.on_failure(error, lease.remote.peer, has_other=self._has_other(task, retry, lease))
+
+    def _has_other(self, task: _Task[T], retry: Retry, lease: Lease) -> bool:
         tried = {*retry.excluded, lease.remote.peer}
-        has_other = self._manager.has_other(self._model, tried, task.requirements)
-        return retry.on_failure(error, lease.remote.peer, has_other=has_other)
+        return self._manager.has_other(self._model, tried, task.requirements)
 
     async def _acquire_lease(self, task: _Task[T], retry: Retry, ticket: Ticket) -> Lease:
         with ticket:

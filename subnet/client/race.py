@@ -15,8 +15,9 @@ from subnet.client.attempt.base import Attempt
 from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.ledger.base import D, Ledger, record_delta
 from subnet.client.timeouts import Limits
-from subnet.errors import NodeError
+from subnet.errors import NodeError, RequestError
 from subnet.pool.deployment import Deployment
+from subnet.pool.lease import Lease
 
 # Minimum number of first tokens to compute a quantile of, and the number of requests to compute the share of.
 _MIN_SAMPLES = 20
@@ -63,7 +64,7 @@ class Race(Generic[D]):
 
     The first attempt that delivers a token wins: its deltas are recorded in `ledger` and passed to `emit`, and the
     other attempt is cancelled. `attempt` is the winner, or the first attempt until `decided` is True. `on_first_token`
-    is called when the race is decided.
+    is called when the race is decided. `refused` is the lease of the other attempt if its node refused the request.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Race(Generic[D]):
     ) -> None:
         self.attempt = first
         self.decided = False
+        self.refused: Lease | None = None
         self.on_first_token: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._deadline = deadline
@@ -176,6 +178,7 @@ class Race(Generic[D]):
                 attempt.lease.failed(error)
             else:
                 attempt.lease.abandoned()
+                self.refused = attempt.lease if isinstance(error, RequestError) else None
 
 
 class AttemptReceiver(Activity, Generic[D]):

@@ -83,11 +83,14 @@ class SettingsReader(Generic[S]):
             if field.flag is None or (names and field.name not in names):
                 continue
             text = f"{field.help}{' (may be repeated)' if field.repeatable else ''}"
+            # `--strict` is `--strict true`.
+            switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.kind == "true or false" else {}
             parser.add_argument(
                 field.flag,
                 dest=field.name,
                 metavar=field.metavar,
                 action="append" if field.repeatable else "store",
+                **switch,
                 help=f"{text}{f' (default: {field.default_text})' if field.default_text else ''}".replace("%", "%%"),
             )
             parser.expected[field.flag] = _expected(field)
@@ -157,9 +160,7 @@ def _read(checker: Checker, field: Field, value: object, place: str) -> object:
 
 
 def _expected(field: Field) -> str:
-    """Return a description of the flag's value, with an example for booleans, whose value is often omitted."""
-    if field.kind == "true or false":
-        return f"true or false, for example {field.flag} yes"
+    """Return a description of the flag's value."""
     return field.metavar if field.repeatable else expected(field.info)
 
 

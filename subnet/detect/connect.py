@@ -34,7 +34,11 @@ class ConnectedNode(NamedTuple):
 async def connect(spec: NodeSpec, detected: DetectedServer, authorizer: AuthorizerBase | None = None) -> ConnectedNode:
     """Connect on the token lane if possible, else on the chat lane.
 
-    Raises NodeError if the server does not answer, and UnsupportedServer if it does not support the lane in `spec`.
+    With an `authorizer`, only a subnet node that proves the secret is used, unless the settings say that the address is
+    that of another server.
+
+    Raises NodeError if the server does not answer, and UnsupportedServer if it does not support the lane in `spec`, or
+    is not what the address is said to be.
     """
     if detected.kind == "subnet":
         if spec.lane == "chat":
@@ -42,7 +46,14 @@ async def connect(spec: NodeSpec, detected: DetectedServer, authorizer: Authoriz
                 f"{spec.peer}: not used, because lane is set to chat: subnet nodes accept token ids only"
             )
         url = spec.url.rstrip("/").removesuffix("/v1")
-        return await _checked(WebSocketProtocol(url, authorizer, connect_timeout=spec.connect_timeout))
+        node = WebSocketProtocol(url, authorizer, models=spec.models, connect_timeout=spec.connect_timeout)
+        return await _checked(node)
+    if authorizer is not None and not spec.is_upstream:
+        server = f"{TITLES[detected.kind]} {detected.version}".rstrip()
+        raise UnsupportedServer(
+            f"{spec.peer}: {server}, not used: with a secret set, an address must be that of a subnet node that proves"
+            f" it. If this server is meant, give its type, as in {detected.kind}={spec.url}"
+        )
     reason = _chat_lane_reason(spec, detected)
     if not reason:
         try:

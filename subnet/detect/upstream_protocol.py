@@ -18,9 +18,9 @@ from subnet.errors import NodeLost
 from subnet.generation import Delta, TokenLogprobs
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import NodeInfo, Placement
-from subnet.protocols.base import NO_TIMEOUTS, Check, Protocol, Timeouts
+from subnet.protocols.base import NO_TIMEOUTS, Protocol, Timeouts
 from subnet.tensors import TokenIds
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 
 
 class UpstreamProtocol(Protocol):
@@ -81,12 +81,14 @@ class UpstreamProtocol(Protocol):
     async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
         return await self._inner.rpc_tokenize(texts, sha256)
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         return self._inner.rpc_inference_stream(request)
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         with self._rechecked():
-            await self._inner.rpc_inference(request, emit, check)
+            await self._inner.rpc_inference(request, emit, authorizer)
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         with self._rechecked():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import ssl
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 from subnet.errors import SettingsError, Unauthorized
+from subnet.http.loopback import is_loopback
 from subnet.http.node_spec import NodeSpec
 
 _VERSIONED_PATH = re.compile(r"/v\d\w*(/|$)")
@@ -77,19 +77,12 @@ def _check_headers(spec: NodeSpec) -> None:
 def _environment_proxy(url: str) -> str | None:
     """Return the HTTP proxy from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None for loopback addresses."""
     host = urlsplit(url).hostname or ""
-    if _is_loopback(host) or proxy_bypass(host):
+    if is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies_environment()
     address = proxies.get(urlsplit(url).scheme) or proxies.get("all") or ""
     proxy = address if "://" in address else f"http://{address}"
     return proxy if address and proxy.startswith("http") else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _ssl(spec: NodeSpec) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,6 +34,7 @@ _Weight = Annotated[float, Meta(gt=0, le=1000)]
 
 
 _DEFAULT_CAPACITY = 64
+_KEY_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +105,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_key_env: Annotated[_Text | None, Meta(description="environment variable with the API key")] = None
     api_key_file: Annotated[_Text | None, Meta(description="file with the API key")] = None
     headers: Annotated[Mapping[str, str], Meta(description="additional HTTP headers to send")] = {}
+    secret: Annotated[
+        _Text | None, Meta(description="secret shared with this subnet node, instead of the gateway's `secret`")
+    ] = None
     proxy: Annotated[str | None, Meta(description="HTTP proxy, like http://host:3128")] = None
     ca_bundle: Annotated[_Text | None, Meta(description="file with the CA certificates to trust")] = None
     connect_timeout: Annotated[float, Meta(gt=0, description="maximum time to connect, in seconds")] = 5.0
@@ -137,8 +142,20 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.name or self.url.rstrip("/")
 
     def placement(self, model: str) -> Placement:
-        """Return the priority and weight of one model of the node."""
-        return Placement(self.model_priority.get(model, self.priority), self.model_weight.get(model, self.weight))
+        """Return the place of one model of the node."""
+        priority, weight = self.model_priority.get(model, self.priority), self.model_weight.get(model, self.weight)
+        return Placement(priority, weight, model in self.models)
+
+    @property
+    def is_upstream(self) -> bool:
+        """Whether the operator says that the address is not that of a subnet node: by its type, or by an API key."""
+        return self.kind not in (None, "subnet") or self.has_key
+
+    @property
+    def has_key(self) -> bool:
+        """Whether requests to the server carry an API key, or a header that by its name is one."""
+        headers = any(_KEY_HEADER.search(name) for name in self.headers)
+        return bool(self.api_key or self.api_key_env or self.api_key_file or headers)
 
     def check(self) -> None:
         """Check that the API key and the CA bundle can be read. Raises SettingsError otherwise."""

@@ -13,9 +13,8 @@ import aiohttp
 from aiohttp import web
 
 from subnet.aio import Turn
-from subnet.authorizers.base import ResponseT
 from subnet.engines.job import to_job, to_plain_texts, to_text, to_texts
-from subnet.errors import EngineFailed, NodeBusy, NodeError, NodeLeaving, SubnetError, WireError
+from subnet.errors import EngineFailed, NodeBusy, NodeError, NodeLeaving, SubnetError, Unauthorized, WireError
 from subnet.generation import Delta
 from subnet.tensors import pack
 from subnet.wire import frames
@@ -26,6 +25,7 @@ from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
+    Auth,
     Cancel,
     EmbedReply,
     EmbedRequest,
@@ -33,9 +33,12 @@ from subnet.wire.messages import (
     Generate,
     InfoReply,
     InfoRequest,
+    Message,
+    Reply,
     Request,
     ScoreReply,
     ScoreRequest,
+    Signed,
     TokenizeReply,
     TokenizeRequest,
 )
@@ -121,23 +124,30 @@ class NodeConnection:
 
     def _receive(self, frame: bytes) -> None:
         try:
+            if self._node.authorizer is not None and issubclass(frames.type_of(frame), Request):
+                # Not decoded: what it contains comes from a stranger.
+                error = Unauthorized("the message is not signed, but a shared secret is required")
+                self._outbox.post(_failure(frames.call_of(frame), error))
+                return
             message = frames.decode(frame)
-        except frames.UnknownFrame as error:
-            self._outbox.post(_failure(0, error))
+        except frames.UnknownFrame as unknown:
+            self._outbox.post(_failure(0, unknown))
             return
-        match message:
-            case InfoRequest() | ArtefactRequest() | Generate() | EmbedRequest() | ScoreRequest() | TokenizeRequest():
-                self._start(message, len(frame) + _CALL_SIZE)
-            case Cancel():
-                if (task := self._calls.get(message.call)) is not None:
-                    task.cancel()
-                    self._cancelled.add(task)
-                    task.add_done_callback(self._cancelled.discard)
-            case _:
-                raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
+        if isinstance(message, Request | Signed):
+            self._start(message, len(frame) + _CALL_SIZE)
+        elif isinstance(message, Cancel):
+            self._cancel(message.call)
+        else:
+            raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
 
-    def _start(self, request: Request, size: int) -> None:
-        call = request.call
+    def _cancel(self, call: int) -> None:
+        if (task := self._calls.get(call)) is not None:
+            task.cancel()
+            self._cancelled.add(task)
+            task.add_done_callback(self._cancelled.discard)
+
+    def _start(self, message: Request | Signed, size: int) -> None:
+        call = message.call
         if call in self._calls:
             raise WireError(f"call {call} is already open")
         if self._open + size > _MAX_OPEN:
@@ -148,50 +158,60 @@ class NodeConnection:
             self._calls.pop(call, None)
             self._open -= size
 
-        task = asyncio.create_task(self._handle(request))
+        task = asyncio.create_task(self._handle(message))
         self._calls[call] = task
         self._open += size
         task.add_done_callback(end)
 
-    async def _handle(self, request: Request) -> None:
+    async def _handle(self, message: Request | Signed) -> None:
         try:
-            if self._node.authorizer is not None:
-                await self._node.authorizer.validate_request(request)
+            request = await self._authenticated(message)
+            auth = message.auth if isinstance(message, Signed) else None
             match request:
                 case InfoRequest():
                     await self._node.engine.check()
-                    self._outbox.post(await self._sign(InfoReply(request.call, self._node.info()), request))
+                    await self._reply(InfoReply(request.call, self._node.info()), auth)
                 case ArtefactRequest():
                     self._check_artefact(request.sha256)
-                    await self._reply(ArtefactReply(request.call, self._node.engine.artefact))
+                    await self._reply(ArtefactReply(request.call, self._node.engine.artefact), auth)
                 case TokenizeRequest():
-                    await self._tokenize(request)
+                    await self._tokenize(request, auth)
                 case _:
-                    await self._run_on_engine(request)
+                    await self._run_on_engine(request, auth)
         except SubnetError as error:
-            self._outbox.post(_failure(request.call, error))
+            self._outbox.post(_failure(message.call, error))
         except Exception:
             logger.exception("engine error")
-            self._outbox.post(_failure(request.call, EngineFailed("engine error; see the node's log")))
+            self._outbox.post(_failure(message.call, EngineFailed("engine error; see the node's log")))
 
-    async def _reply(self, reply: LargeReply) -> None:
-        """Send a reply that may be large, once everything before it is written: a gateway that does not read must not
-        fill the memory with replies.
+    async def _authenticated(self, message: Request | Signed) -> Request:
+        """Return the request, whose signature is checked before anything of it is decoded. Raises Unauthorized.
+
+        It must be signed for this node: anything else was meant for another one with the same secret, or for this one
+        before it restarted, whose nonces are forgotten. Only a request for the id of the node may do without it.
         """
-        async with self._large_replies:
-            await self._outbox.drain()
-            self._outbox.post(reply)
+        if not isinstance(message, Signed):
+            return message
+        if (authorizer := self._node.authorizer) is not None:
+            asks_for_id = message.auth.node == "" and frames.type_of(message.content) is InfoRequest
+            if not asks_for_id and message.auth.node != self._node.id:
+                raise Unauthorized("the request is signed for another node")
+            await authorizer.validate_request(message.content, message.auth)
+        request = frames.decode_content(message)
+        if not isinstance(request, Request):
+            raise WireError(f"unexpected {type(request).__name__}: only nodes send it")
+        return request
 
     def _check_artefact(self, sha256: str) -> None:
         if sha256 != self._node.engine.card.tokenizer:
             raise NodeError(f"unknown artefact {sha256[:12]}")
 
-    async def _tokenize(self, request: TokenizeRequest) -> None:
+    async def _tokenize(self, request: TokenizeRequest, auth: Auth | None) -> None:
         self._check_artefact(request.sha256)
         tokens = await self._node.engine.tokenize(to_plain_texts(request))
-        await self._reply(await self._sign(TokenizeReply(request.call, tuple(map(pack, tokens))), request))
+        await self._reply(TokenizeReply(request.call, tuple(map(pack, tokens))), auth)
 
-    async def _run_on_engine(self, request: EngineRequest) -> None:
+    async def _run_on_engine(self, request: EngineRequest, auth: Auth | None) -> None:
         if request.model not in (None, self._node.engine.card.id):
             raise NodeError(f"unknown model: this node serves {self._node.engine.card.id}")
         if self._cancelled:
@@ -199,28 +219,28 @@ class NodeConnection:
             await asyncio.wait(set(self._cancelled))
         match request:
             case Generate():
-                await self._generate(request)
+                await self._generate(request, auth)
             case EmbedRequest():
-                await self._embed(request)
+                await self._embed(request, auth)
             case ScoreRequest():
-                await self._score(request)
+                await self._score(request, auth)
 
-    async def _embed(self, request: EmbedRequest) -> None:
+    async def _embed(self, request: EmbedRequest, auth: Auth | None) -> None:
         texts = to_texts(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             reply = EmbedReply(request.call, pack(await self._node.engine.embed(texts)))
-            await self._reply(await self._sign(reply, request))
+            await self._reply(reply, auth)
 
-    async def _score(self, request: ScoreRequest) -> None:
+    async def _score(self, request: ScoreRequest, auth: Auth | None) -> None:
         text = to_text(request, self._node.engine.capabilities)
         async with self._node.slots(1):
             logprobs = pack_logprobs(await self._node.engine.score(text, request.width))
-            await self._reply(await self._sign(ScoreReply(request.call, logprobs), request))
+            await self._reply(ScoreReply(request.call, logprobs), auth)
 
-    async def _generate(self, request: Generate) -> None:
+    async def _generate(self, request: Generate, auth: Auth | None) -> None:
         job = to_job(request, self._node.engine.capabilities)
         async with self._node.slots(len(job.starts)):
-            self._outbox.post(await self._sign(Accepted(request.call), request))
+            await self._reply(Accepted(request.call), auth)
             post, call = self._outbox.post_delta, request.call
 
             def emit(delta: Delta) -> None:
@@ -228,9 +248,26 @@ class NodeConnection:
 
             await self._node.engine.run(job, emit)
 
-    async def _sign(self, response: ResponseT, request: Request) -> ResponseT:
+    async def _reply(self, reply: Reply, request: Auth | None) -> None:
+        """Send a reply to the request that was signed with `request`.
+
+        A large one waits until everything before it is written: a gateway that does not read must not fill the memory
+        with replies.
+        """
+        if not isinstance(reply, LargeReply):
+            self._outbox.post(await self._signed(reply, request))
+            return
+        async with self._large_replies:
+            await self._outbox.drain()
+            self._outbox.post(await self._signed(reply, request))
+
+    async def _signed(self, reply: Reply, request: Auth | None) -> Message:
         authorizer = self._node.authorizer
-        return response if authorizer is None else await authorizer.sign_response(response, request)
+        # An artefact is checked by its digest.
+        if authorizer is None or request is None or isinstance(reply, ArtefactReply):
+            return reply
+        content = frames.encode(reply)
+        return Signed(reply.call, await authorizer.sign_response(content, request), content)
 
     async def _write(self) -> None:
         try:

@@ -116,6 +116,8 @@ async def run(settings: NodeSettings, report: Report) -> None:
     While a model is downloaded or loaded, which cannot be interrupted, the first signal exits the process. `report` is
     called with a line of text for the user at each step. Raises SettingsError.
     """
+    if (warning := settings.exposure()) is not None:
+        report(warning)
     raise_file_limit(report)
     drain, abort = asyncio.Event(), asyncio.Event()
     if settings.with_parent:

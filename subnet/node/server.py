@@ -27,7 +27,10 @@ _PING_INTERVAL = 30.0
 
 
 class Node:
-    """Serves `engine`, which the caller has entered. Rejects requests beyond its capacity with NodeBusy."""
+    """Serves `engine`, which the caller has entered. Rejects requests beyond its capacity with NodeBusy.
+
+    `id` identifies this node, until it restarts.
+    """
 
     def __init__(self, engine: Engine, authorizer: AuthorizerBase | None = None) -> None:
         self.engine = engine
@@ -37,13 +40,14 @@ class Node:
         self._idle = asyncio.Event()
         self._idle.set()
         self._connections: set[NodeConnection] = set()
-        self._id = f"node-{secrets.token_hex(4)}"
+        # Not to be guessed and never used again: requests are signed for it.
+        self.id = f"node-{secrets.token_hex(16)}"
 
     def info(self) -> NodeInfo:
         """Return the node's current description."""
         engine = self.engine
         return NodeInfo(
-            node_id=self._id,
+            node_id=self.id,
             version=VERSION,
             engine=engine.name,
             cards=(engine.card,),

@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from subnet.config import SettingsReader
+from subnet.errors import SettingsError
+from subnet.http.loopback import is_loopback
 
 _PositiveCount = Annotated[int, Meta(ge=1)]
 _Seconds = Annotated[float, Meta(ge=0)]
@@ -61,6 +63,13 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         _PositiveCount | None, Meta(description="threads of the engine; default: one less than the number of cores")
     ] = None
     secret: Annotated[str | None, Meta(description="secret shared with the gateways (HMAC-SHA256)")] = None
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="start without a secret on an address beyond loopback although the node holds the API key of"
+            " its upstream server: everyone who can reach it uses that"
+        ),
+    ] = False
     max_clock_skew: Annotated[
         float,
         Meta(gt=0, le=86400, description="maximum difference between the clocks of nodes and gateways, in seconds"),
@@ -83,6 +92,21 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="exit when standard input closes, as it does when the parent process ends")
     ] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="minimum log level")] = "info"
+
+    def exposure(self) -> str | None:
+        """Return a warning if strangers can use the node; None if it has a secret, or listens on loopback only.
+
+        Raises SettingsError if they would use an API key with it, unless the operator wants that.
+        """
+        if self.secret or is_loopback(self.host):
+            return None
+        risk = f"everyone who can reach {self.host} may use this node, because secret is not set"
+        if self.upstream_key_env and not self.insecure:
+            raise SettingsError(
+                f'host: {risk}, and with it the API key of {self.upstream}; set secret, or host = "127.0.0.1"; to start'
+                " all the same: --insecure"
+            )
+        return f"WARNING: {risk}"
 
     def __repr__(self) -> str:
         return f"NodeSettings(engine={self.engine!r}, model={self.model!r}, host={self.host!r}, port={self.port})"

@@ -25,6 +25,8 @@ _FIRST_TOKENS = 200
 _DEFAULT_RETRY_AFTER = 1.0
 # Seconds after which a server is asked again for an endpoint that it did not have.
 _MISSING_TIME = 60.0
+# Seconds within which two wrong refusals count against a node.
+_REFUSAL_TIME = 60.0
 
 
 class DeploymentStatus(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ class Deployment:
     `last_error` is the last failure of a request. `first_token_times` are those of recent requests, in seconds, if
     requests are hedged. `context_length` is in tokens, infinite if it is not known; `weights` is the fingerprint in the
     card. The deployment gets no requests until `busy_until`, because it is at capacity or, if `rate_limited`, because
-    of a rate limit; `announced_wait` if the node itself said for how long. `priority` and `weight` are for routing, see
+    of a rate limit; `announced_wait` if the node itself said for how long. `priority`, `weight` and `is_named` are from
     Protocol.placement.
     """
 
@@ -54,6 +56,7 @@ class Deployment:
         self.model = model
         self.priority = placement.priority
         self.weight = placement.weight
+        self.is_named = placement.named
         self.breaker = Breaker()
         self.busy_until = 0.0
         self.rate_limited = False
@@ -67,6 +70,7 @@ class Deployment:
         self.weights = ""
         self.update()
         self._last_invalid_answer: int | None = None
+        self._last_wrong_refusal: tuple[bytes, float] | None = None
         self._missing: dict[Endpoint, float] = {}
 
     @property
@@ -80,8 +84,6 @@ class Deployment:
         if card != self.card:
             self.card = card
             self.identity = "" if card is None else card.identity
-            if not self.identity:
-                self.mismatch = None
             self.context_length = inf if card is None or not card.context_length else card.context_length
             self.weights = "" if card is None else card.weights
 
@@ -120,6 +122,13 @@ class Deployment:
         """
         previous, self._last_invalid_answer = self._last_invalid_answer, request
         return request is not None and request == previous
+
+    def is_wrong_again(self, request: bytes, now: float) -> bool:
+        """Record that `request` (its digest) was refused wrongly, and return whether another one was, too, within
+        `_REFUSAL_TIME`: one request alone may be a matter of opinion.
+        """
+        previous, self._last_wrong_refusal = self._last_wrong_refusal, (request, now)
+        return previous is not None and previous[0] != request and now - previous[1] < _REFUSAL_TIME
 
     def status(self, now: float) -> DeploymentStatus:
         """Return the state and its reason, as far as they concern this model alone."""

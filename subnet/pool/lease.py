@@ -66,6 +66,18 @@ class Lease:
         if self._release():
             self.deployment.breaker.on_abandoned(self._breaker_epoch)
 
+    def contradicted(self, request: bytes, other: str) -> None:
+        """Report, after the end of a request that the node refused as invalid, that the node `other` served it.
+
+        Counts for the breaker if the same happened with a request of another digest less than a minute before.
+        """
+        deployment, now = self.deployment, self._clock()
+        deployment.last_error = f"refused a request as invalid that {other} served"
+        logger.warning("node %s %s", self.remote.peer, deployment.last_error)
+        if deployment.is_wrong_again(request, now):
+            deployment.breaker.on_failure(self._breaker_epoch, now)
+            self.remote.status(now)
+
     def failed(self, error: NodeError | None = None) -> None:
         """Report that the request failed with `error`.
 

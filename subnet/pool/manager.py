@@ -15,7 +15,15 @@ import msgspec
 from subnet.authorizers import AuthorizerBase
 from subnet.budget import Budget
 from subnet.chat import Endpoint
-from subnet.errors import EndpointMissing, NodeError, NoNodeAvailable, SessionClosed
+from subnet.errors import (
+    EndpointMissing,
+    InvalidRequest,
+    NodeError,
+    NoNodeAvailable,
+    RequestError,
+    SessionClosed,
+    printable,
+)
 from subnet.generation import are_met
 from subnet.node_info import Capabilities, GrammarKind, Lane, ModelCard
 from subnet.pool.card_comparison import CardComparison, DigestReader
@@ -34,6 +42,8 @@ from subnet.tensors import TokenIds
 logger = logging.getLogger(__name__)
 
 _CHAT = Requirements("chat")
+# Nodes that are asked to tokenize a text, as long as they refuse it.
+_MAX_REFUSALS = 2
 
 
 class RemoteManager:
@@ -134,7 +144,7 @@ class RemoteManager:
         for remote in self.remotes:
             if remote.unreachable_reason is None and remote.info is not None and not remote.info.draining:
                 for card in remote.info.cards:
-                    if card.lane == "chat" or remote.deployment(card.id).mismatch is None:
+                    if remote.deployment(card.id).mismatch is None:
                         lanes = found.setdefault(card.id, {})
                         lanes[card.lane] = _with_longest_context(lanes.get(card.lane, card), card)
         return found
@@ -166,21 +176,32 @@ class RemoteManager:
     async def tokenize(self, sha256: str, texts: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of plain texts from the first node with this tokenizer that answers, healthy ones first.
 
-        Raises RequestError if a node refuses the texts, and NoNodeAvailable if none answers.
+        Raises InvalidRequest if two nodes refuse the texts, or the only one, and NoNodeAvailable if none answers.
         """
+        refusals = 0
         for remote in sorted(self._with_tokenizer(sha256), key=lambda remote: remote.unreachable_reason is not None):
             try:
                 return await remote.protocol.rpc_tokenize(texts, sha256)
-            except NodeError as error:
-                logger.warning("%s cannot tokenize: %s", remote.peer, error)
+            except (NodeError, RequestError) as error:
+                logger.warning("%s cannot tokenize: %s", remote.peer, printable(error.message))
+                refusals += isinstance(error, RequestError)
+            if refusals == _MAX_REFUSALS:
+                break
+        if refusals:
+            raise InvalidRequest("The model's nodes cannot tokenize the text of this request.", param="messages")
         raise NoNodeAvailable(f"No node could tokenize with the tokenizer {sha256[:12]}.", retry_after=1.0)
 
     def _with_tokenizer(self, sha256: str) -> list[RemoteNode]:
-        return [
-            remote
+        """Return the nodes with a tokenizer. Those whose card is refused are left out if there are others: texts of
+        prompts are not for them.
+        """
+        found = [
+            one
             for remote in self.remotes
-            if remote.info is not None and any(card.tokenizer == sha256 for card in remote.info.cards)
+            for one in remote.deployments
+            if one.card is not None and one.card.tokenizer == sha256
         ]
+        return [one.remote for one in ([one for one in found if one.mismatch is None] or found)]
 
     def status(self, remote: RemoteNode) -> NodeStatus:
         """Return the state of a node, its reason and its age."""
@@ -240,8 +261,8 @@ class RemoteManager:
 
     def knows_longer_context(self, model: str | None, length: float) -> bool:
         """Return whether a node of `model` on the token lane, healthy or not, has a context of more than `length`."""
-        nodes = (one for one in self.remotes if one.serves(model, "token"))
-        return any(one.deployment(model).context_length > length for one in nodes)
+        found = [one.deployment(model) for one in self.remotes if one.serves(model, "token")]
+        return any(one.context_length > length for one in found if one.mismatch is None)
 
     def on_request_success(self, peer: str) -> None:
         """Report success of the latest request on `peer`, for callers without its lease. Unknown peers are ignored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.aio import Sink
+from subnet.authorizers import AuthorizerBase
 from subnet.chat import ChatDelta, ChatRequest, ChatUsage, EmbeddingsRequest, EmbeddingsResponse
 from subnet.errors import InvalidRequest, Unauthorized
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import DEFAULT_PLACEMENT, NodeInfo, Placement
 from subnet.tensors import TokenIds
-from subnet.wire.messages import Accepted, Generate
-
-Check = Callable[[Accepted], Awaitable[None]]
+from subnet.wire.messages import Generate
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -44,7 +43,7 @@ class Protocol(ABC):
         return 0.0
 
     def placement(self, model: str) -> Placement:
-        """Return the priority and weight of `model` on this node."""
+        """Return the place that the operator gave to `model` on this node."""
         return DEFAULT_PLACEMENT
 
     @abstractmethod
@@ -78,32 +77,29 @@ class Protocol(ABC):
         raise InvalidRequest("This model's node does not tokenize.", param="model")
 
     @abstractmethod
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         """Generate tokens. Closing the iterator cancels the work on the node.
 
-        `request` is already signed, if the client signs requests; a node that signs its responses yields an Accepted
-        first. The iterator ends once every choice has its finish_reason.
+        The iterator ends once every choice has its finish_reason.
 
         Raises NodeError (another node may succeed) or RequestError (every node would fail), at any point.
         """
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         """Generate tokens, and call `emit` with each delta as it arrives, without switching tasks.
 
         Cancelling the call cancels the work on the node, and so does an error of `emit`, which is raised here.
 
-        With a `check`, nothing is emitted before it has accepted the node's Accepted; raises Unauthorized if the node
-        sends a delta without one.
+        With an `authorizer`, nothing is emitted before the node has authenticated itself; raises Unauthorized if it
+        does not.
         """
+        if authorizer is not None:
+            raise Unauthorized(f"{self.peer} did not authenticate itself")
         async with aclosing(self.rpc_inference_stream(request)) as stream:
-            async for received in stream:
-                if isinstance(received, Delta):
-                    if check is not None:
-                        raise Unauthorized(f"{self.peer} did not authenticate itself")
-                    emit(received)
-                elif check is not None:
-                    await check(received)
-                    check = None
+            async for delta in stream:
+                emit(delta)
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:
         """Answer a conversation or continue a prompt, and call `emit` with each delta as it arrives.

@@ -10,7 +10,7 @@ from typing import Self
 from subnet.aio import Sink
 from subnet.errors import Unauthorized
 from subnet.generation import Delta
-from subnet.wire.messages import Reply
+from subnet.wire.messages import Reply, Signed
 
 
 class Call:
@@ -28,7 +28,7 @@ class Call:
         self.number = number
         self.on_delta: Sink[Delta] = self._buffer
         self._peer = peer
-        self._reply: Reply | None = None
+        self._reply: Reply | Signed | None = None
         self._unfinished = set(choices)
         self._buffered: list[Delta] = []
         self._error: Exception | None = None
@@ -52,7 +52,7 @@ class Call:
         for delta in buffered:
             emit(delta)
 
-    def set_reply(self, reply: Reply) -> None:
+    def set_reply(self, reply: Reply | Signed) -> None:
         self._reply = reply
         self._wake()
 
@@ -69,8 +69,8 @@ class Call:
         self._error = self._error or error
         self._wake()
 
-    async def reply(self) -> Reply:
-        """Wait for the node's reply. Raises the error of a failed call."""
+    async def reply(self) -> Reply | Signed:
+        """Wait for the node's reply, whose signature is not checked yet. Raises the error of a failed call."""
         while self._reply is None:
             await self._wait()
         return self._reply

@@ -45,6 +45,7 @@ from subnet.wire.messages import (
     Message,
     Reply,
     ScoreReply,
+    Signed,
     TokenizeReply,
 )
 from subnet.wire.outbox import Outbox
@@ -60,11 +61,13 @@ _MAX_LATE_ROWS = 1 << 19
 class Connection:
     """Dispatches the messages of a node to the calls that they belong to. A failed connection is never used again.
 
-    `last_received` is the time of the last message, by time.monotonic; 0 before the first.
+    `last_received` is the time of the last message, by time.monotonic; 0 before the first. `node` is the id of the node
+    at the other end, which it has proved; None as long as it has not.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, peer: str) -> None:
         self.last_received = 0.0
+        self.node: str | None = None
         self._socket = socket
         self._peer = peer
         self._calls: dict[int, Call] = {}
@@ -153,7 +156,16 @@ class Connection:
         match message:
             case Deltas():
                 self._dispatch(message)
-            case InfoReply() | ArtefactReply() | EmbedReply() | ScoreReply() | TokenizeReply() | Accepted() | Failed():
+            case (
+                InfoReply()
+                | ArtefactReply()
+                | EmbedReply()
+                | ScoreReply()
+                | TokenizeReply()
+                | Accepted()
+                | Failed()
+                | Signed()
+            ):
                 if (call := self._calls.get(message.call)) is None:
                     self._count_late_message(message.call)
                 else:
@@ -161,8 +173,10 @@ class Connection:
             case _:
                 raise WireError(f"{self._peer} sent an unexpected {type(message).__name__}: only clients send it")
 
-    def _answer(self, call: Call, message: Reply | Failed) -> None:
-        if not isinstance(message, Accepted):
+    def _answer(self, call: Call, message: Reply | Signed | Failed) -> None:
+        # What is signed is decoded after its signature was checked; the type of a frame is in its header.
+        kind = frames.type_of(message.content) if isinstance(message, Signed) else type(message)
+        if kind is not Accepted:
             del self._calls[call.number]
         if isinstance(message, Failed):
             call.fail(from_code(message.code, message.message, retry_after=message.retry_after, param=message.param))

@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subnet.aio import Sink, stream_from_callback
+from subnet.authorizers import AuthorizerBase
 from subnet.engines.base import Engine
 from subnet.engines.job import to_job, to_text, to_texts
 from subnet.errors import NodeBusy, NodeError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.node_info import NodeInfo
-from subnet.protocols.base import Check, Protocol
+from subnet.protocols.base import Protocol
 from subnet.tensors import TokenIds, pack
 from subnet.version import VERSION
-from subnet.wire.messages import Accepted, EmbedRequest, Generate, ScoreRequest
+from subnet.wire.messages import EmbedRequest, Generate, ScoreRequest
 
 
 class InProcessProtocol(Protocol):
-    """Node that runs `engine` in this process. Requests and responses are not signed.
+    """Node that runs `engine` in this process, so that requests and responses need no signatures.
 
     The engine is entered during the first health check, and exited in aclose().
     """
@@ -68,10 +69,12 @@ class InProcessProtocol(Protocol):
     async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
         return await self._engine.tokenize(texts)
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         return stream_from_callback(partial(self.rpc_inference, request))
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         self._check(request.model)
         job = to_job(request, self._engine.capabilities)
         needed = len(job.starts)

@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.aio import Sink
 from subnet.authorizers import AuthorizerBase
-from subnet.errors import NodeLost
+from subnet.errors import NodeLost, Unauthorized
 from subnet.generation import Delta, FinishReason, TokenLogprobs
 from subnet.node_info import Capabilities, ModelCard, NodeInfo, TokenizerArtefact, digest
 from subnet.protocols.base import Protocol
 from subnet.tensors import TokenIds, unpack
+from subnet.wire import frames
 from subnet.wire.messages import Accepted, ChoiceStart, Generate
 
 BYTE_LEVEL = TokenizerArtefact(
@@ -73,6 +75,8 @@ class MockProtocol(Protocol):
     If `capabilities` include embeddings, the embedding of a text depends only on its tokens; if they include prompt
     logprobs, every token has a logprob of -1. Both first play the pauses and exceptions of a script that is not
     callable.
+
+    With an `authorizer`, `rpc_inference` exchanges signatures with that of the client.
 
     `requests` are the requests received, `open` counts running streams, and `cancelled` those closed before their end.
     """
@@ -140,15 +144,30 @@ class MockProtocol(Protocol):
             TokenLogprobs(-1.0, tuple(range(token, token + width)), (-1.0,) * width) for token in tokens[1:].tolist()
         ]
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
+        if authorizer is not None or self._authorizer is not None:
+            await self._authenticate(request, authorizer)
+        await super().rpc_inference(request, emit)
+
+    async def _authenticate(self, request: Generate, client: AuthorizerBase | None) -> None:
+        """Exchange signatures, as a client with the authorizer `client` and a node do over the wire."""
+        if client is None:
+            raise Unauthorized("the message is not signed, but a shared secret is required")
+        if self._authorizer is None:
+            raise Unauthorized(f"{self.peer} did not authenticate itself")
+        content, reply = frames.encode(request), frames.encode(Accepted(request.call))
+        auth = await client.sign_request(content, self.peer)
+        await self._authorizer.validate_request(content, auth)
+        await client.validate_response(reply, await self._authorizer.sign_response(reply, auth), auth)
+
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)
         self.open += 1
         ended = False
         positions = {start.choice: _Position(start, request.sampling.max_tokens) for start in request.starts}
         try:
-            if self._authorizer is not None:
-                await self._authorizer.validate_request(request)
-                yield await self._authorizer.sign_response(Accepted(request.call), request)
             for step in self.script(request) if callable(self.script) else self.script:
                 if isinstance(step, Exception):
                     ended = True

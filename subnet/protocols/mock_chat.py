@@ -13,7 +13,7 @@ from subnet.generation import Delta
 from subnet.node_info import Capabilities, Modality, ModelCard, NodeInfo
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import Pause, Pauses
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 
 ChatStep = str | ChatDelta | Pause | Exception
 ChatScript = Sequence[ChatStep] | Callable[[ChatRequest], Sequence[ChatStep]]
@@ -69,7 +69,7 @@ class MockChatProtocol(Protocol):
     async def rpc_artefact(self, sha256: str) -> bytes:
         raise NodeError(f"{self.peer} has no tokenizer")
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         raise InvalidRequest("This model accepts chat messages only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:

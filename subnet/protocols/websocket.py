@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from subnet.aio import Sink, stream_from_callback
 from subnet.authorizers import AuthorizerBase
-from subnet.authorizers.base import RequestT
-from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, WireError
+from subnet.errors import InvalidRequest, NodeLost, NodeTimeout, Unauthorized, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.http.lookup import SYSTEM_NAMES, Names, tcp_connector
 from subnet.node_info import NodeInfo, digest
-from subnet.protocols.base import Check, Protocol
+from subnet.protocols.base import Protocol
+from subnet.protocols.call import Call
 from subnet.protocols.client_connection import Connection
 from subnet.tensors import Tensor, TokenIds, pack, token_ids, unpack
 from subnet.wire import frames
@@ -34,6 +34,7 @@ from subnet.wire.messages import (
     Accepted,
     ArtefactReply,
     ArtefactRequest,
+    Auth,
     EmbedReply,
     EmbedRequest,
     Generate,
@@ -41,13 +42,15 @@ from subnet.wire.messages import (
     InfoRequest,
     Message,
     Reply,
+    Request,
     ScoreReply,
     ScoreRequest,
+    Signed,
     TokenizeReply,
     TokenizeRequest,
 )
 
-ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply, TokenizeReply)
+ReplyT = TypeVar("ReplyT", InfoReply, ArtefactReply, EmbedReply, ScoreReply, TokenizeReply, Accepted)
 
 PATH = "/subnet"
 # An unreachable peer does not answer the closing handshake, and a new connection must not wait for it. In seconds.
@@ -57,7 +60,11 @@ _CLOSE_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=0.5)
 class WebSocketProtocol(Protocol):
     """Subnet node at `url` (http://host:port). Connects on first use, and again after a loss; close with aclose().
 
-    `authorizer` signs and validates all calls except rpc_inference, whose requests the session signs.
+    `authorizer` signs and validates all calls; rpc_inference may have one of its own. Before anything else is sent over
+    a connection, the node has to prove its id, for which all requests are signed.
+
+    `models` are the models to serve, each with the node's own name for it; none: all of the node's.
+
     `connect_timeout` applies to connecting, `call_timeout` to rpc_info, rpc_artefact and rpc_tokenize. `heartbeat` is
     the interval of pings; a peer that does not answer one within half an interval is lost. All times are in seconds.
     `names` resolves the host name.
@@ -68,6 +75,7 @@ class WebSocketProtocol(Protocol):
         url: str,
         authorizer: AuthorizerBase | None = None,
         *,
+        models: Mapping[str, str] | None = None,
         connect_timeout: float = 3.0,
         call_timeout: float = 10.0,
         heartbeat: float = 5.0,
@@ -75,6 +83,7 @@ class WebSocketProtocol(Protocol):
     ) -> None:
         self.peer = url.rstrip("/")
         self._authorizer = authorizer
+        self._models = models or {}
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._heartbeat = heartbeat
@@ -89,7 +98,21 @@ class WebSocketProtocol(Protocol):
 
     async def rpc_info(self) -> NodeInfo:
         async with self._with_call_timeout("rpc_info"):
-            return (await self._call(InfoRequest(0), InfoReply)).info
+            return self._select((await self._call(InfoRequest(0), InfoReply)).info)
+
+    def _select(self, info: NodeInfo) -> NodeInfo:
+        """Return the description with the models to serve. Raises WireError for a model that takes no token ids."""
+        if any(card.lane != "token" for card in info.cards):
+            raise WireError(f"{self.peer} claims to serve a model on another lane than that of token ids")
+        if not self._models:
+            return info
+        cards = {card.id: card for card in info.cards}
+        found = ((name, cards.get(own)) for name, own in self._models.items())
+        selected = tuple(msgspec.structs.replace(card, id=name) for name, card in found if card is not None)
+        return msgspec.structs.replace(info, cards=selected)
+
+    def _own_name(self, model: str | None) -> str | None:
+        return model if model is None else self._models.get(model, model)
 
     async def rpc_artefact(self, sha256: str) -> bytes:
         async with self._with_call_timeout("rpc_artefact"):
@@ -102,14 +125,16 @@ class WebSocketProtocol(Protocol):
         vectors = []
         for first in range(0, len(inputs), MAX_TEXTS):
             texts = tuple(pack(text) for text in inputs[first : first + MAX_TEXTS])
-            reply = await self._call(EmbedRequest(model=model, inputs=texts), EmbedReply)
+            reply = await self._call(EmbedRequest(model=self._own_name(model), inputs=texts), EmbedReply)
             vectors.append(self._vectors(reply.embeddings, len(texts)))
         if len({array.shape[1] for array in vectors}) > 1:
             raise WireError(f"{self.peer} returned embeddings of different sizes")
         return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     async def rpc_score(self, tokens: TokenIds, width: int, model: str | None = None) -> list[TokenLogprobs]:
-        reply = await self._call(ScoreRequest(model=model, tokens=pack(tokens), width=width), ScoreReply)
+        reply = await self._call(
+            ScoreRequest(model=self._own_name(model), tokens=pack(tokens), width=width), ScoreReply
+        )
         widths = reply.logprobs.widths
         if len(widths) != len(tokens) - 1:
             raise WireError(f"{self.peer} returned {len(widths)} logprobs for {len(tokens)} tokens")
@@ -142,36 +167,78 @@ class WebSocketProtocol(Protocol):
             raise WireError(f"{self.peer} returned embeddings that are not finite")
         return vectors.astype(np.float32)
 
-    async def _call(self, request: RequestT, kind: type[ReplyT]) -> ReplyT:
-        """Sign and send `request`, and return the validated reply."""
-        connection = await self._connect()
-        request = await self._sign(request)
+    async def _call(self, request: Request, kind: type[ReplyT]) -> ReplyT:
+        """Send `request`, and return the validated reply."""
+        connection, authorizer = await self._connect(), self._authorizer
+        node = connection.node or ""
+        if authorizer is not None and not isinstance(request, InfoRequest):
+            node = await self._identify(connection, authorizer)
         with connection.open_call() as call:
-            _post(connection, msgspec.structs.replace(request, call=call.number))
-            reply = await call.reply()
-        if not isinstance(reply, kind):
-            raise WireError(f"{self.peer} sent an unexpected reply to {type(request).__name__}: {type(reply).__name__}")
-        if self._authorizer is not None and not isinstance(reply, ArtefactReply):
-            await self._authorizer.validate_response(reply, request)
+            auth = await self._send(connection, call, request, authorizer, node)
+            reply = await self._receive(call, kind, authorizer, auth)
+        if isinstance(reply, InfoReply) and authorizer is not None:
+            connection.node = connection.node or reply.info.node_id
         return reply
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
-        return stream_from_callback(partial(self._push, request))
+    async def _identify(self, connection: Connection, authorizer: AuthorizerBase) -> str:
+        """Return the id of the node at the other end of a connection. It is asked for it once. Raises Unauthorized."""
+        if connection.node is None:
+            async with self._with_call_timeout("rpc_info"):
+                with connection.open_call() as call:
+                    auth = await self._send(connection, call, InfoRequest(0), authorizer, "")
+                    info = (await self._receive(call, InfoReply, authorizer, auth)).info
+            connection.node = connection.node or info.node_id
+        return connection.node
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
-        connection = await self._connect()
+    async def _send(
+        self, connection: Connection, call: Call, request: Request, authorizer: AuthorizerBase | None, node: str
+    ) -> Auth | None:
+        """Queue a request as that of `call`, signed for `node` if there is an authorizer. Returns the signature.
+
+        Raises InvalidRequest if it cannot be encoded: neither node nor connection is at fault.
+        """
+        message: Message = msgspec.structs.replace(request, call=call.number)
+        auth = None
+        try:
+            if authorizer is not None:
+                content = frames.encode(message)
+                auth = await authorizer.sign_request(content, node)
+                message = Signed(call.number, auth, content)
+            connection.post(message)
+        except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
+            raise InvalidRequest(f"The request cannot be sent: {error}") from error
+        return auth
+
+    async def _receive(
+        self, call: Call, kind: type[ReplyT], authorizer: AuthorizerBase | None, auth: Auth | None
+    ) -> ReplyT:
+        """Wait for the reply to the request that was signed with `auth`. Raises Unauthorized if it must be signed."""
+        reply = await call.reply()
+        if isinstance(reply, Signed) and authorizer is not None and auth is not None:
+            await authorizer.validate_response(reply.content, reply.auth, auth)
+            reply = _reply_in(reply)
+        elif authorizer is not None and not isinstance(reply, ArtefactReply):
+            raise Unauthorized("the message is not signed, but a shared secret is required")
+        if not isinstance(reply, kind):
+            raise WireError(f"{self.peer} sent an unexpected reply: {type(reply).__name__}, not {kind.__name__}")
+        return reply
+
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
+        return stream_from_callback(partial(self.rpc_inference, request))
+
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
+        connection, authorizer = await self._connect(), authorizer or self._authorizer
+        if self._models:
+            request = msgspec.structs.replace(request, model=self._own_name(request.model))
+        node = "" if authorizer is None else await self._identify(connection, authorizer)
         with connection.open_call(start.choice for start in request.starts) as call:
-            _post(connection, msgspec.structs.replace(request, call=call.number))
-            if check is not None:
-                await check(_expect_accepted(await call.reply()))
+            auth = await self._send(connection, call, request, authorizer, node)
+            if authorizer is not None:
+                await self._receive(call, Accepted, authorizer, auth)
             call.forward_to(emit)
             await call.finished()
-
-    async def _push(self, request: Generate, emit: Sink[Accepted | Delta]) -> None:
-        async def check(accepted: Accepted) -> None:
-            emit(accepted)
-
-        await self.rpc_inference(request, emit, check)
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
@@ -209,9 +276,6 @@ class WebSocketProtocol(Protocol):
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NodeLost(f"cannot connect to {self.peer}: {_reason(error)}") from error
 
-    async def _sign(self, request: RequestT) -> RequestT:
-        return request if self._authorizer is None else await self._authorizer.sign_request(request)
-
     @asynccontextmanager
     async def _with_call_timeout(self, what: str) -> AsyncIterator[None]:
         try:
@@ -221,18 +285,11 @@ class WebSocketProtocol(Protocol):
             raise NodeTimeout(f"{what} of {self.peer} timed out after {self._call_timeout:g} s") from error
 
 
-def _post(connection: Connection, message: Message) -> None:
-    """Queue `message`. Raises InvalidRequest if it cannot be encoded: neither node nor connection is at fault."""
-    try:
-        connection.post(message)
-    except (WireError, OverflowError, UnicodeEncodeError, TypeError) as error:
-        raise InvalidRequest(f"The request cannot be sent: {error}") from error
-
-
-def _expect_accepted(reply: Reply) -> Accepted:
-    if not isinstance(reply, Accepted):
-        raise WireError(f"unexpected reply to Generate: {type(reply).__name__}")
-    return reply
+def _reply_in(signed: Signed) -> Reply:
+    message = frames.decode_content(signed)
+    if not isinstance(message, Reply):
+        raise WireError(f"unexpected {type(message).__name__}: only clients send it")
+    return message
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 Unknown fields are ignored, and an unknown type raises UnknownFrame, so that a peer may have a newer version. All other
 frames that cannot be decoded raise WireError, and so does an unknown field in a frame of more than 1 MiB: it could take
-seconds to skip.
+seconds to skip. The content of a Signed message is such a frame, too.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from subnet.wire.messages import (
     InfoReply,
     InfoRequest,
     Message,
+    Reply,
+    Request,
     ScoreReply,
     ScoreRequest,
+    Signed,
     TokenizeReply,
     TokenizeRequest,
 )
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 32 * 1024 * 1024
 """Limit of a frame's size in bytes."""
 
@@ -63,6 +66,7 @@ _TYPES: dict[int, type[Message]] = {
     13: ScoreReply,
     14: TokenizeRequest,
     15: TokenizeReply,
+    16: Signed,
 }
 _HEADERS = {message_type: bytes((VERSION, number)) for number, message_type in _TYPES.items()}
 
@@ -82,6 +86,13 @@ _STRICT_DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, me
 _ENCODER = msgspec.msgpack.Encoder()
 
 
+class _Call(msgspec.Struct):
+    call: int
+
+
+_CALL_DECODER = msgspec.msgpack.Decoder(_Call)
+
+
 class UnknownFrame(WireError):
     """Raised for a frame of an unknown type, which a newer version may define."""
 
@@ -97,18 +108,41 @@ def encode(message: Message) -> bytes:
 
 def decode(frame: bytes) -> Message:
     """Decode a frame. Raises UnknownFrame for an unknown type, and WireError for any other invalid frame."""
+    message_type = type_of(frame)
+    decoders = _DECODERS if len(frame) <= _LENIENT_SIZE else _STRICT_DECODERS
+    try:
+        return decoders[frame[1]].decode(memoryview(frame)[2:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"invalid {message_type.__name__} frame: {error}") from error
+
+
+def type_of(frame: bytes) -> type[Message]:
+    """Return the type of a frame's message, without decoding it. Raises the same errors as `decode`."""
     if len(frame) < 2 or len(frame) > MAX_FRAME:
         raise WireError(f"invalid frame size: {len(frame)} bytes")
     if frame[0] != VERSION:
         raise WireError(f"unsupported wire version {frame[0]}: expected {VERSION}")
-    decoder = _DECODERS.get(frame[1])
-    if decoder is None:
+    message_type = _TYPES.get(frame[1])
+    if message_type is None:
         raise UnknownFrame(f"unknown frame type {frame[1]}")
+    if len(frame) >= _LIMITS[frame[1]]:
+        raise WireError(f"invalid {message_type.__name__} frame: {len(frame)} bytes exceed the maximum")
+    return message_type
+
+
+def call_of(frame: bytes) -> int:
+    """Return the call of a frame that is not Deltas, without keeping anything else of it. Raises WireError."""
     if len(frame) > _LENIENT_SIZE:
-        if len(frame) >= _LIMITS[frame[1]]:
-            raise WireError(f"invalid {_TYPES[frame[1]].__name__} frame: {len(frame)} bytes exceed the maximum")
-        decoder = _STRICT_DECODERS[frame[1]]
+        raise WireError(f"a frame of {len(frame)} bytes is not signed")
     try:
-        return decoder.decode(memoryview(frame)[2:])
+        return _CALL_DECODER.decode(memoryview(frame)[2:]).call
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"invalid {_TYPES[frame[1]].__name__} frame: {error}") from error
+        raise WireError(f"invalid {type_of(frame).__name__} frame: {error}") from error
+
+
+def decode_content(signed: Signed) -> Request | Reply:
+    """Decode the content of a message whose signature was checked. Raises WireError if it belongs to another call."""
+    message = decode(signed.content)
+    if not isinstance(message, Request | Reply) or message.call != signed.call:
+        raise WireError(f"invalid Signed frame: unexpected {type(message).__name__} in it")
+    return message

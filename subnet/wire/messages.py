@@ -3,7 +3,8 @@
 Each message belongs to a call, whose number `call` the client chooses and which is unique on its connection. The client
 starts a call with InfoRequest, ArtefactRequest, EmbedRequest, ScoreRequest, TokenizeRequest or Generate, and may Cancel
 it. The node ends it with the reply of the same name, with Failed or, after Accepted, with the delta that finishes the
-last choice.
+last choice. With an authorizer, requests and replies are sent as the content of Signed messages; an ArtefactReply,
+which is checked by its digest, and all other messages are not signed.
 """
 
 from __future__ import annotations
@@ -23,29 +24,42 @@ _Sha256 = Annotated[str, Meta(max_length=64)]
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Signature of a message. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch."""
+    """Signature of a message, which covers all other fields of this object and the content.
+
+    `node` is the id of the node that a request is meant for, "" in a response, and in the InfoRequest that asks for the
+    id. `nonce` is fresh random bytes; `time` is in seconds since the Unix epoch.
+    """
 
     scheme: Annotated[str, Meta(max_length=64)]
+    node: Annotated[str, Meta(max_length=256)] = ""
     nonce: Annotated[bytes, Meta(max_length=64)]
     time: float
-    signature: Annotated[bytes, Meta(max_length=256)]
+    signature: Annotated[bytes, Meta(max_length=4096)]
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Signed request or reply. `content` is the frame of the message, which belongs to the same `call`.
+
+    The signature is of these bytes, so that nothing of a stranger's message has to be decoded to check it.
+    """
+
+    call: CallNumber
+    auth: Auth
+    content: bytes
 
 
 class InfoRequest(msgspec.Struct, frozen=True):
     call: CallNumber
-    auth: Auth | None = None
 
 
 class InfoReply(msgspec.Struct, frozen=True):
     call: CallNumber
     info: NodeInfo
-    auth: Auth | None = None
 
 
 class ArtefactRequest(msgspec.Struct, frozen=True):
     call: CallNumber
     sha256: _Sha256
-    auth: Auth | None = None
 
 
 class ArtefactReply(msgspec.Struct, frozen=True):
@@ -69,7 +83,6 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
     call: CallNumber = 0
     model: _Name | None
     inputs: Annotated[tuple[Tensor, ...], Meta(max_length=_MAX_TENSORS)]
-    auth: Auth | None = None
 
 
 class EmbedReply(msgspec.Struct, frozen=True):
@@ -77,7 +90,6 @@ class EmbedReply(msgspec.Struct, frozen=True):
 
     call: CallNumber
     embeddings: Tensor
-    auth: Auth | None = None
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +101,6 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: _Name | None
     tokens: Tensor
     width: int
-    auth: Auth | None = None
 
 
 class ScoreReply(msgspec.Struct, frozen=True):
@@ -97,7 +108,6 @@ class ScoreReply(msgspec.Struct, frozen=True):
 
     call: CallNumber
     logprobs: RowLogprobs
-    auth: Auth | None = None
 
 
 MAX_TOKENIZE_TEXTS = 4096
@@ -115,7 +125,6 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     call: CallNumber = 0
     sha256: _Sha256
     texts: Annotated[tuple[str, ...], Meta(max_length=2 * MAX_TOKENIZE_TEXTS)]
-    auth: Auth | None = None
 
 
 class TokenizeReply(msgspec.Struct, frozen=True):
@@ -123,7 +132,6 @@ class TokenizeReply(msgspec.Struct, frozen=True):
 
     call: CallNumber
     tokens: Annotated[tuple[Tensor, ...], Meta(max_length=MAX_TOKENIZE_TEXTS)]
-    auth: Auth | None = None
 
 
 class ChoiceStart(msgspec.Struct, frozen=True):
@@ -146,14 +154,12 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     starts: Annotated[tuple[ChoiceStart, ...], Meta(max_length=2**16)]
     text: str | None = None
-    auth: Auth | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """Confirmation that the node has started on a Generate request. `auth` authenticates the node to the client."""
+    """Confirmation that the node has started on a Generate request. Its signature authenticates the node."""
 
     call: CallNumber
-    auth: Auth | None = None
 
 
 class Deltas(msgspec.Struct, frozen=True, array_like=True):
@@ -212,4 +218,4 @@ class Cancel(msgspec.Struct, frozen=True):
 
 Request = InfoRequest | ArtefactRequest | EmbedRequest | ScoreRequest | TokenizeRequest | Generate
 Reply = InfoReply | ArtefactReply | EmbedReply | ScoreReply | TokenizeReply | Accepted
-Message = Request | Reply | Deltas | Failed | Cancel
+Message = Request | Reply | Signed | Deltas | Failed | Cancel

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from subnet.errors import WireError
 from subnet.wire import columns, frames
-from subnet.wire.messages import Accepted, Deltas
+from subnet.wire.messages import Accepted, Deltas, Signed
 from tests.faults.sockets import close, read_frame, reset, write_frame
 from tests.faults.trap import Trap
 
@@ -146,6 +146,8 @@ class Link:
             return None
         if isinstance(message, Accepted):
             return 0
+        if isinstance(message, Signed):
+            return 0 if frames.type_of(message.content) is Accepted else None
         if not isinstance(message, Deltas):
             return None
         rows = list(columns.unpack(message))

@@ -1,1 +1,1 @@
-"""Attacks by clients, nodes and upstream servers on real processes, and fuzzing of what decodes their bytes."""
+"""Attacks by clients, nodes and upstream servers, beside somebody who must not notice, and fuzzing of decoders."""

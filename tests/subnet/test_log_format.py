@@ -26,6 +26,7 @@ def line(message: str, *arguments: object, error: BaseException | None = None) -
         ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
         ("\x9b31m\x7f\x00", "\\x9b31m\\x7f\\x00"),
         ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("\u65e5\u202egnp.exe", "\u65e5\\u202egnp.exe"),
     ],
 )
 def test_control_characters_are_escaped(sent: str, logged: str) -> None:

@@ -15,7 +15,7 @@ from subnet.errors import ContextFull
 from subnet.generation import Delta
 from subnet.node_info import short
 from subnet.pool.lease import Lease
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,4 @@ class TokenAttempt(Attempt[Delta]):
 
     async def _send(self, request: Generate, emit: Sink[Delta]) -> None:
         """Send one request. With an authorizer, no delta is accepted before the node has authenticated itself."""
-        protocol, authorizer = self.lease.remote.protocol, self._authorizer
-        if authorizer is None:
-            return await protocol.rpc_inference(request, emit)
-        signed = await authorizer.sign_request(request)
-
-        async def check(accepted: Accepted) -> None:
-            await authorizer.validate_response(accepted, signed)
-
-        return await protocol.rpc_inference(signed, emit, check)
+        await self.lease.remote.protocol.rpc_inference(request, emit, self._authorizer)

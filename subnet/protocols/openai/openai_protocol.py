@@ -30,7 +30,7 @@ from subnet.protocols.openai.embeddings import post_embeddings
 from subnet.protocols.openai.model_catalog import ModelCatalog
 from subnet.protocols.openai.quirks import quirks_for
 from subnet.version import VERSION
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 
 # Errors of servers that reject a trailing assistant message: Anthropic, Mistral, llama-server, chat templates.
 _PREFILL_ERROR = re.compile(r"prefill|prefix|last (role|message)|must end with|assistant", re.IGNORECASE)
@@ -79,7 +79,7 @@ class OpenAIProtocol(Protocol):
     async def rpc_artefact(self, sha256: str) -> bytes:
         raise NodeError(f"{self.peer} does not provide a tokenizer")
 
-    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         raise InvalidRequest("This model accepts messages and text only, not token ids.", param="model")
 
     async def rpc_chat(self, request: ChatRequest, emit: Sink[ChatDelta]) -> ChatUsage | None:

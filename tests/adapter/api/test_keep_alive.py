@@ -21,7 +21,7 @@ from subnet.generation import Delta
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import MockProtocol
 from subnet.protocols.mock_chat import MockChatProtocol
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 from tests.adapter.server.test_disconnect import NO_TIMEOUTS
 from tests.fakes import ASK, events_of, gateway, saying
 
@@ -39,7 +39,7 @@ class Gated(MockProtocol):
         self.may = asyncio.Semaphore(0)
         self._error = error
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         await self.may.acquire()
         if self._error is not None:
             raise self._error
@@ -188,7 +188,7 @@ async def test_while_text_is_held_back() -> None:
     may = asyncio.Semaphore(0)
 
     class Holding(MockProtocol):
-        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
             yield Delta(0, list(b"ab"))
             await may.acquire()
             yield Delta(0, list(b"c"), finish_reason="stop")

@@ -96,7 +96,6 @@ def test_the_end_of_the_help(module: str, name: str) -> None:
         (("serve", "--model", "x"), "adapter serve: --model is an option of `adapter up`; serve takes --node URL\n"),
         (("nodes", "--node=x"), "adapter nodes: --node is an option of `adapter up` and `adapter serve`\n"),
         (("up", "--url", "x"), "adapter up: --url is an option of `adapter nodes`\n"),
-        (("serve", "--strict"), "adapter serve: --strict: expected true or false, for example --strict yes\n"),
         (("serve", "--port"), "adapter serve: --port: expected an integer from 0 to 65535\n"),
         (("serve", "--node"), "adapter serve: --node: expected URL\n"),
         (("sevre",), "adapter: unknown command 'sevre'; did you mean 'serve'?\n"),

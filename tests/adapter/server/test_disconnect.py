@@ -15,7 +15,7 @@ from subnet import Limits
 from subnet.generation import Delta
 from subnet.node_info import TokenizerArtefact
 from subnet.protocols.mock import BYTE_LEVEL, MockProtocol, Pause, Step
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 from tests.fakes import ASK, gateway
 
 # No timeout of the gateway may end what the disconnect should end.
@@ -34,7 +34,7 @@ class Watched(MockProtocol):
         self.began = asyncio.Event()
         self.closed = asyncio.Event()
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         self.began.set()
         try:
             async with aclosing(super().rpc_inference_stream(request)) as deltas:
@@ -208,7 +208,7 @@ async def test_other_clients_are_not_affected() -> None:
     proceed = asyncio.Event()
 
     class Waits(MockProtocol):
-        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
             yield Delta(0, [65])
             await proceed.wait()
             yield Delta(0, [66], finish_reason="stop")

@@ -18,7 +18,7 @@ import pytest
 from adapter.server.protocol import HttpProtocol
 from subnet.generation import Delta
 from subnet.protocols.mock import MockProtocol, Pause
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 from tests.adapter.server.test_disconnect import NO_TIMEOUTS, Watched, Wordy
 from tests.fakes import ASK, events_of, gateway, saying
 
@@ -147,7 +147,7 @@ class Waiting(MockProtocol):
         super().__init__()
         self._may = may
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         yield Delta(0, [65])
         await self._may.acquire()
         yield Delta(0, [66], finish_reason="stop")

@@ -10,13 +10,13 @@ import pytest
 
 from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.aio import Sink
+from subnet.authorizers import AuthorizerBase
 from subnet.client.race import Hedger
 from subnet.client.timeouts import Limits
 from subnet.errors import EngineFailed, NodeError
 from subnet.generation import Delta
 from subnet.pool.deployment import Deployment
 from subnet.pool.node import RemoteNode
-from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause
 from subnet.wire.messages import Generate
 
@@ -151,7 +151,9 @@ class Lingering(MockProtocol):
         super().__init__([], peer=peer)
         self.called, self.cancelling, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         self.called.set()
         try:
             await asyncio.Event().wait()

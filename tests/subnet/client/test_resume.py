@@ -18,7 +18,7 @@ from subnet.generation import Grammar, Job, Start, TokenLogprobs
 from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
 from subnet.tensors import token_ids, unpack
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 
 QUICK = Limits(first_token_timeout=5.0, inter_token_timeout=5.0, backoff=0.001, max_attempts=3)
 PROMPT = list(b"a prompt")
@@ -47,7 +47,7 @@ class EngineProtocol(Protocol):
     async def rpc_artefact(self, sha256: str) -> bytes:
         return self._engine.artefact
 
-    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+    async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)
         left = self._losses.pop(0) if self._losses else None
         deltas: asyncio.Queue[Delta] = asyncio.Queue()

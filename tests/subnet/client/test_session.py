@@ -11,6 +11,7 @@ import pytest
 
 from subnet import Limits, MockProtocol, RemoteManager, Sampling, Session, SessionManager, TokenAuthorizer
 from subnet.aio import Sink
+from subnet.authorizers import AuthorizerBase
 from subnet.errors import (
     EngineFailed,
     FirstTokenTimeout,
@@ -27,7 +28,6 @@ from subnet.errors import (
 )
 from subnet.generation import Delta, Grammar, TokenLogprobs
 from subnet.node_info import Capabilities, NodeInfo
-from subnet.protocols.base import Check
 from subnet.protocols.mock import Pause, Step
 from subnet.tensors import unpack
 from subnet.wire.messages import Generate
@@ -140,18 +140,6 @@ async def test_max_tokens_across_a_failover() -> None:
     assert deltas[-1].finish_reason == "length"
 
 
-async def test_an_invalid_request_is_not_retried() -> None:
-    """InvalidRequest from a node is raised without a retry and does not open the node's breaker."""
-    node = MockProtocol([InvalidRequest("no")], peer="a")
-    async with subnet(node, MockProtocol([10], peer="b")) as manager:
-        for _ in range(5):
-            with pytest.raises(InvalidRequest):
-                await generated(manager)
-            await generated(manager)
-        assert manager.remotes[0].deployment(None).breaker.state(0) == "closed"
-    assert len(node.requests) == 5
-
-
 @pytest.mark.parametrize(
     ("script", "limits", "error", "message"),
     [
@@ -192,7 +180,9 @@ async def test_timeouts(script: list[Step], limits: Limits, error: type[SubnetEr
 class Truncating(MockProtocol):
     """Node that ends the stream after one token, without a finish reason."""
 
-    async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+    async def rpc_inference(
+        self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+    ) -> None:
         emit(Delta(0, [10]))
 
 
@@ -407,9 +397,11 @@ async def test_closing_while_a_failed_attempt_is_ending() -> None:
     cancelled = asyncio.Event()
 
     class Slow(MockProtocol):
-        async def rpc_inference(self, request: Generate, emit: Sink[Delta], check: Check | None = None) -> None:
+        async def rpc_inference(
+            self, request: Generate, emit: Sink[Delta], authorizer: AuthorizerBase | None = None
+        ) -> None:
             try:
-                await super().rpc_inference(request, emit, check)
+                await super().rpc_inference(request, emit, authorizer)
             finally:
                 cancelled.set()
                 await asyncio.sleep(0.05)

@@ -176,7 +176,10 @@ async def test_a_secret_is_required() -> None:
                     await remote.rpc_info()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\x01", b"\x01\x05garbage", b"\x63\x01\x80", bytes((1, 7)) + b"\x80"])
+V = bytes((frames.VERSION,))
+
+
+@pytest.mark.parametrize("garbage", [b"", V, V + b"\x05garbage", b"\x63\x01\x80", V + b"\x07\x80", V + b"\x10garbage"])
 async def test_malformed_frames_close_the_connection(garbage: bytes) -> None:
     """A malformed frame closes its connection with a reason; other connections are not affected."""
     async with node() as (_, address), sessions(address) as manager:

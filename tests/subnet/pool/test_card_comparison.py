@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from subnet import MockProtocol, RemoteManager, SessionManager
 from subnet.errors import NodeLost, NoNodeAvailable
-from subnet.node_info import Capabilities, ModelCard
+from subnet.node_info import Capabilities, ModelCard, Placement
 from subnet.pool.lease import Lease
 from subnet.pool.requirements import Requirements
+from subnet.tensors import TokenIds, token_ids
 from tests.subnet.pool.test_remote_manager import Clock, ManualNode, managing, until
 
 A, B, C = "template a", "template b", "template c"
@@ -81,35 +84,84 @@ async def test_the_reference_is_the_first_in_the_order_of_the_table() -> None:
         assert peers_of(manager) == {"1"}
 
 
-async def test_the_reference_holds_while_a_healthy_node_has_it(caplog: pytest.LogCaptureFixture) -> None:
-    """A node before it that comes back with another card does not replace it. It moves on when no node has had it for
-    some seconds: a node that is lost for a moment keeps it.
-    """
-    first, second, clock = ManualNode("1", A), ManualNode("2", B), Clock()
-    async with RemoteManager([first, second], probe_interval=60, health_check_timeout=60, clock=clock) as manager:
-        (await first.health_check()).set_exception(NodeLost("gone"))
+async def test_the_first_in_the_table_is_the_reference_also_if_it_comes_later() -> None:
+    """Which of two nodes was up first when the gateway started does not matter; but only the first time."""
+    first, second = ManualNode("1", A), ManualNode("2", B)
+    async with RemoteManager([first, second], probe_interval=60, health_check_timeout=60) as manager:
+        (await first.health_check()).set_exception(NodeLost("still starting"))
         await until(lambda: manager.remotes[0].checked)
         await second.respond()
         await manager.ready("mock")
-        await respond(manager, first)
-        await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
         assert peers_of(manager) == {"2"}
-        manager.lease("mock").failed(NodeLost("the connection broke"))
-        assert states(manager) == {"1": "mismatch", "2": "unreachable"}
-        clock.now += 4
-        await second.respond()
-        await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
-        manager.lease("mock").failed(NodeLost("the connection broke"))
-        clock.now += 6
         await respond(manager, first)
-        await until(lambda: states(manager)["1"] == "mismatch")
-        clock.now += 6
-        await respond(manager, first)
-        await until(lambda: states(manager)["1"] == "healthy")
-        assert peers_of(manager) == {"1"}
-    assert [line for line in caplog.messages if "reference" in line] == [
-        "model mock: the card of 1 is the reference now"
+        await until(lambda: states(manager) == {"1": "healthy", "2": "mismatch"})
+        manager._health_checkers["1"].check_soon()
+        await first.respond(cards=(await node("1", C).rpc_info()).cards)
+        await until(lambda: manager.models()["mock"].chat_template == C)
+        assert states(manager) == {"1": "healthy", "2": "mismatch"}
+
+
+async def test_nobody_takes_over_the_name_of_a_node_that_restarts(caplog: pytest.LogCaptureFixture) -> None:
+    """The reference holds as long as any node may come back with it, however long that takes and whether the node
+    leaves on purpose or dies. When none can, those that have had it decide, though another node is before them.
+    """
+    other, first, second, clock = ManualNode("0", C), ManualNode("1", A), ManualNode("2", A), Clock()
+    nodes = [first, other, second]
+    async with managing(*nodes, clock=clock) as manager:
+        assert states(manager) == {"1": "healthy", "0": "mismatch", "2": "healthy"}
+        manager._health_checkers["1"].check_soon()
+        await first.respond(draining=True)
+        manager.remotes[2].mark_unreachable("died", clock.now)
+        for _ in range(3):
+            clock.now += 3600
+            await respond(manager, other)
+            await until(lambda: states(manager) == {"1": "draining", "0": "mismatch", "2": "unreachable"})
+            assert (peers_of(manager), dict(manager.models())) == (set(), {})
+            with pytest.raises(NoNodeAvailable, match="with the expected tokenizer now"):
+                manager.lease("mock")
+        new = (await node("x", B).rpc_info()).cards
+        manager._health_checkers["2"].check_soon()
+        await second.respond(cards=new)
+        await until(lambda: states(manager)["2"] == "mismatch")
+        await manager.remove("1")
+        assert states(manager) == {"0": "mismatch", "2": "healthy"}
+    assert [line for line in caplog.messages if "reference" in line][:1] == [
+        "model mock: the card of 2 is the reference now"
     ]
+
+
+async def test_the_reference_of_named_nodes_holds_while_a_healthy_node_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    """A named node before it that comes back with another card does not replace it. It moves on to that when no node
+    has had it for some seconds: a node that is lost for a moment keeps it.
+    """
+    first, second, clock = NamedNode("1", A), NamedNode("2", B), Clock()
+    async with managing(first, second, clock=clock) as manager:
+        assert peers_of(manager) == {"1"}
+        manager.remotes[0].mark_unreachable("gone", clock.now)
+        clock.now += 4
+        await respond(manager, second)
+        await until(lambda: states(manager) == {"1": "unreachable", "2": "mismatch"})
+        await respond(manager, first)
+        await until(lambda: states(manager) == {"1": "healthy", "2": "mismatch"})
+        manager.remotes[0].mark_unreachable("gone", clock.now)
+        await respond(manager, second)
+        await until(lambda: manager._cards._references["mock"].lost_at is not None)
+        clock.now += 6
+        await respond(manager, second)
+        await until(lambda: states(manager)["2"] == "healthy")
+        assert peers_of(manager) == {"2"}
+        await respond(manager, first)
+        await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
+    assert [line for line in caplog.messages if "reference" in line][:1] == [
+        "model mock: the card of 2 is the reference now"
+    ]
+
+
+class NamedNode(ManualNode):
+    """A node for which the settings name the model "mock"."""
+
+    def placement(self, model: str) -> Placement:
+        return Placement(named=model == "mock")
 
 
 async def respond(manager: RemoteManager, node: ManualNode) -> None:
@@ -139,15 +191,17 @@ async def test_a_change_right_after_a_removal_is_noticed() -> None:
         assert not manager.models()
 
 
-async def test_a_draining_node_does_not_hold_the_reference() -> None:
-    """A rolling upgrade: when the last node with the old card drains, the new ones take over."""
-    old = ManualNode("1", A)
+async def test_a_draining_node_does_not_hold_the_reference_of_named_nodes() -> None:
+    """A rolling upgrade: when the last node with the old card drains, the new ones that are named take over at once."""
+    old, new, stranger = NamedNode("1", A), NamedNode("3", B), node("2", C)
     async with managing(old, interval=0.01) as manager:
-        manager.add(node("2", B))
-        await until(lambda: states(manager).get("2") == "mismatch")
+        manager.add(stranger)
+        manager.add(new)
+        await new.respond()
+        await until(lambda: states(manager) == {"1": "healthy", "2": "mismatch", "3": "mismatch"})
         await old.respond(draining=True)
-        await until(lambda: states(manager) == {"1": "draining", "2": "healthy"})
-        assert peers_of(manager) == {"2"}
+        await until(lambda: states(manager) == {"1": "draining", "2": "mismatch", "3": "healthy"})
+        assert peers_of(manager) == {"3"}
 
 
 async def test_cards_that_do_the_same_are_the_same() -> None:
@@ -236,15 +290,93 @@ async def test_a_tokenizer_that_cannot_be_fetched() -> None:
         await until(lambda: len(reads) == 2)
 
 
-async def test_a_node_that_changes_to_the_chat_lane() -> None:
-    """A node that was mismatched on the token lane gets requests when it serves the model on the chat lane."""
-    changing = ManualNode("2", B)
-    async with managing(node("1", A), changing) as manager:
+CHAT_CARD = ModelCard(id="mock", context_length=0, tokenizer="", lane="chat")
+
+
+@pytest.mark.parametrize("kind", [ManualNode, NamedNode])
+async def test_a_node_that_changes_to_the_chat_lane(kind: type[ManualNode]) -> None:
+    """A model has one lane, unless the settings name it for nodes of both: then nothing else uses the name."""
+    changing = kind("2", B)
+    async with managing(kind("1", A), changing, node("3", C)) as manager:
         await until(lambda: states(manager)["2"] == "mismatch")
         manager._health_checkers["2"].check_soon()
-        await changing.respond(cards=(ModelCard(id="mock", context_length=0, tokenizer="", lane="chat"),))
-        await until(lambda: states(manager)["2"] == "healthy")
-        assert manager.lease("mock", requirements=Requirements("chat")).remote.peer == "2"
+        await changing.respond(cards=(CHAT_CARD,))
+        if kind is ManualNode:
+            await until(lambda: "on the token lane" in (manager.status(manager.remotes[1]).reason or ""))
+            with pytest.raises(NoNodeAvailable):
+                manager.lease("mock", requirements=Requirements("chat"))
+        else:
+            await until(lambda: states(manager) == {"1": "healthy", "2": "healthy", "3": "mismatch"})
+            assert manager.lease("mock", requirements=Requirements("chat")).remote.peer == "2"
+        assert peers_of(manager) == {"1"}
+
+
+async def test_a_name_of_the_chat_lane() -> None:
+    """A name that a server of the chat lane had first is not taken over by nodes of the token lane, not even while the
+    server is away.
+    """
+    server, clock = ManualNode("1"), Clock()
+    async with managing(clock=clock) as manager:
+        manager.add(server)
+        await server.respond(cards=(CHAT_CARD,))
+        manager.add(node("2", B))
+        await until(lambda: states(manager) == {"1": "healthy", "2": "mismatch"})
+        manager.remotes[0].mark_unreachable("gone", clock.now)
+        manager._on_change()
+        assert (states(manager)["2"], dict(manager.models())) == ("mismatch", {})
+        reason = "the model belongs to 1, which serves it on the chat lane; to use this node, too, name the model in"
+        assert (manager.status(manager.remotes[1]).reason or "").startswith(reason)
+
+
+async def test_a_named_model_without_its_nodes() -> None:
+    """Before any of the nodes that the settings name was reached, nobody serves the model in their place."""
+    named = NamedNode("1", A)
+    async with RemoteManager([node("2", B), named], probe_interval=60, health_check_timeout=60) as manager:
+        await until(lambda: states(manager)["2"] == "mismatch")
+        assert (peers_of(manager), dict(manager.models())) == (set(), {})
+        await named.respond()
+        await until(lambda: states(manager) == {"1": "healthy", "2": "mismatch"})
+        assert peers_of(manager) == {"1"}
+
+
+def serves(manager: RemoteManager, number: int, models: Sequence[str]) -> bool:
+    return [one.model for one in manager.remotes[number].deployments] == models
+
+
+async def test_many_names_do_not_make_a_name_forgotten() -> None:
+    """Nodes that claim hundreds of names cannot make the gateway forget whose a name is."""
+    clock, hostile = Clock(), [ManualNode(str(number), B) for number in range(1, 7)]
+    async with managing(ManualNode("0", A), *hostile, clock=clock) as manager:
+        manager.remotes[0].mark_unreachable("gone", clock.now)
+        (card,) = (await hostile[0].info()).cards
+        for claimed in ([], ["mock"]):
+            for node in hostile:
+                names = [*claimed, *(f"name-{node.peer}-{number}" for number in range(60))]
+                manager._health_checkers[node.peer].check_soon()
+                await node.respond(cards=tuple(replace(card, id=name) for name in names))
+                await until(partial(serves, manager, int(node.peer), names))
+            assert "mock" not in manager.models()
+        assert len(manager._cards._references) == 1 + 6 * 60
+
+
+async def test_texts_are_tokenized_by_nodes_that_serve_them() -> None:
+    """A node that claims the tokenizer of others with a template of its own gets no texts of prompts."""
+
+    class Tokenizing(MockProtocol):
+        texts: Sequence[str] = ()
+
+        async def rpc_tokenize(self, texts: Sequence[str], sha256: str) -> list[TokenIds]:
+            self.texts = texts
+            return [token_ids([1]) for _ in texts]
+
+    honest, hostile = Tokenizing(peer="1", chat_template=A), Tokenizing(peer="2", chat_template=B)
+    async with managing(honest, hostile) as manager:
+        sha256 = manager.models()["mock"].tokenizer
+        await manager.tokenize(sha256, ["secret"])
+        manager.remotes[0].mark_unreachable("gone", 0.0)
+        manager._on_change()
+        await manager.tokenize(sha256, ["secret"])
+    assert (honest.texts, hostile.texts) == (["secret"], ())
 
 
 async def test_mismatched_nodes_do_not_count() -> None:

@@ -12,7 +12,7 @@ from subnet import Limits, MockProtocol, RemoteManager, Sampling, SessionManager
 from subnet.chat import ChatRequest
 from subnet.errors import ContextLengthExceeded, NodeBusy, NodeLost, NoNodeAvailable
 from subnet.generation import RequestSize, needs_of
-from subnet.node_info import Capabilities
+from subnet.node_info import Capabilities, Placement
 from subnet.pool.requirements import Requirements
 from subnet.pool.wait_queue import Ticket, WaitQueue
 from subnet.protocols.base import Protocol
@@ -120,9 +120,22 @@ async def test_a_longer_context_that_does_not_support_the_request() -> None:
     assert len(small.requests) == 1
 
 
+class Named(Protocol):
+    """A node for which the settings name its model, so that it may be served on both lanes."""
+
+    def placement(self, model: str) -> Placement:
+        return Placement(named=True)
+
+
+class NamedNode(Named, MockProtocol): ...
+
+
+class NamedServer(Named, MockChatProtocol): ...
+
+
 async def test_the_chat_lane_does_not_wait_for_the_token_lane() -> None:
     """A request that waits for a full node on one lane does not hold up those of the other lane."""
-    async with managing(MockProtocol([1], capacity=1), MockChatProtocol(["Hi"])) as manager:
+    async with managing(NamedNode([1], capacity=1), NamedServer(["Hi"])) as manager:
         taken = manager.lease("mock")
         waiting = asyncio.create_task(tokens_of(manager, Sampling()))
         while not manager.wait_queue.has_waiters("mock"):

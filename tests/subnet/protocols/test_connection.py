@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from subnet import MockProtocol, Sampling, TokenAuthorizer
-from subnet.authorizers.base import AuthorizerBase, RequestT
+from subnet.authorizers import AuthorizerBase
 from subnet.errors import InvalidRequest, NodeBusy, NodeDied, NodeLost, Unauthorized, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.protocols.websocket import WebSocketProtocol
@@ -24,6 +24,7 @@ from subnet.tensors import pack, token_ids
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
     Accepted,
+    Auth,
     Cancel,
     ChoiceStart,
     Deltas,
@@ -36,6 +37,7 @@ from subnet.wire.messages import (
     Message,
     ScoreReply,
     ScoreRequest,
+    Signed,
 )
 
 REQUEST = Generate(
@@ -160,10 +162,10 @@ class SlowAuthorizer(TokenAuthorizer):
         super().__init__("secret")
         self.started, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def sign_request(self, request: RequestT) -> RequestT:
+    async def sign_request(self, content: bytes, node: str) -> Auth:
         self.started.set()
         await self.go_on.wait()
-        return await super().sign_request(request)
+        return await super().sign_request(content, node)
 
 
 async def test_a_connection_lost_while_a_request_is_signed() -> None:
@@ -171,13 +173,14 @@ async def test_a_connection_lost_while_a_request_is_signed() -> None:
     authorizer = SlowAuthorizer()
 
     async def disconnect(end: NodeEnd) -> None:
-        await end.receive_generate()
+        await authorizer.started.wait()
 
     async with node(disconnect, authorizer) as client:
         embedding = asyncio.create_task(client.rpc_embed([token_ids([1])]))
         await authorizer.started.wait()
-        with pytest.raises(NodeLost):
-            await client.rpc_inference(REQUEST, lambda delta: None)
+        async with asyncio.timeout(10):
+            while client._connection is None or client._connection.is_open:
+                await asyncio.sleep(0.01)
         authorizer.go_on.set()
         with pytest.raises(NodeLost):
             await embedding
@@ -250,41 +253,78 @@ async def test_an_error_keeps_its_details() -> None:
     assert refused.value.retry_after == 3.5
 
 
+class HeldBack(TokenAuthorizer):
+    """Authorizer that calls `during` while it checks a response to a Generate request."""
+
+    def __init__(self, during: Callable[[], Awaitable[object]]) -> None:
+        super().__init__("secret")
+        self._during = during
+
+    async def validate_response(self, content: bytes, auth: Auth, request: Auth) -> None:
+        if frames.type_of(content) is Accepted:
+            await self._during()
+        await super().validate_response(content, auth, request)
+
+
+class SigningEnd(NodeEnd):
+    """Node's end that has the secret."""
+
+    authorizer = TokenAuthorizer("secret")
+
+    async def receive_signed(self) -> Signed:
+        message = await self.receive()
+        assert isinstance(message, Signed)
+        return message
+
+    async def reply_signed(self, request: Signed, reply: Message) -> None:
+        content = frames.encode(reply)
+        await self.send(Signed(request.call, await self.authorizer.sign_response(content, request.auth), content))
+
+    async def prove(self) -> None:
+        """Receive an InfoRequest and reply to it, signed."""
+        request = await self.receive_signed()
+        await self.reply_signed(request, InfoReply(request.call, await MockProtocol(peer="the node").rpc_info()))
+
+
 async def test_tokens_that_arrive_before_the_check() -> None:
     """Tokens that arrive before the check of Accepted is complete are held back, and then delivered in order."""
     delivered_at_check: list[Delta] = []
     delivered: list[Delta] = []
 
     async def send_at_once(end: NodeEnd) -> None:
-        call = await end.receive_generate()
-        await end.send(Accepted(call), deltas(call, Delta(0, [7]), END))
-        await end.reply_info()
+        signing = SigningEnd(end.socket)
+        await signing.prove()
+        request = await signing.receive_signed()
+        assert request.auth.node == "the node"
+        await signing.reply_signed(request, Accepted(request.call))
+        await end.send(deltas(request.call, Delta(0, [7]), END))
+        await signing.prove()
 
-    async with node(send_at_once) as client:
+    async def during() -> None:
+        await client.rpc_info()  # the node replies after the tokens
+        delivered_at_check.extend(delivered)
 
-        async def check(accepted: Accepted) -> None:
-            await client.rpc_info()  # the node replies after the tokens
-            delivered_at_check.extend(delivered)
-
-        await client.rpc_inference(REQUEST, delivered.append, check)
+    async with node(send_at_once, HeldBack(during)) as client:
+        await client.rpc_inference(REQUEST, delivered.append)
     assert delivered_at_check == []
     assert [delta.tokens for delta in delivered] == [[7], [8]]
 
 
-async def test_tokens_without_authentication_are_refused() -> None:
-    """Tokens of a node that sent no Accepted are refused if the client checks it."""
+@pytest.mark.parametrize("accepts", [False, True], ids=["nothing", "unsigned"])
+async def test_tokens_without_authentication_are_refused(accepts: bool) -> None:
+    """Tokens of a node that sent no Accepted, or one that is not signed, are refused if the client has a secret."""
 
     async def send_tokens(end: NodeEnd) -> None:
-        await end.send(deltas(await end.receive_generate(), END))
+        signing = SigningEnd(end.socket)
+        await signing.prove()
+        call = (await signing.receive_signed()).call
+        await end.send(*[Accepted(call)] * accepts, deltas(call, END))
         await end.receive()
 
-    async def check(accepted: Accepted) -> None:
-        raise AssertionError
-
     delivered: list[Delta] = []
-    async with node(send_tokens) as client:
+    async with node(send_tokens, TokenAuthorizer("secret")) as client:
         with pytest.raises(Unauthorized):
-            await client.rpc_inference(REQUEST, delivered.append, check)
+            await client.rpc_inference(REQUEST, delivered.append)
     assert delivered == []
 
 
