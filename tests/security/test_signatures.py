@@ -36,6 +36,7 @@ from subnet.wire.messages import (
     Signed,
 )
 
+PROMPT = pack(token_ids([1]))
 SKEW = 60.0
 START = 1_000_000.0
 # The smallest difference of times of this size.
@@ -262,7 +263,12 @@ async def test_content_of_strangers_is_not_decoded() -> None:
     complete, and the node's memory does not grow.
     """
     broken = frames.encode(EmbedRequest(model=None, inputs=()))[:2] + b"\xc1" * 100
-    large = frames.encode(Generate(call=1, model="x" * 2**20, prompt=generate().prompt, sampling=Sampling(), starts=()))
+    large, too_large = (
+        frames.encode(
+            Generate(call=1, model="x", text="x" * size, prompt=generate().prompt, sampling=Sampling(), starts=())
+        )
+        for size in (2**20 - 1000, 2**20)
+    )
     unsigned = [large] * 20
     auth = Auth(scheme="hmac-sha256", nonce=bytes(16), time=0.0, signature=bytes(32))
     async with nodes(1) as ((node, address),), aiohttp.ClientSession() as http, asyncio.timeout(60):
@@ -277,6 +283,8 @@ async def test_content_of_strangers_is_not_decoded() -> None:
             for content in (broken, large):
                 for wrong in (auth, msgspec.structs.replace(auth, node=node.id)):
                     assert refusal(await send(socket, Signed(1, wrong, content)))
+            await socket.send_bytes(too_large)
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
             assert await honest == expected
             memory, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()

@@ -20,14 +20,15 @@ from subnet.wire.messages import (
     MAX_TOKENIZE_TEXTS,
     Accepted,
     ArtefactReply,
+    Auth,
     Cancel,
     ChoiceStart,
     Deltas,
     EmbedReply,
     Failed,
     Generate,
-    InfoRequest,
     Message,
+    Signed,
     TokenizeReply,
 )
 from subnet.wire.outbox import MAX_QUEUED, Outbox, to_frames
@@ -107,6 +108,7 @@ LARGE = ArtefactReply(1, bytes(2 << 20))
 GENERATE = Generate(
     model="m", prompt=pack(token_ids([1])), sampling=Sampling(), starts=(ChoiceStart(0, pack(token_ids([]))),)
 )
+SIGNED = Signed(1, Auth(scheme="x", nonce=b"", time=0.0, signature=b""), b"")
 TENSOR = ["int32", [0], b""]
 
 
@@ -116,8 +118,8 @@ TENSOR = ["int32", [0], b""]
         (Cancel(1), {"call": -1}),
         (Cancel(1), {"call": 2**32}),
         (Cancel(1), {"padding": bytes(1 << 20)}),
-        (InfoRequest(1), {"auth": {"scheme": "x", "nonce": b"", "time": 0.0, "signature": b"", "more": 1}}),
-        (InfoRequest(1), {"auth": {"scheme": "x", "nonce": bytes(65), "time": 0.0, "signature": b""}}),
+        (SIGNED, {"auth": {"scheme": "x", "nonce": b"", "time": 0.0, "signature": b"", "more": 1}}),
+        (SIGNED, {"auth": {"scheme": "x", "nonce": bytes(65), "time": 0.0, "signature": b""}}),
         (Failed(1, "x", ""), {"message": "x" * 4097}),
         (Failed(1, "x", ""), {"param": "x" * 1025}),
         (LARGE, {"more": []}),
