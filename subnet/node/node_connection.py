@@ -124,21 +124,22 @@ class NodeConnection:
 
     def _receive(self, frame: bytes) -> None:
         try:
-            if self._node.authorizer is not None and issubclass(frames.type_of(frame), Request):
-                # Not decoded: what it contains comes from a stranger.
-                error = Unauthorized("the message is not signed, but a shared secret is required")
-                self._outbox.post(_failure(frames.call_of(frame), error))
-                return
-            message = frames.decode(frame)
+            kind = frames.type_of(frame)
         except frames.UnknownFrame as unknown:
             self._outbox.post(_failure(0, unknown))
             return
-        if isinstance(message, Request | Signed):
-            self._start(message, len(frame) + _CALL_SIZE)
-        elif isinstance(message, Cancel):
+        if self._node.authorizer is not None and issubclass(kind, Request):
+            # Not decoded: what it contains comes from a stranger.
+            error = Unauthorized("the message is not signed, but a shared secret is required")
+            self._outbox.post(_failure(frames.call_of(frame), error))
+            return
+        if not issubclass(kind, Request | Signed | Cancel):
+            raise WireError(f"unexpected {kind.__name__}: only nodes send it")
+        message = frames.decode(frame)
+        if isinstance(message, Cancel):
             self._cancel(message.call)
-        else:
-            raise WireError(f"unexpected {type(message).__name__}: only nodes send it")
+        elif isinstance(message, Request | Signed):
+            self._start(message, len(frame) + _CALL_SIZE)
 
     def _cancel(self, call: int) -> None:
         if (task := self._calls.get(call)) is not None:

@@ -26,6 +26,7 @@ from subnet.wire import frames
 from subnet.wire.messages import (
     Auth,
     ChoiceStart,
+    Deltas,
     EmbedRequest,
     Failed,
     Generate,
@@ -290,6 +291,9 @@ async def test_content_of_strangers_is_not_decoded() -> None:
             tracemalloc.stop()
             assert memory < 4 * 2**20
             assert not isinstance(node.authorizer, TokenAuthorizer) or len(node.authorizer._nonces) < 10
+        async with http.ws_connect(address + "/subnet") as socket:
+            await socket.send_bytes(frames.encode(Deltas(b"", b"", b"", b"", b""))[:2] + b"\xc1" * 100)
+            assert "unexpected Deltas" in str((await socket.receive()).extra)
         await gateway.aclose()
 
 
