@@ -242,7 +242,8 @@ def _tree(root: type[SubnetError]) -> dict[str, type[SubnetError]]:
     return found
 
 
-_BY_CODE = _tree(SubnetError)
+# A node reports its own failures and invalid requests. Other errors would end an answer that other nodes can continue.
+_BY_CODE = _tree(NodeError) | _tree(RequestError)
 
 
 _MAX_MESSAGE = 2000
@@ -257,5 +258,5 @@ def printable(text: str, maximum: int | None = _MAX_MESSAGE) -> str:
 
 
 def from_code(code: str, message: str, *, retry_after: float | None = None, param: str | None = None) -> SubnetError:
-    """Return the error for a code that the other side sent; an unknown code becomes a NodeError."""
+    """Return the error that a node reports by a code: a NodeError or a RequestError. Any other code is a NodeError."""
     return _BY_CODE.get(code, NodeError)(printable(message), retry_after=retry_after, param=param)

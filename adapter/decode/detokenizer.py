@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from subnet.errors import WireError
 
 MAX_TEXT = 64 * 2**20
-"""Maximum size of the text of tokens that are decoded at once, in bytes, and of that of a whole answer, in characters.
-A node chooses tokens and their texts.
-"""
+"""Maximum size of the text of tokens that are decoded at once, in bytes. A node chooses tokens and their texts."""
+
+MAX_ANSWER = 2 * MAX_TEXT
+"""Maximum length of the text of all choices of an answer, in characters."""
 
 
 class TokenTable:
@@ -86,18 +87,19 @@ class CountingDetokenizer(Detokenizer):
         text = super().decode(tokens)
         self._left -= len(text)
         if self._left < 0:
-            raise WireError(f"received an answer whose text exceeds the maximum of {MAX_TEXT} characters")
+            raise WireError(f"received an answer whose text exceeds the maximum of {MAX_ANSWER} characters")
         return text
 
 
 def create_detokenizer(table: TokenTable, max_tokens: int | None, choices: int = 1) -> Detokenizer:
     """Return the detokenizer for one of `choices` of at most `max_tokens` tokens each (None: not known).
 
-    Only where their text could exceed MAX_TEXT is it counted, so that nearly no answer pays for it.
+    Only where their text could exceed MAX_TEXT is it counted, so that nearly no answer pays for it. Then
+    `decode` raises WireError for more than an equal share of MAX_ANSWER.
     """
     if max_tokens is not None and max_tokens * choices <= table.max_tokens:
         return Detokenizer(table)
-    return CountingDetokenizer(table, MAX_TEXT // choices)
+    return CountingDetokenizer(table, MAX_ANSWER // choices)
 
 
 def _text(piece: bytes) -> str | None:

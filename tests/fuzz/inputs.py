@@ -161,8 +161,14 @@ def inputs(draw: st.DrawFn, name: str) -> bytes:
     # Not `|`: hypothesis would look at all words for each input.
     new = st.one_of(st.sampled_from(words(name)), st.binary(max_size=4))
     for _ in range(draw(st.integers(0, 6))):
-        start = draw(st.integers(0, len(data)))
-        end = min(len(data), start + draw(st.sampled_from([0, 0, 1, 4, 20])))
-        put = draw(new) if draw(st.booleans()) else data[start:end] * 2
-        data = data[:start] + put + data[end:]
+        start, put = draw(st.integers(0, len(data))), draw(new)
+        match draw(st.sampled_from(["insert", "overwrite", "repeat", "remove"])):
+            case "insert":
+                data = data[:start] + put + data[start:]
+            case "overwrite":
+                data = data[:start] + put + data[start + len(put) :]
+            case "repeat":
+                data = data[:start] + data[start : start + 20] + data[start:]
+            case "remove":
+                data = data[:start] + data[start + draw(st.integers(1, 20)) :]
     return data

@@ -56,6 +56,7 @@ def frame(data: bytes) -> None:
         message = frames.decode(data)
         if isinstance(message, Deltas):
             rows = list(columns.unpack(message))
+            assert (len(message.calls), len(message.tokens)) == (4 * len(rows), 4 * sum(len(d.tokens) for _, d in rows))
             assert list(columns.unpack(columns.pack(rows))) == rows
         elif isinstance(message, ScoreReply):
             columns.unpack_logprobs(message.logprobs)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.decode import Detokenizer, TokenTable
-from adapter.decode.detokenizer import MAX_TEXT, create_detokenizer
+from adapter.decode.detokenizer import MAX_ANSWER, MAX_TEXT, create_detokenizer
 from adapter.decode.token_logprobs import LogprobFormatter, TokenLogprob, TopLogprob
 from subnet.errors import WireError
 from subnet.generation import TokenLogprobs
@@ -114,6 +114,7 @@ def test_the_text_of_an_answer_is_bounded() -> None:
     assert type(create_detokenizer(table, most // 2, choices=2)) is Detokenizer
     for max_tokens, choices in ((most + 1, 1), (None, 1), (most, 4)):
         counting = create_detokenizer(table, max_tokens, choices)
-        assert sum(len(counting.decode([0])) for _ in range(most // choices)) == MAX_TEXT // choices
+        share = MAX_ANSWER // choices
+        assert sum(len(counting.decode([0])) for _ in range(share // MAX_PIECE)) == share
         with pytest.raises(WireError, match="exceeds the maximum"):
             counting.decode([1])

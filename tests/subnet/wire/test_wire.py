@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnet.errors import WireError, from_code
+from subnet.errors import (
+    AnswerTimeout,
+    NoNodeAvailable,
+    RepeatedFailure,
+    SessionClosed,
+    SettingsError,
+    SubnetError,
+    WireError,
+    from_code,
+)
 from subnet.generation import Delta, FinishReason, Sampling, TokenLogprobs
 from subnet.node_info import MAX_PIECES
 from subnet.protocols.mock import MockProtocol
@@ -246,6 +255,9 @@ def test_errors_are_sent_by_code() -> None:
     """An error code becomes an error of the same class on the other side, an unknown code a NodeError."""
     assert type(from_code("node_busy", "full", retry_after=2)).__name__ == "NodeBusy"
     assert type(from_code("later_version", "?")).__name__ == "NodeError"
+    # Not what only this side may raise: it would end an answer that another node can continue.
+    for error in (SettingsError, NoNodeAvailable, RepeatedFailure, SessionClosed, AnswerTimeout, SubnetError):
+        assert type(from_code(error.code, "?")).__name__ == "NodeError"
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 0.5])
