@@ -1,0 +1,1 @@
+"""Clients that take more than their share: the gateway stays within its limits, and other clients notice nothing."""
