@@ -77,7 +77,7 @@ async def test_many_requests_in_a_pipeline() -> None:
     ids=["one byte", "extensions", "four bytes"],
 )
 async def test_chunks_that_are_mostly_framing(chunk: bytes, count: int, status: int) -> None:
-    """A long body in chunks of one byte, or with long chunk extensions, gets a 400, and one in short chunks does not."""
+    """A long body in chunks of one byte, or with long chunk extensions, gets a 400; one in short chunks does not."""
     start, end = b'2a\r\n{"model":"mock","max_tokens":1,"messages":\r\n', b"0\r\n\r\n"
     text = [b'29\r\n[{"role":"user","content":"go"}],"user":"\r\n', chunk * count, b'2\r\n"}\r\n']
     async with gateway(saying("Hi")) as url, asyncio.timeout(20):
