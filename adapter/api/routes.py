@@ -22,8 +22,8 @@ from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized
 from adapter.server.responses import Response
 
 # Error statuses of endpoints that need a model, and of those that also need its nodes.
-_PREPARED = (400, 401, 404, 408, 413, 500, 503)
-_RUN = (*_PREPARED, 429, 502, 504)
+_PREPARED = (400, 401, 404, 408, 413, 429, 500, 503)
+_RUN = (*_PREPARED, 502, 504)
 
 
 async def openapi_document(request: Request) -> Response:

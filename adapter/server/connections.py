@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 from collections.abc import Callable, Hashable
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 import msgspec
 
 from subnet.budget import Budget
+
+logger = logging.getLogger(__name__)
 
 _MAX_DEFAULT = 16384
 """Default maximum number of connections where the process may open any number of files."""
@@ -63,13 +66,14 @@ class Connections:
         self._open: dict[Connection, Hashable] = {}
         self._idle: dict[Connection, None] = {}
         self._refused: set[Connection] = set()
+        self._is_refusing = False
 
     def open(self, connection: Connection, address: str) -> None:
         """Add a connection from `address`, which is idle at first. Raises Overloaded and ClientLimited."""
         client = self._client_at(address)
         if self._budget is not None:
-            if self._budget.is_full and self._idle:
-                self._close_idle()
+            if self._budget.is_full:
+                self._make_room()
             self._budget.take(client)
         self._open[connection] = client
         self._idle[connection] = None
@@ -95,11 +99,18 @@ class Connections:
         self._refused.discard(connection)
         self._idle.pop(connection, None)
         if connection in self._open:
+            self._is_refusing = False
             client = self._open.pop(connection)
             if self._budget is not None:
                 self._budget.release(client)
 
-    def _close_idle(self) -> None:
+    def _make_room(self) -> None:
+        """Close the connection that has been idle longest, if there is one."""
+        if not self._idle:
+            if not self._is_refusing:
+                logger.warning("all %d connections have running requests; new ones are refused", len(self._open))
+            self._is_refusing = True
+            return
         connection = next(iter(self._idle))
         self.closed(connection)
         connection.drop()

@@ -25,6 +25,10 @@ from subnet.errors import ClientLimited, Overloaded
 _MAX_PIPELINE = 8
 _SLICE = 4096
 
+# A message of more bytes than this must not consist mostly of the framing of its chunks: parsing a chunk of one byte
+# takes as long as parsing one of thousands.
+_FREE_FRAMING, _MAX_FRAMING = 128 * 1024, 5
+
 # Bytes that a client must read per `send_timeout`, unless fewer are unsent.
 _MIN_PROGRESS = 64 * 1024
 
@@ -57,6 +61,8 @@ class HttpProtocol(HttpToolsProtocol):
     _closes_when_answered = False
     _unparsed_size = 0
     _unparsed = b""
+    _message_size = 0
+    _body_size = 0
     _refusal: Overloaded | ClientLimited | None = None
 
     def __init__(
@@ -103,6 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._ignores_input:
             return
         self._unparsed_size += len(data)
+        self._message_size += len(data)
         try:
             self._parse(data)
         except HttpParserError as error:
@@ -113,11 +120,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unparsed_size >= self._limits.max_head:
             maximum = self._limits.max_head
             self._reject_input(HeadersTooLarge(f"The request headers are too large: the maximum is {maximum} bytes."))
+        elif self._message_size > max(_FREE_FRAMING, self._limits.max_head) + self._body_size * _MAX_FRAMING:
+            self._reject_input(InvalidHttp("Invalid HTTP request received: the chunks of the body are too small."))
 
     # The parser keeps a head, trailers and chunk extensions in memory until they are complete. Everything else arrives
     # through one of these callbacks as soon as it is read.
     def on_message_begin(self) -> None:
-        self._unparsed_size = 0
+        self._unparsed_size = self._message_size = self._body_size = 0
         # The time for the rest of the head starts now, and more data does not extend it.
         self._start_idle_timeout()
         super().on_message_begin()
@@ -129,6 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_size = 0
+        self._body_size += len(body)
         super().on_body(body)
 
     def on_headers_complete(self) -> None:

@@ -13,7 +13,7 @@ from adapter.decode.events import Event, Used
 from adapter.decode.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 from adapter.generation.base import Generation, TriedNodes, Work
 from subnet import RequestState, SessionManager
-from subnet.aio import Sink, gather_or_cancel
+from subnet.aio import Sink
 from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 
@@ -122,25 +122,28 @@ class CompletionBatch(Work):
 
 
 async def run_bounded(work: Callable[[T], Awaitable[None]], items: Sequence[T], limit: int) -> None:
-    """Run `work` on all items concurrently, at most `limit` at once: more would only queue for a node."""
+    """Run `work` on all items concurrently, at most `limit` at once: more would only queue for a node. The first error
+    cancels the rest and is raised.
+    """
     if len(items) == 1:
         return await work(items[0])
     slots = asyncio.Semaphore(max(1, limit))
-    started = [asyncio.Event() for _ in range(0, len(items), _MAX_STARTS)]
 
-    async def start() -> None:
-        for event in started:
-            event.set()
-            await asyncio.sleep(0)
-
-    async def bounded(item: T, event: asyncio.Event) -> None:
-        await event.wait()
-        async with slots:
+    async def bounded(item: T) -> None:
+        try:
             await work(item)
+        finally:
+            slots.release()
 
-    await gather_or_cancel(
-        [start(), *(bounded(item, started[index // _MAX_STARTS]) for index, item in enumerate(items))]
-    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for index, item in enumerate(items, 1):
+                await slots.acquire()
+                tasks.create_task(bounded(item))
+                if index % _MAX_STARTS == 0:
+                    await asyncio.sleep(0)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapter.api.common.logprob_types import TextLogprobs
 from adapter.api.completions.batch import ChoicePrefix, CompletionBatch, run_bounded, total_usage
@@ -14,9 +14,10 @@ from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
 from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.prompt_scoring import PromptEvaluator
+from subnet.generation import TokenLogprobs
 
 # From this number of tokens on, formatting their logprobs takes so long that it is done in a thread.
-_OFFLOAD_TOKENS = 1024
+_OFFLOAD_TOKENS = 256
 
 
 class TokenBatch(CompletionBatch):
@@ -52,23 +53,32 @@ class TokenBatch(CompletionBatch):
 
     async def compute_prefixes(self, sessions: SessionManager) -> None:
         """Set `prefixes`; nodes compute the logprobs of echoed prompts. Raises the errors of PromptEvaluator.score."""
-        scores: dict[int, TextLogprobs] = {}
+        logprobs: Sequence[TextLogprobs | None] = [None] * len(self.completions)
         width = self._num_logprobs if self._echo else None
         if width is not None:
+            scores: dict[TokenGeneration, list[TokenLogprobs]] = {}
             evaluator = self._evaluator = sessions.prompt_evaluator(
                 self.card.id, priority=self.completions[0].priority, identity=self._model.identity
             )
 
             async def score(completion: TokenGeneration) -> None:
-                token_scores = await evaluator.score(completion.prompt, width) if len(completion.prompt) > 1 else []
-                tokens, text = completion.prompt.tolist(), completion.text
-                size = len(tokens) * OFFLOAD_THRESHOLD // _OFFLOAD_TOKENS
-                scores[id(completion)] = await offload_if_large(
-                    size, prompt_logprobs, self._model, tokens, text, token_scores, width
-                )
+                prompt = completion.prompt
+                scores[completion] = await evaluator.score(prompt, width) if len(prompt) > 1 else []
 
             await run_bounded(score, self.completions, sessions.capacity(self.card.id))
-        self.prefixes = [self._prefix(completion, scores.get(id(completion))) for completion in self.completions]
+            size = sum(len(completion.prompt) for completion in self.completions)
+            logprobs = await offload_if_large(
+                size * OFFLOAD_THRESHOLD // _OFFLOAD_TOKENS, self._format_scores, scores, width
+            )
+        self.prefixes = [self._prefix(*each) for each in zip(self.completions, logprobs, strict=True)]
+
+    def _format_scores(
+        self, scores: Mapping[TokenGeneration, Sequence[TokenLogprobs]], width: int
+    ) -> list[TextLogprobs]:
+        return [
+            prompt_logprobs(self._model, completion.prompt.tolist(), completion.text, scores[completion], width)
+            for completion in self.completions
+        ]
 
     async def _generate(self, sessions: SessionManager, emit: Sink[Event], state: RequestState | None) -> None:
         if self._generates:

@@ -71,6 +71,22 @@ async def test_many_requests_in_a_pipeline() -> None:
     assert 8 <= most < 8 + 4096 // len(GET)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "count", "status"),
+    [(b"1\r\nx\r\n", 200_000, 400), (b"1;" + b"a" * 60_000 + b"\r\nx\r\n", 10, 400), (b"4\r\nxxxx\r\n", 50_000, 200)],
+    ids=["one byte", "extensions", "four bytes"],
+)
+async def test_chunks_that_are_mostly_framing(chunk: bytes, count: int, status: int) -> None:
+    """A long body in chunks of one byte, or with long chunk extensions, gets a 400; one in short chunks does not."""
+    start, end = b'2a\r\n{"model":"mock","max_tokens":1,"messages":\r\n', b"0\r\n\r\n"
+    text = [b'29\r\n[{"role":"user","content":"go"}],"user":"\r\n', chunk * count, b'2\r\n"}\r\n']
+    async with gateway(saying("Hi")) as url, asyncio.timeout(20):
+        reader, writer = await connect(url)
+        writer.write(b"".join([CHUNKED, start, *text, end]))
+        assert (await reader.readline()).split()[1] == b"%d" % status
+        writer.close()
+
+
 async def test_a_head_that_arrives_slowly() -> None:
     """More data does not extend the time for a head."""
     async with gateway(saying("Hi"), http=ShortIdleTimeout) as url, asyncio.timeout(10):
