@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from adapter.api.chat import older_functions
 from adapter.api.chat.history import check_history
 from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
 from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
-from adapter.api.common.readers import Reader
+from adapter.api.common.readers import OlderForm, Reader
 from adapter.api.common.validation import check_sampling, check_stops_strictly, invalid_combination
 from adapter.errors import BadRequest, invalid
 
@@ -54,4 +55,10 @@ def _unknown_tool(place: str, name: str) -> BadRequest:
 
 
 read_envelope = Reader(ChatEnvelope)
-read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat, check_strictly)
+read_request = Reader(
+    ChatCompletionRequest,
+    contract("chat"),
+    check_chat,
+    check_strictly,
+    OlderForm(older_functions.PARAMETERS, older_functions.with_tools, older_functions.name_older),
+)
