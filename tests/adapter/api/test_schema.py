@@ -165,7 +165,7 @@ def test_null_is_absent(name: str) -> None:
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "invalid_value"),
         ({"tools": [{}]}, "tools[0].function", MISSING),
         (tool(), "tools[1].function.name", MISSING),
-        (tool(name="a" * 65), "tools[1].function.name", "invalid_value"),
+        (tool(name="a" * 257), "tools[1].function.name", "invalid_value"),
         (tool(name=""), "tools[1].function.name", "invalid_value"),
         (tool(name="a b"), "tools[1].function.name", "invalid_value"),
         (tool(name="a\n"), "tools[1].function.name", "invalid_value"),
