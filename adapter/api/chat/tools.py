@@ -6,9 +6,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from adapter.api.common.formats import Name
+from adapter.api.common.formats import NAME
 
 MAX_TOOLS = 128
+# Clients of MCP put a server's name before that of a tool. OpenAI takes MAX_OPENAI_NAME, most other servers any.
+MAX_NAME, MAX_OPENAI_NAME = 256, 64
+
+_Name = Annotated[str, Meta(pattern=NAME, max_length=MAX_NAME)]
 
 
 class FunctionDefinition(Struct, frozen=True, kw_only=True):
@@ -18,7 +22,7 @@ class FunctionDefinition(Struct, frozen=True, kw_only=True):
     match it.
     """
 
-    name: Name
+    name: _Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from adapter.api.chat import older_functions
 from adapter.api.chat.history import check_history
 from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
-from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
+from adapter.api.chat.tools import MAX_OPENAI_NAME, AllowedToolsChoice, NamedTool
 from adapter.api.common.contract import contract
-from adapter.api.common.readers import Reader
+from adapter.api.common.readers import OlderForm, Reader
 from adapter.api.common.validation import check_sampling, check_stops_strictly, invalid_combination
 from adapter.errors import BadRequest, invalid
 
@@ -29,6 +30,10 @@ def check_strictly(request: ChatCompletionRequest) -> None:
     """Check what is served without the setting `strict` as far as the model can, but what OpenAI refuses."""
     check_history(request.messages)
     check_stops_strictly(request)
+    for index, tool in enumerate(request.tools or ()):
+        if (length := len(tool.function.name)) > MAX_OPENAI_NAME:
+            why = f"expected a string of at most {MAX_OPENAI_NAME} characters, but got {length}"
+            raise invalid(f"tools[{index}].function.name", why)
     if request.tool_choice is not None and not request.tools:
         raise _choice_without_tools()
 
@@ -54,4 +59,10 @@ def _unknown_tool(place: str, name: str) -> BadRequest:
 
 
 read_envelope = Reader(ChatEnvelope)
-read_request = Reader(ChatCompletionRequest, contract("chat"), check_chat, check_strictly)
+read_request = Reader(
+    ChatCompletionRequest,
+    contract("chat"),
+    check_chat,
+    check_strictly,
+    OlderForm(older_functions.PARAMETERS, older_functions.with_tools, older_functions.name_older),
+)

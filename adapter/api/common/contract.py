@@ -21,7 +21,8 @@ class Contract:
 
     def __init__(self, honoured: Iterable[str], rows: Sequence[Parameter] = ()) -> None:
         self._known = frozenset(honoured) | {row.name for row in rows}
-        self._rejected = {row.name: row for row in rows if row.handling == "rejected"}
+        # Of an older form, only what requests nothing remains once it was converted.
+        self._rejected = {row.name: row for row in rows if row.handling == "rejected" or row.neutral}
         self._no_effect = {row.name: row.type for row in rows if row.type is not None}
 
     def check(self, given: Mapping[str, object], *, strict: bool = False) -> tuple[str, ...]:
@@ -73,7 +74,8 @@ def table() -> str:
     rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
     for row in TABLE:
         cells = [row.handling if endpoint in row.endpoints else "" for endpoint in BOTH]
-        accepted = f"; only {_join_with_or(row.neutral, '`')} is accepted" if row.neutral else ""
+        is_limited = row.neutral and row.handling == "rejected"
+        accepted = f"; only {_join_with_or(row.neutral, '`')} is accepted" if is_limited else ""
         rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{accepted} |")
     return "\n".join(rows) + "\n"
 

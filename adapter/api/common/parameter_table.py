@@ -24,7 +24,8 @@ class Parameter(Struct, frozen=True):
     """A parameter and how it is handled.
 
     `note` describes the accepted values, or why it is not honoured. `neutral` are the values besides null that are
-    accepted for a rejected parameter, because they request nothing. `type` is checked where there is no effect.
+    accepted for a rejected parameter, because they request nothing, or left of one whose older form was converted.
+    `type` is checked where there is no effect.
     """
 
     name: str
@@ -41,6 +42,10 @@ def _honoured(name: str, note: str, endpoints: tuple[Endpoint, ...] = BOTH) -> P
 
 def _rejected(name: str, note: str, *neutral: object, endpoints: tuple[Endpoint, ...] = CHAT) -> Parameter:
     return Parameter(name, "rejected", note, endpoints, neutral)
+
+
+def _converted(name: str, note: str, *neutral: object) -> Parameter:
+    return Parameter(name, "honoured", note, CHAT, neutral)
 
 
 def _no_effect(name: str, note: str, kind: type) -> Parameter:
@@ -114,8 +119,8 @@ TABLE = (
     _rejected("moderation", "moderation is not supported"),
     _rejected("store", "responses are not stored", False),
     _rejected("web_search_options", "web search is not supported"),
-    _rejected("functions", "replaced by `tools`", []),
-    _rejected("function_call", "replaced by `tool_choice`", "none", "auto"),
+    _converted("functions", "older form of `tools`", []),
+    _converted("function_call", "older form of `tool_choice`", "none", "auto"),
     _rejected("suffix", "inserting text before a suffix is not supported", "", endpoints=COMPLETIONS),
     _no_effect("metadata", "accepted and ignored: responses are not stored", dict),
     _no_effect("prediction", "accepted and ignored: it only affects speed", dict),

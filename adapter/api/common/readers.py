@@ -32,11 +32,21 @@ class ParsedRequest(NamedTuple, Generic[R]):
     repairs: tuple[str, ...] = ()
 
 
+class OlderForm(NamedTuple):
+    """An older form of requests. `convert` returns a body in the newer one, and itself if it is; `name_older` an error
+    with the older names. `parameters` are those that only the older form has.
+    """
+
+    parameters: frozenset[str]
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    name_older: Callable[[BadRequest], BadRequest]
+
+
 class Reader(Generic[R]):
     """Reader of the requests of one endpoint.
 
     `check` enforces what types and ranges cannot express, and `check_strictly` what only `strict` refuses. Without a
-    `contract`, other parameters than those of `struct` are not checked.
+    `contract`, other parameters than those of `struct` are not checked. Requests may have the form `older`, too.
     """
 
     def __init__(
@@ -45,11 +55,13 @@ class Reader(Generic[R]):
         contract: Contract | None = None,
         check: Callable[[R], None] | None = None,
         check_strictly: Callable[[R], None] | None = None,
+        older: OlderForm | None = None,
     ) -> None:
         self._struct = struct
         self._contract = contract
         self._check = check
         self._check_strictly = check_strictly
+        self._older = older
 
     def __call__(self, body: bytes, *, strict: bool = False, model: str | None = None) -> ParsedRequest[R]:
         """Decode `body` and validate it, with `model` in place of its own if that is not None.
@@ -66,6 +78,22 @@ class Reader(Generic[R]):
 
     def validate(self, given: dict[str, Any], *, strict: bool = False) -> ParsedRequest[R]:
         """Validate a decoded body. Raises the same errors as a call."""
+        older = self._older
+        if older is None or older.parameters.isdisjoint(given):
+            try:
+                return self._validate(given, strict=strict)
+            except BadRequest:
+                # The messages are searched only now, so that requests in the newer form cost nothing.
+                if older is None or (converted := older.convert(given)) is given:
+                    raise
+        else:
+            converted = older.convert(given)
+        try:
+            return self._validate(converted, strict=strict)
+        except BadRequest as error:
+            raise (error if converted is given else older.name_older(error)) from error
+
+    def _validate(self, given: dict[str, Any], *, strict: bool) -> ParsedRequest[R]:
         request, given = self._convert(given, strict=strict)
         unknown = () if self._contract is None else self._unknown(self._contract, given, strict)
         if self._check is not None:

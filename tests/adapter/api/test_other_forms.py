@@ -118,6 +118,18 @@ def test_stop_strings() -> None:
     assert caught.value.param == "stop"
 
 
+def test_long_names_of_tools() -> None:
+    """Clients of MCP make names longer than OpenAI takes."""
+    for length, strict, accepted in ((64, True, True), (65, True, False), (256, False, True), (257, False, False)):
+        long = body({"tools": [{"type": "function", "function": {"name": "x" * length}}]})
+        if accepted:
+            assert read_request(long, strict=strict).request.tools
+            continue
+        with pytest.raises(BadRequest) as caught:
+            read_request(long, strict=strict)
+        assert caught.value.param == "tools[0].function.name"
+
+
 @pytest.mark.parametrize("model", [{}, {"model": None}, {"model": ""}], ids=["missing", "null", "empty"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_without_a_model(path: str, model: dict[str, Any]) -> None:

@@ -66,9 +66,12 @@ def test_the_list_of_published_parameters(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("endpoint", BOTH)
 def test_honoured_parameters_are_the_request_fields(endpoint: Endpoint) -> None:
-    """Each parameter has one row per endpoint, and the "honoured" ones are exactly the fields of the request."""
+    """Each parameter has one row per endpoint, and the "honoured" ones are exactly the fields of the request, but for
+    the older ones that are converted.
+    """
     assert len(names(endpoint)) == len(set(names(endpoint)))
-    assert set(names(endpoint, "honoured")) == set(STRUCTS[endpoint].__struct_fields__)
+    older = {"functions", "function_call"} if endpoint == "chat" else set()
+    assert set(names(endpoint, "honoured")) - older == set(STRUCTS[endpoint].__struct_fields__)
 
 
 @pytest.mark.parametrize("endpoint", BOTH)

@@ -127,14 +127,14 @@ def test_null_is_absent(name: str) -> None:
         ({"stream": "true"}, "stream", "invalid_type"),
         ({"stream_options": {}}, "stream_options", "invalid_parameter_combination"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
-        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role", "invalid_value"),
         (
             {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
             "messages[0].content[0].type",
             "invalid_value",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0].file", MISSING),
-        (assistant(function_call={"name": "f", "arguments": ""}), "messages[0].function_call", "invalid_type"),
+        (assistant(function_call={"arguments": ""}), "messages[0].function_call.name", MISSING),
+        (assistant(function_call="f"), "messages[0].function_call", "invalid_type"),
         (assistant(audio={"id": "a"}), "messages[0].audio", "invalid_type"),
         (assistant(reasoning_content=3), "messages[0].reasoning_content", "invalid_type"),
         (assistant(tool_calls=[{**CALL, "type": "custom"}]), "messages[0].tool_calls[0].type", "invalid_value"),
@@ -165,7 +165,7 @@ def test_null_is_absent(name: str) -> None:
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "invalid_value"),
         ({"tools": [{}]}, "tools[0].function", MISSING),
         (tool(), "tools[1].function.name", MISSING),
-        (tool(name="a" * 65), "tools[1].function.name", "invalid_value"),
+        (tool(name="a" * 257), "tools[1].function.name", "invalid_value"),
         (tool(name=""), "tools[1].function.name", "invalid_value"),
         (tool(name="a b"), "tools[1].function.name", "invalid_value"),
         (tool(name="a\n"), "tools[1].function.name", "invalid_value"),
@@ -200,7 +200,11 @@ def test_null_is_absent(name: str) -> None:
         ({"audio": {"voice": "alloy", "format": "mp3"}}, "audio", "unsupported_parameter"),
         ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+        ({"functions": [{"name": "a b"}]}, "functions[0].name", "invalid_value"),
+        ({"functions": [{"name": "f"}], "tools": [TOOL]}, "functions", "unsupported_parameter"),
+        ({"functions": {"name": "f"}}, "functions", "unsupported_parameter"),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "function_call.name", "invalid_value"),
+        ({"functions": [{"name": "f"}], "function_call": "any"}, "function_call", "unsupported_parameter"),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
     ],
 )
@@ -291,9 +295,8 @@ def test_number_too_large_for_a_float(number: str) -> None:
 
 def test_errors_name_the_replacement() -> None:
     """Errors for deprecated or invalid values name the replacement or the allowed values."""
-    assert "'user', 'assistant', and 'tool'." in refusal(body(messages=[{"role": "function", "content": "x"}])).message
-    assert "'tool_calls'" in refusal(body(**assistant(function_call={}))).message
-    assert "'tools'" in refusal(body(functions=[{}])).message
+    assert "'user', 'assistant', and 'tool'." in refusal(body(messages=[{"role": "robot", "content": "x"}])).message
+    assert "'tool_calls'" in refusal(body(**assistant(function_call=[]))).message
     assert "'minimal', 'low'" in refusal(body(reasoning_effort="huge")).message
     assert "letters, digits" in refusal(body(**tool(name="a b"))).message
 
