@@ -16,7 +16,7 @@ from subnet import Limits
 from subnet.generation import Delta
 from subnet.protocols.mock import MockProtocol
 from subnet.tensors import unpack
-from subnet.wire.messages import Accepted, Generate
+from subnet.wire.messages import Generate
 from tests.fakes import gateway
 
 KEYS = ("key-of-many", "key-of-few")
@@ -59,7 +59,7 @@ async def test_clients_with_keys_are_served_in_turn() -> None:
     class Node(MockProtocol):
         """Node with one slot, which it keeps until all requests have arrived."""
 
-        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Accepted | Delta, None]:
+        async def rpc_inference_stream(self, request: Generate) -> AsyncGenerator[Delta, None]:
             answered.append(bytes(unpack(request.prompt).tolist()).decode())
             await may.wait()
             async for item in super().rpc_inference_stream(request):
