@@ -28,8 +28,8 @@ class NamedNode(MockProtocol):
         return Placement(named=True)
 
 
-def saying(text: str, *more: Step, peer: str) -> NamedNode:
-    return NamedNode([*text.encode(), *more], peer=peer)
+def saying(text: str, *more: Step, peer: str, **options: Any) -> NamedNode:
+    return NamedNode([*text.encode(), *more], peer=peer, **options)
 
 
 @asynccontextmanager

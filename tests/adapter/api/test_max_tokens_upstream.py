@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from subnet.errors import EngineFailed
-from tests.fakes import ASK, events_of, saying
+from tests.fakes import ASK, events_of
 from tests.provider import (
     CHAT,
     COMPLETIONS,
@@ -25,7 +25,7 @@ from tests.provider import (
     error_response,
 )
 from tests.test_providers import gateway_to, text_of
-from tests.test_two_lanes import gateway_to_both
+from tests.test_two_lanes import gateway_to_both, saying
 
 HEADER = "x-max-tokens-bounded"
 MANY = {"max_tokens": 32_000}
