@@ -25,6 +25,19 @@ def default_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "subnet" / "tokenizers"
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, of which other processes see all or nothing. Raises OSError, and leaves nothing behind then."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
 class ArtefactCache:
     """Artefacts in `folder` by keys that are safe as file names."""
 
@@ -47,21 +60,10 @@ class ArtefactCache:
         """Keep an artefact, if possible."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(self._folder / key, content)
+            replace_file(self._folder / key, hashlib.sha256(content).digest() + content)
             self._remove_old()
         except OSError as error:
             logger.debug("the tokenizer cannot be kept in %s: %s", self._folder, error)
-
-    def _write(self, path: Path, content: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
 
     def _remove_old(self) -> None:
         # Another process may remove files at the same time.

@@ -32,7 +32,7 @@ def print_line(line: str) -> None:
 
 def write(stream: TextIO | None, text: str) -> None:
     """Write lines to a standard stream, if that is possible. None: it was closed before the process began."""
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError, RuntimeError):
         # The buffers of the stream are not used: what cannot be written would stay there, and let the exit fail.
         output_of(stream.fileno()).write(text.encode(errors="backslashreplace"))  # type: ignore[union-attr]
 
@@ -67,7 +67,7 @@ class Output:
         self._thread: threading.Thread | None = None
 
     def write(self, data: bytes) -> None:
-        """Write whole lines. Raises OSError if that is impossible."""
+        """Write whole lines. Raises OSError if that is impossible, or RuntimeError if a thread cannot be started."""
         with self._changed:
             rest = data if self._backlog else self._write_now(data)
             if not rest:
@@ -78,8 +78,9 @@ class Output:
             self._backlog.append(rest)
             self._size += len(rest)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write_backlog, name="output", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._write_backlog, name="output", daemon=True)
+                thread.start()
+                self._thread = thread
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> bool:

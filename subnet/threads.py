@@ -46,7 +46,10 @@ class Threads:
         return await asyncio.wrap_future(self.submit(partial(context.run, work, *args, **kwargs)))
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Call `work` in one of the threads, and return the future of its result. Raises RuntimeError once closed."""
+        """Call `work` in one of the threads, and return the future of its result.
+
+        Raises RuntimeError once closed, and if there is no thread and the system allows no more.
+        """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
@@ -55,9 +58,19 @@ class Threads:
             if len(self._pending) <= self._idle:
                 self._changed.notify()
             elif self._started < self._count:
-                self._started += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+                self._start()
         return future
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True).start()
+        except RuntimeError:
+            if not self._started:
+                self._pending.clear()
+                raise
+            # The threads that there are do the work.
+        else:
+            self._started += 1
 
     def close(self) -> None:
         """End the threads, each after the work that it does; work that has not begun is cancelled."""
@@ -90,7 +103,10 @@ async def run(name: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def start(name: str, work: Callable[[], T]) -> Future[T]:
-    """Call `work` in a thread of its own, named `name`, and return the future of its result, which nothing cancels."""
+    """Call `work` in a thread of its own, named `name`, and return the future of its result, which nothing cancels.
+
+    Raises RuntimeError if the system allows no more threads.
+    """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
     threading.Thread(target=_complete, args=(future, work), name=name, daemon=True).start()

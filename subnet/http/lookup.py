@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -48,9 +50,15 @@ class Names:
             return list(found)
         running = self._running.get(key)
         if running is None or running.done():
-            running = self._running[key] = threads.start(f"look up {host}", partial(self._find, key))
+            running = self._running[key] = self._start(key)
         found = await asyncio.wrap_future(running)
         return list(found)
+
+    def _start(self, key: tuple[str, int]) -> Future[list[AddrInfoType]]:
+        try:
+            return threads.start(f"look up {key[0]}", partial(self._find, key))
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     def _find(self, key: tuple[str, int]) -> list[AddrInfoType]:
         found = list(self._look_up(*key))

@@ -74,7 +74,7 @@ def _counted(url: str) -> float:
 def test_a_log_that_nobody_reads() -> None:
     """Answers are complete though the reader of the log has stopped, and the log goes on when it does."""
     with programs.nodes(programs.ECHO) as (node,):
-        flags = ("--port", "0", "--workers", "2", "--node", node.address)
+        flags = ("--port", "0", "--node", node.address)
         command = [sys.executable, "-m", "adapter.cli", "serve", *flags]
         environ = {**os.environ, "PYTHONPATH": str(programs.ROOT)}
         with subprocess.Popen(

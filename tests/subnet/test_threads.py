@@ -118,3 +118,31 @@ async def test_nothing_to_wait_for() -> None:
     """Without running work, exit_if_busy returns."""
     assert await asyncio.wrap_future(threads.start("test", lambda: 5)) == 5
     threads.exit_if_busy()
+
+
+_LIMITED = """\
+import asyncio, resource, threading
+from subnet.http.lookup import Names
+from subnet.threads import Threads
+
+async def main():
+    # A stack that is larger than the memory that the process may have: no thread can be started from now on.
+    pool, other = Threads(4, "pool"), Threads(4, "other")
+    print(await pool.run(lambda: 1))
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
+    threading.stack_size(1 << 34)
+    print(await asyncio.gather(*(pool.run(lambda: 2) for _ in range(3))))
+    for work in (other.run(lambda: 3), Names().addresses("node.test", 80)):
+        try:
+            await work
+        except Exception as error:
+            print(type(error).__name__)
+
+asyncio.run(main())
+"""
+
+
+def test_no_more_threads() -> None:
+    """The threads that there are do all work; without any, it is an error, and for a look-up that of a node."""
+    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n") == ["1", "[2, 2, 2]", "RuntimeError", "BlockingIOError", ""]

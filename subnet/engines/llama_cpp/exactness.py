@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from subnet.artefact_cache import replace_file
 from subnet.engines.llama_cpp.header import BINDING
 from subnet.engines.llama_cpp.model import MAX_ROWS, NativeContext, NativeModel
 
@@ -46,9 +47,7 @@ def exact_rows(model: NativeModel, threads: int, weights: str) -> int:
         # Without the file, it is measured again.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(f".{os.getpid()}")
-            new.write_text(str(rows))
-            new.replace(path)
+            replace_file(path, str(rows).encode())
     return rows
 
 

@@ -15,7 +15,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from subnet.errors import NodeLost
 from subnet.http.client import HttpClient
-from subnet.http.lookup import Names
+from subnet.http.lookup import Names, _Resolver
 from subnet.http.node_spec import NodeSpec
 from subnet.protocols.websocket import WebSocketProtocol
 from tests.provider import CHAT, Provider, answer
@@ -164,7 +164,5 @@ async def test_a_name_that_hangs_is_a_connect_timeout(silent: SilentServer) -> N
 async def test_an_address_of_one_interface_only() -> None:
     """The connector of aiohttp gets the interface of a link-local address with it."""
     found: list[AddrInfoType] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 80, 0, 7)), _LOOPBACK]
-    from subnet.http.lookup import _Resolver
-
     resolver = _Resolver(Names(lambda host, port: found))
     assert [one["host"] for one in await resolver.resolve("node.test", 80)] == ["fe80::1%7", "127.0.0.1"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,3 +172,24 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", "c", "d"}
     cache.put("large", b"x" * 5000)
     assert {path.name for path in tmp_path.iterdir()} == {"large"}
+
+
+_PROGRAM = """\
+import resource, sys
+from pathlib import Path
+from subnet.artefact_cache import ArtefactCache
+cache = ArtefactCache(Path(sys.argv[1]))
+cache.put("kept", b"small")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+cache.put("kept", bytes(1000))
+cache.put("new", bytes(1_000_000))
+print(cache.get("kept"), cache.get("new"))
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """What cannot be written whole is not kept, and neither is a part of it; what was kept stays."""
+    command = [sys.executable, "-c", _PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("b'small' None\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
