@@ -19,6 +19,8 @@ OFFLOAD_THRESHOLD = 32 * 1024
 # Threads share the GIL, so a larger number would delay the streams after all.
 _threads = ThreadPoolExecutor(2, "large-request")
 
+# Not those of large requests: slow chat templates only keep each other waiting.
+_slow_threads = ThreadPoolExecutor(1, "slow-template")
 
 # For work that mostly waits, for a node to tokenize: it must not keep large requests of other models waiting.
 _waiting_threads = ThreadPoolExecutor(32, "waiting-request")
@@ -27,6 +29,11 @@ _waiting_threads = ThreadPoolExecutor(32, "waiting-request")
 async def offload_waiting(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `work`, which may wait for a node, in a thread, and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_waiting_threads, lambda: work(*args, **kwargs))
+
+
+async def offload_slow(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work` for a chat template that takes long in the one thread for that, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(_slow_threads, lambda: work(*args, **kwargs))
 
 
 async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -24,6 +24,7 @@ from adapter.generation.output_options import OutputOptions
 from adapter.offload import collection_paused, offload_if_large, offload_waiting
 from adapter.prompt import (
     DEFAULT_TEMPLATE,
+    Budget,
     ChatTemplate,
     Conversation,
     EncodeOnNode,
@@ -107,12 +108,14 @@ class Model:
         self.identity = card.identity
         self._loaded = loaded
 
-    def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+    def render(
+        self, conversation: Conversation, template: ChatTemplate | None = None, budget: Budget | None = None
+    ) -> Prompt:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
-        conversation.
+        conversation, and TemplateTooSlow if that exceeds `budget`, which by default grows with the conversation.
         """
         own = self._loaded.found.template if conversation.has_tools else self._loaded.template
-        return render_conversation(conversation, template or own, self.tokenizer.guard)
+        return render_conversation(conversation, template or own, self.tokenizer.guard, budget)
 
     def check_tools(self) -> None:
         """Raise BadRequest if tools cannot be offered to this model."""

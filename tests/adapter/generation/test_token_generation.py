@@ -25,7 +25,7 @@ from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import GenerationSettings, prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
-from adapter.prompt import ChatTemplate, Conversation, Prompt
+from adapter.prompt import Budget, ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
@@ -312,9 +312,11 @@ class Held(ModelRegistry):
         model, released = await self.models.get(name), self.released
 
         class Waits(Model):
-            def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+            def render(
+                self, conversation: Conversation, template: ChatTemplate | None = None, budget: Budget | None = None
+            ) -> Prompt:
                 assert released.wait(60)
-                return model.render(conversation, template)
+                return model.render(conversation, template, budget)
 
         self.reached.set()
         return Waits(model.card, model._loaded)
