@@ -114,8 +114,11 @@ class Model:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
         conversation, and TemplateTooSlow if that exceeds `budget`, which by default grows with the conversation.
         """
-        own = self._loaded.found.template if conversation.has_tools else self._loaded.template
-        return render_conversation(conversation, template or own, self.tokenizer.guard, budget)
+        return render_conversation(conversation, template or self.template(conversation), self.tokenizer.guard, budget)
+
+    def template(self, conversation: Conversation) -> ChatTemplate:
+        """Return the model's template for a conversation."""
+        return self._loaded.found.template if conversation.has_tools else self._loaded.template
 
     def check_tools(self) -> None:
         """Raise BadRequest if tools cannot be offered to this model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -18,8 +19,8 @@ from subnet.generation import Grammar, Sampling
 from subnet.tensors import TokenIds
 
 _UNITS_AT_ONCE = 20_000
-"""Budget of a rendering that all streams wait for, some milliseconds; a rendering that exceeds it starts again in a
-thread. Twenty messages take about 1,500 units."""
+"""Budget of a rendering that all streams wait for, up to some milliseconds. One that exceeds it starts again in a
+thread, and the next one with the same template starts there. Twenty messages take about 1,500 units."""
 
 
 class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,19 +118,19 @@ async def render_prompt(
             OFFLOAD_THRESHOLD, custom_template, chat_template, permitted, card.bos_token, card.eos_token
         )
 
-    prompt = await _render(conversation, model, template, size)
+    prompt = await _render(conversation, model, template or model.template(conversation), size)
     # A template can make a long prompt of short messages.
     tokens = await model.offload(max(size, len(prompt.marked)), model.encode, prompt)
     return prompt, tokens
 
 
-async def _render(conversation: Conversation, model: Model, template: ChatTemplate | None, size: int) -> Prompt:
+async def _render(conversation: Conversation, model: Model, template: ChatTemplate, size: int) -> Prompt:
     if size >= OFFLOAD_THRESHOLD:
         return await offload_if_large(size, model.render, conversation, template)
-    try:
-        return model.render(conversation, template, Budget(_UNITS_AT_ONCE))
-    except TemplateTooSlow:
-        return await offload_slow(model.render, conversation, template)
+    if template.last_units <= _UNITS_AT_ONCE:
+        with suppress(TemplateTooSlow):
+            return model.render(conversation, template, Budget(_UNITS_AT_ONCE))
+    return await offload_slow(model.render, conversation, template)
 
 
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:

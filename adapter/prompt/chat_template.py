@@ -44,7 +44,7 @@ class ChatTemplate:
 
     `supports_tools`: the template renders tools, calls and their results. If it does not, `render` writes them into
     the messages (see tools_as_text.py). `variables` are the names that it reads. Messages are given to it in the form
-    that it expects, which is found out by rendering some (see probes.py).
+    that it expects, which is found out by rendering some (see probes.py). `last_units` is what the last rendering took.
 
     The sandbox limits a template to its variables, and a budget limits its work and memory: loops, macros and all that
     it makes are counted, and results that are too large are refused before they are made (see budget.py). The budget
@@ -65,6 +65,7 @@ class ChatTemplate:
         except BudgetExceeded as error:
             raise SettingsError(f"{error}, even with a short conversation") from error
         self.supports_tools = self.features.renders_tools
+        self.last_units = 0
 
     def describing_tools(self) -> ChatTemplate:
         """Return this template without its support of tools, so that `render` writes them into the messages."""
@@ -127,7 +128,11 @@ class ChatTemplate:
     ) -> str:
         adapted = self.features.form.adapt(messages)
         variables = {**context, "messages": adapted, "add_generation_prompt": add_generation_prompt}
-        return self._template.render(variables, budget, deadline)
+        budget = budget or Budget(variables=variables)
+        try:
+            return self._template.render(variables, budget, deadline)
+        finally:
+            self.last_units = budget.spent
 
 
 def _render_continued(render: Callable[..., str], messages: Sequence[Message], context: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from functools import lru_cache
 from time import thread_time
@@ -22,8 +23,31 @@ MAX_SOURCE = 256 * 1024
 # Ten times and more what any published template has.
 _MAX_NODES = 20_000
 _MAX_COPIES = 500_000
+# In bytes.
+_SMALL = 1_000_000
+_MAX_GARBAGE = 64_000_000
 # Number of characters up to which the memory of what a template writes is not looked at.
 _CHECKED = 250_000
+
+
+class _Garbage:
+    """Memory of renderings that may have left it in reference cycles, which only garbage collection frees. That runs
+    by itself when there are many objects, whatever their size.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Count what a rendering made, in bytes, and collect garbage if that becomes much. Small ones do not count."""
+        if size > _SMALL:
+            self._size += size
+            if self._size > _MAX_GARBAGE:
+                self._size = 0
+                gc.collect()
+
+
+_garbage = _Garbage()
 
 
 class JinjaTemplate:
@@ -44,6 +68,12 @@ class JinjaTemplate:
         if deadline is not None and thread_time() > deadline:
             raise SecurityError("rendering takes too long")
         budget = budget or Budget(variables=variables)
+        try:
+            return self._render(variables, budget)
+        finally:
+            _garbage.add(budget.made_bytes)
+
+    def _render(self, variables: Mapping[str, Any], budget: Budget) -> str:
         if self._changes_lists:
             variables = copied(dict(variables))
         # The template's `generate` does the same, but creates and copies the globals each time.

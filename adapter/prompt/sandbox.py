@@ -88,7 +88,9 @@ class _GenerationTag(Extension):
 
 def _create_environment(kind: type[_Environment]) -> _Environment:
     result = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
+    result.filters.clear()
     result.filters.update(metered_filters())
+    result.tests.clear()
     result.tests.update(metered_tests())
     result.globals.update(GLOBALS)
     return result

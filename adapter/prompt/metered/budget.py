@@ -57,11 +57,11 @@ class Budget:
     spend raise BudgetExceeded, and do so from then on.
     """
 
-    __slots__ = ("_objects", "_reserve", "_variables", "left", "memory", "units")
+    __slots__ = ("_all_memory", "_objects", "_reserve", "_variables", "left", "memory", "units")
 
     def __init__(self, units: int = BASE_UNITS, variables: Mapping[str, Any] | None = None) -> None:
         self.units = self.left = units
-        self.memory = BASE_MEMORY
+        self.memory = self._all_memory = BASE_MEMORY
         self._variables = variables
         self._reserve = self._objects = 0
 
@@ -70,11 +70,17 @@ class Budget:
         """Number of units spent so far."""
         return self.units - self.left
 
+    @property
+    def made_bytes(self) -> int:
+        """Size of all texts and lists that were made so far, whether or not they were kept."""
+        return min(self._all_memory - self.memory, self._all_memory)
+
     def refill(self) -> None:
         """Take more units and memory if there are any. Raises BudgetExceeded if they do not suffice."""
         if self._variables is not None:
             self._reserve, memory = _allowance(self._variables)
             self.memory += memory
+            self._all_memory += memory
             self._variables = None
             self._objects = sys.getallocatedblocks()
         if self.left < 0 < self._reserve and sys.getallocatedblocks() - self._objects < _MAX_NEW_OBJECTS:

@@ -19,6 +19,12 @@ from adapter.prompt.metered.operators import formatted, modulo
 
 Filter = Callable[..., Any]
 
+# They take a constant time, or take items one by one, which have been counted.
+_CONSTANT_FILTERS = "attr count d default first items last length random"
+_CONSTANT_TESTS = (
+    "boolean callable defined escaped false float integer iterable mapping none number sameas sequence string true"
+    " undefined"
+)
 # Units for each item that a filter of Python looks at, and for each unit of a text that it handles in Python.
 _PER_ITEM = 10
 _SLOW = 16
@@ -28,21 +34,24 @@ _SHORT = 256
 
 
 def metered_filters() -> dict[str, Filter]:
-    """Return all filters by name but those that take a constant time, and take items one by one."""
+    """Return all filters of Jinja and Hugging Face by name."""
     return {
         **_wrapped(_linear, FILTERS, "capitalize e escape float lower safe string truncate upper filesizeformat abs"),
         **_wrapped(_slow, FILTERS, "forceescape title urlencode wordcount xmlattr"),
         **_wrapped(_quadratic, FILTERS, "pprint striptags urlize wordwrap"),
         **_wrapped(_lazy, FILTERS, "map reject rejectattr select selectattr"),
         **_wrapped(_sorting, FILTERS, "dictsort groupby max min sort unique"),
+        **{name: FILTERS[name] for name in _CONSTANT_FILTERS.split()},
         **_OWN,
     }
 
 
 def metered_tests() -> dict[str, Filter]:
-    """Return those tests by name that take longer for some values than for others."""
+    """Return all tests of Jinja by name."""
     compared = "!= < <= == > >= eq equalto filter ge greaterthan gt le lessthan lower lt ne test upper"
-    return {**_wrapped(_comparing, TESTS, compared), **_OWN_TESTS}
+    tests: Mapping[str, Any] = TESTS
+    constant = {name: tests[name] for name in _CONSTANT_TESTS.split()}
+    return {**constant, **_wrapped(_comparing, tests, compared), **_OWN_TESTS}
 
 
 def _wrapped(wrapper: Callable[[Filter], Filter], functions: Mapping[str, Any], names: str) -> dict[str, Filter]:
@@ -173,7 +182,7 @@ def _reverse(context: Context, values: Any) -> Any:
 @pass_context
 def _slice(context: Context, values: Any, slices: int, fill_with: Any = None) -> Any:
     context.budget.spend(10 * slices)
-    return FILTERS["slice"](context.budget.made([*context.budget.listed(values)]), slices, fill_with)
+    return _JINJA_SLICE(context, context.budget.made([*context.budget.listed(values)]), slices, fill_with)
 
 
 @pass_context
@@ -270,6 +279,7 @@ def _divisible(context: Context, value: Any, num: Any) -> bool:
     return bool(modulo(context.budget, value, num) == 0)
 
 
+_JINJA_SLICE = _from_context(FILTERS["slice"])
 _OWN_MAP = pass_context(_lazy(_from_context(FILTERS["map"])))
 _OWN: dict[str, Filter] = {
     COUNTED: _counted,

@@ -1,0 +1,1 @@
+"""Tests that play a hostile client, node or upstream server."""
