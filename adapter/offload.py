@@ -19,6 +19,9 @@ OFFLOAD_THRESHOLD = 32 * 1024
 # Threads share the GIL, so a larger number would delay the streams after all.
 _threads = Threads(2, "large-request")
 
+# Not those of large requests: slow chat templates only keep each other waiting.
+_slow_threads = Threads(1, "slow-template")
+
 # For work that mostly waits, for a node to tokenize: it must not keep large requests of other models waiting.
 _waiting_threads = Threads(32, "waiting-request")
 
@@ -26,6 +29,11 @@ _waiting_threads = Threads(32, "waiting-request")
 async def offload_waiting(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `work`, which may wait for a node, in a thread, and return its result."""
     return await _waiting_threads.run(work, *args, **kwargs)
+
+
+async def offload_slow(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work` for a chat template that takes long in the one thread for that, and return its result."""
+    return await _slow_threads.run(work, *args, **kwargs)
 
 
 async def offload_if_large(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

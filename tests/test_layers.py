@@ -73,7 +73,8 @@ ALLOWED = {
         "adapter.errors adapter.offload adapter.tools adapter.tools.formats adapter.tools.grammar adapter.tools.reading"
     ),
     "adapter.decode": "adapter.tools adapter.tools.reading",
-    "adapter.prompt": "subnet.models",
+    "adapter.prompt": "adapter.prompt.metered subnet.models",
+    "adapter.prompt.metered": "",
     "adapter.tools": "adapter.tools.formats adapter.tools.grammar adapter.tools.reading",
     "adapter.tools.derive": "adapter.tools.formats adapter.tools.grammar",
     "adapter.tools.formats": "adapter.tools.grammar adapter.tools.reading",

@@ -10,7 +10,7 @@ import msgspec
 from adapter.generation.derived_format import derived_formats, derived_tags
 from adapter.generation.probe_turns import ANSWER, LEVELS, REASONING, ProbeTurns, reading, reads
 from adapter.generation.read_back import Turn
-from adapter.prompt import ChatTemplate
+from adapter.prompt import ChatTemplate, TemplateTooSlow
 from adapter.tools import (
     ModelFormat,
     Tags,
@@ -21,6 +21,7 @@ from adapter.tools import (
     select_format,
 )
 from adapter.tools.derive import NAME as DERIVED
+from subnet.errors import SettingsError
 
 BUDGET = 3.0
 """Maximum CPU time to find a format, in seconds. A format that was not found by then is unknown."""
@@ -67,9 +68,15 @@ def find_format(
     """Return the format of a model with this template, or that of the operator's `setting`.
 
     `control` are the texts of the model's control tokens. Renders and parses some conversations, which takes up to
-    `budget`.
+    `budget`. Raises SettingsError if the template takes too much time or memory for one of them.
     """
-    return _Finder(template, control, budget).find(*parse_format_name(setting) if setting is not None else (None, None))
+    finder = _Finder(template, control, budget)
+    try:
+        return finder.find(*parse_format_name(setting) if setting is not None else (None, None))
+    except TemplateTooSlow as error:
+        raise SettingsError(
+            "the chat template takes too much time or memory, even with a short conversation"
+        ) from error
 
 
 def find_format_of_two(

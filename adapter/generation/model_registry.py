@@ -24,6 +24,7 @@ from adapter.generation.output_options import OutputOptions
 from adapter.offload import collection_paused, offload_if_large, offload_waiting
 from adapter.prompt import (
     DEFAULT_TEMPLATE,
+    Budget,
     ChatTemplate,
     Conversation,
     EncodeOnNode,
@@ -111,12 +112,17 @@ class Model:
         self.identity = card.identity
         self._loaded = loaded
 
-    def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+    def render(
+        self, conversation: Conversation, template: ChatTemplate | None = None, budget: Budget | None = None
+    ) -> Prompt:
         """Render the prompt with `template`, or with the model's own. Raises InvalidRequest if the template rejects the
-        conversation.
+        conversation, and TemplateTooSlow if that exceeds `budget`, which by default grows with the conversation.
         """
-        own = self._loaded.found.template if conversation.has_tools else self._loaded.template
-        return render_conversation(conversation, template or own, self.tokenizer.guard)
+        return render_conversation(conversation, template or self.template(conversation), self.tokenizer.guard, budget)
+
+    def template(self, conversation: Conversation) -> ChatTemplate:
+        """Return the model's template for a conversation."""
+        return self._loaded.found.template if conversation.has_tools else self._loaded.template
 
     def check_tools(self) -> None:
         """Raise BadRequest if tools cannot be offered to this model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -11,11 +12,15 @@ from adapter.generation.generation_request import GenerationRequest, check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.token_lane import TokenGeneration
 from adapter.grammar.json_schema_only import build_supported_grammar
-from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
-from adapter.prompt import Conversation, Prompt, custom_template
+from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large, offload_slow
+from adapter.prompt import Budget, ChatTemplate, Conversation, Prompt, TemplateTooSlow, custom_template
 from subnet.errors import ContextLengthExceeded
 from subnet.generation import Grammar, Sampling
 from subnet.tensors import TokenIds
+
+_UNITS_AT_ONCE = 20_000
+"""Budget of a rendering that all streams wait for, up to some milliseconds. One that exceeds it starts again in a
+thread, and the next one with the same template starts there. Twenty messages take about 1,500 units."""
 
 
 class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,8 +112,9 @@ async def render_prompt(
 ) -> tuple[Prompt, TokenIds]:
     """Render and tokenize the prompt, with the model's template or with `chat_template`, and return both.
 
-    Requests of a large `size` (in bytes) are processed in a thread. Raises InvalidRequest if the template rejects the
-    conversation, or if `chat_template` is not allowed or invalid.
+    Requests of a large `size` (in bytes) are processed in a thread, as are those whose rendering turns out to take
+    long. Raises InvalidRequest if the template rejects the conversation, or if `chat_template` is not allowed or
+    invalid, and TemplateTooSlow.
     """
     template = None
     if chat_template is not None:
@@ -118,11 +124,19 @@ async def render_prompt(
             OFFLOAD_THRESHOLD, custom_template, chat_template, permitted, card.bos_token, card.eos_token
         )
 
-    def render_and_tokenize() -> tuple[Prompt, TokenIds]:
-        prompt = model.render(conversation, template)
-        return prompt, model.encode(prompt)
+    prompt = await _render(conversation, model, template or model.template(conversation), size)
+    # A template can make a long prompt of short messages.
+    tokens = await model.offload(max(size, len(prompt.marked)), model.encode, prompt)
+    return prompt, tokens
 
-    return await model.offload(size, render_and_tokenize)
+
+async def _render(conversation: Conversation, model: Model, template: ChatTemplate, size: int) -> Prompt:
+    if size >= OFFLOAD_THRESHOLD:
+        return await offload_if_large(size, model.render, conversation, template)
+    if template.last_units <= _UNITS_AT_ONCE:
+        with suppress(TemplateTooSlow):
+            return model.render(conversation, template, Budget(_UNITS_AT_ONCE))
+    return await offload_slow(model.render, conversation, template)
 
 
 def complete_sampling(sampling: Sampling, model: Model, max_tokens: int, grammar: Grammar | None) -> Sampling:

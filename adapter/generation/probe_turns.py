@@ -7,7 +7,7 @@ from time import thread_time
 from typing import Any
 
 from adapter.generation.read_back import Message, Turn, written_turn
-from adapter.prompt import QUESTION, REASONING_ON, ChatTemplate
+from adapter.prompt import QUESTION, REASONING_ON, ChatTemplate, TemplateTooSlow
 from adapter.tools import ModelFormat, Tags, ToolFormat
 from subnet.errors import InvalidRequest
 
@@ -44,7 +44,8 @@ SIMPLEST = LEVELS[-1]
 class ProbeTurns:
     """Turns that `template` writes for probe messages; None if it rejects the message.
 
-    They are rendered before `deadline`, in CPU time of this thread. `control` are the texts of control tokens.
+    They are rendered before `deadline`, in CPU time of this thread. `control` are the texts of control tokens. All
+    methods that render raise TemplateTooSlow.
     """
 
     def __init__(self, template: ChatTemplate, control: Collection[str], deadline: float) -> None:
@@ -93,6 +94,8 @@ class ProbeTurns:
         messages = [QUESTION, _assistant(SIMPLEST), {"role": "tool", "tool_call_id": "call00000", "content": _RESULT}]
         try:
             text = self.template.render(messages, tools=_tools(SIMPLEST), deadline=self._deadline)
+        except TemplateTooSlow:
+            raise
         except InvalidRequest:
             return False
         return text.count(NAME) > 1 and _RESULT in text

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from adapter.prompt import QUESTION, ChatTemplate
+from adapter.prompt import QUESTION, ChatTemplate, TemplateTooSlow
 from adapter.tools import ModelFormat
 from adapter.tools.reading.parts import Content, Reasoning, ToolArguments, ToolCallBegin
 from subnet.errors import InvalidRequest
@@ -75,7 +75,7 @@ def written_turn(
 ) -> Turn | None:
     """Return what `template` writes for an assistant's message after a question; None if it rejects the message.
 
-    `control` are the texts of the model's control tokens, of which there may be thousands.
+    `control` are the texts of the model's control tokens, of which there may be thousands. Raises TemplateTooSlow.
     """
 
     def render(*messages: Mapping[str, Any], prompt: bool = False) -> str:
@@ -85,10 +85,14 @@ def written_turn(
 
     try:
         prompt, whole = render(prompt=True), render(message)
+    except TemplateTooSlow:
+        raise
     except InvalidRequest:
         return None
     try:
         plain, _, end = render({"role": "assistant", "content": _ANSWER}).rpartition(_ANSWER)
+    except TemplateTooSlow:
+        raise
     except InvalidRequest:
         plain, end = "", ""
     start = _common_start(whole, prompt, plain)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from time import thread_time
 from typing import Any, Literal
 
 import msgspec
@@ -12,9 +11,10 @@ from jinja2 import Undefined
 
 from adapter.prompt.jinja_template import JinjaTemplate
 from adapter.prompt.message_form import REASONING_FIELDS, Ids, Message, MessageForm, ReasoningField
+from adapter.prompt.metered.budget import Budget, BudgetExceeded
 
-BUDGET = 2.0
-"""Maximum CPU time of all probes of a template, in seconds."""
+UNITS = 500_000
+"""Units of work of all probes of a template, several times what any published template takes."""
 
 REASONING_ON: Mapping[str, Any] = {"enable_thinking": True, "thinking": True}
 """Variables that turn reasoning on in templates where it is off by default."""
@@ -90,14 +90,14 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_features(template: JinjaTemplate, source: str) -> Features:
-    """Return what a template supports. Takes milliseconds; probes that exceed BUDGET count as not supported."""
+    """Return what a template supports. Takes milliseconds. Raises BudgetExceeded if the probes exceed UNITS."""
     return _Prober(template).features(developer="developer" in source)
 
 
 class _Prober:
     def __init__(self, template: JinjaTemplate) -> None:
         self._template = template
-        self._deadline = thread_time() + BUDGET
+        self._units = UNITS
         self._no_tools: object = None
         self._form = MessageForm(several=frozenset(_BEFORE))
 
@@ -217,10 +217,15 @@ class _Prober:
         """Return the rendered text, or "" if the template rejects the messages."""
         shown = self._no_tools if tools is None else tools
         context = {**variables, "messages": self._form.adapt(messages), "add_generation_prompt": False}
+        budget = Budget(self._units)
         try:
-            return self._template.render(copy.deepcopy(context) | with_tools(copy.deepcopy(shown)), self._deadline)
+            return self._template.render(copy.deepcopy(context) | with_tools(copy.deepcopy(shown)), budget)
+        except BudgetExceeded:
+            raise
         except Exception:  # templates can raise any exception for messages that they do not support
             return ""
+        finally:
+            self._units = budget.left
 
 
 def described(tool: Mapping[str, Any], properties: bool = False) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 
 from adapter.prompt.chat_template import ChatTemplate
 from adapter.prompt.guard import Guard
+from adapter.prompt.metered.budget import Budget
 from adapter.prompt.tools_as_text import join_text_parts
 from subnet.errors import InvalidRequest, SettingsError
 
@@ -84,11 +85,14 @@ class Prompt(msgspec.Struct, frozen=True):
         return self.answer_prefix.rfind(opening) > self.answer_prefix.rfind(closing)
 
 
-def render_conversation(conversation: Conversation, template: ChatTemplate, guard: Guard) -> Prompt:
+def render_conversation(
+    conversation: Conversation, template: ChatTemplate, guard: Guard, budget: Budget | None = None
+) -> Prompt:
     """Render a conversation. No string in it becomes a control token, wherever the template inserts it.
 
-    Raises InvalidRequest, which names the parameter, if the template rejects the conversation or does not support a
-    parameter, and if a message is to be continued that is not the assistant's or has tool calls.
+    `budget` is by default one that grows with the conversation. Raises InvalidRequest, which names the parameter, if
+    the template rejects the conversation or does not support a parameter, and if a message is to be continued that is
+    not the assistant's or has tool calls; and TemplateTooSlow.
     """
     _validate(conversation, template)
     variables = template_variables(
@@ -107,6 +111,7 @@ def render_conversation(conversation: Conversation, template: ChatTemplate, guar
         add_generation_prompt=conversation.needs_generation_prompt,
         continue_final_message=conversation.continue_final_message,
         variables=dict(zip(variables, values, strict=True)),
+        budget=budget,
     )
     return Prompt(text, mark, conversation.answer_prefix)
 
@@ -114,8 +119,8 @@ def render_conversation(conversation: Conversation, template: ChatTemplate, guar
 def custom_template(source: str, allowed: bool, bos_token: str = "", eos_token: str = "") -> ChatTemplate:
     """Return the template that a request provides. This takes up to a second, and the result is cached.
 
-    Raises InvalidRequest unless it is `allowed` by the operator, since loops in a template can run for any time, and if
-    the template is too long or does not compile.
+    Raises InvalidRequest unless it is `allowed` by the operator, and if the template is too long, does not compile, or
+    takes too much time or memory with conversations of a few words.
     """
     if not allowed:
         raise InvalidRequest("Custom chat templates are not allowed on this gateway.", param="chat_template")

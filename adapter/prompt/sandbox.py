@@ -1,46 +1,62 @@
-"""Sandboxed Jinja environment for chat templates, with the filters and functions that Hugging Face provides to them."""
+"""Sandboxed Jinja environment for chat templates, with the filters and functions that Hugging Face provides to them.
+
+What a template computes is counted (see metered/).
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from typing import Any, NoReturn
+from types import BuiltinMethodType, MethodType
+from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import SecurityError
+from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
-MAX_RENDERED = 16_000_000
-"""Maximum number of characters of a rendered prompt, and of items of the result of one multiplication."""
-
+from adapter.prompt.metered.code_generator import MeteredCodeGenerator
+from adapter.prompt.metered.context import GLOBALS, MeteredContext
+from adapter.prompt.metered.filters import metered_filters, metered_tests
+from adapter.prompt.metered.methods import TEXT_METHODS
+from adapter.prompt.metered.operators import Format
 
 _DICT_METHODS = frozenset(dir(dict))
+_SAFE_DICT_METHODS = frozenset({"get", "items", "keys", "values"})
 # Templates written for llama.cpp change lists.
 _LIST_METHODS = frozenset({"append", "pop"})
 _LOOP_ATTRIBUTES = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem"})
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    code_generator_class = MeteredCodeGenerator
+    context_class = MeteredContext
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return what the sandbox would return, by a faster path for attributes that templates read all the time."""
-        if type(obj) is dict and attribute in obj and attribute not in _DICT_METHODS:
-            return obj[attribute]
-        if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
+        kind = type(obj)
+        if kind is dict:
+            if attribute in _SAFE_DICT_METHODS:
+                return getattr(obj, attribute)
+            if attribute in obj and attribute not in _DICT_METHODS:
+                return obj[attribute]
+        elif kind is str:
+            if attribute in TEXT_METHODS:
+                return getattr(obj, attribute)
+        elif kind is Namespace:
+            attributes = object.__getattribute__(obj, "_Namespace__attrs")
+            if attribute in attributes and attribute[0] != "_":
+                return attributes[attribute]
+        elif kind is LoopContext and attribute in _LOOP_ATTRIBUTES:
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise SecurityError("the ** operator is not allowed")
-        if _product_length(left, right) > MAX_RENDERED:
-            raise SecurityError(f"the result of a multiplication exceeds {MAX_RENDERED} items")
-        return super().call_binop(context, operator, left, right)
+    def wrap_str_format(self, value: Any) -> Any:
+        """Return the method `format` of a text such that it spends the budget; None for other values."""
+        if not isinstance(value, MethodType | BuiltinMethodType) or value.__name__ not in ("format", "format_map"):
+            return None
+        layout = value.__self__
+        return Format(self, layout, value.__name__ == "format_map") if isinstance(layout, str) else None
 
 
 class _ListEnvironment(_Environment):
@@ -60,13 +76,6 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _product_length(left: object, right: object) -> int:
-    """Return the length of the product of a sequence and an integer, or 0 for other operands."""
-    if isinstance(left, int):
-        left, right = right, left
-    return len(left) * right if isinstance(left, str | bytes | list | tuple) and isinstance(right, int) else 0
-
-
 class _GenerationTag(Extension):
     """Support for `{% generation %}`, which marks the assistant's text for training. Here it renders its content."""
 
@@ -77,53 +86,13 @@ class _GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Encode a value as JSON, without escaping HTML as Jinja's own `tojson` does."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-        default=_listed,
-    )
-
-
-def _listed(value: object) -> list[Any]:
-    """Return what a filter such as `map` yields. Raises TypeError for anything else."""
-    if isinstance(value, Iterator):
-        return [*value]
-    raise TypeError(f"an object of the type {type(value).__name__} cannot be encoded as JSON")
-
-
-class _Dict:
-    """The function `dict` of templates, with its method `fromkeys`."""
-
-    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
-        return dict(*args, **values)
-
-    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
-        return dict.fromkeys(keys, value)
-
-
 def _create_environment(kind: type[_Environment]) -> _Environment:
     result = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
-    result.filters["tojson"] = _tojson
-    # Templates written for other servers parse arguments with these.
-    result.filters["fromjson"] = result.filters["from_json"] = json.loads
-    result.globals["raise_exception"] = _raise_exception
-    result.globals["dict"] = _Dict()
-    result.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    result.filters.clear()
+    result.filters.update(metered_filters())
+    result.tests.clear()
+    result.tests.update(metered_tests())
+    result.globals.update(GLOBALS)
     return result
 
 

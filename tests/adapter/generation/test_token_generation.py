@@ -25,7 +25,7 @@ from adapter.generation.output_options import OutputOptions
 from adapter.generation.prepare import GenerationSettings, prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import OFFLOAD_THRESHOLD, offload_if_large
-from adapter.prompt import ChatTemplate, Conversation, Prompt
+from adapter.prompt import Budget, ChatTemplate, Conversation, Prompt
 from subnet import RemoteManager, SessionManager
 from subnet.errors import ContextLengthExceeded, InvalidRequest, NodeLost, NoNodeAvailable
 from subnet.generation import Delta, Sampling
@@ -312,9 +312,11 @@ class Held(ModelRegistry):
         model, released = await self.models.get(name), self.released
 
         class Waits(Model):
-            def render(self, conversation: Conversation, template: ChatTemplate | None = None) -> Prompt:
+            def render(
+                self, conversation: Conversation, template: ChatTemplate | None = None, budget: Budget | None = None
+            ) -> Prompt:
                 assert released.wait(60)
-                return model.render(conversation, template)
+                return model.render(conversation, template, budget)
 
         self.reached.set()
         return Waits(model.card, model._loaded)
@@ -330,6 +332,22 @@ async def test_large_requests_do_not_block_others() -> None:
         assert not large.done()
         held.released.set()
         assert len((await large).prompt) == len(PROMPT)
+
+
+async def test_slow_templates_do_not_block_others() -> None:
+    """A request is prepared while a slow chat template renders in a thread, the first time and the next."""
+    loop = "{% for i in range(9999) %}{% set x = i %}{% endfor %}"
+    template = CHATML + "{% if 'Hello' in messages[-1].content %}" + loop + "{% endif %}"
+    other = request(messages=[{"role": "user", "content": "Hi"}])
+    async with subnet(saying("Hi", chat_template=template)) as (models, _):
+        await prepare(generation_request(other), models)
+        for _ in range(2):
+            slow = asyncio.create_task(prepare(generation_request(request()), models))
+            await asyncio.sleep(0)
+            assert not slow.done()
+            assert len((await slow).prompt) == len("Hello") + 1
+        model = await models.get("mock")
+        assert model.template(generation_request(other).conversation).last_units > 20_000
 
 
 async def test_only_large_work_uses_a_thread() -> None:

@@ -140,13 +140,11 @@ def test_raise_exception() -> None:
         "{{ messages[0].update(role='system') }}",
         "{{ messages[0].get | tojson }}",
         "{% for i in range(1000000000) %}{% endfor %}",
-        "{{ 'a' * 1000000000 }}",
         "{{ 9 ** 9 ** 9 }}",
-        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
     ],
 )
 def test_errors_in_a_template(source: str) -> None:
-    """Type errors, sandbox violations and unbounded output in a template raise InvalidRequest."""
+    """Type errors and sandbox violations in a template raise InvalidRequest."""
     with pytest.raises(InvalidRequest):
         render(source)
 
