@@ -23,7 +23,7 @@ from subnet.errors import ClientLimited, Overloaded
 # Requests that wait for the response to an earlier one of the same connection. Parsing stops when there are as many, at
 # the end of a slice of the input.
 _MAX_PIPELINE = 8
-_SLICE = 4096
+_SLICE = 1024
 
 # A message of more bytes than this must not consist mostly of the framing of its chunks: parsing a chunk of one byte
 # takes as long as parsing one of thousands.
