@@ -24,7 +24,7 @@ class HttpLimits(msgspec.Struct, frozen=True):
     """Limits of a request.
 
     `max_head` is the maximum size in bytes of its head (URL and headers), and of the trailers and chunk extensions of
-    its body, on top of the first 4 KiB. `max_fields` is the maximum number of its header fields, trailers included.
+    its body, on top of the first KiB. `max_fields` is the maximum number of its header fields, trailers included.
     """
 
     max_head: int = 64 * 1024

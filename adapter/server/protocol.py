@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, TimerHandle, Transport
+from asyncio import AbstractEventLoop, Transport
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,20 +17,18 @@ from adapter.server.connections import Connections
 from adapter.server.half_close import HalfClosed, can_watch
 from adapter.server.response_writer import Header, ResponseWriter, attach_writer, flush_scheduler
 from adapter.server.responses import encode_headers
+from adapter.server.send_timer import SendTimer
 from adapter.server.socket_writer import SocketWriter
 from subnet.errors import ClientLimited, Overloaded
 
 # Requests that wait for the response to an earlier one of the same connection. Parsing stops when there are as many, at
 # the end of a slice of the input.
 _MAX_PIPELINE = 8
-_SLICE = 4096
+_SLICE = 1024
 
 # A message of more bytes than this must not consist mostly of the framing of its chunks: parsing a chunk of one byte
 # takes as long as parsing one of thousands.
 _FREE_FRAMING, _MAX_FRAMING = 128 * 1024, 5
-
-# Bytes that a client must read per `send_timeout`, unless fewer are unsent.
-_MIN_PROGRESS = 64 * 1024
 
 
 @runtime_checkable
@@ -55,7 +53,6 @@ class HttpProtocol(HttpToolsProtocol):
     linger_timeout = 5.0
     """Seconds for which input is discarded after a response that did not wait for the rest of its request."""
     socket_writer_class: type[SocketWriter] = SocketWriter
-    _send_timer: TimerHandle | None = None
     _half_closed: HalfClosed | None = None
     _ignores_input = False
     _closes_when_answered = False
@@ -82,6 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._socket_writer = self.socket_writer_class(transport)
+        self._send_timer = SendTimer(self.loop, transport, self.send_timeout)
         self._writers: set[ResponseWriter] = set()
         self._start_idle_timeout()
         try:
@@ -189,12 +187,12 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._socket_writer.paused = True
-        self._start_send_timer(self.transport.get_write_buffer_size())
+        self._send_timer.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._socket_writer.paused = False
-        self._cancel_send_timer()
+        self._send_timer.cancel()
         for writer in self._writers:
             writer.flush()
 
@@ -203,7 +201,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._accepted.closed(self)
         self._unset_keepalive_if_required()
         self._socket_writer.detach()
-        self._cancel_send_timer()
+        self._send_timer.cancel()
         if self._half_closed is not None:
             self._half_closed.stop()
             # It refers to this object: a reference cycle otherwise.
@@ -319,18 +317,3 @@ class HttpProtocol(HttpToolsProtocol):
             raise HttpParserError("CONNECT is not supported")
         lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"", b""])
-
-    def _start_send_timer(self, unsent: int) -> None:
-        self._send_timer = self.loop.call_later(self.send_timeout, self._check_progress, unsent)
-
-    def _check_progress(self, unsent_before: int) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent > unsent_before - _MIN_PROGRESS:
-            self.transport.abort()
-        else:
-            self._start_send_timer(unsent)
-
-    def _cancel_send_timer(self) -> None:
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None

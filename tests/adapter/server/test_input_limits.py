@@ -68,7 +68,7 @@ async def test_many_requests_in_a_pipeline() -> None:
         answers = await reader.read()
         writer.close()
     assert answers.count(b"HTTP/1.1 200") == COUNT + 2
-    assert 8 <= most < 8 + 4096 // len(GET)
+    assert 8 <= most < 8 + 1024 // len(GET)
 
 
 @pytest.mark.parametrize(
