@@ -18,7 +18,7 @@ _MAX_BIASES = 2**18
 _MAX_STOP_TOKENS = 2**16
 
 
-class Grammar(msgspec.Struct, frozen=True):
+class Grammar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constraint that the whole output must match.
 
     `text` is a JSON schema as JSON text, a regular expression in the syntax of Rust's regex crate, or a grammar in

@@ -31,7 +31,7 @@ from time import monotonic
 import aiohttp
 
 from subnet.aio import Turn
-from subnet.errors import NodeDied, NodeError, NodeLost, WireError, from_code
+from subnet.errors import NodeBusy, NodeDied, NodeError, NodeLost, WireError, from_code
 from subnet.protocols.call import Call
 from subnet.wire import columns, frames
 from subnet.wire.messages import (
@@ -52,6 +52,8 @@ from subnet.wire.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
+# When to ask a node again that has not read what it was sent, in seconds.
+_READ_RETRY = 0.2
 # Messages that a node may send for a call after its end, as they were on the way when it was cancelled.
 _MAX_LATE_MESSAGES = 4
 # Rows for calls that have ended that a node may send, besides as many as it sends for others: its whole queue, twice.
@@ -89,12 +91,12 @@ class Connection:
     def open_call(self, choices: Iterable[int] = ()) -> Call:
         """Return a new call, for `with`: leaving the block before the call has ended cancels it on the node.
 
-        Raises NodeLost if the connection has failed.
+        Raises NodeLost if the connection has failed, and NodeBusy while too much waits to be sent.
         """
         if self._error is not None:
             raise NodeLost(self._error.message)
         if self._outbox.full:
-            raise NodeLost(f"{self._peer} does not read what it is sent")
+            raise NodeBusy(f"{self._peer} has not read what it was sent", retry_after=_READ_RETRY)
         call = Call(next(self._numbers), self._peer, self._cancel, choices)
         self._last_number = call.number
         self._calls[call.number] = call

@@ -7,16 +7,20 @@ seconds to skip. The content of a Signed message is such a frame, too.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from subnet.errors import WireError
+from subnet.generation import Sampling
 from subnet.wire.messages import (
+    MAX_STARTS,
     Accepted,
     ArtefactReply,
     ArtefactRequest,
     Cancel,
+    ChoiceStart,
     Deltas,
     EmbedReply,
     EmbedRequest,
@@ -71,14 +75,18 @@ _TYPES: dict[int, type[Message]] = {
 _HEADERS = {message_type: bytes((VERSION, number)) for number, message_type in _TYPES.items()}
 
 
-def _strict(message_type: type[Message]) -> type[Message]:
-    """Return the same type without unknown fields."""
-    name = f"Large{message_type.__name__}"
-    strict = msgspec.defstruct(name, [], bases=(message_type,), frozen=True, forbid_unknown_fields=True)
-    return cast(type[Message], strict)
+def _strict(struct: type[msgspec.Struct], **fields: object) -> Any:
+    """Return the same type without unknown fields; `fields` are those that have another type in it."""
+    types = list(fields.items())
+    name = f"Large{struct.__name__}"
+    return msgspec.defstruct(name, types, bases=(struct,), frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
-_STRICT_TYPES = {number: _strict(message_type) for number, message_type in _TYPES.items()}
+_STARTS = Annotated[tuple[_strict(ChoiceStart), ...], Meta(max_length=MAX_STARTS)]  # type: ignore[valid-type,misc]
+_FIELDS: dict[type[Message], dict[str, object]] = {Generate: {"sampling": _strict(Sampling), "starts": _STARTS}}
+_STRICT_TYPES: dict[int, type[Message]] = {
+    number: _strict(message_type, **_FIELDS.get(message_type, {})) for number, message_type in _TYPES.items()
+}
 _HEADERS |= {message_type: bytes((VERSION, number)) for number, message_type in _STRICT_TYPES.items()}
 _LIMITS = {number: _MAX_SIZES.get(message_type, MAX_FRAME) for number, message_type in _TYPES.items()}
 _DECODERS = {number: msgspec.msgpack.Decoder(message_type) for number, message_type in _TYPES.items()}

@@ -134,6 +134,10 @@ class TokenizeReply(msgspec.Struct, frozen=True):
     tokens: Annotated[tuple[Tensor, ...], Meta(max_length=MAX_TOKENIZE_TEXTS)]
 
 
+MAX_STARTS = 2**16
+"""Maximum number of choices in one Generate."""
+
+
 class ChoiceStart(msgspec.Struct, frozen=True):
     """Choice to generate: `delivered` (int32, one-dimensional) are the tokens it already has; see generation.Start.
 
@@ -152,7 +156,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     model: _Name | None
     prompt: Tensor
     sampling: Sampling
-    starts: Annotated[tuple[ChoiceStart, ...], Meta(max_length=2**16)]
+    starts: Annotated[tuple[ChoiceStart, ...], Meta(max_length=MAX_STARTS)]
     text: str | None = None
 
 

@@ -14,13 +14,14 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, seed, settings
 
 from tests.fuzz.inputs import examples, inputs, words
 from tests.fuzz.targets import TARGETS
 
 FOLDER = Path("build/fuzz")
+# Inputs between two looks at the clock.
+_BATCH = 200
 # Of one input, in bytes; seconds that it may take; and memory of a process, in MiB.
 _LIMITS = ("-max_len=1024", "-timeout=20", "-rss_limit_mb=2048")
 
@@ -54,20 +55,22 @@ def run_guided(name: str, runs: int, seconds: int) -> int | None:
 def run_unguided(name: str, runs: int, seconds: int) -> int | None:
     """Do the same with hypothesis."""
     count, ends = 0, time.monotonic() + (seconds or float("inf"))
+    target, given_inputs = TARGETS[name], inputs(name)
+    while count < runs and time.monotonic() < ends:
+        size = min(_BATCH, runs - count)
 
-    @settings(max_examples=runs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.data())
-    def check(data: st.DataObject) -> None:
-        nonlocal count
-        if time.monotonic() < ends:
-            TARGETS[name](data.draw(inputs(name)))
-            count += 1
+        @seed(count)
+        @settings(max_examples=size, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(given_inputs)
+        def check(data: bytes) -> None:
+            target(data)
 
-    try:
-        check()
-    except Exception as error:
-        print(*getattr(error, "__notes__", ()), repr(error), sep="\n")
-        return None
+        try:
+            check()
+        except Exception as error:
+            print(*getattr(error, "__notes__", ()), repr(error), sep="\n")
+            return None
+        count += size
     return count
 
 

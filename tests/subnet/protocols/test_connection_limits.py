@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from subnet import MockProtocol
-from subnet.errors import NodeLost, WireError
+from subnet.errors import NodeBusy, WireError
 from subnet.generation import Delta, TokenLogprobs
 from subnet.tensors import pack, token_ids
 from subnet.wire import columns
@@ -99,7 +99,7 @@ async def test_tokens_of_cancelled_calls_are_ignored() -> None:
 
 
 async def test_a_node_that_does_not_read() -> None:
-    """Requests to a node that does not read fail once enough of them wait, instead of filling the memory."""
+    """A node that does not read is busy once enough requests wait for it, and they do not fill the memory."""
     failed = asyncio.Event()
 
     async def script(end: NodeEnd) -> None:
@@ -117,7 +117,7 @@ async def test_a_node_that_does_not_read() -> None:
         await asyncio.gather(*calls, return_exceptions=True)
         failed.set()
     errors = [call.exception() for call in refused]
-    assert all(isinstance(error, NodeLost) and "does not read" in error.message for error in errors)
+    assert all(isinstance(error, NodeBusy) and "has not read" in error.message for error in errors)
 
 
 async def test_results_of_impossible_sizes() -> None:
