@@ -52,6 +52,11 @@ class ListedModel(msgspec.Struct, frozen=True):
     features: ModelFeatures = ModelFeatures()
 
 
+# A gateway keeps some kilobytes for each model; providers list some hundred.
+_MAX_MODELS = 10_000
+_MAX_NAME = 1024
+
+
 class ModelLister:
     """Lists the models of the server of `spec`. Details that need a request per model are requested once for each."""
 
@@ -130,7 +135,11 @@ def _entries(body: Any) -> list[dict[str, Any]]:
     entries = body if isinstance(body, list) else body.get("data") if isinstance(body, dict) else None
     if not isinstance(entries, list):
         raise WireError("invalid model list")
-    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    return [entry for entry in entries[:_MAX_MODELS] if isinstance(entry, dict) and _is_name(entry.get("id"))]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME
 
 
 def _is_chat_model(entry: dict[str, Any]) -> bool:
