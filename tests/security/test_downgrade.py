@@ -26,7 +26,7 @@ from tests.security.test_signatures import generate
 from tests.subnet.detect.test_detect import OLLAMA, OPENAI, serving
 
 SECRET = TokenAuthorizer("secret")
-OPTIONS = EchoOptions(rate=100.0, size=60)
+OPTIONS = EchoOptions(rate=400.0, size=60)
 
 
 @asynccontextmanager
