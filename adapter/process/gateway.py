@@ -79,7 +79,7 @@ async def run(
     policy = POLICIES[settings.policy or "round-robin"]()
     if not policy.uses_weights and any(node.weight != 1 or node.model_weight for node in settings.nodes):
         logger.warning("the weights of nodes have no effect with the policy %s", settings.policy)
-    nodes = [UpstreamProtocol(node, _authorizer(node, settings), report_node or report) for node in settings.nodes]
+    nodes = [UpstreamProtocol(node, authorizer_of(node, settings), report_node or report) for node in settings.nodes]
     async with RemoteManager(
         nodes,
         policy=policy,
@@ -108,7 +108,8 @@ async def run(
         )
 
 
-def _authorizer(node: NodeSpec, settings: Settings) -> AuthorizerBase | None:
+def authorizer_of(node: NodeSpec, settings: Settings) -> AuthorizerBase | None:
+    """Return what authenticates gateway and node to each other; None without a secret."""
     secret = node.secret or settings.secret
     return TokenAuthorizer(secret, max_clock_skew=settings.max_clock_skew) if secret else None
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from adapter.config import Settings
+from adapter.process.gateway import authorizer_of
 from subnet import Limits, RemoteManager, Sampling, SessionManager, TokenAuthorizer
 from subnet.authorizers import AuthorizerBase
 from subnet.chat import ChatRequest
@@ -24,7 +26,7 @@ from tests.security.test_signatures import generate
 from tests.subnet.detect.test_detect import OLLAMA, OPENAI, serving
 
 SECRET = TokenAuthorizer("secret")
-OPTIONS = EchoOptions(rate=100.0, size=60)
+OPTIONS = EchoOptions(rate=400.0, size=60)
 
 
 @asynccontextmanager
@@ -136,3 +138,22 @@ async def test_a_gateway_of_thieves_only() -> None:
 async def answer_of_now(manager: RemoteManager) -> None:
     async with SessionManager(manager, limits=Limits(queue_timeout=0.0)).session() as session:
         await session.run([1], None, lambda delta: None)
+
+
+async def test_a_secret_for_each_node() -> None:
+    """A node has the secret in its own settings, or else the gateway's; and one node's secret is of no use to another
+    that takes its place.
+    """
+    specs = {"one": NodeSpec(url="http://a", secret="own"), "two": NodeSpec(url="http://b")}
+    authorizers = {name: authorizer_of(spec, Settings(secret="common")) for name, spec in specs.items()}
+    assert authorizer_of(specs["two"], Settings()) is None
+    for secret, accepted in (("own", "one"), ("common", "two")):
+        async with EchoEngine() as engine, listening(Node(engine, TokenAuthorizer(secret)), "127.0.0.1", 0) as url:
+            for name, authorizer in authorizers.items():
+                remote = WebSocketProtocol(url, authorizer)
+                if name == accepted:
+                    assert (await remote.rpc_info()).engine == "echo"
+                else:
+                    with pytest.raises(Unauthorized):
+                        await remote.rpc_info()
+                await remote.aclose()

@@ -7,6 +7,8 @@ import math
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from subnet import Sampling, TokenAuthorizer
 from subnet.engines.echo import EchoEngine, EchoOptions
 from subnet.errors import NodeBusy, Unauthorized, from_code
+from subnet.generation import Delta
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.protocols.websocket import WebSocketProtocol
@@ -180,16 +183,19 @@ async def test_a_response_belongs_to_its_request() -> None:
 
 # Real nodes, over real sockets.
 
+FAST = EchoOptions(rate=0.0, size=8)
+PACED = EchoOptions(rate=100.0, size=80)
+
 
 @asynccontextmanager
-async def nodes(count: int = 2) -> AsyncIterator[list[tuple[Node, str]]]:
+async def nodes(count: int = 2, options: EchoOptions = FAST) -> AsyncIterator[list[tuple[Node, str]]]:
     """Run nodes with the same secret."""
     if not count:
         yield []
         return
-    async with EchoEngine(options=EchoOptions(rate=0.0, size=8)) as engine:
+    async with EchoEngine(options=options) as engine:
         node = Node(engine, TokenAuthorizer("secret"))
-        async with listening(node, "127.0.0.1", 0) as address, nodes(count - 1) as others:
+        async with listening(node, "127.0.0.1", 0) as address, nodes(count - 1, options) as others:
             yield [(node, address), *others]
 
 
@@ -272,21 +278,24 @@ async def test_content_of_strangers_is_not_decoded() -> None:
     )
     unsigned = [large] * 20
     auth = Auth(scheme="hmac-sha256", nonce=bytes(16), time=0.0, signature=bytes(32))
-    async with nodes(1) as ((node, address),), aiohttp.ClientSession() as http, asyncio.timeout(60):
+    async with nodes(1, PACED) as ((node, address),), aiohttp.ClientSession() as http, asyncio.timeout(60):
         gateway = WebSocketProtocol(address, TokenAuthorizer("secret"))
         async with http.ws_connect(address + "/subnet") as socket:
-            expected = await answer_of(gateway)
+            expected, _ = await answer_of(gateway)
             tracemalloc.start()
             honest = asyncio.create_task(answer_of(gateway))
-            for frame in unsigned:
-                await socket.send_bytes(frame)
-                assert "not signed" in refusal(frames.decode(await socket.receive_bytes()))
-            for content in (broken, large):
-                for wrong in (auth, msgspec.structs.replace(auth, node=node.id)):
-                    assert refusal(await send(socket, Signed(1, wrong, content)))
+            while not honest.done():
+                for frame in unsigned:
+                    await socket.send_bytes(frame)
+                    assert "not signed" in refusal(frames.decode(await socket.receive_bytes()))
+                for content in (broken, large):
+                    for wrong in (auth, msgspec.structs.replace(auth, node=node.id)):
+                        assert refusal(await send(socket, Signed(1, wrong, content)))
             await socket.send_bytes(too_large)
             assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
-            assert await honest == expected
+            answer, gap = await honest
+            print(f"largest gap of the honest answer: {gap:.3f} s")
+            assert answer == expected
             memory, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert memory < 4 * 2**20
@@ -297,7 +306,14 @@ async def test_content_of_strangers_is_not_decoded() -> None:
         await gateway.aclose()
 
 
-async def answer_of(gateway: WebSocketProtocol) -> list[int]:
+async def answer_of(gateway: WebSocketProtocol) -> tuple[list[int], float]:
+    """Return the tokens of an answer, and the longest time between two of them in seconds."""
     tokens: list[int] = []
-    await gateway.rpc_inference(generate(), lambda delta: tokens.extend(delta.tokens))
-    return tokens
+    times: list[float] = []
+
+    def emit(delta: Delta) -> None:
+        tokens.extend(delta.tokens)
+        times.append(monotonic())
+
+    await gateway.rpc_inference(generate(), emit)
+    return tokens, max((after - before for before, after in pairwise(times)), default=0.0)

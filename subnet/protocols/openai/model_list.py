@@ -34,10 +34,6 @@ _MODALITIES: dict[str, Modality] = {
     "file": "file",
 }
 # Types of models that do not chat, at LM Studio and Together.
-# Far more than any server has; each is a row of the node table and of /v1/models.
-_MAX_MODELS = 10_000
-_MAX_NAME = 1024
-_MAX_ALIASES = 64
 _NON_CHAT_TYPES = frozenset(
     {"embedding", "embeddings", "image", "video", "audio", "moderation", "rerank", "transcribe"}
 )
@@ -54,6 +50,12 @@ class ListedModel(msgspec.Struct, frozen=True):
     modalities: tuple[Modality, ...] = ()
     created: int = 0
     features: ModelFeatures = ModelFeatures()
+
+
+# A gateway keeps some kilobytes for each model; providers list some hundred.
+_MAX_MODELS = 10_000
+_MAX_NAME = 1024
+_MAX_ALIASES = 64
 
 
 class ModelLister:
