@@ -20,7 +20,7 @@ BASE_MEMORY = 4_000_000
 
 # What a rendering has in addition, by its input. Some published templates look at each character of a message, and some
 # at all messages for each message, or append to a text for each.
-_UNITS_PER_BYTE = 20
+_UNITS_PER_CHARACTER = 20
 _UNITS_PER_OBJECT = 250
 _UNITS_PER_PAIR = 0.5
 _MAX_UNITS_OF_PAIRS = 20_000_000
@@ -38,7 +38,6 @@ MAX_BITS = 4096
 
 _TOO_MUCH = 2**62
 _SMALL = 64
-_TEXTS = (str, bytes)
 _COLLECTIONS = (list, tuple, Set, ValuesView)
 _CONTAINERS = (Mapping, *_COLLECTIONS)
 
@@ -257,17 +256,18 @@ def _push_contents(value: Any, stack: list[Any]) -> None:
 
 def _allowance(variables: Mapping[str, Any]) -> tuple[int, int]:
     """Return the units and the memory that a rendering has for its variables: values as they come from JSON."""
-    objects, size, stack = 0, 0, [*variables.values()]
+    objects, length, size, stack = 0, 0, 0, [*variables.values()]
     while stack:
         value = stack.pop()
         objects += 1
         if isinstance(value, str):
+            length += len(value)
             size += sys.getsizeof(value)
         elif isinstance(value, dict):
             stack += value.values()
         elif isinstance(value, list | tuple):
             stack += value
-    units = _UNITS_PER_BYTE * size + _UNITS_PER_OBJECT * objects
+    units = _UNITS_PER_CHARACTER * length + _UNITS_PER_OBJECT * objects
     units += min(int(_UNITS_PER_PAIR * objects**2), _MAX_UNITS_OF_PAIRS)
     memory = _COPIES * size + _BYTES_PER_OBJECT * objects
     memory += min(int(_COPIES_PER_OBJECT * objects * size), _MAX_MEMORY_OF_PAIRS)

@@ -334,6 +334,22 @@ async def test_large_requests_do_not_block_others() -> None:
         assert len((await large).prompt) == len(PROMPT)
 
 
+async def test_slow_templates_do_not_block_others() -> None:
+    """A request is prepared while a slow chat template renders in a thread, the first time and the next."""
+    loop = "{% for i in range(9999) %}{% set x = i %}{% endfor %}"
+    template = CHATML + "{% if 'Hello' in messages[-1].content %}" + loop + "{% endif %}"
+    other = request(messages=[{"role": "user", "content": "Hi"}])
+    async with subnet(saying("Hi", chat_template=template)) as (models, _):
+        await prepare(generation_request(other), models)
+        for _ in range(2):
+            slow = asyncio.create_task(prepare(generation_request(request()), models))
+            await asyncio.sleep(0)
+            assert not slow.done()
+            assert len((await slow).prompt) == len("Hello") + 1
+        model = await models.get("mock")
+        assert model.template(generation_request(other).conversation).last_units > 20_000
+
+
 async def test_only_large_work_uses_a_thread() -> None:
     """Only work of at least LARGE bytes runs in a thread."""
     here = threading.get_ident()
