@@ -137,7 +137,12 @@ FILTERS = _once(
     *("[[1]] | tojson(indent=1000000000)", "[[1]] | tojson(indent=x)", "([1] * 9999) | tojson(separators=(x, ':'))"),
     *("([x] * 9999) | map('string') | tojson", "([x] * 9999) | select | tojson", "([[1]] * 9999) | sum(start=[])"),
     *("('[' * 900000) | fromjson", "('http://a.bc ' * 9000) | urlize(rel=x)", "('(' * 90000 ~ ')' * 90000) | urlize"),
-    *("('<!---->' * 90000) | striptags", "lipsum(n=1000000)", "lipsum(n=1, min=99999999, max=100000000)"),
+    *(
+        "('<!---->' * 90000) | striptags",
+        "lipsum(n=1000000)",
+        "lipsum(n=1, min=99999999, max=100000000)",
+        "lipsum(n=1000000000, min=-5, max=0)",
+    ),
     *("strftime_now('%c' * 900000)", "range(99999) | map('string') | map('upper') | map('lower') | list"),
 ) | _each(
     *("l | list", "l | sort", "l | unique | list", "l | min", "l | select('none') | first", "l | reverse | list"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -52,6 +54,29 @@ def test_a_template_ends_within_its_budget(name: str) -> None:
     memory = peak(render)
     print(f"peak of {memory / 1e6:.1f} MB")
     assert memory < 4 * BASE_MEMORY
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("lipsum(n=-1000000000)", "lipsum(n=1, max=-1000000000)", "[1] | slice(-1000000000) | list", "lipsum(n=nan)"),
+        *("[1] | batch(-1000000000, 0) | list", "[1] | slice(nan) | list", "[1] | batch(nan, 0) | list"),
+        *(
+            "[range(99)] | map('items of a loop', -10000) | map('list') | list",
+            "[range(99)] | map('items of a loop', nan) | map('list') | list",
+        ),
+        *("'a' * -1000000000", "'a'.center(-1000000000)", "'a' | indent(-1000000000)", "'a'.expandtabs(-1000000000)"),
+        *("'a'.replace('a', 'b', -1000000000)", "'a b'.split(' ', -1000000000)", "'%*d' % (-9, 1)", "1 | round(nan)"),
+        *("[1] | tojson(indent=-1000000000)", "range(9, -1000000000, -1000000000) | list"),
+    ],
+)
+def test_numbers_do_not_add_to_a_budget(expression: str) -> None:
+    """A negative number, or one that is not a number, never gives a template more than it has."""
+    budget = Budget(UNITS)
+    with suppress(TypeError, ValueError, BudgetExceeded):
+        JinjaTemplate("{{ " + expression + " }}").render({"nan": math.nan}, budget)
+    assert budget.left < UNITS
+    assert budget.memory <= BASE_MEMORY
 
 
 def test_values_that_contain_themselves() -> None:

@@ -93,8 +93,8 @@ class Budget:
             raise BudgetExceeded
 
     def spend(self, units: int) -> None:
-        """Spend `units` of work."""
-        self.left -= units
+        """Spend `units` of work. Numbers of templates may be negative or not a number, which must not add to it."""
+        self.left -= units if units > 0 else 0
         if self.left < 0:
             self.refill()
 
@@ -121,8 +121,10 @@ class Budget:
 
     def fill(self, length: int, size: int) -> None:
         """Spend the memory of a value of `length` characters or items, and `size` bytes."""
+        if not size > 0:
+            return
         self.memory -= size if length <= MAX_RENDERED else _TOO_MUCH
-        self.left -= size >> 8
+        self.left -= size // 256
         if self.left < 0 or self.memory < 0:
             self.refill()
 

@@ -88,9 +88,10 @@ def _raise_exception(context: MeteredContext, function: object, message: Any = "
 def _lorem_ipsum(
     context: MeteredContext, function: Callable[..., Any], n: int = 5, html: bool = True, min: int = 20, max: int = 100
 ) -> Any:
-    # Each word has about six characters, and is chosen in Python.
-    context.budget.ensure(6 * n * max)
-    context.budget.spend(20 * n * max)
+    # Each word has about six characters, and is chosen in Python; each paragraph ends with a full stop.
+    words = n * (abs(max) + 1)
+    context.budget.ensure(6 * words)
+    context.budget.spend(20 * words)
     return context.budget.made(function(n, html, min, max))
 
 

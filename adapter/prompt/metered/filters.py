@@ -160,7 +160,8 @@ def _trim(context: Context, value: Any, chars: str | None = None) -> Any:
 
 @pass_context
 def _counted(context: Context, values: Any, cost: int) -> Any:
-    return context.budget.items(values, cost)
+    # The filter `map` can call this one, too.
+    return context.budget.items(values, cost if type(cost) is int and cost > 0 else 1)
 
 
 @pass_context
