@@ -152,10 +152,8 @@ class Fallback(Generic[W]):
             # The bound of the answer is not known, so that it may be any.
             self._remaining = [candidate._replace(bound=True) for candidate in (*self._remaining, *others)]
         elif bound is not None:
-            others = [candidate for candidate in others if candidate.limit is None or candidate.limit >= bound]
-            self._remaining = [
-                candidate._replace(bound=False, limit=bound) for candidate in (*self._remaining, *others)
-            ]
+            others = [other for other in others if other.limit is None or other.limit >= bound]
+            self._remaining = [other._replace(bound=False, limit=bound) for other in (*self._remaining, *others)]
 
     async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
