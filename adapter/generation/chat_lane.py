@@ -28,7 +28,8 @@ from adapter.generation.base import Generation
 from adapter.generation.model_registry import fingerprint
 from subnet import RequestState, Session, SessionManager
 from subnet.chat import ChatDelta, ChatRequest, ChatText, Endpoint
-from subnet.client.ledger.chat import ChatLedger, token_limit, with_remaining_tokens, with_token_limit
+from subnet.client.ledger.chat import ChatLedger
+from subnet.client.ledger.token_limits import token_limit, with_remaining_tokens, with_token_limit
 from subnet.errors import ContextLengthExceeded, InvalidRequest
 from subnet.node_info import ModelCard
 

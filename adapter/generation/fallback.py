@@ -144,13 +144,18 @@ class Fallback(Generic[W]):
         return True
 
     def _keep_bound(self) -> None:
-        """Hold further models to the maximum of new tokens with which the answer began."""
-        self._with_less_room.clear()
+        """Hold further models to the maximum of new tokens with which the answer began.
+
+        Models that had room for fewer than requested may have room for that many.
+        """
+        others, self._with_less_room = self._with_less_room, []
         bound = self.work.bounded_tokens
-        if bound is not None:
-            # An answer whose bound is not known may have any.
-            kept = {"limit": bound} if bound else {"bound": True}
-            self._remaining = [candidate._replace(**kept) for candidate in self._remaining]
+        if bound == 0:
+            # The bound of the answer is not known, so that it may be any.
+            self._remaining = [candidate._replace(bound=True) for candidate in (*self._remaining, *others)]
+        elif bound is not None:
+            others = [other for other in others if other.limit is None or other.limit >= bound]
+            self._remaining = [other._replace(bound=False, limit=bound) for other in (*self._remaining, *others)]
 
     async def run(self, sessions: SessionManager, start: SinkFactory) -> None:
         """Run the prepared work, or that of the first fallback that can do it, and stream its events.
@@ -182,6 +187,7 @@ class Fallback(Generic[W]):
             except Exception as error:
                 if self._answer.started and not had_started:
                     self._error = None
+                    self._keep_bound()
                 differs = isinstance(error, AnswerDiffersError)
                 should_continue = self._should_fall_back(error, is_bound_later=self._was_refused_so_many(error))
             if differs and await self._prepare_continuation(tokens):
@@ -191,8 +197,6 @@ class Fallback(Generic[W]):
                 raise self._take_error()
             nodes += _nodes_of(self.work)
             tokens = max(tokens, self.usage.completion_tokens)
-            if self._answer.started:
-                self._keep_bound()
             await self.prepare()
             self._prefix_tokens = 0
             sink = self._answer.resume(all_nodes, tokens) if self._answer.started else self._record(start)

@@ -9,7 +9,8 @@ import msgspec
 from subnet.aio import Sink, gather_or_cancel
 from subnet.chat import ChatDelta, ChatRequest
 from subnet.client.attempt.base import Attempt
-from subnet.client.ledger.chat import ChatChoice, ChatLedger, with_remaining_tokens
+from subnet.client.ledger.chat import ChatChoice, ChatLedger
+from subnet.client.ledger.token_limits import with_remaining_tokens
 from subnet.client.resume.chat import Replay, choose_strategy
 from subnet.client.resume.token import Diverged
 from subnet.pool.lease import Lease

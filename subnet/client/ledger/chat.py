@@ -10,6 +10,7 @@ import msgspec
 
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatText, ChatUsage, Endpoint
 from subnet.client.ledger.base import Ledger
+from subnet.client.ledger.token_limits import token_limit
 from subnet.errors import WireError
 from subnet.node_info import Capabilities, Modality
 from subnet.pool.policies.base import MAX_TEXT_HINT, RoutingHint
@@ -18,8 +19,6 @@ from subnet.pool.policies.base import MAX_TEXT_HINT, RoutingHint
 _LARGE_REQUEST = 64 << 10
 # Number of parts of a text that are joined to one.
 _JOINED_PARTS = 64
-# Parameters for the maximum number of new tokens.
-_LIMITS = ("max_tokens", "max_completion_tokens")
 # Approximation, for estimated token counts.
 _BYTES_PER_TOKEN = 4
 # By the type of a message's part: OpenAI's types, and those of vLLM and SGLang.
@@ -249,29 +248,6 @@ def _modalities(messages: Any) -> Iterator[Modality]:
             kind = part.get("type") if isinstance(part, dict) else None
             if isinstance(kind, str) and kind in _MODALITIES:
                 yield _MODALITIES[kind]
-
-
-def token_limit(body: Mapping[str, Any]) -> int | None:
-    """Return the maximum number of new tokens that a request sets; None for none, or one that is not a number."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    return limit if type(limit) is int and limit > 0 else None
-
-
-def with_token_limit(body: dict[str, Any], limit: int | None) -> dict[str, Any]:
-    """Return `body` with a lower maximum of new tokens, which a minimum does not exceed; with None, without any."""
-    before, minimum = token_limit(body), body.get("min_tokens")
-    if limit is None:
-        is_maximum = type(minimum) is int and before is not None and minimum >= before
-        dropped = (*_LIMITS, "min_tokens") if is_maximum else _LIMITS
-        return {name: value for name, value in body.items() if name not in dropped}
-    limits = {name: min(limit, own) for name in _LIMITS if (own := token_limit({name: body.get(name)})) is not None}
-    return body | limits | ({"min_tokens": limit} if type(minimum) is int and minimum > limit else {})
-
-
-def with_remaining_tokens(body: dict[str, Any], delivered: int) -> dict[str, Any]:
-    """Return `body` for the rest of an answer of which `delivered` tokens were delivered."""
-    limits = {name: token_limit({name: body.get(name)}) for name in _LIMITS}
-    return body | {name: max(1, limit - delivered) for name, limit in limits.items() if limit is not None}
 
 
 def is_deterministic(body: dict[str, Any]) -> bool:

@@ -236,15 +236,26 @@ async def test_the_bound_holds_after_a_failover(stream: bool) -> None:
 
 
 async def test_the_bound_holds_on_another_model() -> None:
-    """A model of the chat lane that takes over a bounded answer of the token lane gets its bound."""
-    token = saying(TEXT[:20], EngineFailed("killed"), peer="tokens", context_length=64)
-    provider = Provider(answer(TEXT))
-    async with gateway_to_both(token, provider, fallbacks={"mock": ()}) as http:
-        provider.set_scripts(refusing(context=50 + PROMPT))
+    """A model that had no room for all tokens, and takes over an answer that was bounded lower, gets that bound."""
+    token = saying(TEXT[:20], EngineFailed("killed"), peer="tokens", context_length=200)
+    provider = Provider(refusing(CEREBRAS))
+    async with gateway_to_both(token, provider) as http:
         response = await ask(http, stream=True, temperature=0, **MANY)
     bound = response.headers[HEADER]
-    assert text_of(response) == TEXT
-    assert {str(limit) for limit in limits_of(provider)[1:]} == {bound}
+    assert (text_of(response), events_of(response.content)[-1]) == (TEXT, "[DONE]")
+    assert [str(limit) for limit in limits_of(provider)] == ["32000", bound]
+    assert token.requests
+
+
+async def test_an_answer_without_a_bound_gets_none_later() -> None:
+    """A model that has no room for all tokens does not take over an answer that began without a bound."""
+    token = saying(TEXT[:20], EngineFailed("killed"), peer="tokens", context_length=100_000)
+    provider = Provider(refusing())
+    async with gateway_to_both(token, provider) as http:
+        response = await ask(http, stream=True, temperature=0, **MANY)
+    assert HEADER not in response.headers
+    assert events_of(response.content)[-1]["error"]["code"] == "node_failed"
+    assert set(limits_of(provider)) == {32_000}
 
 
 async def test_a_bound_after_an_early_head() -> None:
