@@ -77,14 +77,9 @@ IDLE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", IDLE)
 async def test_a_stream_without_content_ends(kind: str) -> None:
-    """A server that only sends signs of life, in any form, is given up after keep_alive_timeout; one whose bytes are
-    not even that, after the timeout of a token.
-    """
-    before = monotonic()
+    """A server that only sends keep-alives, in any form, or bytes that are not even that, is given up."""
     with pytest.raises(NodeTimeout, match="no first token within"):
         await ask(endless(IDLE[kind]), QUICK)
-    is_alive = kind not in ("other-fields", "empty-lines", "byte-by-byte")
-    assert monotonic() - before >= (QUICK.keep_alive_timeout if is_alive else QUICK.first_token_timeout)
 
 
 @pytest.mark.parametrize("kind", ["comments", "empty-delta"])
