@@ -30,13 +30,14 @@ ALLOWED = {
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
-        "adapter.api.chat adapter.api.common adapter.api.completions adapter.api.embeddings adapter.api.operator"
-        " adapter.api.tokenize adapter.errors adapter.server"
+        "adapter.api.chat adapter.api.common adapter.api.completions adapter.api.conversation adapter.api.embeddings"
+        " adapter.api.operator adapter.api.tokenize adapter.errors adapter.server"
     ),
     "adapter.api.chat": (
-        "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload adapter.prompt"
-        " adapter.server adapter.tools.reading"
+        "adapter.api.common adapter.api.conversation adapter.decode adapter.errors adapter.generation adapter.offload"
+        " adapter.server"
     ),
+    "adapter.api.conversation": "adapter.api.common adapter.generation adapter.prompt adapter.tools.reading",
     "adapter.api.completions": (
         "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.grammar adapter.offload"
         " adapter.server subnet subnet.client"
@@ -46,7 +47,7 @@ ALLOWED = {
         " subnet subnet.client"
     ),
     "adapter.api.tokenize": (
-        "adapter.api.chat adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload"
+        "adapter.api.common adapter.api.conversation adapter.decode adapter.errors adapter.generation adapter.offload"
         " adapter.server"
     ),
     "adapter.api.operator": "adapter.api.common adapter.generation adapter.server subnet.pool",

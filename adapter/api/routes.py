@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, Rendered
 from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.common.pipeline import Route
 from adapter.api.completions.endpoint import CompletionEndpoint
 from adapter.api.completions.types import CompletionRequest, TextCompletion
+from adapter.api.conversation.request import ChatCompletionRequest
 from adapter.api.embeddings.endpoint import EmbeddingEndpoint
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingRequest
 from adapter.api.openapi import document

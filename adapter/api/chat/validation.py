@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from adapter.api.chat.history import check_history
-from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
-from adapter.api.chat.tools import AllowedToolsChoice, NamedTool
+from adapter.api.chat.request import ChatEnvelope
 from adapter.api.common.contract import contract
 from adapter.api.common.readers import Reader
 from adapter.api.common.validation import check_sampling, invalid_combination
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.tools import AllowedToolsChoice, NamedTool
 from adapter.errors import BadRequest, invalid
 
 

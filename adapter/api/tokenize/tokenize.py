@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.translate import generation_request
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.validation import read_request
 from adapter.api.common.contract import Contract, table
 from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Handling
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
+from adapter.api.conversation.request import ChatCompletionRequest
 from adapter.errors import BadRequest
 from tests import published
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.chat.translate import generation_request
 from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from subnet import RemoteManager, SessionManager

@@ -12,11 +12,11 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.chat.translate import generation_request
 from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
 from adapter.generation.base import Candidate

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
-from adapter.api.chat.message_types import (
+from adapter.api.common.body_json import decode_body
+from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
+from adapter.api.conversation.message_types import (
     AssistantMessage,
     AudioPart,
     EarlierCall,
@@ -17,11 +19,9 @@ from adapter.api.chat.message_types import (
     Part,
     RefusalPart,
 )
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
-from adapter.api.chat.tools import Tool as WireTool
-from adapter.api.common.body_json import decode_body
-from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.tools import AllowedToolsChoice, NamedTool, ToolChoice
+from adapter.api.conversation.tools import Tool as WireTool
 from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
 from adapter.tools.reading.offer import Offer, Tool
