@@ -20,7 +20,7 @@ from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
 from adapter.api.routes import ROUTES
 from adapter.config import Settings
-from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
+from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -125,9 +125,9 @@ def _handle_exception(
         # Errors of Litestar itself, such as an invalid Host header.
         error = BadRequest(f"{error.detail}.", code="invalid_http")
     log_error(error)
-    response = to_http_error(error)
+    response, body = _record(request).report(error)
     return LitestarResponse(
-        response.body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
+        body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
     )
 
 

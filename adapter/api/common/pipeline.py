@@ -19,7 +19,7 @@ from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
 from adapter.api.common.access_log import Record
-from adapter.api.common.body import Call, error_response, read
+from adapter.api.common.body import Call, read
 from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
@@ -166,8 +166,8 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
 def report_error(error: Exception, record: Record) -> Response:
     """Log and record an error that ends a request, and return the response to it."""
     log_error(error)
-    record.report(error)
-    return error_response(error)
+    response, body = record.report(error)
+    return Response(body, status=response.status, headers=response.headers)
 
 
 def _find_endpoint(request: Request, methods: Mapping[str, Route]) -> Endpoint:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from adapter.api.chat.stream import ChunkWriter
+from adapter.api.common.access_log import Record
 from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
 from adapter.api.conversation.request import ChatCompletionRequest
@@ -201,7 +202,7 @@ async def test_an_error_in_a_stream(caplog: pytest.LogCaptureFixture) -> None:
 
     parts: list[bytes] = []
     head = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
-    await event_stream(fails, parts.append, lambda: bool(parts))
+    await event_stream(fails, parts.append, lambda: bool(parts), lambda: b"", Record("", 0.0))
     assert parts[-1].startswith(b'data: {"error":')
     assert b"detail" not in parts[-1]
     assert "a detail" in caplog.text
