@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
+from adapter.api.common.result import Result
 from adapter.api.conversation.request import ChatCompletionRequest
 from adapter.api.conversation.translate import generation_request
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
-from adapter.generation.base import Work
 from adapter.generation.generation_request import check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import (
@@ -20,26 +17,7 @@ from adapter.generation.plain_text import (
 )
 from adapter.generation.prepare import DEFAULT_SETTINGS, GenerationSettings, render_prompt
 from adapter.offload import offload_if_large
-from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
-
-T = TypeVar("T")
-
-
-class Tokenization(Work, Generic[T]):
-    """Work that needs no node, with its result: tokens of a text, or text of tokens."""
-
-    def __init__(self, card: ModelCard, result: T) -> None:
-        self._card = card
-        self.result = result
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def usage(self) -> Usage:
-        return NO_USAGE
 
 
 async def tokenize(
@@ -49,7 +27,7 @@ async def tokenize(
     name: str,
     size: int = 0,
     settings: GenerationSettings = DEFAULT_SETTINGS,
-) -> Tokenization[Tokenized]:
+) -> Result[Tokenized]:
     """Tokenize the text or the messages of a request whose body has `size` bytes.
 
     Raises the errors of `models.get`, and BadRequest and InvalidRequest for what the model or its chat template does
@@ -69,12 +47,12 @@ async def tokenize(
         tokens=ids,
         token_strs=[decode_tokens(model, [token]) for token in ids] if request.return_token_strs else None,
     )
-    return Tokenization(model.card, result)
+    return Result(model.card, result)
 
 
 async def detokenize(
     request: DetokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0
-) -> Tokenization[Detokenized]:
+) -> Result[Detokenized]:
     """Return the text of token ids. `size` is the size of the request body in bytes.
 
     Raises the errors of `models.get`, and BadRequest for a token that the model does not have.
@@ -84,7 +62,7 @@ async def detokenize(
     def read() -> str:
         return decode_tokens(model, check_token_ids(model, request.tokens, "tokens").tolist())
 
-    return Tokenization(model.card, Detokenized(await offload_if_large(size, read)))
+    return Result(model.card, Detokenized(await offload_if_large(size, read)))
 
 
 def only_model(models: ModelRegistry) -> str:
