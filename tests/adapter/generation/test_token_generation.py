@@ -139,7 +139,7 @@ async def test_stop_string() -> None:
     node = saying("one STOP two", Pause())
     events = await answer(node, stop=["ST", "never"])
     assert text_of(events) == "one "
-    assert Finished(0, "stop") in events
+    assert Finished(0, "stop", "ST") in events
     assert used(events)[1] == len("one ST")
     assert (node.open, node.cancelled) == (0, 1)
 
@@ -149,7 +149,7 @@ async def test_stop_string_within_one_delta() -> None:
     node = MockProtocol([Delta(0, list(b"one STOP two"), finish_reason="length")])
     events = await answer(node, stop="STOP")
     assert text_of(events) == "one "
-    assert Finished(0, "stop") in events
+    assert Finished(0, "stop", "STOP") in events
     assert used(events)[1] == len("one STOP")
 
 
