@@ -18,6 +18,7 @@ from adapter.api.common.head_check import check_head
 from adapter.api.common.http_request import TARGET, Services
 from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
+from adapter.api.dialects import dialect_of
 from adapter.api.routes import ROUTES
 from adapter.config import Settings
 from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error
@@ -90,6 +91,7 @@ class App:
         record = self._access.start(scope)
         target = self._paths.find(scope["path"])
         record.endpoint = target.endpoint or record.endpoint
+        record.dialect = dialect_of(target, scope)
         scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
         cors_headers = self._gate.response_headers(scope["headers"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import UnionType
 from typing import Generic, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ from adapter.api.common.body import Call, read
 from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.errors import WrongMethod, log_error
+from adapter.errors import ErrorResponse, WrongMethod, log_error
 from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -41,7 +42,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint: its URL, its handler, and its description in the OpenAPI document.
 
     `path` may end with a name in braces, which matches the rest of a path. `open`: no API key is required. `request`,
-    `response` and `stream` (the events of a streamed response) are types; `errors` are the HTTP statuses of errors.
+    `response`, `stream` (the events of a streamed response) and `error` are types; `errors` are the HTTP statuses of
+    errors.
     """
 
     method: str
@@ -51,8 +53,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     request: type | None = None
     response: type | None = None
-    stream: type | None = None
+    stream: type | UnionType | None = None
     errors: tuple[int, ...] = (500,)
+    error: type = ErrorResponse
     media: str = "application/json"
     open: bool = False
 

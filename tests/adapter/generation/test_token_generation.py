@@ -223,7 +223,9 @@ async def test_several_choices() -> None:
         completion = TokenGeneration(model, "x", token_ids([1]), Sampling(), OutputOptions(stops=("!",)), choices=2)
         events = await events_of(completion, sessions)
     assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
-    assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
+    assert [event for event in events if isinstance(event, Finished)] == [
+        Finished(index, "stop", "!") for index in (0, 1)
+    ]
     assert used(events) == (1, 5, 6, 0)
     assert node.cancelled == 1
 
