@@ -22,8 +22,8 @@ MESSAGES = "/v1/messages"
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Request for a chat completion, a text completion, or a message (without `seed` and `stop`). The defaults give an answer of 24 tokens, some of them parts
-    of characters. `more` has further parameters.
+    """Request for a chat completion, a text completion, or a message (without `seed` and `stop`). The defaults give an
+    answer of 24 tokens, some of them parts of characters. `more` has further parameters.
     """
 
     model: str = "echo"
