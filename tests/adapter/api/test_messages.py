@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from adapter.api.messages.blocks import SIGNATURE
 from adapter.config import Settings
 from subnet.errors import NodeLost
 from subnet.protocols.base import Protocol
 from subnet.protocols.mock import Pause
+from subnet.tensors import unpack
 from tests.checked_messages import decode_events
 from tests.fakes import gateway, saying
 from tests.provider import Pause as Silence
@@ -356,6 +358,35 @@ async def test_calls_and_reasoning_of_a_server() -> None:
     async with gateway_to(Provider(events(chunk({"content": "a"}), finish))) as http:
         message = (await post(http, stop_sequences=["END"])).json()
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "END")
+
+
+THINKING = """\
+{%- for message in messages %}{{ message.role }}: {{ message.content }}
+{% endfor %}assistant:{% if enable_thinking %}<think>{% else %}<think></think>{% endif %}"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks"),
+    [
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"output_config": {"effort": "high"}, "thinking": {"type": "adaptive"}}, True),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, False),
+        ({}, False),
+    ],
+)
+async def test_thinking_on_the_token_lane(fields: dict[str, Any], thinks: bool) -> None:
+    """Reasoning is turned on and off in the chat template, and is a block of its own with a signature."""
+    node = saying("Hm.</think>Hi" if thinks else "Hi", chat_template=THINKING)
+    async with client(node) as http:
+        message = (await post(http, **fields)).json()
+        found = decode_events((await post(http, **fields, stream=True)).text)
+    prompt = bytes(unpack(node.requests[0].prompt).tolist()).decode()
+    assert prompt.endswith("assistant:<think>" if thinks else "assistant:<think></think>")
+    thinking = [{"type": "thinking", "thinking": "Hm.", "signature": SIGNATURE}] if thinks else []
+    assert message["content"] == [*thinking, {"type": "text", "text": "Hi"}]
+    kinds = [one["content_block"]["type"] for one in found if one["type"] == "content_block_start"]
+    assert kinds == [block["type"] for block in message["content"]]
+    assert ("output_tokens_details" in message["usage"]) == thinks
 
 
 async def test_a_last_message_of_the_model_is_continued() -> None:
