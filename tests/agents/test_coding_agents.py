@@ -1,5 +1,5 @@
-"""Coding agents without a terminal: each reads a file by a tool and answers. Claude Code speaks Anthropic's dialect, and
-the others chat completions.
+"""Coding agents without a terminal: each reads a file by a tool and answers. Claude Code speaks Anthropic's dialect,
+and the others chat completions.
 """
 
 from __future__ import annotations

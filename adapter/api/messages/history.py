@@ -124,6 +124,9 @@ class _History:
     def finish(self) -> tuple[list[chat.Message], Origins]:
         self._begin()
         self._end_turn()
+        if not self._messages:
+            # Nothing but empty instructions.
+            self._append(chat.UserMessage(content=""), [Origin(0)])
         return self._messages, self._origins
 
     def _begin(self) -> None:
