@@ -46,12 +46,10 @@ class Blocks:
     """Turns the events of an answer into those of its content blocks, and remembers why it ended.
 
     Servers may send parts of a call after another call, or a text, has begun. What has begun then waits for the end of
-    the answer, if the input of the open call is not complete. `stops` are the stop sequences of the request, and
-    `limit_reason` is the reason if the answer reached its maximum length.
+    the answer, if the input of the open call is not complete. `stops` are the stop sequences of the request.
     """
 
-    def __init__(self, stops: Sequence[str] = (), limit_reason: StopReason = "max_tokens") -> None:
-        self.stop = Stop("end_turn")
+    def __init__(self, stops: Sequence[str] = ()) -> None:
         self.open_text: int | None = None
         """Index of the open block if it is a text, which the next text continues."""
         self._index = -1
@@ -60,7 +58,7 @@ class Blocks:
         self._waiting: list[_Content] = []
         self._stops = stops
         self._matched: str | None = None
-        self._limit_reason: StopReason = limit_reason
+        self._finished: Finished | None = None
         self._has_calls = self._has_refused = False
 
     def receive(self, event: Event) -> Iterator[BlockEvent]:
@@ -73,7 +71,7 @@ class Blocks:
                     (event.fields[name] for name in _STOP_FIELDS if name in event.fields), self._matched
                 )
             case Finished():
-                self.stop = self._stop(event)
+                self._finished = event
                 yield from self._finish()
 
     def _receive(self, event: _Content) -> Iterator[BlockEvent]:
@@ -130,12 +128,15 @@ class Blocks:
                 yield from self._write(event, place)
         yield from self._close()
 
-    def _stop(self, event: Finished) -> Stop:
+    def stop(self, limit_reason: StopReason) -> Stop:
+        """Return why the answer ended; to be called after its end. `limit_reason` is that of its maximum length."""
+        event = self._finished
+        assert event is not None
         matched = event.stop or (self._matched if self._matched in self._stops else None)
         if self._has_refused or event.reason == "content_filter":
             return Stop("refusal")
         if event.reason == "length":
-            return Stop(self._limit_reason)
+            return Stop(limit_reason)
         # Some servers end calls with the reason "stop".
         if self._has_calls:
             return Stop("tool_use")

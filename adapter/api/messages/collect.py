@@ -24,18 +24,15 @@ from adapter.decode.events import Event, Used
 
 
 class Collector:
-    """Builds a Message from the events of one answer, by the same blocks as those of a stream. `limit_reason` is called
-    when an answer starts; see Blocks.
-    """
+    """Builds a Message from the events of one answer, by the same blocks as those of a stream."""
 
-    def __init__(self, stops: Sequence[str], limit_reason: Callable[[], StopReason]) -> None:
+    def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
-        self._limit_reason = limit_reason
         self.reset()
 
     def reset(self) -> Callable[[Event], None]:
         """Discard all events received so far, and return `receive`."""
-        self._blocks = Blocks(self._stops, self._limit_reason())
+        self._blocks = Blocks(self._stops)
         self._content: list[tuple[ContentBlock, list[str]]] = []
         self._used: Used | None = None
         return self.receive
@@ -50,10 +47,10 @@ class Collector:
             elif isinstance(change, BlockDelta) and (text := _text(change)):
                 self._content[-1][1].append(text)
 
-    def build(self, head: Head) -> Message:
-        """Return the message; to be called after the last event was received."""
+    def build(self, head: Head, limit_reason: StopReason) -> Message:
+        """Return the message; to be called after the last event was received. `limit_reason` is as for Blocks."""
         assert self._used is not None
-        stop = self._blocks.stop
+        stop = self._blocks.stop(limit_reason)
         return Message(
             id=head.id,
             model=head.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 from adapter.api.common.body import Call, json_response
@@ -17,6 +18,8 @@ from adapter.api.messages.stream import MessageWriter
 from adapter.api.messages.translate import Translated, translate
 from adapter.api.messages.types import MessagesRequest
 from adapter.api.messages.validation import read_messages
+from adapter.decode.usage import NO_USAGE, Usage
+from adapter.errors import invalid
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
@@ -74,9 +77,10 @@ class MessagesEndpoint(StreamingEndpoint[MessagesRequest, Generation]):
         )
 
     async def respond(self, call: Call[MessagesRequest], fallback: Fallback[Generation]) -> ASGIApp:
-        collector = Collector(call.params.stop_sequences or (), lambda: _limit_reason(fallback.work))
+        collector = Collector(call.params.stop_sequences or ())
         await fallback.run_buffered(call.request.services.sessions, collector.reset)
-        return json_response(collector.build(_head(fallback.work)), headers=_headers(call, fallback.work))
+        work = fallback.work
+        return json_response(collector.build(_head(work), _limit_reason(work)), headers=_headers(call, work))
 
 
 async def _translate(call: Call[MessagesRequest]) -> Translated:
@@ -90,10 +94,11 @@ def _chat_generation(
     call: Call[MessagesRequest], card: ModelCard, translated: Translated, prefix_tokens: int = 0
 ) -> ChatGeneration:
     """Return the generation by a server that accepts only messages. `prefix_tokens` are those of the prefill, if they
-    are part of the answer.
+    are part of the answer. Raises BadRequest if the request has a message to continue, and no server can.
     """
     body = chat_body(translated.request)
-    body.pop("continue_final_message", None)
+    if body.pop("continue_final_message", False) and not call.request.services.models.continues_messages(card):
+        raise invalid("continue_final_message", "no server of this model can continue a message of the assistant")
     # Servers refuse what a model without reasoning does not know, and clients send an effort to every model.
     if not card.reasoning and (card.reasoning is False or not translated.has_explicit_effort):
         body.pop("reasoning_effort", None)
@@ -107,7 +112,14 @@ def _chat_generation(
 
 def _writer(fallback: Fallback[Generation], write: Sink[bytes], *, stops: tuple[str, ...]) -> MessageWriter:
     work = fallback.work
-    return MessageWriter(_head(work), write, lambda: fallback.usage, stops=stops, limit_reason=_limit_reason(work))
+    # The work refers to the writer: another reference back to it would be a cycle.
+    usage = partial(_usage, weakref.ref(fallback))
+    return MessageWriter(_head(work), write, usage, stops=stops, limit_reason=_limit_reason(work))
+
+
+def _usage(reference: weakref.ref[Fallback[Generation]]) -> Usage:
+    fallback = reference()
+    return NO_USAGE if fallback is None else fallback.usage
 
 
 def _head(work: Generation) -> Head:

@@ -23,6 +23,7 @@ from adapter.api.messages.types import (
     OfferedTool,
     ToolChoice,
 )
+from adapter.generation.chat_lane import deep_bodies_refused
 
 # Up to which budget for reasoning, in tokens, an effort is low or medium. At Anthropic, 1,024 is the least.
 _LOW, _MEDIUM = 4096, 16384
@@ -41,8 +42,11 @@ class Translated(NamedTuple):
     has_explicit_effort: bool = False
 
 
+@deep_bodies_refused()
 def translate(request: CountTokensRequest) -> Translated:
-    """Return what a validated request is on either lane."""
+    """Return what a validated request is on either lane. Raises BadRequest for a document that only Anthropic could
+    fetch, and for an input of a call that is nested too deeply to be encoded again.
+    """
     messages, origins = translate_history(request.system, request.messages)
     tools = [(index, tool) for index, tool in enumerate(request.tools or ()) if tool.is_custom]
     choice = request.tool_choice

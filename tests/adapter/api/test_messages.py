@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -404,6 +405,31 @@ async def test_a_last_message_of_the_model_is_continued() -> None:
         assert message["content"] == [{"type": "text", "text": " four."}]
     assert provider.chat_requests[0].body["messages"][-1] == {"role": "assistant", "content": "It is"}
     assert provider.chat_requests[0].body["continue_final_message"] is True
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_cannot_continue_messages(stream: bool) -> None:
+    """A last message of the model is refused by its place if no server of the model can continue it."""
+    async with gateway_to(Provider()) as http:
+        messages = [*HELLO, {"role": "assistant", "content": "It is"}]
+        found = error_of(await post(http, messages=messages, stream=stream))
+    why = "no server of this model can continue a message of the assistant"
+    assert found == (400, "invalid_request_error", f"Invalid value for 'messages.1': {why}.")
+
+
+@pytest.mark.parametrize("depth", [900, 940, 955, 965, 975, 985, 2000])
+async def test_deep_inputs(depth: int) -> None:
+    """An input of a call that is nested very deeply is passed on or refused, on both lanes."""
+    call = json.dumps({**CALLED, "input": None}).replace("null", '{"a":' * depth + "1" + "}" * depth)
+    result = json.dumps({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1"}]})
+    body = f'{{"model": "mock", "messages": [{{"role": "assistant", "content": [{call}]}}, {result}]}}'
+    provider = Provider()
+    async with provider:
+        for node in (saying("Hi"), node_of(provider)):
+            async with client(node) as http:
+                response = await http.post(PATH, content=body)
+                assert response.status_code in (200, 400), response.text
+                assert response.status_code == 200 or "nested" in response.text or "recursion" in response.text
 
 
 async def test_what_has_no_effect_is_named() -> None:

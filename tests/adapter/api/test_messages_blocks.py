@@ -64,10 +64,10 @@ def streamed(events: Iterable[Event], stops: Sequence[str] = ()) -> list[Any]:
 
 
 def whole(events: Iterable[Event], stops: Sequence[str] = ()) -> Any:
-    collector = Collector(stops, lambda: "max_tokens")
+    collector = Collector(stops)
     for event in events:
         collector.receive(event)
-    message = json.loads(msgspec.json.encode(collector.build(HEAD)))
+    message = json.loads(msgspec.json.encode(collector.build(HEAD, "max_tokens")))
     check(message)
     return message
 
