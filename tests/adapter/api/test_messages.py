@@ -213,6 +213,28 @@ async def test_a_stream_survives_the_loss_of_its_node() -> None:
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("lane", ["chat", "token"])
+async def test_a_fallback_continues_if_allowed(lane: str) -> None:
+    """With `fallback_continues`, another model that says something else continues the text in the same block."""
+    bad = Provider(cut_off(3), error_response(500))
+    other = Provider(answer("One two four."), answer(" and the rest."))
+    tokens = saying(" and the rest.", model="other", peer="tokens")
+    async with bad, other:
+        node: Protocol = tokens if lane == "token" else node_of(other, "other", "vllm")
+        settings: dict[str, Any] = {"fallbacks": {"mock": ("other",)}, "fallback_continues": True}
+        async with client(node_of(bad), node, **settings) as http:
+            body = (await post(http, stream=True, max_tokens=50)).text
+    found = decode_events(body)
+    texts = [one["delta"]["text"] for one in found if one["type"] == "content_block_delta"]
+    assert "".join(texts) == "One two three and the rest."
+    assert "; continued by other\n" in body
+    assert [one["type"] for one in found].count("content_block_start") == 1
+    if lane == "chat":
+        sent = other.chat_requests[1].body
+        assert sent["messages"][-1] == {"role": "assistant", "content": "One two three"}
+        assert (sent["max_tokens"], sent["continue_final_message"]) == (47, True)
+
+
 async def test_claude_code_on_the_token_lane() -> None:
     """The request of Claude Code is answered: with its reminder in the user's turn, and without the changing header."""
     model = ScriptedModel(turns("Hi"))
