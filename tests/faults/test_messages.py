@@ -22,7 +22,9 @@ def test_a_message_after_every_token(pool: lab.Pool, record_property: Record) ->
     with revived(pool) as fault:
         answers = [pool.ask_through(QUESTION, (cut, fault)) for cut in range(TOKENS + 1)]
     same = [cut for cut, answer in enumerate(answers) if events_of(answer) == undisturbed]
-    record_property("cell", ("killed after each token", "a message", f"{len(same)} of {TOKENS + 1} cuts the same"))
+    record_property(
+        "cell", ("killed after each token of a message", "greedy", f"{len(same)} of {TOKENS + 1} cuts the same")
+    )
     assert same == list(range(TOKENS + 1))
     # After its last token, an answer needs no other node.
     assert all(answer.switched for answer in answers[:-1])
