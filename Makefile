@@ -167,6 +167,6 @@ can-test-pages: .venv/test.done # say whether web pages can be tested here
 	@echo "[agents] clients and agents in Python, pinned in requirements-agents.lock"
 	@$(BIN)/python -m venv --clear --without-pip .venv-agents
 	$(call INSTALL,requirements-agents.lock,PIP_PYTHON=.venv-agents)
-	@echo "[agents] opencode, qwen-code, pi and clients for Node, pinned in tests/agents/node/package-lock.json (500 MB)"
+	@echo "[agents] Claude Code, opencode, qwen-code, pi and clients for Node, pinned in tests/agents/node/package-lock.json (900 MB)"
 	@cd tests/agents/node && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@

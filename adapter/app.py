@@ -18,10 +18,11 @@ from adapter.api.common.head_check import check_head
 from adapter.api.common.http_request import TARGET, Services
 from adapter.api.common.paths import PathTable
 from adapter.api.common.pipeline import RECORD, handlers, report_error
+from adapter.api.dialects import dialect_of
 from adapter.api.routes import ROUTES
 from adapter.config import Settings
 from adapter.counts import CountStore
-from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error, to_http_error
+from adapter.errors import AdapterError, BadRequest, ClientDisconnected, UnknownUrl, log_error
 from adapter.generation.aliases import Aliases
 from adapter.generation.model_registry import ModelRegistry
 from adapter.lifecycle import Lifecycle
@@ -96,6 +97,7 @@ class App:
         record = self._access.start(scope)
         target = self._paths.find(scope["path"])
         record.endpoint = target.endpoint or record.endpoint
+        record.dialect = dialect_of(target, scope)
         scope.update({RECORD: record, TARGET: target, "path": target.path})
         writer = writer_of(scope)
         cors_headers = self._gate.response_headers(scope["headers"])
@@ -134,9 +136,9 @@ def _handle_exception(
         # Errors of Litestar itself, such as an invalid Host header.
         error = BadRequest(f"{error.detail}.", code="invalid_http")
     log_error(error)
-    response = to_http_error(error)
+    response, body = _record(request).report(error)
     return LitestarResponse(
-        response.body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
+        body, status_code=response.status, headers=dict(response.headers), media_type="application/json"
     )
 
 

@@ -1,4 +1,6 @@
-"""Checks of responses against OpenAI's types, and against its published description if that file exists."""
+"""Checks of responses against the types of OpenAI and Anthropic, and against OpenAI's published description if there is
+a file of it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 from pydantic import BaseModel
 
-from tests import published
+from tests import checked_messages, published
 
 _KINDS: dict[str, tuple[type[BaseModel], str]] = {
     "chat.completion": (ChatCompletion, "CreateChatCompletionResponse"),
@@ -27,7 +29,9 @@ _KINDS: dict[str, tuple[type[BaseModel], str]] = {
 def check(data: Any) -> None:
     """Check the JSON of a response or event. Kinds that OpenAI does not have need only be objects."""
     assert isinstance(data, dict)
-    if "error" in data:
+    if checked_messages.is_theirs(data):
+        checked_messages.check(data)
+    elif "error" in data:
         ErrorObject.model_validate(data["error"])
         _check_published("ErrorResponse", data)
     elif data.get("object") == "list":
@@ -41,6 +45,9 @@ def check(data: Any) -> None:
 
 def check_events(body: str) -> None:
     """Check a stream, which may be cut off: each event, and rules about all of them together."""
+    if body.startswith(("event: ", ":")) and "event: " in body:
+        checked_messages.check_events(body)
+        return
     events = [block.removeprefix("data: ") for block in body.split("\n\n")[:-1] if not block.startswith(":")]
     ended = bool(events) and events[-1] == "[DONE]"
     datas = [json.loads(event) for event in events[: -1 if ended else None]]

@@ -10,9 +10,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_envelope, read_request
 from adapter.api.common.head import Head
+from adapter.api.conversation.translate import generation_request
 from adapter.decode import Detokenizer, TokenTable
 from adapter.decode.choice import FullChoiceReader
 from adapter.decode.events import Used

@@ -13,6 +13,7 @@ import pytest
 
 from tests import published
 from tests.checked import Checker, check, check_events
+from tests.checked_messages import decode_events
 from tests.fakes import ASK, gateway, saying
 from tests.relay import Relay
 
@@ -58,6 +59,37 @@ async def test_streams(url: str, change: Change) -> None:
     change(changed)
     with pytest.raises((AssertionError, ValueError)):
         check_events(written(changed))
+
+
+MESSAGE_CHANGES: list[Change] = [
+    lambda events: events[0]["message"].pop("id"),
+    lambda events: events[0]["message"].update(content=[{"type": "text", "text": "Hi"}]),
+    lambda events: events[2].update(index=1),
+    lambda events: events[2]["delta"].update(type="thinking_delta", thinking="Hi"),
+    lambda events: events.pop(0),
+    lambda events: events.pop(1),
+    lambda events: events.pop(-3),
+    lambda events: events.pop(-2),
+    lambda events: events.insert(1, events[0]),
+    lambda events: events.append({"type": "error", "error": {"type": "strange", "message": "m"}, "request_id": "r"}),
+    lambda events: events.append({"type": "error", "error": {"type": "api_error", "message": "m"}}),
+]
+
+
+@pytest.mark.parametrize("change", MESSAGE_CHANGES)
+async def test_streams_of_messages(url: str, change: Change) -> None:
+    """Nor does a modified stream of a message in Anthropic's dialect."""
+    async with httpx.AsyncClient() as client:
+        body = {**ASK, "max_tokens": 9, "stream": True}
+        events = decode_events((await client.post(url + "/v1/messages", json=body)).text)
+    check_events(named(events))
+    change(events)
+    with pytest.raises((AssertionError, ValueError)):
+        check_events(named(events))
+
+
+def named(events: list[Any]) -> str:
+    return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
 
 
 async def test_cut_streams(url: str) -> None:

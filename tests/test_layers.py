@@ -38,12 +38,17 @@ ALLOWED = {
         " adapter.lifecycle adapter.metrics adapter.server subnet"
     ),
     "adapter.api": (
-        "adapter.api.chat adapter.api.common adapter.api.completions adapter.api.embeddings adapter.api.operator"
-        " adapter.api.tokenize adapter.errors adapter.server"
+        "adapter.api.chat adapter.api.common adapter.api.completions adapter.api.conversation adapter.api.embeddings"
+        " adapter.api.messages adapter.api.operator adapter.api.tokenize adapter.server"
     ),
     "adapter.api.chat": (
-        "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload adapter.prompt"
-        " adapter.server adapter.tools.reading"
+        "adapter.api.common adapter.api.conversation adapter.decode adapter.errors adapter.generation adapter.offload"
+        " adapter.server"
+    ),
+    "adapter.api.conversation": "adapter.api.common adapter.generation adapter.prompt adapter.tools.reading",
+    "adapter.api.messages": (
+        "adapter.api.common adapter.api.conversation adapter.decode adapter.errors adapter.generation adapter.offload"
+        " adapter.server"
     ),
     "adapter.api.completions": (
         "adapter.api.common adapter.decode adapter.errors adapter.generation adapter.grammar adapter.offload"
@@ -54,8 +59,7 @@ ALLOWED = {
         " subnet subnet.client"
     ),
     "adapter.api.tokenize": (
-        "adapter.api.chat adapter.api.common adapter.decode adapter.errors adapter.generation adapter.offload"
-        " adapter.server"
+        "adapter.api.common adapter.api.conversation adapter.errors adapter.generation adapter.offload adapter.server"
     ),
     "adapter.api.operator": "adapter.api.common adapter.generation adapter.server subnet.pool",
     "adapter.api.common": (

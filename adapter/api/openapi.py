@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import UnionType
 from typing import Any
 
 import msgspec
@@ -10,7 +11,6 @@ import msgspec
 from adapter.api.common.gate import KEY_HEADERS
 from adapter.api.common.paths import ALIASES
 from adapter.api.common.pipeline import Route
-from adapter.errors import ErrorResponse
 from subnet.version import VERSION
 
 _REASONS = {
@@ -34,10 +34,8 @@ _SECURITY: dict[str, dict[str, str]] = {
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of `routes`."""
-    types = {kind for route in routes for kind in (route.request, route.response, route.stream) if kind} | {
-        ErrorResponse
-    }
-    ordered = sorted(types, key=lambda kind: kind.__name__)
+    types = {kind for route in routes for kind in (route.request, route.response, route.stream, route.error) if kind}
+    ordered = sorted(types, key=lambda kind: getattr(kind, "__name__", str(kind)))
     references, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     named = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
@@ -56,12 +54,12 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": info, "security": security, "paths": paths, "components": components}
 
 
-def _operation(route: Route, named: dict[type, dict[str, Any]]) -> dict[str, Any]:
+def _operation(route: Route, named: dict[type | UnionType, dict[str, Any]]) -> dict[str, Any]:
     plain = {"type": "object" if route.media == "application/json" else "string"}
     content = {route.media: {"schema": named[route.response] if route.response else plain}}
     if route.stream:
         content["text/event-stream"] = {"schema": named[route.stream]}
-    failure = {"application/json": {"schema": named[ErrorResponse]}}
+    failure = {"application/json": {"schema": named[route.error]}}
     responses: dict[str, Any] = {"200": {"description": "Success.", "content": content}}
     responses |= {str(status): {"description": _REASONS[status], "content": failure} for status in route.errors}
     found: dict[str, Any] = {"operationId": route.id, "summary": route.summary, "responses": responses}

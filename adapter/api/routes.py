@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from adapter.api.chat.endpoint import ChatEndpoint, RenderEndpoint
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.response import ChatCompletion, ChatCompletionChunk, Rendered
 from adapter.api.common.body import json_response
 from adapter.api.common.http_request import Request
 from adapter.api.common.pipeline import Route
 from adapter.api.completions.endpoint import CompletionEndpoint
 from adapter.api.completions.types import CompletionRequest, TextCompletion
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.dialects import show_models
 from adapter.api.embeddings.endpoint import EmbeddingEndpoint
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingRequest
+from adapter.api.messages.count_tokens import CountTokensEndpoint
+from adapter.api.messages.endpoint import MessagesEndpoint
+from adapter.api.messages.response import ErrorMessage, Message, StreamEvent, TokenCount
+from adapter.api.messages.types import CountTokensRequest, MessagesRequest
 from adapter.api.openapi import document
 from adapter.api.operator.health import healthz, list_nodes, readyz, show_metrics, show_version
 from adapter.api.operator.home import home
-from adapter.api.operator.list_models import show_models
 from adapter.api.operator.types import Health, Home, ModelList, ModelObject, NodeTable, Version
 from adapter.api.tokenize.endpoint import DetokenizeEndpoint, TokenizeEndpoint
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
@@ -52,6 +56,29 @@ ROUTES = (
         request=ChatCompletionRequest,
         response=Rendered,
         errors=_PREPARED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/messages",
+        endpoint=MessagesEndpoint(),
+        id="createMessage",
+        summary="Create a message, as at Anthropic",
+        request=MessagesRequest,
+        response=Message,
+        stream=StreamEvent,
+        errors=_RUN,
+        error=ErrorMessage,
+    ),
+    Route(
+        method="POST",
+        path="/v1/messages/count_tokens",
+        endpoint=CountTokensEndpoint(),
+        id="countMessageTokens",
+        summary="Count the tokens of a message's prompt, as at Anthropic",
+        request=CountTokensRequest,
+        response=TokenCount,
+        errors=_PREPARED,
+        error=ErrorMessage,
     ),
     Route(
         method="POST",

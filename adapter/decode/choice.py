@@ -160,7 +160,8 @@ class FullChoiceReader(ChoiceReader):
         tokens = self._pop_tokens(lambda token: not stopped or token.start < self._released)
         self._emit_text("", tokens if self._in_content else [])
         self.finished = True
-        self.emit(Finished(self._index, "tool_calls" if self._has_calls and reason == "stop" else reason))
+        final = "tool_calls" if self._has_calls and reason == "stop" else reason
+        self.emit(Finished(self._index, final, self._scanner.stopped if self._scanner is not None else None))
 
     def _emit_text(self, text: str, tokens: list[_Token]) -> None:
         logprobs, offsets, token_ids = self._logprobs(tokens), self._offsets(tokens), self._pop_ids()

@@ -89,10 +89,11 @@ class ResponseExtra(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """Last event of a choice."""
+    """Last event of a choice. `stop` is the stop string that ended it, if one did and it is known."""
 
     choice: int
     reason: FinishReason
+    stop: str | None = None
 
 
 class Used(msgspec.Struct, frozen=True):

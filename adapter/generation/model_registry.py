@@ -263,6 +263,11 @@ class ModelRegistry:
         """Return the optional features of each healthy node of a model; none on the chat lane."""
         return [] if card.lane == "chat" else self._manager.capabilities(card.id)
 
+    def continues_messages(self, card: ModelCard) -> bool:
+        """Return whether a server of a model on the chat lane can continue a message; True if none is healthy."""
+        nodes = self._manager.capabilities(card.id, "chat")
+        return not nodes or any(node.prefill for node in nodes)
+
     def card(self, candidate: Candidate) -> ModelCard:
         """Return the card of one of `candidates`: aliases are not resolved again.
 

@@ -29,14 +29,15 @@ MAX_TEMPLATE_LENGTH = 64 * 1024
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     """Input of a chat template, as plain objects.
 
-    `tools` are the tools that may be called. `add_generation_prompt` None means True, unless the last message is
-    continued.
+    `tools` are the tools that may be called. `effort_is_hint`: a template that does not support `reasoning_effort` may
+    ignore it. `add_generation_prompt` None means True, unless the last message is continued.
     """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
     reasoning_effort: str | None = None
+    effort_is_hint: bool = False
     verbosity: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool | None = None
@@ -98,6 +99,7 @@ def render_conversation(
     variables = template_variables(
         template.variables,
         reasoning_effort=conversation.reasoning_effort,
+        effort_is_hint=conversation.effort_is_hint,
         verbosity=conversation.verbosity,
         chat_template_kwargs=conversation.chat_template_kwargs,
     )
@@ -151,6 +153,7 @@ def template_variables(
     supported: Collection[str],
     *,
     reasoning_effort: str | None = None,
+    effort_is_hint: bool = False,
     verbosity: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -160,23 +163,23 @@ def template_variables(
     the variables that turn reasoning on or off, as far as they are supported.
 
     Raises InvalidRequest, which names the parameter, for RESERVED_VARIABLES in `chat_template_kwargs`, and for an
-    effort or a verbosity if the template does not support it. The effort "none" and the verbosity "medium" are always
-    accepted.
+    effort that is no hint or a verbosity if the template does not support it. The effort "none" and the verbosity
+    "medium" are always accepted.
     """
     kwargs = dict(chat_template_kwargs or {})
     for name in kwargs.keys() & RESERVED_VARIABLES:
         raise _invalid(f"chat_template_kwargs.{name}", "this variable is reserved")
     if verbosity is not None and "verbosity" not in supported and verbosity != "medium":
         raise _invalid("verbosity", "the model's chat template does not support verbosity")
-    effort = {} if reasoning_effort is None else _effort_variables(reasoning_effort, supported)
+    effort = {} if reasoning_effort is None else _effort_variables(reasoning_effort, supported, effort_is_hint)
     return effort | ({} if verbosity is None else {"verbosity": verbosity}) | kwargs
 
 
-def _effort_variables(effort: str, supported: Collection[str]) -> dict[str, Any]:
+def _effort_variables(effort: str, supported: Collection[str], is_hint: bool) -> dict[str, Any]:
     variables: dict[str, Any] = {name: effort != "none" for name in _REASONING_SWITCHES if name in supported}
     if "reasoning_effort" in supported:
         variables["reasoning_effort"] = effort
-    if not variables and effort != "none":
+    if not variables and effort != "none" and not is_hint:
         raise _invalid("reasoning_effort", "the model's chat template does not support reasoning effort")
     return variables
 

@@ -156,9 +156,9 @@ class RemoteManager:
             return frozenset(), frozenset()
         return kinds[0].intersection(*kinds), kinds[0].union(*kinds)
 
-    def capabilities(self, model: str) -> list[Capabilities]:
-        """Return the optional features of each healthy node that serves `model` on the token lane."""
-        return [one.remote.capabilities for one in self._admitted(model, "token")]
+    def capabilities(self, model: str, lane: Lane = "token") -> list[Capabilities]:
+        """Return the optional features of each healthy node that serves `model` on `lane`."""
+        return [one.remote.capabilities for one in self._admitted(model, lane)]
 
     def capacity(self, model: str, lane: Lane = "token") -> int:
         """Return the number of choices that the healthy nodes of `model` on `lane` can generate at once, at least 1."""

@@ -1,4 +1,6 @@
-"""Coding agents that speak chat completions, without a terminal: each reads a file by a tool and answers."""
+"""Coding agents without a terminal: each reads a file by a tool and answers. Claude Code speaks Anthropic's dialect,
+and the others chat completions.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,25 @@ async def qwen_code(url: str, folder: Path) -> str:
     return await run([MODULES / ".bin" / "qwen", *connection, "--yolo", "--prompt", QUESTION], folder)
 
 
+async def claude_code(url: str, folder: Path) -> str:
+    environ = {
+        "ANTHROPIC_BASE_URL": url.removesuffix("/v1"),
+        "ANTHROPIC_API_KEY": "any",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    program = MODULES / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
+    return await run([program, "--print", QUESTION, "--model", MODEL, "--allowedTools", "Read"], folder, environ)
+
+
 @pytest.mark.parametrize(
     ("agent", "tool", "argument"),
-    [(opencode, "read", "filePath"), (pi, "read", "path"), (qwen_code, "read_file", "file_path")],
-    ids=["opencode", "pi", "qwen-code"],
+    [
+        (opencode, "read", "filePath"),
+        (pi, "read", "path"),
+        (qwen_code, "read_file", "file_path"),
+        (claude_code, "Read", "file_path"),
+    ],
+    ids=["opencode", "pi", "qwen-code", "claude-code"],
 )
 async def test_a_file_is_read(agent: Agent, tool: str, argument: str, tmp_path: Path) -> None:
     """An agent reads a file by a tool, sends it back and prints the answer, though each answer is lost halfway."""

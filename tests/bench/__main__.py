@@ -22,6 +22,7 @@ from tests.bench.table import Row, table
 
 ROWS: dict[str, Callable[[int, bool], list[Row]]] = {
     "cost": streaming.cost,
+    "messages-cost": streaming.messages_cost,
     "keeping-up": streaming.keeping_up,
     "unpaced": streaming.unpaced,
     "first-token": requests.first_token,

@@ -10,7 +10,7 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from tests.bench.load import AROUND, Answer, Incomplete, Load, drive
+from tests.bench.load import AROUND, CHAT, Answer, Incomplete, Load, drive
 from tests.bench.programs import Program
 
 # Seconds: a stream has fallen behind if its last token is later than its node's pace by more than this.
@@ -48,7 +48,7 @@ def measure(program: Program, load: Load, rate: float = 0.0) -> Figures:
     answers = uvloop.run(drive(program.url, load, look))
     took, spent = perf_counter() - begin, [used - before.get(pid, 0.0) for pid, used in program.cpu.items()]
     memory.append(program.memory)
-    check(answers, load.tokens)
+    check(answers, load.tokens, load.path)
     tokens = load.tokens * len(answers)
     return Figures(
         streams=load.streams,
@@ -63,9 +63,9 @@ def measure(program: Program, load: Load, rate: float = 0.0) -> Figures:
     )
 
 
-def check(answers: Sequence[Answer], tokens: int) -> None:
+def check(answers: Sequence[Answer], tokens: int, path: str = CHAT) -> None:
     """Raise Incomplete unless each answer is complete and has one event per token."""
-    wrong = [answer for answer in answers if not answer.ended or len(answer.times) != tokens + AROUND]
+    wrong = [answer for answer in answers if not answer.ended or len(answer.times) != tokens + AROUND[path]]
     if wrong:
         one = wrong[0]
         raise Incomplete(

@@ -21,8 +21,11 @@ _HALF = re.compile(rb"(?<!\n)\n\Z")
 _END = b"0\r\n\r\n"
 # Unique in this process, so that no prompt is in a cache.
 numbers = count()
-AROUND = 3
-"""Events of an answer beside its tokens: the role, the finish reason and [DONE]."""
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+AROUND = {CHAT: 3, MESSAGES: 5}
+"""Events of an answer beside its tokens, by its path: the role, the finish reason and [DONE]; the start and the stop of
+a message and of its block, and its finish reason.
+"""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -39,6 +42,7 @@ class Load(msgspec.Struct, frozen=True):
     ramp: float = 400.0
     pause: float = 0.0
     model: str = "echo"
+    path: str = CHAT
 
 
 class Answer(asyncio.Protocol):
@@ -97,7 +101,7 @@ async def drive(url: str, load: Load, started: Callable[[int], None] = lambda nu
             most = stream + 1
             started(most)
         try:
-            answer = await ask(url, load.model, load.tokens)
+            answer = await ask(url, load.model, load.tokens, path=load.path)
         except OSError:
             # The connection was refused: an answer without status, events or end.
             answers.append(Answer(b"", stream))
@@ -123,17 +127,24 @@ def each(load: Load, ask: Callable[[int], Awaitable[None]]) -> Iterator[Coroutin
     return map(stream, range(load.streams))
 
 
-async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.") -> Answer:
+async def ask(url: str, model: str, tokens: int, text: str = "Tell me something.", path: str = CHAT) -> Answer:
     """Send a request, and return its answer before that has ended."""
     address, number = urlsplit(url), next(numbers)
-    asked = request(url, model, tokens, number, text=text)
+    asked = request(url, model, tokens, number, text=text, path=path)
     connect = asyncio.get_running_loop().create_connection
     _, answer = await connect(partial(Answer, asked, number), address.hostname or "127.0.0.1", address.port or 80)
     return answer
 
 
 def request(
-    url: str, model: str, tokens: int, number: int, *, stream: bool = True, text: str = "Tell me something."
+    url: str,
+    model: str,
+    tokens: int,
+    number: int,
+    *,
+    stream: bool = True,
+    text: str = "Tell me something.",
+    path: str = CHAT,
 ) -> bytes:
     """Return the bytes of a request. top_p keeps only tokens of an echo node that are whole characters, so that each
     token is one event.
@@ -148,7 +159,7 @@ def request(
     }
     data = json.dumps(body).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data

@@ -9,9 +9,11 @@ from http.client import HTTPConnection
 from statistics import median
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tests.bench import yardsticks
 from tests.bench.figures import Figures, measure
-from tests.bench.load import Incomplete, Load, request
+from tests.bench.load import CHAT, MESSAGES, Incomplete, Load, request
 from tests.bench.programs import Program, gateway, node
 from tests.bench.table import Row
 
@@ -40,6 +42,20 @@ def cost(runs: int, short: bool) -> list[Row]:
     note = "; ".join(filter(None, [missing, late(figures for turn in turns for figures in turn.values())]))
     what = f"CPU per token, {load.streams} streams x {RATE:.0f} tokens/s"
     return [Row(what=what, unit="microseconds", goal=12, values=ours[1], beside=dict(beside), note=note)]
+
+
+def messages_cost(runs: int, short: bool) -> list[Row]:
+    """Measure the CPU per token of messages in Anthropic's dialect, and of chat completions. They take turns."""
+    load = Load(400, 100 if short else 500)
+    loads = [msgspec.structs.replace(load, path=path) for path in (MESSAGES, CHAT)]
+    with two_nodes(RATE) as front:
+        measure(front, WARM)
+        turns = [[measure(front, one, RATE) for one in loads] for _ in range(runs)]
+    messages, chat = ([figures.cpu for figures in one] for one in zip(*turns, strict=True))
+    note = late(figures for turn in turns for figures in turn)
+    what = f"CPU per token of messages, {load.streams} streams x {RATE:.0f} tokens/s"
+    beside = {"chat completions": chat}
+    return [Row(what=what, unit="microseconds", goal=1.3 * median(chat), values=messages, beside=beside, note=note)]
 
 
 def keeping_up(runs: int, short: bool) -> list[Row]:

@@ -18,9 +18,12 @@ SECONDS = 60.0
 """Timeout: an answer of these tests that takes longer has hung."""
 
 
+MESSAGES = "/v1/messages"
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """Request for a chat completion, or a text completion. The defaults give an answer of 24 tokens, some of them parts
-    of characters. `more` has further parameters.
+    """Request for a chat completion, a text completion, or a message (without `seed` and `stop`). The defaults give an
+    answer of 24 tokens, some of them parts of characters. `more` has further parameters.
     """
 
     model: str = "echo"
@@ -36,10 +39,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def body(self) -> bytes:
         wanted: dict[str, Any] = {field: getattr(self, field) for field in self.__struct_fields__}
-        if wanted.pop("path") == "/v1/chat/completions":
+        if wanted.pop("path") in ("/v1/chat/completions", MESSAGES):
             wanted["messages"] = [{"role": "user", "content": wanted.pop("prompt")}]
         wanted |= wanted.pop("more")
-        if self.stream:
+        if self.stream and self.path != MESSAGES:
             wanted["stream_options"] = {"include_usage": True}
         return json.dumps({name: value for name, value in wanted.items() if value is not None}).encode()
 
@@ -109,5 +112,5 @@ def _events(response: HTTPResponse) -> Iterator[Any]:
             yield Comment(line.count(b",") + 1)
         elif line.startswith(b": x-subnet-switches: "):
             yield Comment(int(line.rpartition(b" ")[2]) + 1)
-        else:
+        elif not line.startswith(b"event: "):  # the name of a message's event is also its type
             assert line.startswith((b"\n", b": keep-alive", b": x-")), f"neither an event nor a comment: {line!r}"

@@ -9,13 +9,13 @@ import msgspec
 from msgspec import UNSET
 
 from adapter.api.chat.merge import MergedObject
-from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import AnswerMessage, ChatCompletion, Choice
 from adapter.api.chat.stream import ReasoningField, reasoning_fields
 from adapter.api.common.extra import usage_with_extra, with_extra
 from adapter.api.common.head import Head
 from adapter.api.common.large_json import size_of_choice
 from adapter.api.common.logprob_types import Logprobs
+from adapter.api.conversation.message_types import CalledFunction, ToolCall
 from adapter.decode.events import (
     CallArguments,
     CallExtra,

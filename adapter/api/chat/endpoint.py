@@ -5,16 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
+from adapter.api.chat.request import ChatEnvelope
 from adapter.api.chat.response import Rendered, RenderedGrammar
 from adapter.api.chat.stream import ChunkWriter, ReasoningField
-from adapter.api.chat.translate import generation_request
 from adapter.api.chat.validation import read_envelope, read_request
 from adapter.api.common.body import Call, large_json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.large_json import size_of_choice, token_list
 from adapter.api.common.pipeline import ModelEndpoint, StreamingEndpoint
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback

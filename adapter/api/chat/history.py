@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from adapter.api.chat.message_types import AssistantMessage, Message, ToolMessage
+from adapter.api.conversation.message_types import AssistantMessage, Message, ToolMessage
 from adapter.errors import BadRequest
 
 # Of the ids of calls in an error, in characters.

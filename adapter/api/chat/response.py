@@ -6,8 +6,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.common.logprob_types import Logprobs
+from adapter.api.conversation.message_types import CalledFunction, ToolCall
 from adapter.decode.events import FinishReason
 from adapter.decode.usage import Usage
 

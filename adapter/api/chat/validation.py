@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from adapter.api.chat import older_functions
 from adapter.api.chat.history import check_history
-from adapter.api.chat.request import ChatCompletionRequest, ChatEnvelope
-from adapter.api.chat.tools import MAX_OPENAI_NAME, AllowedToolsChoice, NamedTool
+from adapter.api.chat.request import ChatEnvelope
 from adapter.api.common.contract import contract
 from adapter.api.common.readers import OlderForm, Reader
 from adapter.api.common.validation import check_sampling, check_stops_strictly, invalid_combination
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.tools import MAX_OPENAI_NAME, AllowedToolsChoice, NamedTool
 from adapter.errors import BadRequest, invalid
 
 

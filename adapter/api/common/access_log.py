@@ -8,7 +8,8 @@ from time import perf_counter
 
 import msgspec
 
-from adapter.errors import to_http_error
+from adapter.api.common.dialect import OPENAI, Dialect
+from adapter.errors import HttpError
 from adapter.generation.base import TriedNodes, Work
 from adapter.metrics import Metrics
 from adapter.request_id import current_request, request_id
@@ -35,7 +36,8 @@ class Record(msgspec.Struct):
     shorten the one in the ASGI scope; `endpoint` is the path of the route. `works` has the work of each model that was
     tried. `error` is the code of the error that the request ended with, and `param` the parameter that it names.
     `nodes_left_out`: the response was started before it was known which nodes would answer. `sent_bound`: what its
-    header says of the number of tokens at which the answer is bounded.
+    header says of the number of tokens at which the answer is bounded. `dialect` is the API in which the request was
+    made.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Record(msgspec.Struct):
     param: str | None = None
     nodes_left_out: bool = False
     sent_bound: str | None = None
+    dialect: Dialect = OPENAI
 
     @property
     def tried_nodes(self) -> list[TriedNodes]:
@@ -58,7 +61,9 @@ class Record(msgspec.Struct):
         """Record the status of the response, and return the headers that every response has."""
         self.status = status
         milliseconds = b"%.0f" % ((perf_counter() - self.started) * 1000)
-        headers = [(b"x-request-id", self.id.encode()), (b"openai-processing-ms", milliseconds), _VERSION]
+        own_id = self.id.encode()
+        headers = [(b"x-request-id", own_id), (b"openai-processing-ms", milliseconds), _VERSION]
+        headers += [(name, own_id) for name in self.dialect.id_headers]
         if not self.nodes_left_out:
             headers += encode_headers(self.node_headers())
         if status == 200 and (bound := self.late_bound_header()):
@@ -90,10 +95,11 @@ class Record(msgspec.Struct):
         """Leave out the headers that name nodes, as the response starts before one of them has answered."""
         self.nodes_left_out = True
 
-    def report(self, error: Exception) -> None:
-        """Record the error that the request ended with."""
-        answer = to_http_error(error).error
-        self.error, self.param = answer.code, answer.param
+    def report(self, error: Exception) -> tuple[HttpError, bytes]:
+        """Record the error that the request ends with, and return the response to it and its body in the dialect."""
+        response = self.dialect.http_error(error)
+        self.error, self.param = response.error.code, response.error.param
+        return response, self.dialect.error_body(response, self.id)
 
 
 class AccessLog:

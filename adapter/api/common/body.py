@@ -200,6 +200,6 @@ async def large_json_response(
 
 
 def error_response(error: Exception) -> Response:
-    """Return the response that reports `error` to the client."""
+    """Return the response that reports `error` to a client of OpenAI's API."""
     answer = to_http_error(error)
     return Response(answer.body, status=answer.status, headers=answer.headers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Parameter
+from adapter.api.common.parameter_table import ALL, TABLE, Endpoint, Parameter
 from adapter.api.common.validation_errors import validation_error
 from adapter.errors import BadRequest
 
@@ -71,9 +71,9 @@ def contract(endpoint: Endpoint) -> Contract:
 
 def table() -> str:
     """Return the parameter table as Markdown."""
-    rows = ["| parameter | chat completions | completions | |", "|---|---|---|---|"]
+    rows = ["| parameter | chat completions | completions | messages | |", "|---|---|---|---|---|"]
     for row in TABLE:
-        cells = [row.handling if endpoint in row.endpoints else "" for endpoint in BOTH]
+        cells = [row.handling if endpoint in row.endpoints else "" for endpoint in ALL]
         is_limited = row.neutral and row.handling == "rejected"
         accepted = f"; only {_join_with_or(row.neutral, '`')} is accepted" if is_limited else ""
         rows.append(f"| `{row.name}` | {' | '.join(cells)} | {row.note}{accepted} |")

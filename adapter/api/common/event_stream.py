@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from adapter.api.common.access_log import Record
 from adapter.api.common.extra import chunk_with_extra
 from adapter.decode.events import Event, Used
-from adapter.errors import log_error, to_http_error
+from adapter.errors import log_error
 from adapter.generation.base import SinkFactory
 from adapter.server.asgi import Message, Receive, Scope, Send
 from adapter.server.keep_alive import KeepAlive
@@ -19,9 +19,6 @@ from adapter.server.responses import encode_headers
 from subnet.aio import Sink
 
 _NO_EXTRA: dict[str, Any] = {}
-
-DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
 
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -84,13 +81,14 @@ class StreamedAnswer(NamedTuple):
 
 
 class EventStream:
-    """ASGI application that prepares an answer and streams it as server-sent events, with [DONE] at the end.
+    """ASGI application that prepares an answer and streams it as server-sent events, which the dialect ends.
 
     An error before anything was sent is raised, and can still become an error response. After that it is the last event
-    of the stream, without [DONE], so that a client does not take the answer for complete.
+    of the stream.
 
-    Without output for `keep_alive` seconds a comment is sent, at first with the status and the headers known by then:
-    at least `headers`. Those that this leaves out, such as those that name nodes, are sent as a comment at the end.
+    Without output for `keep_alive` seconds the dialect's keep-alive is sent, at first with the status and the headers
+    known by then: at least `headers`. Those that this leaves out, such as those that name nodes, are sent as a comment
+    at the end.
     """
 
     def __init__(
@@ -109,12 +107,10 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = writer_of(scope)
         await send(_response_start(self._headers))
-        with KeepAlive(writer, KEEP_ALIVE, self._keep_alive, self._record.leave_out_nodes):
-            error = await event_stream(
-                partial(self._run, writer, send), writer.write, lambda: writer.started, self._comment
+        with KeepAlive(writer, self._record.dialect.keep_alive, self._keep_alive, self._record.leave_out_nodes):
+            await event_stream(
+                partial(self._run, writer, send), writer.write, lambda: writer.started, self._comment, self._record
             )
-        if error is not None:
-            self._record.report(error)
         await send({"type": "http.response.body"})
 
     async def _run(self, writer: ResponseWriter, send: Send) -> None:
@@ -141,11 +137,11 @@ async def event_stream(
     run: Callable[[], Awaitable[None]],
     write: Sink[bytes],
     has_started: Callable[[], bool],
-    comment: Callable[[], bytes] = lambda: b"",
-) -> Exception | None:
-    """Run a generation that writes its events, then write `comment` and the end of the stream: [DONE] or an error.
-
-    Returns the error that was written. An error is raised instead if nothing has been sent, says `has_started`.
+    comment: Callable[[], bytes],
+    record: Record,
+) -> None:
+    """Run a generation that writes its events, then write `comment` and the end of the stream: the dialect's, or an
+    error, which is recorded. An error is raised instead if nothing has been sent, says `has_started`.
     """
     try:
         await run()
@@ -153,10 +149,10 @@ async def event_stream(
         if not has_started():
             raise
         log_error(error)
-        write(comment() + b"data: " + to_http_error(error).body + b"\n\n")
-        return error
-    write(comment() + DONE)
-    return None
+        _, body = record.report(error)
+        write(comment() + record.dialect.error_event(body))
+        return
+    write(comment() + record.dialect.end)
 
 
 def _response_start(headers: Mapping[str, str]) -> Message:

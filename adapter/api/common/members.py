@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -31,10 +31,14 @@ _INDEX = re.compile(r"\[\d+\]")
 
 
 class _Node(msgspec.Struct, frozen=True):
-    """What is known about a value: by its tag, the members of an object and their nodes; and the items of a list."""
+    """What is known about a value: by its tag, the members of an object and their nodes; and the items of a list.
+
+    `is_left_out`, by the tag, says of an object whether it is left out as a whole.
+    """
 
     tag_field: str | None = None
     members: dict[object, dict[str, _Node | None]] = {}
+    is_left_out: dict[object, Callable[[dict[str, Any]], bool]] = {}
     items: _Node | None = None
 
 
@@ -42,7 +46,8 @@ def unknown_members(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> lis
     """Return the paths of the unknown members within the parameters of `given`, which is valid as `kind`.
 
     They are those with a value; null, and empty lists and objects, request nothing. Of the paths that differ only in
-    indexes, the first is returned; MAX_UNKNOWN in all.
+    indexes, the first is returned; MAX_UNKNOWN in all. An object of which the method `is_left_out` of its Struct says
+    so is unknown as a whole.
     """
     found: dict[str, str] = {}
     for name, node in _root(kind).items():
@@ -61,8 +66,12 @@ def _walk(node: _Node, value: Any) -> Iterator[str]:
                 if isinstance(item, list | dict):
                     yield from (f"[{index}]{path}" for path in _walk(items, item))
         return
-    members = node.members.get(value.get(node.tag_field) if node.tag_field else None)
+    tag = value.get(node.tag_field) if node.tag_field else None
+    members = node.members.get(tag)
     if members is None:
+        return
+    if (is_left_out := node.is_left_out.get(tag)) is not None and is_left_out(value):
+        yield ""
         return
     for name, inner in value.items():
         if name in members:
@@ -86,7 +95,11 @@ def _members(described: inspect.StructType) -> dict[str, _Node | None]:
 def _node(described: inspect.Type) -> _Node | None:
     """Return the node of a type; None if its values have no members of their own, or any."""
     if isinstance(described, inspect.StructType):
-        return _Node(described.tag_field, {described.tag: _members(described)})
+        is_left_out = getattr(described.cls, "is_left_out", None)
+        predicates: dict[object, Callable[[dict[str, Any]], bool]] = {}
+        if is_left_out is not None:
+            predicates[described.tag] = is_left_out
+        return _Node(described.tag_field, {described.tag: _members(described)}, predicates)
     if isinstance(described, inspect.ListType):
         items = _node(described.item_type)
         return None if items is None else _Node(items=items)
@@ -98,5 +111,6 @@ def _node(described: inspect.Type) -> _Node | None:
     return _Node(
         next((node.tag_field for node in nodes if node.tag_field), None),
         {tag: members for node in nodes for tag, members in node.members.items()},
+        {tag: predicate for node in nodes for tag, predicate in node.is_left_out.items()},
         next((node.items for node in nodes if node.items is not None), None),
     )

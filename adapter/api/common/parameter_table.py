@@ -1,4 +1,4 @@
-"""Parameter table: how every parameter of /v1/chat/completions and /v1/completions is handled.
+"""Parameter table: how every parameter of /v1/chat/completions, /v1/completions and /v1/messages is handled.
 
 No parameter is dropped silently. Each one is honoured; or rejected, unless its value is neutral, that is, requests
 nothing; or accepted without effect, because it has no meaning here. Parameters that are not in the table are ignored
@@ -12,12 +12,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "messages"]
 Handling = Literal["honoured", "rejected", "no effect"]
 
 CHAT: tuple[Endpoint, ...] = ("chat",)
 COMPLETIONS: tuple[Endpoint, ...] = ("completions",)
+MESSAGES: tuple[Endpoint, ...] = ("messages",)
 BOTH = CHAT + COMPLETIONS
+ALL = BOTH + MESSAGES
 
 
 class Parameter(Struct, frozen=True):
@@ -48,13 +50,15 @@ def _converted(name: str, note: str, *neutral: object) -> Parameter:
     return Parameter(name, "honoured", note, CHAT, neutral)
 
 
-def _no_effect(name: str, note: str, kind: type) -> Parameter:
-    return Parameter(name, "no effect", note, CHAT, type=kind)
+def _no_effect(name: str, note: str, kind: type, endpoints: tuple[Endpoint, ...] = CHAT) -> Parameter:
+    return Parameter(name, "no effect", note, endpoints, type=kind)
 
 
 TABLE = (
-    _honoured("model", "a model id from `GET /v1/models`"),
+    _honoured("model", "a model id from `GET /v1/models`", ALL),
     _honoured("messages", "1 to 4,096 messages; roles: system, developer, user, assistant, tool", CHAT),
+    _honoured("messages", "1 to 4,096 messages; roles: user, assistant, system", MESSAGES),
+    _honoured("system", "a string, or an array of text blocks", MESSAGES),
     _honoured(
         "prompt",
         "a string, an array of strings, token ids, or an array of token id arrays; up to 2,048 prompts times `n`",
@@ -65,10 +69,11 @@ TABLE = (
     ),
     _honoured("max_tokens", "older name of `max_completion_tokens`", CHAT),
     _honoured("max_tokens", "at least 0; default 16", COMPLETIONS),
+    _honoured("max_tokens", "at least 1; without it, as `max_completion_tokens`", MESSAGES),
     _honoured("min_tokens", "minimum number of tokens before the answer may end"),
-    _honoured("temperature", "0 to 2"),
-    _honoured("top_p", "0 to 1"),
-    _honoured("top_k", "-1 or 0: no limit"),
+    _honoured("temperature", "0 to 2", ALL),
+    _honoured("top_p", "0 to 1", ALL),
+    _honoured("top_k", "-1 or 0: no limit", ALL),
     _honoured("min_p", "0 to 1"),
     _honoured("typical_p", "greater than 0, at most 1"),
     _honoured("frequency_penalty", "-2 to 2"),
@@ -79,10 +84,11 @@ TABLE = (
     _honoured("n", "1 to 128"),
     _honoured("best_of", "`n` to 20; not with `stream`", COMPLETIONS),
     _honoured("stop", "a string, or an array of up to 64 strings; 4 with `strict`"),
+    _honoured("stop_sequences", "an array of up to 64 strings", MESSAGES),
     _honoured("stop_token_ids", "up to 128 token ids"),
     _honoured("include_stop_str_in_output", "true or false"),
     _honoured("ignore_eos", "true or false"),
-    _honoured("stream", "true or false"),
+    _honoured("stream", "true or false", ALL),
     _honoured("stream_options", "`include_usage`, `continuous_usage_stats`; `include_obfuscation` has no effect"),
     _honoured("logprobs", "true or false", CHAT),
     _honoured("top_logprobs", "0 to 20; requires `logprobs`", CHAT),
@@ -92,7 +98,9 @@ TABLE = (
     _honoured("return_token_ids", "true or false"),
     _honoured("skip_special_tokens", "true or false; default true"),
     _honoured("tools", "up to 128 functions", CHAT),
+    _honoured("tools", "up to 512; those of Anthropic are left out, and named in `x-ignored-params`", MESSAGES),
     _honoured("tool_choice", "none, auto, required, a named function, or allowed tools", CHAT),
+    _honoured("tool_choice", "auto, any, tool or none; `disable_parallel_tool_use`", MESSAGES),
     _honoured("parallel_tool_calls", "true or false", CHAT),
     _honoured("response_format", "text, json_object or json_schema"),
     _honoured("structured_outputs", "exactly one of `json`, `regex`, `choice`, `grammar`, `json_object`"),
@@ -105,6 +113,13 @@ TABLE = (
         "none, minimal, low, medium, high, xhigh or max, if the model's chat template supports it",
         CHAT,
     ),
+    _honoured(
+        "thinking",
+        "enabled, disabled or adaptive, as far as the model's chat template can; a budget of up to 4,096 is a low"
+        " effort, of up to 16,384 a medium one",
+        MESSAGES,
+    ),
+    _honoured("output_config", "`format`; `effort` as far as the model's chat template can", MESSAGES),
     _honoured("verbosity", "low, medium or high, if the model's chat template supports it", CHAT),
     _honoured("add_generation_prompt", "true or false; default true, unless a message is continued", CHAT),
     _honoured("continue_final_message", "true or false; the answer continues the last message", CHAT),
@@ -114,6 +129,7 @@ TABLE = (
     _honoured("priority", "an integer; lower values leave the queue first"),
     _honoured("prompt_cache_key", "requests with the same key go to the same node, with the policy `sticky`"),
     _honoured("user", "used if there is no `prompt_cache_key`"),
+    _honoured("metadata", "`user_id`, as `user`", MESSAGES),
     _rejected("audio", "audio output is not supported"),
     _rejected("modalities", "only text output is supported", ["text"]),
     _rejected("moderation", "moderation is not supported"),
@@ -122,10 +138,16 @@ TABLE = (
     _converted("functions", "older form of `tools`", []),
     _converted("function_call", "older form of `tool_choice`", "none", "auto"),
     _rejected("suffix", "inserting text before a suffix is not supported", "", endpoints=COMPLETIONS),
+    _no_effect("cache_control", "accepted and ignored: the nodes manage their own caches", dict, MESSAGES),
+    _no_effect(
+        "context_management", "accepted and ignored: the client's messages are used as they are", dict, MESSAGES
+    ),
+    _no_effect("inference_geo", "accepted and ignored: the operator chooses the nodes", str, MESSAGES),
+    _no_effect("speed", "accepted and ignored: there is only one speed", str, MESSAGES),
     _no_effect("metadata", "accepted and ignored: responses are not stored", dict),
     _no_effect("prediction", "accepted and ignored: it only affects speed", dict),
     _no_effect("prompt_cache_options", "accepted and ignored: the nodes manage their own caches", dict),
     _no_effect("prompt_cache_retention", "accepted and ignored: the nodes manage their own caches", str),
     _no_effect("safety_identifier", "accepted and ignored: users are not reported to anyone", str),
-    _no_effect("service_tier", "accepted and ignored: there is only one service tier", str),
+    _no_effect("service_tier", "accepted and ignored: there is only one service tier", str, CHAT + MESSAGES),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import UnionType
 from typing import Generic, TypeVar
 
 import msgspec
@@ -19,11 +20,11 @@ from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 
 from adapter.api.common.access_log import Record
-from adapter.api.common.body import Call, error_response, read
+from adapter.api.common.body import Call, read
 from adapter.api.common.event_stream import EventStream, StreamedAnswer
 from adapter.api.common.http_request import Endpoint, Request, Services
 from adapter.api.common.readers import Reader
-from adapter.errors import WrongMethod, log_error
+from adapter.errors import ErrorResponse, WrongMethod, log_error
 from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from adapter.generation.model_registry import ModelRegistry
@@ -41,7 +42,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint: its URL, its handler, and its description in the OpenAPI document.
 
     `path` may end with a name in braces, which matches the rest of a path. `open`: no API key is required. `request`,
-    `response` and `stream` (the events of a streamed response) are types; `errors` are the HTTP statuses of errors.
+    `response`, `stream` (the events of a streamed response) and `error` are types; `errors` are the HTTP statuses of
+    errors.
     """
 
     method: str
@@ -51,8 +53,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     request: type | None = None
     response: type | None = None
-    stream: type | None = None
+    stream: type | UnionType | None = None
     errors: tuple[int, ...] = (500,)
+    error: type = ErrorResponse
     media: str = "application/json"
     open: bool = False
 
@@ -168,8 +171,8 @@ def _handler(path: str, is_mount: bool, methods: Mapping[str, Route], services: 
 def report_error(error: Exception, record: Record) -> Response:
     """Log and record an error that ends a request, and return the response to it."""
     log_error(error)
-    record.report(error)
-    return error_response(error)
+    response, body = record.report(error)
+    return Response(body, status=response.status, headers=response.headers)
 
 
 def _find_endpoint(request: Request, methods: Mapping[str, Route]) -> Endpoint:

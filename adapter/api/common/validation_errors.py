@@ -38,7 +38,7 @@ _UNITS = {"array": "items", "str": "characters", "object": "entries"}
 _BOUNDS = {"<=": "of at most", ">=": "of at least", "<": "less than", ">": "greater than"}
 
 
-def _one_of(*values: str) -> str:
+def one_of(*values: str) -> str:
     *others, last = [f"'{value}'" for value in values]
     before = f"{', '.join(others)}{',' if len(others) > 1 else ''} and " if others else ""
     return f"Supported values are: {before}{last}"
@@ -48,20 +48,23 @@ _PART_TYPES = (
     "Supported values are: 'text'; in user messages also 'image_url', 'input_audio' and 'file';"
     " in assistant messages also 'refusal'"
 )
-_HINTS = {
+Hints = Mapping[re.Pattern[str], str]
+"""What is said about an invalid value, by a pattern of its place."""
+
+_HINTS: Hints = {
     re.compile(place): hint
     for place, hint in (
-        (r"^messages\[\d+\]\.role$", _one_of("system", "developer", "user", "assistant", "tool")),
+        (r"^messages\[\d+\]\.role$", one_of("system", "developer", "user", "assistant", "tool")),
         (r"^messages\[\d+\]\.function_call$", "Use 'tool_calls' instead"),
         (r"^messages\[\d+\]\.audio$", "Audio output is not supported"),
         (r"^messages\[\d+\]\.content\[\d+\]\.type$", _PART_TYPES),
-        (r"tool_calls\[\d+\]\.type$|^tools\[\d+\]\.type$", _one_of("function")),
-        (r"^tool_choice$", _one_of("none", "auto", "required")),
-        (r"^tool_choice\.type$", _one_of("function", "allowed_tools")),
-        (r"^response_format\.type$", _one_of("text", "json_object", "json_schema")),
-        (r"^reasoning_effort$", _one_of(*get_args(ReasoningEffort))),
-        (r"^verbosity$", _one_of(*get_args(Verbosity))),
-        (r"^encoding_format$", _one_of("float", "base64")),
+        (r"tool_calls\[\d+\]\.type$|^tools\[\d+\]\.type$", one_of("function")),
+        (r"^tool_choice$", one_of("none", "auto", "required")),
+        (r"^tool_choice\.type$", one_of("function", "allowed_tools")),
+        (r"^response_format\.type$", one_of("text", "json_object", "json_schema")),
+        (r"^reasoning_effort$", one_of(*get_args(ReasoningEffort))),
+        (r"^verbosity$", one_of(*get_args(Verbosity))),
+        (r"^encoding_format$", one_of("float", "base64")),
     )
 }
 
@@ -69,9 +72,10 @@ _HINTS = {
 def validation_error(text: str, given: Mapping[str, Any], kind: type[msgspec.Struct]) -> BadRequest:
     """Return the error for a message of msgspec, such as "Expected `float` <= 2.0 - at `$.temperature`".
 
-    `given` is the JSON object that was decoded as a `kind`.
+    `given` is the JSON object that was decoded as a `kind`, which has HINTS of its own if its values are not OpenAI's.
     """
     problem, place = _split(text)
+    hints: Hints = getattr(kind, "HINTS", _HINTS)
     if missing := _MISSING.match(problem):
         place = f"{place}.{missing[1]}".lstrip(".")
         return BadRequest(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
@@ -88,10 +92,10 @@ def validation_error(text: str, given: Mapping[str, Any], kind: type[msgspec.Str
         place, inside = f"{place}.{key[:_MAX_VALUE_LENGTH]}", "the key to be " if "key to be" in inside else ""
     if typed:
         why = f"expected {inside}{_names(typed[1])}, but got {_name(typed[2], got=True)} instead"
-        return BadRequest(f"Invalid type for '{place}': {_with_hint(why, place)}.", param=place, code=code)
+        return BadRequest(f"Invalid type for '{place}': {_with_hint(why, place, hints)}.", param=place, code=code)
     value = None if inside else _value(given, place)
     why = _problem(problem, inside, _range(kind, _root(place), problem), value)
-    return invalid(place, _with_hint(why, place), code)
+    return invalid(place, _with_hint(why, place, hints), code)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -218,7 +222,7 @@ def _name(kind: str, *, got: bool = False) -> str:
     return "a decimal number" if got and kind == "float" else _TYPE_NAMES.get(kind, kind)
 
 
-def _with_hint(why: str, place: str) -> str:
+def _with_hint(why: str, place: str, hints: Hints) -> str:
     """Return `why`, followed by the hint for `place` as a second sentence if there is one; without the final period."""
-    hint = next((hint for pattern, hint in _HINTS.items() if pattern.search(place)), None)
+    hint = next((hint for pattern, hint in hints.items() if pattern.search(place)), None)
     return why if hint is None else f"{why}. {hint}"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
-
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.translate import generation_request
 from adapter.api.common.large_json import long_list, token_list
+from adapter.api.common.result import Result
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.api.tokenize.types import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from adapter.decode.usage import NO_USAGE, Usage
 from adapter.errors import BadRequest
-from adapter.generation.base import Work
 from adapter.generation.generation_request import check_media
 from adapter.generation.model_registry import Model, ModelRegistry
 from adapter.generation.plain_text import (
@@ -23,32 +19,10 @@ from adapter.generation.plain_text import (
 )
 from adapter.generation.prepare import DEFAULT_SETTINGS, GenerationSettings, render_prompt
 from adapter.offload import offload_if_large
-from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
-
-T = TypeVar("T")
 
 # Usual size of a token's id and text in a response, in bytes.
 _JSON_SIZE_OF_TOKEN = 16
-
-
-class Tokenization(Work, Generic[T]):
-    """Work that needs no node: tokens of a text, or text of tokens. `build` returns the result, of about `size` bytes
-    of JSON.
-    """
-
-    def __init__(self, card: ModelCard, build: Callable[[], T], size: int) -> None:
-        self._card = card
-        self.build = build
-        self.size = size
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def usage(self) -> Usage:
-        return NO_USAGE
 
 
 async def tokenize(
@@ -58,7 +32,7 @@ async def tokenize(
     name: str,
     size: int = 0,
     settings: GenerationSettings = DEFAULT_SETTINGS,
-) -> Tokenization[Tokenized]:
+) -> Result[Tokenized]:
     """Tokenize the text or the messages of a request whose body has `size` bytes.
 
     Raises the errors of `models.get`, and BadRequest and InvalidRequest for what the model or its chat template does
@@ -85,12 +59,12 @@ async def tokenize(
             token_strs=long_list(len(ids), texts) if request.return_token_strs else None,
         )
 
-    return Tokenization(model.card, build, _JSON_SIZE_OF_TOKEN * len(tokens))
+    return Result(model.card, build, _JSON_SIZE_OF_TOKEN * len(tokens))
 
 
 async def detokenize(
     request: DetokenizeRequest, models: ModelRegistry, *, name: str, size: int = 0
-) -> Tokenization[Detokenized]:
+) -> Result[Detokenized]:
     """Return the text of token ids. `size` is the size of the request body in bytes.
 
     Raises the errors of `models.get`, and BadRequest for a token that the model does not have.
@@ -101,7 +75,7 @@ async def detokenize(
         return Detokenized(decode_tokens(model, list_of(check_token_ids(model, request.tokens, "tokens"))))
 
     result = await offload_if_large(size, read)
-    return Tokenization(model.card, lambda: result, len(result.prompt))
+    return Result(model.card, lambda: result, len(result.prompt))
 
 
 def only_model(models: ModelRegistry) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from adapter.api.chat.request import Messages
-from adapter.api.chat.tools import Tools
 from adapter.api.common.contract import Contract
 from adapter.api.common.readers import Reader
 from adapter.api.common.sampling import ModelName, TokenId
 from adapter.api.common.validation import invalid_combination
+from adapter.api.conversation.request import Messages
+from adapter.api.conversation.tools import Tools
 from adapter.errors import BadRequest
 
 

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.api.chat.call_ids import complete_ids
+from adapter.api.conversation.call_ids import complete_ids
 from adapter.api.chat.validation import read_request
 from adapter.config import Settings
 from adapter.errors import BadRequest

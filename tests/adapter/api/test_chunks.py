@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.common.event_stream import DONE, event_stream
+from adapter.api.common.access_log import Record
+from adapter.api.common.dialect import OPENAI
+from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
 from adapter.decode.events import CallStarted, Event, Finished, TextDelta, Used
 from adapter.decode.usage import PromptTokensDetails, Usage
@@ -50,7 +52,7 @@ async def written(events: Sequence[Event | Exception], **options: Any) -> list[b
 
     parts: list[bytes] = []
     generation = partial(run, lambda: ChunkWriter(HEAD, parts.append, **options).emit)
-    await event_stream(generation, parts.append, lambda: bool(parts))
+    await event_stream(generation, parts.append, lambda: bool(parts), lambda: b"", Record("", 0.0))
     return parts
 
 
@@ -133,7 +135,7 @@ async def test_one_write_per_event() -> None:
     assert len(items) == len(ANSWER)
     role, first = events_of(items[0])
     assert (role["choices"], first["choices"]) == (choice(ROLE), choice({"content": "Hi"}))
-    assert items[-1] == DONE
+    assert items[-1] == OPENAI.end
 
 
 def test_collect() -> None:

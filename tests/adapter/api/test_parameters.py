@@ -7,20 +7,27 @@ from typing import Any
 
 import pytest
 
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.validation import read_request
 from adapter.api.common.contract import Contract, table
-from adapter.api.common.parameter_table import BOTH, TABLE, Endpoint, Handling
+from adapter.api.common.parameter_table import ALL, BOTH, TABLE, Endpoint, Handling
 from adapter.api.completions.types import CompletionRequest
 from adapter.api.completions.validation import read_completion
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.messages.types import MessagesRequest
+from adapter.api.messages.validation import read_messages
 from adapter.errors import BadRequest
 from tests import published
 
-STRUCTS: dict[Endpoint, Any] = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
-READERS: dict[Endpoint, Any] = {"chat": read_request, "completions": read_completion}
+STRUCTS: dict[Endpoint, Any] = {
+    "chat": ChatCompletionRequest,
+    "completions": CompletionRequest,
+    "messages": MessagesRequest,
+}
+READERS: dict[Endpoint, Any] = {"chat": read_request, "completions": read_completion, "messages": read_messages}
 LEAST: dict[Endpoint, dict[str, Any]] = {
     "chat": {"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
     "completions": {"model": "m", "prompt": "Hello"},
+    "messages": {"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
 }
 
 # Names of the requests in OpenAI's published description.
@@ -64,7 +71,7 @@ def test_the_list_of_published_parameters(endpoint: Endpoint) -> None:
     assert set(PUBLISHED[endpoint].split()) == published.properties(SCHEMAS[endpoint])
 
 
-@pytest.mark.parametrize("endpoint", BOTH)
+@pytest.mark.parametrize("endpoint", ALL)
 def test_honoured_parameters_are_the_request_fields(endpoint: Endpoint) -> None:
     """Each parameter has one row per endpoint, and the "honoured" ones are exactly the fields of the request, but for
     the older ones that are converted.
@@ -74,7 +81,7 @@ def test_honoured_parameters_are_the_request_fields(endpoint: Endpoint) -> None:
     assert set(names(endpoint, "honoured")) - older == set(STRUCTS[endpoint].__struct_fields__)
 
 
-@pytest.mark.parametrize("endpoint", BOTH)
+@pytest.mark.parametrize("endpoint", ALL)
 def test_rejected_parameters(endpoint: Endpoint) -> None:
     """A "rejected" parameter is refused by name with the reason, unless its value is null or neutral."""
     for row in TABLE:
@@ -86,13 +93,14 @@ def test_rejected_parameters(endpoint: Endpoint) -> None:
                 assert read(endpoint, **{row.name: value}) == read(endpoint)
 
 
-def test_parameters_without_effect() -> None:
+@pytest.mark.parametrize("endpoint", ALL)
+def test_parameters_without_effect(endpoint: Endpoint) -> None:
     """A parameter "without effect" is accepted, changes nothing, and is checked for its type only."""
     for row in TABLE:
-        if row.handling == "no effect":
+        if row.handling == "no effect" and endpoint in row.endpoints:
             assert row.type is not None
-            assert read("chat", **{row.name: row.type()}) == read("chat", **{row.name: None}) == read("chat")
-            error = refusal("chat", **{row.name: [3]})
+            assert read(endpoint, **{row.name: row.type()}) == read(endpoint, **{row.name: None}) == read(endpoint)
+            error = refusal(endpoint, **{row.name: [3]})
             assert (error.param, error.code) == (row.name, "invalid_type")
 
 
@@ -114,7 +122,7 @@ def test_markdown_table() -> None:
     """The Markdown table has one row per parameter, each with as many columns as the head."""
     head, line, *rows = table().splitlines()
     assert [row.split("`")[1] for row in rows] == [row.name for row in TABLE]
-    assert {row.count(" | ") for row in (head, *rows)} == {3}
-    assert line == "|---|---|---|---|"
+    assert {row.count(" | ") for row in (head, *rows)} == {4}
+    assert line == "|---|---|---|---|---|"
     store = next(row for row in rows if row.startswith("| `store`"))
-    assert store == "| `store` | rejected |  | responses are not stored; only `false` is accepted |"
+    assert store == "| `store` | rejected |  |  | responses are not stored; only `false` is accepted |"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adapter.api.common.paths import PathTable
 from adapter.api.routes import ROUTES
 from subnet.node_info import Capabilities
-from tests.adapter.api.test_pipeline import ENDPOINTS
+from tests.adapter.api.test_pipeline import ENDPOINTS, check_error
 from tests.fakes import ASK, gateway, saying
 
 CAN = Capabilities(embeddings=True)
@@ -43,7 +43,7 @@ async def test_aliases_reach_every_endpoint(prefix: str) -> None:
             assert (head.status_code, head.content) == (200 if route.method == "GET" else 405, b""), path
             wrong = await client.delete(path)
             assert (wrong.status_code, wrong.headers["allow"]) == (405, allowed), path
-            assert wrong.json()["error"]["code"] == "method_not_allowed"
+            check_error(wrong, 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize("folder", MODEL_FOLDERS)
@@ -58,9 +58,8 @@ async def test_a_model_in_the_path(folder: str, path: str) -> None:
             response = await client.post(address, json={**ENDPOINTS[path], **model})
             assert response.status_code == 200, response.text
         unknown = await client.post(f"{url}{folder}/other/{name}", json={**ENDPOINTS[path], "model": "org/mock"})
-    error = unknown.json()["error"]
-    assert (unknown.status_code, error["code"]) == (404, "model_not_found")
-    assert "'other'" in error["message"]
+    check_error(unknown, 404, "model_not_found")
+    assert "'other'" in unknown.json()["error"]["message"]
 
 
 async def test_endpoints_for_operators_have_no_aliases() -> None:

@@ -18,13 +18,29 @@ MESSAGES = ASK["messages"]
 ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": MESSAGES},
     "/v1/chat/completions/render": {"messages": MESSAGES},
+    "/v1/messages": {"messages": MESSAGES},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
     "/v1/completions": {"prompt": "Hello"},
     "/v1/embeddings": {"input": "Hello"},
     "/tokenize": {"prompt": "Hello"},
     "/detokenize": {"tokens": [72]},
 }
 # Endpoints that need a node for each request.
-RUN = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+RUN = ["/v1/chat/completions", "/v1/messages", "/v1/completions", "/v1/embeddings"]
+# Anthropic's envelope has one of these types in place of a code.
+TYPES = {"model_not_found": "not_found_error", "no_node_available": "overloaded_error"}
+
+
+def check_error(response: httpx.Response, status: int, code: str, param: str | None = None) -> None:
+    """Check the error of a response, in the envelope of its dialect. Anthropic's names a parameter in the message."""
+    error = response.json()["error"]
+    assert response.status_code == status
+    if "/messages" in str(response.url):
+        assert error["type"] == TYPES.get(code, "invalid_request_error")
+        assert param in (None, "model") or f"'{param}'" in error["message"]
+    else:
+        assert error["code"] == code
+        assert param is None or error["param"] == param
 
 
 def settings(**given: Any) -> Settings:
@@ -82,7 +98,7 @@ async def test_the_default_model_does_not_replace_an_alias_or_a_fallback(path: s
         response = await client.post(url + path, json={"model": name, **ENDPOINTS[path]})
         unknown = await client.post(url + path, json={"model": "unheard-of", **ENDPOINTS[path]})
         listed = await client.get(f"{url}/v1/models/{name}")
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_node_available")
+    check_error(response, 503, "no_node_available")
     assert f"'{name}'" in response.json()["error"]["message"]
     assert (unknown.status_code, listed.status_code) == (200, 503)
 
@@ -108,8 +124,7 @@ async def test_an_unknown_model_is_the_same_error_on_every_endpoint(path: str) -
     """A model that nobody serves is a 404 that names the parameter."""
     async with gateway(saying("Hi", capabilities=CAN), settings=settings()) as url, httpx.AsyncClient() as client:
         response = await client.post(url + path, json={"model": "nowhere", **ENDPOINTS[path]})
-    error = response.json()["error"]
-    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+    check_error(response, 404, "model_not_found", "model")
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
@@ -146,7 +161,7 @@ async def test_unknown_parameters_are_reported_on_every_endpoint(path: str) -> N
     async with gateway(saying("Hi", capabilities=CAN), settings=settings(strict=True)) as url:
         async with httpx.AsyncClient() as client:
             refused = await client.post(url + path, json=body)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "zeta")
+    check_error(refused, 400, "unknown_parameter", "zeta")
 
 
 async def test_scoring_counts_its_nodes() -> None:

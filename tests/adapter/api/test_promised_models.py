@@ -12,7 +12,7 @@ from subnet.errors import NoNodeAvailable
 from subnet.http.node_spec import NodeSpec
 from subnet.node_info import Capabilities
 from subnet.protocols.mock_chat import MockChatProtocol
-from tests.adapter.api.test_pipeline import ENDPOINTS
+from tests.adapter.api.test_pipeline import ENDPOINTS, check_error
 from tests.fakes import ASK, gateway, saying
 
 CAN = Capabilities(embeddings=True)
@@ -38,9 +38,8 @@ async def test_a_promised_model_is_unavailable(name: str, path: str) -> None:
             response = await client.post(path, json={"model": name, **ENDPOINTS[path]})
             listed = await client.get(f"/v1/models/{name}")
     for one in (response, listed):
-        error = one.json()["error"]
-        assert (one.status_code, error["code"], error["param"]) == (503, "no_node_available", "model")
-        assert error["message"] == f"No node is currently serving the model '{name}'."
+        check_error(one, 503, "no_node_available", "model")
+        assert one.json()["error"]["message"] == f"No node is currently serving the model '{name}'."
         assert one.headers["retry-after"] == "1"
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.chat.message_types import AssistantMessage, Message
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.tools import NamedTool
-from adapter.api.chat.translate import media, plain
 from adapter.api.chat.validation import read_request
 from adapter.api.common.formats import JsonSchema, JsonSchemaFormat, StructuredOutputs
 from adapter.api.common.parameter_table import TABLE
+from adapter.api.conversation.message_types import AssistantMessage, Message
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.tools import NamedTool
+from adapter.api.conversation.translate import media, plain
 from adapter.errors import BadRequest
 from adapter.generation.generation_request import check_media
 

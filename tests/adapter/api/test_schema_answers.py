@@ -10,7 +10,6 @@ import openai.types.chat
 import pytest
 from pydantic import BaseModel
 
-from adapter.api.chat.message_types import CalledFunction, ToolCall
 from adapter.api.chat.response import (
     AnswerMessage,
     ChatCompletion,
@@ -23,6 +22,7 @@ from adapter.api.chat.response import (
 )
 from adapter.api.common.logprob_types import Logprobs, TextLogprobs
 from adapter.api.completions.types import TextChoice, TextCompletion
+from adapter.api.conversation.message_types import CalledFunction, ToolCall
 from adapter.api.embeddings.types import EmbeddingList, EmbeddingObject, EmbeddingUsage
 from adapter.api.tokenize.types import Tokenized
 from adapter.decode.token_logprobs import TokenLogprob, TopLogprob

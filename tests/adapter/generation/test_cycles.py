@@ -48,9 +48,9 @@ def no_cycles(*besides: str) -> Iterator[None]:
     assert not ours.keys() - set(besides), ours
 
 
-async def post(url: str, fields: dict[str, Any]) -> None:
+async def post(url: str, fields: dict[str, Any], path: str = "/v1/chat/completions") -> None:
     """Send a request on a new connection and read the whole response."""
-    async with client(url, fields=fields) as (reader, _):
+    async with client(url, fields=fields, path=path) as (reader, _):
         async with asyncio.timeout(5):
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if b"chunked" in head:
@@ -106,6 +106,32 @@ async def test_answers_and_errors(stream: bool, fields: dict[str, Any]) -> None:
         with no_cycles():
             await post(url, fields)
             await settled()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"stop_sequences": [" "], "temperature": 0},
+        {"tools": [{"name": "add", "input_schema": {"type": "object"}}]},
+        {"temperature": 3},
+        {"model": "nobody"},
+        {"tool_choice": {"type": "any"}},
+    ],
+    ids=["plain", "stop", "tools", "wrong", "no-model", "no-tools"],
+)
+async def test_messages(stream: bool, fields: dict[str, Any]) -> None:
+    """Messages in Anthropic's dialect, and their errors, leave none on either lane."""
+    fields = {**QUESTION, "stream": stream, **fields}
+    chat = MockChatProtocol([ChatDelta(0, "Hello"), ChatDelta(0, finish_reason="stop")], models=["echo"])
+    async with node() as (_, address):
+        for served in (WebSocketProtocol(address), chat):
+            async with gateway(served) as url:
+                await post(url, fields, "/v1/messages")
+                with no_cycles():
+                    await post(url, fields, "/v1/messages")
+                    await settled()
 
 
 def request_objects() -> set[Any]:

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.api.chat.collect import Collector
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.chat.translate import generation_request
+from adapter.api.common.access_log import Record
 from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from subnet import RemoteManager, SessionManager
@@ -133,7 +134,8 @@ async def answered(said: Sequence[Said], fields: dict[str, Any], template: str, 
             return msgspec.json.encode(collector.build(HEAD, prompt_token_ids=ids))
         parts: list[bytes] = []
         encoder = ChunkWriter(HEAD, parts.append, choices=len(said), include_usage=True, prompt_token_ids=ids)
-        await event_stream(partial(completion.run, sessions, encoder.emit), parts.append, lambda: bool(parts))
+        run = partial(completion.run, sessions, encoder.emit)
+        await event_stream(run, parts.append, lambda: bool(parts), lambda: b"", Record("", 0.0))
         return b"".join(parts)
 
 

@@ -12,11 +12,12 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.api.chat.request import ChatCompletionRequest
 from adapter.api.chat.stream import ChunkWriter
-from adapter.api.chat.translate import generation_request
+from adapter.api.common.access_log import Record
 from adapter.api.common.event_stream import event_stream
 from adapter.api.common.head import Head
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.decode.events import Event, Finished, TextDelta, Used
 from adapter.errors import ModelNotFound
 from adapter.generation.base import Candidate
@@ -138,7 +139,7 @@ async def test_stop_string() -> None:
     node = saying("one STOP two", Pause())
     events = await answer(node, stop=["ST", "never"])
     assert text_of(events) == "one "
-    assert Finished(0, "stop") in events
+    assert Finished(0, "stop", "ST") in events
     assert used(events)[1] == len("one ST")
     assert (node.open, node.cancelled) == (0, 1)
 
@@ -148,7 +149,7 @@ async def test_stop_string_within_one_delta() -> None:
     node = MockProtocol([Delta(0, list(b"one STOP two"), finish_reason="length")])
     events = await answer(node, stop="STOP")
     assert text_of(events) == "one "
-    assert Finished(0, "stop") in events
+    assert Finished(0, "stop", "STOP") in events
     assert used(events)[1] == len("one STOP")
 
 
@@ -201,7 +202,7 @@ async def test_an_error_in_a_stream(caplog: pytest.LogCaptureFixture) -> None:
 
     parts: list[bytes] = []
     head = Head(id="chatcmpl-1", created=7, model="mock", system_fingerprint="fp_1")
-    await event_stream(fails, parts.append, lambda: bool(parts))
+    await event_stream(fails, parts.append, lambda: bool(parts), lambda: b"", Record("", 0.0))
     assert parts[-1].startswith(b'data: {"error":')
     assert b"detail" not in parts[-1]
     assert "a detail" in caplog.text
@@ -222,7 +223,9 @@ async def test_several_choices() -> None:
         completion = TokenGeneration(model, "x", token_ids([1]), Sampling(), OutputOptions(stops=("!",)), choices=2)
         events = await events_of(completion, sessions)
     assert (text_of(events, 0), text_of(events, 1)) == ("a", "bb")
-    assert [event for event in events if isinstance(event, Finished)] == [Finished(0, "stop"), Finished(1, "stop")]
+    assert [event for event in events if isinstance(event, Finished)] == [
+        Finished(index, "stop", "!") for index in (0, 1)
+    ]
     assert used(events) == (1, 5, 6, 0)
     assert node.cancelled == 1
 

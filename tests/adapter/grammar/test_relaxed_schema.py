@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.chat.translate import generation_request
+from adapter.api.conversation.translate import generation_request
 from adapter.config import Settings
 from adapter.errors import BadRequest
 from adapter.grammar.build import AnswerGrammar, build_grammar

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.translate import generation_request
 from adapter.api.common.translate_sampling import output_format
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.errors import BadRequest
 from adapter.grammar.build import build_grammar, build_plain_grammar
 from adapter.tools import ModelFormat, select_format

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.translate import generation_request
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.translate import generation_request
 from adapter.prompt import ChatTemplate, Conversation, Prompt, custom_template, load_tokenizer, render_conversation
 from subnet.errors import InvalidRequest
 from subnet.node_info import TokenizerArtefact

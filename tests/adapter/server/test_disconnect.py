@@ -46,13 +46,13 @@ class Watched(MockProtocol):
 
 @asynccontextmanager
 async def client(
-    url: str, *, stream: bool = False, fields: dict[str, Any] | None = None
+    url: str, *, stream: bool = False, fields: dict[str, Any] | None = None, path: str = "/v1/chat/completions"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a connection and send the request."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
     body = json.dumps(fields or {**ASK, "stream": stream}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     try:
         yield reader, writer

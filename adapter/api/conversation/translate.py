@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from adapter.api.chat.call_ids import Plain, complete_ids
-from adapter.api.chat.message_types import (
+from adapter.api.common.body_json import decode_body
+from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
+from adapter.api.conversation.call_ids import Plain, complete_ids
+from adapter.api.conversation.message_types import (
     AssistantMessage,
     AudioPart,
     EarlierCall,
@@ -17,11 +19,9 @@ from adapter.api.chat.message_types import (
     Part,
     RefusalPart,
 )
-from adapter.api.chat.request import ChatCompletionRequest
-from adapter.api.chat.tools import AllowedToolsChoice, NamedTool, ToolChoice
-from adapter.api.chat.tools import Tool as WireTool
-from adapter.api.common.body_json import decode_body
-from adapter.api.common.translate_sampling import grammar_param, output_format, output_options, sampling
+from adapter.api.conversation.request import ChatCompletionRequest
+from adapter.api.conversation.tools import AllowedToolsChoice, NamedTool, ToolChoice
+from adapter.api.conversation.tools import Tool as WireTool
 from adapter.generation.generation_request import GenerationRequest, Media
 from adapter.prompt import Conversation
 from adapter.tools.reading.offer import Offer, Tool
@@ -30,8 +30,8 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 _MODALITIES = {ImagePart: "image", AudioPart: "audio", FilePart: "file"}
 
 
-def generation_request(request: ChatCompletionRequest) -> GenerationRequest:
-    """Return the GenerationRequest for `request`.
+def generation_request(request: ChatCompletionRequest, *, effort_is_hint: bool = False) -> GenerationRequest:
+    """Return the GenerationRequest for `request`; `effort_is_hint` is as in Conversation.
 
     Raises BadRequest if the request sets two output formats.
     """
@@ -39,7 +39,7 @@ def generation_request(request: ChatCompletionRequest) -> GenerationRequest:
     allowed_tools = list(_allowed_tools(request.tools or (), request.tool_choice))
     return GenerationRequest(
         model=request.model,
-        conversation=_conversation(request, [tool for _, tool in allowed_tools]),
+        conversation=_conversation(request, [tool for _, tool in allowed_tools], effort_is_hint),
         tools=_offer(request, allowed_tools),
         output_format=output_format(request),
         media=tuple(media(request.messages)),
@@ -67,12 +67,13 @@ def media(messages: Sequence[Message]) -> Iterator[Media]:
                 yield Media(modality, str(part.__struct_config__.tag), place)
 
 
-def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool]) -> Conversation:
+def _conversation(request: ChatCompletionRequest, tools: Sequence[WireTool], effort_is_hint: bool) -> Conversation:
     return Conversation(
         messages=plain(request.messages),
         tools=[_tool(tool) for tool in tools],
         documents=request.documents or [],
         reasoning_effort=request.reasoning_effort,
+        effort_is_hint=effort_is_hint,
         verbosity=request.verbosity,
         chat_template_kwargs=request.chat_template_kwargs or {},
         add_generation_prompt=request.add_generation_prompt,
