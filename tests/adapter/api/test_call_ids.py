@@ -8,8 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from adapter.api.conversation.call_ids import complete_ids
 from adapter.api.chat.validation import read_request
+from adapter.api.conversation.call_ids import complete_ids
 from adapter.config import Settings
 from adapter.errors import BadRequest
 from tests.fakes import ASK, gateway, saying
