@@ -45,6 +45,16 @@ FIELDS: dict[str, dict[str, Any]] = {
         ],
     },
     "unknown members": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "metadata": {"x": "@"}},
+    "blocks": {
+        "system": [{"type": "text", "text": "@"}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "@"}] * 1024}],
+        "max_tokens": 1,
+    },
+    "tools of messages": {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 1,
+        "tools": [{"name": f"f{number}", "description": "@", "input_schema": {}} for number in range(512)],
+    },
     "one prompt": {"prompt": "@", "max_tokens": 1, "echo": True, "return_token_ids": True},
     "many prompts": {"prompt": ["@"] * 2048, "max_tokens": 1, "echo": True},
     "short prompts": {"prompt": ["a"] * 2048, "max_tokens": 1},
@@ -61,6 +71,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 LARGEST: Mapping[str, Sequence[str]] = {
     "/v1/chat/completions": ["chat of one message", "chat of many messages", "tools", "unknown members"],
     "/v1/chat/completions/render": ["chat of one message", "chat of many messages", "tools"],
+    "/v1/messages": ["chat of one message", "chat of many messages", "blocks", "tools of messages"],
+    "/v1/messages/count_tokens": ["chat of one message", "blocks", "tools of messages"],
     "/v1/completions": ["one prompt", "many prompts", "short prompts", "token ids", "prompt logprobs"],
     "/v1/embeddings": ["many inputs", "large inputs"],
     "/tokenize": ["texts of tokens", "tokens of messages"],
