@@ -117,6 +117,14 @@ def test_forced_calls(both: Proxies) -> None:
     assert json.loads(call.arguments)
 
 
+def test_more_tokens_than_the_context(both: Proxies) -> None:
+    """A limit that vLLM refuses behind the proxy is bounded, and a header says so."""
+    answer = both.ask("chat", asked(STORY, max_tokens=5000, stop=["lighthouse"]))
+    assert answer.complete, answer.events
+    assert answer.headers["x-max-tokens-bounded"]
+    assert both.states("chat") == {"healthy"}
+
+
 def test_json_schema(both: Proxies) -> None:
     """An answer follows a strict JSON schema."""
     answer = both.ask("chat", asked(STORY, prompt="Plan a trip.", max_tokens=60, **FORM))
@@ -128,7 +136,6 @@ def test_json_schema(both: Proxies) -> None:
     ("more", "param", "code"),
     [
         ({"temperature": 7}, "temperature", None),
-        ({"max_tokens": 5000}, "max_tokens", "context_length_exceeded"),
         ({"prompt": "word " * 1200}, None, "context_length_exceeded"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "no"}}}},
@@ -136,7 +143,7 @@ def test_json_schema(both: Proxies) -> None:
             None,
         ),
     ],
-    ids=["temperature", "max_tokens", "prompt", "schema"],
+    ids=["temperature", "prompt", "schema"],
 )
 def test_refused(both: Proxies, more: dict[str, Any], param: str | None, code: str | None, stream: bool) -> None:
     """What vLLM refuses behind the proxy is the client's mistake, and does not count against the proxies."""
