@@ -291,7 +291,7 @@ def test_an_answer_in_tokens(model: Model, encoding: Any) -> None:
     shown = [event for event in found if isinstance(event, TextDelta)]
     texts = [token.token for event in shown for token in event.logprobs or []]
     assert "".join(texts) == "".join(event.text for event in shown) == "One two three"
-    assert found[-1] == Finished(0, "stop")
+    assert found[-1] == Finished(0, "stop", " four")
 
 
 def test_a_call_in_tokens(model: Model, encoding: Any) -> None:
