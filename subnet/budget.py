@@ -39,6 +39,10 @@ class Budget:
         """True if no unit is left."""
         return self.used >= self._limit
 
+    def has_used_share(self, client: Hashable) -> bool:
+        """Return whether no unit of the share of `client` is left."""
+        return client is not None and self._used_by.get(client, 0) >= self._client_limit
+
     def take(self, client: Hashable, units: int = 1, *, retry_after: float = 1.0) -> None:
         """Take units for `client`, which must release them again.
 
