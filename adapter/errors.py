@@ -183,7 +183,12 @@ _TABLE: dict[type[Exception], Row] = {
         "unsupported_content_encoding",
         "The request body is compressed in another way than with `gzip` or `deflate`; see `Accept-Encoding`.",
     ),
-    BodyTooLarge: Row(413, _CLIENT, "request_too_large", "The request body is larger than `max_body`."),
+    BodyTooLarge: Row(
+        413,
+        _CLIENT,
+        "request_too_large",
+        "The request body is larger than `max_body`, or than the client's share of `max_request_memory`.",
+    ),
     HeadersTooLarge: Row(
         431, _CLIENT, "headers_too_large", "The URL and headers are larger than `max_head`, or more than `max_fields`."
     ),

@@ -39,6 +39,14 @@ class Budget:
         """True if no unit is left."""
         return self.used >= self._limit
 
+    def limit_of(self, client: Hashable) -> int:
+        """Return the number of units that `client` may have at once."""
+        return self._limit if client is None else min(self._limit, self._client_limit)
+
+    def has_used_share(self, client: Hashable) -> bool:
+        """Return whether no unit of the share of `client` is left."""
+        return client is not None and self._used_by.get(client, 0) >= self._client_limit
+
     def take(self, client: Hashable, units: int = 1, *, retry_after: float = 1.0) -> None:
         """Take units for `client`, which must release them again.
 

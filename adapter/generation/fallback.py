@@ -18,10 +18,12 @@ from subnet import RequestState, SessionManager
 from subnet.aio import Sink
 from subnet.client.resume.token import Diverged
 from subnet.errors import (
+    ClientLimited,
     ContentRefused,
     ContextLengthExceeded,
     NodeError,
     NoNodeAvailable,
+    Overloaded,
     RepeatedFailure,
     RequestError,
 )
@@ -33,10 +35,12 @@ W = TypeVar("W", bound=Work)
 # By then, the breaker of a deployment that always loses its answers is open, and another deployment is asked.
 _MAX_RESTARTS = 3
 
-# Errors of a model after which the next one is tried.
+# Errors of a model after which the next one is tried. Where too many requests wait already, another model may be free.
 _FALLBACK_ERRORS = (
     NodeError,
     NoNodeAvailable,
+    Overloaded,
+    ClientLimited,
     RepeatedFailure,
     ContextLengthExceeded,
     ModelNotFound,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -51,7 +51,7 @@ class Connections:
 
     If no unit is left, a new connection replaces the one that has been idle for the longest time: one that waits for a
     request, or for the rest of a request's head. So neither clients that keep connections open nor those that send
-    nothing keep others out.
+    nothing keep others out. If the share of its client is used up, it replaces one of the client's own.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Connections:
         self._client_at = client_at
         self._open: dict[Connection, Hashable] = {}
         self._idle: dict[Connection, None] = {}
+        self._idle_of: dict[Hashable, dict[Connection, None]] = {}
         self._refused: set[Connection] = set()
         self._is_refusing = False
 
@@ -72,11 +73,13 @@ class Connections:
         """Add a connection from `address`, which is idle at first. Raises Overloaded and ClientLimited."""
         client = self._client_at(address)
         if self._budget is not None:
-            if self._budget.is_full:
-                self._make_room()
+            if self._budget.has_used_share(client):
+                self._make_room(self._idle_of.get(client, {}))
+            elif self._budget.is_full:
+                self._make_room(self._idle)
             self._budget.take(client)
         self._open[connection] = client
-        self._idle[connection] = None
+        self.mark_idle(connection)
 
     def refuse(self, connection: Connection) -> bool:
         """Add a connection that was refused, until it gets a response. Returns False if there are too many of them."""
@@ -87,33 +90,39 @@ class Connections:
 
     def mark_busy(self, connection: Connection) -> None:
         """Record that the head of a request was received."""
-        self._idle.pop(connection, None)
+        if connection in self._idle:
+            del self._idle[connection]
+            client = self._open[connection]
+            own = self._idle_of[client]
+            del own[connection]
+            if not own:
+                del self._idle_of[client]
 
     def mark_idle(self, connection: Connection) -> None:
         """Record that a connection waits for a request."""
         if connection in self._open:
             self._idle[connection] = None
+            self._idle_of.setdefault(self._open[connection], {})[connection] = None
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection. Does nothing if it was removed already."""
         self._refused.discard(connection)
-        self._idle.pop(connection, None)
+        self.mark_busy(connection)
         if connection in self._open:
             self._is_refusing = False
             client = self._open.pop(connection)
             if self._budget is not None:
                 self._budget.release(client)
 
-    def _make_room(self) -> None:
-        """Close the connection that has been idle longest, if there is one."""
-        if not self._idle:
-            if not self._is_refusing:
-                logger.warning("all %d connections have running requests; new ones are refused", len(self._open))
+    def _make_room(self, idle: Iterable[Connection]) -> None:
+        """Close the first of the `idle` connections, if there is one."""
+        connection = next(iter(idle), None)
+        if connection is not None:
+            self.closed(connection)
+            connection.drop()
+        elif idle is self._idle and not self._is_refusing:
+            logger.warning("all %d connections have running requests; new ones are refused", len(self._open))
             self._is_refusing = True
-            return
-        connection = next(iter(self._idle))
-        self.closed(connection)
-        connection.drop()
 
 
 def default_max_connections() -> int:

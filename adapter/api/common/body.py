@@ -150,7 +150,7 @@ async def read(request: Request, reader: Reader[R]) -> Call[R]:
     """
     settings = request.services.settings
     coding = check_content_coding(request.header(b"content-encoding"))
-    body = await decode_body(await read_body(request, settings.max_body), coding, settings.max_body)
+    body = await decode_body(await read_body(request, request.max_body), coding, request.max_body)
     request.hold(len(body))
 
     async def parse(model: str | None) -> ParsedRequest[R]:

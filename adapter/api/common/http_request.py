@@ -88,6 +88,11 @@ class Request:
         """Value of the Content-Length header in bytes; 0 if there is none."""
         return int(self.header(b"content-length") or 0)
 
+    @property
+    def max_body(self) -> int:
+        """Maximum size of the body, in bytes, which includes that the client may have as much in memory."""
+        return min(self.services.settings.max_body, self.services.memory.limit_of(current_client.get()))
+
     def hold(self, size: int) -> None:
         """Account for `size` bytes of memory for the body of this request, in place of those so far; 0 when it ends.
 

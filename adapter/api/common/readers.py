@@ -71,7 +71,7 @@ class Reader(Generic[R]):
         decoded = self._decode(body)
         if model is not None:
             decoded.value["model"] = model
-        elif not decoded.value.get("model", True) and not strict:
+        elif decoded.value.get("model", True) in (None, "") and not strict:
             # A null, as of any parameter, and an empty name count as absent.
             del decoded.value["model"]
         return self.validate(decoded.value, strict=strict)._replace(repairs=decoded.repairs)

@@ -148,3 +148,11 @@ async def test_without_a_model(path: str, model: dict[str, Any]) -> None:
     assert (found.status_code, found.json().get("model")) == (200, "other")
     for refused in (await post(saying("Hi"), other), await post(saying("Hi"), strict=True)):
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("model", [0, False, [], {}])
+def test_a_model_of_another_type(model: Any) -> None:
+    """A model that is no text is a mistake, not a request that names none."""
+    with pytest.raises(BadRequest) as caught:
+        read_request(body({"model": model}))
+    assert (caught.value.param, caught.value.code) == ("model", "invalid_type")

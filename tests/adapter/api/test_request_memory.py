@@ -88,10 +88,14 @@ async def test_running_requests() -> None:
 
 
 @pytest.mark.parametrize("size", [2000, 3000])
-async def test_compressed_bodies(size: int) -> None:
-    """A compressed body counts with its size after decompression."""
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_body_larger_than_the_share(size: int, compressed: bool) -> None:
+    """A body that its client could never send gets a 413, which is not repeated, and not a 429. A compressed one counts
+    with its size after decompression.
+    """
     body = msgspec.json.encode(ASK).ljust(size)
+    content, headers = (zlib.compress(body), {"content-encoding": "deflate"}) if compressed else (body, {})
     async with serving(saying("Hi")) as (_, (a, _, _)):
-        response = await a.post(CHAT, content=zlib.compress(body), headers={"content-encoding": "deflate"})
-        assert response.status_code == (200 if size < 2048 else 429)
+        response = await a.post(CHAT, content=content, headers=headers)
+        assert response.status_code == (200 if size < 2048 else 413)
         assert (await a.post(CHAT, json=ASK)).status_code == 200

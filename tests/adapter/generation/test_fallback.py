@@ -14,7 +14,7 @@ from adapter.generation.base import Candidate, Work
 from adapter.generation.fallback import Fallback
 from subnet import RemoteManager, RequestState, SessionManager
 from subnet.aio import Sink
-from subnet.errors import ContentRefused, NodeLost
+from subnet.errors import ClientLimited, ContentRefused, NodeLost, Overloaded
 from subnet.node_info import ModelCard
 
 
@@ -57,6 +57,12 @@ async def test_error_of_the_requested_model_is_raised(second: NodeLost | BadRequ
     """If the requested model and its fallback both fail, the client gets the error of the requested model."""
     first = NodeLost("first")
     assert await raised(first, second) is first
+
+
+@pytest.mark.parametrize("first", [Overloaded("all"), ClientLimited("one")])
+async def test_a_model_is_asked_when_too_many_wait_for_another(first: Overloaded | ClientLimited) -> None:
+    """A request that may not wait for a model is not refused before its fallback was asked, which may be free."""
+    assert await raised(first, NodeLost("second")) is first
 
 
 @pytest.mark.parametrize("second", [ContentRefused("refused"), ZeroDivisionError("a bug")])

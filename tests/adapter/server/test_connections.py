@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapter.server.connections import Connections, HttpLimits, default_max_connections
 from adapter.server.protocol import HttpProtocol
 from subnet.budget import Budget
-from subnet.errors import Overloaded
+from subnet.errors import ClientLimited, Overloaded
 from tests.adapter.server.test_disconnect import NO_TIMEOUTS
 from tests.adapter.server.test_http_protocol import END, FIRST_TOKEN, Waiting, connect, request
 from tests.fakes import gateway, saying
@@ -92,16 +92,33 @@ async def test_a_connection_beyond_the_maximum_is_refused() -> None:
 
 
 async def test_the_share_of_an_address() -> None:
-    """A client with too many connections gets a 429 on further ones, and clients at other addresses are served."""
+    """A client that has its share of running requests gets a 429 on a further connection, and clients at other
+    addresses are served. Of its idle connections, a new one replaces the oldest: clients keep them for a while.
+    """
+    may = asyncio.Semaphore(0)
     connections = Connections(Budget("Connections", 4, 0.5), client_at=lambda address: address)
-    async with gateway(saying("Hi"), http=limited(connections)) as url, asyncio.timeout(10):
+    async with (
+        gateway(Waiting(may), limits=NO_TIMEOUTS, http=limited(connections)) as url,
+        asyncio.timeout(10),
+    ):
         port = int(url.rpartition(":")[2])
-        many = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(3)]
-        heads = [await get(*one) for one in many]
-        few = await connect(url)
-        assert (await get(*few)).startswith(b"HTTP/1.1 200")
-        assert [head[9:12] for head in heads] == [b"200", b"200", b"429"]
-        for _, writer in [*many, few]:
+        other = await connect(url)
+        many = []
+        for _ in range(4):
+            many.append(await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)))
+            assert (await get(*many[-1])).startswith(b"HTTP/1.1 200")
+        assert [await reader.read() for reader, _ in many[:2]] == [b"", b""]
+        for reader, writer in many[2:]:
+            writer.write(request(stream=True))
+            await reader.readuntil(FIRST_TOKEN)
+        many.append(await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)))
+        assert (await get(*many[-1])).startswith(b"HTTP/1.1 429")
+        assert (await get(*other)).startswith(b"HTTP/1.1 200")
+        may.release()
+        may.release()
+        for reader, _ in many[2:4]:
+            assert await reader.readuntil(END)
+        for _, writer in [*many, other]:
             writer.close()
 
 
@@ -146,21 +163,26 @@ class Peer:
         self.dropped = True
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["open", "busy", "idle", "closed"]))))
+@given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from(["open", "busy", "idle", "closed"]))))
 def test_each_connection_is_counted_once(steps: list[tuple[int, str]]) -> None:
-    """Whatever happens to connections, the budget has those that are open, and only idle ones are dropped."""
-    budget = Budget("Connections", 3)
-    connections, peers = Connections(budget), [Peer() for _ in range(6)]
+    """Whatever happens to connections, the budget has those that are open, and only idle ones are dropped: of the same
+    client if that has used up its share.
+    """
+    budget = Budget("Connections", 4, 0.5)
+    connections, peers = Connections(budget, client_at=lambda address: address), [Peer() for _ in range(8)]
     opened, busy = set[int](), set[int]()
     for number, step in steps:
-        peer = peers[number]
+        peer, client = peers[number], number % 2
+        own = {one for one in opened if one % 2 == client}
         if step == "open" and number not in opened:
             peer.dropped = False
             try:
-                connections.open(peer, "")
+                connections.open(peer, str(client))
                 opened.add(number)
             except Overloaded:
-                assert len(busy) == 3
+                assert len(busy) == 4
+            except ClientLimited:
+                assert len(own & busy) == 2
         elif step == "busy" and number in opened:
             connections.mark_busy(peer)
             busy.add(number)
@@ -171,8 +193,10 @@ def test_each_connection_is_counted_once(steps: list[tuple[int, str]]) -> None:
             connections.closed(peer)
             opened.discard(number)
             busy.discard(number)
-        assert not any(peers[one].dropped for one in busy)
-        opened -= {one for one in opened if peers[one].dropped}
+        dropped = {one for one in opened if peers[one].dropped}
+        assert not dropped & busy
+        assert dropped <= own or len(own) < 2
+        opened -= dropped
         assert budget.used == len(opened)
 
 
