@@ -276,6 +276,17 @@ def test_invalid_deltas_are_rejected() -> None:
             record_delta(ledger.choices, delta)
 
 
+@pytest.mark.parametrize("more", [ChatDelta(0, "x"), ChatText(0, "x"), ChatDelta(0, finish_reason="stop")])
+def test_nothing_follows_the_end(more: ChatDelta) -> None:
+    """A delta after the last one of its choice is refused, and the other choices go on."""
+    ledger = ChatLedger(chat_request(2))
+    record_delta(ledger.choices, ChatDelta(0, "a", finish_reason="stop"))
+    with pytest.raises(WireError, match="finished choice"):
+        record_delta(ledger.choices, more)
+    assert ledger.choices[0].text == ["a"]
+    record_delta(ledger.choices, ChatDelta(1, "b"))
+
+
 PARTS = st.lists(st.text("ab", min_size=1, max_size=3), max_size=5)
 
 
