@@ -103,7 +103,7 @@ class Breaker:
     def on_restart(self, now: float) -> None:
         """End the cooldown: the node has restarted, so a trial request is allowed at once."""
         if self._open_until is not None:
-            self._open_until = min(self._open_until, now)
+            self._open_until = now
 
     def _open(self, now: float, reason: str) -> None:
         self.reason = reason

@@ -83,8 +83,10 @@ OPERATORS = _once(
     *("'a' * 1000000000", "([1] * 1000000000) | length", "'%5000000000d' % 1", "'%.5000000000f' % 1"),
     *(
         "'%*d' % (5000000000, 1)",
+        "'%*d' % (-50000000, 1)",
         "'%(a(b))5000000000d' % {'a(b)': 1}",
         "('%(a)s' * 9000) % {'a': x}",
+        "('%(a)s' * 99) % {'a': x}",
         "'%s' % ([x] * 900,)",
     ),
     *("'%5000000000d' is odd", "'%5000000000d' is even", "'%5000000000d' is divisibleby(1)"),
@@ -103,6 +105,7 @@ OPERATORS = _once(
     *("d.keys() - d.keys()", "x[::-1]", "(x | safe) + x"),
     before=_BIG + "{% set z = 'a' * 900000 %}{% set l = range(9999) | list %}{% set d = dict.fromkeys(range(9999)) %}",
 )
+OPERATORS |= _once("('%s' | safe) % ([x] * 3,)", before="{% set x = '\"' * 900000 %}")
 
 METHODS = _once(
     *(
@@ -118,7 +121,13 @@ METHODS = _once(
         "'a'.ljust(5000000000)",
     ),
     *("'a'.rjust(5000000000)", "'a'.zfill(5000000000)", "'\\t'.expandtabs(2000000000)", "x.replace('a', x)"),
-    *("x.translate({97: x})", "x.translate([x] * 128)", "x.rfind('b' + x[:450000])", "x.rsplit('b' + x[:450000])"),
+    *(
+        "x.translate({97: x})",
+        "x[:9000].translate({97: x[:9000]})",
+        "x.translate([x] * 128)",
+        "x.rfind('b' + x[:450000])",
+        "x.rsplit('b' + x[:450000])",
+    ),
     *("x.strip('b' * 450000 + 'a')", "x.encode('ascii', 'namereplace')", "dict.fromkeys(range(99999)) | string | list"),
 ) | _each(
     *("x.split()", "x.split('a')", "x.splitlines()", "x.upper()", "x.find(x[1:] + 'b')", "x.count(x[:450000])"),
@@ -129,6 +138,7 @@ FILTERS = _once(
     *("'%5000000000d' | format(1)", "'a' | center(5000000000)", "'a\\nb' | indent(5000000000)", "x | replace('', x)"),
     *(
         "('\\n' * 900000) | indent(x, blank=true)",
+        "('\\n' * 3000) | indent(x[:9000], blank=true)",
         "range(99999) | join(x)",
         "([{'a': x}] * 9999) | join(attribute='a')",
     ),

@@ -13,11 +13,12 @@ import pytest
 from adapter.config import Settings
 from subnet import Limits, RemoteManager, Sampling, SessionManager
 from subnet.client.race import Hedger
-from subnet.errors import ContentRefused, ContextLengthExceeded, InvalidRequest, NodeError, RequestError
+from subnet.errors import ContentRefused, ContextLengthExceeded, InvalidRequest, NodeError, NodeLost, RequestError
 from subnet.generation import TokenLogprobs
 from subnet.node_info import Capabilities, Placement
 from subnet.protocols.mock import MockProtocol, Pause, Step
 from subnet.tensors import TokenIds, token_ids
+from subnet.wire.messages import Generate
 from tests.fakes import ASK, gateway, saying
 from tests.security.test_names import SCORED
 from tests.subnet.pool.test_remote_manager import Clock, until
@@ -161,6 +162,20 @@ async def test_a_refusal_in_the_middle_of_an_answer() -> None:
     async with sessions(liar) as asked:
         with pytest.raises(NodeError):
             await ask(asked)
+
+
+async def test_a_node_that_changes_its_mind() -> None:
+    """A node that serves what it has refused itself, as the other is gone, is not said to contradict another."""
+
+    def script(request: Generate) -> list[Step]:
+        return list(b"Hello.") if len(moody.requests) > 1 else [REFUSED]
+
+    moody = MockProtocol(script, peer="moody", capabilities=CAPABLE)
+    gone = MockProtocol([NodeLost("gone")], peer="gone", capabilities=CAPABLE)
+    async with sessions(moody, gone) as asked:
+        assert await ask(asked) == b"Hello."
+        assert (len(moody.requests), len(gone.requests)) == (2, 1)
+        assert manager_of(asked).remotes[0].last_error == ""
 
 
 async def test_the_second_node_is_another() -> None:

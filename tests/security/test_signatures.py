@@ -27,6 +27,7 @@ from subnet.protocols.websocket import WebSocketProtocol
 from subnet.tensors import pack, token_ids
 from subnet.wire import frames
 from subnet.wire.messages import (
+    Accepted,
     Auth,
     ChoiceStart,
     Deltas,
@@ -124,6 +125,15 @@ async def test_nonces_are_forgotten() -> None:
     ours.now = theirs.now = START + 2 * SKEW + EPSILON
     for _ in range(2):
         await node.validate_request(b"content", await client.sign_request(b"content", "n"))
+
+
+async def test_nonces_of_any_clock_are_forgotten_alike() -> None:
+    """How long a nonce takes memory depends on when its request arrived, not on the clock of the client."""
+    ours, client, theirs, node = pair(max_nonces=1)
+    ours.now += SKEW
+    await node.validate_request(b"content", await client.sign_request(b"content", "n"))
+    ours.now = theirs.now = START + 2 * SKEW + EPSILON
+    await node.validate_request(b"content", await client.sign_request(b"content", "n"))
 
 
 async def test_strangers_take_no_memory() -> None:
@@ -263,6 +273,17 @@ async def test_another_call_in_it() -> None:
             answer = await send(socket, message)
             assert isinstance(answer, Failed)
             assert (answer.call, answer.code) == (2, "wire_error")
+
+
+async def test_a_signed_reply_is_no_request() -> None:
+    """A node refuses what only nodes send, also if it is signed with the secret for this node."""
+    async with nodes(1) as ((node, address),), aiohttp.ClientSession() as http, asyncio.timeout(20):
+        async with http.ws_connect(address + "/subnet") as socket:
+            content = frames.encode(Accepted(1))
+            message = Signed(1, await TokenAuthorizer("secret").sign_request(content, node.id), content)
+            answer = await send(socket, message)
+            assert isinstance(answer, Failed)
+            assert (answer.code, answer.message) == ("wire_error", "unexpected Accepted: only nodes send it")
 
 
 async def test_content_of_strangers_is_not_decoded() -> None:

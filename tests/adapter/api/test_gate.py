@@ -148,6 +148,28 @@ async def test_headers_without_a_valid_key(headers: dict[str, str]) -> None:
     assert KEY not in json.dumps(response.json())
 
 
+async def test_the_first_of_repeated_headers_counts() -> None:
+    """A header that somebody adds after the client's own changes nothing, for keys and for origins."""
+    right, wrong = f"authorization: Bearer {KEY}", "authorization: Bearer wrong"
+    allowed, refused = "origin: https://allowed.example", "origin: https://refused.example"
+    async with closed(cors_origins=("https://allowed.example",)) as url:
+        for headers, expected in (
+            ((right, wrong), 200),
+            ((wrong, right), 401),
+            ((right, allowed, refused), 200),
+            ((right, refused, allowed), 403),
+        ):
+            assert (await status(url, "GET", "/v1/models", *headers))[0] == expected, headers
+
+
+async def test_only_options_can_be_a_preflight() -> None:
+    """A request that has the headers of a preflight needs a key like any other, unless its method is OPTIONS."""
+    headers = ("origin: https://allowed.example", "access-control-request-method: GET")
+    async with closed(cors_origins=("https://allowed.example",)) as url:
+        for method, expected in (("OPTIONS", 204), ("GET", 401), ("POST", 401)):
+            assert (await status(url, method, "/v1/models", *headers))[0] == expected, method
+
+
 async def test_a_key_in_the_query_is_not_accepted() -> None:
     """A key in the query is not accepted, as URLs are logged."""
     async with closed() as url, httpx.AsyncClient(base_url=url) as client:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from adapter.prompt import Budget, ChatTemplate, TemplateTooSlow
 from adapter.prompt.jinja_template import JinjaTemplate
-from adapter.prompt.metered.budget import BASE_UNITS, BudgetExceeded
+from adapter.prompt.metered.budget import BASE_UNITS, MAX_RENDERED, BudgetExceeded
 from adapter.prompt.sandbox import environment_of
 
 VARIABLES: Mapping[str, Any] = {
@@ -245,3 +245,33 @@ def test_a_budget_that_is_used_up() -> None:
     with pytest.raises(BudgetExceeded):
         budget.spend(0)
     assert Budget().text(Markup("<")) == "<"
+
+
+def test_a_budget_whose_memory_is_used_up() -> None:
+    """Once a value was too large, there is no work left either."""
+    budget = Budget(variables={"text": "x" * 100_000})
+    with pytest.raises(BudgetExceeded):
+        budget.ensure(MAX_RENDERED)
+    with pytest.raises(BudgetExceeded):
+        budget.spend(1)
+
+
+def test_a_budget_whose_objects_became_many() -> None:
+    """A rendering beside which the process got millions of objects gets no more work, also once they are gone."""
+    budget = Budget(0, {"text": "x" * 200_000})
+    budget.spend(1)
+    objects = [float(number) for number in range(3_100_000)]
+    with pytest.raises(BudgetExceeded):
+        budget.spend(2_000_000)
+    objects.clear()
+    with pytest.raises(BudgetExceeded):
+        budget.spend(0)
+
+
+def test_the_longest_value() -> None:
+    """No value is longer than a prompt may be, however much memory is left."""
+    for spend in (Budget.ensure, lambda budget, length: budget.fill(length, 1)):
+        budget = Budget(variables={"text": "x" * 1_000_000})
+        spend(budget, MAX_RENDERED)
+        with pytest.raises(BudgetExceeded):
+            spend(budget, MAX_RENDERED + 1)

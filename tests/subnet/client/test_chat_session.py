@@ -15,7 +15,7 @@ from subnet import Limits, RemoteManager, SessionManager
 from subnet.chat import CallDelta, ChatDelta, ChatRequest, ChatText, ChatUsage
 from subnet.client.ledger.base import Ledger, record_delta
 from subnet.client.ledger.chat import ChatLedger
-from subnet.client.resume.chat import Replay
+from subnet.client.resume.chat import Replay, choose_strategy
 from subnet.client.resume.token import Diverged
 from subnet.errors import (
     ContextLengthExceeded,
@@ -26,6 +26,7 @@ from subnet.errors import (
     RateLimited,
     WireError,
 )
+from subnet.node_info import Capabilities
 from subnet.protocols.base import Protocol, Timeouts
 from subnet.protocols.mock import Pause
 from subnet.protocols.mock_chat import ChatStep, MockChatProtocol
@@ -275,6 +276,17 @@ def test_invalid_deltas_are_rejected() -> None:
             record_delta(ledger.choices, delta)
 
 
+@pytest.mark.parametrize("more", [ChatDelta(0, "x"), ChatText(0, "x"), ChatDelta(0, finish_reason="stop")])
+def test_nothing_follows_the_end(more: ChatDelta) -> None:
+    """A delta after the last one of its choice is refused, and the other choices go on."""
+    ledger = ChatLedger(chat_request(2))
+    record_delta(ledger.choices, ChatDelta(0, "a", finish_reason="stop"))
+    with pytest.raises(WireError, match="finished choice"):
+        record_delta(ledger.choices, more)
+    assert ledger.choices[0].text == ["a"]
+    record_delta(ledger.choices, ChatDelta(1, "b"))
+
+
 PARTS = st.lists(st.text("ab", min_size=1, max_size=3), max_size=5)
 
 
@@ -303,6 +315,72 @@ def test_any_split_of_a_replay(
     ]
     rest = [delta for delta in map(replay.skip_delivered, replayed) if delta is not None]
     assert message([*delivered, *rest])[:4] == message(whole)[:4]
+
+
+LOOK = CallDelta(0, "call_1", "look")
+
+
+@pytest.mark.parametrize(
+    ("delivered", "replayed"),
+    [
+        (ChatDelta(0, "ab"), ChatDelta(0, "a")),
+        (ChatDelta(0, reasoning="ab"), ChatDelta(0, reasoning="a")),
+        (ChatDelta(0, refusal="ab"), ChatDelta(0, refusal="a")),
+        (ChatDelta(0, calls=(LOOK,)), ChatDelta(0)),
+        (ChatDelta(0, calls=(msgspec.structs.replace(LOOK, arguments="{}"),)), ChatDelta(0, calls=(LOOK,))),
+        (ChatDelta(0, calls=(msgspec.structs.replace(LOOK, extra={"index": 7}),)), ChatDelta(0, calls=(LOOK,))),
+    ],
+    ids=["text", "reasoning", "refusal", "call", "arguments", "extra"],
+)
+def test_a_replay_that_leaves_something_out(delivered: ChatDelta, replayed: ChatDelta) -> None:
+    """A replay that ends without all that was delivered is another answer, whatever it is that is missing."""
+    ledger = ChatLedger(chat_request())
+    record_delta(ledger.choices, delivered)
+    replay = Replay(ledger.choices[0])
+    assert replay.skip_delivered(replayed) is None
+    with pytest.raises(Diverged):
+        replay.skip_delivered(ChatDelta(0, finish_reason="stop"))
+
+
+def test_a_replay_that_calls_another_function() -> None:
+    """Equal arguments of another function are another call, which must not continue the delivered one."""
+    ledger = ChatLedger(chat_request())
+    record_delta(ledger.choices, ChatDelta(0, calls=(LOOK,)))
+    with pytest.raises(Diverged):
+        Replay(ledger.choices[0]).skip_delivered(ChatDelta(0, calls=(CallDelta(0, "call_2", "read"),)))
+
+
+def test_a_replay_in_another_order() -> None:
+    """A text that was delivered, but elsewhere, is not the beginning of the same answer."""
+    ledger = ChatLedger(chat_request())
+    record_delta(ledger.choices, ChatDelta(0, "upon a time"))
+    replay = Replay(ledger.choices[0])
+    assert replay.skip_delivered(ChatDelta(0, "upon ")) is None
+    with pytest.raises(Diverged):
+        replay.skip_delivered(ChatDelta(0, "time"))
+
+
+def test_logprobs_of_a_replay() -> None:
+    """The logprobs of delivered tokens are skipped, however they are split, and those after them are passed on."""
+    ledger = ChatLedger(chat_request())
+    entries: list[dict[str, object]] = [{"token": token} for token in "abcd"]
+    record_delta(ledger.choices, ChatDelta(0, "abc", logprobs=entries[:3]))
+    replay = Replay(ledger.choices[0])
+    assert replay.skip_delivered(ChatDelta(0, "ab", logprobs=entries[:2])) is None
+    assert replay.skip_delivered(ChatDelta(0, "c", logprobs=entries[2:3])) is None
+    rest = replay.skip_delivered(ChatDelta(0, "d", logprobs=entries[3:]))
+    assert rest is not None
+    assert (rest.text, rest.logprobs) == ("d", entries[3:])
+
+
+def test_an_answer_with_other_members_is_not_continued() -> None:
+    """An answer with members that cannot be compared is given up, though its text could be repeated or continued."""
+    ledger = ChatLedger(chat_request(seed=1))
+    record_delta(ledger.choices, ChatDelta(0, "Once "))
+    assert choose_strategy(ledger, Capabilities(prefill=True)) == "replay"
+    record_delta(ledger.choices, ChatDelta(0, "upon ", extra={"audio": {"data": "x"}}))
+    with pytest.raises(Diverged):
+        choose_strategy(ledger, Capabilities(prefill=True))
 
 
 def split(text: str, sizes: Sequence[int]) -> list[str]:

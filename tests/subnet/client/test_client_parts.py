@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from math import inf
 from string import ascii_lowercase
 
 import pytest
@@ -13,7 +14,7 @@ from subnet import Limits
 from subnet.client.deadline import Activity, IdleDeadline
 from subnet.client.request_state import RequestState
 from subnet.client.retry import Retry
-from subnet.errors import EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited
+from subnet.errors import AnswerTimeout, EngineFailed, NodeBusy, NodeLost, NoNodeAvailable, RateLimited
 
 
 def test_retries_are_bounded_and_back_off() -> None:
@@ -297,4 +298,14 @@ async def test_an_early_timer_does_not_prolong_the_grace_period() -> None:
             await deadline.wait(loop.create_future(), 1.8, next_timeout=0.01)
     # 0.2 s late for a timeout of 1.8 s: the grace period is another 0.2 s, not 2 s.
     assert loop.time() - started < 3.8
+    deadline.close()
+
+
+@pytest.mark.parametrize("next_timeout", [inf, 0.001], ids=["one timer", "an early timer"])
+async def test_an_idle_timeout_beyond_the_end_of_an_answer(next_timeout: float) -> None:
+    """However long the idle timeout is, an answer that sends nothing ends when its time is over."""
+    deadline = IdleDeadline(time.monotonic(), 0.01)
+    async with asyncio.timeout(20):
+        with pytest.raises(AnswerTimeout):
+            await deadline.wait(asyncio.Event().wait(), 1000.0, next_timeout=next_timeout)
     deadline.close()

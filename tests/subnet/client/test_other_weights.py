@@ -166,3 +166,14 @@ def test_strategy_on_other_weights(supported: Resume) -> None:
     assert choose_strategy(ledger, Capabilities(resume=supported), "q4") == "replay"
     ledger.diverged = True
     assert choose_strategy(ledger, Capabilities(resume=supported), "q4") == "continue"
+
+
+def test_choices_of_different_weights() -> None:
+    """A node repeats all choices of an answer if other weights than its own produced any of them."""
+    ledger = TokenLedger(None, token_ids(PROMPT), Sampling(), 3, None)
+    for choice, weights in enumerate(("w1", "w2")):
+        record_delta(ledger.choices, Delta(choice, [10]))
+        ledger.record_weights(weights)
+    assert [choose_strategy(ledger, EXACT, weights) for weights in ("w1", "w2", "w3", "")] == ["replay"] * 3 + ["exact"]
+    record_delta(ledger.choices, Delta(1, [11], finish_reason="stop"))
+    assert [choose_strategy(ledger, EXACT, weights) for weights in ("w1", "w2")] == ["exact", "replay"]

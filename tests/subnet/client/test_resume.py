@@ -13,7 +13,7 @@ from subnet.client.ledger.base import record_delta
 from subnet.client.ledger.token import TokenLedger as Ledger
 from subnet.client.resume.token import Diverged, ResumePlan, choose_strategy
 from subnet.engines.echo import EchoEngine, EchoOptions
-from subnet.errors import EngineFailed, NodeLost
+from subnet.errors import EngineFailed, NodeLost, WireError
 from subnet.generation import Grammar, Job, Start, TokenLogprobs
 from subnet.node_info import Capabilities, NodeInfo, Resume
 from subnet.protocols.base import Protocol
@@ -252,3 +252,14 @@ async def test_closing_a_stream_can_be_cancelled() -> None:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
+
+
+@pytest.mark.parametrize("more", [Delta(0, [2]), Delta(0, [], finish_reason="stop")])
+def test_nothing_follows_the_end(more: Delta) -> None:
+    """A delta after the last one of its choice is refused, and the other choices go on."""
+    ledger = Ledger(None, token_ids(PROMPT), Sampling(), 2, None)
+    record_delta(ledger.choices, Delta(0, [1], finish_reason="stop"))
+    with pytest.raises(WireError, match="finished choice"):
+        record_delta(ledger.choices, more)
+    assert ledger.choices[0].tokens == [1]
+    record_delta(ledger.choices, Delta(1, [2]))

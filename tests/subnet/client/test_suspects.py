@@ -127,3 +127,18 @@ def test_failures_are_forgotten() -> None:
     for number in (1, 1024):
         with pytest.raises(RepeatedFailure):
             suspects.check(str(number).encode())
+
+
+def test_a_later_failure_does_not_keep_others() -> None:
+    """A request that fails again is remembered for longer, and those that failed before it are not."""
+    now = 0.0
+    suspects = SuspectRequests(lambda: now)
+    suspects.record(b"again", "a")
+    suspects.record(b"once", "a")
+    now = 30.0
+    suspects.record(b"again", "b")
+    now = 60.0
+    suspects.record(b"once", "b")
+    suspects.check(b"once")
+    with pytest.raises(RepeatedFailure):
+        suspects.check(b"again")

@@ -139,3 +139,28 @@ def test_limit_applies_to_each_event() -> None:
     """The limit applies to each event or comment, not to their total."""
     assert len(parse(b"data: x\n\n" * 1000, limit=100)) == 1000
     assert len(parse(b": x\n" * 1000, limit=100)) == 1000
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("event", ["data: abcdefghi", "data: a\ndata: b\nx", ": 4567890123456"])
+def test_an_event_of_the_maximum_size(event: str, line_end: str) -> None:
+    """An event or comment may have exactly as many bytes as the limit, without its line ends, however it is split."""
+    size = len(event.replace("\n", ""))
+    data = (event + "\n\n").replace("\n", line_end).encode()
+    for cut in range(len(data)):
+        assert len(parse(data[:cut], data[cut:], limit=size)) == 1
+        with pytest.raises(WireError, match=f"an event of more than {size - 1} bytes"):
+            parse(data[:cut], data[cut:], limit=size - 1)
+
+
+def test_a_line_without_end_is_limited() -> None:
+    """A line is rejected as soon as it is too long, without waiting for its end."""
+    parser = SseParser(limit=100)
+    assert parser.feed(b"x" * 100) == []
+    with pytest.raises(WireError, match="more than 100 bytes"):
+        parser.feed(b"x")
+
+
+def test_lines_of_data_are_not_idle() -> None:
+    """One event may have any number of lines with data, up to its maximum size."""
+    assert parse(b"data: x\n" * 100_000 + b"\n") == [Event("\n".join("x" * 100_000))]

@@ -14,6 +14,8 @@ from subnet.errors import InvalidRequest, SettingsError, WireError
 from subnet.models.encoders import load_encoder
 from subnet.node_info import MAX_ARTEFACT, MAX_PIECE, MAX_PIECES, ModelCard, TokenizerArtefact
 from subnet.protocols.mock import BYTE_LEVEL
+from subnet.wire import frames
+from subnet.wire.messages import ArtefactReply
 
 BYTES = TokenizerArtefact.from_bytes(BYTE_LEVEL)
 SIZE = len(BYTES.pieces)
@@ -54,6 +56,18 @@ def test_an_artefact_at_the_limits_is_accepted() -> None:
     """The longest piece, and the last id."""
     largest = artefact(pieces=[*BYTES.pieces, b"x" * MAX_PIECE], control=[SIZE], bos_id=SIZE)
     assert TokenizerArtefact.from_bytes(largest.to_bytes()) == largest
+
+
+def test_the_largest_artefact() -> None:
+    """An artefact may have exactly the maximum size, and its reply fits into a frame."""
+    rest = len(msgspec.msgpack.encode(artefact(tokenizer_json="x" * 2**16))) - 2**16
+    largest = artefact(tokenizer_json="x" * (MAX_ARTEFACT - rest)).to_bytes()
+    assert len(largest) == MAX_ARTEFACT
+    reply = frames.decode(frames.encode(ArtefactReply(2**32 - 1, largest)))
+    assert isinstance(reply, ArtefactReply)
+    assert reply.data == largest
+    with pytest.raises(WireError, match="exceed the maximum"):
+        TokenizerArtefact.from_bytes(largest + b"x")
 
 
 IDS = st.lists(st.integers(0, 5), max_size=8)

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
+import msgspec
+import pytest
 from aiohttp.client import ClientWebSocketResponse
 
 from subnet.engines.base import Engine
 from subnet.engines.echo import EchoEngine
-from subnet.errors import NodeBusy
+from subnet.errors import NodeBusy, WireError
 from subnet.node.run import listening
 from subnet.node.server import Node
 from subnet.protocols.websocket import WebSocketProtocol
@@ -63,19 +65,40 @@ async def test_replies_to_a_gateway_that_does_not_read() -> None:
 
 
 async def test_too_many_open_calls() -> None:
-    """Calls beyond what a gateway may have open are refused as busy, and the others are answered."""
-    engine, count = SlowTokenizer(), 100
-    texts = ("x" * (4 << 20),)
-    async with raw(engine) as (_, socket):
-        for call in range(count):
-            await socket.send_bytes(
-                frames.encode(TokenizeRequest(call=call, sha256=engine.card.tokenizer, texts=texts))
-            )
-        refused = frames.decode(await socket.receive_bytes())
-        assert isinstance(refused, Failed)
-        assert (refused.code, refused.message) == (NodeBusy.code, "too many calls are open")
+    """Calls beyond what a gateway may have open are refused as busy, and the others are answered; then there is room
+    for others.
+    """
+    engine = SlowTokenizer()
+    request = TokenizeRequest(call=0, sha256=engine.card.tokenizer, texts=("x" * (4 << 20),))
+    room, refused = (256 << 20) // (len(frames.encode(request)) + (16 << 10)), 30
+    async with raw(engine) as (_, socket), asyncio.timeout(60):
+        for call in range(room + refused):
+            await socket.send_bytes(frames.encode(msgspec.structs.replace(request, call=call)))
+        for call in range(room, room + refused):
+            failure = Failed(call, NodeBusy.code, "too many calls are open", retry_after=0.2)
+            assert frames.decode(await socket.receive_bytes()) == failure
         engine.go_on.set()
-        replies = [frames.decode(await socket.receive_bytes()) for _ in range(count - 1)]
-    answered = sum(isinstance(reply, TokenizeReply) for reply in replies)
-    assert 50 < answered < 70
-    assert answered + sum(isinstance(reply, Failed) for reply in replies) == count - 1
+        for _ in range(room):
+            assert isinstance(frames.decode(await socket.receive_bytes()), TokenizeReply)
+        await socket.send_bytes(frames.encode(request))
+        assert isinstance(frames.decode(await socket.receive_bytes()), TokenizeReply)
+
+
+async def test_a_call_that_is_open_twice() -> None:
+    """A second call with the number of an open one closes the connection: their replies could not be told apart."""
+    engine = SlowTokenizer()
+    request = frames.encode(TokenizeRequest(call=7, sha256=engine.card.tokenizer, texts=("x",)))
+    async with raw(engine) as (_, socket), asyncio.timeout(20):
+        for _ in range(2):
+            await socket.send_bytes(request)
+        assert (await socket.receive()).extra == "call 7 is already open"
+
+
+async def test_an_artefact_that_is_not_the_promised_one() -> None:
+    """A gateway refuses an artefact whose digest is not the one that it asked for."""
+    engine = SlowTokenizer()
+    async with raw(engine) as (address, _):
+        gateway = WebSocketProtocol(address)
+        with pytest.raises(WireError, match="does not match its digest"):
+            await gateway.rpc_artefact(engine.card.tokenizer)
+        await gateway.aclose()

@@ -41,6 +41,37 @@ def test_a_failed_trial_request_doubles_the_cooldown() -> None:
     assert waits == [1.0, 2.0, 3.0, 3.0]
 
 
+def test_a_failed_trial_request_is_followed_by_another() -> None:
+    """After each failed trial request and its cooldown, one more is allowed, however many have failed."""
+    breaker, now = Breaker(threshold=1), 0.0
+    open_breaker(breaker)
+    for _ in range(3):
+        now += breaker.remaining_cooldown(now)
+        assert breaker.allows(now)
+        breaker.on_failure(breaker.on_start(now), now)
+
+
+def test_failures_before_the_opening_do_not_count_for_the_rate() -> None:
+    """A node that recovered starts with no failures: one more does not open the breaker again."""
+    breaker = Breaker(threshold=99, failure_rate=0.5, min_requests=10, cooldown=1.0)
+    open_breaker(breaker)
+    assert breaker.reason == "10 of the last 10 requests failed"
+    breaker.on_success(breaker.on_start(1.0))
+    breaker.on_failure(breaker.on_start(1.0), 1.0)
+    assert breaker.state(1.0) == "closed"
+
+
+def test_a_success_resets_the_cooldown() -> None:
+    """A node that recovered and fails again is left alone for the initial cooldown, however long the last one was."""
+    breaker = Breaker(threshold=1, cooldown=1.0)
+    open_breaker(breaker)
+    breaker.on_failure(breaker.on_start(1.0), 1.0)
+    assert breaker.remaining_cooldown(1.0) == 2.0
+    breaker.on_success(breaker.on_start(3.0))
+    open_breaker(breaker, 3.0)
+    assert breaker.remaining_cooldown(3.0) == 1.0
+
+
 def test_a_success_resets_consecutive_failures() -> None:
     """Fewer failures than the threshold between two successes do not open the breaker."""
     breaker = Breaker(threshold=2)
@@ -111,6 +142,7 @@ def test_the_first_token_of_a_trial_request_closes_the_breaker() -> None:
     breaker.on_first_token(trial)
     assert breaker.state(1.0) == "closed"
     breaker.on_failure(trial, 2.0)
+    assert breaker.state(2.0) == "closed"
     breaker.on_failure(breaker.on_start(2.0), 2.0)
     assert breaker.state(2.0) == "open"
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -58,6 +59,28 @@ class Digests:
         assert card.chat_template is not None
         self.reads.append(card.chat_template)
         return await self._future(card.chat_template)
+
+
+CARD = ModelCard(id="m", context_length=10, tokenizer="0" * 64, chat_template=A, stop_tokens=(1,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"tokenizer": "1" * 64}, {"chat_template": B}, {"chat_template": None}, {"tool_template": B}),
+        *({"bos_token": "<s>"}, {"eos_token": "<s>"}, {"stop_tokens": (2,)}, {"stop_tokens": ()}),
+    ],
+    ids=str,
+)
+def test_what_makes_another_card(change: dict[str, Any]) -> None:
+    """Whatever prompts or the end of answers depend on makes another card, and no two of them are mixed up."""
+    assert replace(CARD, **change).identity != CARD.identity
+    assert replace(CARD, bos_token="<s>").identity != replace(CARD, eos_token="<s>").identity
+
+
+def test_what_does_not_make_another_card() -> None:
+    """Its name, and what only one node can do, make no difference."""
+    assert replace(CARD, id="n", context_length=20, weights="w", created=7).identity == CARD.identity
 
 
 async def test_nodes_that_differ_get_no_requests(caplog: pytest.LogCaptureFixture) -> None:

@@ -125,6 +125,15 @@ async def test_an_unreadable_answer_counts_if_different_requests_see_it() -> Non
             manager.lease("bad", requirements=CHAT)
 
 
+async def test_other_failures_count_though_one_request_sees_them() -> None:
+    """Failures of the engine open the breaker also if all of them are of requests with the same prompt."""
+    async with managing(Provider()) as manager:
+        for _ in range(3):
+            fail(manager, EngineFailed("x"), prompt=7)
+        with pytest.raises(NoNodeAvailable):
+            manager.lease("bad", requirements=CHAT)
+
+
 async def test_invalid_requests_never_count() -> None:
     """Requests that the server rejects (4xx) do not count, however many there are."""
     async with managing(Provider()) as manager:

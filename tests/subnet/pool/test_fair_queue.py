@@ -99,10 +99,10 @@ def test_unknown_clients_are_served_by_arrival() -> None:
 
 
 def test_an_interrupted_answer_is_in_front() -> None:
-    """A ticket that was served and enters the queue again is in front of all that were not."""
+    """A ticket that was served and enters the queue again is in front of all that were not, whatever its turn was."""
     queue = WaitQueue()
     served = ticket_of(queue, "a")
-    with served:
+    with ticket_of(queue, "a"), served:
         pass
     with ticket_of(queue, "b") as other:
         other.check()
@@ -110,6 +110,39 @@ def test_an_interrupted_answer_is_in_front() -> None:
             served.check()
             with pytest.raises(NodeBusy):
                 other.check()
+
+
+def test_an_interrupted_answer_does_not_bring_back_turns() -> None:
+    """A client that arrives after one was served is behind those that wait, though it had no turn."""
+    queue = WaitQueue()
+    served = ticket_of(queue, "c")
+    with served:
+        pass
+    waiting = Waiting(queue)
+    waiting.enter("a")
+    waiting.enter("a")
+    assert waiting.serve() == "a"
+    with served:
+        served.check()
+    waiting.enter("b")
+    assert [waiting.serve(), waiting.serve()] == ["a", "b"]
+
+
+async def test_an_interrupted_answer_takes_no_place() -> None:
+    """An answer that has begun waits for another node though as many requests wait as may."""
+    budget = Budget("Waiting requests", 1)
+    queue = WaitQueue(budget)
+    served = ticket_of(queue, "a")
+    with served:
+        pass
+    with ticket_of(queue, "b") as other:
+        await other.wait(0.0)
+        with pytest.raises(Overloaded), ticket_of(queue, "a") as third:
+            await third.wait(0.0)
+        with served:
+            await served.wait(0.0)
+        assert budget.used == 1
+    assert budget.used == 0
 
 
 def test_retry_after_grows_with_the_queue() -> None:

@@ -140,6 +140,22 @@ async def test_results_that_are_not_finite(number: float) -> None:
             await client.rpc_score(token_ids([1, 2]), 1)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_another_number_of_logprobs(count: int) -> None:
+    """Logprobs of more or fewer tokens than were asked for are invalid: there is one for each token after the first."""
+
+    async def script(end: NodeEnd) -> None:
+        message = await end.receive()
+        assert isinstance(message, ScoreRequest)
+        entries = [TokenLogprobs(-1.0, (5,), (-1.0,))] * count
+        await end.send(ScoreReply(message.call, columns.pack_logprobs(entries)))
+        await end.socket.receive()
+
+    async with node(script) as client:
+        with pytest.raises(WireError, match=f"returned {count} logprobs for 3 tokens"):
+            await client.rpc_score(token_ids([1, 2, 3]), 1)
+
+
 async def test_a_lost_connection_is_replaced() -> None:
     """The calls of a lost connection fail at once, and the next call opens a new connection."""
 
@@ -308,6 +324,26 @@ async def test_tokens_that_arrive_before_the_check() -> None:
         await client.rpc_inference(REQUEST, delivered.append)
     assert delivered_at_check == []
     assert [delta.tokens for delta in delivered] == [[7], [8]]
+
+
+async def test_an_id_that_was_not_proved() -> None:
+    """The id that a node gave without a signature is not the one for which later requests are signed."""
+    signed_for: list[str] = []
+
+    async def script(end: NodeEnd) -> None:
+        await end.reply_info()
+        signing = SigningEnd(end.socket)
+        await signing.prove()
+        request = await signing.receive_signed()
+        signed_for.append(request.auth.node)
+        await signing.reply_signed(request, Accepted(request.call))
+        await end.send(deltas(request.call, END))
+        await end.socket.receive()
+
+    async with node(script) as client:
+        assert (await client.rpc_info()).node_id != "the node"
+        await client.rpc_inference(REQUEST, lambda delta: None, TokenAuthorizer("secret"))
+    assert signed_for == ["the node"]
 
 
 @pytest.mark.parametrize("accepts", [False, True], ids=["nothing", "unsigned"])

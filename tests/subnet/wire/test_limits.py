@@ -88,6 +88,17 @@ def test_frames_beyond_the_limits_are_refused(rows: list[columns.Row]) -> None:
     assert len(list(columns.unpack(columns.pack(rows[: len(rows) // 2])))) == len(rows) // 2
 
 
+@pytest.mark.parametrize("width", [0, 1])
+def test_the_largest_frame(width: int) -> None:
+    """A frame may have exactly as many tokens and alternatives as the limit says."""
+    entry = TokenLogprobs(-1.0, (3,) * width, (-1.0,) * width)
+    most = MAX_ENTRIES // (1 + width)
+    rows = [(1, Delta(0, [5] * count, [entry] * count if width else None)) for count in (most // 4,) * 4]
+    assert len(list(columns.unpack(columns.pack(rows)))) == len(rows)
+    with pytest.raises(WireError, match="more than"):
+        columns.unpack(columns.pack([*rows, (1, ONE)]))
+
+
 def test_token_ids_that_no_vocabulary_has_are_refused() -> None:
     """An id that no vocabulary may have is refused, as a token and as an alternative: other nodes would get it, too."""
     last, beyond = MAX_PIECES - 1, MAX_PIECES
@@ -150,6 +161,17 @@ def test_unknown_members_of_small_messages_are_ignored() -> None:
     message = frames.decode(later)
     assert isinstance(message, Generate)
     assert (message.sampling, len(message.starts)) == (Sampling(seed=3), 1)
+
+
+@pytest.mark.parametrize(("message", "size"), [(Cancel(1), (1 << 20) - 1), (GENERATE, 1 << 20)])
+def test_the_largest_message_with_unknown_members(message: Message, size: int) -> None:
+    """Unknown members count for the limit of a frame, and from 1 MiB on there may be none."""
+    padding = size - len(encoded(message, more=bytes(1 << 16))) + (1 << 16)
+    frame = encoded(message, more=bytes(padding))
+    assert len(frame) == size
+    assert frames.decode(frame) == message
+    with pytest.raises(WireError):
+        frames.decode(encoded(message, more=bytes(padding + 1)))
 
 
 def test_large_messages_are_equal_to_small_ones() -> None:
