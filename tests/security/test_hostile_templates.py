@@ -91,6 +91,17 @@ def test_values_that_contain_themselves() -> None:
     assert memory < 100_000_000
 
 
+def test_escaped_texts_are_counted_before_they_are_made() -> None:
+    """A text that is formatted into one that escapes it may become much longer."""
+    template = JinjaTemplate("{{ ('%s' | safe) % x }}")
+
+    def render() -> None:
+        with pytest.raises(BudgetExceeded):
+            template.render({"x": '"' * 900_000}, Budget(1_000_000))
+
+    assert peak(render) < BASE_MEMORY
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_operation_is_refused(name: str) -> None:
     """An operation whose result no chat template needs is refused before it runs."""

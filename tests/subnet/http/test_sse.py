@@ -163,4 +163,4 @@ def test_a_line_without_end_is_limited() -> None:
 
 def test_lines_of_data_are_not_idle() -> None:
     """One event may have any number of lines with data, up to its maximum size."""
-    assert parse(b"data: x\n" * 100_000 + b"\n") == [Event("\n".join("x" * 100_000))]
+    assert parse(b"data: x\n" * 100_000, b"\n") == [Event("\n".join("x" * 100_000))]
