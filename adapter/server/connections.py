@@ -51,7 +51,8 @@ class Connections:
 
     If no unit is left, a new connection replaces the one that has been idle for the longest time: one that waits for a
     request, or for the rest of a request's head. So neither clients that keep connections open nor those that send
-    nothing keep others out. If the share of its client is used up, it replaces one of the client's own.
+    nothing keep others out. If the share of its client is used up, it replaces one of the client's own that has had a
+    request: those that have not are about to send one, as clients open many at once.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Connections:
                 self._make_room(self._idle)
             self._budget.take(client)
         self._open[connection] = client
-        self.mark_idle(connection)
+        self._idle[connection] = None
 
     def refuse(self, connection: Connection) -> bool:
         """Add a connection that was refused, until it gets a response. Returns False if there are too many of them."""
@@ -93,10 +94,10 @@ class Connections:
         if connection in self._idle:
             del self._idle[connection]
             client = self._open[connection]
-            own = self._idle_of[client]
-            del own[connection]
+            own = self._idle_of.get(client, {})
+            own.pop(connection, None)
             if not own:
-                del self._idle_of[client]
+                self._idle_of.pop(client, None)
 
     def mark_idle(self, connection: Connection) -> None:
         """Record that a connection waits for a request."""
