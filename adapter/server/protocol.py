@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from asyncio import AbstractEventLoop, Transport
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -29,6 +30,10 @@ _SLICE = 1024
 # A message of more bytes than this must not consist mostly of the framing of its chunks: parsing a chunk of one byte
 # takes as long as parsing one of thousands.
 _FREE_FRAMING, _MAX_FRAMING = 128 * 1024, 5
+
+# Liveness checks, see health.py. One that fails because all connections are busy would restart a working gateway.
+_LIVENESS_CHECK = re.compile(rb"GET /(?:healthz|health|ping)[ ?]")
+_ALIVE = b'{"status":"ok"}'
 
 
 @runtime_checkable
@@ -94,7 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
-            self._send_refusal(self._refusal)
+            self._send_refusal(self._refusal, data)
             return
         for start in range(0, len(data), _SLICE):
             if len(self.pipeline) >= _MAX_PIPELINE:
@@ -221,10 +226,14 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _send_refusal(self, error: Overloaded | ClientLimited) -> None:
-        if not self._ignores_input:
+    def _send_refusal(self, error: Overloaded | ClientLimited, data: bytes) -> None:
+        if self._ignores_input:
+            return
+        if _LIVENESS_CHECK.match(data):
+            self._write_last(200, {}, _ALIVE)
+        else:
             self._write_error(error)
-            self._close_after_input()
+        self._close_after_input()
 
     def _send_error(self, error: AdapterError) -> None:
         if self.cycle is not None:
@@ -234,18 +243,21 @@ class HttpProtocol(HttpToolsProtocol):
         self.drop()
 
     def _write_error(self, error: Exception) -> None:
-        """Write an error response of the server itself, which is the last one of the connection."""
         answer = to_http_error(error)
+        self._write_last(answer.status, answer.headers, answer.body)
+
+    def _write_last(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Write a response of the server itself, which is the last one of the connection."""
         own = {
             "content-type": "application/json",
-            "content-length": str(len(answer.body)),
+            "content-length": str(len(body)),
             "x-request-id": request_id(None),
-            **answer.headers,
+            **headers,
             "connection": "close",
         }
         more = self.app.error_headers(self.headers or []) if isinstance(self.app, HasErrorHeaders) else []
         lines = [b"%b: %b\r\n" % header for header in (*encode_headers(own), *more)]
-        self._socket_writer.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
+        self._socket_writer.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 
     def _reject_input(self, error: AdapterError) -> None:
         """Handle input that is not valid HTTP: complete the responses to earlier requests, then close the connection.

@@ -35,7 +35,7 @@ FLAGS = (
 # A node with few slots, of which the stream has one.
 NODE = ("subnet.cli", "node", "--engine", "echo", "--concurrency", "4", "--echo-rate", "100")
 STREAM = Question(max_tokens=200)
-GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+GET = b"GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: "
 
 

@@ -18,7 +18,7 @@ from tests.adapter.server.test_disconnect import NO_TIMEOUTS
 from tests.adapter.server.test_http_protocol import END, FIRST_TOKEN, Waiting, connect, request
 from tests.fakes import gateway, saying
 
-GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+GET = b"GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 def limited(connections: Connections, linger: float = 5.0) -> type[HttpProtocol]:
@@ -89,6 +89,28 @@ async def test_a_connection_beyond_the_maximum_is_refused() -> None:
     assert b"\r\nconnection: close" in head
     error = json.loads(body)["error"]
     assert (error["code"], error["type"]) == ("gateway_overloaded", "server_error")
+
+
+async def test_liveness_when_all_connections_are_busy() -> None:
+    """A liveness check on a connection beyond the maximum succeeds, and a readiness check says that it is full."""
+    may = asyncio.Semaphore(0)
+    connections = Connections(Budget("Connections", 1))
+    async with gateway(Waiting(may), limits=NO_TIMEOUTS, http=limited(connections)) as url, asyncio.timeout(10):
+        answered, busy = await connect(url)
+        busy.write(request(stream=True))
+        await answered.readuntil(FIRST_TOKEN)
+        for path, status in (("/healthz", 200), ("/health?full=1", 200), ("/ping", 200), ("/readyz", 503)):
+            reader, writer = await connect(url)
+            # What follows on the connection is not served.
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode() + GET)
+            response = await reader.read()
+            assert response.startswith(b"HTTP/1.1 %d " % status)
+            assert response.count(b"HTTP/1.1") == 1
+            assert b"\r\nconnection: close" in response
+            writer.close()
+        may.release()
+        assert await answered.readuntil(END)
+        busy.close()
 
 
 async def test_the_share_of_an_address() -> None:
