@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -148,13 +148,11 @@ async def beside(work: Callable[[str], Awaitable[Any]]) -> Heartbeat:
     return heart
 
 
-@pytest.fixture(autouse=True)
-def frozen_objects() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def frozen_objects() -> None:
     """Exclude the objects of all other tests from garbage collection, as a gateway does with those of its startup."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_every_endpoint_with_a_body_has_a_largest_request() -> None:

@@ -14,7 +14,6 @@ from adapter.process.gateway import freeze_startup_objects
 def _collector() -> Iterator[None]:
     threshold = gc.get_threshold()
     yield
-    gc.unfreeze()
     gc.set_threshold(*threshold)
 
 
