@@ -84,7 +84,7 @@ class Output:
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> bool:
-        """Return whether all was written within so many seconds."""
+        """Return whether everything was written within `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._backlog, timeout)
 

@@ -48,7 +48,7 @@ class Threads:
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Call `work` in one of the threads, and return the future of its result.
 
-        Raises RuntimeError once closed, and if there is no thread and the system allows no more.
+        Raises RuntimeError once closed, and if the system does not allow a first thread.
         """
         future: Future[T] = Future()
         with self._changed:

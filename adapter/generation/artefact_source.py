@@ -50,5 +50,5 @@ class ArtefactSource:
             async with asyncio.timeout(self._disk_timeout):
                 return await _threads.run(work, *args, **kwargs)
         except TimeoutError:
-            logger.warning("the folder of tokenizers did not respond within %g s", self._disk_timeout)
+            logger.warning("reading the tokenizer cache timed out after %g s", self._disk_timeout)
             return None

@@ -55,7 +55,9 @@ class TokenAuthorizer(AuthorizerBase):
         if auth.nonce in self._nonces:
             raise Unauthorized("replayed request: its nonce was already used")
         if len(self._nonces) >= self._max_nonces:
-            raise NodeBusy(f"too many requests within {2 * self._max_clock_skew:g} s", retry_after=1.0)
+            raise NodeBusy(
+                f"the maximum of signed requests within {2 * self._max_clock_skew:g} s is reached", retry_after=1.0
+            )
         self._nonces[auth.nonce] = self._clock()
 
     async def sign_response(self, content: bytes, request: Auth) -> Auth:

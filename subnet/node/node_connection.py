@@ -115,7 +115,7 @@ class NodeConnection:
     async def _wait_for_reader(self) -> None:
         """Wait until the gateway has read what was sent, or the connection is lost."""
         assert self._writer is not None
-        logger.warning("a gateway does not read what it is sent; it is not served meanwhile")
+        logger.warning("waiting for a gateway to read: its unread replies exceed the maximum")
         drained = asyncio.create_task(self._outbox.drain())
         try:
             await asyncio.wait({drained, self._writer}, return_when=asyncio.FIRST_COMPLETED)

@@ -168,7 +168,7 @@ class CardComparison:
             heirs = [] if is_owned else [one for one in usable if one.peer in reference.peers]
             first = (heirs or usable)[0]
         if reference is not None and not self._has(first, reference):
-            logger.warning("model %s: the card of %s is the reference now", model, first.peer)
+            logger.warning("model %s: the reference card is now that of %s", model, first.peer)
         unseen = {remote.peer for remote in _before(remotes, first.peer) if remote.info is None}
         lane: Lane = "token" if first.identity else "chat"
         self._references[model] = _Reference(first.peer, lane, first.identity, {first.peer}, unseen)

@@ -96,7 +96,7 @@ class Connection:
         if self._error is not None:
             raise NodeLost(self._error.message)
         if self._outbox.full:
-            raise NodeBusy(f"{self._peer} has not read what it was sent", retry_after=_READ_RETRY)
+            raise NodeBusy(f"the data that {self._peer} has not read exceeds the maximum", retry_after=_READ_RETRY)
         call = Call(next(self._numbers), self._peer, self._cancel, choices)
         self._last_number = call.number
         self._calls[call.number] = call

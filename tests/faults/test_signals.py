@@ -42,7 +42,7 @@ def streamed(url: str, max_tokens: int = TOKENS) -> Iterator[str]:
 
 
 def text_with(url: str, acts: Mapping[int, Callable[[], None]]) -> str:
-    """Return the text of an answer, during which each of `acts` is called after so many pieces."""
+    """Return the text of an answer. Each of `acts` is called once, after the number of pieces that is its key."""
     texts = []
     for number, text in enumerate(streamed(url)):
         texts.append(text)

@@ -208,7 +208,7 @@ def _sum(context: Context, values: Any, attribute: Any = None, start: Any = 0) -
     if attribute is not None:
         values = _OWN_MAP(context, values, attribute=attribute)
     if isinstance(start, str | bytes):
-        raise TypeError("texts are not summed, but joined")
+        raise TypeError("the filter 'sum' does not take texts: use 'join'")
     items = budget.listed(values, 2)
     if all(isinstance(item, int | float) for item in items):
         return budget.made(sum(items, start))

@@ -44,7 +44,7 @@ def test_the_client_at_an_address(address: str, client: str | None) -> None:
 
 
 def test_the_client_of_a_key() -> None:
-    """The first valid key of a request tells which client it is from; without keys there is no telling."""
+    """The first valid key of a request tells which client it is from; without keys it is unknown."""
     keys = ApiKeys(KEYS)
     assert keys.check("Bearer key-of-few") == 1
     assert keys.check("Bearer made-up", "key-of-many") == 0

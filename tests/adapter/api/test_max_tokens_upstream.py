@@ -123,7 +123,7 @@ async def test_a_prompt_that_does_not_fit(message: str, requests: int, stream: b
 
 
 async def test_a_limit_of_the_output() -> None:
-    """A model may write at most so many tokens, whatever the prompt; then the context may have room for even fewer."""
+    """A model may have a maximum of new tokens, whatever the prompt; its context may have room for fewer."""
     too_many = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you ..."
 
     def script(request: RecordedRequest) -> Script:

@@ -152,7 +152,7 @@ async def test_without_a_model(path: str, model: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("model", [0, False, [], {}])
 def test_a_model_of_another_type(model: Any) -> None:
-    """A model that is no text is a mistake, not a request that names none."""
+    """A model that is not a string is refused; it does not count as missing."""
     with pytest.raises(BadRequest) as caught:
         read_request(body({"model": model}))
     assert (caught.value.param, caught.value.code) == ("model", "invalid_type")

@@ -248,7 +248,7 @@ def test_a_budget_that_is_used_up() -> None:
 
 
 def test_a_budget_whose_memory_is_used_up() -> None:
-    """Once a value was too large, there is no work left either."""
+    """A value that was too large uses up the budget of work, too."""
     budget = Budget(variables={"text": "x" * 100_000})
     with pytest.raises(BudgetExceeded):
         budget.ensure(MAX_RENDERED)

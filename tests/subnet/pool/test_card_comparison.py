@@ -149,7 +149,7 @@ async def test_nobody_takes_over_the_name_of_a_node_that_restarts(caplog: pytest
         await manager.remove("1")
         assert states(manager) == {"0": "mismatch", "2": "healthy"}
     assert [line for line in caplog.messages if "reference" in line][:1] == [
-        "model mock: the card of 2 is the reference now"
+        "model mock: the reference card is now that of 2"
     ]
 
 
@@ -176,7 +176,7 @@ async def test_the_reference_of_named_nodes_holds_while_a_healthy_node_has_it(ca
         await respond(manager, first)
         await until(lambda: states(manager) == {"1": "mismatch", "2": "healthy"})
     assert [line for line in caplog.messages if "reference" in line][:1] == [
-        "model mock: the card of 2 is the reference now"
+        "model mock: the reference card is now that of 2"
     ]
 
 

@@ -185,7 +185,7 @@ def test_large_messages_are_equal_to_small_ones() -> None:
 
 
 def test_the_product_of_dimensions_is_bounded() -> None:
-    """A tensor may not have so many dimensions that their product alone takes hours."""
+    """The number of dimensions of a tensor is limited: the product of millions of them takes hours."""
     with pytest.raises(WireError, match="length"):
         frames.decode(encoded(EmbedReply(1, Tensor("int32", (0,), b"")), embeddings=["int32", [3] * 5_000_000, b""]))
 
