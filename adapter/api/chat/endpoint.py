@@ -13,22 +13,25 @@ from adapter.api.common.body import Call, large_json_response, validate
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
 from adapter.api.common.large_json import size_of_choice, token_list
-from adapter.api.common.pipeline import ModelEndpoint, StreamingEndpoint
+from adapter.api.common.pipeline import ModelEndpoint
+from adapter.api.conversation.endpoint import ConversationEndpoint
 from adapter.api.conversation.request import ChatCompletionRequest
 from adapter.api.conversation.translate import generation_request
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
+from adapter.generation.generation_request import GenerationRequest
 from adapter.generation.model_registry import ModelRegistry
 from adapter.generation.prepare import prepare
 from adapter.generation.token_lane import TokenGeneration
 from adapter.offload import offload_if_large
 from adapter.server.asgi import ASGIApp
 from subnet.aio import Sink
+from subnet.node_info import ModelCard
 from subnet.tensors import TokenIds
 
 
-class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
+class ChatEndpoint(ConversationEndpoint[ChatEnvelope]):
     """Creates a chat completion, streamed or not, on either lane."""
 
     reader = read_envelope
@@ -39,62 +42,26 @@ class ChatEndpoint(StreamingEndpoint[ChatEnvelope, Generation]):
     def has_token_ids(self, params: ChatEnvelope) -> bool:
         return params.has_token_ids
 
-    async def prepare(self, call: Call[ChatEnvelope], candidate: Candidate) -> Generation:
-        models, params = call.request.services.models, call.params
-        card = models.card(candidate)
-        if card.lane == "chat":
-            return ChatGeneration(
-                card,
-                call.body,
-                size=call.size,
-                choices=params.n or 1,
-                key=params.routing_key,
-                priority=params.priority or 0,
-                bound=candidate.bound,
-                limit=candidate.limit,
-            )
-        request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
-        return await prepare(
-            request,
-            models,
-            name=card.id,
+    async def generation_request(self, call: Call[ChatEnvelope]) -> GenerationRequest:
+        return await offload_if_large(call.size, generation_request, await validate(call, read_request))
+
+    async def chat_generation(
+        self, call: Call[ChatEnvelope], card: ModelCard, candidate: Candidate, text: str = "", tokens: int = 0
+    ) -> ChatGeneration | None:
+        params = call.params
+        if text and (params.n or 1) > 1:
+            return None
+        return ChatGeneration(
+            card,
+            call.body,
             size=call.size,
-            settings=call.generation_settings,
+            choices=params.n or 1,
+            key=params.routing_key,
+            priority=params.priority or 0,
+            prefix=text,
+            prefix_tokens=tokens,
             bound=candidate.bound,
             limit=candidate.limit,
-        )
-
-    async def prepare_continuation(
-        self, call: Call[ChatEnvelope], candidate: Candidate, text: str, tokens: int
-    ) -> Generation | None:
-        models, params = call.request.services.models, call.params
-        card = models.card(candidate)
-        if (params.n or 1) > 1:
-            return None
-        if card.lane == "chat":
-            key, priority = params.routing_key, params.priority or 0
-            return ChatGeneration(
-                card,
-                call.body,
-                size=call.size,
-                key=key,
-                priority=priority,
-                prefix=text,
-                prefix_tokens=tokens,
-                limit=candidate.limit,
-            )
-        request = await offload_if_large(call.size, generation_request, await validate(call, read_request))
-        continuation = request.continuing(text, tokens)
-        if continuation is None:
-            return None
-        return await prepare(
-            continuation,
-            models,
-            name=card.id,
-            size=call.size,
-            settings=call.generation_settings,
-            bound=candidate.bound,
-            limit=None if candidate.limit is None else max(1, candidate.limit - tokens),
         )
 
     def is_streamed(self, params: ChatEnvelope) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
+from typing import Any
 
 from adapter.api.common.body import Call, json_response
 from adapter.api.common.event_stream import StreamedAnswer
 from adapter.api.common.head import Head
-from adapter.api.common.pipeline import StreamingEndpoint
 from adapter.api.conversation.body import chat_body
+from adapter.api.conversation.endpoint import ConversationEndpoint
 from adapter.api.conversation.translate import generation_request
 from adapter.api.messages.collect import Collector
 from adapter.api.messages.dialect import AnthropicDialect
@@ -23,15 +24,15 @@ from adapter.errors import invalid
 from adapter.generation.base import Candidate, Generation
 from adapter.generation.chat_lane import ChatGeneration
 from adapter.generation.fallback import Fallback
+from adapter.generation.generation_request import GenerationRequest
 from adapter.generation.model_registry import ModelRegistry
-from adapter.generation.prepare import prepare
 from adapter.offload import offload_if_large
 from adapter.server.asgi import ASGIApp
 from subnet.aio import Sink
 from subnet.node_info import ModelCard
 
 
-class MessagesEndpoint(StreamingEndpoint[MessagesRequest, Generation]):
+class MessagesEndpoint(ConversationEndpoint[MessagesRequest]):
     """Creates a message, streamed or not, on either lane."""
 
     reader = read_messages
@@ -39,33 +40,27 @@ class MessagesEndpoint(StreamingEndpoint[MessagesRequest, Generation]):
     def model(self, call: Call[MessagesRequest], models: ModelRegistry) -> str:
         return call.params.model
 
-    async def prepare(self, call: Call[MessagesRequest], candidate: Candidate) -> Generation:
-        models, translated = call.request.services.models, await _translate(call)
-        card = models.card(candidate)
-        if card.lane == "chat":
-            return _chat_generation(call, card, translated)
-        return await prepare(
-            generation_request(translated.request, effort_is_hint=True),
-            models,
-            name=card.id,
-            size=call.size,
-            settings=call.generation_settings,
-            bound=candidate.bound,
-        )
+    async def generation_request(self, call: Call[MessagesRequest]) -> GenerationRequest:
+        return generation_request((await _translate(call)).request, effort_is_hint=True)
 
-    async def prepare_continuation(
-        self, call: Call[MessagesRequest], candidate: Candidate, text: str, tokens: int
-    ) -> Generation | None:
-        models, translated = call.request.services.models, await _translate(call)
-        card = models.card(candidate)
-        if translated.prefill is not None:
+    async def chat_generation(
+        self, call: Call[MessagesRequest], card: ModelCard, candidate: Candidate, text: str = "", tokens: int = 0
+    ) -> ChatGeneration | None:
+        translated = await _translate(call)
+        if text and translated.prefill is not None:
             return None
-        if card.lane == "chat":
-            return _chat_generation(call, card, translated._replace(prefill=text), tokens)
-        continuation = generation_request(translated.request, effort_is_hint=True).continuing(text, tokens)
-        if continuation is None:
-            return None
-        return await prepare(continuation, models, name=card.id, size=call.size, settings=call.generation_settings)
+        prefix = text or translated.prefill
+        body, key = _server_body(call, card, translated, prefix)
+        return ChatGeneration(
+            card,
+            body,
+            size=call.size,
+            key=key,
+            prefix=prefix or "",
+            prefix_tokens=tokens,
+            bound=candidate.bound,
+            limit=candidate.limit,
+        )
 
     def is_streamed(self, params: MessagesRequest) -> bool:
         return bool(params.stream)
@@ -80,7 +75,8 @@ class MessagesEndpoint(StreamingEndpoint[MessagesRequest, Generation]):
         collector = Collector(call.params.stop_sequences or ())
         await fallback.run_buffered(call.request.services.sessions, collector.reset)
         work = fallback.work
-        return json_response(collector.build(_head(work), _limit_reason(work)), headers=_headers(call, work))
+        message = collector.build(_head(work), _limit_reason(weakref.ref(fallback)))
+        return json_response(message, headers=_headers(call, work))
 
 
 async def _translate(call: Call[MessagesRequest]) -> Translated:
@@ -90,11 +86,12 @@ async def _translate(call: Call[MessagesRequest]) -> Translated:
     return translated
 
 
-def _chat_generation(
-    call: Call[MessagesRequest], card: ModelCard, translated: Translated, prefix_tokens: int = 0
-) -> ChatGeneration:
-    """Return the generation by a server that accepts only messages. `prefix_tokens` are those of the prefill, if they
-    are part of the answer. Raises BadRequest if the request has a message to continue, and no server can.
+def _server_body(
+    call: Call[MessagesRequest], card: ModelCard, translated: Translated, prefix: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return the body for a server that accepts only messages, of which it continues `prefix`, and the routing key.
+
+    Raises BadRequest if the request has a message to continue, and no server can.
     """
     body = chat_body(translated.request)
     if body.pop("continue_final_message", False) and not call.request.services.models.continues_messages(card):
@@ -103,18 +100,17 @@ def _chat_generation(
     if not card.reasoning and (card.reasoning is False or not translated.has_explicit_effort):
         body.pop("reasoning_effort", None)
     key = body.pop("user", None)
-    if translated.prefill is not None and body["messages"][-1]["role"] == "assistant":
+    if prefix is not None and body["messages"][-1]["role"] == "assistant":
         del body["messages"][-1]
-    return ChatGeneration(
-        card, body, size=call.size, key=key, prefix=translated.prefill or "", prefix_tokens=prefix_tokens
-    )
+    return body, key
 
 
 def _writer(fallback: Fallback[Generation], write: Sink[bytes], *, stops: tuple[str, ...]) -> MessageWriter:
     work = fallback.work
     # The work refers to the writer: another reference back to it would be a cycle.
-    usage = partial(_usage, weakref.ref(fallback))
-    return MessageWriter(_head(work), write, usage, stops=stops, limit_reason=_limit_reason(work))
+    reference = weakref.ref(fallback)
+    usage, limit_reason = partial(_usage, reference), partial(_limit_reason, reference)
+    return MessageWriter(_head(work), write, usage, stops=stops, limit_reason=limit_reason)
 
 
 def _usage(reference: weakref.ref[Fallback[Generation]]) -> Usage:
@@ -126,8 +122,11 @@ def _head(work: Generation) -> Head:
     return Head.new(work.card.id, work.fingerprint, "msg_")
 
 
-def _limit_reason(work: Generation) -> StopReason:
-    return "max_tokens" if work.bounded_tokens is None else "model_context_window_exceeded"
+def _limit_reason(reference: weakref.ref[Fallback[Generation]]) -> StopReason:
+    """Return why an answer of the maximum length ended. On the chat lane only its end tells that it was bounded."""
+    fallback = reference()
+    is_bounded = fallback is not None and fallback.work.bounded_tokens is not None
+    return "model_context_window_exceeded" if is_bounded else "max_tokens"
 
 
 def _headers(call: Call[MessagesRequest], work: Generation) -> dict[str, str]:

@@ -32,7 +32,8 @@ _PLACEHOLDER = "\x00"
 class MessageWriter(ChunkEncoder):
     """Encoder of the events of one message. Plain text is encoded as one JSON string between prepared bytes.
 
-    `usage` returns the usage so far, for the first event. `stops` and `limit_reason` are as for Blocks.
+    `usage` returns the usage so far, for the first event, and `limit_reason` that of Blocks, for the last. `stops` are
+    as for Blocks.
     """
 
     __slots__ = ("_blocks", "_head", "_limit_reason", "_prefix", "_suffix", "_usage")
@@ -44,13 +45,13 @@ class MessageWriter(ChunkEncoder):
         usage: Callable[[], Usage],
         *,
         stops: Sequence[str] = (),
-        limit_reason: StopReason = "max_tokens",
+        limit_reason: Callable[[], StopReason] = lambda: "max_tokens",
     ) -> None:
         super().__init__(write)
         self._head = head
         self._usage: Callable[[], Usage] | None = usage
         self._blocks = Blocks(stops)
-        self._limit_reason: StopReason = limit_reason
+        self._limit_reason = limit_reason
         # Around the next piece of text while a block of text is open; else empty.
         self._prefix = self._suffix = b""
 
@@ -62,7 +63,7 @@ class MessageWriter(ChunkEncoder):
     def encode(self, event: Event) -> bytes:
         start = b"" if self._usage is None else self._message_start(self._usage)
         if isinstance(event, Used):
-            end = (MessageDelta(self._blocks.stop(self._limit_reason), MessageUsage.of(event.usage)), MessageStop())
+            end = (MessageDelta(self._blocks.stop(self._limit_reason()), MessageUsage.of(event.usage)), MessageStop())
             return start + _encoded(end) + (nodes_comment(event) if len(event.nodes) > 1 else b"")
         data = start + _encoded(self._blocks.receive(event))
         index = self._blocks.open_text

@@ -122,6 +122,20 @@ async def test_a_prompt_that_does_not_fit(message: str, requests: int, stream: b
         assert "41000 tokens (9000 in the messages, 32000 in the completion)" in error["message"]
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_messages_are_bounded_too(stream: bool) -> None:
+    """Claude Code requests 32,000 tokens of every model. An answer that fills the context says so, also if it moves."""
+    first, second = (Provider(refusing(then=then)) for then in (cut_off(4), answer(finish="length")))
+    fields = {"model": ASK["model"], "messages": ASK["messages"], "temperature": 0, "stream": stream, **MANY}
+    async with gateway_to(first, second) as http:
+        response = await http.post("/v1/messages", json=fields)
+    assert (response.status_code, response.headers[HEADER]) == (200, str(CONTEXT - PROMPT))
+    assert '"stop_reason":"model_context_window_exceeded"' in response.text
+    limits = limits_of(first) + limits_of(second)
+    assert limits[0] == 32_000
+    assert set(limits[1:]) == {CONTEXT - PROMPT}
+
+
 async def test_a_limit_of_the_output() -> None:
     """A model may have a maximum of new tokens, whatever the prompt; its context may have room for fewer."""
     too_many = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you ..."
