@@ -52,11 +52,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     def continuing(self, text: str, tokens: int) -> GenerationRequest | None:
         """Return the request for the rest of an answer that begins with `text`, of `tokens` tokens.
 
-        None if a model cannot continue it from its text: with tools, an output format or a message to be continued.
+        None if a model cannot continue it from its text: with several choices, tools, an output format or a message to
+        be continued.
         """
         conversation = self.conversation
         is_plain = not (self.tools.tools or self.output_format or conversation.continue_final_message)
-        if not is_plain or conversation.messages[-1].get("role") == "assistant":
+        if self.choices > 1 or not is_plain or conversation.messages[-1].get("role") == "assistant":
             return None
         messages = [*conversation.messages, {"role": "assistant", "content": text}]
         conversation = msgspec.structs.replace(
